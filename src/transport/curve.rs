@@ -1,0 +1,1 @@
+//! Window curves: the congestion window as an integer function of the packet number.

@@ -1,0 +1,1 @@
+//! Epochs, zones and transitions.

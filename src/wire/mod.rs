@@ -1,0 +1,8 @@
+//! Bytes to values and back: IP and UDP headers, the transport's packets. No state, no clock.
+//!
+//! Parsing never panics on any input; every refusal is a variant of an error enum.
+
+pub mod flight;
+pub mod ip;
+pub mod segment;
+pub mod varint;
