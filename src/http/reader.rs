@@ -155,10 +155,10 @@ impl ResponseReader {
                 continue;
             }
             // The head's end is there: whatever is incomplete now will not become whole.
-            let (head, _) = ResponseHead::parse(buffer).map_err(|error| match error {
-                HeadError::Incomplete => HeadError::Malformed,
-                other => other,
-            })?;
+            let head = match ResponseHead::parse(buffer) {
+                Err(HeadError::Incomplete) => return Err(HeadError::Malformed.into()),
+                parsed => parsed?.0,
+            };
             buffer.clear();
             if head.status.is_interim() && head.status.0 != 101 {
                 *interim += 1;
@@ -226,106 +226,80 @@ mod tests {
         Ok((status, body, false, used))
     }
 
+    /// Name, method, stream, body it stands for, whether the end shows in the stream itself. What
+    /// ends by itself is followed by `NEXT`.
+    type Row = (&'static str, Method, &'static str, &'static str, bool);
+
+    const FRAMED: [Row; 9] = [
+        (
+            "length",
+            Method::Get,
+            "200 OK\r\nContent-Length: 3\r\n\r\nabcNEXT",
+            "abc",
+            true,
+        ),
+        (
+            "zero",
+            Method::Get,
+            "200 OK\r\nContent-Length: 0\r\n\r\nNEXT",
+            "",
+            true,
+        ),
+        ("close", Method::Get, "200 OK\r\n\r\nabc", "abc", false),
+        (
+            "head",
+            Method::Head,
+            "200 OK\r\nContent-Length: 3\r\n\r\nNEXT",
+            "",
+            true,
+        ),
+        (
+            "304",
+            Method::Get,
+            "304 x\r\nContent-Length: 3\r\n\r\nNEXT",
+            "",
+            true,
+        ),
+        ("204", Method::Get, "204 x\r\n\r\nNEXT", "", true),
+        (
+            "chunked outranks length",
+            Method::Get,
+            "200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: Chunked\r\n\r\n1\r\na\r\n0\r\n\r\nNEXT",
+            "a",
+            true,
+        ),
+        (
+            "other coding",
+            Method::Get,
+            "200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc",
+            "abc",
+            false,
+        ),
+        (
+            "bare lf",
+            Method::Get,
+            "200 OK\nContent-Length: 1\n\naNEXT",
+            "a",
+            true,
+        ),
+    ];
+
     #[test]
     fn bodies_are_framed() {
-        let ok = "HTTP/1.1 200 OK\r\n";
-        for (name, method, stream, body, done, left) in [
-            (
-                "length",
-                Method::Get,
-                format!("{ok}Content-Length: 3\r\n\r\nabcNEXT"),
-                "abc",
-                true,
-                4,
-            ),
-            (
-                "zero",
-                Method::Get,
-                format!("{ok}Content-Length: 0\r\n\r\nNEXT"),
-                "",
-                true,
-                4,
-            ),
-            (
-                "close",
-                Method::Get,
-                format!("{ok}\r\nabc"),
-                "abc",
-                false,
-                0,
-            ),
-            (
-                "head",
-                Method::Head,
-                format!("{ok}Content-Length: 3\r\n\r\nNEXT"),
-                "",
-                true,
-                4,
-            ),
-            (
-                "304",
-                Method::Get,
-                "HTTP/1.1 304 x\r\nContent-Length: 3\r\n\r\nNEXT".into(),
-                "",
-                true,
-                4,
-            ),
-            (
-                "204",
-                Method::Get,
-                "HTTP/1.1 204 x\r\n\r\nNEXT".into(),
-                "",
-                true,
-                4,
-            ),
-            (
-                "chunked outranks length",
-                Method::Get,
-                format!(
-                    "{ok}Content-Length: 9\r\nTransfer-Encoding: Chunked\r\n\r\n1\r\na\r\n0\r\n\r\nNEXT"
-                ),
-                "a",
-                true,
-                4,
-            ),
-            (
-                "other coding",
-                Method::Get,
-                format!("{ok}Transfer-Encoding: gzip\r\n\r\nabc"),
-                "abc",
-                false,
-                0,
-            ),
-            (
-                "interim skipped",
-                Method::Get,
-                format!(
-                    "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n{ok}Content-Length: 1\r\n\r\naNEXT"
-                ),
-                "a",
-                true,
-                4,
-            ),
-            (
-                "bare lf",
-                Method::Get,
-                "HTTP/1.0 200 OK\nContent-Length: 1\n\naNEXT".into(),
-                "a",
-                true,
-                4,
-            ),
-        ] {
-            for piece in [1, 2, 7, stream.len()] {
-                let (status, got, ended, used) = read_all(method, stream.as_bytes(), piece)
-                    .unwrap_or_else(|e| panic!("{name}: {e}"));
-                assert!(status.is_some(), "{name}");
-                assert_eq!(got, body.as_bytes(), "{name} by {piece}");
-                assert_eq!(ended, done, "{name} by {piece}");
-                if piece == 1 {
+        for (name, method, stream, body, done) in FRAMED {
+            for interim in ["", "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"] {
+                let stream = format!("{interim}HTTP/1.1 {stream}");
+                for piece in [1, 2, 7, stream.len()] {
+                    let (status, got, ended, used) =
+                        read_all(method, stream.as_bytes(), piece).unwrap();
+                    assert!(status.is_some(), "{name} by {piece}");
+                    assert_eq!(got, body.as_bytes(), "{name} by {piece}");
+                    assert_eq!(ended, done, "{name} by {piece}");
+                    let left = if done { "NEXT".len() } else { 0 };
                     assert_eq!(
                         stream.len() - used,
                         left,
-                        "{name}: what follows is not touched"
+                        "{name} by {piece}: rest is untouched"
                     );
                 }
             }
