@@ -64,13 +64,12 @@ fn entries(directory: &File) -> Result<BTreeMap<Vec<u8>, bool>, Refusal> {
         if name.to_bytes().starts_with(b".") {
             continue;
         }
-        let kind = match entry.file_type() {
+        let mut kind = entry.file_type();
+        if kind == FileType::Unknown {
             // Some file systems do not tell the type with the name.
-            FileType::Unknown => statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
-                .map(|stat| FileType::from_raw_mode(stat.st_mode))
-                .map_err(|_| Refusal::NotReady)?,
-            known => known,
-        };
+            let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+            kind = FileType::from_raw_mode(stat.map_err(|_| Refusal::NotReady)?.st_mode);
+        }
         names.insert(name.to_bytes().to_vec(), kind == FileType::Directory);
     }
     Ok(names)
