@@ -85,7 +85,10 @@ impl Curve {
                     },
                 }
             }
-            Self::Cubic { w_max, rtt_us } => Phase::Cubic { cubic: Cubic::new(c, w_max, rtt_us), n },
+            Self::Cubic { w_max, rtt_us } => Phase::Cubic {
+                cubic: Cubic::new(c, w_max, rtt_us),
+                n,
+            },
         }
     }
 }
@@ -97,6 +100,10 @@ enum Phase {
 }
 
 /// CUBIC from one window reduction on; time is in microseconds since the reduction.
+///
+/// A sender after RFC 9438 §4 that acknowledges each packet has the same window within one packet,
+/// except where the cubic overtakes the Reno line late: there this one runs ahead, by up to a
+/// quarter, for a few seconds. α stays 9/17 above the plateau (a SHOULD of §4.3 has 1 there).
 ///
 /// With `d = t − k` the window is `w(t) = w_max + 4d³/10¹⁹`, and its integral from 0 to `t` is
 /// `w_max·t + (d⁴ − k⁴)/10¹⁹`. That integral divided by the round trip is the number of packets
@@ -120,7 +127,9 @@ impl Cubic {
         // K is rounded down and the rise up: w(0) = c exactly, w(full) ≥ MAX_WINDOW.
         let k = cube_root(u128::from(w_max - c) * CUBED_US_PER_PACKET);
         let missing = u128::from(MAX_WINDOW - w_max) * CUBED_US_PER_PACKET;
-        let rise = missing.checked_sub(1).map_or(0, |below| cube_root(below) + 1);
+        let rise = missing
+            .checked_sub(1)
+            .map_or(0, |below| cube_root(below) + 1);
         Self {
             c: u64::from(c),
             w_max: u64::from(w_max),
@@ -153,7 +162,9 @@ impl Cubic {
         }
         let d = i128::from(t) - i128::from(self.k);
         let above = (d * d * d).div_euclid(CUBED_US_PER_PACKET.cast_signed());
-        u64::try_from(i128::from(self.w_max) + above).unwrap_or(0).min(u64::from(MAX_WINDOW))
+        u64::try_from(i128::from(self.w_max) + above)
+            .unwrap_or(0)
+            .min(u64::from(MAX_WINDOW))
     }
 
     /// The greatest `t ≥ 0` at which the integral of the window, held at MAX_WINDOW from `full` on,
@@ -163,7 +174,9 @@ impl Cubic {
         let sought = area.min(AREA_CAP).cast_signed();
         let last = limit.min(self.full);
         if self.excess(last, sought) > 0 {
-            return greatest(self.guess(sought, last), last, |t| self.excess(t, sought) <= 0);
+            return greatest(self.guess(sought, last), last, |t| {
+                self.excess(t, sought) <= 0
+            });
         }
         if limit < self.full {
             return limit;
@@ -278,7 +291,9 @@ fn cube_root(x: u128) -> u64 {
     if x == 0 {
         return 0;
     }
-    greatest((x as f64).cbrt() as u64, 1 << 28, |y| u128::from(y).pow(3) <= x)
+    greatest((x as f64).cbrt() as u64, 1 << 28, |y| {
+        u128::from(y).pow(3) <= x
+    })
 }
 
 fn saturate(x: u128) -> u64 {
