@@ -101,9 +101,10 @@ enum Phase {
 
 /// CUBIC from one window reduction on; time is in microseconds since the reduction.
 ///
-/// A sender after RFC 9438 §4 that acknowledges each packet has the same window within one packet,
+/// A sender after RFC 9438 §4 with an ack for each packet has the same window within one packet,
 /// except where the cubic overtakes the Reno line late: there this one runs ahead, by up to a
-/// quarter, for a few seconds. α stays 9/17 above the plateau (a SHOULD of §4.3 has 1 there).
+/// quarter, for a few seconds. α stays 9/17 for the whole epoch; a SHOULD of §4.3 raises it to 1
+/// once the window before the reduction is reached again.
 ///
 /// With `d = t − k` the window is `w(t) = w_max + 4d³/10¹⁹`, and its integral from 0 to `t` is
 /// `w_max·t + (d⁴ − k⁴)/10¹⁹`. That integral divided by the round trip is the number of packets
@@ -143,7 +144,7 @@ impl Cubic {
         let line = self.reno_line(n);
         let cubic = self.window_at(self.elapsed_on(line, n));
         let window = (line >> LINE_BITS).max(cubic).max(self.c);
-        u32::try_from(window).unwrap_or(MAX_WINDOW).min(MAX_WINDOW)
+        u32::try_from(window).unwrap_or(MAX_WINDOW)
     }
 
     fn elapsed_us(&self, n: u64) -> u64 {
@@ -155,16 +156,14 @@ impl Cubic {
         self.cubic_elapsed_us(n, self.reno_elapsed_us(line, n))
     }
 
-    /// w(t), at most MAX_WINDOW.
+    /// w(t), held at MAX_WINDOW from `full` on.
     fn window_at(&self, t: u64) -> u64 {
         if t >= self.full {
             return u64::from(MAX_WINDOW);
         }
         let d = i128::from(t) - i128::from(self.k);
         let above = (d * d * d).div_euclid(CUBED_US_PER_PACKET.cast_signed());
-        u64::try_from(i128::from(self.w_max) + above)
-            .unwrap_or(0)
-            .min(u64::from(MAX_WINDOW))
+        u64::try_from(i128::from(self.w_max) + above).unwrap_or(0)
     }
 
     /// The greatest `t ≥ 0` at which the integral of the window, held at MAX_WINDOW from `full` on,
@@ -312,5 +311,5 @@ const AREA_CAP: u128 = 1 << 49;
 /// Fractional bits of the Reno line, so that its time is smooth for small windows.
 const LINE_BITS: u32 = 16;
 
-/// Bound of the loop that looks for a first guess; it needs fewer than ten steps.
+/// Bound of the loop that looks for a first guess; it takes four on average and twelve at worst.
 const NEWTON_STEPS: u32 = 32;

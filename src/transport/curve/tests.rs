@@ -18,7 +18,7 @@ const fn slow_start(threshold: u32, rtt_us: u32) -> Curve {
 type Row = (&'static str, u32, u32, u32, u64, u32, u64);
 
 #[rustfmt::skip]
-const CUBIC: [Row; 13] = [
+const CUBIC: [Row; 14] = [
     ("start", 70, 100, 40_000, 0, 70, 0),
     ("one packet", 70, 100, 40_000, 1, 70, 570),
     ("Reno-friendly", 7, 10, 20_000, 200, 16, 345_598),
@@ -26,6 +26,7 @@ const CUBIC: [Row; 13] = [
     ("at the plateau", 700, 1000, 100_000, 41_000, 967, 4_745_953),
     ("convex", 700, 1000, 100_000, 100_000, 1001, 10_680_772),
     ("long round trip", 2, 2, 1_000_000, 1000, 396, 9_949_875),
+    ("exactly ten seconds", 2, 2, 1_000_000, 1020, 402, 10_000_000),
     ("plateau below the window", 50, 1, 10_000, 5000, 88, 723_147),
     ("shortest round trip", 1000, 1500, 1, 1_000_000, 1434, 821),
     ("largest window", MAX_WINDOW, MAX_WINDOW, 30_000, 1_000_000_000, MAX_WINDOW, 28_610_229),
@@ -84,6 +85,24 @@ fn fields_out_of_range_are_read_as_the_nearest_in_range() {
         assert_eq!(cubic(3, 9).window(70, n), cubic(70, 9).window(70, n));
         assert_eq!(cubic(3, 9).window(0, n), cubic(3, 9).window(1, n));
         assert_eq!(cubic(3, 9).window(u32::MAX, n), MAX_WINDOW);
+    }
+}
+
+#[test]
+fn the_window_is_full_at_the_first_instant_the_cubic_reaches_it() {
+    for (c, w_max) in [
+        (1, 1),
+        (70, 100),
+        (7000, MAX_WINDOW - 1),
+        (7000, MAX_WINDOW),
+    ] {
+        let cubic = Cubic::new(c, w_max, 40_000);
+        let packets = |d: u64| u128::from(d).pow(3) / CUBED_US_PER_PACKET;
+        let (missing, rise) = (u128::from(MAX_WINDOW - w_max), cubic.full - cubic.k);
+        assert!(packets(rise) >= missing, "{w_max}");
+        assert!(rise == 0 || packets(rise - 1) < missing, "{w_max}");
+        assert!(rise == 0 || cubic.window_at(cubic.full - 1) == u64::from(MAX_WINDOW) - 1);
+        assert_eq!(cubic.window_at(cubic.full), u64::from(MAX_WINDOW));
     }
 }
 
