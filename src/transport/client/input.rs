@@ -86,6 +86,7 @@ impl Client {
     /// Some answer has come: the service lives.
     pub(super) fn answered(&mut self, now: Instant) {
         self.waiting_since = now;
+        self.active_at = now;
         self.last_answer = now;
         self.backoff = 0;
         if self.opening.is_some() && self.connection.is_some() {
