@@ -231,7 +231,8 @@ fn a_large_object_arrives_whole_and_without_loss() {
     assert_eq!(
         (stats.lost, stats.timeouts, stats.handshakes),
         (0, 0, 1),
-        "{stats:?}"
+        "{stats:?} {:?}",
+        network.servers[0].counters()
     );
     assert!(stats.bytes_out * 100 <= stats.bytes_in, "{stats:?}");
     assert!(

@@ -312,7 +312,7 @@ impl Window {
             None => self
                 .late_interval(budget)
                 .or_else(|| self.interval(now, budget)),
-            Some(event) if event.transition.kind.has_zone() => self.zone_interval(now, budget),
+            Some(event) if event.transition.kind.has_zone() => self.zone_interval(budget),
             Some(event) => {
                 let Transition { p, r, next, .. } = event.transition;
                 Some(Interval {
@@ -401,7 +401,7 @@ impl Window {
             .copied()
     }
 
-    fn zone_interval(&mut self, now: Instant, budget: u32) -> Option<Interval> {
+    fn zone_interval(&mut self, budget: u32) -> Option<Interval> {
         let transition = self.event.as_ref()?.transition;
         let last = self
             .cells
@@ -422,9 +422,7 @@ impl Window {
         }
         self.advance(upto);
         self.forfeit();
-        let interval = Self::released(after, upto, from, to);
-        self.switch(now);
-        interval
+        Self::released(after, upto, from, to)
     }
 
     fn quarter_proven(&self, transition: &Transition, upto: u64) -> bool {
