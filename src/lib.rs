@@ -5,6 +5,7 @@ pub mod device;
 pub mod host;
 pub mod http;
 pub mod link;
+pub mod manual;
 pub mod runtime;
 pub mod sim;
 pub mod stack;
