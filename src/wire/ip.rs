@@ -121,7 +121,9 @@ impl<'a> IpView<'a> {
         if total < header.slice().len() {
             return Err(Malformed::BadLength);
         }
-        let payload = packet.get(header.slice().len()..total).ok_or(Malformed::Truncated)?;
+        let payload = packet
+            .get(header.slice().len()..total)
+            .ok_or(Malformed::Truncated)?;
         if header.is_fragmenting_payload() {
             return Err(Malformed::Fragment);
         }
@@ -140,7 +142,9 @@ impl<'a> IpView<'a> {
             ipv6::HeaderSliceError::Content(_) => Malformed::BadVersion,
         })?;
         let end = Ipv6Header::LEN + usize::from(header.payload_length());
-        let payload = packet.get(Ipv6Header::LEN..end).ok_or(Malformed::Truncated)?;
+        let payload = packet
+            .get(Ipv6Header::LEN..end)
+            .ok_or(Malformed::Truncated)?;
         let next = header.next_header();
         if next == IpNumber::IPV6_FRAGMENTATION_HEADER {
             return Err(Malformed::Fragment);
@@ -163,8 +167,7 @@ impl<'a> IpView<'a> {
     /// [`Malformed::Truncated`], [`Malformed::BadLength`], [`Malformed::NoUdpChecksum`],
     /// [`Malformed::BadUdpChecksum`].
     pub fn udp(&self, checksum: Checksum) -> Result<UdpView<'a>, Malformed> {
-        let header =
-            UdpHeaderSlice::from_slice(self.payload).map_err(|_| Malformed::Truncated)?;
+        let header = UdpHeaderSlice::from_slice(self.payload).map_err(|_| Malformed::Truncated)?;
         // RFC 768 would allow bytes behind the datagram; nobody sends them, and the IPv6 length
         // field is covered by no checksum, so a difference means damage.
         if usize::from(header.length()) != self.payload.len() {
@@ -178,7 +181,10 @@ impl<'a> IpView<'a> {
                 return Err(Malformed::BadUdpChecksum);
             }
         }
-        let payload = self.payload.get(UdpHeader::LEN..).ok_or(Malformed::Truncated)?;
+        let payload = self
+            .payload
+            .get(UdpHeader::LEN..)
+            .ok_or(Malformed::Truncated)?;
         Ok(UdpView {
             path: UdpPath {
                 src: SocketAddr::new(self.src, header.source_port()),
@@ -284,7 +290,12 @@ impl UdpTemplate {
         let udp_sum = addresses(path.src.ip(), path.dst.ip())
             .wrapping_add(word([0, 0, 0, IpNumber::UDP.0]))
             .wrapping_add(sum(udp));
-        Ok(Self { bytes, len, ip_sum: sum(ip), udp_sum })
+        Ok(Self {
+            bytes,
+            len,
+            ip_sum: sum(ip),
+            udp_sum,
+        })
     }
 
     /// Bytes that stand before each payload.
@@ -304,7 +315,9 @@ impl UdpTemplate {
         let too_long = EmitError::TooLong { len: payload.len() };
         let udp_len = u16::try_from(UdpHeader::LEN + payload.len()).map_err(|_| too_long)?;
         let have = out.len();
-        let out = out.get_mut(..need).ok_or(EmitError::NoRoom { need, have })?;
+        let out = out
+            .get_mut(..need)
+            .ok_or(EmitError::NoRoom { need, have })?;
         let (head, body) = out.split_at_mut(self.len);
         let head_template = self.bytes.get(..self.len).unwrap_or_default();
         let ip_len = self.len - UdpHeader::LEN;
@@ -314,7 +327,11 @@ impl UdpTemplate {
             put(head, 2, total.to_be_bytes());
             put(head, 4, ident.to_be_bytes());
             let changed = half(total.to_be_bytes()) + half(ident.to_be_bytes());
-            put(head, 10, (!fold(self.ip_sum.wrapping_add(changed))).to_ne_bytes());
+            put(
+                head,
+                10,
+                (!fold(self.ip_sum.wrapping_add(changed))).to_ne_bytes(),
+            );
         } else {
             head.copy_from_slice(head_template);
             put(head, 4, udp_len.to_be_bytes());
@@ -322,7 +339,10 @@ impl UdpTemplate {
         body.copy_from_slice(payload);
         let length = half(udp_len.to_be_bytes());
         // The length counts twice: in the pseudo header and in the UDP header.
-        let total_sum = self.udp_sum.wrapping_add(2 * length).wrapping_add(sum(payload));
+        let total_sum = self
+            .udp_sum
+            .wrapping_add(2 * length)
+            .wrapping_add(sum(payload));
         let checksum = match !fold(total_sum) {
             // RFC 768: a checksum of zero is sent as all ones, zero means none.
             0 => u16::MAX,
@@ -374,7 +394,10 @@ fn ipv6_header(src: Ipv6Addr, dst: Ipv6Addr, ecn: Ecn) -> Ipv6Header {
 
 /// Copies `from` to the start of `out`, as much as fits, and returns how much.
 fn write<'b>(out: &mut [u8], from: impl Iterator<Item = &'b u8>) -> usize {
-    out.iter_mut().zip(from).map(|(to, byte)| *to = *byte).count()
+    out.iter_mut()
+        .zip(from)
+        .map(|(to, byte)| *to = *byte)
+        .count()
 }
 
 fn put(out: &mut [u8], at: usize, bytes: [u8; 2]) {
@@ -388,7 +411,9 @@ fn put(out: &mut [u8], at: usize, bytes: [u8; 2]) {
 /// follow must start at an even offset.
 fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
-    let whole = words.iter().fold(0_u64, |total, bytes| total.wrapping_add(word(*bytes)));
+    let whole = words
+        .iter()
+        .fold(0_u64, |total, bytes| total.wrapping_add(word(*bytes)));
     let mut last = [0; 4];
     write(&mut last, rest.iter());
     whole.wrapping_add(word(last))

@@ -29,16 +29,22 @@ fn any_path() -> impl Strategy<Value = UdpPath> {
     let v4 = (any::<[u8; 4]>(), any::<[u8; 4]>()).prop_map(|(a, b)| (a.into(), b.into()));
     let v6 = (any::<[u8; 16]>(), any::<[u8; 16]>()).prop_map(|(a, b)| (a.into(), b.into()));
     let pair = prop_oneof![v4, v6];
-    (pair, any::<u16>(), any::<u16>()).prop_map(|((src, dst), from, to): ((IpAddr, IpAddr), _, _)| {
-        UdpPath { src: SocketAddr::new(src, from), dst: SocketAddr::new(dst, to) }
-    })
+    (pair, any::<u16>(), any::<u16>()).prop_map(
+        |((src, dst), from, to): ((IpAddr, IpAddr), _, _)| UdpPath {
+            src: SocketAddr::new(src, from),
+            dst: SocketAddr::new(dst, to),
+        },
+    )
 }
 
 /// RFC 1071 as its §4.1 states it: 16-bit big-endian words, an odd byte padded with zero.
 fn reference_checksum(bytes: &[u8]) -> u16 {
     let mut total = 0_u32;
     for pair in bytes.chunks(2) {
-        total += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+        total += u32::from(u16::from_be_bytes([
+            pair[0],
+            pair.get(1).copied().unwrap_or(0),
+        ]));
         total = (total & 0xffff) + (total >> 16);
     }
     !u16::try_from(total).unwrap()
@@ -116,9 +122,10 @@ proptest! {
 /// checksum covers: traffic class, flow label and hop limit (bytes 0 low half to 3, and 7).
 #[test]
 fn single_bit_flips_are_noticed() {
-    for (name, path, uncovered) in
-        [("IPv4", path_v4(), &[][..]), ("IPv6", path_v6(), &[0, 1, 2, 3, 7][..])]
-    {
+    for (name, path, uncovered) in [
+        ("IPv4", path_v4(), &[][..]),
+        ("IPv6", path_v6(), &[0, 1, 2, 3, 7][..]),
+    ] {
         let sound = packet(path, Ecn::Ect0, b"payload of an odd length!");
         for bit in 0..sound.len() * 8 {
             let mut flipped = sound.clone();
@@ -172,19 +179,71 @@ fn refusals_have_their_reason() {
     let (v4, v6) = (path_v4(), path_v6());
     let rows: [(&str, Vec<u8>, Malformed); 14] = [
         ("empty", vec![], Malformed::Truncated),
-        ("version 5", rewritten(v4, |p| p[0] = 0x55), Malformed::BadVersion),
-        ("header length 4 words", rewritten(v4, |p| p[0] = 0x44), Malformed::BadLength),
-        ("total length below header", rewritten(v4, |p| p[3] = 19), Malformed::BadLength),
-        ("total length beyond packet", rewritten(v4, |p| p[3] = 200), Malformed::Truncated),
-        ("more fragments", rewritten(v4, |p| p[6] = 0x20), Malformed::Fragment),
-        ("fragment offset", rewritten(v4, |p| p[7] = 1), Malformed::Fragment),
-        ("IPv6 fragment header", rewritten(v6, |p| p[6] = 44), Malformed::Fragment),
-        ("IPv6 hop-by-hop", rewritten(v6, |p| p[6] = 0), Malformed::UnsupportedExtension),
-        ("UDP length short", rewritten(v4, |p| p[25] = 15), Malformed::BadLength),
-        ("UDP length long", rewritten(v6, |p| p[45] = 17), Malformed::BadLength),
-        ("no checksum, IPv6", rewritten(v6, |p| p[46..48].fill(0)), Malformed::NoUdpChecksum),
-        ("no checksum, IPv4", rewritten(v4, |p| p[26..28].fill(0)), Malformed::NoUdpChecksum),
-        ("payload", rewritten(v4, |p| p[30] ^= 1), Malformed::BadUdpChecksum),
+        (
+            "version 5",
+            rewritten(v4, |p| p[0] = 0x55),
+            Malformed::BadVersion,
+        ),
+        (
+            "header length 4 words",
+            rewritten(v4, |p| p[0] = 0x44),
+            Malformed::BadLength,
+        ),
+        (
+            "total length below header",
+            rewritten(v4, |p| p[3] = 19),
+            Malformed::BadLength,
+        ),
+        (
+            "total length beyond packet",
+            rewritten(v4, |p| p[3] = 200),
+            Malformed::Truncated,
+        ),
+        (
+            "more fragments",
+            rewritten(v4, |p| p[6] = 0x20),
+            Malformed::Fragment,
+        ),
+        (
+            "fragment offset",
+            rewritten(v4, |p| p[7] = 1),
+            Malformed::Fragment,
+        ),
+        (
+            "IPv6 fragment header",
+            rewritten(v6, |p| p[6] = 44),
+            Malformed::Fragment,
+        ),
+        (
+            "IPv6 hop-by-hop",
+            rewritten(v6, |p| p[6] = 0),
+            Malformed::UnsupportedExtension,
+        ),
+        (
+            "UDP length short",
+            rewritten(v4, |p| p[25] = 15),
+            Malformed::BadLength,
+        ),
+        (
+            "UDP length long",
+            rewritten(v6, |p| p[45] = 17),
+            Malformed::BadLength,
+        ),
+        (
+            "no checksum, IPv6",
+            rewritten(v6, |p| p[46..48].fill(0)),
+            Malformed::NoUdpChecksum,
+        ),
+        (
+            "no checksum, IPv4",
+            rewritten(v4, |p| p[26..28].fill(0)),
+            Malformed::NoUdpChecksum,
+        ),
+        (
+            "payload",
+            rewritten(v4, |p| p[30] ^= 1),
+            Malformed::BadUdpChecksum,
+        ),
     ];
     for (name, packet, want) in rows {
         assert_eq!(parse_udp(&packet), Err(want), "{name}");
@@ -228,18 +287,26 @@ fn a_joined_packet_is_trusted() {
 #[test]
 fn emit_errors_at_the_bounds() {
     let mut out = vec![0; MAX_PACKET];
-    let emit = |path, len: usize, out: &mut [u8]| {
-        emit_udp(path, Ecn::NotEct, &vec![0; len], 0, out)
-    };
+    let emit =
+        |path, len: usize, out: &mut [u8]| emit_udp(path, Ecn::NotEct, &vec![0; len], 0, out);
     assert_eq!(emit(path_v4(), 65_507, &mut out), Ok(65_535));
-    assert_eq!(emit(path_v4(), 65_508, &mut out), Err(EmitError::TooLong { len: 65_508 }));
+    assert_eq!(
+        emit(path_v4(), 65_508, &mut out),
+        Err(EmitError::TooLong { len: 65_508 })
+    );
     assert_eq!(emit(path_v6(), 65_527, &mut out), Ok(MAX_PACKET));
-    assert_eq!(emit(path_v6(), 65_528, &mut out), Err(EmitError::TooLong { len: 65_528 }));
+    assert_eq!(
+        emit(path_v6(), 65_528, &mut out),
+        Err(EmitError::TooLong { len: 65_528 })
+    );
     assert_eq!(emit(path_v4(), 10, &mut [0; 38]), Ok(38));
     assert_eq!(
         emit(path_v4(), 10, &mut [0; 37]),
         Err(EmitError::NoRoom { need: 38, have: 37 })
     );
-    let mixed = UdpPath { src: path_v4().src, dst: path_v6().dst };
+    let mixed = UdpPath {
+        src: path_v4().src,
+        dst: path_v6().dst,
+    };
     assert_eq!(emit(mixed, 1, &mut out), Err(EmitError::MixedFamilies));
 }
