@@ -360,13 +360,10 @@ fn said(config: &TunConfig, output: &Output) -> Result<String, TunError> {
 }
 
 fn ip_error(config: &TunConfig, source: io::Error) -> TunError {
-    match source.kind() {
-        ErrorKind::NotFound => TunError::NoIpProgram,
-        _ => TunError::Os {
-            name: config.name.clone(),
-            source,
-        },
+    if source.kind() == ErrorKind::NotFound {
+        return TunError::NoIpProgram;
     }
+    TunError::Os { name: config.name.clone(), source }
 }
 
 fn host_prefix(address: IpAddr) -> String {

@@ -174,83 +174,46 @@ fn rewritten(path: UdpPath, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     packet
 }
 
-#[test]
-fn refusals_have_their_reason() {
-    let (v4, v6) = (path_v4(), path_v6());
-    let rows: [(&str, Vec<u8>, Malformed); 14] = [
-        ("empty", vec![], Malformed::Truncated),
-        (
-            "version 5",
-            rewritten(v4, |p| p[0] = 0x55),
-            Malformed::BadVersion,
-        ),
-        (
-            "header length 4 words",
-            rewritten(v4, |p| p[0] = 0x44),
-            Malformed::BadLength,
-        ),
-        (
-            "total length below header",
-            rewritten(v4, |p| p[3] = 19),
-            Malformed::BadLength,
-        ),
-        (
-            "total length beyond packet",
-            rewritten(v4, |p| p[3] = 200),
-            Malformed::Truncated,
-        ),
-        (
-            "more fragments",
-            rewritten(v4, |p| p[6] = 0x20),
-            Malformed::Fragment,
-        ),
-        (
-            "fragment offset",
-            rewritten(v4, |p| p[7] = 1),
-            Malformed::Fragment,
-        ),
-        (
-            "IPv6 fragment header",
-            rewritten(v6, |p| p[6] = 44),
-            Malformed::Fragment,
-        ),
-        (
-            "IPv6 hop-by-hop",
-            rewritten(v6, |p| p[6] = 0),
-            Malformed::UnsupportedExtension,
-        ),
-        (
-            "UDP length short",
-            rewritten(v4, |p| p[25] = 15),
-            Malformed::BadLength,
-        ),
-        (
-            "UDP length long",
-            rewritten(v6, |p| p[45] = 17),
-            Malformed::BadLength,
-        ),
-        (
-            "no checksum, IPv6",
-            rewritten(v6, |p| p[46..48].fill(0)),
-            Malformed::NoUdpChecksum,
-        ),
-        (
-            "no checksum, IPv4",
-            rewritten(v4, |p| p[26..28].fill(0)),
-            Malformed::NoUdpChecksum,
-        ),
-        (
-            "payload",
-            rewritten(v4, |p| p[30] ^= 1),
-            Malformed::BadUdpChecksum,
-        ),
-    ];
+fn assert_refused(rows: &[(&str, Vec<u8>, Malformed)]) {
     for (name, packet, want) in rows {
-        assert_eq!(parse_udp(&packet), Err(want), "{name}");
+        assert_eq!(parse_udp(packet), Err(*want), "{name}");
     }
-    let mut header = packet(v4, Ecn::NotEct, b"x");
+}
+
+#[test]
+fn ip_refusals_have_their_reason() {
+    use Malformed as M;
+    let v4 = |change: fn(&mut Vec<u8>)| rewritten(path_v4(), change);
+    let v6 = |change: fn(&mut Vec<u8>)| rewritten(path_v6(), change);
+    let mut header = packet(path_v4(), Ecn::NotEct, b"x");
     header[8] -= 1;
-    assert_eq!(parse_udp(&header), Err(Malformed::BadHeaderChecksum));
+    assert_refused(&[
+        ("empty", vec![], M::Truncated),
+        ("version 5", v4(|p| p[0] = 0x55), M::BadVersion),
+        ("header length 4 words", v4(|p| p[0] = 0x44), M::BadLength),
+        ("total length below header", v4(|p| p[3] = 19), M::BadLength),
+        ("total length beyond packet", v4(|p| p[3] = 200), M::Truncated),
+        ("time to live changed", header, M::BadHeaderChecksum),
+        ("more fragments", v4(|p| p[6] = 0x20), M::Fragment),
+        ("fragment offset", v4(|p| p[7] = 1), M::Fragment),
+        ("IPv6 fragment header", v6(|p| p[6] = 44), M::Fragment),
+        ("IPv6 hop-by-hop", v6(|p| p[6] = 0), M::UnsupportedExtension),
+    ]);
+}
+
+#[test]
+fn udp_refusals_have_their_reason() {
+    use Malformed as M;
+    let v4 = |change: fn(&mut Vec<u8>)| rewritten(path_v4(), change);
+    let v6 = |change: fn(&mut Vec<u8>)| rewritten(path_v6(), change);
+    assert_refused(&[
+        ("no room for the header", v4(|p| p[3] = 27), M::Truncated),
+        ("length short", v4(|p| p[25] = 15), M::BadLength),
+        ("length long", v6(|p| p[45] = 17), M::BadLength),
+        ("no checksum, IPv6", v6(|p| p[46..48].fill(0)), M::NoUdpChecksum),
+        ("no checksum, IPv4", v4(|p| p[26..28].fill(0)), M::NoUdpChecksum),
+        ("payload", v4(|p| p[30] ^= 1), M::BadUdpChecksum),
+    ]);
 }
 
 #[test]
