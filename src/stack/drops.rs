@@ -170,7 +170,10 @@ mod tests {
             assert_eq!((count, drops.of(reason)), (n, n), "{}", reason.label());
         }
         assert_eq!(drops.total(), (1..=18).sum());
-        let mut labels: Vec<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
+        let mut labels: Vec<_> = DropReason::ALL
+            .iter()
+            .map(|reason| reason.label())
+            .collect();
         labels.sort_unstable();
         labels.dedup();
         assert_eq!(labels.len(), DropReason::ALL.len());
