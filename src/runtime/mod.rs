@@ -15,6 +15,7 @@
     reason = "the one place that reads the clocks"
 )]
 
+pub mod digester;
 pub mod metrics;
 mod signals;
 mod timer;
