@@ -1,5 +1,7 @@
 //! One whole machine without I/O: packets in, packets out, time passed in.
 
+pub mod metrics;
+
 use crate::time::{Instant, Now};
 use crate::wire::flight::Flight;
 
