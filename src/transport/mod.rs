@@ -2,8 +2,9 @@
 //! continuations, `server` (a pure function) and `client` (the engine).
 
 pub mod application;
+pub mod client;
 pub mod curve;
 pub mod epoch;
-pub mod client;
-pub mod server;
 pub mod keys;
+pub mod proof;
+pub mod server;

@@ -54,7 +54,7 @@ impl Server {
         _app: &mut dyn Application,
         _out: &mut Vec<Flight>,
     ) {
-        let _ = (&self.config, &self.keys);
+        let _ = (&self.config, self.keys.active().role());
         todo!()
     }
 
