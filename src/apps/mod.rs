@@ -1,1 +1,3 @@
-//! apps.
+//! Applications on top of the transport: what a server answers and what a client asks.
+
+pub mod fetch;
