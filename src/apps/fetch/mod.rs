@@ -227,7 +227,7 @@ enum Body {
     Unknown,
     /// It goes to the output.
     Wanted {
-        verifier: Option<Verifier>,
+        verifier: Option<Box<Verifier>>,
         outcome: DigestOutcome,
     },
     /// It is read away; then comes the next request.
@@ -466,9 +466,10 @@ impl Transfer {
         };
         let (verifier, outcome) = match (offered, start) {
             (None, _) => (None, DigestOutcome::Absent),
-            (Some(want), Some(start)) if !partial && !bodiless => {
-                (Some(start.expecting(want)), DigestOutcome::Unchecked)
-            }
+            (Some(want), Some(start)) if !partial && !bodiless => (
+                Some(Box::new(start.expecting(want))),
+                DigestOutcome::Unchecked,
+            ),
             (Some(_), _) => (None, DigestOutcome::Unchecked),
         };
         let Phase::Reading { reader, body, .. } = &mut self.phase else {
@@ -542,7 +543,7 @@ impl Transfer {
                 body: Body::Wanted { verifier, outcome },
                 ..
             } => {
-                let outcome = verifier.map_or(outcome, Verifier::finish);
+                let outcome = verifier.map_or(outcome, |verifier| verifier.finish());
                 self.conclude(ask, outcome);
             }
             Phase::Reading {

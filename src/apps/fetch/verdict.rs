@@ -38,13 +38,12 @@ pub(super) fn judge(
     head: &ResponseHead,
 ) -> Verdict {
     let status = head.status.0;
-    if config.follow && matches!(status, 301 | 302 | 303 | 307 | 308) {
-        if let Some(location) = head.headers.get_str("location") {
-            return match target.join(location) {
-                Ok(to) => Verdict::Redirect(to),
-                Err(error) => Verdict::Fail(Failure::Location(error)),
-            };
-        }
+    let redirects = config.follow && matches!(status, 301 | 302 | 303 | 307 | 308);
+    if redirects && let Some(location) = head.headers.get_str("location") {
+        return match target.join(location) {
+            Ok(to) => Verdict::Redirect(to),
+            Err(error) => Verdict::Fail(Failure::Location(error)),
+        };
     }
     match ask {
         Ask::Rest if status != 416 && status >= 400 => Verdict::Fail(Failure::Status(status)),
