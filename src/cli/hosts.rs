@@ -22,7 +22,9 @@ impl Hosts {
     #[must_use]
     pub fn read(path: &Path) -> Self {
         let text = std::fs::read(path).unwrap_or_default();
-        let text = text.get(..MAX_HOSTS_BYTES.min(text.len())).unwrap_or_default();
+        let text = text
+            .get(..MAX_HOSTS_BYTES.min(text.len()))
+            .unwrap_or_default();
         Self::parse(&String::from_utf8_lossy(text))
     }
 
@@ -37,7 +39,10 @@ impl Hosts {
                 continue;
             };
             for name in words {
-                by_name.entry(name.to_ascii_lowercase()).or_default().push(address);
+                by_name
+                    .entry(name.to_ascii_lowercase())
+                    .or_default()
+                    .push(address);
             }
         }
         Self { by_name }
@@ -47,11 +52,17 @@ impl Hosts {
     /// Empty if it is not known.
     #[must_use]
     pub fn lookup(&self, host: &str) -> Vec<IpAddr> {
-        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(host);
         if let Ok(address) = bare.parse() {
             return vec![address];
         }
-        self.by_name.get(&host.to_ascii_lowercase()).cloned().unwrap_or_default()
+        self.by_name
+            .get(&host.to_ascii_lowercase())
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -82,6 +93,9 @@ mod tests {
 
     #[test]
     fn a_missing_file_names_nobody() {
-        assert_eq!(Hosts::read(Path::new("/nonexistent/hosts")), Hosts::default());
+        assert_eq!(
+            Hosts::read(Path::new("/nonexistent/hosts")),
+            Hosts::default()
+        );
     }
 }

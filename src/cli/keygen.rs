@@ -35,10 +35,17 @@ pub fn run(args: &KeygenArgs) -> Result<Exit, Failed> {
     let path = args.out.display();
     let mut secret = [0; SECRET_BYTES];
     SystemRandom::new().fill(&mut secret).map_err(|_| {
-        Failed::new(Exit::KeyFile, "no randomness from the system: try again later")
+        Failed::new(
+            Exit::KeyFile,
+            "no randomness from the system: try again later",
+        )
     })?;
     let text = KeyRing::with_secret(secret).to_text();
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&args.out);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&args.out);
     let mut file = file.map_err(|error| {
         let advice = if error.kind() == io::ErrorKind::AlreadyExists {
             format!("{path} exists: servers may depend on it, so choose another name or remove it")
@@ -47,11 +54,16 @@ pub fn run(args: &KeygenArgs) -> Result<Exit, Failed> {
         };
         Failed::new(Exit::KeyFile, advice)
     })?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all());
     written.map_err(|error| {
         // Half a key ring is of no use, and would be in the way of the next attempt.
         let _ = std::fs::remove_file(&args.out);
-        Failed::new(Exit::KeyFile, format!("cannot write {path} ({error}): free some space"))
+        Failed::new(
+            Exit::KeyFile,
+            format!("cannot write {path} ({error}): free some space"),
+        )
     })?;
     Ok(Exit::Success)
 }
@@ -70,10 +82,11 @@ pub fn load(path: &Path) -> Result<KeyRing, Failed> {
         };
         Failed::new(Exit::KeyFile, advice)
     };
-    let mut file = File::open(path).map_err(unreadable)?;
+    let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
-        let advice = format!("{name} is not a regular file: give a file made by `headwater keygen`");
+        let advice =
+            format!("{name} is not a regular file: give a file made by `headwater keygen`");
         return Err(Failed::new(Exit::KeyFile, advice));
     }
     if metadata.mode() & FOREIGN_BITS != 0 {
@@ -85,10 +98,14 @@ pub fn load(path: &Path) -> Result<KeyRing, Failed> {
         Failed::new(Exit::KeyFileContent, format!("key file {name}: {why}"))
     };
     if metadata.len() > MAX_KEY_FILE_BYTES {
-        return Err(malformed(&"too long for a key ring; make one with `headwater keygen`"));
+        return Err(malformed(
+            &"too long for a key ring; make one with `headwater keygen`",
+        ));
     }
     let mut bytes = Vec::new();
-    file.by_ref().take(MAX_KEY_FILE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(MAX_KEY_FILE_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     let text = core::str::from_utf8(&bytes)
         .map_err(|_| malformed(&"not text; make one with `headwater keygen`"))?;
     KeyRing::parse(text).map_err(|error| malformed(&error))
@@ -110,7 +127,9 @@ mod tests {
     #[test]
     fn a_made_ring_loads_and_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
-        let args = KeygenArgs { out: dir.path().join("keys") };
+        let args = KeygenArgs {
+            out: dir.path().join("keys"),
+        };
         assert_eq!(run(&args), Ok(Exit::Success));
         let mode = std::fs::metadata(&args.out).unwrap().mode() & 0o7777;
         assert_eq!(mode, 0o600);
@@ -122,7 +141,9 @@ mod tests {
     #[test]
     fn bad_key_files_are_told_apart() {
         let dir = tempfile::tempdir().unwrap();
-        let good = KeyRing::with_secret([9; SECRET_BYTES]).to_text().into_bytes();
+        let good = KeyRing::with_secret([9; SECRET_BYTES])
+            .to_text()
+            .into_bytes();
         let long = vec![b'#'; usize::try_from(MAX_KEY_FILE_BYTES).unwrap() + 1];
         let limit = [good.as_slice(), &long[good.len() + 1..]].concat();
         let cases: [(&str, &[u8], u32, Result<(), Exit>); 8] = [
@@ -140,7 +161,14 @@ mod tests {
             let got = load(&path).map(|_| ()).map_err(|failed| failed.exit);
             assert_eq!(got, want, "{name}");
         }
-        assert_eq!(load(&dir.path().join("none")).unwrap_err().exit, Exit::KeyFile);
-        assert_eq!(load(dir.path()).unwrap_err().exit, Exit::KeyFile, "a directory");
+        assert_eq!(
+            load(&dir.path().join("none")).unwrap_err().exit,
+            Exit::KeyFile
+        );
+        assert_eq!(
+            load(dir.path()).unwrap_err().exit,
+            Exit::KeyFile,
+            "a directory"
+        );
     }
 }

@@ -1,0 +1,3 @@
+//! `headwater get`.
+
+pub mod output;
