@@ -183,12 +183,15 @@ pub struct Progress {
 /// How a stream ended before its response was whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// In order: there is no more.
-    Closed,
-    /// Torn down. `reused`: the connection had carried a response before, and its peer may have
-    /// closed it for being idle.
-    Reset {
+    /// In order: there is no more. `reused`: the connection had carried a response before, and its
+    /// peer may have closed it for being idle.
+    Closed {
         /// Whether it may be worth another try (RFC 9112 §9.3.1).
+        reused: bool,
+    },
+    /// Torn down; `reused` as above.
+    Reset {
+        /// Whether it may be worth another try.
         reused: bool,
     },
     /// The server has another version of the object.
@@ -392,7 +395,10 @@ impl Transfer {
         let (ask, any) = (*ask, *any);
         let have = self.progress.held;
         match end {
-            End::Closed => match reader.end() {
+            End::Closed { reused: true } | End::Reset { reused: true } if !any => {
+                self.phase = Phase::Ready { ask, abandon: true };
+            }
+            End::Closed { .. } => match reader.end() {
                 Ok(()) => self.handle_whole(),
                 Err(_) if !any => self.fail(Failure::EmptyReply),
                 Err(_) => self.fail(Failure::Partial {
@@ -400,9 +406,6 @@ impl Transfer {
                     want: self.progress.size,
                 }),
             },
-            End::Reset { reused: true } if !any => {
-                self.phase = Phase::Ready { ask, abandon: true };
-            }
             End::Reset { .. } => self.fail(Failure::Broken { have }),
             End::Changed => self.restart(true),
             End::CannotConnect => self.fail(Failure::CannotConnect),

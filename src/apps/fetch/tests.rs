@@ -160,17 +160,23 @@ fn plain_downloads() {
         (
             "until close",
             until_close,
-            Some(End::Closed),
+            Some(End::Closed { reused: false }),
             "Done { digest: Absent }",
             "ab",
         ),
         ("wrong digest", &wrong, None, "Failed(DigestMismatch)", ""),
         ("an error page", weak, None, "Done { digest: Absent }", "no"),
-        ("nothing", "", Some(End::Closed), "Failed(EmptyReply)", ""),
+        (
+            "nothing",
+            "",
+            Some(End::Closed { reused: false }),
+            "Failed(EmptyReply)",
+            "",
+        ),
         (
             "short",
             &whole("a", BODY, &BODY[..9]),
-            Some(End::Closed),
+            Some(End::Closed { reused: false }),
             "Failed(Partial { have: 9, want: Some(43) })",
             &BODY[..9],
         ),
@@ -472,12 +478,14 @@ fn a_change_midway_starts_again_a_bounded_number_of_times() {
 
 #[test]
 fn an_idle_connection_that_was_closed_is_tried_again() {
-    let memory = Memory::default();
-    let script = [
-        ("GET", String::new(), Some(End::Reset { reused: true })),
-        ("GET", whole("a", BODY, BODY), None),
-    ];
-    assert_eq!(play(&TransferConfig::default(), &memory, &script), VERIFIED);
+    for end in [End::Reset { reused: true }, End::Closed { reused: true }] {
+        let script = [
+            ("GET", String::new(), Some(end)),
+            ("GET", whole("a", BODY, BODY), None),
+        ];
+        let got = play(&TransferConfig::default(), &Memory::default(), &script);
+        assert_eq!(got, VERIFIED, "{end:?}");
+    }
 }
 
 #[test]
