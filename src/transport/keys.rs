@@ -153,9 +153,11 @@ impl ClusterKey {
         first_bytes(context.sign().as_ref())
     }
 
-    /// Secret bytes that name a new connection: a pure function of who asks, where and when.
-    pub(super) fn identity(&self, seed: &[u8]) -> [u8; 24] {
-        first_bytes(hmac::sign(&self.identity, seed).as_ref())
+    /// Id and proof key of a new connection: a pure function of who asks, where and when.
+    pub(super) fn identity(&self, seed: &[u8]) -> (u64, [u8; 16]) {
+        let tag = hmac::sign(&self.identity, seed);
+        let (id, key) = tag.as_ref().split_at(8);
+        (u64::from_be_bytes(first_bytes(id)), first_bytes(key))
     }
 
     /// The MAC of a path challenge.

@@ -3,8 +3,12 @@
 
 pub mod application;
 pub mod client;
+pub mod continuation;
 pub mod curve;
 pub mod epoch;
+pub mod grant;
 pub mod keys;
+pub mod layout;
 pub mod proof;
+pub mod replay;
 pub mod server;

@@ -22,17 +22,17 @@ pub const SINGLE_CHUNK_BYTES: usize = 6;
 /// What each of several chunks in a datagram costs: offset and length.
 pub const CHUNK_BYTES: usize = 8;
 
-/// What the echo adds to a response to an OPEN, in bytes.
-pub const ECHO_BYTES: usize = 8;
+/// What echo, size and count add to a response to an OPEN, in bytes.
+pub const OPENED_BYTES: usize = 11;
 
 /// Most holes a request's proof may have.
-pub const MAX_HOLES: usize = 32;
+pub const MAX_HOLES: usize = 64;
 
 /// Most byte ranges one request may ask for.
 pub const MAX_RANGES: usize = 32;
 
 /// Longest sealed continuation, in bytes; its length stands in one byte.
-pub const MAX_CONTINUATION_BYTES: usize = 112;
+pub const MAX_CONTINUATION_BYTES: usize = 108;
 
 /// Bytes that a continuation takes in a data response: one of length, then the continuation padded
 /// to its longest, so that client and server agree on the room that is left.
@@ -122,8 +122,10 @@ pub struct Open<'a> {
     pub stream: u8,
     /// An earlier continuation of the same service.
     pub token: Option<Token<'a>>,
-    /// The first application request; may be empty.
-    pub request: &'a [u8],
+    /// The first application request (may be empty), or the stream to go on with.
+    pub wanted: Wanted<'a>,
+    /// First byte of the stream wanted; 0 for a new one.
+    pub offset: u64,
 }
 
 impl<'a> Open<'a> {
@@ -142,7 +144,10 @@ impl<'a> Open<'a> {
             }
             None => out.push(0),
         }
-        put_long(out, self.request);
+        out.extend(u48_bytes(self.offset));
+        let (begins, wanted) = self.wanted.split();
+        out.push(u8::from(begins));
+        put_long(out, wanted);
         out.resize(out.len().max(start + OPEN_BYTES), 0);
     }
 
@@ -171,12 +176,16 @@ impl<'a> Open<'a> {
                 connection: reader.u64()?,
             }),
         };
+        let offset = reader.u48()?;
+        let begins = reader.u8()? != 0;
+        let wanted = Wanted::join(begins, take_long(reader)?);
         Some(Self {
             echo,
             size,
             stream,
             token,
-            request: take_long(reader)?,
+            wanted,
+            offset,
         })
     }
 }
@@ -211,6 +220,23 @@ pub enum Wanted<'a> {
     New(&'a [u8]),
 }
 
+impl<'a> Wanted<'a> {
+    const fn split(self) -> (bool, &'a [u8]) {
+        match self {
+            Self::Of(user) => (false, user),
+            Self::New(request) => (true, request),
+        }
+    }
+
+    const fn join(begins: bool, bytes: &'a [u8]) -> Self {
+        if begins {
+            Self::New(bytes)
+        } else {
+            Self::Of(bytes)
+        }
+    }
+}
+
 /// A request: shows a continuation and proof of receipt, and is granted packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
@@ -228,7 +254,9 @@ pub struct Request<'a> {
     pub after: u64,
     /// See `after`; not below it.
     pub upto: u64,
-    /// The folded proof over all numbers of the epoch up to `upto`, but the holes.
+    /// The last number that the proof covers; not below `upto`.
+    pub reach: u64,
+    /// The folded proof over all numbers of the epoch up to `reach`, but the holes.
     pub proof: u64,
     /// Numbers that the proof leaves out: ascending, disjoint.
     pub holes: Vec<Span>,
@@ -248,10 +276,7 @@ impl<'a> Request<'a> {
     /// Appends the datagram.
     pub fn emit(&self, out: &mut Vec<u8>) {
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        let (begins, wanted) = match self.wanted {
-            Wanted::Of(user) => (false, user),
-            Wanted::New(request) => (true, request),
-        };
+        let (begins, wanted) = self.wanted.split();
         out.push(KIND_REQUEST);
         out.push(
             flag(self.declared.is_some(), REQUEST_DECLARES)
@@ -266,6 +291,7 @@ impl<'a> Request<'a> {
         put_short(out, self.continuation);
         put_varint(out, self.after);
         put_varint(out, self.upto.saturating_sub(self.after));
+        put_varint(out, self.reach.saturating_sub(self.upto));
         out.extend(self.proof.to_be_bytes());
         put_spans(out, &self.holes);
         if let Some(declared) = self.declared {
@@ -288,7 +314,7 @@ impl<'a> Request<'a> {
         let mut reader = Reader::new(datagram);
         let request = Self::parse_body(&mut reader).ok_or(SegmentError::Truncated)?;
         check_size(request.size)?;
-        let ascending = request.holes.is_sorted_by(|a, b| a.end < b.start);
+        let ascending = request.holes.is_sorted_by(|a, b| a.end <= b.start);
         let empty = |spans: &[Span]| spans.iter().any(Span::is_empty);
         let crowded = request.holes.len() > MAX_HOLES || request.ranges.len() > MAX_RANGES;
         if !ascending || empty(&request.holes) || empty(&request.ranges) || crowded {
@@ -307,6 +333,7 @@ impl<'a> Request<'a> {
         let continuation = take_short(reader)?;
         let after = reader.varint()?;
         let upto = after.checked_add(reader.varint()?)?;
+        let reach = upto.checked_add(reader.varint()?)?;
         let proof = reader.u64()?;
         let holes = take_spans(reader)?;
         let declared = match has(REQUEST_DECLARES) {
@@ -338,6 +365,7 @@ impl<'a> Request<'a> {
             continuation,
             after,
             upto,
+            reach,
             proof,
             holes,
             declared,
@@ -395,6 +423,10 @@ pub enum ResponseKind {
     Opened {
         /// The echo of the OPEN.
         echo: u64,
+        /// Largest datagram the client may name in requests: what it wanted, if the server can.
+        size: u16,
+        /// How many datagrams the answer has: the window of the opening epoch.
+        count: u8,
     },
 }
 
@@ -442,8 +474,10 @@ impl ResponseHeader {
         out.extend(self.x.to_be_bytes());
         out.extend(self.server.to_be_bytes());
         out.push(self.stream);
-        if let ResponseKind::Opened { echo } = self.kind {
+        if let ResponseKind::Opened { echo, size, count } = self.kind {
             out.extend(echo.to_be_bytes());
+            out.extend(size.to_be_bytes());
+            out.push(count);
         }
         if self.void > 0 {
             out.push(self.void);
@@ -504,6 +538,8 @@ impl<'a> Response<'a> {
         let kind = match first & KIND_MASK {
             KIND_OPENED => ResponseKind::Opened {
                 echo: reader.u64()?,
+                size: reader.u16()?,
+                count: reader.u8()?,
             },
             _ => ResponseKind::Data,
         };

@@ -20,10 +20,12 @@ proptest! {
     #[test]
     fn open_round_trips(
         echo: u64, size in 256u16.., stream: u8, connection: u64,
-        token in vec(any::<u8>(), 0..=112), request in vec(any::<u8>(), 0..1000),
+        token in vec(any::<u8>(), 0..=MAX_CONTINUATION_BYTES), request in vec(any::<u8>(), 0..1000),
+        begins: bool, offset in 0u64..1 << 48,
     ) {
         let token = (!token.is_empty()).then_some(Token { connection, sealed: &token });
-        let open = Open { echo, size, stream, token, request: &request };
+        let wanted = if begins { Wanted::New(&request) } else { Wanted::Of(&request) };
+        let open = Open { echo, size, stream, token, wanted, offset };
         let mut out = Vec::new();
         open.emit(&mut out);
         prop_assert_eq!(out.len(), OPEN_BYTES);
@@ -34,13 +36,13 @@ proptest! {
     fn request_round_trips(
         ids: (u64, u64), size in 256u16.., stream: u8, flags: [bool; 5],
         interval in (0u64..1 << 40, 0u64..1 << 20), numbers: (u8, u32, [u8; 16]),
-        bytes in (vec(any::<u8>(), 0..112), vec(any::<u8>(), 0..1000)),
+        bytes in (vec(any::<u8>(), 0..MAX_CONTINUATION_BYTES), vec(any::<u8>(), 0..1000)),
         spans in (spans(MAX_HOLES), spans(MAX_RANGES)),
     ) {
         let [declares, wants_continuation, answers, probes, begins] = flags;
         let request = Request {
             connection: ids.0, size, stream, wants_continuation, continuation: &bytes.0,
-            after: interval.0, upto: interval.0 + interval.1, proof: ids.1, holes: spans.0,
+            after: interval.0, upto: interval.0 + interval.1, reach: interval.0 + 2 * interval.1, proof: ids.1, holes: spans.0,
             declared: declares.then_some(Declared { kind: numbers.0, edge: interval.0, rtt_us: numbers.1 }),
             cookie: answers.then_some(Cookie { time: interval.0, mac: numbers.2 }),
             probe: probes.then_some(numbers.1), ranges: spans.1,
@@ -62,7 +64,7 @@ proptest! {
     ) {
         let [multi, changed, with_user] = flags;
         let header = ResponseHeader {
-            kind: echo.map_or(ResponseKind::Data, |echo| ResponseKind::Opened { echo }),
+            kind: echo.map_or(ResponseKind::Data, |echo| ResponseKind::Opened { echo, size: ids.3, count: stream }),
             connection: ids.0, number: ids.1, x: ids.2, server: ids.3, stream, void, changed, multi,
         };
         let user = with_user.then_some(UserField { length: offset, sealed: &user });
@@ -125,12 +127,16 @@ fn header_lengths_are_as_stated() {
         DATA_HEADER_BYTES + CONTINUATION_FIELD_BYTES
     );
     let opened = ResponseHeader {
-        kind: ResponseKind::Opened { echo: 0 },
+        kind: ResponseKind::Opened {
+            echo: 0,
+            size: 1,
+            count: 1,
+        },
         ..header
     };
     assert_eq!(
         length(opened, &[1; 70]),
-        DATA_HEADER_BYTES + ECHO_BYTES + 71
+        DATA_HEADER_BYTES + OPENED_BYTES + 71
     );
     // What a full packet of 1500 bytes carries.
     let payload = |ip_udp: usize| 1500 - ip_udp - DATA_HEADER_BYTES - SINGLE_CHUNK_BYTES;
@@ -155,6 +161,7 @@ fn counts_are_bounded() {
             continuation: &[],
             after: 0,
             upto: 1000,
+            reach: 1000,
             proof: 0,
             holes: (0..holes).map(span).collect(),
             declared: None,
