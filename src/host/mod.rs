@@ -32,3 +32,6 @@ pub trait Machine {
     /// When to call `handle_timeout`, and why.
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,7 +111,7 @@ impl<A: Application> ServerHost<A> {
     /// Counters and gauges, none by client.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
-        let mut metrics = self.transport_metrics();
+        let mut metrics = self.transport_metrics().to_vec();
         metrics.extend(self.web_metrics());
         metrics.extend(stack_metrics(&self.stack));
         metrics
