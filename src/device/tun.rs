@@ -363,7 +363,10 @@ fn ip_error(config: &TunConfig, source: io::Error) -> TunError {
     if source.kind() == ErrorKind::NotFound {
         return TunError::NoIpProgram;
     }
-    TunError::Os { name: config.name.clone(), source }
+    TunError::Os {
+        name: config.name.clone(),
+        source,
+    }
 }
 
 fn host_prefix(address: IpAddr) -> String {

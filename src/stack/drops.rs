@@ -169,8 +169,11 @@ mod tests {
         for (n, (reason, count)) in (1..).zip(drops.iter()) {
             assert_eq!((count, drops.of(reason)), (n, n), "{}", reason.label());
         }
-        assert_eq!(drops.total(), (1..=18).sum());
-        let mut labels: Vec<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(drops.total(), (1..=18).sum::<u64>());
+        let mut labels: Vec<_> = DropReason::ALL
+            .iter()
+            .map(|reason| reason.label())
+            .collect();
         labels.sort_unstable();
         labels.dedup();
         assert_eq!(labels.len(), DropReason::ALL.len());

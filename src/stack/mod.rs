@@ -103,7 +103,12 @@ impl Stack {
     /// # Errors
     /// [`StackError::NotUnicast`], [`StackError::TooManyAddresses`].
     pub fn new(now: Instant, config: StackConfig) -> Result<Self, StackError> {
-        let StackConfig { addresses, mtu, transport_ports, seed } = config;
+        let StackConfig {
+            addresses,
+            mtu,
+            transport_ports,
+            seed,
+        } = config;
         let count = addresses.len();
         if count > MAX_ADDRESSES {
             return Err(StackError::TooManyAddresses { count });
@@ -126,7 +131,16 @@ impl Stack {
         let tcp = Connections::new(seed);
         let counters = Counters::default();
         let dirty = false;
-        Ok(Self { addresses, mtu, transport_ports, interface, tcp, egress, dirty, counters })
+        Ok(Self {
+            addresses,
+            mtu,
+            transport_ports,
+            interface,
+            tcp,
+            egress,
+            dirty,
+            counters,
+        })
     }
 
     /// Sorts one packet. `segment`: as in [`Received`](crate::device::Received).
@@ -178,7 +192,11 @@ impl Stack {
         ip: &IpView<'p>,
         segment: Option<usize>,
     ) -> Result<Demuxed<'p>, DropReason> {
-        let checksum = if segment.is_some() { Checksum::Trusted } else { Checksum::Verify };
+        let checksum = if segment.is_some() {
+            Checksum::Trusted
+        } else {
+            Checksum::Verify
+        };
         let datagram = ip.udp(checksum)?;
         let UdpPath { src, dst } = datagram.path;
         if !self.transport_ports.contains(&dst.port()) {
@@ -240,7 +258,8 @@ impl Stack {
         }
         let mut phy = Phy::with_packet(self.mtu, &mut self.egress, packet);
         let now = queue::smoltcp_time(now);
-        self.interface.poll_ingress_single(now, &mut phy, self.tcp.sockets());
+        self.interface
+            .poll_ingress_single(now, &mut phy, self.tcp.sockets());
         self.dirty = true;
         Ok(Demuxed::Taken)
     }
@@ -256,7 +275,8 @@ impl Stack {
             // One pass gives at most one packet a connection, which the queue has room for.
             let mut phy = Phy::new(self.mtu, &mut self.egress);
             let now = queue::smoltcp_time(now);
-            self.interface.poll_egress(now, &mut phy, self.tcp.sockets());
+            self.interface
+                .poll_egress(now, &mut phy, self.tcp.sockets());
             self.tcp.observe(Cause::Egress);
             self.dirty = !self.egress.is_empty();
         }
@@ -274,7 +294,9 @@ impl Stack {
         if self.tcp.is_empty() {
             return None;
         }
-        let at = self.interface.poll_at(queue::smoltcp_time(now), self.tcp.sockets())?;
+        let at = self
+            .interface
+            .poll_at(queue::smoltcp_time(now), self.tcp.sockets())?;
         let micros = u64::try_from(at.total_micros()).unwrap_or(0);
         Some((Instant::from_micros(micros).max(now), "TCP timer"))
     }
@@ -300,9 +322,14 @@ impl Stack {
     /// [`TcpError::NoAddress`], [`TcpError::TooManyConnections`].
     pub fn connect(&mut self, now: Instant, remote: SocketAddr) -> Result<TcpId, TcpError> {
         let family = |own: &&IpAddr| own.is_ipv4() == remote.is_ipv4();
-        let local = *self.addresses.iter().find(family).ok_or(TcpError::NoAddress)?;
+        let local = *self
+            .addresses
+            .iter()
+            .find(family)
+            .ok_or(TcpError::NoAddress)?;
         self.dirty = true;
-        self.tcp.connect(now, self.interface.context(), local, remote)
+        self.tcp
+            .connect(now, self.interface.context(), local, remote)
     }
 
     /// Queues bytes to send and returns how many were taken; when fewer than given,

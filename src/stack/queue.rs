@@ -41,11 +41,19 @@ pub(super) struct Phy<'a> {
 
 impl<'a> Phy<'a> {
     pub(super) const fn new(mtu: u16, egress: &'a mut Egress) -> Self {
-        Self { mtu, egress, packet: None }
+        Self {
+            mtu,
+            egress,
+            packet: None,
+        }
     }
 
     pub(super) const fn with_packet(mtu: u16, egress: &'a mut Egress, packet: &'a [u8]) -> Self {
-        Self { mtu, egress, packet: Some(packet) }
+        Self {
+            mtu,
+            egress,
+            packet: Some(packet),
+        }
     }
 }
 

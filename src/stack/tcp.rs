@@ -203,7 +203,10 @@ impl Connections {
         if !self.listen_ports.contains(&local.port()) {
             return Ok(None);
         }
-        let same = self.table.iter().find(|(_, c)| c.local == local && c.remote == remote);
+        let same = self
+            .table
+            .iter()
+            .find(|(_, c)| c.local == local && c.remote == remote);
         if let Some((&id, connection)) = same {
             if !(connection.state == State::TimeWait && connection.end_told) {
                 return Ok(None);
@@ -287,13 +290,19 @@ impl Connections {
             c.state == State::SynReceived && now.saturating_since(c.began) >= HALF_OPEN_GRACE
         };
         let closing = |c: &Connection| {
-            c.closing_since.is_some_and(|since| now.saturating_since(since) >= CLOSING_GRACE)
+            c.closing_since
+                .is_some_and(|since| now.saturating_since(since) >= CLOSING_GRACE)
         };
         let rules: [&dyn Fn(&Connection) -> bool; 3] = [&waits, &half_open, &closing];
         let find = |rule: &&dyn Fn(&Connection) -> bool| {
-            self.table.iter().find(|(_, connection)| rule(connection)).map(|(&id, _)| id)
+            self.table
+                .iter()
+                .find(|(_, connection)| rule(connection))
+                .map(|(&id, _)| id)
         };
-        let Some(id) = rules.iter().find_map(find) else { return false };
+        let Some(id) = rules.iter().find_map(find) else {
+            return false;
+        };
         self.forget(id);
         true
     }
@@ -356,7 +365,10 @@ impl Connections {
         loop {
             let port = self.next_port;
             self.next_port = port.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
-            let used = self.table.values().any(|connection| connection.local.port() == port);
+            let used = self
+                .table
+                .values()
+                .any(|connection| connection.local.port() == port);
             if !used && !self.listen_ports.contains(&port) {
                 return port;
             }
@@ -377,9 +389,15 @@ impl Connections {
     }
 
     pub(super) fn send_room(&self, id: TcpId) -> usize {
-        let Some(connection) = self.table.get(&id) else { return 0 };
+        let Some(connection) = self.table.get(&id) else {
+            return 0;
+        };
         let socket = self.sockets.get::<Socket<'_>>(connection.handle);
-        if socket.may_send() { socket.send_capacity() - socket.send_queue() } else { 0 }
+        if socket.may_send() {
+            socket.send_capacity() - socket.send_queue()
+        } else {
+            0
+        }
     }
 
     pub(super) fn receive(&mut self, id: TcpId, out: &mut [u8]) -> Result<usize, TcpError> {
@@ -397,7 +415,9 @@ impl Connections {
     }
 
     pub(super) fn close(&mut self, now: Instant, id: TcpId) {
-        let Ok((connection, socket)) = self.get(id) else { return };
+        let Ok((connection, socket)) = self.get(id) else {
+            return;
+        };
         connection.closing_since.get_or_insert(now);
         socket.close();
         if socket.state() == State::Closed {
@@ -408,7 +428,9 @@ impl Connections {
     }
 
     pub(super) fn abort(&mut self, id: TcpId) {
-        let Ok((connection, socket)) = self.get(id) else { return };
+        let Ok((connection, socket)) = self.get(id) else {
+            return;
+        };
         socket.abort();
         connection.state = State::Closed;
         connection.ended = Some(CloseReason::Reset);
@@ -439,11 +461,19 @@ fn next_event(id: TcpId, connection: &mut Connection, socket: &Socket<'_>) -> Op
     if connection.end_told {
         return None;
     }
-    let opening = matches!(connection.state, State::Listen | State::SynReceived | State::SynSent);
+    let opening = matches!(
+        connection.state,
+        State::Listen | State::SynReceived | State::SynSent
+    );
     let never_opened = connection.ended.is_some() && connection.side == Side::Client;
     if !connection.open_told && !opening && !never_opened {
         connection.open_told = true;
-        let Connection { local, remote, side, .. } = *connection;
+        let Connection {
+            local,
+            remote,
+            side,
+            ..
+        } = *connection;
         return Some(match side {
             Side::Server => TcpEvent::Accepted { id, local, remote },
             Side::Client => TcpEvent::Connected(id),
@@ -474,8 +504,10 @@ fn new_socket(side: Side) -> Socket<'static> {
         Side::Server => (SERVER_RECEIVE_BYTES, SERVER_SEND_BYTES),
         Side::Client => (CLIENT_RECEIVE_BYTES, CLIENT_SEND_BYTES),
     };
-    let mut socket =
-        Socket::new(SocketBuffer::new(vec![0; receive]), SocketBuffer::new(vec![0; send]));
+    let mut socket = Socket::new(
+        SocketBuffer::new(vec![0; receive]),
+        SocketBuffer::new(vec![0; send]),
+    );
     // Whole responses are written at once, so holding back the last segment only delays it.
     socket.set_nagle_enabled(false);
     socket.set_congestion_control(CongestionControl::Cubic);

@@ -192,7 +192,11 @@ fn ip_refusals_have_their_reason() {
         ("version 5", v4(|p| p[0] = 0x55), M::BadVersion),
         ("header length 4 words", v4(|p| p[0] = 0x44), M::BadLength),
         ("total length below header", v4(|p| p[3] = 19), M::BadLength),
-        ("total length beyond packet", v4(|p| p[3] = 200), M::Truncated),
+        (
+            "total length beyond packet",
+            v4(|p| p[3] = 200),
+            M::Truncated,
+        ),
         ("time to live changed", header, M::BadHeaderChecksum),
         ("more fragments", v4(|p| p[6] = 0x20), M::Fragment),
         ("fragment offset", v4(|p| p[7] = 1), M::Fragment),
@@ -210,8 +214,16 @@ fn udp_refusals_have_their_reason() {
         ("no room for the header", v4(|p| p[3] = 27), M::Truncated),
         ("length short", v4(|p| p[25] = 15), M::BadLength),
         ("length long", v6(|p| p[45] = 17), M::BadLength),
-        ("no checksum, IPv6", v6(|p| p[46..48].fill(0)), M::NoUdpChecksum),
-        ("no checksum, IPv4", v4(|p| p[26..28].fill(0)), M::NoUdpChecksum),
+        (
+            "no checksum, IPv6",
+            v6(|p| p[46..48].fill(0)),
+            M::NoUdpChecksum,
+        ),
+        (
+            "no checksum, IPv4",
+            v4(|p| p[26..28].fill(0)),
+            M::NoUdpChecksum,
+        ),
         ("payload", v4(|p| p[30] ^= 1), M::BadUdpChecksum),
     ]);
 }
