@@ -17,7 +17,12 @@ pub struct LocalArgs {
     #[arg(long, value_name = "NAME")]
     pub tun: String,
     /// Own address, IPv4 or IPv6; repeat it, or separate several by commas
-    #[arg(long = "address", value_name = "ADDR", required = true, value_delimiter = ',')]
+    #[arg(
+        long = "address",
+        value_name = "ADDR",
+        required = true,
+        value_delimiter = ','
+    )]
     pub addresses: Vec<IpAddr>,
     /// Largest IP packet in bytes; with an IPv6 address at least 1280
     #[arg(long, value_name = "BYTES", default_value_t = 1500,
@@ -45,16 +50,27 @@ impl LocalArgs {
         let refused = |message: String| Err(Failed::new(Exit::Usage, message));
         if self.mtu < MIN_MTU_V6 && self.addresses.iter().any(IpAddr::is_ipv6) {
             let have = self.mtu;
-            return refused(format!("MTU {have} is too small for IPv6: use {MIN_MTU_V6} or more"));
+            return refused(format!(
+                "MTU {have} is too small for IPv6: use {MIN_MTU_V6} or more"
+            ));
         }
         for (index, address) in self.addresses.iter().enumerate() {
             let special = address.is_unspecified() || address.is_multicast();
             let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
             if special || broadcast || address.is_loopback() {
-                return refused(format!("{address} cannot be an own address: use a unicast one"));
+                return refused(format!(
+                    "{address} cannot be an own address: use a unicast one"
+                ));
             }
-            if self.addresses.iter().take(index).any(|before| before == address) {
-                return refused(format!("--address {address} is given twice: once is enough"));
+            if self
+                .addresses
+                .iter()
+                .take(index)
+                .any(|before| before == address)
+            {
+                return refused(format!(
+                    "--address {address} is given twice: once is enough"
+                ));
             }
         }
         Ok(())
@@ -137,7 +153,9 @@ mod tests {
             ("too large", "--address fd00::1 --mtu 65536", false),
         ];
         for (name, typed, good) in cases {
-            let words = ["x", "--tun", "hw0"].into_iter().chain(typed.split_whitespace());
+            let words = ["x", "--tun", "hw0"]
+                .into_iter()
+                .chain(typed.split_whitespace());
             let got = Typed::try_parse_from(words).map(|typed| typed.local.check());
             assert_eq!(matches!(got, Ok(Ok(()))), good, "{name}: {got:?}");
         }

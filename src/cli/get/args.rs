@@ -209,7 +209,10 @@ fn jobs(args: &GetArgs, matches: &ArgMatches) -> Result<Vec<Job>, Failed> {
             } else {
                 Exit::BadUrl
             };
-            Failed::new(exit, format!("{url}: {error}; URLs look like http://10.0.0.1/file"))
+            Failed::new(
+                exit,
+                format!("{url}: {error}; URLs look like http://10.0.0.1/file"),
+            )
         })?;
         let destination = match places.get(index) {
             None => Destination::Stdout,
@@ -228,7 +231,10 @@ fn jobs(args: &GetArgs, matches: &ArgMatches) -> Result<Vec<Job>, Failed> {
             let advice = format!("two URLs go to one file ({url} is the second): name another");
             return Err(Failed::new(Exit::Usage, advice));
         }
-        jobs.push(Job { target, destination });
+        jobs.push(Job {
+            target,
+            destination,
+        });
     }
     Ok(jobs)
 }
@@ -253,7 +259,11 @@ fn parse_range(text: &str) -> Result<String, ValueError> {
             return Ok(None);
         }
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| text.parse().ok()).flatten().map(Some).ok_or(ValueError::Range)
+        digits
+            .then(|| text.parse().ok())
+            .flatten()
+            .map(Some)
+            .ok_or(ValueError::Range)
     };
     match (number(first)?, number(last)?) {
         (None, None) => Err(ValueError::Range),
@@ -288,7 +298,11 @@ fn parse_bytes(text: &str) -> Result<u64, ValueError> {
     let number: u64 = digits.parse().map_err(|_| ValueError::Size)?;
     let bytes = number.checked_mul(factor).ok_or(ValueError::Size)?;
     let allowed = MIN_BUFFER_BYTES..=MAX_BUFFER_BYTES;
-    if allowed.contains(&bytes) { Ok(bytes) } else { Err(ValueError::Size) }
+    if allowed.contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(ValueError::Size)
+    }
 }
 
 #[cfg(test)]

@@ -116,7 +116,13 @@ impl Stats {
     /// Puts the numbers of a run together.
     #[must_use]
     pub fn new(counted: Counted<'_>) -> Self {
-        let Counted { protocol, exit, urls, elapsed, report } = counted;
+        let Counted {
+            protocol,
+            exit,
+            urls,
+            elapsed,
+            report,
+        } = counted;
         let transport = &report.transport;
         let bytes: u64 = urls.iter().map(|url| url.bytes).sum();
         let seconds = elapsed.as_secs_f64();
@@ -136,11 +142,31 @@ impl Stats {
             bytes,
             seconds,
             ttfb_seconds: report.first_byte.map(|time| time.as_secs_f64()),
-            goodput_bps: if seconds > 0.0 { to_f64(bytes) * 8.0 / seconds } else { 0.0 },
-            packets_in: if over_tcp { stack.packets_in } else { transport.packets_in },
-            packets_out: if over_tcp { stack.packets_out } else { transport.packets_out },
-            bytes_in: if over_tcp { stack.bytes_in } else { transport.bytes_in },
-            bytes_out: if over_tcp { stack.bytes_out } else { transport.bytes_out },
+            goodput_bps: if seconds > 0.0 {
+                to_f64(bytes) * 8.0 / seconds
+            } else {
+                0.0
+            },
+            packets_in: if over_tcp {
+                stack.packets_in
+            } else {
+                transport.packets_in
+            },
+            packets_out: if over_tcp {
+                stack.packets_out
+            } else {
+                transport.packets_out
+            },
+            bytes_in: if over_tcp {
+                stack.bytes_in
+            } else {
+                transport.bytes_in
+            },
+            bytes_out: if over_tcp {
+                stack.bytes_out
+            } else {
+                transport.bytes_out
+            },
             connections: report.connections,
             requests: transport.requests,
             opens: transport.opens,
@@ -152,7 +178,9 @@ impl Stats {
             transitions: transport.transitions.clone(),
             rtt_min_us: transport.rtt_min.map(micros),
             rtt_smoothed_us: transport.rtt_smoothed.map(micros),
-            by_server: by_server.map(|(server, count)| (server.to_string(), *count)).collect(),
+            by_server: by_server
+                .map(|(server, count)| (server.to_string(), *count))
+                .collect(),
             drops,
             longest_stall_ms: report.longest_stall.as_secs_f64() * 1000.0,
         }
@@ -185,7 +213,10 @@ fn worst_digest(urls: &[UrlStats]) -> &'static str {
 }
 
 /// Exact up to 2⁵³, which is enough for a rate.
-#[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a rate needs no more than 53 bits"
+)]
 const fn to_f64(count: u64) -> f64 {
     count as f64
 }
@@ -222,13 +253,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("stats.json");
         fs::write(&path, "before").unwrap();
-        stats(vec![url(Some("verified")), url(Some("verified"))]).write(&path).unwrap();
+        stats(vec![url(Some("verified")), url(Some("verified"))])
+            .write(&path)
+            .unwrap();
         let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         assert_eq!(json["schema"], SCHEMA);
         assert_eq!(json["bytes"], 2000);
         assert_eq!(json["goodput_bps"], 8000.0);
         assert_eq!(json["digest"], "verified");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "nothing is left behind"
+        );
         let nowhere = dir.path().join("none/stats.json");
         assert!(stats(vec![]).write(&nowhere).is_err());
     }
