@@ -169,7 +169,7 @@ mod tests {
         for (n, (reason, count)) in (1..).zip(drops.iter()) {
             assert_eq!((count, drops.of(reason)), (n, n), "{}", reason.label());
         }
-        assert_eq!(drops.total(), (1..=18).sum());
+        assert_eq!(drops.total(), (1..=18).sum::<u64>());
         let mut labels: Vec<_> = DropReason::ALL
             .iter()
             .map(|reason| reason.label())
