@@ -49,16 +49,16 @@ in_ns() {
 # link_up ROLE N ROUTER_PORT: joins ROLE to the router by the links 10.77.N.0/30, fd77:N::/64.
 link_up() {
     local role=$1 n=$2 port=$3 ns="$TOPOLOGY-$1" router="$TOPOLOGY-router"
-    ip -n "$ns" link add eth0 type veth peer name "$port" netns "$router"
+    ip -n "$ns" link add uplink type veth peer name "$port" netns "$router"
     ip -n "$router" -batch - <<LINK
 addr add 10.77.$n.1/30 dev $port
 addr add fd77:$n::1/64 dev $port nodad
 link set $port up
 LINK
     ip -n "$ns" -batch - <<LINK
-addr add 10.77.$n.2/30 dev eth0
-addr add fd77:$n::2/64 dev eth0 nodad
-link set eth0 up
+addr add 10.77.$n.2/30 dev uplink
+addr add fd77:$n::2/64 dev uplink nodad
+link set uplink up
 route add default via 10.77.$n.1
 route add default via fd77:$n::1
 LINK
@@ -181,7 +181,7 @@ running() {
 # until_true SECONDS COMMAND...: polls COMMAND every 10 ms; fails if time runs out.
 until_true() {
     local deadline
-    deadline=$(($(now_ms) + $1 * 1000))
+    deadline=$(awk -v now="$(now_ms)" -v s="$1" 'BEGIN { printf "%.0f", now + s * 1000 }')
     shift
     until "$@"; do
         (($(now_ms) < deadline)) || return 1
@@ -283,32 +283,33 @@ spray_count() {
 # buffer of 20 ms; `rate none` ends it.
 rate() {
     tc -n "$TOPOLOGY-router" qdisc del dev client root 2>/dev/null || true
-    tc -n "$TOPOLOGY-client" qdisc del dev eth0 root 2>/dev/null || true
+    tc -n "$TOPOLOGY-client" qdisc del dev uplink root 2>/dev/null || true
     [[ $1 == none ]] && return 0
     tc -n "$TOPOLOGY-router" qdisc add dev client root tbf rate "$1" burst 128kb latency 20ms
     if [[ -n ${2:-} ]]; then
-        tc -n "$TOPOLOGY-client" qdisc add dev eth0 root tbf rate "$2" burst 128kb latency 20ms
+        tc -n "$TOPOLOGY-client" qdisc add dev uplink root tbf rate "$2" burst 128kb latency 20ms
     fi
 }
 
 # offloads on|off: whether the veth links may carry segments larger than the MTU.
 offloads() {
     local role n
-    in_ns client ethtool -K eth0 tso "$1" gso "$1" gro "$1" >/dev/null
+    in_ns client ethtool -K uplink tso "$1" gso "$1" gro "$1" >/dev/null
     in_ns router ethtool -K client tso "$1" gso "$1" gro "$1" >/dev/null
     for role in "${TOPOLOGY_ROLES[@]}"; do
         [[ $role == server* ]] || continue
         n=${role#server}
-        in_ns "$role" ethtool -K eth0 tso "$1" gso "$1" gro "$1" >/dev/null
+        in_ns "$role" ethtool -K uplink tso "$1" gso "$1" gro "$1" >/dev/null
         in_ns router ethtool -K "server$n" tso "$1" gso "$1" gro "$1" >/dev/null
     done
 }
 
-# link_bytes NAME: bytes received and sent by eth0 of the namespace of the running process NAME.
+# link_bytes NAME: bytes received and sent by the uplink of the namespace of the running process
+# NAME; fails when it has ended or has not entered its namespace yet.
 link_bytes() {
     local device received sent rest
     while read -r device received rest; do
-        [[ $device == eth0: ]] || continue
+        [[ $device == uplink: ]] || continue
         read -r _ _ _ _ _ _ _ sent _ <<<"$rest"
         echo "$received $sent"
         return 0
@@ -316,10 +317,10 @@ link_bytes() {
     return 1
 }
 
-# link_totals ROLE: packets and bytes of its eth0, as IP packets (the Ethernet headers taken off):
+# link_totals ROLE: packets and bytes of its uplink, as IP packets (the Ethernet headers taken off):
 # "rx_packets rx_bytes tx_packets tx_bytes".
 link_totals() {
-    ip -n "$TOPOLOGY-$1" -s -j link show eth0 | jq -r '.[0].stats64 |
+    ip -n "$TOPOLOGY-$1" -s -j link show uplink | jq -r '.[0].stats64 |
         "\(.rx.packets) \(.rx.bytes - 14 * .rx.packets) \(.tx.packets) \(.tx.bytes - 14 * .tx.packets)"'
 }
 
