@@ -243,7 +243,7 @@ scenario_many_clients() {
     object 4
     serve 1
     for i in $(seq 64); do
-        start "get$i" client timeout 120 "$HEADWATER" get --tun "c$i" \
+        start "get$i" client timeout --foreground 120 "$HEADWATER" get --tun "c$i" \
             --address "10.77.1.$((100 + i))" --silent --show-error \
             -o "$SCRATCH/got$i" http://10.77.2.101/object
     done
@@ -261,7 +261,7 @@ scenario_kill_restart() {
     object "$size"
     serve 1
     rate 100mbit
-    start download client timeout 180 "$HEADWATER" get --tun hw0 --address 10.77.1.100 \
+    start download client timeout --foreground 180 "$HEADWATER" get --tun hw0 --address 10.77.1.100 \
         --silent --show-error --stats "$SCRATCH/stats" -o "$SCRATCH/got" http://10.77.2.101/object
     until_true 10 link_bytes download >/dev/null || fail "it ended at once"
     read -r first _ < <(link_bytes download)
@@ -305,7 +305,7 @@ scenario_round_robin() {
     for dead in 1 2; do
         alive=$((3 - dead))
         spray 1 2
-        start download client timeout 120 "$HEADWATER" get --tun hw0 --address 10.77.1.100 \
+        start download client timeout --foreground 120 "$HEADWATER" get --tun hw0 --address 10.77.1.100 \
             --silent --show-error --stats "$SCRATCH/stats" -o "$SCRATCH/got$dead" \
             http://10.77.2.100/object
         until_true 10 link_bytes download >/dev/null || fail "it ended at once"
@@ -473,10 +473,10 @@ scenario_serve_errors() {
     expect nonzero 'address|use|route' try_serve hw1 10.77.2.101 "$SCRATCH/root" "$keys"
     expect nonzero 'metrics|use' try_serve hw1 10.77.2.150 "$SCRATCH/root" "$keys" --metrics 127.0.0.1:9100
     expect nonzero 'sudo|root|CAP_NET_ADMIN' in_ns server1 setpriv --bounding-set -net_admin \
-        --inh-caps -net_admin timeout 10 "$HEADWATER" serve --tun hw1 --address 10.77.2.150 \
+        --inh-caps -net_admin timeout --foreground 10 "$HEADWATER" serve --tun hw1 --address 10.77.2.150 \
         --root "$SCRATCH/root" --keys "$keys"
     expect nonzero '/dev/net/tun' in_ns server1 unshare --mount bash -c \
-        "mount -t tmpfs none /dev/net && exec timeout 10 \"\$@\"" serve "$HEADWATER" serve --tun hw1 \
+        "mount -t tmpfs none /dev/net && exec timeout --foreground 10 \"\$@\"" serve "$HEADWATER" serve --tun hw1 \
         --address 10.77.2.150 --root "$SCRATCH/root" --keys "$keys"
     in_ns client ping -c 1 -W 1 10.77.2.101 >/dev/null || fail "the first server no longer answers"
     stop server1
@@ -487,7 +487,7 @@ scenario_serve_errors() {
 try_serve() {
     local tun=$1 address=$2 root=$3 keys=$4
     shift 4
-    in_ns server1 timeout 10 "$HEADWATER" serve --tun "$tun" --address "$address" --root "$root" \
+    in_ns server1 timeout --foreground 10 "$HEADWATER" serve --tun "$tun" --address "$address" --root "$root" \
         --keys "$keys" "$@"
 }
 
@@ -509,13 +509,17 @@ scenario_get_errors() {
     rate none
     get -C - -o "$SCRATCH/partial" http://10.77.2.101/object
     identical "$SCRATCH/root/object" "$SCRATCH/partial"
+    # What is not a regular file is written to, never replaced.
+    mknod "$SCRATCH/null" c 1 3
+    get -o "$SCRATCH/null" http://10.77.2.101/object
+    [[ -c $SCRATCH/null ]] || fail "a device was replaced by a file"
     get --stats "$SCRATCH/stats" -o "$SCRATCH/range" -r 100-199 http://10.77.2.101/object
     cmp "$SCRATCH/range" <(tail -c +101 "$SCRATCH/root/object" | head -c 100) || fail "wrong range"
     equal "schema of the statistics" "$(stat_of "$SCRATCH/stats" .schema)" 1
     expect nonzero 'busy|use|address' bash -c "$(declare -f in_ns)
         TOPOLOGY=$TOPOLOGY; in_ns client ip tuntap add taken mode tun
         in_ns client ip addr add 10.77.1.140/32 dev lo
-        in_ns client timeout 10 $HEADWATER get --tun hw0 --address 10.77.1.140 http://10.77.2.101/object"
+        in_ns client timeout --foreground 10 $HEADWATER get --tun hw0 --address 10.77.1.140 http://10.77.2.101/object"
 }
 # A usage error is clap's to word: only the status counts.
 get_status() {

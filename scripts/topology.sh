@@ -24,7 +24,7 @@ die() {
 become_root() {
     ((EUID == 0)) && return 0
     if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then
-        exec sudo --preserve-env=HEADWATER,PATH,OBJECT_MB,ROUNDS,CONNECTIONS,OUT,SEED -- \
+        exec sudo --preserve-env=HEADWATER,PATH,OBJECT_MB,ROUNDS,CONNECTIONS,OUT,SEED,RATE,KEEP_LOGS -- \
             bash "$0" "$@"
     fi
     echo "${0##*/}: skipped: network namespaces need root; run it as root or with sudo" >&2
@@ -342,7 +342,7 @@ serve() {
 
 # get ARGUMENT...: our client, in the client's namespace, quiet, at most GET_SECONDS.
 get() {
-    in_ns client timeout "${GET_SECONDS:-120}" "$HEADWATER" get --tun hw0 \
+    in_ns client timeout --foreground "${GET_SECONDS:-120}" "$HEADWATER" get --tun hw0 \
         --address 10.77.1.100 --address fd77:1::100 --silent --show-error "$@"
 }
 
