@@ -1,1 +1,3 @@
-//! apps.
+//! The applications: what runs on top of the transport.
+
+pub mod origin;

@@ -1,1 +1,381 @@
-//! Epochs, zones and transitions.
+//! Epochs, the send edge, and the transitions from one epoch to the next.
+//!
+//! In: an [`Epoch`], the numbers a client shows as received, the [`Declaration`] of an event. Out:
+//! which packet numbers may be released, and the epoch that follows. All of it is a pure function
+//! of its arguments, so that any number of servers, and the client, release the same numbers from
+//! any permutation or repetition of requests. Values come from the network: nothing here panics,
+//! whatever they are. What is not decided here is whether a client may declare an event at all
+//! (proofs, time): those gates never change a number.
+//! Source: `manual::protocol`; windows after an event: RFC 9438 §4.6-4.8, RFC 8511 (CE), RFC 5681
+//! §3.1 (timeout) and §4.1 (restart).
+
+#[cfg(test)]
+mod tests;
+
+use core::ops::Range;
+
+use crate::transport::curve::{Curve, MAX_RTT_US, MAX_WINDOW, MIN_RTT_US, greatest};
+
+/// Largest packet number at which an epoch may begin. Far beyond any transfer; it keeps sums of
+/// numbers and windows within 64 bits.
+pub const MAX_NUMBER: u64 = 1 << 62;
+
+/// Window of a connection whose address is proven, in packets (RFC 6928 §2).
+pub const INITIAL_WINDOW: u32 = 10;
+
+/// Window after a loss or a timeout is never below this, in packets.
+pub const MIN_WINDOW: u32 = 2;
+
+/// A stretch of packet numbers with one window curve. Its *send edge* is `G(k) = k + W(k)`: who
+/// shows receipt of `(base, k]` may be sent everything up to `G(k)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Epoch {
+    /// The number after which the epoch begins; 0 for the opening epoch only.
+    pub base: u64,
+    /// Window at `base` in packets, 1 to [`MAX_WINDOW`]; read as the nearest value in range.
+    pub c: u32,
+    /// How the window grows from there.
+    pub curve: Curve,
+}
+
+impl Epoch {
+    /// The epoch of a connection whose first answer was `packets` long (1 to [`MAX_WINDOW`]).
+    #[must_use]
+    pub const fn opening(packets: u32) -> Self {
+        let curve = Curve::SlowStart {
+            threshold: MAX_WINDOW,
+            rtt_us: MAX_RTT_US,
+        };
+        Self {
+            base: 0,
+            c: packets,
+            curve,
+        }
+    }
+
+    /// `W(k)`, the window in packets at acknowledgement edge `k`: 1 to [`MAX_WINDOW`], `c` at
+    /// `base` and before, never decreasing.
+    #[must_use]
+    pub fn window(&self, k: u64) -> u32 {
+        let n = k.saturating_sub(self.base);
+        let window = self.curve.window(self.c, n);
+        if self.base > 0 {
+            return window;
+        }
+        // The zone of `Opened` grows faster than slow start if the first answer was short. The
+        // opening epoch's own edge must not stay behind it: a timeout or a loss that supersedes
+        // `Opened` starts from this edge and would release numbers again.
+        let c = self.c.clamp(1, MAX_WINDOW);
+        let k = u64::from(c).min(k);
+        let zone = (u64::from(c) + zone_share(k, INITIAL_WINDOW, c)).saturating_sub(k);
+        u32::try_from(zone).unwrap_or(MAX_WINDOW).max(window)
+    }
+
+    /// `G(k)`, the last number that may be released when `(base, k]` is acknowledged. Never
+    /// decreases; saturates at `u64::MAX`.
+    #[must_use]
+    pub fn edge(&self, k: u64) -> u64 {
+        let k = k.max(self.base);
+        k.saturating_add(u64::from(self.window(k)))
+    }
+
+    /// The least time in microseconds from the epoch's start in which an honest client gets to
+    /// acknowledge `k`; 0 in slow start.
+    #[must_use]
+    pub fn elapsed_us(&self, k: u64) -> u64 {
+        self.curve.elapsed_us(self.c, k.saturating_sub(self.base))
+    }
+
+    /// Whether slow start still grows the window at `k`.
+    #[must_use]
+    pub fn in_slow_start(&self, k: u64) -> bool {
+        self.curve
+            .in_slow_start(self.c, k.saturating_sub(self.base))
+    }
+
+    /// The numbers that acknowledging `(i, k]` inside this epoch releases: `G(i) + 1 ..= G(k)`.
+    #[must_use]
+    pub fn released(&self, i: u64, k: u64) -> Range<u64> {
+        numbers(self.edge(i), self.edge(k))
+    }
+
+    /// How far to acknowledge in one request: the largest `k ≤ available` with
+    /// `G(k) − G(i) ≤ budget`, but at least one number beyond `i` if one is available. Returns `i`
+    /// if none is.
+    #[must_use]
+    pub fn max_ack(&self, i: u64, available: u64, budget: u32) -> u64 {
+        let i = i.max(self.base);
+        let from = self.edge(i);
+        // Every number acknowledged releases at least one.
+        let span = available.saturating_sub(i).min(u64::from(budget.max(1)));
+        let within =
+            |x: u64| self.edge(i.saturating_add(x)).saturating_sub(from) <= u64::from(budget);
+        let acknowledged = greatest(span, span, |x| x <= 1 || within(x));
+        i.saturating_add(acknowledged)
+    }
+
+    /// Closes this epoch with an event declared by the client.
+    ///
+    /// # Errors
+    /// [`Refused`] if no honest client declares this on this epoch.
+    pub fn transition(&self, declared: Declaration) -> Result<Transition, Refused> {
+        let Declaration { kind, p, rtt_us } = declared;
+        if p < self.base {
+            return Err(Refused::BeforeEpoch { p, base: self.base });
+        }
+        if kind == Kind::Opened && p != 0 {
+            return Err(Refused::NotOpening { p });
+        }
+        if kind == Kind::Exit && !self.in_slow_start(p) {
+            return Err(Refused::NotSlowStart { p });
+        }
+        if !(MIN_RTT_US..=MAX_RTT_US).contains(&rtt_us) {
+            return Err(Refused::RoundTrip { rtt_us });
+        }
+        let (w, r) = (self.window(p), self.edge(p));
+        if r > MAX_NUMBER {
+            return Err(Refused::NumberTooLarge { r });
+        }
+        let (c, curve) = self.after(kind, w, rtt_us);
+        Ok(Transition {
+            kind,
+            p,
+            r,
+            w,
+            next: Self { base: r, c, curve },
+        })
+    }
+
+    /// First window and curve of the epoch that follows an event at window `w`.
+    fn after(&self, kind: Kind, w: u32, rtt_us: u32) -> (u32, Curve) {
+        let cubic = |w_max| Curve::Cubic { w_max, rtt_us };
+        let slow_start = |threshold| Curve::SlowStart { threshold, rtt_us };
+        let after_loss = MIN_WINDOW.max(portion(w, 14));
+        match kind {
+            Kind::Opened => (INITIAL_WINDOW, slow_start(MAX_WINDOW)),
+            Kind::Loss => (after_loss, cubic(self.plateau(w))),
+            Kind::Ce => (MIN_WINDOW.max(portion(w, 17)), cubic(self.plateau(w))),
+            Kind::Exit => (w, cubic(w)),
+            Kind::Timeout => (MIN_WINDOW, slow_start(after_loss)),
+            Kind::Restart => (w.min(INITIAL_WINDOW), slow_start(w)),
+        }
+    }
+
+    /// The plateau of the CUBIC curve after a reduction at window `w`. A flow that did not get
+    /// back to the last plateau leaves room for others: fast convergence, RFC 9438 §4.7.
+    const fn plateau(&self, w: u32) -> u32 {
+        match self.curve {
+            Curve::Cubic { w_max, .. } if w < w_max => portion(w, 17),
+            Curve::Cubic { .. } | Curve::SlowStart { .. } => w,
+        }
+    }
+}
+
+/// What ends an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The first request from a proven address.
+    Opened,
+    /// Number `p + 1` is lost.
+    Loss,
+    /// Number `p + 1` arrived marked with congestion experienced.
+    Ce,
+    /// The client leaves slow start because the delay rises (RFC 9406).
+    Exit,
+    /// Nothing came for a retransmission timeout; `(p, R]` is given up.
+    Timeout,
+    /// The connection was idle or its address changed; `(p, R]` is given up.
+    Restart,
+}
+
+impl Kind {
+    /// Every kind, in the order of the codes.
+    pub const ALL: [Self; 6] = [
+        Self::Opened,
+        Self::Loss,
+        Self::Ce,
+        Self::Exit,
+        Self::Timeout,
+        Self::Restart,
+    ];
+
+    /// The code on the wire, 1 to 6; 0 is left for "no event".
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Opened => 1,
+            Self::Loss => 2,
+            Self::Ce => 3,
+            Self::Exit => 4,
+            Self::Timeout => 5,
+            Self::Restart => 6,
+        }
+    }
+
+    /// The kind with this code, if there is one.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
+    /// Name for metrics and statistics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Loss => "loss",
+            Self::Ce => "ce",
+            Self::Exit => "exit",
+            Self::Timeout => "timeout",
+            Self::Restart => "restart",
+        }
+    }
+
+    /// Whether `(p, R]` is acknowledged number by number as it arrives, and the flight shrinks
+    /// evenly meanwhile; otherwise it is given up at once.
+    #[must_use]
+    pub const fn has_zone(self) -> bool {
+        match self {
+            Self::Opened | Self::Loss | Self::Ce | Self::Exit => true,
+            Self::Timeout | Self::Restart => false,
+        }
+    }
+}
+
+/// An event as the client declares it, the same in every request of the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Declaration {
+    /// What happened.
+    pub kind: Kind,
+    /// The acknowledgement edge when the client noticed.
+    pub p: u64,
+    /// The client's smoothed round trip, in microseconds, [`MIN_RTT_US`] to [`MAX_RTT_US`].
+    pub rtt_us: u32,
+}
+
+impl Declaration {
+    /// A declaration with the round trip brought into range.
+    #[must_use]
+    pub fn new(kind: Kind, p: u64, rtt_us: u64) -> Self {
+        let rtt_us = u32::try_from(rtt_us)
+            .unwrap_or(MAX_RTT_US)
+            .clamp(MIN_RTT_US, MAX_RTT_US);
+        Self { kind, p, rtt_us }
+    }
+}
+
+/// Why a declaration is not a transition of an epoch. The client is at fault in every case; the
+/// request is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The event lies before the epoch.
+    #[error("edge {p} lies before the epoch's base {base}")]
+    BeforeEpoch {
+        /// Declared edge.
+        p: u64,
+        /// First edge of the epoch.
+        base: u64,
+    },
+    /// Only the opening epoch is opened, and only at its base 0.
+    #[error("a connection opens at number 0, not at {p}")]
+    NotOpening {
+        /// Declared edge.
+        p: u64,
+    },
+    /// There is no slow start to leave.
+    #[error("the window is not in slow start at {p}")]
+    NotSlowStart {
+        /// Declared edge.
+        p: u64,
+    },
+    /// The round trip is out of range.
+    #[error("a round trip of {rtt_us} us is out of range")]
+    RoundTrip {
+        /// Declared round trip.
+        rtt_us: u32,
+    },
+    /// The next epoch would begin beyond [`MAX_NUMBER`].
+    #[error("packet number {r} is too large")]
+    NumberTooLarge {
+        /// Where the next epoch would begin.
+        r: u64,
+    },
+}
+
+/// A closed epoch, and what lies between it and the next: the numbers `(p, R]` were in flight when
+/// the event was noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Transition {
+    /// What ended the epoch.
+    pub kind: Kind,
+    /// The acknowledgement edge at the event.
+    pub p: u64,
+    /// `R`, the send edge at the event: `p + w`.
+    pub r: u64,
+    /// The window at the event, in packets.
+    pub w: u32,
+    /// The epoch that follows; its base is `R`.
+    pub next: Epoch,
+}
+
+impl Transition {
+    /// The send edge at `k` in `[p, R]`; values outside are read as the nearest one inside. `R` at
+    /// `p`, `R + c` at `R`. In between it grows evenly in a zone, and not at all where `(p, R]` is
+    /// given up: there only `R` itself can be acknowledged.
+    #[must_use]
+    pub fn edge(&self, k: u64) -> u64 {
+        let passed = k.min(self.r).saturating_sub(self.p);
+        if k < self.r && !self.kind.has_zone() {
+            return self.r;
+        }
+        self.r
+            .saturating_add(zone_share(passed, self.next.c, self.w))
+    }
+
+    /// The numbers that acknowledging `(i, k]` between `p` and `R` releases:
+    /// `G(i) + 1 ..= G(k)`.
+    #[must_use]
+    pub fn released(&self, i: u64, k: u64) -> Range<u64> {
+        numbers(self.edge(i), self.edge(k))
+    }
+
+    /// How far to acknowledge in one request: the largest `k ≤ min(available, R)` with
+    /// `G(k) − G(i) ≤ budget`, but at least one number beyond `i` if one is available. Returns `i`
+    /// if none is. Where `(p, R]` is given up, the answer is always `R`.
+    #[must_use]
+    pub fn max_ack(&self, i: u64, available: u64, budget: u32) -> u64 {
+        let i = i.max(self.p).min(self.r);
+        if !self.kind.has_zone() {
+            return self.r;
+        }
+        let available = available.clamp(i, self.r);
+        // The least share above the budget begins at ⌈share·w/c⌉.
+        let share = self.edge(i) - self.r + u64::from(budget) + 1;
+        let beyond = share
+            .saturating_mul(u64::from(self.w))
+            .div_ceil(u64::from(self.next.c.max(1)));
+        self.p
+            .saturating_add(beyond.saturating_sub(1))
+            .max(i.saturating_add(1))
+            .min(available)
+    }
+}
+
+/// How many of `c` new numbers are released once `passed` of the `w` numbers of a zone have
+/// passed: rounded down, so that all shares add up to `c`.
+fn zone_share(passed: u64, c: u32, w: u32) -> u64 {
+    let w = u64::from(w.max(1));
+    // Both factors are at most 2³² − 1.
+    passed.min(w) * u64::from(c) / w
+}
+
+/// The numbers in `(from, to]`; empty if `to` is not above `from`.
+fn numbers(from: u64, to: u64) -> Range<u64> {
+    let first = from.saturating_add(1);
+    first..to.saturating_add(1).max(first)
+}
+
+/// ⌊`w` · `twentieths` / 20⌋ for a window, so at most 2²⁰ · 20.
+const fn portion(w: u32, twentieths: u32) -> u32 {
+    w * twentieths / 20
+}

@@ -2,8 +2,13 @@
 //! continuations, `server` (a pure function) and `client` (the engine).
 
 pub mod application;
+pub mod client;
+pub mod continuation;
 pub mod curve;
 pub mod epoch;
-pub mod client;
-pub mod server;
+pub mod grant;
 pub mod keys;
+pub mod layout;
+pub mod proof;
+pub mod replay;
+pub mod server;

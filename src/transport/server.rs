@@ -1,9 +1,42 @@
-//! The server: a pure function from a request to packets.
+//! The server: from one datagram to one flight, and nothing remembered of it.
+//!
+//! [`Server::respond`] is a pure function of its arguments and the keys, but for the fixed-size soft
+//! state of `replay`, which only ever holds packets back. It keeps nothing by client, draws no random
+//! numbers and answers what it cannot verify with silence and a counter.
 
-use crate::time::Now;
-use crate::transport::application::Application;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::time::{Now, UnixMillis};
+use crate::transport::application::{Application, MAX_STREAM_BYTES, MAX_USER_BYTES, Unavailable};
+use crate::transport::continuation::{
+    Continuation, MAX_AGE, MAX_CLOCK_SKEW, MAX_TOKEN_AGE, OpenError, UserContinuation,
+};
+use crate::transport::epoch::{Epoch, INITIAL_WINDOW, Kind};
+use crate::transport::grant::{Grant, GrantError, Times, grant};
 use crate::transport::keys::KeyRing;
+use crate::transport::layout::Layout;
+use crate::transport::proof::ProofKey;
+use crate::transport::replay::{ReplayFilter, TokenBuckets};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
+use crate::wire::segment::{
+    CONTINUATION_FIELD_BYTES, Challenge, Cookie, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Open,
+    Probed, Request, ResponseHeader, ResponseKind, SINGLE_CHUNK_BYTES, Span, ToServer, Token,
+    UserField, Wanted, put_chunk,
+};
+
+mod counters;
+#[cfg(test)]
+mod tests;
+
+pub use counters::{Drop, ServerCounters};
+
+/// Most datagrams of an answer to an OPEN whose address is not proven: as many bytes as three times
+/// the OPEN (RFC 9000 §8).
+pub const MAX_UNPROVEN_PACKETS: u32 = 3;
+
+/// How long a challenge may be answered.
+pub const MAX_CHALLENGE_AGE: Duration = Duration::from_secs(10);
 
 /// What a server is set up with.
 #[derive(Clone, Debug)]
@@ -12,55 +45,678 @@ pub struct ServerConfig {
     pub server_id: u16,
     /// Id of the site this server stands in.
     pub site_id: u16,
-    /// Largest UDP payload towards a client, IPv4 (MTU − 28) and IPv6 (MTU − 48).
+    /// Largest IP packet towards a client, in bytes (576 to 65,535).
     pub mtu: u16,
 }
 
-/// Counters of a server; all monotonic.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServerCounters {
-    /// Connections opened.
-    pub opens: u64,
-    /// Requests that were answered.
-    pub requests: u64,
-    /// Response packets sent.
-    pub packets: u64,
-    /// Stream bytes sent.
-    pub bytes: u64,
-    /// Requests dropped, by reason (metric label, count).
-    pub drops: Vec<(&'static str, u64)>,
-}
-
-/// A server without memory of its clients, and its fixed-size soft state.
+/// A server without memory of its clients, and its soft state of fixed size.
 pub struct Server {
     config: ServerConfig,
     keys: KeyRing,
+    filter: ReplayFilter,
+    buckets: TokenBuckets,
+    counters: ServerCounters,
+    layout: Layout,
+    /// Stream bytes of one flight, read in one go.
+    stage: Vec<u8>,
+}
+
+/// The bytes that a flight shall carry.
+struct Content {
+    /// The user continuation to produce them from; `None` if no bytes are wanted.
+    user: Option<UserContinuation>,
+    /// To be given to the client: it does not have it yet.
+    sealed: Option<Vec<u8>>,
+    /// The object has another version here.
+    changed: bool,
+}
+
+impl Content {
+    /// What the client is to be given, if it does not have it yet.
+    fn field(&self) -> Option<UserField<'_>> {
+        let (sealed, user) = self.sealed.as_ref().zip(self.user.as_ref())?;
+        Some(UserField {
+            length: user.length,
+            sealed,
+        })
+    }
+}
+
+/// What the packets of one flight have in common.
+struct Numbered {
+    header: ResponseHeader,
+    identity: ProofKey,
+    /// Number of the first packet of the layout.
+    first: u64,
+    /// Numbers granted.
+    count: u32,
+    /// Which of them to send: bit `i` for `first + i`.
+    send: u64,
+    size: usize,
+    /// Numbers after a datagram that it stands for.
+    void: u8,
 }
 
 impl Server {
-    /// A server with empty soft state of fixed size.
+    /// A server with empty soft state.
     #[must_use]
     pub fn new(config: ServerConfig, keys: KeyRing) -> Self {
-        Self { config, keys }
+        Self {
+            config,
+            keys,
+            filter: ReplayFilter::new(),
+            buckets: TokenBuckets::new(),
+            counters: ServerCounters::default(),
+            layout: Layout::default(),
+            stage: Vec::new(),
+        }
     }
 
-    /// Answers one datagram; pushes at most one flight.
+    /// Answers one datagram; pushes at most one flight onto `out`.
     pub fn respond(
         &mut self,
-        _now: Now,
-        _path: UdpPath,
-        _ecn: Ecn,
-        _datagram: &[u8],
-        _app: &mut dyn Application,
-        _out: &mut Vec<Flight>,
+        now: Now,
+        path: UdpPath,
+        datagram: &[u8],
+        app: &mut dyn Application,
+        out: &mut Vec<Flight>,
     ) {
-        let _ = (&self.config, &self.keys);
-        todo!()
+        let answer = match ToServer::parse(datagram) {
+            Ok(ToServer::Open(open)) => self.open(now, path, &open, app),
+            Ok(ToServer::Request(request)) => self.request(now, path, &request, app),
+            Err(error) => Err(error.into()),
+        };
+        match answer {
+            Ok(flight) => {
+                self.counters.packets += flight.datagrams().count() as u64;
+                out.push(flight);
+            }
+            Err(drop) => self.counters.drop(drop),
+        }
     }
 
     /// What has happened since the start.
     #[must_use]
-    pub fn counters(&self) -> ServerCounters {
-        todo!()
+    pub const fn counters(&self) -> &ServerCounters {
+        &self.counters
     }
+
+    /// Bytes of soft state; the same for ever.
+    #[must_use]
+    pub const fn soft_state_bytes(&self) -> usize {
+        self.filter.bytes() + self.buckets.bytes()
+    }
+
+    /// Puts another key ring in force.
+    pub fn set_keys(&mut self, keys: KeyRing) {
+        self.keys = keys;
+    }
+
+    /// Largest UDP payload towards an address of the family of `client`, in bytes.
+    const fn datagram_max(&self, client: SocketAddr) -> u16 {
+        let headers = if client.is_ipv6() { 48 } else { 28 };
+        self.config.mtu.saturating_sub(headers)
+    }
+
+    fn open(
+        &mut self,
+        now: Now,
+        path: UdpPath,
+        open: &Open<'_>,
+        app: &mut dyn Application,
+    ) -> Result<Flight, Drop> {
+        let proven = open
+            .token
+            .is_some_and(|token| self.token_proves(now, path, token));
+        let datagram_max = open.size.min(self.datagram_max(path.src));
+        let (most, size) = match proven {
+            true => (INITIAL_WINDOW, usize::from(datagram_max)),
+            false => (
+                MAX_UNPROVEN_PACKETS,
+                usize::from(datagram_max).min(OPEN_BYTES),
+            ),
+        };
+        let mut content = self.content(now, open.wanted, app)?;
+        let (connection, identity) = self.new_identity(now, path, open.echo);
+        let mut continuation = Continuation {
+            identity,
+            epoch: Epoch::opening(1),
+            epoch_start: now.unix,
+            proven: false,
+            address: path.src,
+            datagram_max,
+            server: self.config.server_id,
+            site: self.config.site_id,
+        };
+        // The window of the opening epoch is the number of packets sent, so the layout comes first;
+        // the length of the continuation does not depend on it: both are below 64.
+        let sealed = continuation.seal(&self.keys, connection, now.unix);
+        let each = OPENED_BYTES + 1 + sealed.len();
+        let first = content
+            .sealed
+            .as_ref()
+            .map_or(0, |sealed| user_field_bytes(sealed));
+        let wanted = clamp(
+            &content,
+            &[Span {
+                start: open.offset,
+                end: MAX_STREAM_BYTES,
+            }],
+        );
+        self.layout.fill(size - each, most, first, &wanted);
+        self.stage(&mut content, app)?;
+        let count = u32::try_from(self.layout.len()).unwrap_or(most).max(1);
+        continuation.epoch = Epoch::opening(count);
+        let sealed = continuation.seal(&self.keys, connection, now.unix);
+        let kind = ResponseKind::Opened {
+            echo: open.echo,
+            size: datagram_max,
+            count: small(count),
+        };
+        let header = self.header(kind, connection, open.stream, content.changed);
+        let send = (1 << count) - 1;
+        let numbered = Numbered {
+            header,
+            identity,
+            first: 1,
+            count,
+            send,
+            size,
+            void: 0,
+        };
+        self.counters.opens += 1;
+        self.counters.bytes += self.stage.len() as u64;
+        let seals = Seals {
+            continuation: &sealed,
+            everywhere: true,
+            user: content.field(),
+        };
+        let payload = self.emit(&numbered, &seals);
+        Ok(Flight {
+            path: path.reversed(),
+            ecn: Ecn::Ect0,
+            segment: size,
+            payload,
+        })
+    }
+
+    /// Whether an address token is genuine, of this address, and shown for the first time here.
+    fn token_proves(&mut self, now: Now, path: UdpPath, token: Token<'_>) -> bool {
+        let opened = Continuation::open(
+            &self.keys,
+            token.connection,
+            now.unix,
+            MAX_TOKEN_AGE,
+            token.sealed,
+        );
+        let Ok((continuation, issued)) = opened else {
+            return false;
+        };
+        if continuation.address.ip() != path.src.ip() {
+            return false;
+        }
+        // No packet has numbers this high (epoch::MAX_NUMBER): they stand for the times of tokens.
+        let shown = u64::MAX - (issued.as_millis() % (1 << 60));
+        let connection = continuation.identity.hash();
+        let fresh = self.filter.unsent(connection, shown, 1) != 0;
+        self.filter.mark(connection, shown, 1);
+        fresh && self.buckets.take(now.instant, connection)
+    }
+
+    /// A new connection id and proof key: nobody without the cluster key can tell them beforehand,
+    /// and the same OPEN gets others a millisecond later or on another server.
+    fn new_identity(&self, now: Now, path: UdpPath, echo: u64) -> (u64, ProofKey) {
+        let mut seed = Vec::with_capacity(64);
+        seed.extend(echo.to_be_bytes());
+        seed.extend(now.unix.as_millis().to_be_bytes());
+        seed.extend(self.config.server_id.to_be_bytes());
+        seed.extend(address_bytes(path.src));
+        let (connection, key) = self.keys.active().identity(&seed);
+        (connection, ProofKey::new(key))
+    }
+
+    fn request(
+        &mut self,
+        now: Now,
+        path: UdpPath,
+        request: &Request<'_>,
+        app: &mut dyn Application,
+    ) -> Result<Flight, Drop> {
+        let (continuation, issued) = Continuation::open(
+            &self.keys,
+            request.connection,
+            now.unix,
+            MAX_AGE,
+            request.continuation,
+        )?;
+        if usize::from(request.size) > usize::from(self.datagram_max(path.src)) {
+            return Err(Drop::Oversized);
+        }
+        let same = continuation.address == path.src;
+        if !same && !self.cookie_verifies(now, path, request) {
+            return self.challenge(now, path, request, continuation.address.ip());
+        }
+        let moved = !same && continuation.address.ip() != path.src.ip();
+        let restarts = request
+            .declared
+            .is_some_and(|d| d.kind == Kind::Restart.code());
+        if moved && !restarts {
+            return Err(Drop::MovedWithoutRestart);
+        }
+        let granted = grant(
+            &continuation,
+            Times {
+                now: now.unix,
+                issued,
+                moved,
+            },
+            request,
+        )?;
+        let next = Continuation {
+            epoch: granted
+                .transition
+                .map_or(continuation.epoch, |transition| transition.next),
+            epoch_start: granted
+                .transition
+                .map_or(continuation.epoch_start, |_| now.unix),
+            proven: true,
+            address: path.src,
+            server: self.config.server_id,
+            site: self.config.site_id,
+            ..continuation
+        };
+        let bucketed = request.probe.is_some()
+            || granted
+                .transition
+                .is_some_and(|transition| !transition.kind.has_zone());
+        if bucketed && !self.buckets.take(now.instant, continuation.identity.hash()) {
+            return Err(Drop::TooOften);
+        }
+        match request.probe {
+            Some(probe) => self.probed(now, path, request, probe, &next, &granted),
+            None => self.data(now, path, request, &next, &granted, bucketed, app),
+        }
+    }
+
+    /// Whether the request echoes a challenge of its own address.
+    fn cookie_verifies(&self, now: Now, path: UdpPath, request: &Request<'_>) -> bool {
+        let Some(cookie) = request.cookie else {
+            return false;
+        };
+        let time = UnixMillis::new(cookie.time);
+        let fresh = now.unix.saturating_since(time) <= MAX_CHALLENGE_AGE
+            && time.saturating_since(now.unix) <= MAX_CLOCK_SKEW;
+        let mac = self.cookie_mac(request, path, cookie.time);
+        fresh && mac.is_some_and(|mac| constant_time_equal(&mac, &cookie.mac))
+    }
+
+    /// The MAC of a challenge, under the generation that sealed the continuation it is about.
+    fn cookie_mac(&self, request: &Request<'_>, path: UdpPath, time: u64) -> Option<[u8; 16]> {
+        let generation = *request.continuation.get(1)?;
+        let mut what = request.connection.to_be_bytes().to_vec();
+        what.extend(time.to_be_bytes());
+        what.extend(address_bytes(path.src));
+        what.extend(request.continuation);
+        Some(self.keys.generation(generation)?.challenge(&what))
+    }
+
+    /// Asks the client to show that it receives at its new address; smaller than any request.
+    fn challenge(
+        &mut self,
+        now: Now,
+        path: UdpPath,
+        request: &Request<'_>,
+        bound: IpAddr,
+    ) -> Result<Flight, Drop> {
+        let time = now.unix.as_millis();
+        let mac = self
+            .cookie_mac(request, path, time)
+            .ok_or(Drop::Open(OpenError::Generation))?;
+        let mut payload = Vec::new();
+        Challenge {
+            connection: request.connection,
+            server: self.config.server_id,
+            moved: bound != path.src.ip(),
+            cookie: Cookie { time, mac },
+        }
+        .emit(&mut payload);
+        self.counters.challenges += 1;
+        Ok(Flight::single(path.reversed(), Ecn::NotEct, payload))
+    }
+
+    fn probed(
+        &mut self,
+        now: Now,
+        path: UdpPath,
+        request: &Request<'_>,
+        probe: u32,
+        next: &Continuation,
+        granted: &Grant,
+    ) -> Result<Flight, Drop> {
+        if granted.count > 0 {
+            return Err(Drop::Grant(GrantError::Interval));
+        }
+        let sealed = next.seal(&self.keys, request.connection, now.unix);
+        let mut payload = Vec::with_capacity(DATA_HEADER_BYTES + CONTINUATION_FIELD_BYTES);
+        let (connection, server) = (request.connection, self.config.server_id);
+        Probed {
+            connection,
+            server,
+            probe,
+            continuation: &sealed,
+        }
+        .emit(&mut payload);
+        self.counters.requests += 1;
+        Ok(Flight::single(path.reversed(), Ecn::NotEct, payload))
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of it is one request, judged"
+    )]
+    fn data(
+        &mut self,
+        now: Now,
+        path: UdpPath,
+        request: &Request<'_>,
+        next: &Continuation,
+        granted: &Grant,
+        unfiltered: bool,
+        app: &mut dyn Application,
+    ) -> Result<Flight, Drop> {
+        let connection = next.identity.hash();
+        let send = match unfiltered {
+            true => (1 << granted.count) - 1,
+            false => self.filter.unsent(connection, granted.first, granted.count),
+        };
+        if send == 0 {
+            return Err(if granted.count == 0 {
+                Drop::Nothing
+            } else {
+                Drop::Replayed
+            });
+        }
+        let mut content = self.content(now, request.wanted, app)?;
+        let user = content
+            .sealed
+            .as_ref()
+            .map_or(0, |sealed| user_field_bytes(sealed));
+        let field = if request.wants_continuation {
+            CONTINUATION_FIELD_BYTES
+        } else {
+            0
+        };
+        let size = usize::from(request.size);
+        let ranges = clamp(&content, &request.ranges);
+        self.layout.fill(size, granted.count, field + user, &ranges);
+        self.stage(&mut content, app)?;
+        self.filter.mark(connection, granted.first, send);
+        let sealed = match request.wants_continuation {
+            true => next.seal(&self.keys, request.connection, now.unix),
+            false => Vec::new(),
+        };
+        let header = self.header(
+            ResponseKind::Data,
+            request.connection,
+            request.stream,
+            content.changed,
+        );
+        let (first, count) = (granted.first, granted.count);
+        let identity = next.identity;
+        let numbered = Numbered {
+            header,
+            identity,
+            first,
+            count,
+            send,
+            size,
+            void: 0,
+        };
+        self.counters.requests += 1;
+        self.counters.bytes += self.stage.len() as u64;
+        let seals = Seals {
+            continuation: &sealed,
+            everywhere: false,
+            user: content.field(),
+        };
+        let payload = self.emit(&numbered, &seals);
+        Ok(Flight {
+            path: path.reversed(),
+            ecn: Ecn::Ect0,
+            segment: size,
+            payload,
+        })
+    }
+
+    const fn header(
+        &self,
+        kind: ResponseKind,
+        connection: u64,
+        stream: u8,
+        changed: bool,
+    ) -> ResponseHeader {
+        ResponseHeader {
+            kind,
+            connection,
+            number: 0,
+            x: 0,
+            server: self.config.server_id,
+            stream,
+            void: 0,
+            changed,
+            multi: false,
+        }
+    }
+
+    /// Finds out what the bytes wanted are bytes of.
+    fn content(
+        &self,
+        now: Now,
+        wanted: Wanted<'_>,
+        app: &mut dyn Application,
+    ) -> Result<Content, Drop> {
+        let (user, sealed) = match wanted {
+            Wanted::Of([]) | Wanted::New([]) => (None, None),
+            Wanted::Of(sealed) => (Some(UserContinuation::open(&self.keys, sealed)?), None),
+            Wanted::New(request) => {
+                let begun = app.begin(now.unix, request).map_err(|_| Drop::NotReady)?;
+                debug_assert!(
+                    begun.user.len() <= MAX_USER_BYTES,
+                    "the application's contract"
+                );
+                let user = UserContinuation {
+                    user: begun.user,
+                    length: begun.length,
+                };
+                let sealed = user.seal(&self.keys);
+                (Some(user), Some(sealed))
+            }
+        };
+        Ok(Content {
+            user,
+            sealed,
+            changed: false,
+        })
+    }
+
+    /// Reads the bytes of the layout. On `Changed` the flight goes out without any.
+    fn stage(&mut self, content: &mut Content, app: &mut dyn Application) -> Result<(), Drop> {
+        self.stage.clear();
+        let Some(user) = &content.user else {
+            return Ok(());
+        };
+        let mut runs: Vec<Span> = Vec::new();
+        for chunk in self.layout.datagrams().flatten() {
+            match runs.last_mut() {
+                Some(run) if run.end == chunk.start => run.end = chunk.end,
+                Some(_) | None => runs.push(*chunk),
+            }
+        }
+        for run in runs {
+            let start = self.stage.len();
+            self.stage
+                .resize(start + usize::try_from(run.len()).unwrap_or(0), 0);
+            let Some(room) = self.stage.get_mut(start..) else {
+                continue;
+            };
+            let wanted = room.len();
+            match app.read(&user.user, run.start, room) {
+                Ok(have) if have == wanted => {}
+                Err(Unavailable::NotReady) => return Err(Drop::NotReady),
+                // A stream shorter than its stated length is another stream.
+                Ok(_) | Err(Unavailable::Changed) => {
+                    content.changed = true;
+                    self.layout.fill(0, 0, 0, &[]);
+                    self.stage.clear();
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the datagrams of a flight that are to be sent.
+    fn emit(&self, numbered: &Numbered, seals: &Seals<'_>) -> Vec<u8> {
+        let sent = numbered.send.count_ones() as usize;
+        let mut payload = Vec::with_capacity(numbered.size * sent);
+        let used = u32::try_from(self.layout.len()).unwrap_or(u32::MAX);
+        let mut staged = &self.stage[..];
+        let mut void = numbered.count.saturating_sub(used);
+        for (index, chunks) in (0..).zip(self.layout.datagrams()) {
+            let length: u64 = chunks.iter().map(Span::len).sum();
+            let length = usize::try_from(length)
+                .unwrap_or(usize::MAX)
+                .min(staged.len());
+            let (bytes, rest) = staged.split_at(length);
+            staged = rest;
+            let last = index + 1 == used;
+            let start = payload.len();
+            let here = numbered.write(&mut payload, seals, index, last, chunks, bytes);
+            // The last datagram stands for all numbers after it too, if it has room to say so.
+            if last && void > 0 && payload.len() - start < numbered.size {
+                payload.truncate(start);
+                let numbered = Numbered {
+                    void: small(void),
+                    ..*numbered
+                };
+                numbered.write(&mut payload, seals, index, true, chunks, bytes);
+                void = 0;
+            }
+            if !here {
+                payload.truncate(start);
+            }
+        }
+        if void > 0 {
+            let start = payload.len();
+            let numbered = Numbered {
+                void: small(void - 1),
+                ..*numbered
+            };
+            if !numbered.write(&mut payload, seals, used, true, &[], &[]) {
+                payload.truncate(start);
+            }
+        }
+        payload
+    }
+}
+
+/// Sealed things to be given to the client.
+struct Seals<'a> {
+    continuation: &'a [u8],
+    /// Every datagram carries the continuation, not only the first.
+    everywhere: bool,
+    user: Option<UserField<'a>>,
+}
+
+impl Numbered {
+    /// Writes datagram `index`; whether it is one to be sent.
+    fn write(
+        &self,
+        out: &mut Vec<u8>,
+        seals: &Seals<'_>,
+        index: u32,
+        last: bool,
+        chunks: &[Span],
+        mut bytes: &[u8],
+    ) -> bool {
+        let start = out.len();
+        let number = self.first + u64::from(index);
+        let continuation = if index == 0 || seals.everywhere {
+            seals.continuation
+        } else {
+            &[]
+        };
+        let user = seals.user.filter(|_| index == 0);
+        let mut header = self.header;
+        header.number = low_bits(number);
+        header.void = self.void;
+        header.x = self
+            .identity
+            .fold(number - 1, number + u64::from(self.void));
+        header.emit(out, continuation, user);
+        // All datagrams but the last are of one size: a chunk that leaves room says its length.
+        let alone = out.len() - start + SINGLE_CHUNK_BYTES + bytes.len();
+        let multi = chunks.len() > 1 || (!last && alone < self.size);
+        if multi {
+            out.truncate(start);
+            header.multi = true;
+            header.emit(out, continuation, user);
+        }
+        for chunk in chunks {
+            let length = usize::try_from(chunk.len())
+                .unwrap_or(usize::MAX)
+                .min(bytes.len());
+            let (here, rest) = bytes.split_at(length);
+            put_chunk(
+                out,
+                chunk.start,
+                multi.then(|| u16::try_from(length).unwrap_or(u16::MAX)),
+            );
+            out.extend(here);
+            bytes = rest;
+        }
+        if !last {
+            out.resize(start + self.size, 0);
+        }
+        self.send >> index & 1 != 0
+    }
+}
+
+/// The ranges that lie inside the stream.
+fn clamp(content: &Content, ranges: &[Span]) -> Vec<Span> {
+    let length = content.user.as_ref().map_or(0, |user| user.length);
+    let inside = ranges.iter().map(|range| Span {
+        start: range.start,
+        end: range.end.min(length),
+    });
+    inside.filter(|range| !range.is_empty()).collect()
+}
+
+/// Compares without telling by its duration where the difference lies.
+fn constant_time_equal(a: &[u8; 16], b: &[u8; 16]) -> bool {
+    a.iter()
+        .zip(b)
+        .fold(0, |difference, (a, b)| difference | (a ^ b))
+        == 0
+}
+
+fn user_field_bytes(sealed: &[u8]) -> usize {
+    8 + sealed.len()
+}
+
+fn small(void: u32) -> u8 {
+    u8::try_from(void).unwrap_or(u8::MAX)
+}
+
+fn low_bits(number: u64) -> u32 {
+    u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+fn address_bytes(address: SocketAddr) -> Vec<u8> {
+    let mut out = match address.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    out.extend(address.port().to_be_bytes());
+    out
 }

@@ -57,7 +57,10 @@ impl UdpPath {
     /// The path of the answer.
     #[must_use]
     pub const fn reversed(self) -> Self {
-        Self { src: self.dst, dst: self.src }
+        Self {
+            src: self.dst,
+            dst: self.src,
+        }
     }
 }
 
@@ -78,7 +81,12 @@ impl Flight {
     /// A flight of one datagram.
     #[must_use]
     pub fn single(path: UdpPath, ecn: Ecn, payload: Vec<u8>) -> Self {
-        Self { path, ecn, segment: payload.len().max(1), payload }
+        Self {
+            path,
+            ecn,
+            segment: payload.len().max(1),
+            payload,
+        }
     }
 
     /// The UDP payloads in sending order.

@@ -1,0 +1,295 @@
+//! Open files with their digests: a bounded cache that notices every change.
+//!
+//! In: paths below the root. Out: [`Object`]s, whose reads give bytes of exactly one version or
+//! [`Stale`]. A read is checked after it is done: if the file's stamp is still the one that was
+//! digested, no write can have come between, also not in place. The cache may be emptied at any
+//! time; nothing in it belongs to a client.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use crate::apps::origin::digest::{self, Digester, Progress, Sha256, Stamp};
+use crate::apps::origin::digest_store::DigestStore;
+use crate::apps::origin::listing;
+use crate::apps::origin::tree::{Refusal, Tree};
+
+/// Most files and directory pages kept open.
+pub const MAX_OPEN_FILES: usize = 64;
+
+/// Largest file that is digested while its request waits, in bytes.
+pub const MAX_INLINE_DIGEST_BYTES: u64 = 16 << 20;
+
+/// Largest file served, in bytes: with its head it stays below the longest stream.
+pub const MAX_FILE_BYTES: u64 = 1 << 47;
+
+/// After so many reads the path is resolved again, so that a file renamed over is noticed. Until
+/// then the old file is served whole and unmixed.
+pub const RECHECK_READS: u32 = 64;
+
+/// The file is no longer in the state that was digested, or cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the file has changed")]
+pub struct Stale;
+
+/// One version of one file, or of the page of one directory.
+#[derive(Debug)]
+pub struct Object {
+    content: Content,
+    stamp: Stamp,
+    digest: Sha256,
+}
+
+#[derive(Debug)]
+enum Content {
+    File(Arc<File>),
+    Page(Vec<u8>),
+}
+
+impl Object {
+    /// Length in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match &self.content {
+            Content::File(_) => self.stamp.size,
+            Content::Page(page) => u64::try_from(page.len()).unwrap_or(0),
+        }
+    }
+
+    /// Digest of the whole content.
+    #[must_use]
+    pub const fn digest(&self) -> &Sha256 {
+        &self.digest
+    }
+
+    /// Fills `out` from `offset` on and returns how many bytes there were; fewer only at the end.
+    ///
+    /// # Errors
+    /// [`Stale`] if the bytes may be of another version; `out` is then to be discarded.
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Stale> {
+        let file = match &self.content {
+            Content::Page(page) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let rest = page.get(start..).unwrap_or(&[]);
+                let filled = out
+                    .iter_mut()
+                    .zip(rest)
+                    .map(|(to, from)| *to = *from)
+                    .count();
+                return Ok(filled);
+            }
+            Content::File(file) => file,
+        };
+        let mut filled = 0;
+        while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
+            match file.read_at(rest, at) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(Stale),
+            }
+        }
+        let metadata = file.metadata().map_err(|_| Stale)?;
+        if Stamp::of(&metadata) == self.stamp {
+            Ok(filled)
+        } else {
+            Err(Stale)
+        }
+    }
+}
+
+/// How recent the look at the path must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Resolve it now: a new response shows what is there.
+    Now,
+    /// What was resolved within [`RECHECK_READS`] reads will do: a response goes on.
+    Recent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    File,
+    Directory,
+}
+
+struct Slot {
+    object: Arc<Object>,
+    kind: Kind,
+    reads: u32,
+    used: u64,
+}
+
+/// The files below one root.
+pub struct Files {
+    tree: Tree,
+    slots: BTreeMap<Vec<u8>, Slot>,
+    /// Counts look-ups; orders the slots by last use.
+    clock: u64,
+    digests: DigestStore,
+    digester: Box<dyn Digester>,
+}
+
+impl Files {
+    /// Nothing open yet.
+    #[must_use]
+    pub fn new(tree: Tree, digester: Box<dyn Digester>) -> Self {
+        Self {
+            tree,
+            slots: BTreeMap::new(),
+            clock: 0,
+            digests: DigestStore::new(),
+            digester,
+        }
+    }
+
+    /// The regular file at `path`.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn file(&mut self, path: &[u8], freshness: Freshness) -> Result<Arc<Object>, Refusal> {
+        self.look_up(path, Kind::File, freshness)
+    }
+
+    /// The page that lists the directory at `path`.
+    ///
+    /// # Errors
+    /// [`Refusal`]; `NotFound` if it is a file.
+    pub fn page(&mut self, path: &[u8], freshness: Freshness) -> Result<Arc<Object>, Refusal> {
+        self.look_up(path, Kind::Directory, freshness)
+    }
+
+    /// Drops what is known of a path.
+    pub fn forget(&mut self, path: &[u8]) {
+        self.slots.remove(path);
+    }
+
+    /// Number of objects kept open, at most [`MAX_OPEN_FILES`].
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn look_up(
+        &mut self,
+        path: &[u8],
+        kind: Kind,
+        freshness: Freshness,
+    ) -> Result<Arc<Object>, Refusal> {
+        self.clock += 1;
+        let known = self.slots.get_mut(path).filter(|slot| slot.kind == kind);
+        if let Some(slot) = known
+            && freshness == Freshness::Recent
+            && slot.reads < RECHECK_READS
+        {
+            slot.reads += 1;
+            slot.used = self.clock;
+            return Ok(Arc::clone(&slot.object));
+        }
+        let (file, stamp) = self.open(path, kind)?;
+        if let Some(slot) = self.slots.get_mut(path)
+            && slot.kind == kind
+            && slot.object.stamp == stamp
+        {
+            slot.reads = 0;
+            slot.used = self.clock;
+            return Ok(Arc::clone(&slot.object));
+        }
+        let object = Arc::new(match kind {
+            Kind::File => self.load_file(file, stamp)?,
+            Kind::Directory => self.load_page(&file, stamp, path)?,
+        });
+        self.insert(
+            path,
+            Slot {
+                object: Arc::clone(&object),
+                kind,
+                reads: 0,
+                used: self.clock,
+            },
+        );
+        Ok(object)
+    }
+
+    fn open(&self, path: &[u8], kind: Kind) -> Result<(File, Stamp), Refusal> {
+        let file = self.tree.open_beneath(path)?;
+        let metadata = file.metadata().map_err(|_| Refusal::Failed)?;
+        let found = metadata.file_type();
+        match kind {
+            Kind::File if found.is_dir() => Err(Refusal::IsDirectory),
+            Kind::Directory if !found.is_dir() => Err(Refusal::NotFound),
+            // FIFOs, sockets and devices have no content that could be digested.
+            Kind::File if !found.is_file() => Err(Refusal::Forbidden),
+            Kind::File if metadata.len() > MAX_FILE_BYTES => Err(Refusal::Forbidden),
+            Kind::File | Kind::Directory => Ok((file, Stamp::of(&metadata))),
+        }
+    }
+
+    fn load_file(&mut self, file: File, stamp: Stamp) -> Result<Object, Refusal> {
+        let file = Arc::new(file);
+        let digest = match self.digests.get(&stamp) {
+            Some(digest) => digest,
+            None => {
+                let digest = self.compute(&file, &stamp)?;
+                self.digests.insert(stamp, digest);
+                digest
+            }
+        };
+        Ok(Object {
+            content: Content::File(file),
+            stamp,
+            digest,
+        })
+    }
+
+    fn compute(&mut self, file: &Arc<File>, stamp: &Stamp) -> Result<Sha256, Refusal> {
+        if !self.digester.settled(stamp) {
+            return Err(Refusal::NotReady);
+        }
+        if stamp.size > MAX_INLINE_DIGEST_BYTES {
+            return match self.digester.digest(file, stamp) {
+                Progress::Done(digest) => Ok(digest),
+                Progress::Pending => Err(Refusal::NotReady),
+                Progress::Failed => Err(Refusal::Failed),
+            };
+        }
+        match digest::hash_file(file, stamp, &mut || true) {
+            Ok(Some(digest)) => Ok(digest),
+            Ok(None) => Err(Refusal::NotReady),
+            Err(_) => Err(Refusal::Failed),
+        }
+    }
+
+    fn load_page(&self, file: &File, stamp: Stamp, path: &[u8]) -> Result<Object, Refusal> {
+        if !self.digester.settled(&stamp) {
+            return Err(Refusal::NotReady);
+        }
+        let page = listing::page(file, path)?;
+        let metadata = file.metadata().map_err(|_| Refusal::Failed)?;
+        if Stamp::of(&metadata) != stamp {
+            return Err(Refusal::NotReady);
+        }
+        let digest = digest::hash(&[&page]);
+        Ok(Object {
+            content: Content::Page(page),
+            stamp,
+            digest,
+        })
+    }
+
+    fn insert(&mut self, path: &[u8], slot: Slot) {
+        self.slots.insert(path.to_vec(), slot);
+        if self.slots.len() > MAX_OPEN_FILES {
+            let oldest = self.slots.iter().min_by_key(|(_, slot)| slot.used);
+            if let Some(path) = oldest.map(|(path, _)| path.clone()) {
+                self.slots.remove(&path);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

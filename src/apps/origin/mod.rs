@@ -1,0 +1,468 @@
+//! The HTTP server: files below a root, directory pages, computed objects, marked objects.
+//!
+//! In: request heads, and later user continuations that say how each was decided. Out: response
+//! streams, head and body, any range of which any server with the same files writes alike. Nothing
+//! is kept per client: the cache of open files belongs to the tree. Bytes of two versions of a file
+//! are never mixed. Sources: RFC 9110, RFC 9112; the contract is
+//! [`crate::transport::application`]'s.
+//!
+//! Paths: `/.dynamic/SEED/SIZE` computes ([`dynamic`]), `/.watermark/MARK/PATH` marks
+//! ([`watermark`]), everything else names a file. The validator is a strong `ETag` made from the
+//! content. There is no `Last-Modified`, so `If-Modified-Since` and `If-Unmodified-Since` have no
+//! effect (RFC 9110 §13.1.3, §13.1.4).
+
+pub mod continuation;
+pub mod digest;
+pub mod digest_store;
+pub mod dynamic;
+pub mod files;
+pub mod listing;
+mod render;
+pub mod target;
+pub mod tree;
+pub mod watermark;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::apps::origin::continuation::{Outcome, Resource, TAG_BYTES, Tag, UserContinuation};
+use crate::apps::origin::digest::{Digester, Sha256};
+use crate::apps::origin::files::{Files, Freshness, Object};
+use crate::apps::origin::render::{Body, Representation, Stream};
+use crate::apps::origin::target::Target;
+use crate::apps::origin::tree::{Refusal, RootError, Tree};
+use crate::apps::origin::watermark::{HEADER_BYTES, Marked, Scheme};
+use crate::http::conditional::{self, EntityTag, Validators, Verdict};
+use crate::http::range::{self, Selected};
+use crate::http::request::{Method, RequestHead};
+use crate::http::status::Status;
+use crate::http::{HeadError, Version};
+use crate::time::UnixMillis;
+use crate::transport::application::{Application, Begun, MAX_USER_BYTES, Unavailable};
+
+/// How often a response that a writer disturbed is tried within one call.
+pub const MAX_ATTEMPTS: usize = 3;
+
+/// The HTTP server.
+pub struct Origin {
+    files: Files,
+}
+
+impl Origin {
+    /// A server of the files below `root`; `digester` computes the digests of large ones.
+    ///
+    /// # Errors
+    /// [`RootError`] if the root is missing, not a directory, empty or unreadable.
+    pub fn new(root: &Path, digester: Box<dyn Digester>) -> Result<Self, RootError> {
+        Ok(Self {
+            files: Files::new(Tree::open(root)?, digester),
+        })
+    }
+
+    /// Number of files and directory pages kept open, at most [`files::MAX_OPEN_FILES`].
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.files.open_count()
+    }
+
+    /// What the request target names, as it is now.
+    fn locate(&mut self, target: &str) -> Result<Found, Refused> {
+        let target = target::parse(target).map_err(Refused::Status)?;
+        if let Some(parameters) = below(&target.path, b".dynamic") {
+            let parameters = (!target.directory).then_some(parameters);
+            let (seed, size) = parameters
+                .and_then(dynamic::parse)
+                .ok_or(Refused::Status(Status::NOT_FOUND))?;
+            return Ok(Found::object(
+                Resource::Dynamic { seed, size },
+                dynamic_object(seed, size),
+            ));
+        }
+        if let Some(parameters) = below(&target.path, b".watermark") {
+            let (mark, path) =
+                split_segment(parameters).ok_or(Refused::Status(Status::NOT_FOUND))?;
+            let target = Target {
+                path: path.to_vec(),
+                directory: target.directory,
+            };
+            return self.locate_marked(mark, &target);
+        }
+        self.locate_file(target)
+    }
+
+    fn locate_file(&mut self, target: Target) -> Result<Found, Refused> {
+        let path = target.path;
+        if !target.directory {
+            return match self.files.file(&path, Freshness::Now) {
+                Ok(object) => Ok(Found::file(path, &object)),
+                Err(Refusal::IsDirectory) => Ok(Found::Fixed(Resource::Redirect { path })),
+                Err(refusal) => Err(refusal.into()),
+            };
+        }
+        let index = index_path(&path);
+        match self.files.file(&index, Freshness::Now) {
+            Ok(object) => Ok(Found::file(index, &object)),
+            Err(Refusal::NotFound | Refusal::IsDirectory) => {
+                let object = self.files.page(&path, Freshness::Now)?;
+                let tag = tag_of(object.digest());
+                Ok(Found::object(
+                    Resource::Listing { path, tag },
+                    page_object(object),
+                ))
+            }
+            Err(refusal @ (Refusal::Forbidden | Refusal::Failed | Refusal::NotReady)) => {
+                Err(refusal.into())
+            }
+        }
+    }
+
+    fn locate_marked(&mut self, mark: &[u8], target: &Target) -> Result<Found, Refused> {
+        let path = if target.directory {
+            index_path(&target.path)
+        } else {
+            target.path.clone()
+        };
+        for _ in 0..MAX_ATTEMPTS {
+            let object = match self.files.file(&path, Freshness::Now) {
+                // A relative link in the index would lead elsewhere; there is nothing to mark.
+                Err(Refusal::IsDirectory) => return Err(Refused::Status(Status::NOT_FOUND)),
+                other => other?,
+            };
+            let tag = tag_of(object.digest());
+            match marked_object(object, &path, mark) {
+                Ok(Some(representation)) => {
+                    let resource = Resource::Watermark {
+                        mark: mark.to_vec(),
+                        path,
+                        tag,
+                    };
+                    return Ok(Found::object(resource, representation));
+                }
+                Ok(None) => return Err(Refused::Status(Status::NOT_FOUND)),
+                Err(files::Stale) => self.files.forget(&path),
+            }
+        }
+        Err(Refused::NotReady)
+    }
+
+    /// The very object that a user continuation stands for.
+    fn represent(&mut self, resource: &Resource) -> Result<Representation, Failure> {
+        let (path, tag) = match resource {
+            Resource::Fixed(_) | Resource::Redirect { .. } => return Err(Failure::Changed),
+            Resource::Dynamic { seed, size } if *size <= dynamic::MAX_DYNAMIC_BYTES => {
+                return Ok(dynamic_object(*seed, *size));
+            }
+            Resource::Dynamic { .. } => return Err(Failure::Changed),
+            Resource::File { path, tag }
+            | Resource::Listing { path, tag }
+            | Resource::Watermark { path, tag, .. } => (path, tag),
+        };
+        let object = if matches!(resource, Resource::Listing { .. }) {
+            self.files.page(path, Freshness::Recent)
+        } else {
+            self.files.file(path, Freshness::Recent)
+        };
+        let object = match object {
+            Ok(object) => object,
+            Err(Refusal::NotReady) => return Err(Failure::NotReady),
+            Err(
+                Refusal::NotFound | Refusal::Forbidden | Refusal::IsDirectory | Refusal::Failed,
+            ) => return Err(Failure::Changed),
+        };
+        if tag_of(object.digest()) != *tag {
+            return Err(Failure::Changed);
+        }
+        match resource {
+            Resource::Listing { .. } => Ok(page_object(object)),
+            Resource::Watermark { mark, .. } => {
+                marked_object(object, path, mark)?.ok_or(Failure::Changed)
+            }
+            Resource::Fixed(_)
+            | Resource::Redirect { .. }
+            | Resource::Dynamic { .. }
+            | Resource::File { .. } => Ok(file_object(object, path)),
+        }
+    }
+
+    fn try_read(
+        &mut self,
+        user: &UserContinuation,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Failure> {
+        let stream = match Stream::of_fixed(user) {
+            Some(stream) => stream,
+            None => {
+                let representation = self.represent(&user.resource)?;
+                Stream::of_object(user, representation).ok_or(Failure::Changed)?
+            }
+        };
+        Ok(stream.read_at(offset, out)?)
+    }
+}
+
+impl Application for Origin {
+    fn begin(&mut self, now: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
+        let date = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+        let parsed = RequestHead::parse(request);
+        let head_only = parsed
+            .as_ref()
+            .is_ok_and(|(head, _)| head.method == Method::Head);
+        let found = check(parsed).and_then(|head| Ok((self.locate(&head.target)?, head)));
+        let mut user = UserContinuation {
+            head_only,
+            date,
+            outcome: Outcome::Whole,
+            resource: Resource::Fixed(Status::INTERNAL_ERROR),
+        };
+        let stream = match found {
+            Ok((
+                Found::Object {
+                    resource,
+                    representation,
+                },
+                head,
+            )) => {
+                user.outcome = decide(&head, &representation);
+                user.resource = resource;
+                Stream::of_object(&user, representation)
+            }
+            Ok((Found::Fixed(resource), _)) => {
+                user.resource = resource;
+                Stream::of_fixed(&user)
+            }
+            Err(Refused::Status(status)) => {
+                user.resource = Resource::Fixed(status);
+                Stream::of_fixed(&user)
+            }
+            Err(Refused::NotReady) => None,
+        };
+        let length = stream.ok_or(Unavailable::NotReady)?.length();
+        Ok(Begun {
+            user: user.encode(),
+            length,
+        })
+    }
+
+    fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let decoded = (user.len() <= MAX_USER_BYTES).then(|| UserContinuation::decode(user));
+        let user = decoded.flatten().ok_or(Unavailable::Changed)?;
+        for _ in 0..MAX_ATTEMPTS {
+            match self.try_read(&user, offset, out) {
+                Ok(filled) => return Ok(filled),
+                Err(Failure::Changed) => return Err(Unavailable::Changed),
+                Err(Failure::NotReady) => return Err(Unavailable::NotReady),
+                // The stamp moved: the content may still be the same, which a new look will tell.
+                Err(Failure::Stale) => match &user.resource {
+                    Resource::File { path, .. }
+                    | Resource::Listing { path, .. }
+                    | Resource::Watermark { path, .. } => self.files.forget(path),
+                    Resource::Fixed(_) | Resource::Redirect { .. } | Resource::Dynamic { .. } => {}
+                },
+            }
+        }
+        Err(Unavailable::NotReady)
+    }
+}
+
+/// What a request target leads to.
+enum Found {
+    Object {
+        resource: Resource,
+        representation: Representation,
+    },
+    Fixed(Resource),
+}
+
+impl Found {
+    const fn object(resource: Resource, representation: Representation) -> Self {
+        Self::Object {
+            resource,
+            representation,
+        }
+    }
+
+    fn file(path: Vec<u8>, object: &Arc<Object>) -> Self {
+        let representation = file_object(Arc::clone(object), &path);
+        Self::Object {
+            resource: Resource::File {
+                path,
+                tag: tag_of(object.digest()),
+            },
+            representation,
+        }
+    }
+}
+
+/// Why a request leads to no object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    Status(Status),
+    NotReady,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotFound | Refusal::IsDirectory => Self::Status(Status::NOT_FOUND),
+            Refusal::Forbidden => Self::Status(Status::FORBIDDEN),
+            Refusal::Failed => Self::Status(Status::INTERNAL_ERROR),
+            Refusal::NotReady => Self::NotReady,
+        }
+    }
+}
+
+/// Why a part of a stream cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Changed,
+    NotReady,
+    Stale,
+}
+
+impl From<files::Stale> for Failure {
+    fn from(_: files::Stale) -> Self {
+        Self::Stale
+    }
+}
+
+/// Refuses what no resource can answer.
+fn check(parsed: Result<(RequestHead, usize), HeadError>) -> Result<RequestHead, Refused> {
+    let (head, _) = parsed.map_err(|error| {
+        Refused::Status(match error {
+            HeadError::TooLarge | HeadError::TooManyHeaders => Status::HEADERS_TOO_LARGE,
+            HeadError::Version => Status::VERSION_NOT_SUPPORTED,
+            HeadError::Incomplete | HeadError::Malformed => Status::BAD_REQUEST,
+        })
+    })?;
+    // RFC 9112 §3.2: exactly one Host in HTTP/1.1, never two.
+    let hosts = head.headers.all("host").count();
+    if hosts > 1 || (hosts == 0 && head.version == Version::Http11) {
+        return Err(Refused::Status(Status::BAD_REQUEST));
+    }
+    match head.method {
+        Method::Get | Method::Head => Ok(head),
+        Method::Unrecognised => Err(Refused::Status(Status::NOT_IMPLEMENTED)),
+        Method::Post
+        | Method::Put
+        | Method::Delete
+        | Method::Connect
+        | Method::Options
+        | Method::Trace
+        | Method::Patch => Err(Refused::Status(Status::METHOD_NOT_ALLOWED)),
+    }
+}
+
+/// Conditions first, then the range (RFC 9110 §13.2.2).
+fn decide(head: &RequestHead, about: &Representation) -> Outcome {
+    let etag = Some(EntityTag::strong(about.etag.as_str()));
+    let validators = Validators {
+        etag,
+        last_modified: None,
+    };
+    match conditional::evaluate(&head.headers, &validators) {
+        Verdict::NotModified => return Outcome::NotModified,
+        Verdict::Failed => return Outcome::PreconditionFailed,
+        Verdict::Proceed => {}
+    }
+    // RFC 9110 §14.2: Range means something for GET only.
+    let mut ranges = head.headers.all("range");
+    let (Method::Get, Some(value), None) = (head.method, ranges.next(), ranges.next()) else {
+        return Outcome::Whole;
+    };
+    if !conditional::range_applies(&head.headers, &validators) {
+        return Outcome::Whole;
+    }
+    match range::select(value, about.size()) {
+        Selected::Whole => Outcome::Whole,
+        Selected::Part(part) => Outcome::Part(part),
+        Selected::Unsatisfiable => Outcome::Unsatisfiable,
+    }
+}
+
+fn file_object(object: Arc<Object>, path: &[u8]) -> Representation {
+    Representation {
+        content_type: content_type(path),
+        etag: render::opaque(&tag_of(object.digest())),
+        digest: Some(*object.digest()),
+        body: Body::Object(object),
+    }
+}
+
+fn page_object(object: Arc<Object>) -> Representation {
+    Representation {
+        content_type: "text/html; charset=utf-8",
+        ..file_object(object, b"")
+    }
+}
+
+fn dynamic_object(seed: u64, size: u64) -> Representation {
+    Representation {
+        content_type: OCTET_STREAM,
+        etag: format!("{seed:x}-{size:x}"),
+        digest: None,
+        body: Body::Dynamic { seed, size },
+    }
+}
+
+/// The object with the mark; `None` if it cannot carry it.
+fn marked_object(
+    object: Arc<Object>,
+    path: &[u8],
+    mark: &[u8],
+) -> Result<Option<Representation>, files::Stale> {
+    let mut header = [0; HEADER_BYTES];
+    let length = object.read_at(0, &mut header)?;
+    let content_type = content_type(path);
+    let header = header.get(..length).unwrap_or(&[]);
+    let scheme = Scheme::detect(content_type, header, object.size());
+    let marked = scheme.and_then(|scheme| Marked::new(scheme, object.size(), mark));
+    Ok(marked.map(|marked| Representation {
+        content_type,
+        etag: render::opaque(&tag_of(&digest::hash(&[object.digest(), mark]))),
+        digest: None,
+        body: Body::Marked { object, marked },
+    }))
+}
+
+fn tag_of(digest: &Sha256) -> Tag {
+    let mut tag = [0; TAG_BYTES];
+    for (to, from) in tag.iter_mut().zip(digest) {
+        *to = *from;
+    }
+    tag
+}
+
+/// By the name's extension, so that it is the same everywhere.
+fn content_type(path: &[u8]) -> &'static str {
+    let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
+    str::from_utf8(name)
+        .ok()
+        .and_then(|name| mime_guess::from_path(name).first_raw())
+        .unwrap_or(OCTET_STREAM)
+}
+
+/// What follows a first segment of that name; `None` if there is another.
+fn below<'a>(path: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    path.strip_prefix(name)?.strip_prefix(b"/")
+}
+
+fn split_segment(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = path.iter().position(|&byte| byte == b'/')?;
+    Some((path.get(..at)?, path.get(at + 1..)?))
+}
+
+fn index_path(directory: &[u8]) -> Vec<u8> {
+    if directory.is_empty() {
+        INDEX.to_vec()
+    } else {
+        [directory, b"/", INDEX].concat()
+    }
+}
+
+const INDEX: &[u8] = b"index.html";
+
+const OCTET_STREAM: &str = "application/octet-stream";
+
+#[cfg(test)]
+mod tests;

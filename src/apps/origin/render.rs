@@ -1,0 +1,253 @@
+//! From a response as a value to its bytes: head and body as one stream.
+//!
+//! In: a [`UserContinuation`] and the [`Representation`] it names. Out: the stream's length and any
+//! part of it. The head depends on nothing else, so every server writes the same one. It is kept
+//! short, since a small object is to be complete after one round trip. There is no `Last-Modified`:
+//! copies of a tree have different times, and a wrong one would make servers disagree.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::apps::origin::continuation::{Outcome, Resource, Tag, UserContinuation};
+use crate::apps::origin::digest::Sha256;
+use crate::apps::origin::dynamic;
+use crate::apps::origin::files::{Object, Stale};
+use crate::apps::origin::target;
+use crate::apps::origin::watermark::Marked;
+use crate::http::conditional::EntityTag;
+use crate::http::response::HeadWriter;
+use crate::http::status::Status;
+use crate::http::{date, digest, range};
+
+/// One version of a resource.
+#[derive(Debug)]
+pub(super) struct Representation {
+    /// Where its bytes come from.
+    pub(super) body: Body,
+    /// Media type.
+    pub(super) content_type: &'static str,
+    /// The opaque part of its strong entity tag.
+    pub(super) etag: String,
+    /// SHA-256 of all of it, where it is known without reading.
+    pub(super) digest: Option<Sha256>,
+}
+
+/// Where the bytes of a representation come from.
+#[derive(Debug)]
+pub(super) enum Body {
+    Object(Arc<Object>),
+    Marked { object: Arc<Object>, marked: Marked },
+    Dynamic { seed: u64, size: u64 },
+}
+
+impl Representation {
+    /// Length in bytes.
+    pub(super) fn size(&self) -> u64 {
+        match &self.body {
+            Body::Object(object) => object.size(),
+            Body::Marked { marked, .. } => marked.size(),
+            Body::Dynamic { size, .. } => *size,
+        }
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Stale> {
+        match &self.body {
+            Body::Object(object) => object.read_at(offset, out),
+            Body::Marked { object, marked } => {
+                marked.read_at(offset, out, |offset, out| object.read_at(offset, out))
+            }
+            Body::Dynamic { seed, size } => {
+                let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+                let length = out.len().min(left);
+                dynamic::fill(*seed, offset, out.get_mut(..length).unwrap_or_default());
+                Ok(length)
+            }
+        }
+    }
+}
+
+/// The opaque part of the entity tag for a version tag.
+pub(super) fn opaque(tag: &Tag) -> String {
+    URL_SAFE_NO_PAD.encode(tag)
+}
+
+/// A response stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    head: Vec<u8>,
+    body: StreamBody,
+}
+
+#[derive(Debug)]
+enum StreamBody {
+    Text(Vec<u8>),
+    Part {
+        representation: Representation,
+        start: u64,
+        length: u64,
+    },
+}
+
+impl Stream {
+    /// The stream of a response without an object; `None` if `user` names one.
+    pub(super) fn of_fixed(user: &UserContinuation) -> Option<Self> {
+        let (status, location) = match &user.resource {
+            Resource::Fixed(status) => (*status, None),
+            Resource::Redirect { path } => (
+                Status::MOVED_PERMANENTLY,
+                Some(format!("/{}/", target::encode(path))),
+            ),
+            Resource::File { .. }
+            | Resource::Listing { .. }
+            | Resource::Dynamic { .. }
+            | Resource::Watermark { .. } => return None,
+        };
+        Some(Self::of_status(user, status, |head| {
+            let head = match &location {
+                Some(location) => head.field("Location", location),
+                None => head,
+            };
+            // RFC 9110 §15.5.6: a 405 names the methods that would do.
+            if status == Status::METHOD_NOT_ALLOWED {
+                head.field("Allow", "GET, HEAD")
+            } else {
+                head
+            }
+        }))
+    }
+
+    /// The stream of a response about an object; `None` if the part does not lie inside it.
+    pub(super) fn of_object(user: &UserContinuation, about: Representation) -> Option<Self> {
+        let size = about.size();
+        let (status, start, length) = match user.outcome {
+            Outcome::Whole => (Status::OK, 0, size),
+            Outcome::Part(part) if part.first <= part.last && part.last < size => {
+                (Status::PARTIAL_CONTENT, part.first, part.length())
+            }
+            Outcome::Part(_) => return None,
+            Outcome::NotModified => {
+                // RFC 9110 §15.4.5: a 304 repeats the validator, and has no body to describe.
+                let head = head(user, Status::NOT_MODIFIED)
+                    .field("ETag", &quoted(&about))
+                    .finish();
+                return Some(Self {
+                    head,
+                    body: StreamBody::Text(Vec::new()),
+                });
+            }
+            Outcome::PreconditionFailed => {
+                return Some(Self::of_status(user, Status::PRECONDITION_FAILED, |head| {
+                    head
+                }));
+            }
+            Outcome::Unsatisfiable => {
+                let unsatisfied = range::unsatisfied_range(size);
+                return Some(Self::of_status(
+                    user,
+                    Status::RANGE_NOT_SATISFIABLE,
+                    |head| head.field("Content-Range", &unsatisfied),
+                ));
+            }
+        };
+        let mut head = head(user, status)
+            .field("Content-Type", about.content_type)
+            .field("Content-Length", &length.to_string())
+            .field("ETag", &quoted(&about))
+            .field("Accept-Ranges", "bytes");
+        if let Outcome::Part(part) = user.outcome {
+            head = head.field("Content-Range", &range::content_range(part, size));
+        }
+        if let Some(sha256) = &about.digest {
+            head = head.field(digest::REPR_DIGEST, &digest::emit(sha256));
+        }
+        let length = if user.head_only { 0 } else { length };
+        let body = StreamBody::Part {
+            representation: about,
+            start,
+            length,
+        };
+        Some(Self {
+            head: head.finish(),
+            body,
+        })
+    }
+
+    /// Length in bytes, head and body.
+    pub(super) fn length(&self) -> u64 {
+        let body = match &self.body {
+            StreamBody::Text(text) => u64::try_from(text.len()).unwrap_or(0),
+            StreamBody::Part { length, .. } => *length,
+        };
+        self.head_length() + body
+    }
+
+    /// Fills `out` from `offset` on; returns how many bytes, fewer only at the end.
+    pub(super) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Stale> {
+        let from_head = copy(&self.head, offset, out);
+        let out = out.get_mut(from_head..).unwrap_or_default();
+        let offset = offset.saturating_sub(self.head_length());
+        let from_body = match &self.body {
+            StreamBody::Text(text) => copy(text, offset, out),
+            StreamBody::Part {
+                representation,
+                start,
+                length,
+            } => {
+                let left = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
+                let wanted = out.len().min(left);
+                if wanted == 0 {
+                    return Ok(from_head);
+                }
+                let out = out.get_mut(..wanted).unwrap_or_default();
+                let read = representation.read_at(start + offset, out)?;
+                if read < wanted {
+                    return Err(Stale);
+                }
+                read
+            }
+        };
+        Ok(from_head + from_body)
+    }
+
+    /// A status with a line of text for a body.
+    fn of_status(
+        user: &UserContinuation,
+        status: Status,
+        fields: impl FnOnce(HeadWriter) -> HeadWriter,
+    ) -> Self {
+        let text = format!("{} {}\n", status.0, status.reason()).into_bytes();
+        let head = fields(head(user, status))
+            .field("Content-Type", "text/plain")
+            .field("Content-Length", &text.len().to_string())
+            .finish();
+        let body = if user.head_only { Vec::new() } else { text };
+        Self {
+            head,
+            body: StreamBody::Text(body),
+        }
+    }
+
+    fn head_length(&self) -> u64 {
+        u64::try_from(self.head.len()).unwrap_or(0)
+    }
+}
+
+fn head(user: &UserContinuation, status: Status) -> HeadWriter {
+    HeadWriter::new(status).field("Date", &date::format(user.date))
+}
+
+fn quoted(about: &Representation) -> String {
+    EntityTag::strong(about.etag.as_str()).emit()
+}
+
+/// Copies what `bytes` has from `offset` on.
+fn copy(bytes: &[u8], offset: u64, out: &mut [u8]) -> usize {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let rest = bytes.get(start..).unwrap_or(&[]);
+    out.iter_mut()
+        .zip(rest)
+        .map(|(to, from)| *to = *from)
+        .count()
+}

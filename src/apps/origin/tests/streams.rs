@@ -1,0 +1,271 @@
+//! Streams that do not depend on the server, the split of the reads, or what happens to the files
+//! meanwhile; and input that nobody honest sends.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Requests whose streams must be the same wherever and however they are read.
+fn requests() -> Vec<String> {
+    vec![
+        get("/", ""),
+        get("/data.bin", ""),
+        get("/data.bin", "Range: bytes=12345-300000\r\n"),
+        get("/bare%20dir/", ""),
+        get("/sub", ""),
+        get("/none", ""),
+        get("/empty", ""),
+        get("/data.bin", "Range: bytes=999999999-\r\n"),
+        get("/.dynamic/3/50001", "Range: bytes=7-\r\n"),
+        get("/.watermark/mark/text.txt", ""),
+        get("/.watermark/mark/image.ppm", "Range: bytes=100-9000\r\n"),
+        "PUT / HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
+    ]
+}
+
+#[test]
+fn a_stream_is_the_same_on_every_server_however_it_is_read() {
+    let (mut first, mut second) = (Fixture::new(), Fixture::new());
+    for request in requests() {
+        let begun = first.begin(&request);
+        assert_eq!(begun, second.begin(&request), "{request}");
+        let whole = first.read(&begun, 1 << 20).unwrap();
+        for piece in [1440, 997] {
+            assert!(
+                second.read(&begun, piece).unwrap() == whole,
+                "{request} by {piece}"
+            );
+        }
+        if whole.len() < 1000 {
+            assert!(second.read(&begun, 1).unwrap() == whole, "{request} by 1");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_never_saw_the_request_goes_on_with_it() {
+    let mut first = Fixture::new();
+    for request in requests() {
+        let begun = first.begin(&request);
+        let whole = first.read(&begun, 1 << 20).unwrap();
+        let mut restarted = Fixture::new();
+        let middle = begun.length / 2;
+        let mut rest = vec![0; usize::try_from(begun.length - middle).unwrap()];
+        assert_eq!(
+            restarted.origin.read(&begun.user, middle, &mut rest),
+            Ok(rest.len())
+        );
+        assert!(whole.ends_with(&rest), "{request}");
+    }
+}
+
+/// What happens to `data.bin` in the middle of a transfer, and what a reader may then get.
+type Change = (&'static str, fn(&Fixture), Result<(), Unavailable>);
+
+const CHANGES: [Change; 8] = [
+    ("nothing", |_| {}, Ok(())),
+    (
+        "touched",
+        |fixture| fixture.overwrite("data.bin", |_| {}),
+        Ok(()),
+    ),
+    (
+        "one byte in place",
+        |fixture| fixture.overwrite("data.bin", |file| file.write_all_at(b"!", 20_000).unwrap()),
+        Err(Unavailable::Changed),
+    ),
+    (
+        "truncated",
+        |fixture| fixture.overwrite("data.bin", |file| file.set_len(300_000).unwrap()),
+        Err(Unavailable::Changed),
+    ),
+    (
+        "grown",
+        |fixture| fixture.overwrite("data.bin", |file| file.set_len(400_001).unwrap()),
+        Err(Unavailable::Changed),
+    ),
+    (
+        "removed",
+        |fixture| fs::remove_file(fixture.path("data.bin")).unwrap(),
+        Err(Unavailable::Changed),
+    ),
+    (
+        "replaced by others",
+        |fixture| fs::rename(fixture.path("text.txt"), fixture.path("data.bin")).unwrap(),
+        Err(Unavailable::Changed),
+    ),
+    (
+        "replaced by the same",
+        |fixture| {
+            fs::copy(fixture.path("data.bin"), fixture.path("copy")).unwrap();
+            fs::rename(fixture.path("copy"), fixture.path("data.bin")).unwrap();
+        },
+        Ok(()),
+    ),
+];
+
+#[test]
+fn versions_are_never_mixed() {
+    for (name, change, want) in CHANGES {
+        let mut fixture = Fixture::new();
+        let begun = fixture.begin(&get("/data.bin", ""));
+        let whole = fixture.read(&begun, 1 << 20).unwrap();
+        change(&fixture);
+        let mut out = vec![0; 1440];
+        let mut outcome = Ok(());
+        // Long enough for every path to be looked at again; each answer is right or none.
+        for read in 0..2 * files::RECHECK_READS {
+            let offset = 1000 + u64::from(read) * 1440;
+            match fixture.origin.read(&begun.user, offset, &mut out) {
+                Ok(got) => {
+                    let at = usize::try_from(offset).unwrap();
+                    assert_eq!(out[..got], whole[at..at + got], "{name}: read {read}");
+                }
+                Err(error) => outcome = Err(error),
+            }
+        }
+        assert_eq!(outcome, want, "{name}");
+    }
+}
+
+#[test]
+fn a_change_shows_in_the_next_response() {
+    let mut fixture = Fixture::new();
+    let before = fixture.begin(&get("/text.txt", ""));
+    fixture.overwrite("text.txt", |file| file.write_all_at(b"L", 0).unwrap());
+    let after = fixture.begin(&get("/text.txt", ""));
+    assert_ne!(before.user, after.user);
+    assert_eq!(
+        fixture.origin.read(&before.user, 0, &mut [0; 500]),
+        Err(Unavailable::Changed)
+    );
+    assert!(fixture.read(&after, 999).is_ok());
+}
+
+#[test]
+fn streams_of_many_files_need_a_bounded_number_of_descriptors() {
+    let mut fixture = Fixture::new();
+    let mut begun = Vec::new();
+    for index in 0..2 * files::MAX_OPEN_FILES {
+        fs::write(
+            fixture.path(&format!("f{index}")),
+            format!("content {index}"),
+        )
+        .unwrap();
+        begun.push(fixture.begin(&get(&format!("/f{index}"), "")));
+        assert!(fixture.origin.open_count() <= files::MAX_OPEN_FILES);
+    }
+    for (index, begun) in begun.iter().enumerate() {
+        let stream = fixture.read(begun, 1 << 20).unwrap();
+        assert!(stream.ends_with(format!("content {index}").as_bytes()));
+    }
+    assert_eq!(fixture.origin.open_count(), files::MAX_OPEN_FILES);
+}
+
+#[test]
+fn continuations_that_do_not_fit_the_object_are_refused() {
+    let mut fixture = Fixture::new();
+    let good = fixture.begin(&get("/text.txt", "Range: bytes=0-1\r\n"));
+    let good = UserContinuation::decode(&good.user).unwrap();
+    let part = |first, last| Outcome::Part(range::ByteRange { first, last });
+    let Resource::File { tag, .. } = good.resource else {
+        panic!("{good:?}")
+    };
+    let (path, mark) = (b"text.txt".to_vec(), b"\n".to_vec());
+    let file = |path: &[u8]| Resource::File {
+        path: path.to_vec(),
+        tag,
+    };
+    let whole = |resource| (Outcome::Whole, resource);
+    for (name, (outcome, resource)) in [
+        ("behind the end", (part(0, 13_000), file(&path))),
+        ("backwards", (part(1, 0), file(&path))),
+        ("above the root", whole(file(b"../root/text.txt"))),
+        ("absolute", whole(file(b"/etc/passwd"))),
+        ("nul", whole(file(b"text.txt\0"))),
+        ("directory", whole(file(b"sub"))),
+        (
+            "file as a page",
+            whole(Resource::Listing {
+                path: path.clone(),
+                tag,
+            }),
+        ),
+        (
+            "other mark",
+            whole(Resource::Watermark {
+                mark,
+                path: path.clone(),
+                tag,
+            }),
+        ),
+        (
+            "too large",
+            whole(Resource::Dynamic {
+                seed: 1,
+                size: (1 << 48) - 1,
+            }),
+        ),
+    ] {
+        let user = UserContinuation {
+            outcome,
+            resource,
+            ..good.clone()
+        };
+        let got = fixture.origin.read(&user.encode(), 0, &mut [0; 9]);
+        assert_eq!(got, Err(Unavailable::Changed), "{name}");
+    }
+    let long = [good.encode(), vec![b'x'; MAX_USER_BYTES]].concat();
+    assert_eq!(
+        fixture.origin.read(&long, 0, &mut [0; 9]),
+        Err(Unavailable::Changed),
+        "too long"
+    );
+    assert_eq!(
+        fixture.origin.read(&good.encode(), u64::MAX, &mut [0; 9]),
+        Ok(0),
+        "far offset"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_request_panics_and_each_has_a_stream(
+        method in "GET|HEAD|POST|[A-Z]{0,5}",
+        target in prop_oneof![
+            "/[a-z./%0-9]{0,30}",
+            "(/(\\.dynamic|\\.watermark|text\\.txt|sub|[0-9]{1,20}|\\.\\.|m)){0,4}/?",
+            "[ -~]{0,30}",
+        ],
+        fields in "((Range|If-Range|If-Match|If-None-Match|Host|[A-Za-z-]{1,9}): [ -~]{0,20}\r\n){0,4}",
+        piece in 1usize..3000,
+    ) {
+        let mut fixture = Fixture::new();
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+        let begun = fixture.begin(&request);
+        if begun.length < 1_000_000 {
+            let stream = fixture.read(&begun, piece).unwrap();
+            prop_assert!(ResponseHead::parse(&stream).is_ok(), "{}", request);
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic(
+        request in proptest::collection::vec(any::<u8>(), 0..200),
+        mut user in proptest::collection::vec(any::<u8>(), 0..60),
+        kind in 0u8..8,
+        offset: u64,
+    ) {
+        let mut fixture = Fixture::new();
+        prop_assert!(fixture.origin.begin(UnixMillis::new(offset), &request).is_ok());
+        if let Some(first) = user.first_mut() {
+            *first = 0x10 | kind;
+        }
+        let _ = fixture.origin.read(&user, offset, &mut [0; 100]);
+    }
+}

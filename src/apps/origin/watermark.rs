@@ -1,0 +1,313 @@
+//! Objects with the client's own mark woven in: `/.watermark/MARK/PATH`, after a sample application
+//! of Trickles (NSDI 2005).
+//!
+//! What is sent depends only on (content, mark), and any range of it on a bounded piece of the
+//! content, so that no server needs more than the user continuation. Two schemes:
+//!
+//! - **Text** (`text/*` in an encoding that keeps ASCII): in every block of [`BLOCK`] bytes of the
+//!   content, also the last and shorter one, the line `[watermark MARK]` is inserted once, behind
+//!   the block's last line end; in a block without one, before its last character. So output block
+//!   i begins at i · (BLOCK + length of the line). Leaving the lines out gives the content back.
+//! - **Samples** (uncompressed WAV, binary PGM and PPM, BMP with 24 or 32 bits): the least bit of
+//!   sample k is bit k modulo the frame's length of the frame `HW | length 1 | MARK`, most
+//!   significant bit first. The length of the object does not change.
+
+/// Longest mark in bytes.
+pub const MAX_MARK_BYTES: usize = 64;
+
+/// Bytes of content between two marks in a text.
+pub const BLOCK: u64 = 4096;
+
+/// Bytes from the start of an object that [`Scheme::detect`] may need.
+pub const HEADER_BYTES: usize = 4096;
+
+/// Whether these bytes may be a mark: 1 to [`MAX_MARK_BYTES`] of `A-Z a-z 0-9 . _ -`.
+#[must_use]
+pub fn is_mark(mark: &[u8]) -> bool {
+    (1..=MAX_MARK_BYTES).contains(&mark.len())
+        && mark
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
+}
+
+/// How a mark is woven into an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// As lines.
+    Text,
+    /// Into least bits.
+    Samples(Samples),
+}
+
+/// Where the low bytes of the samples stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Samples {
+    /// Offset of the first one.
+    pub first: u64,
+    /// Offset behind the last sample.
+    pub end: u64,
+    /// Distance between two, in bytes; at least 1.
+    pub stride: u64,
+}
+
+impl Scheme {
+    /// The scheme for an object of `size` bytes that begins with `header` (its first
+    /// [`HEADER_BYTES`], or all of it); `None` if no mark can be woven in.
+    #[must_use]
+    pub fn detect(content_type: &str, header: &[u8], size: u64) -> Option<Self> {
+        if content_type.starts_with("text/") {
+            return Some(Self::Text);
+        }
+        let samples = media::wav(header)
+            .or_else(|| media::pnm(header))
+            .or_else(|| media::bmp(header))?;
+        let samples = Samples {
+            end: samples.end.min(size),
+            ..samples
+        };
+        (samples.first < samples.end).then_some(Self::Samples(samples))
+    }
+}
+
+/// An object with a mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    scheme: Scheme,
+    size: u64,
+    /// The line, or the frame.
+    woven: Vec<u8>,
+}
+
+impl Marked {
+    /// The object of `size` bytes with `mark` woven in. `None` if the mark is none
+    /// ([`is_mark`]) or the samples have no room for it.
+    #[must_use]
+    pub fn new(scheme: Scheme, size: u64, mark: &[u8]) -> Option<Self> {
+        if !is_mark(mark) {
+            return None;
+        }
+        let woven = match scheme {
+            Scheme::Text => line(mark),
+            Scheme::Samples(samples) => {
+                let frame = [FRAME_START, &[u8::try_from(mark.len()).ok()?], mark].concat();
+                let room = (samples.end - samples.first).div_ceil(samples.stride.max(1));
+                (bits(&frame) <= room).then_some(frame)?
+            }
+        };
+        Some(Self {
+            scheme,
+            size,
+            woven,
+        })
+    }
+
+    /// Length in bytes with the mark.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self.scheme {
+            Scheme::Text => self.size + self.size.div_ceil(BLOCK) * length(&self.woven),
+            Scheme::Samples(_) => self.size,
+        }
+    }
+
+    /// Fills `out` with the bytes from `offset` on; returns how many, fewer only at the end.
+    /// `source` reads the content without the mark, in the same manner.
+    ///
+    /// # Errors
+    /// Those of `source`.
+    pub fn read_at<E>(
+        &self,
+        offset: u64,
+        out: &mut [u8],
+        mut source: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let samples = match self.scheme {
+            Scheme::Text => return self.read_text(offset, out, source),
+            Scheme::Samples(samples) => samples,
+        };
+        let filled = source(offset, out)?;
+        for (byte, at) in out.iter_mut().take(filled).zip(offset..samples.end) {
+            if let Some(distance) = at.checked_sub(samples.first)
+                && distance % samples.stride == 0
+            {
+                *byte = *byte & !1 | bit(&self.woven, distance / samples.stride);
+            }
+        }
+        Ok(filled)
+    }
+
+    fn read_text<E>(
+        &self,
+        offset: u64,
+        out: &mut [u8],
+        mut source: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let stride = BLOCK + length(&self.woven);
+        let mut filled = 0;
+        let mut at = offset;
+        let mut content = vec![0; BLOCK_BYTES];
+        while at < self.size() && filled < out.len() {
+            let index = at / stride;
+            let got = source(index * BLOCK, &mut content)?;
+            let block = content.get(..got).unwrap_or(&[]);
+            let (before, after) = block
+                .split_at_checked(insertion(block))
+                .unwrap_or((block, &[]));
+            let skip = usize::try_from(at % stride).unwrap_or(usize::MAX);
+            let rest = out.get_mut(filled..).unwrap_or_default();
+            let bytes = before.iter().chain(&self.woven).chain(after).skip(skip);
+            let copied = rest
+                .iter_mut()
+                .zip(bytes)
+                .map(|(to, from)| *to = *from)
+                .count();
+            if copied == 0 {
+                break;
+            }
+            filled += copied;
+            at += u64::try_from(copied).unwrap_or(u64::MAX);
+        }
+        Ok(filled)
+    }
+}
+
+/// Finds the mark in a marked object, given whole; `None` if there is none. The inverse of weaving.
+#[must_use]
+pub fn extract(content_type: &str, marked: &[u8]) -> Option<Vec<u8>> {
+    let size = u64::try_from(marked.len()).ok()?;
+    match Scheme::detect(
+        content_type,
+        marked.get(..HEADER_BYTES).unwrap_or(marked),
+        size,
+    )? {
+        Scheme::Text => extract_text(marked).map(|(mark, _)| mark),
+        Scheme::Samples(samples) => {
+            let mut frames = LowBits {
+                marked,
+                samples,
+                next: 0,
+            };
+            if [frames.byte()?, frames.byte()?] != FRAME_START {
+                return None;
+            }
+            let mark = (0..frames.byte()?)
+                .map(|_| frames.byte())
+                .collect::<Option<Vec<u8>>>()?;
+            is_mark(&mark).then_some(mark)
+        }
+    }
+}
+
+/// The mark of a marked text, given whole, and the text without it; `None` if there is none.
+#[must_use]
+pub fn extract_text(marked: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let first = marked
+        .get(..BLOCK_BYTES + line(&[b'm'; MAX_MARK_BYTES]).len())
+        .unwrap_or(marked);
+    // The content may quote a line like ours: the true one stands in every block.
+    first
+        .windows(LINE_START.len())
+        .enumerate()
+        .rev()
+        .find_map(|(at, window)| {
+            if window != LINE_START {
+                return None;
+            }
+            let rest = first.get(at + LINE_START.len()..)?;
+            let mark = rest.get(..rest.iter().position(|&byte| byte == b']')?)?;
+            if !is_mark(mark) {
+                return None;
+            }
+            without(marked, &line(mark)).map(|text| (mark.to_vec(), text))
+        })
+}
+
+/// The text without the line that stands in each of its blocks; `None` if it is missing in one.
+fn without(marked: &[u8], line: &[u8]) -> Option<Vec<u8>> {
+    let mut text = Vec::with_capacity(marked.len());
+    for block in marked.chunks(BLOCK_BYTES + line.len()) {
+        let found = block
+            .windows(line.len())
+            .enumerate()
+            .rev()
+            .find_map(|(at, window)| {
+                let content = [block.get(..at)?, block.get(at + line.len()..)?].concat();
+                (window == line && insertion(&content) == at).then_some(content)
+            });
+        text.extend(found?);
+    }
+    Some(text)
+}
+
+/// Where in a block of content the line is inserted.
+fn insertion(block: &[u8]) -> usize {
+    if let Some(at) = block.iter().rposition(|&byte| byte == b'\n') {
+        return at + 1;
+    }
+    if block.len() < BLOCK_BYTES {
+        return block.len();
+    }
+    // A character may reach over the end of the block, so the line goes before its first byte
+    // (RFC 3629 §3: the others are 10xxxxxx).
+    block
+        .iter()
+        .rposition(|&byte| byte & 0xc0 != 0x80)
+        .unwrap_or(block.len())
+}
+
+fn line(mark: &[u8]) -> Vec<u8> {
+    [LINE_START, mark, b"]\n"].concat()
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(0)
+}
+
+fn bits(frame: &[u8]) -> u64 {
+    length(frame) * 8
+}
+
+/// Bit `index` of the endlessly repeated frame.
+fn bit(frame: &[u8], index: u64) -> u8 {
+    let index = index % bits(frame).max(1);
+    let byte = usize::try_from(index / 8)
+        .ok()
+        .and_then(|at| frame.get(at))
+        .copied()
+        .unwrap_or(0);
+    byte >> (7 - index % 8) & 1
+}
+
+/// The least bits of the samples, read one after the other.
+struct LowBits<'a> {
+    marked: &'a [u8],
+    samples: Samples,
+    next: u64,
+}
+
+impl LowBits<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let mut value = 0;
+        for _ in 0..8 {
+            let at = self.samples.first + self.next * self.samples.stride;
+            if at >= self.samples.end {
+                return None;
+            }
+            value = value << 1 | self.marked.get(usize::try_from(at).ok()?)? & 1;
+            self.next += 1;
+        }
+        Some(value)
+    }
+}
+
+const LINE_START: &[u8] = b"[watermark ";
+
+const FRAME_START: &[u8] = b"HW";
+
+/// [`BLOCK`] as a length in memory.
+const BLOCK_BYTES: usize = 4096;
+
+mod media;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,301 @@
+//! The chunked transfer coding, read piecewise (RFC 9112 §7.1).
+//!
+//! In: any slices of the coded stream. Out: slices of the data, without a copy. Extensions and
+//! trailer fields are skipped, their length bounded.
+
+/// Longest chunk-size line in bytes, extensions included.
+pub const MAX_CHUNK_LINE: usize = 1024;
+
+/// Longest trailer section in bytes.
+pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
+
+/// How the sender broke the coding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    /// No hexadecimal size, or one beyond 64 bits.
+    #[error("malformed chunk size")]
+    Size,
+    /// A line lacks its CR or LF.
+    #[error("a chunk does not end with CR LF")]
+    LineEnd,
+    /// A size line beyond [`MAX_CHUNK_LINE`].
+    #[error("chunk line exceeds {MAX_CHUNK_LINE} bytes")]
+    LineTooLong,
+    /// Trailers beyond [`MAX_TRAILER_BYTES`].
+    #[error("trailer section exceeds {MAX_TRAILER_BYTES} bytes")]
+    TrailerTooLong,
+}
+
+/// What one step found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// The input is used up.
+    NeedMore,
+    /// Data.
+    Data(&'a [u8]),
+    /// The last chunk and the trailers have passed.
+    Done,
+}
+
+/// Where in the coding the stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// In the digits of a size line of which `line` bytes were seen.
+    Size {
+        value: u64,
+        digits: usize,
+        line: usize,
+    },
+    /// Behind the digits, before the CR.
+    Extension {
+        value: u64,
+        line: usize,
+    },
+    /// Behind the CR of a size line.
+    SizeLf {
+        value: u64,
+    },
+    Data {
+        left: u64,
+    },
+    DataCr,
+    DataLf,
+    /// In the trailers; `column` bytes since the last LF, CR not counted.
+    Trailer {
+        column: usize,
+        total: usize,
+    },
+    Done,
+}
+
+/// A decoder of one body.
+#[derive(Clone, Debug)]
+pub struct ChunkedDecoder {
+    state: State,
+}
+
+impl Default for ChunkedDecoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ChunkedDecoder {
+    /// A decoder at the start of a body.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            state: State::Size {
+                value: 0,
+                digits: 0,
+                line: 0,
+            },
+        }
+    }
+
+    /// Takes some of `input`; returns how many bytes, and what they were. Call again with the rest
+    /// until `NeedMore` or `Done`.
+    ///
+    /// # Errors
+    /// [`ChunkError`]; the body is then lost.
+    pub fn step<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Step<'a>), ChunkError> {
+        let mut used = 0;
+        loop {
+            if self.state == State::Done {
+                return Ok((used, Step::Done));
+            }
+            let rest = input.get(used..).unwrap_or(&[]);
+            let Some(&byte) = rest.first() else {
+                return Ok((used, Step::NeedMore));
+            };
+            if let State::Data { left } = self.state {
+                let take = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+                let data = rest.get(..take).unwrap_or(rest);
+                let left = left - u64::try_from(take).unwrap_or(left);
+                self.state = if left == 0 {
+                    State::DataCr
+                } else {
+                    State::Data { left }
+                };
+                return Ok((used + take, Step::Data(data)));
+            }
+            self.state = next(self.state, byte)?;
+            used += 1;
+        }
+    }
+}
+
+/// The state after one byte that is not data.
+fn next(state: State, byte: u8) -> Result<State, ChunkError> {
+    Ok(match (state, byte) {
+        (State::Size { digits: 0, .. }, b'\r' | b';' | b' ' | b'\t') => {
+            return Err(ChunkError::Size);
+        }
+        (State::Size { value, .. } | State::Extension { value, .. }, b'\r') => {
+            State::SizeLf { value }
+        }
+        (State::Size { line, .. } | State::Extension { line, .. }, _) if line >= MAX_CHUNK_LINE => {
+            return Err(ChunkError::LineTooLong);
+        }
+        (State::Size { value, line, .. }, b';' | b' ' | b'\t') => State::Extension {
+            value,
+            line: line + 1,
+        },
+        (
+            State::Size {
+                value,
+                digits,
+                line,
+            },
+            _,
+        ) => {
+            let digit = char::from(byte).to_digit(16).ok_or(ChunkError::Size)?;
+            let value = value.checked_mul(16).ok_or(ChunkError::Size)? | u64::from(digit);
+            State::Size {
+                value,
+                digits: digits + 1,
+                line: line + 1,
+            }
+        }
+        (State::Extension { .. }, b'\n') => return Err(ChunkError::LineEnd),
+        (State::Extension { value, line }, _) => State::Extension {
+            value,
+            line: line + 1,
+        },
+        (State::SizeLf { value: 0 }, b'\n') => State::Trailer {
+            column: 0,
+            total: 0,
+        },
+        (State::SizeLf { value }, b'\n') => State::Data { left: value },
+        (State::DataCr, b'\r') => State::DataLf,
+        (State::DataLf, b'\n') => State::Size {
+            value: 0,
+            digits: 0,
+            line: 0,
+        },
+        (State::SizeLf { .. } | State::DataCr | State::DataLf, _) => {
+            return Err(ChunkError::LineEnd);
+        }
+        (State::Trailer { column: 0, .. }, b'\n') => State::Done,
+        (State::Trailer { total, .. }, _) if total >= MAX_TRAILER_BYTES => {
+            return Err(ChunkError::TrailerTooLong);
+        }
+        (State::Trailer { total, .. }, b'\n') => State::Trailer {
+            column: 0,
+            total: total + 1,
+        },
+        (State::Trailer { column, total }, b'\r') => State::Trailer {
+            column,
+            total: total + 1,
+        },
+        (State::Trailer { column, total }, _) => State::Trailer {
+            column: column + 1,
+            total: total + 1,
+        },
+        (State::Data { .. } | State::Done, _) => state,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decode(input: &[u8], piece: usize) -> Result<(Vec<u8>, bool, usize), ChunkError> {
+        let mut decoder = ChunkedDecoder::new();
+        let (mut out, mut used) = (Vec::new(), 0);
+        for mut slice in input.chunks(piece.max(1)) {
+            loop {
+                let (n, step) = decoder.step(slice)?;
+                slice = &slice[n..];
+                used += n;
+                match step {
+                    Step::NeedMore => break,
+                    Step::Data(data) => out.extend_from_slice(data),
+                    Step::Done => return Ok((out, true, used)),
+                }
+            }
+        }
+        Ok((out, false, used))
+    }
+
+    #[test]
+    fn bodies_are_decoded_in_pieces_of_any_size() {
+        let coded =
+            b"4\r\nWiki\r\n5;x=\"y\"\r\npedia\r\n0000A \r\n0123456789\r\n0\r\nA: b\r\n\r\nNEXT";
+        for piece in 1..=coded.len() {
+            let (data, done, used) = decode(coded, piece).unwrap();
+            assert_eq!(data, b"Wikipedia0123456789");
+            assert!(done);
+            assert_eq!(used, coded.len() - 4, "what follows is not touched");
+        }
+    }
+
+    #[test]
+    fn broken_codings_are_refused() {
+        let long = |n: usize| format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(n));
+        let trailer = |n: usize| format!("0\r\n{}\r\n\r\n", "t".repeat(n));
+        for (name, coded, want) in [
+            ("no digits", "\r\n".to_owned(), ChunkError::Size),
+            ("not hex", "g\r\n".to_owned(), ChunkError::Size),
+            (
+                "overflow",
+                "10000000000000000\r\n".to_owned(),
+                ChunkError::Size,
+            ),
+            ("bare lf", "1;a\nx".to_owned(), ChunkError::LineEnd),
+            ("no lf", "1\rx".to_owned(), ChunkError::LineEnd),
+            (
+                "data too long",
+                "1\r\nxy\r\n".to_owned(),
+                ChunkError::LineEnd,
+            ),
+            (
+                "long line",
+                long(MAX_CHUNK_LINE - 1),
+                ChunkError::LineTooLong,
+            ),
+            (
+                "long trailer",
+                trailer(MAX_TRAILER_BYTES),
+                ChunkError::TrailerTooLong,
+            ),
+        ] {
+            assert_eq!(decode(coded.as_bytes(), 7).map(|_| ()), Err(want), "{name}");
+        }
+        assert!(
+            decode(long(MAX_CHUNK_LINE - 2).as_bytes(), 7).unwrap().1,
+            "line at the limit"
+        );
+        assert!(
+            decode(trailer(MAX_TRAILER_BYTES - 3).as_bytes(), 7)
+                .unwrap()
+                .1,
+            "trailer at it"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_chunking_gives_the_data(
+            chunks in proptest::collection::vec(
+                proptest::collection::vec(any::<u8>(), 1..50), 0..10),
+            piece in 1usize..40,
+        ) {
+            let mut coded = Vec::new();
+            for chunk in &chunks {
+                coded.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                coded.extend_from_slice(chunk);
+                coded.extend_from_slice(b"\r\n");
+            }
+            coded.extend_from_slice(b"0\r\n\r\n");
+            prop_assert_eq!(decode(&coded, piece), Ok((chunks.concat(), true, coded.len())));
+        }
+
+        #[test]
+        fn no_input_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes, 13);
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Entity tags and preconditions (RFC 9110 §8.8.3, §13).
+//!
+//! In: the request's fields and the validators of the selected representation. Out: whether to go
+//! on, answer 304 or answer 412. For GET and HEAD, on representations that exist.
+
+use crate::http::date;
+use crate::http::headers::Headers;
+
+/// An entity tag without its quotes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntityTag {
+    /// Whether it is only good for weak comparison.
+    pub weak: bool,
+    /// The opaque part.
+    pub opaque: String,
+}
+
+impl EntityTag {
+    /// A strong tag. `opaque` is of the tag's alphabet: visible ASCII without `"`.
+    #[must_use]
+    pub fn strong(opaque: impl Into<String>) -> Self {
+        Self {
+            weak: false,
+            opaque: opaque.into(),
+        }
+    }
+
+    /// As it stands in `ETag` and `If-*` fields.
+    #[must_use]
+    pub fn emit(&self) -> String {
+        format!("{}\"{}\"", if self.weak { "W/" } else { "" }, self.opaque)
+    }
+
+    /// Reads one tag that is the whole of `text`.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let (tag, rest) = Self::parse_first(text.trim_ascii())?;
+        rest.is_empty().then_some(tag)
+    }
+
+    /// Strong comparison (RFC 9110 §8.8.3.2).
+    #[must_use]
+    pub fn equals_strongly(&self, other: &Self) -> bool {
+        !self.weak && !other.weak && self.opaque == other.opaque
+    }
+
+    /// Weak comparison (RFC 9110 §8.8.3.2).
+    #[must_use]
+    pub fn equals_weakly(&self, other: &Self) -> bool {
+        self.opaque == other.opaque
+    }
+
+    /// Reads a tag and gives what follows its closing quote.
+    fn parse_first(text: &[u8]) -> Option<(Self, &[u8])> {
+        let (weak, quoted) = text
+            .strip_prefix(b"W/")
+            .map_or((false, text), |quoted| (true, quoted));
+        let inner = quoted.strip_prefix(b"\"")?;
+        let end = inner.iter().position(|&byte| byte == b'"')?;
+        let (opaque, rest) = inner.split_at_checked(end)?;
+        let opaque = str::from_utf8(opaque).ok()?;
+        let visible = opaque.bytes().all(|byte| byte > b' ' && byte != 0x7f);
+        visible.then(|| {
+            (
+                Self {
+                    weak,
+                    opaque: opaque.to_owned(),
+                },
+                rest.get(1..).unwrap_or(&[]),
+            )
+        })
+    }
+}
+
+/// What is known of the version that would be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Validators {
+    /// Its entity tag.
+    pub etag: Option<EntityTag>,
+    /// Its modification date in seconds since 1970, if every replica agrees on it.
+    pub last_modified: Option<u64>,
+}
+
+/// What the preconditions demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Answer as if there were none.
+    Proceed,
+    /// 304.
+    NotModified,
+    /// 412.
+    Failed,
+}
+
+/// Evaluates the preconditions of a GET or HEAD in the order of RFC 9110 §13.2.2. A condition on
+/// dates is ignored where there is no modification date (§13.1.3, §13.1.4).
+#[must_use]
+pub fn evaluate(headers: &Headers, validators: &Validators) -> Verdict {
+    let etag = validators.etag.as_ref();
+    if headers.get("if-match").is_some() {
+        if !any_tag(headers, "if-match", etag, EntityTag::equals_strongly) {
+            return Verdict::Failed;
+        }
+    } else if let (Some(limit), Some(modified)) = (
+        date_field(headers, "if-unmodified-since"),
+        validators.last_modified,
+    ) && modified > limit
+    {
+        return Verdict::Failed;
+    }
+    if headers.get("if-none-match").is_some() {
+        if any_tag(headers, "if-none-match", etag, EntityTag::equals_weakly) {
+            return Verdict::NotModified;
+        }
+    } else if let (Some(limit), Some(modified)) = (
+        date_field(headers, "if-modified-since"),
+        validators.last_modified,
+    ) && modified <= limit
+    {
+        return Verdict::NotModified;
+    }
+    Verdict::Proceed
+}
+
+/// Whether a `Range` field is to be honoured in view of `If-Range` (RFC 9110 §13.1.5): the tag must
+/// match strongly, a date exactly.
+#[must_use]
+pub fn range_applies(headers: &Headers, validators: &Validators) -> bool {
+    let Some(value) = headers.get("if-range") else {
+        return true;
+    };
+    if let Some(tag) = EntityTag::parse(value) {
+        return validators
+            .etag
+            .as_ref()
+            .is_some_and(|etag| etag.equals_strongly(&tag));
+    }
+    let dated = date_field(headers, "if-range");
+    dated.is_some() && dated == validators.last_modified
+}
+
+/// Whether one of the listed tags, or `*`, matches. What cannot be read ends the list.
+fn any_tag(
+    headers: &Headers,
+    name: &str,
+    etag: Option<&EntityTag>,
+    equal: fn(&EntityTag, &EntityTag) -> bool,
+) -> bool {
+    headers.all(name).any(|value| {
+        if value == b"*" {
+            return true;
+        }
+        let mut rest = value;
+        loop {
+            rest = rest.trim_ascii_start();
+            while let Some(after) = rest.strip_prefix(b",") {
+                rest = after.trim_ascii_start();
+            }
+            let Some((tag, after)) = EntityTag::parse_first(rest) else {
+                return false;
+            };
+            if etag.is_some_and(|etag| equal(etag, &tag)) {
+                return true;
+            }
+            rest = after;
+        }
+    })
+}
+
+fn date_field(headers: &Headers, name: &str) -> Option<u64> {
+    headers.get_str(name).and_then(date::parse)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+    const AT: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+
+    fn headers(fields: &[(&str, &str)]) -> Headers {
+        let mut headers = Headers::new();
+        for (name, value) in fields {
+            headers.push(name, value.as_bytes()).unwrap();
+        }
+        headers
+    }
+
+    fn validators() -> Validators {
+        Validators {
+            etag: Some(EntityTag::strong("a,b")),
+            last_modified: Some(784_111_777),
+        }
+    }
+
+    /// Name, fields, what they demand.
+    type Row = (
+        &'static str,
+        &'static [(&'static str, &'static str)],
+        Verdict,
+    );
+
+    const TABLE: &[Row] = &[
+        ("none", &[], Verdict::Proceed),
+        (
+            "none-match same",
+            &[("If-None-Match", "\"a,b\"")],
+            Verdict::NotModified,
+        ),
+        (
+            "none-match weak",
+            &[("If-None-Match", "W/\"a,b\"")],
+            Verdict::NotModified,
+        ),
+        (
+            "none-match in list",
+            &[("If-None-Match", "\"x\" ,, \"a,b\"")],
+            Verdict::NotModified,
+        ),
+        (
+            "none-match star",
+            &[("If-None-Match", "*")],
+            Verdict::NotModified,
+        ),
+        (
+            "none-match other",
+            &[("If-None-Match", "\"a\", \"b\"")],
+            Verdict::Proceed,
+        ),
+        (
+            "none-match broken",
+            &[("If-None-Match", "a,b")],
+            Verdict::Proceed,
+        ),
+        ("match same", &[("If-Match", "\"a,b\"")], Verdict::Proceed),
+        ("match star", &[("If-Match", "*")], Verdict::Proceed),
+        ("match weak", &[("If-Match", "W/\"a,b\"")], Verdict::Failed),
+        ("match other", &[("If-Match", "\"c\"")], Verdict::Failed),
+        (
+            "modified since before",
+            &[("If-Modified-Since", BEFORE)],
+            Verdict::Proceed,
+        ),
+        (
+            "modified since then",
+            &[("If-Modified-Since", AT)],
+            Verdict::NotModified,
+        ),
+        (
+            "modified since later",
+            &[("If-Modified-Since", AFTER)],
+            Verdict::NotModified,
+        ),
+        (
+            "modified since nonsense",
+            &[("If-Modified-Since", "x")],
+            Verdict::Proceed,
+        ),
+        (
+            "unmodified since before",
+            &[("If-Unmodified-Since", BEFORE)],
+            Verdict::Failed,
+        ),
+        (
+            "unmodified since then",
+            &[("If-Unmodified-Since", AT)],
+            Verdict::Proceed,
+        ),
+        (
+            "tag outranks date, none-match",
+            &[("If-None-Match", "\"c\""), ("If-Modified-Since", AFTER)],
+            Verdict::Proceed,
+        ),
+        (
+            "tag outranks date, match",
+            &[("If-Match", "\"a,b\""), ("If-Unmodified-Since", BEFORE)],
+            Verdict::Proceed,
+        ),
+        (
+            "412 before 304",
+            &[("If-None-Match", "\"a,b\""), ("If-Match", "\"c\"")],
+            Verdict::Failed,
+        ),
+        (
+            "304 where both match",
+            &[("If-None-Match", "\"a,b\""), ("If-Match", "\"a,b\"")],
+            Verdict::NotModified,
+        ),
+    ];
+
+    #[test]
+    fn preconditions_follow_the_order_of_the_rfc() {
+        for (name, fields, want) in TABLE {
+            assert_eq!(evaluate(&headers(fields), &validators()), *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn dates_are_ignored_without_a_modification_date() {
+        let undated = Validators {
+            last_modified: None,
+            ..validators()
+        };
+        for name in ["If-Modified-Since", "If-Unmodified-Since"] {
+            for date in [BEFORE, AFTER] {
+                assert_eq!(
+                    evaluate(&headers(&[(name, date)]), &undated),
+                    Verdict::Proceed
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn if_range_needs_a_strong_match() {
+        for (name, value, want) in [
+            ("same", "\"a,b\"", true),
+            ("weak", "W/\"a,b\"", false),
+            ("other", "\"c\"", false),
+            ("date", AT, true),
+            ("other date", AFTER, false),
+            ("nonsense", "x", false),
+        ] {
+            let fields = headers(&[("If-Range", value)]);
+            assert_eq!(range_applies(&fields, &validators()), want, "{name}");
+        }
+        assert!(range_applies(&Headers::new(), &validators()));
+        let bare = Validators::default();
+        assert!(!range_applies(&headers(&[("If-Range", "x")]), &bare));
+    }
+
+    proptest! {
+        #[test]
+        fn tags_survive_emit_and_parse(opaque in "[!#-~]{0,20}", weak: bool) {
+            let tag = EntityTag { weak, opaque };
+            prop_assert_eq!(EntityTag::parse(tag.emit().as_bytes()), Some(tag));
+        }
+
+        #[test]
+        fn no_input_panics(value in "[^\r\n\0]{0,40}") {
+            let fields = headers(&[("If-Match", &value), ("If-None-Match", &value)]);
+            let _ = evaluate(&fields, &validators());
+            let _ = range_applies(&headers(&[("If-Range", &value)]), &validators());
+        }
+    }
+}

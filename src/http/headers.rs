@@ -1,0 +1,189 @@
+//! Header fields in the order of the message, with case-insensitive lookup (RFC 9110 §5).
+//!
+//! What is pushed is checked: no name that is not a token, no value that would break the line, no
+//! more than [`MAX_HEADERS`] fields. So what is emitted always parses.
+
+use crate::http::MAX_HEADERS;
+
+/// Why a field is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FieldError {
+    /// The name is empty or not a token (RFC 9110 §5.6.2).
+    #[error("invalid header name")]
+    Name,
+    /// The value has a CR, LF or NUL (RFC 9110 §5.5).
+    #[error("invalid header value")]
+    Value,
+    /// The list is full.
+    #[error("more than {MAX_HEADERS} header fields")]
+    TooMany,
+}
+
+/// A list of at most [`MAX_HEADERS`] fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    fields: Vec<(String, Vec<u8>)>,
+}
+
+impl Headers {
+    /// An empty list.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { fields: Vec::new() }
+    }
+
+    /// Appends a field.
+    ///
+    /// # Errors
+    /// [`FieldError`]; the list is then unchanged.
+    pub fn push(&mut self, name: &str, value: &[u8]) -> Result<(), FieldError> {
+        if self.fields.len() >= MAX_HEADERS {
+            return Err(FieldError::TooMany);
+        }
+        if name.is_empty() || !name.bytes().all(is_token) {
+            return Err(FieldError::Name);
+        }
+        if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            return Err(FieldError::Value);
+        }
+        self.fields
+            .push((name.to_owned(), value.trim_ascii().to_vec()));
+        Ok(())
+    }
+
+    /// The first field of that name, without surrounding white space.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+
+    /// As [`Self::get`]; `None` also if the value is not UTF-8.
+    #[must_use]
+    pub fn get_str(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(|value| str::from_utf8(value).ok())
+    }
+
+    /// Every field of that name, in order.
+    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.fields
+            .iter()
+            .filter(move |(have, _)| have.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_slice())
+    }
+
+    /// The comma-separated elements of every field of that name, trimmed, without empty ones
+    /// (RFC 9110 §5.6.1). Not for fields whose elements may hold commas in quotes.
+    pub fn elements<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.all(name)
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|element| !element.is_empty())
+    }
+
+    /// Whether a comma-separated field has this token, in any case.
+    #[must_use]
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.elements(name)
+            .any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// Name and value of every field, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
+    /// Number of fields.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Whether there is no field.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// Appends the field lines to a head that is being written.
+    pub(super) fn emit(&self, out: &mut Vec<u8>) {
+        for (name, value) in self.iter() {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// A character of a token (RFC 9110 §5.6.2).
+const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookup_ignores_case_and_splits_lists() {
+        let mut headers = Headers::new();
+        headers.push("Connection", b"keep-alive, Close ,").unwrap();
+        headers.push("connection", b"upgrade").unwrap();
+        assert_eq!(
+            headers.get("CONNECTION"),
+            Some(b"keep-alive, Close ,".as_slice())
+        );
+        assert!(headers.has_token("connection", "close"));
+        assert!(!headers.has_token("connection", "keep"));
+        assert_eq!(headers.elements("connection").count(), 3);
+        assert_eq!(headers.get("host"), None);
+    }
+
+    #[test]
+    fn fields_that_would_break_the_head_are_refused() {
+        let mut headers = Headers::new();
+        for (name, value, want) in [
+            ("", "x", FieldError::Name),
+            ("a b", "x", FieldError::Name),
+            ("a:", "x", FieldError::Name),
+            ("a", "x\r\ny: z", FieldError::Value),
+            ("a", "x\0", FieldError::Value),
+        ] {
+            assert_eq!(
+                headers.push(name, value.as_bytes()),
+                Err(want),
+                "{name:?} {value:?}"
+            );
+        }
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn the_list_is_bounded() {
+        let mut headers = Headers::new();
+        for _ in 0..MAX_HEADERS {
+            headers.push("a", b"b").unwrap();
+        }
+        assert_eq!(headers.push("a", b"b"), Err(FieldError::TooMany));
+        assert_eq!(headers.len(), MAX_HEADERS);
+    }
+}

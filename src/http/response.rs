@@ -1,0 +1,219 @@
+//! Response heads: bytes to [`ResponseHead`], and [`HeadWriter`], which writes them compactly.
+//!
+//! `HeadWriter` is for fields made by this program; a line break in a value would split the
+//! message, so such bytes are written as spaces (RFC 9110 §5.5).
+
+use crate::http::headers::Headers;
+use crate::http::status::Status;
+use crate::http::{HeadError, MAX_HEAD_BYTES, MAX_HEADERS, Version};
+
+/// The status line and fields of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// The status code.
+    pub status: Status,
+    /// Version of the sender.
+    pub version: Version,
+    /// The fields.
+    pub headers: Headers,
+}
+
+impl ResponseHead {
+    /// Reads a head from the start of `bytes`; also returns its length in bytes, the empty line
+    /// included.
+    ///
+    /// # Errors
+    /// [`HeadError`]; `Incomplete` asks for more bytes, the others are final.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, usize), HeadError> {
+        let window = bytes.get(..MAX_HEAD_BYTES).unwrap_or(bytes);
+        let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut parsed = httparse::Response::new(&mut slots);
+        let httparse::Status::Complete(length) = parsed.parse(window)? else {
+            return Err(if bytes.len() >= MAX_HEAD_BYTES {
+                HeadError::TooLarge
+            } else {
+                HeadError::Incomplete
+            });
+        };
+        let (Some(code), Some(minor)) = (parsed.code, parsed.version) else {
+            return Err(HeadError::Malformed);
+        };
+        // RFC 9110 §15: codes outside 100 ..= 599 are invalid.
+        if !(100..600).contains(&code) {
+            return Err(HeadError::Malformed);
+        }
+        let mut headers = Headers::new();
+        for field in parsed.headers.iter() {
+            headers
+                .push(field.name, field.value)
+                .map_err(|_| HeadError::Malformed)?;
+        }
+        Ok((
+            Self {
+                status: Status(code),
+                version: Version::from_minor(minor),
+                headers,
+            },
+            length,
+        ))
+    }
+
+    /// `Content-Length` in bytes, if there is one (RFC 9112 §6.3 rule 5: a list of equal values
+    /// counts as one).
+    ///
+    /// # Errors
+    /// [`HeadError::Malformed`] if it is no number or there are different ones.
+    pub fn content_length(&self) -> Result<Option<u64>, HeadError> {
+        let mut length = None;
+        for element in self.headers.elements("content-length") {
+            let value = parse_decimal(element).ok_or(HeadError::Malformed)?;
+            if length.is_some_and(|before| before != value) {
+                return Err(HeadError::Malformed);
+            }
+            length = Some(value);
+        }
+        if length.is_none() && self.headers.get("content-length").is_some() {
+            return Err(HeadError::Malformed);
+        }
+        Ok(length)
+    }
+}
+
+/// Reads digits only: no sign, no space, no overflow.
+pub(super) fn parse_decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |value, byte| {
+        let digit = byte.is_ascii_digit().then(|| byte - b'0')?;
+        value.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+/// Writes a response head field by field.
+#[derive(Clone, Debug)]
+pub struct HeadWriter {
+    out: Vec<u8>,
+}
+
+impl HeadWriter {
+    /// A head that has a status line so far.
+    #[must_use]
+    pub fn new(status: Status) -> Self {
+        let mut out = Vec::with_capacity(TYPICAL_HEAD_BYTES);
+        out.extend_from_slice(
+            format!("HTTP/1.1 {:03} {}\r\n", status.0, status.reason()).as_bytes(),
+        );
+        Self { out }
+    }
+
+    /// Appends a field line.
+    #[must_use]
+    pub fn field(mut self, name: &str, value: &str) -> Self {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        self.out.extend(value.bytes().map(|byte| match byte {
+            b'\r' | b'\n' | 0 => b' ',
+            other => other,
+        }));
+        self.out.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// The whole head, the empty line included.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.out.extend_from_slice(b"\r\n");
+        self.out
+    }
+}
+
+/// Room for the heads that are written most often, so that one allocation is enough.
+const TYPICAL_HEAD_BYTES: usize = 320;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(text: &str) -> ResponseHead {
+        ResponseHead::parse(text.as_bytes()).unwrap().0
+    }
+
+    #[test]
+    fn content_length_rules() {
+        for (name, fields, want) in [
+            ("none", "", Ok(None)),
+            ("one", "Content-Length: 12\r\n", Ok(Some(12))),
+            ("equal list", "Content-Length: 7, 7\r\n", Ok(Some(7))),
+            (
+                "equal fields",
+                "Content-Length: 7\r\ncontent-length: 7\r\n",
+                Ok(Some(7)),
+            ),
+            (
+                "different",
+                "Content-Length: 7\r\nContent-Length: 8\r\n",
+                Err(HeadError::Malformed),
+            ),
+            ("sign", "Content-Length: +7\r\n", Err(HeadError::Malformed)),
+            ("empty", "Content-Length:\r\n", Err(HeadError::Malformed)),
+            (
+                "overflow",
+                "Content-Length: 18446744073709551616\r\n",
+                Err(HeadError::Malformed),
+            ),
+            (
+                "greatest",
+                "Content-Length: 18446744073709551615\r\n",
+                Ok(Some(u64::MAX)),
+            ),
+        ] {
+            let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            assert_eq!(head(&text).content_length(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn wrong_heads_are_refused() {
+        for (name, text, want) in [
+            ("cut", "HTTP/1.1 200", HeadError::Incomplete),
+            ("not http", "SSH-2.0-x\r\n\r\n", HeadError::Version),
+            ("code 099", "HTTP/1.1 099 X\r\n\r\n", HeadError::Malformed),
+            ("code 600", "HTTP/1.1 600 X\r\n\r\n", HeadError::Malformed),
+            ("code abc", "HTTP/1.1 abc X\r\n\r\n", HeadError::Malformed),
+        ] {
+            assert_eq!(ResponseHead::parse(text.as_bytes()), Err(want), "{name}");
+        }
+        let frame = "HTTP/1.1 200 OK\r\na: \r\n\r\n".len();
+        for (extra, want) in [(0, None), (1, Some(HeadError::TooLarge))] {
+            let value = "x".repeat(MAX_HEAD_BYTES - frame + extra);
+            let text = format!("HTTP/1.1 200 OK\r\na: {value}\r\n\r\n");
+            assert_eq!(
+                ResponseHead::parse(text.as_bytes()).err(),
+                want,
+                "{extra} past the limit"
+            );
+        }
+    }
+
+    #[test]
+    fn a_written_head_parses_and_cannot_be_split() {
+        let bytes = HeadWriter::new(Status::NOT_FOUND)
+            .field("X", "a\r\nY: b")
+            .finish();
+        let (head, length) = ResponseHead::parse(&bytes).unwrap();
+        assert_eq!(length, bytes.len());
+        assert_eq!(head.status, Status::NOT_FOUND);
+        assert_eq!(head.headers.get_str("x"), Some("a  Y: b"));
+        assert_eq!(head.headers.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = ResponseHead::parse(&bytes);
+        }
+    }
+}

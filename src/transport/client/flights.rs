@@ -1,0 +1,293 @@
+//! What was asked for and has not come: a record a request, and the detection of loss by time
+//! (RACK, RFC 8985). The client knows when it asked, so a number is late when one that was asked for
+//! later has come and the reordering window has passed since.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::time::Instant;
+use crate::transport::client::rtt::Rtt;
+use crate::transport::client::window::Interval;
+use crate::transport::epoch::{Declaration, Epoch};
+use crate::wire::segment::Span;
+
+/// Lost numbers remembered, to notice that one was late rather than lost.
+const MAX_REMEMBERED: usize = 256;
+
+/// Later numbers that make a number lost at once while no reordering was seen (RFC 8985 §6.2).
+const REORDERING_THRESHOLD: u64 = 3;
+
+/// Greatest factor of the reordering window, in quarters of the smallest round trip.
+const MAX_WINDOW_FACTOR: u32 = 64;
+
+/// One request and the flight that it releases.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) interval: Interval,
+    /// When it was sent (last).
+    pub(super) sent: Instant,
+    /// Sent again, so that its round trip is ambiguous.
+    pub(super) repeated: bool,
+    /// The client's name of the stream that the bytes belong to.
+    pub(super) stream: u8,
+    /// The bytes asked for; empty for the beginning of a stream.
+    pub(super) ranges: Vec<Span>,
+    /// The event declared.
+    pub(super) declared: Option<Declaration>,
+    /// The epoch that a continuation in its answer speaks for.
+    pub(super) yields: Epoch,
+    /// The first datagram carries a continuation.
+    pub(super) wants_continuation: bool,
+    /// The chunks of each datagram, as far as they are known.
+    pub(super) chunks: Vec<Vec<Span>>,
+    /// Bit `i` stands for number `interval.first + i`.
+    open: u64,
+}
+
+impl Record {
+    pub(super) fn new(interval: Interval, sent: Instant, stream: u8, yields: Epoch) -> Self {
+        Self {
+            interval,
+            sent,
+            repeated: false,
+            stream,
+            ranges: Vec::new(),
+            declared: None,
+            yields,
+            wants_continuation: false,
+            chunks: Vec::new(),
+            open: mask(u64::from(interval.count)),
+        }
+    }
+
+    /// Which numbers have neither come nor been given up.
+    pub(super) const fn still_open(&self) -> u64 {
+        self.open
+    }
+
+    /// Whether nothing of it has come.
+    fn untouched(&self) -> bool {
+        self.open == mask(u64::from(self.interval.count))
+    }
+
+    /// The bytes of the datagrams in `which` that are known.
+    fn bytes(&self, which: u64) -> Vec<Span> {
+        let chosen = self
+            .chunks
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| which >> index & 1 != 0);
+        chosen
+            .flat_map(|(_, chunks)| chunks.iter().copied())
+            .collect()
+    }
+}
+
+/// What an arrival tells.
+#[derive(Clone, Debug)]
+pub(super) struct Arrival {
+    pub(super) sent: Instant,
+    pub(super) repeated: bool,
+    pub(super) first_of_flight: bool,
+    pub(super) yields: Epoch,
+    pub(super) stream: u8,
+    /// The chunks that the datagram should carry, if that is known.
+    pub(super) expected: Vec<Span>,
+}
+
+/// A part of a flight that is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Loss {
+    /// First number of the flight.
+    pub(super) flight: u64,
+    /// Its lowest lost number.
+    pub(super) lowest: u64,
+    /// Its highest lost number.
+    pub(super) highest: u64,
+    pub(super) count: u32,
+    /// The whole flight, of at least four packets, never repeated.
+    pub(super) whole: bool,
+    pub(super) stream: u8,
+    pub(super) bytes: Vec<Span>,
+}
+
+/// See the head of this file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flights {
+    records: BTreeMap<u64, Record>,
+    /// When the latest-sent number that has come was sent, the number, and its round trip.
+    latest: Option<(Instant, u64, Duration)>,
+    reordering_seen: bool,
+    window_factor: u32,
+    lost: VecDeque<u64>,
+    timer: Option<Instant>,
+}
+
+impl Flights {
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub(super) fn push(&mut self, record: Record) {
+        self.records.insert(record.interval.first, record);
+    }
+
+    pub(super) fn get_mut(&mut self, flight: u64) -> Option<&mut Record> {
+        self.records.get_mut(&flight)
+    }
+
+    /// When `detect` should be called again.
+    pub(super) const fn timer(&self) -> Option<Instant> {
+        self.timer
+    }
+
+    /// Takes note of the numbers `n ..= n + void`; `None` if they were not awaited.
+    pub(super) fn arrive(&mut self, now: Instant, n: u64, void: u64) -> Option<Arrival> {
+        if self.lost.contains(&n) {
+            self.lost.retain(|lost| *lost != n);
+            self.reordering_seen = true;
+            self.window_factor = (self.window_factor + 1).min(MAX_WINDOW_FACTOR);
+        }
+        let (&first, record) = self.records.range_mut(..=n).next_back()?;
+        let index = n - first;
+        if index >= u64::from(record.interval.count) || record.open >> index & 1 == 0 {
+            return None;
+        }
+        let arrival = Arrival {
+            sent: record.sent,
+            repeated: record.repeated,
+            first_of_flight: record.untouched(),
+            yields: record.yields,
+            stream: record.stream,
+            expected: record.bytes(1 << index),
+        };
+        record.open &= !(mask(void + 1) << index);
+        let sent = record.sent;
+        if record.open == 0 {
+            self.records.remove(&first);
+        }
+        self.note(now, sent, n, arrival.repeated);
+        Some(arrival)
+    }
+
+    fn note(&mut self, now: Instant, sent: Instant, n: u64, repeated: bool) {
+        let newer = self
+            .latest
+            .is_none_or(|(latest, number, _)| (sent, n) > (latest, number));
+        if newer {
+            self.latest = Some((sent, n, now.saturating_since(sent)));
+        } else if !repeated {
+            self.reordering_seen = true;
+        }
+    }
+
+    /// A probe sent then was answered now: what was asked for before it should have come.
+    pub(super) fn probed(&mut self, now: Instant, sent: Instant) {
+        if self.latest.is_none_or(|(latest, ..)| sent > latest) {
+            self.latest = Some((sent, u64::MAX, now.saturating_since(sent)));
+        }
+    }
+
+    /// What is lost by now.
+    pub(super) fn detect(&mut self, now: Instant, rtt: &Rtt) -> Vec<Loss> {
+        self.timer = None;
+        let Some((latest, number, round_trip)) = self.latest else {
+            return Vec::new();
+        };
+        let mut losses = Vec::new();
+        for (&first, record) in &self.records {
+            let late = match record.sent.cmp(&latest) {
+                core::cmp::Ordering::Less => record.open,
+                core::cmp::Ordering::Equal => record.open & mask(number.saturating_sub(first)),
+                core::cmp::Ordering::Greater => 0,
+            };
+            if late == 0 {
+                continue;
+            }
+            let highest = first + u64::from(63 - late.leading_zeros());
+            let clearly = !self.reordering_seen && number >= highest + REORDERING_THRESHOLD;
+            let wait = if clearly {
+                Duration::ZERO
+            } else {
+                self.reordering_window(rtt)
+            };
+            let deadline = record.sent + round_trip + wait;
+            if deadline > now {
+                self.timer = Some(self.timer.map_or(deadline, |timer| timer.min(deadline)));
+                continue;
+            }
+            losses.push(Loss {
+                flight: first,
+                lowest: first + u64::from(late.trailing_zeros()),
+                highest,
+                count: late.count_ones(),
+                whole: late == mask(u64::from(record.interval.count))
+                    && late.count_ones() >= 4
+                    && !record.repeated
+                    && !record.chunks.is_empty(),
+                stream: record.stream,
+                bytes: record.bytes(late),
+            });
+        }
+        losses
+    }
+
+    /// RFC 8985 §6.2: a quarter of the smallest round trip, more while losses prove spurious.
+    fn reordering_window(&self, rtt: &Rtt) -> Duration {
+        let quarter = rtt.min().unwrap_or_default() / 4;
+        let window = quarter * (1 + self.window_factor);
+        window.min(rtt.smoothed().unwrap_or_default())
+    }
+
+    /// Gives up what `detect` found.
+    pub(super) fn give_up(&mut self, loss: &Loss) {
+        let Some(record) = self.records.get_mut(&loss.flight) else {
+            return;
+        };
+        let late = mask(loss.highest - loss.flight + 1) & record.open;
+        for index in 0..u64::from(record.interval.count) {
+            if late >> index & 1 != 0 {
+                self.lost.push_back(loss.flight + index);
+            }
+        }
+        let surplus = self.lost.len().saturating_sub(MAX_REMEMBERED);
+        self.lost.drain(..surplus);
+        record.open &= !late;
+        if record.open == 0 {
+            self.records.remove(&loss.flight);
+        }
+    }
+
+    /// Gives everything up; returns the streams and the bytes that have not come, and how many
+    /// numbers that are.
+    pub(super) fn give_up_all(&mut self) -> (Vec<(u8, Span)>, u64) {
+        let mut bytes = Vec::new();
+        let mut count = 0;
+        for record in self.records.values() {
+            count += u64::from(record.open.count_ones());
+            bytes.extend(
+                record
+                    .bytes(record.open)
+                    .into_iter()
+                    .map(|span| (record.stream, span)),
+            );
+        }
+        self.records.clear();
+        self.timer = None;
+        (bytes, count)
+    }
+
+    /// Another path or connection: nothing learned of the old one holds.
+    pub(super) fn forget_path(&mut self) {
+        self.latest = None;
+        self.lost.clear();
+    }
+}
+
+const fn mask(count: u64) -> u64 {
+    if count >= 64 {
+        u64::MAX
+    } else {
+        (1 << count) - 1
+    }
+}

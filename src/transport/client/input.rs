@@ -1,0 +1,417 @@
+//! What a datagram from the network does to the engine.
+
+use crate::time::{Instant, Now};
+use crate::transport::client::flights::{Arrival, Loss, Record};
+use crate::transport::client::hystart::HyStart;
+use crate::transport::client::window::{Interval, Window};
+use crate::transport::client::{Client, ClientEvent, Connection};
+use crate::transport::epoch::{Epoch, Kind};
+use crate::wire::flight::{Ecn, UdpPath};
+use crate::wire::segment::{
+    Challenge, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Probed, Response, ResponseHeader,
+    ResponseKind, Span, ToClient,
+};
+
+impl Client {
+    /// Takes one datagram from the network. What is not ours is dropped and counted.
+    pub fn handle_datagram(&mut self, now: Now, path: UdpPath, ecn: Ecn, datagram: &[u8]) {
+        if path.src != self.config.remote || path.dst != self.config.local {
+            self.stats.dropped("foreign_address");
+            return;
+        }
+        self.stats.packets_in += 1;
+        self.stats.bytes_in += u64::try_from(datagram.len()).unwrap_or(0);
+        match ToClient::parse(datagram) {
+            Ok(ToClient::Response(response)) => {
+                self.handle_response(now.instant, ecn, &response, datagram.len());
+            }
+            Ok(ToClient::Probed(probed)) => self.handle_probed(now.instant, &probed),
+            Ok(ToClient::Challenge(challenge)) => self.handle_challenge(now.instant, &challenge),
+            Err(_) => self.stats.dropped("malformed"),
+        }
+        self.fill_outbox(now.instant);
+    }
+
+    fn handle_response(&mut self, now: Instant, ecn: Ecn, response: &Response<'_>, length: usize) {
+        let header = response.header;
+        if let ResponseKind::Opened { echo, size, count } = header.kind
+            && self.opening.is_some_and(|opening| opening.echo == echo)
+        {
+            self.adopt(
+                now,
+                &header,
+                size,
+                u32::from(count.max(1)),
+                response.continuation,
+            );
+        }
+        let Some(connection) = &mut self.connection else {
+            self.stats.dropped("unknown_connection");
+            return;
+        };
+        if connection.id != header.connection {
+            self.stats.dropped("unknown_connection");
+            return;
+        }
+        let (n, void) = (
+            expand(header.number, connection.window.highest()),
+            u64::from(header.void),
+        );
+        if n == 0 || n.saturating_add(void) > connection.window.highest() {
+            self.stats.dropped("unrequested_number");
+            return;
+        }
+        let fresh = connection.window.receive(n, void, header.x);
+        let arrival = self.flights.arrive(now, n, void);
+        self.stats.answered_by(header.server);
+        if fresh || arrival.is_some() {
+            self.answered(now);
+        } else {
+            self.stats.dropped("duplicate_number");
+        }
+        if let Some(arrival) = &arrival {
+            self.take_continuation(now, arrival.yields, response.continuation);
+            self.sample(now, n, arrival);
+        }
+        self.take_bytes(now, response, n, arrival.as_ref(), length);
+        if fresh && self.unacknowledged_since.is_none() {
+            self.unacknowledged_since = Some(now);
+        }
+        if ecn == Ecn::Ce && fresh {
+            self.congestion(n, Kind::Ce);
+        }
+        self.detect_losses(now);
+    }
+
+    /// Some answer has come: the service lives.
+    pub(super) fn answered(&mut self, now: Instant) {
+        self.waiting_since = now;
+        self.last_answer = now;
+        self.backoff = 0;
+        if self.opening.is_some() && self.connection.is_some() {
+            self.opening = None;
+        }
+    }
+
+    /// Takes on the identity that answered an OPEN first.
+    fn adopt(
+        &mut self,
+        now: Instant,
+        header: &ResponseHeader,
+        size: u16,
+        count: u32,
+        sealed: &[u8],
+    ) {
+        let Some(opening) = self.opening.take() else {
+            return;
+        };
+        if sealed.is_empty() {
+            self.stats.dropped("no_continuation");
+            self.opening = Some(opening);
+            return;
+        }
+        if opening.attempts == 1 {
+            self.rtt.sample(now.saturating_since(opening.sent));
+        }
+        let (lost, _) = self.flights.give_up_all();
+        for (stream, span) in lost {
+            self.lose_bytes(stream, &[span]);
+        }
+        self.flights.forget_path();
+        self.repeats.clear();
+        self.probe = None;
+        let window = Window::new(count, sealed, now);
+        let epoch = *window.epoch();
+        let interval = Interval {
+            after: 0,
+            upto: 0,
+            first: 1,
+            count,
+        };
+        let mut record = Record::new(interval, opening.sent, header.stream, epoch);
+        record.repeated = opening.attempts > 1;
+        self.flights.push(record);
+        let first = self.stats.handshakes == 0;
+        self.stats.handshakes += 1;
+        self.connection = Some(Connection {
+            id: header.connection,
+            window,
+            size: size.min(self.datagram_max()),
+            cookie: None,
+            hystart: HyStart::default(),
+            deferred_loss: None,
+            declare_due: false,
+            repeated_up_to: 0,
+        });
+        self.declare(Kind::Opened);
+        if first {
+            self.event(ClientEvent::Connected);
+        }
+    }
+
+    fn take_continuation(&mut self, now: Instant, epoch: Epoch, sealed: &[u8]) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        if sealed.is_empty() {
+            return;
+        }
+        connection.window.hold(epoch, sealed, now);
+        connection.declare_due = false;
+    }
+
+    fn sample(&mut self, now: Instant, n: u64, arrival: &Arrival) {
+        if arrival.repeated {
+            return;
+        }
+        let rtt = now.saturating_since(arrival.sent);
+        if arrival.first_of_flight {
+            self.rtt.sample(rtt);
+            let Some(connection) = &mut self.connection else {
+                return;
+            };
+            let highest = connection.window.highest();
+            let exit = connection.hystart.sample(n, highest, rtt);
+            if exit && connection.window.in_slow_start() {
+                self.declare(Kind::Exit);
+            }
+        }
+    }
+
+    fn take_bytes(
+        &mut self,
+        now: Instant,
+        response: &Response<'_>,
+        n: u64,
+        arrival: Option<&Arrival>,
+        length: usize,
+    ) {
+        let header = response.header;
+        if header.stream != self.stream.id || self.stream.finished {
+            return;
+        }
+        if header.changed {
+            self.stream.finished = true;
+            self.event(ClientEvent::Changed);
+            return;
+        }
+        if let Some(user) = response.user
+            && self.stream.user.is_none()
+        {
+            self.stream.begin(user.sealed, user.length);
+            self.event(ClientEvent::Began {
+                length: user.length,
+            });
+            self.lay_out_beginning(response, n, length);
+        }
+        let mut new = 0;
+        for (offset, bytes) in response.chunks() {
+            new += self.stream.store(offset, bytes);
+        }
+        if let Some(arrival) = arrival {
+            // Whatever else the datagram carried, what it should have carried is here or wanted.
+            for span in &arrival.expected {
+                if arrival.stream == self.stream.id {
+                    self.stream.lose(*span);
+                }
+            }
+        }
+        if new > 0 {
+            self.stats.stream_bytes += new;
+            let stall = now.saturating_since(self.last_new_byte);
+            self.stats.longest_stall = self.stats.longest_stall.max(stall);
+            self.last_new_byte = now;
+        }
+        if self.stream.reassembly.readable() {
+            self.event(ClientEvent::Readable);
+        }
+        self.check_finished();
+    }
+
+    /// The first datagram of a new stream has come: tells what the others of its flight carry.
+    fn lay_out_beginning(&mut self, response: &Response<'_>, n: u64, length: usize) {
+        let Some(record) = self.flights.get_mut(n) else {
+            // The flight was this datagram only.
+            let end = response
+                .chunks()
+                .map(|(offset, bytes)| offset + len(bytes))
+                .max();
+            self.stream.asked_up_to(end.unwrap_or(0));
+            return;
+        };
+        let Some(end) = response
+            .chunks()
+            .map(|(offset, bytes)| offset + len(bytes))
+            .max()
+        else {
+            return;
+        };
+        // The first datagram is full, so it tells the size; each of an OPEN's answer carries a
+        // continuation.
+        let taken = match response.header.kind {
+            ResponseKind::Opened { .. } => OPENED_BYTES + 1 + response.continuation.len(),
+            ResponseKind::Data => 0,
+        };
+        let rest = [Span {
+            start: end,
+            end: self.stream.length(),
+        }];
+        let count = record.interval.count.saturating_sub(1);
+        self.layout
+            .fill(length.max(DATA_HEADER_BYTES) - taken, count, 0, &rest);
+        record.chunks = core::iter::once(Vec::new())
+            .chain(self.layout.datagrams().map(<[Span]>::to_vec))
+            .collect();
+        let asked: Vec<Span> = record.chunks.iter().flatten().copied().collect();
+        let open = record.still_open();
+        let dropped: Vec<Span> = record
+            .chunks
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index > 0 && open >> index & 1 == 0)
+            .flat_map(|(_, chunks)| chunks.clone())
+            .collect();
+        self.stream
+            .asked_up_to(asked.last().map_or(end, |last| last.end));
+        for span in dropped {
+            self.stream.lose(span);
+        }
+        debug_assert!(
+            length <= OPEN_BYTES.max(usize::from(u16::MAX)),
+            "a datagram"
+        );
+    }
+
+    fn handle_probed(&mut self, now: Instant, probed: &Probed<'_>) {
+        let ours = self
+            .connection
+            .as_ref()
+            .is_some_and(|c| c.id == probed.connection);
+        let Some(probe) = self.probe.filter(|probe| ours && probe.tag == probed.probe) else {
+            self.stats.dropped("unknown_probe");
+            return;
+        };
+        self.probe = None;
+        self.answered(now);
+        self.flights.probed(now, probe.sent);
+        let epoch = self
+            .connection
+            .as_ref()
+            .map(|connection| connection.window.releasing());
+        if let Some(epoch) = epoch {
+            self.take_continuation(now, epoch, probed.continuation);
+        }
+        self.detect_losses(now);
+    }
+
+    fn handle_challenge(&mut self, now: Instant, challenge: &Challenge) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        if connection.id != challenge.connection {
+            self.stats.dropped("unknown_connection");
+            return;
+        }
+        let repeated = connection.cookie == Some(challenge.cookie);
+        connection.cookie = Some(challenge.cookie);
+        if repeated {
+            return;
+        }
+        // What was asked for from the new address was not answered: ask again, with the cookie.
+        self.waiting_since = now;
+        self.give_up_flights();
+        if challenge.moved {
+            self.rtt.reset();
+            self.flights.forget_path();
+            self.declare(Kind::Restart);
+            if let Some(connection) = &mut self.connection {
+                connection.declare_due = true;
+            }
+        }
+    }
+
+    /// Looks for numbers that are lost by now, and acts on them.
+    pub(super) fn detect_losses(&mut self, now: Instant) {
+        let losses = self.flights.detect(now, &self.rtt);
+        let alone = losses.len() == 1;
+        for loss in losses {
+            if alone && loss.whole && self.repeat(now, &loss) {
+                continue;
+            }
+            self.stats.lost += u64::from(loss.count);
+            self.flights.give_up(&loss);
+            self.lose_bytes(loss.stream, &loss.bytes);
+            self.congestion(loss.highest, Kind::Loss);
+        }
+    }
+
+    /// A flight that is missing whole is a lost request, most likely: it is sent again, once.
+    fn repeat(&mut self, now: Instant, loss: &Loss) -> bool {
+        let Some(connection) = &mut self.connection else {
+            return false;
+        };
+        let event = connection.window.event().map(|event| event.declaration);
+        let Some(record) = self.flights.get_mut(loss.flight) else {
+            return false;
+        };
+        if record.declared != event || loss.flight <= connection.repeated_up_to {
+            return false;
+        }
+        connection.repeated_up_to = connection.window.highest();
+        record.repeated = true;
+        record.sent = now;
+        self.repeats.push_back(loss.flight);
+        self.stats.repeated += 1;
+        true
+    }
+
+    /// A number was lost or marked: an event, unless it belongs to one.
+    fn congestion(&mut self, number: u64, kind: Kind) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        let window = &connection.window;
+        // A loss in the zone of an exit or of a mark is an event of the next epoch, where the window
+        // is what the zone leaves; on the old curve it would have grown meanwhile.
+        let gentle = window.event().filter(|event| {
+            kind == Kind::Loss && matches!(event.transition.kind, Kind::Exit | Kind::Ce)
+        });
+        let number = gentle.map_or(number, |event| number.max(event.transition.r + 1));
+        if window.belongs_to_event(number) {
+            return;
+        }
+        if window.event().is_some() {
+            connection.deferred_loss.get_or_insert(number);
+            return;
+        }
+        self.declare(kind);
+    }
+
+    /// Gives up all flights; their bytes are wanted again.
+    pub(super) fn give_up_flights(&mut self) {
+        let (lost, count) = self.flights.give_up_all();
+        self.stats.lost += count;
+        for (stream, span) in lost {
+            self.lose_bytes(stream, &[span]);
+        }
+        self.repeats.clear();
+        self.stream.beginning = false;
+    }
+}
+
+/// The number nearest to `highest` with these low bits.
+fn expand(low: u32, highest: u64) -> u64 {
+    const SPACE: u64 = 1 << 32;
+    let guess = (highest & !(SPACE - 1)) | u64::from(low);
+    if guess > highest.saturating_add(SPACE / 2) {
+        guess.saturating_sub(SPACE)
+    } else if guess.saturating_add(SPACE / 2) < highest {
+        guess + SPACE
+    } else {
+        guess
+    }
+}
+
+fn len(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}

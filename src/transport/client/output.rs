@@ -1,0 +1,373 @@
+//! What the engine sends: OPENs, requests, repeats and probes.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use crate::time::Instant;
+use crate::transport::client::flights::Record;
+use crate::transport::client::window::Interval;
+use crate::transport::client::{Client, MAX_OUTBOX, Opening, Probe};
+use crate::transport::curve::MAX_FLIGHT;
+use crate::transport::epoch::Kind;
+use crate::transport::grant::{RESTART_GATE, TIMEOUT_GATE};
+use crate::transport::layout;
+use crate::wire::flight::{Ecn, Flight, UdpPath};
+use crate::wire::segment::{
+    CONTINUATION_FIELD_BYTES, Declared, Open, Request, Span, Token, Wanted,
+};
+
+/// A continuation older than this is refreshed.
+const REFRESH_AGE: Duration = Duration::from_secs(60);
+
+/// A continuation older than this is shown only as an address token.
+const STALE_AGE: Duration = Duration::from_secs(14 * 60);
+
+/// Most packets asked for with the request that begins a stream: its length is not known yet, and
+/// what is not used comes back as one void packet that must be acknowledged whole.
+const MAX_BEGINNING: u32 = 16;
+
+/// Longest delay of an acknowledgement that could release a larger flight.
+const MAX_DELAY: Duration = Duration::from_millis(10);
+
+/// Part of a round trip that an acknowledgement is delayed at most.
+const DELAY_PART: u32 = 8;
+
+/// Unanswered timeouts after which an OPEN goes along with each further one.
+pub(super) const OPEN_AFTER_TIMEOUTS: u32 = 3;
+
+impl Client {
+    /// Largest datagram wanted, in bytes of UDP payload.
+    pub(super) fn datagram_max(&self) -> u16 {
+        let headers = if self.config.remote.is_ipv6() { 48 } else { 28 };
+        self.config.mtu.saturating_sub(headers)
+    }
+
+    /// Starts a new connection, beside the one that does not answer if there is one.
+    pub(super) fn open(&mut self, now: Instant) {
+        let echo = self.random.random();
+        self.opening = Some(Opening {
+            echo,
+            sent: now,
+            attempts: 0,
+            due: true,
+        });
+    }
+
+    /// Puts into the outbox what may leave now.
+    pub(super) fn fill_outbox(&mut self, now: Instant) {
+        self.send_timer = None;
+        if self.opening.is_some_and(|opening| opening.due) {
+            self.send_open(now);
+        }
+        while let Some(flight) = self.repeats.pop_front() {
+            self.send_repeat(now, flight);
+        }
+        while self.outbox.len() < MAX_OUTBOX && self.send_request(now) {}
+        if self.needs_probe(now) {
+            self.send_probe(now);
+        }
+    }
+
+    fn push(&mut self, datagram: Vec<u8>) {
+        self.stats.packets_out += 1;
+        self.stats.bytes_out += u64::try_from(datagram.len()).unwrap_or(0);
+        let path = UdpPath {
+            src: self.config.local,
+            dst: self.config.remote,
+        };
+        self.outbox
+            .push_back(Flight::single(path, Ecn::NotEct, datagram));
+    }
+
+    fn send_open(&mut self, now: Instant) {
+        let token = self.address_token().or_else(|| self.config.token.clone());
+        let size = self.datagram_max();
+        let Some(opening) = &mut self.opening else {
+            return;
+        };
+        opening.due = false;
+        opening.sent = now;
+        opening.attempts += 1;
+        let (wanted, offset) = match &self.stream.user {
+            Some(user) => (Wanted::Of(user), self.stream.reassembly.read_offset()),
+            None => (Wanted::New(&self.stream.request), 0),
+        };
+        let token = token.as_ref().map(|token| Token {
+            connection: token.connection,
+            sealed: &token.sealed,
+        });
+        let stream = self.stream.id;
+        let mut datagram = Vec::new();
+        Open {
+            echo: opening.echo,
+            size,
+            stream,
+            token,
+            wanted,
+            offset,
+        }
+        .emit(&mut datagram);
+        self.stream.beginning = self.stream.user.is_none();
+        self.stats.opens += 1;
+        self.push(datagram);
+    }
+
+    /// Sends one request for data if one may be sent; whether it did.
+    fn send_request(&mut self, now: Instant) -> bool {
+        self.restart_if_idle(now);
+        self.declare_deferred();
+        let wanted = self.stream.wanted();
+        let Some(connection) = &mut self.connection else {
+            return false;
+        };
+        if wanted == 0 {
+            return false;
+        }
+        let gives_up = connection
+            .window
+            .event()
+            .is_some_and(|e| !e.transition.kind.has_zone());
+        if gives_up && !connection.declare_due {
+            return false;
+        }
+        let window = connection.window.packets();
+        let begins = self.stream.user.is_none();
+        let needed = match begins {
+            true => MAX_BEGINNING,
+            false => {
+                let room = layout::room(usize::from(connection.size)).max(1);
+                let needed = wanted.div_ceil(u64::try_from(room).unwrap_or(1));
+                u32::try_from(needed).unwrap_or(u32::MAX)
+            }
+        };
+        let budget = (window / 8).clamp(2, MAX_FLIGHT).min(needed);
+        if !gives_up && !self.may_send(now, budget) {
+            return false;
+        }
+        let Some(connection) = &mut self.connection else {
+            return false;
+        };
+        let Some(interval) = connection.window.next_interval(now, budget) else {
+            return false;
+        };
+        connection.declare_due = false;
+        self.request_interval(now, interval, window);
+        true
+    }
+
+    /// Whether pacing and the wish for large flights let a request leave now.
+    fn may_send(&mut self, now: Instant, budget: u32) -> bool {
+        let Some(connection) = &self.connection else {
+            return false;
+        };
+        let ready = self.pacer.ready_at();
+        if ready > now {
+            self.send_timer = Some((ready, "pacing"));
+            return false;
+        }
+        let releasable = connection.window.releasable();
+        let delay = (self.rtt.expected() / DELAY_PART).min(MAX_DELAY);
+        let until = self.unacknowledged_since.unwrap_or(now) + delay;
+        let wait = releasable < u64::from(budget) && until > now && !self.flights.is_empty();
+        if wait {
+            self.send_timer = Some((until, "delayed acknowledgement"));
+        }
+        !wait
+    }
+
+    fn request_interval(&mut self, now: Instant, interval: Interval, window: u32) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        connection
+            .window
+            .asked(interval.first + u64::from(interval.count) - 1);
+        let old = now.saturating_since(connection.window.held().since) > REFRESH_AGE;
+        let wants = connection.window.wants_continuation()
+            || connection.cookie.is_some()
+            || (old && connection.window.event().is_none());
+        let mut record = Record::new(interval, now, self.stream.id, connection.window.releasing());
+        record.declared = connection.window.event().map(|event| event.declaration);
+        record.wants_continuation = wants;
+        let slow_start = connection.window.in_slow_start();
+        let size = usize::from(connection.size);
+        if self.stream.user.is_none() {
+            self.stream.beginning = true;
+        } else {
+            let field = if wants { CONTINUATION_FIELD_BYTES } else { 0 };
+            record.ranges = self
+                .stream
+                .take(size, interval.count, field, &mut self.layout);
+            record.chunks = self.layout.datagrams().map(<[Span]>::to_vec).collect();
+        }
+        if self.flights.is_empty() {
+            self.waiting_since = now;
+        }
+        self.pacer
+            .sent(now, interval.count, window, self.rtt.expected(), slow_start);
+        self.unacknowledged_since = None;
+        self.stats.requests += 1;
+        self.emit(&record, None);
+        self.flights.push(record);
+    }
+
+    fn send_repeat(&mut self, now: Instant, flight: u64) {
+        let Some(record) = self.flights.get_mut(flight) else {
+            return;
+        };
+        record.sent = now;
+        let record = record.clone();
+        self.stats.requests += 1;
+        self.emit(&record, None);
+    }
+
+    /// Writes the request of a record, with the evidence of now.
+    fn emit(&mut self, record: &Record, probe: Option<u32>) {
+        let Some(connection) = &self.connection else {
+            return;
+        };
+        let window = &connection.window;
+        let wanted = match &self.stream.user {
+            _ if probe.is_some() => Wanted::Of(&[]),
+            Some(user) => Wanted::Of(user),
+            None => Wanted::New(&self.stream.request),
+        };
+        let everything = [Span {
+            start: 0,
+            end: crate::transport::application::MAX_STREAM_BYTES,
+        }];
+        let begins = probe.is_none() && self.stream.user.is_none();
+        let ranges = if begins {
+            everything.to_vec()
+        } else {
+            record.ranges.clone()
+        };
+        let mut datagram = Vec::with_capacity(512);
+        Request {
+            connection: connection.id,
+            size: connection.size,
+            stream: record.stream,
+            wants_continuation: record.wants_continuation,
+            continuation: &window.held().sealed,
+            after: record.interval.after,
+            upto: record.interval.upto,
+            reach: window.edge().max(record.interval.upto),
+            proof: window.proof(),
+            holes: window.holes(),
+            declared: record.declared.map(|declaration| Declared {
+                kind: declaration.kind.code(),
+                edge: declaration.p,
+                rtt_us: declaration.rtt_us,
+            }),
+            cookie: connection.cookie,
+            probe,
+            ranges,
+            wanted,
+        }
+        .emit(&mut datagram);
+        self.push(datagram);
+    }
+
+    /// Whether a probe should be sent now: nothing else can bring the continuation of the next
+    /// epoch.
+    fn needs_probe(&self, now: Instant) -> bool {
+        let Some(connection) = &self.connection else {
+            return false;
+        };
+        let window = &connection.window;
+        let stuck = window.event().is_some_and(|event| {
+            event.transition.kind.has_zone() && window.edge() == event.transition.r
+        });
+        let waits = stuck && self.flights.is_empty() && self.stream.wanted() > 0;
+        let spaced = self
+            .probe
+            .is_none_or(|probe| probe.sent + self.rtt.pto() <= now);
+        waits && spaced && self.stream.wanted() > 0
+    }
+
+    /// Asks for a sign of life, and for the continuation that results from the present event.
+    pub(super) fn send_probe(&mut self, now: Instant) {
+        let Some(connection) = &self.connection else {
+            return;
+        };
+        let window = &connection.window;
+        let edge = window.edge();
+        let interval = Interval {
+            after: edge,
+            upto: edge,
+            first: 0,
+            count: 0,
+        };
+        let mut record = Record::new(interval, now, self.stream.id, window.releasing());
+        record.declared = window.event().map(|event| event.declaration);
+        let tag = self.random.random();
+        self.probe = Some(Probe { tag, sent: now });
+        self.stats.probes += 1;
+        self.emit(&record, Some(tag));
+    }
+
+    /// After a pause the window is no longer what the path can bear (RFC 5681 §4.1).
+    fn restart_if_idle(&mut self, now: Instant) {
+        let Some(connection) = &self.connection else {
+            return;
+        };
+        let idle = now.saturating_since(self.waiting_since.max(self.last_answer));
+        let age = now.saturating_since(connection.window.held().since);
+        let quiet = self.flights.is_empty() && self.stream.wanted() > 0 && self.backoff == 0;
+        if !quiet || idle < RESTART_GATE.max(self.rtt.rto(0)) || self.opening.is_some() {
+            return;
+        }
+        if age > STALE_AGE {
+            self.open(now);
+            self.send_open(now);
+            self.connection = None;
+            return;
+        }
+        let opened = connection
+            .window
+            .event()
+            .is_some_and(|e| e.transition.kind == Kind::Opened);
+        self.waiting_since = now;
+        self.pacer.reset(now);
+        if !opened
+            && age >= RESTART_GATE
+            && self.declare(Kind::Restart)
+            && let Some(connection) = &mut self.connection
+        {
+            connection.declare_due = true;
+        }
+    }
+
+    fn declare_deferred(&mut self) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        if connection.window.event().is_some() {
+            return;
+        }
+        let number = connection.deferred_loss.take();
+        if number.is_some_and(|number| number > connection.window.epoch().base) {
+            self.declare(Kind::Loss);
+        }
+    }
+
+    /// Gives up what is in flight and starts over from two packets. `false` if the gate is closed.
+    pub(super) fn time_out(&mut self, now: Instant) -> bool {
+        let Some(connection) = &self.connection else {
+            return true;
+        };
+        let open_at = connection.window.started() + TIMEOUT_GATE;
+        if open_at > now {
+            self.send_timer = Some((open_at, "timeout gate"));
+            return false;
+        }
+        self.give_up_flights();
+        self.declare(Kind::Timeout);
+        if let Some(connection) = &mut self.connection {
+            connection.declare_due = true;
+        }
+        self.pacer.reset(now);
+        true
+    }
+}

@@ -1,0 +1,122 @@
+//! Round-trip estimation (RFC 6298) and the timeouts that follow from it.
+
+use std::time::Duration;
+
+/// Retransmission timeout before the first sample (RFC 6298 §2).
+pub(super) const INITIAL_RTO: Duration = Duration::from_secs(1);
+
+/// Least retransmission timeout; the server's gate on timeouts is as long.
+pub(super) const MIN_RTO: Duration = Duration::from_millis(200);
+
+/// Greatest retransmission timeout, back-off included: no stall outlasts an outage by more.
+pub(super) const MAX_RTO: Duration = Duration::from_secs(8);
+
+/// Granularity of the clock: bounds the variance from below.
+const GRANULARITY: Duration = Duration::from_millis(1);
+
+/// Smoothed round trip, its variation, and the smallest seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rtt {
+    state: Option<State>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    smoothed: Duration,
+    variation: Duration,
+    min: Duration,
+    latest: Duration,
+}
+
+impl Rtt {
+    /// Takes a sample of a request that was sent once (Karn).
+    pub(super) fn sample(&mut self, rtt: Duration) {
+        let rtt = rtt.max(Duration::from_micros(1));
+        self.state = Some(match self.state {
+            None => State {
+                smoothed: rtt,
+                variation: rtt / 2,
+                min: rtt,
+                latest: rtt,
+            },
+            Some(old) => {
+                let difference = old.smoothed.abs_diff(rtt);
+                State {
+                    smoothed: (old.smoothed * 7 + rtt) / 8,
+                    variation: (old.variation * 3 + difference) / 4,
+                    min: old.min.min(rtt),
+                    latest: rtt,
+                }
+            }
+        });
+    }
+
+    pub(super) fn smoothed(&self) -> Option<Duration> {
+        self.state.map(|state| state.smoothed)
+    }
+
+    pub(super) fn min(&self) -> Option<Duration> {
+        self.state.map(|state| state.min)
+    }
+
+    pub(super) fn latest(&self) -> Option<Duration> {
+        self.state.map(|state| state.latest)
+    }
+
+    /// The round trip to reckon with: smoothed, or a guess before the first sample.
+    pub(super) fn expected(&self) -> Duration {
+        self.smoothed().unwrap_or(INITIAL_RTO / 3)
+    }
+
+    /// Retransmission timeout after `backoff` unanswered ones.
+    pub(super) fn rto(&self, backoff: u32) -> Duration {
+        let base = self.state.map_or(INITIAL_RTO, |state| {
+            (state.smoothed + (state.variation * 4).max(GRANULARITY)).max(MIN_RTO)
+        });
+        base.saturating_mul(1 << backoff.min(10)).min(MAX_RTO)
+    }
+
+    /// How long silence may last before a probe is sent (RFC 8985 §7.2).
+    pub(super) fn pto(&self) -> Duration {
+        self.state.map_or(INITIAL_RTO, |state| {
+            state.smoothed * 2 + (state.variation * 2).max(GRANULARITY * 2)
+        })
+    }
+
+    /// Forgets the path: its addresses or servers changed.
+    pub(super) const fn reset(&mut self) {
+        self.state = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn follows_rfc_6298() {
+        let mut rtt = Rtt::default();
+        assert_eq!(rtt.rto(0), INITIAL_RTO);
+        rtt.sample(ms(100));
+        assert_eq!(rtt.rto(0), ms(300));
+        rtt.sample(ms(180));
+        assert_eq!(
+            (rtt.smoothed(), rtt.min(), rtt.latest()),
+            (Some(ms(110)), Some(ms(100)), Some(ms(180)))
+        );
+        assert_eq!(rtt.rto(0), ms(110) + 4 * Duration::from_micros(57_500));
+    }
+
+    #[test]
+    fn backs_off_within_bounds() {
+        let mut rtt = Rtt::default();
+        rtt.sample(ms(1));
+        assert_eq!(rtt.rto(0), MIN_RTO);
+        assert_eq!(rtt.rto(2), MIN_RTO * 4);
+        assert_eq!(rtt.rto(40), MAX_RTO);
+    }
+}

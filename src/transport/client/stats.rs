@@ -1,0 +1,70 @@
+//! What a connection counts; see [`ClientStats`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::transport::epoch::Kind;
+
+/// Servers told apart in the statistics; packets of further ones are counted under id 65,535.
+pub const MAX_SERVERS: usize = 256;
+
+/// Counters of a connection; all only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientStats {
+    /// Datagrams received.
+    pub packets_in: u64,
+    /// Datagrams sent.
+    pub packets_out: u64,
+    /// UDP payload bytes received.
+    pub bytes_in: u64,
+    /// UDP payload bytes sent.
+    pub bytes_out: u64,
+    /// Stream bytes received (each counted once).
+    pub stream_bytes: u64,
+    /// Identities taken on: 1 unless the service forgot us.
+    pub handshakes: u64,
+    /// OPEN datagrams sent.
+    pub opens: u64,
+    /// Requests sent (OPENs and probes not counted).
+    pub requests: u64,
+    /// Numbers given up as lost.
+    pub lost: u64,
+    /// Requests sent again because their whole flight was missing.
+    pub repeated: u64,
+    /// Probes sent.
+    pub probes: u64,
+    /// Retransmission timeouts.
+    pub timeouts: u64,
+    /// Transitions declared, by kind.
+    pub transitions: BTreeMap<&'static str, u64>,
+    /// Smallest round trip seen, if any.
+    pub rtt_min: Option<Duration>,
+    /// Smoothed round trip, if any.
+    pub rtt_smoothed: Option<Duration>,
+    /// Present congestion window in packets; 0 before the first answer.
+    pub window: u32,
+    /// Numbered packets received, by server id.
+    pub by_server: BTreeMap<u16, u64>,
+    /// Datagrams dropped, by reason.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Longest time without a new stream byte while one was wanted.
+    pub longest_stall: Duration,
+}
+
+impl ClientStats {
+    pub(super) fn dropped(&mut self, reason: &'static str) {
+        *self.drops.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn declared(&mut self, kind: Kind) {
+        *self.transitions.entry(kind.label()).or_default() += 1;
+    }
+
+    pub(super) fn answered_by(&mut self, server: u16) {
+        let known = self.by_server.len() < MAX_SERVERS || self.by_server.contains_key(&server);
+        *self
+            .by_server
+            .entry(if known { server } else { u16::MAX })
+            .or_default() += 1;
+    }
+}

@@ -1,0 +1,148 @@
+//! The response stream that is being fetched: which bytes have come, which are to be asked for, and
+//! what to show so that any server can produce them.
+
+use crate::transport::application::MAX_STREAM_BYTES;
+use crate::transport::client::reassembly::Reassembly;
+use crate::transport::client::spans::SpanSet;
+use crate::transport::layout::Layout;
+use crate::wire::segment::{MAX_RANGES, Span};
+
+/// See the head of this file. Bytes below `fresh` were asked for once; those of them that are lost
+/// stand in `missing`.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// The client's name for it, echoed in responses.
+    pub(super) id: u8,
+    /// The application request.
+    pub(super) request: Vec<u8>,
+    /// The sealed user continuation, once the stream has begun.
+    pub(super) user: Option<Vec<u8>>,
+    length: u64,
+    pub(super) reassembly: Reassembly,
+    missing: SpanSet,
+    fresh: u64,
+    /// The request is under way and its answer has not come.
+    pub(super) beginning: bool,
+    pub(super) finished: bool,
+}
+
+impl Stream {
+    pub(super) fn new(buffer: usize) -> Self {
+        Self {
+            id: 0,
+            request: Vec::new(),
+            user: None,
+            length: MAX_STREAM_BYTES,
+            reassembly: Reassembly::new(buffer),
+            missing: SpanSet::default(),
+            fresh: 0,
+            beginning: false,
+            finished: true,
+        }
+    }
+
+    /// Goes over to another request.
+    pub(super) fn restart(&mut self, request: &[u8]) {
+        self.id = self.id.wrapping_add(1);
+        self.request = request.to_vec();
+        self.user = None;
+        self.length = MAX_STREAM_BYTES;
+        self.reassembly.reset();
+        self.missing.clear();
+        self.fresh = 0;
+        self.beginning = false;
+        self.finished = false;
+    }
+
+    /// The answer to the request has come; `laid_out` is where the bytes of its flight end.
+    pub(super) fn begin(&mut self, sealed: &[u8], length: u64) {
+        self.user = Some(sealed.to_vec());
+        self.length = length;
+        self.beginning = false;
+    }
+
+    pub(super) const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether every byte has come and been read.
+    pub(super) fn is_read(&self) -> bool {
+        self.user.is_some() && self.reassembly.read_offset() >= self.length
+    }
+
+    /// Whether there is nothing left to ask for, ever.
+    pub(super) fn all_asked(&self) -> bool {
+        self.user.is_some() && self.missing.is_empty() && self.fresh >= self.length
+    }
+
+    fn fresh_end(&self) -> u64 {
+        self.length.min(self.reassembly.limit())
+    }
+
+    /// How many bytes could be asked for now.
+    pub(super) fn wanted(&self) -> u64 {
+        match self.user {
+            Some(_) => self.missing.total() + self.fresh_end().saturating_sub(self.fresh),
+            None => u64::from(!self.finished && !self.beginning),
+        }
+    }
+
+    /// Chooses the bytes of a flight of at most `count` datagrams, lost ones first, and lays them
+    /// out; what is laid out is no longer wanted.
+    pub(super) fn take(
+        &mut self,
+        size: usize,
+        count: u32,
+        first_taken: usize,
+        layout: &mut Layout,
+    ) -> Vec<Span> {
+        let mut ranges: Vec<Span> = self.missing.iter().take(MAX_RANGES - 1).collect();
+        let fresh = Span {
+            start: self.fresh,
+            end: self.fresh_end(),
+        };
+        if !fresh.is_empty() {
+            ranges.push(fresh);
+        }
+        layout.fill(size, count, first_taken, &ranges);
+        let mut taken: Vec<Span> = Vec::with_capacity(ranges.len());
+        for chunk in layout.datagrams().flatten() {
+            self.missing.remove(*chunk);
+            self.fresh = self.fresh.max(chunk.end);
+            match taken.last_mut() {
+                Some(last) if last.end == chunk.start => last.end = chunk.end,
+                Some(_) | None => taken.push(*chunk),
+            }
+        }
+        taken
+    }
+
+    /// Bytes up to `end` were asked for with the request that began the stream.
+    pub(super) fn asked_up_to(&mut self, end: u64) {
+        self.fresh = self.fresh.max(end.min(self.length));
+    }
+
+    /// Bytes that were asked for are lost: those that did not come by another way are wanted again.
+    pub(super) fn lose(&mut self, span: Span) {
+        let span = Span {
+            end: span.end.min(self.length),
+            ..span
+        };
+        for gap in self.reassembly.missing(span) {
+            self.missing.insert(gap);
+        }
+    }
+
+    /// Bytes have come; returns how many were new.
+    pub(super) fn store(&mut self, offset: u64, bytes: &[u8]) -> u64 {
+        let end = offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        if self.user.is_none() || end > self.length {
+            return 0;
+        }
+        self.missing.remove(Span { start: offset, end });
+        if offset <= self.fresh {
+            self.fresh = self.fresh.max(end.min(self.reassembly.limit()));
+        }
+        self.reassembly.store(offset, bytes)
+    }
+}

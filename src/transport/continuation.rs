@@ -1,0 +1,352 @@
+//! Continuations: all that a server must remember of a connection, sealed and carried by the client.
+//!
+//! In clear but authenticated stand version and kind, key generation, issue time and nonce; the rest
+//! is encrypted under a key of the connection and generation (AES-256-GCM). The nonce is synthetic:
+//! a PRF of everything sealed, so that servers need neither randomness nor a counter between them.
+//! A [`UserContinuation`] is the application's part, sealed under the service's key so that it opens
+//! under another connection too. What does not open is dropped in silence.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ring::aead::{Aad, LessSafeKey, Nonce};
+
+use crate::time::UnixMillis;
+use crate::transport::application::{MAX_STREAM_BYTES, MAX_USER_BYTES};
+use crate::transport::curve::Curve;
+use crate::transport::epoch::Epoch;
+use crate::transport::keys::{ClusterKey, KeyRing, Role};
+use crate::transport::proof::ProofKey;
+use crate::wire::segment::MAX_CONTINUATION_BYTES;
+use crate::wire::varint::{Reader, put_varint, u48_bytes};
+
+/// How long a continuation may be used after it was sealed. An idle connection resumes within it;
+/// a key generation must retire for longer than this.
+pub const MAX_AGE: Duration = Duration::from_secs(15 * 60);
+
+/// How long a continuation may prove an address in a later OPEN.
+pub const MAX_TOKEN_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// How far the wall clocks of two servers may differ.
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
+
+/// Longest sealed user continuation, in bytes.
+pub const MAX_SEALED_USER_BYTES: usize = USER_CLEAR_BYTES + 8 + MAX_USER_BYTES + TAG_BYTES;
+
+const TRANSPORT: u8 = 0x11;
+const USER: u8 = 0x12;
+const NONCE_BYTES: usize = 12;
+const TAG_BYTES: usize = 16;
+/// Kind, generation, issue time.
+const AUTHENTICATED_BYTES: usize = 8;
+const CLEAR_BYTES: usize = AUTHENTICATED_BYTES + NONCE_BYTES;
+/// Kind, generation, nonce.
+const USER_CLEAR_BYTES: usize = 2 + NONCE_BYTES;
+
+const FLAG_PROVEN: u8 = 1;
+const FLAG_IPV6: u8 = 2;
+const FLAG_CUBIC: u8 = 4;
+/// The opening epoch: only its window is said.
+const FLAG_OPENING: u8 = 8;
+
+/// Why a continuation was not accepted. The server drops the packet and counts; there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Too short or too long to be one.
+    #[error("length")]
+    Length,
+    /// Another version or kind.
+    #[error("version")]
+    Version,
+    /// Sealed under a generation that this ring does not hold (yet, or any more).
+    #[error("generation")]
+    Generation,
+    /// Sealed too long ago.
+    #[error("expired")]
+    Expired,
+    /// Sealed further in the future than clocks may differ.
+    #[error("future")]
+    Future,
+    /// The tag does not verify: forged, altered, or of another connection.
+    #[error("forged")]
+    Forged,
+    /// The tag verifies, but the content makes no sense: sealed by an incompatible program.
+    #[error("malformed")]
+    Malformed,
+}
+
+/// What a server knows of a connection, as long as it answers one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Continuation {
+    /// The connection's proof key, which is its identity too.
+    pub identity: ProofKey,
+    /// The epoch that this continuation speaks for.
+    pub epoch: Epoch,
+    /// When the epoch began, by the clock of the server that opened it. Gates only.
+    pub epoch_start: UnixMillis,
+    /// The bound address has been shown to receive what is sent to it.
+    pub proven: bool,
+    /// The client's address and port.
+    pub address: SocketAddr,
+    /// Largest UDP payload to be sent, in bytes.
+    pub datagram_max: u16,
+    /// The server that sealed it.
+    pub server: u16,
+    /// The site of that server.
+    pub site: u16,
+}
+
+impl Continuation {
+    /// Seals for `connection` under the active generation.
+    #[must_use]
+    pub fn seal(&self, keys: &KeyRing, connection: u64, now: UnixMillis) -> Vec<u8> {
+        let key = keys.active();
+        let mut out = Vec::with_capacity(MAX_CONTINUATION_BYTES);
+        out.extend([TRANSPORT, key.generation()]);
+        out.extend(u48_bytes(now.as_millis()));
+        let mut message = Vec::with_capacity(MAX_CONTINUATION_BYTES);
+        self.encode(now, &mut message);
+        let aad = associated(connection, &out);
+        seal(
+            key,
+            &key.connection(connection),
+            connection,
+            &aad,
+            &message,
+            &mut out,
+        );
+        out
+    }
+
+    /// Opens what any server with the same keys sealed for `connection`; also tells when it was
+    /// sealed. `max_age` is [`MAX_AGE`], or [`MAX_TOKEN_AGE`] for an address token.
+    ///
+    /// # Errors
+    /// [`OpenError`]: drop in silence.
+    pub fn open(
+        keys: &KeyRing,
+        connection: u64,
+        now: UnixMillis,
+        max_age: Duration,
+        sealed: &[u8],
+    ) -> Result<(Self, UnixMillis), OpenError> {
+        if sealed.len() <= CLEAR_BYTES + TAG_BYTES || sealed.len() > MAX_CONTINUATION_BYTES {
+            return Err(OpenError::Length);
+        }
+        let mut reader = Reader::new(sealed);
+        let (kind, generation) = clear_head(&mut reader)?;
+        let issued = UnixMillis::new(reader.u48().ok_or(OpenError::Length)?);
+        if kind != TRANSPORT {
+            return Err(OpenError::Version);
+        }
+        let key = keys.generation(generation).ok_or(OpenError::Generation)?;
+        if issued.saturating_since(now) > MAX_CLOCK_SKEW {
+            return Err(OpenError::Future);
+        }
+        if now.saturating_since(issued) > max_age {
+            return Err(OpenError::Expired);
+        }
+        let clear = sealed.get(..AUTHENTICATED_BYTES).unwrap_or_default();
+        let aad = associated(connection, clear);
+        let mut buffer = [0; MAX_CONTINUATION_BYTES];
+        let message = open(&key.connection(connection), &aad, &mut reader, &mut buffer)?;
+        let continuation = Self::decode(issued, message).ok_or(OpenError::Malformed)?;
+        Ok((continuation, issued))
+    }
+
+    fn encode(&self, now: UnixMillis, out: &mut Vec<u8>) {
+        let opening = self.epoch == Epoch::opening(self.epoch.c);
+        let (kind, first, rtt_us) = match self.epoch.curve {
+            Curve::SlowStart { threshold, rtt_us } => (0, threshold, rtt_us),
+            Curve::Cubic { w_max, rtt_us } => (FLAG_CUBIC, w_max, rtt_us),
+        };
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        out.push(
+            kind | flag(self.address.is_ipv6(), FLAG_IPV6)
+                | flag(self.proven, FLAG_PROVEN)
+                | flag(opening, FLAG_OPENING),
+        );
+        out.extend(self.identity.bytes());
+        put_varint(out, u64::from(self.epoch.c));
+        if !opening {
+            put_varint(out, self.epoch.base);
+            put_varint(out, u64::from(first));
+            put_varint(out, u64::from(rtt_us));
+        }
+        put_varint(
+            out,
+            now.as_millis().saturating_sub(self.epoch_start.as_millis()),
+        );
+        match self.address.ip() {
+            IpAddr::V4(ip) => out.extend(ip.octets()),
+            IpAddr::V6(ip) => out.extend(ip.octets()),
+        }
+        for value in [
+            self.address.port(),
+            self.datagram_max,
+            self.server,
+            self.site,
+        ] {
+            out.extend(value.to_be_bytes());
+        }
+    }
+
+    fn decode(issued: UnixMillis, message: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(message);
+        let flags = reader.u8()?;
+        let identity = ProofKey::new(reader.array()?);
+        let c = reader.varint_u32()?;
+        let epoch = match flags & FLAG_OPENING {
+            0 => decode_epoch(&mut reader, c, flags & FLAG_CUBIC != 0)?,
+            _ => Epoch::opening(c),
+        };
+        let age = reader.varint()?;
+        let ip = match flags & FLAG_IPV6 {
+            0 => IpAddr::from(reader.array::<4>()?),
+            _ => IpAddr::from(reader.array::<16>()?),
+        };
+        Some(Self {
+            identity,
+            epoch,
+            epoch_start: UnixMillis::new(issued.as_millis().saturating_sub(age)),
+            proven: flags & FLAG_PROVEN != 0,
+            address: SocketAddr::new(ip, reader.u16()?),
+            datagram_max: reader.u16()?,
+            server: reader.u16()?,
+            site: reader.u16()?,
+        })
+    }
+}
+
+fn decode_epoch(reader: &mut Reader<'_>, c: u32, cubic: bool) -> Option<Epoch> {
+    let base = reader.varint()?;
+    let (first, rtt_us) = (reader.varint_u32()?, reader.varint_u32()?);
+    let curve = match cubic {
+        true => Curve::Cubic {
+            w_max: first,
+            rtt_us,
+        },
+        false => Curve::SlowStart {
+            threshold: first,
+            rtt_us,
+        },
+    };
+    Some(Epoch { base, c, curve })
+}
+
+/// What an application needs to produce any byte of one stream, and the length of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserContinuation {
+    /// The application's bytes, at most [`MAX_USER_BYTES`].
+    pub user: Vec<u8>,
+    /// Length of the stream in bytes, at most [`MAX_STREAM_BYTES`].
+    pub length: u64,
+}
+
+impl UserContinuation {
+    /// Seals under the active generation's service key.
+    #[must_use]
+    pub fn seal(&self, keys: &KeyRing) -> Vec<u8> {
+        let key = keys.active();
+        let mut out = vec![USER, key.generation()];
+        let mut message = Vec::with_capacity(8 + self.user.len());
+        put_varint(&mut message, self.length.min(MAX_STREAM_BYTES));
+        message.extend(self.user.iter().take(MAX_USER_BYTES));
+        let aad = associated(0, &out);
+        seal(key, key.user(), 0, &aad, &message, &mut out);
+        out
+    }
+
+    /// Opens what any server with the same keys sealed, for whatever connection.
+    ///
+    /// # Errors
+    /// [`OpenError`]: drop in silence.
+    pub fn open(keys: &KeyRing, sealed: &[u8]) -> Result<Self, OpenError> {
+        if sealed.len() <= USER_CLEAR_BYTES + TAG_BYTES || sealed.len() > MAX_SEALED_USER_BYTES {
+            return Err(OpenError::Length);
+        }
+        let mut reader = Reader::new(sealed);
+        let (kind, generation) = clear_head(&mut reader)?;
+        if kind != USER {
+            return Err(OpenError::Version);
+        }
+        let key = keys.generation(generation).ok_or(OpenError::Generation)?;
+        let aad = associated(0, &[kind, generation]);
+        let mut buffer = [0; MAX_SEALED_USER_BYTES];
+        let message = open(key.user(), &aad, &mut reader, &mut buffer)?;
+        let mut reader = Reader::new(message);
+        let length = reader.varint().ok_or(OpenError::Malformed)?;
+        Ok(Self {
+            user: reader.rest().to_vec(),
+            length,
+        })
+    }
+}
+
+fn clear_head(reader: &mut Reader<'_>) -> Result<(u8, u8), OpenError> {
+    match reader.array() {
+        Some([kind, generation]) => Ok((kind, generation)),
+        None => Err(OpenError::Length),
+    }
+}
+
+/// Authenticated, not encrypted: the connection and what stands in clear, at most 8 bytes of it.
+fn associated(connection: u64, clear: &[u8]) -> [u8; 8 + AUTHENTICATED_BYTES] {
+    let mut out = [0; 8 + AUTHENTICATED_BYTES];
+    for (to, from) in out
+        .iter_mut()
+        .zip(connection.to_be_bytes().iter().chain(clear))
+    {
+        *to = *from;
+    }
+    out
+}
+
+/// Appends nonce, ciphertext and tag.
+fn seal(
+    cluster: &ClusterKey,
+    key: &LessSafeKey,
+    connection: u64,
+    aad: &[u8],
+    message: &[u8],
+    out: &mut Vec<u8>,
+) {
+    debug_assert_eq!(
+        cluster.role(),
+        Role::Active,
+        "only the active generation seals"
+    );
+    let nonce = cluster.nonce(connection, aad, message);
+    out.extend(nonce);
+    let start = out.len();
+    out.extend(message);
+    let Some(text) = out.get_mut(start..) else {
+        return;
+    };
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    match key.seal_in_place_separate_tag(nonce, Aad::from(aad), text) {
+        Ok(tag) => out.extend(tag.as_ref()),
+        Err(ring::error::Unspecified) => unreachable!("only messages of 64 GB are refused"),
+    }
+}
+
+/// Opens nonce, ciphertext and tag, all that `reader` has left, in `buffer`.
+fn open<'b>(
+    key: &LessSafeKey,
+    aad: &[u8],
+    reader: &mut Reader<'_>,
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], OpenError> {
+    let nonce = reader.array::<NONCE_BYTES>().ok_or(OpenError::Length)?;
+    let text = buffer
+        .get_mut(..reader.rest().len())
+        .ok_or(OpenError::Length)?;
+    text.copy_from_slice(reader.rest());
+    match key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), text) {
+        Ok(message) => Ok(message),
+        Err(ring::error::Unspecified) => Err(OpenError::Forged),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! Which bytes go into which datagram of a flight. Client and server lay out the same request with
+//! the same function, so the client knows what a missing number would have carried.
+//!
+//! Ranges are laid in the order asked for. A datagram holds one chunk, or several where a range
+//! ends before the datagram does; all datagrams are full but the last.
+
+use crate::wire::segment::{CHUNK_BYTES, DATA_HEADER_BYTES, SINGLE_CHUNK_BYTES, Span};
+
+/// The datagrams of a flight; kept and filled again to spare allocations.
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    chunks: Vec<Span>,
+    /// For each datagram, where its chunks end in `chunks`.
+    ends: Vec<usize>,
+}
+
+impl Layout {
+    /// Lays `ranges` into at most `count` datagrams of `size` bytes, the first of which has
+    /// `first_taken` bytes less room. Bytes that find no room are left out.
+    pub fn fill(&mut self, size: usize, count: u32, first_taken: usize, ranges: &[Span]) {
+        self.chunks.clear();
+        self.ends.clear();
+        let mut left = ranges
+            .iter()
+            .copied()
+            .filter(|range| !range.is_empty())
+            .peekable();
+        let mut range = left.next();
+        let mut taken = first_taken;
+        for _ in 0..count {
+            let Some(current) = &mut range else { return };
+            let room = size.saturating_sub(DATA_HEADER_BYTES + taken);
+            taken = 0;
+            let alone = to_u64(room.saturating_sub(SINGLE_CHUNK_BYTES));
+            if current.len() >= alone || left.peek().is_none() {
+                self.chunks.push(cut(current, alone));
+                if current.is_empty() {
+                    range = left.next();
+                }
+            } else {
+                self.fill_several(room, &mut range, || left.next());
+            }
+            self.ends.push(self.chunks.len());
+        }
+    }
+
+    fn fill_several(
+        &mut self,
+        mut room: usize,
+        range: &mut Option<Span>,
+        mut next: impl FnMut() -> Option<Span>,
+    ) {
+        while let Some(current) = range {
+            if room <= CHUNK_BYTES {
+                return;
+            }
+            let chunk = cut(current, to_u64(room - CHUNK_BYTES));
+            room -= CHUNK_BYTES + usize::try_from(chunk.len()).unwrap_or(room);
+            self.chunks.push(chunk);
+            if current.is_empty() {
+                *range = next();
+            }
+        }
+    }
+
+    /// The chunks of each datagram, in sending order; none is empty.
+    pub fn datagrams(&self) -> impl Iterator<Item = &[Span]> {
+        let starts = core::iter::once(0).chain(self.ends.iter().copied());
+        starts
+            .zip(&self.ends)
+            .map(|(start, &end)| self.chunks.get(start..end).unwrap_or_default())
+    }
+
+    /// How many datagrams hold bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether nothing was laid out.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+}
+
+/// Bytes that one chunk alone has in a datagram of `size`.
+#[must_use]
+pub const fn room(size: usize) -> usize {
+    size.saturating_sub(DATA_HEADER_BYTES + SINGLE_CHUNK_BYTES)
+}
+
+/// Takes up to `most` bytes off the front.
+fn cut(range: &mut Span, most: u64) -> Span {
+    let end = range.start + range.len().min(most);
+    let chunk = Span {
+        start: range.start,
+        end,
+    };
+    range.start = end;
+    chunk
+}
+
+fn to_u64(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes_of(chunks: &[Span]) -> usize {
+        let data: u64 = chunks.iter().map(Span::len).sum();
+        usize::try_from(data).unwrap() + chunks.len() * CHUNK_BYTES + DATA_HEADER_BYTES
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_stand_in_order_and_datagrams_are_full(
+            size in 256usize..1500, count in 1u32..=44, first_taken in 0usize..120,
+            lengths in proptest::collection::vec(1u64..5000, 0..32),
+        ) {
+            let mut at = 0;
+            let ranges: Vec<Span> = lengths.iter().map(|length| {
+                at += 7 + length;
+                Span { start: at - length, end: at }
+            }).collect();
+            let mut layout = Layout::default();
+            layout.fill(size, count, first_taken, &ranges);
+            let mut wanted = ranges.iter().flat_map(|range| range.start..range.end);
+            let datagrams: Vec<_> = layout.datagrams().collect();
+            prop_assert!(datagrams.len() <= count as usize);
+            for (index, chunks) in datagrams.iter().enumerate() {
+                for chunk in *chunks {
+                    prop_assert!(!chunk.is_empty());
+                    for byte in chunk.start..chunk.end { prop_assert_eq!(wanted.next(), Some(byte)); }
+                }
+                let have = bytes_of(chunks) + if index == 0 { first_taken } else { 0 };
+                // One chunk may do without its length.
+                prop_assert!(have <= size + CHUNK_BYTES - SINGLE_CHUNK_BYTES);
+                if index + 1 < datagrams.len() { prop_assert!(have + CHUNK_BYTES >= size, "{} of {}", have, size); }
+            }
+            if datagrams.len() < count as usize { prop_assert_eq!(wanted.next(), None); }
+        }
+
+        /// The client names only what found room; the server must lay that out alike.
+        #[test]
+        fn trimming_to_what_fits_changes_nothing(
+            size in 256usize..1500, count in 1u32..=44, lengths in proptest::collection::vec(1u64..5000, 1..32),
+        ) {
+            let mut at = 0;
+            let ranges: Vec<Span> = lengths.iter().map(|length| {
+                at += 7 + length;
+                Span { start: at - length, end: at }
+            }).collect();
+            let (mut first, mut second) = (Layout::default(), Layout::default());
+            first.fill(size, count, 0, &ranges);
+            let last = first.datagrams().last().and_then(<[Span]>::last).map_or(0, |chunk| chunk.end);
+            let trimmed: Vec<Span> = ranges.iter().filter(|range| range.start < last)
+                .map(|range| Span { start: range.start, end: range.end.min(last) }).collect();
+            second.fill(size, count, 0, &trimmed);
+            prop_assert_eq!(first.datagrams().collect::<Vec<_>>(), second.datagrams().collect::<Vec<_>>());
+        }
+    }
+}

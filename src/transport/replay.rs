@@ -1,0 +1,239 @@
+//! The soft state of a server: what bounds abuse, of a size fixed at start, lost without harm.
+//!
+//! [`ReplayFilter`] remembers which packet numbers of which connection were sent, so that repeated,
+//! forked and overlapping requests release nothing twice on one server. [`TokenBuckets`] limits
+//! what must bypass the filter (probes, timeouts, restarts, OPENs shown a token). Both forget: the
+//! filter its oldest entries when it is full, both everything at a restart.
+
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// Sets of the replay filter; times [`WAYS`] words of 64 numbers: 16.7 million packets, 4 MiB. At
+/// 1 Gb/s of 1500-byte packets that is a filter period of 200 seconds.
+const SETS: usize = 1 << 16;
+
+/// Words of a set, most recently used first.
+const WAYS: usize = 4;
+
+/// Token buckets; two connections that share one share its rate.
+const BUCKETS: usize = 1 << 16;
+
+/// A token accrues in this time …
+pub const TOKEN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// … and so many can be saved up.
+pub const TOKEN_BURST: u32 = 4;
+
+#[derive(Clone, Copy)]
+struct Word {
+    /// Hash of connection and number / 64; 0 only if unused or with probability 2⁻⁶⁴.
+    tag: u64,
+    sent: u64,
+}
+
+/// Numbers sent, by connection. A set-associative table rather than a Bloom filter: a wrong hit is
+/// a lost packet, and at load a Bloom filter of this size would lose percents.
+pub struct ReplayFilter {
+    sets: Vec<[Word; WAYS]>,
+}
+
+impl ReplayFilter {
+    /// An empty filter; all its memory is touched, so that it does not grow later.
+    #[must_use]
+    pub fn new() -> Self {
+        // Not zeros: those would come as untouched pages from the system.
+        Self {
+            sets: vec![[Word { tag: 1, sent: 0 }; WAYS]; SETS],
+        }
+    }
+
+    /// Bytes it takes, for ever.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.sets.len() * size_of::<[Word; WAYS]>()
+    }
+
+    /// Which of the `count` (at most 64) numbers from `first` on were not yet sent: bit `i` stands
+    /// for `first + i`.
+    #[must_use]
+    pub fn unsent(&self, connection: u64, first: u64, count: u32) -> u64 {
+        let shift = shift_of(first);
+        let low = self.word(connection, first / 64) >> shift;
+        let high = match shift {
+            0 => 0,
+            _ => self.word(connection, first / 64 + 1) << (64 - shift),
+        };
+        !(low | high) & mask(count)
+    }
+
+    /// Marks numbers as sent; bit `i` of `sent` stands for `first + i`.
+    pub fn mark(&mut self, connection: u64, first: u64, sent: u64) {
+        let shift = shift_of(first);
+        self.add(connection, first / 64, sent << shift);
+        if shift > 0 {
+            self.add(connection, first / 64 + 1, sent >> (64 - shift));
+        }
+    }
+
+    fn word(&self, connection: u64, index: u64) -> u64 {
+        let tag = mix(connection, index);
+        let set = self.sets.get(set_of(tag)).into_iter().flatten();
+        set.filter(|word| word.tag == tag)
+            .map(|word| word.sent)
+            .next()
+            .unwrap_or(0)
+    }
+
+    fn add(&mut self, connection: u64, index: u64, sent: u64) {
+        if sent == 0 {
+            return;
+        }
+        let tag = mix(connection, index);
+        let Some(set) = self.sets.get_mut(set_of(tag)) else {
+            return;
+        };
+        let place = set.iter().position(|word| word.tag == tag);
+        let found = set
+            .iter()
+            .find(|word| word.tag == tag)
+            .map_or(0, |word| word.sent);
+        if let Some(up_to_place) = set.get_mut(..=place.unwrap_or(WAYS - 1)) {
+            up_to_place.rotate_right(1);
+        }
+        if let Some(newest) = set.first_mut() {
+            *newest = Word {
+                tag,
+                sent: found | sent,
+            };
+        }
+    }
+}
+
+impl Default for ReplayFilter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One token bucket a connection hash (a generic cell rate algorithm: one instant each).
+pub struct TokenBuckets {
+    /// When the bucket will be full again.
+    full_at: Vec<Instant>,
+}
+
+impl TokenBuckets {
+    /// Buckets that are all full; all their memory is touched.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            full_at: vec![Instant::from_micros(1); BUCKETS],
+        }
+    }
+
+    /// Bytes they take, for ever.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.full_at.len() * size_of::<Instant>()
+    }
+
+    /// Takes a token of the connection's bucket; `false` if there is none.
+    pub fn take(&mut self, now: Instant, connection: u64) -> bool {
+        let Some(full_at) = self.full_at.get_mut(bucket_of(mix(connection, 0))) else {
+            return false;
+        };
+        let next = (*full_at).max(now) + TOKEN_INTERVAL;
+        let allowed = next.saturating_since(now) <= TOKEN_INTERVAL * TOKEN_BURST;
+        if allowed {
+            *full_at = next;
+        }
+        allowed
+    }
+}
+
+impl Default for TokenBuckets {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A 64-bit hash of two words (the finalizer of SplitMix64). `connection` is secret already, so no
+/// client can aim at another's word.
+const fn mix(connection: u64, index: u64) -> u64 {
+    let mut z = connection ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn set_of(tag: u64) -> usize {
+    usize::try_from(tag % SETS as u64).unwrap_or(0)
+}
+
+fn bucket_of(tag: u64) -> usize {
+    usize::try_from(tag % BUCKETS as u64).unwrap_or(0)
+}
+
+fn shift_of(first: u64) -> u32 {
+    u32::try_from(first % 64).unwrap_or(0)
+}
+
+const fn mask(count: u32) -> u64 {
+    if count >= 64 {
+        u64::MAX
+    } else {
+        (1 << count) - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        /// Against a set: nothing is released twice, nothing is held back.
+        #[test]
+        fn marks_exactly_what_was_sent(steps in proptest::collection::vec((0u64..3, 0u64..300, 1u32..=44), 1..100)) {
+            let mut filter = ReplayFilter::new();
+            let mut sent = BTreeSet::new();
+            for (connection, first, count) in steps {
+                let unsent = filter.unsent(connection, first, count);
+                for bit in 0..u64::from(count) {
+                    let fresh = !sent.contains(&(connection, first + bit));
+                    prop_assert_eq!(unsent >> bit & 1 == 1, fresh);
+                }
+                prop_assert_eq!(unsent & !mask(count), 0);
+                filter.mark(connection, first, unsent);
+                sent.extend((0..u64::from(count)).map(|bit| (connection, first + bit)));
+            }
+        }
+    }
+
+    #[test]
+    fn when_full_it_forgets_the_oldest() {
+        let mut filter = ReplayFilter::new();
+        let bytes = filter.bytes();
+        let numbers = (SETS * WAYS * 64 * 4) as u64;
+        filter.mark(7, 0, 1);
+        for first in (64..numbers).step_by(64) {
+            filter.mark(7, first, u64::MAX);
+        }
+        assert_eq!(filter.unsent(7, 0, 1), 1, "the oldest is forgotten");
+        assert_eq!(filter.unsent(7, numbers - 64, 64), 0, "the newest is not");
+        assert_eq!(filter.bytes(), bytes);
+    }
+
+    #[test]
+    fn a_bucket_holds_its_burst_and_refills() {
+        let mut buckets = TokenBuckets::new();
+        let start = Instant::from_micros(1_000_000);
+        let taken = (0..10).filter(|_| buckets.take(start, 1)).count();
+        assert_eq!(taken, TOKEN_BURST as usize);
+        assert!(buckets.take(start, 2), "another connection");
+        assert!(!buckets.take(start + TOKEN_INTERVAL / 2, 1));
+        assert!(buckets.take(start + TOKEN_INTERVAL, 1));
+        assert!(!buckets.take(start + TOKEN_INTERVAL, 1));
+    }
+}

@@ -1,0 +1,116 @@
+//! What a server counts: its answers, and what it dropped and why. Nothing is counted by client.
+
+use crate::transport::continuation::OpenError;
+use crate::transport::epoch::Refused;
+use crate::transport::grant::GrantError;
+use crate::wire::segment::SegmentError;
+
+/// Why a datagram was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Drop {
+    /// It is not a packet of the protocol.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// A continuation or user continuation does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It asks for what it is not entitled to.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+    /// It names datagrams larger than this server sends.
+    #[error("names datagrams larger than this server sends")]
+    Oversized,
+    /// From a new IP address, but no restart is declared.
+    #[error("from a new IP address without a restart")]
+    MovedWithoutRestart,
+    /// Its token bucket is empty.
+    #[error("too many probes, timeouts or restarts")]
+    TooOften,
+    /// It releases nothing and is no probe.
+    #[error("releases nothing")]
+    Nothing,
+    /// All that it releases was sent before.
+    #[error("replayed")]
+    Replayed,
+    /// The application is not ready.
+    #[error("the application is not ready")]
+    NotReady,
+}
+
+impl Drop {
+    /// The label of its counter.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Segment(SegmentError::Truncated) => "truncated",
+            Self::Segment(SegmentError::UnknownKind) => "unknown_kind",
+            Self::Segment(SegmentError::UnknownVersion) => "unknown_version",
+            Self::Segment(SegmentError::OutOfRange) => "out_of_range",
+            Self::Open(OpenError::Length) => "continuation_length",
+            Self::Open(OpenError::Version) => "continuation_version",
+            Self::Open(OpenError::Generation) => "continuation_generation",
+            Self::Open(OpenError::Expired) => "continuation_expired",
+            Self::Open(OpenError::Future) => "continuation_future",
+            Self::Open(OpenError::Forged) => "continuation_forged",
+            Self::Open(OpenError::Malformed) => "continuation_malformed",
+            Self::Grant(error) => grant_label(error),
+            Self::Oversized => "oversized",
+            Self::MovedWithoutRestart => "moved_without_restart",
+            Self::TooOften => "too_often",
+            Self::Nothing => "nothing_released",
+            Self::Replayed => "replayed",
+            Self::NotReady => "not_ready",
+        }
+    }
+}
+
+const fn grant_label(error: GrantError) -> &'static str {
+    match error {
+        GrantError::Transition(Refused::BeforeEpoch { .. }) => "transition_before_epoch",
+        GrantError::Transition(Refused::NotOpening { .. }) => "transition_not_opening",
+        GrantError::Transition(Refused::NotSlowStart { .. }) => "transition_not_slow_start",
+        GrantError::Transition(Refused::RoundTrip { .. }) => "transition_round_trip",
+        GrantError::Transition(Refused::NumberTooLarge { .. }) => "transition_number",
+        GrantError::UnknownKind => "transition_unknown",
+        GrantError::NotOpened => "not_opened",
+        GrantError::Interval => "interval",
+        GrantError::TooMuch => "too_much",
+        GrantError::Hole => "hole",
+        GrantError::Quarter => "quarter",
+        GrantError::Proof => "proof",
+        GrantError::TooSoon => "too_soon",
+        GrantError::AheadOfTime => "ahead_of_time",
+    }
+}
+
+/// Counters of a server; all only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerCounters {
+    /// OPENs answered.
+    pub opens: u64,
+    /// Requests and probes answered.
+    pub requests: u64,
+    /// Path challenges sent.
+    pub challenges: u64,
+    /// Datagrams sent.
+    pub packets: u64,
+    /// Stream bytes sent.
+    pub bytes: u64,
+    drops: Vec<(&'static str, u64)>,
+}
+
+impl ServerCounters {
+    /// Datagrams dropped, by reason; a reason appears with its first drop.
+    #[must_use]
+    pub fn drops(&self) -> &[(&'static str, u64)] {
+        &self.drops
+    }
+
+    pub(super) fn drop(&mut self, drop: Drop) {
+        let label = drop.label();
+        match self.drops.iter_mut().find(|(reason, _)| *reason == label) {
+            Some((_, count)) => *count += 1,
+            None => self.drops.push((label, 1)),
+        }
+    }
+}
