@@ -15,9 +15,9 @@ import sys
 def open_all(address, port, count, sources):
     sockets = []
     for index in range(count):
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        sock.settimeout(5)
         try:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.settimeout(5)
             # Ports are then chosen a destination at connect, not all at bind.
             sock.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
             sock.bind((sources[index % len(sources)], 0))

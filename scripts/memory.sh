@@ -33,7 +33,7 @@ ours() {
 }
 
 kernel() {
-    local before after slab_before slab_after source sources=() opened
+    local before after slab_before slab_after source sources=() opened fitting
     local per_source=25000 n
     for n in $(seq $(((CONNECTIONS + per_source - 1) / per_source))); do
         source="10.77.1.$((200 + n))"
@@ -42,10 +42,16 @@ kernel() {
     done
     # More descriptors than the limit, if root may; else as many connections as fit.
     ulimit -n $((CONNECTIONS + 2000)) 2>/dev/null || ulimit -n "$(ulimit -H -n)"
-    NGINX_FILES=$((CONNECTIONS + 2000)) NGINX_CONNECTIONS=$((CONNECTIONS + 500)) start_nginx 1
+    fitting=$(($(ulimit -n) - 1000))
+    ((fitting <= CONNECTIONS)) || fitting=$CONNECTIONS
+    NGINX_FILES=$(ulimit -n) NGINX_CONNECTIONS=$((fitting + 500)) start_nginx 1
     before=$(rss_kib nginx1) slab_before=$(slab_kib)
-    start idle client python3 "$PWD/scripts/idle-connections.py" 10.77.21.2 80 "$CONNECTIONS" "${sources[@]}"
-    until_true 600 grep -q '^open' "$SCRATCH/idle.out" || die "the idle connections did not open"
+    start idle client python3 "$PWD/scripts/idle-connections.py" 10.77.21.2 80 "$fitting" "${sources[@]}"
+    # shellcheck disable=SC2317 # called by name
+    opened_or_gone() { grep -q '^open ' "$SCRATCH/idle.out" || ! running idle; }
+    until_true 120 opened_or_gone || die "the idle connections do not open"
+    running idle || die "no idle connections: $(cat "$SCRATCH/idle.err")"
+    cat "$SCRATCH/idle.err" >&2
     sleep 1
     opened=$(sed -n 's/^open //p' "$SCRATCH/idle.out")
     after=$(rss_kib nginx1) slab_after=$(slab_kib)

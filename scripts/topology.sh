@@ -121,18 +121,18 @@ topology_down() {
     return "$status"
 }
 
-# end_pids PID...: asks politely, and after a second no more.
+# end_pids PID...: asks politely, and after five seconds no more.
 end_pids() {
     local pid tries left
     (($# > 0)) || return 0
     kill -TERM "$@" 2>/dev/null || true
-    for tries in {1..20}; do
+    for tries in {1..100}; do
         left=()
         for pid in "$@"; do
             [[ -d /proc/$pid && $(process_state "$pid") != Z ]] && left+=("$pid")
         done
         ((${#left[@]} > 0)) || break
-        ((tries == 20)) && kill -KILL "${left[@]}" 2>/dev/null
+        ((tries == 100)) && kill -KILL "${left[@]}" 2>/dev/null
         sleep 0.05
     done
     wait "$@" 2>/dev/null || true

@@ -5,8 +5,13 @@
 //! arrows. What it does not see: paths made by macros.
 //! Source: the table of folders in the house plan.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+#![expect(
+    clippy::indexing_slicing,
+    reason = "it scans our own sources: an index that is off fails the test, as it should"
+)]
+
+use std::path::Path;
+use std::{fs, io};
 
 /// Folder (or file) below `src/`, and the paths below `crate::` it may use besides its own.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -125,34 +130,29 @@ impl Source {
 }
 
 fn sources() -> Vec<Source> {
-    fn walk(folder: &Path, root: &Path, found: &mut Vec<Source>) {
-        let mut entries: Vec<PathBuf> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        entries.sort();
-        for path in entries {
-            if path.is_dir() {
-                walk(&path, root, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path
-                    .strip_prefix(root)
-                    .unwrap()
-                    .to_str()
-                    .unwrap()
-                    .to_owned();
-                found.push(Source {
-                    path: name,
-                    text: fs::read_to_string(&path).unwrap(),
-                });
-            }
-        }
-    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
-    walk(&root, &root, &mut found);
+    if let Err(error) = walk(&root, "", &mut found) {
+        panic!("{}: {error}", root.display());
+    }
     assert!(found.len() > 10, "the sources were not found");
     found
+}
+
+/// Adds the Rust files of a folder; `below` is its path below `src/`, empty or ending in a slash.
+fn walk(folder: &Path, below: &str, found: &mut Vec<Source>) -> io::Result<()> {
+    let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = format!("{below}{}", entry.file_name().display());
+        if entry.file_type()?.is_dir() {
+            walk(&entry.path(), &format!("{path}/"), found)?;
+        } else if path.ends_with(".rs") {
+            let text = fs::read_to_string(entry.path())?;
+            found.push(Source { path, text });
+        }
+    }
+    Ok(())
 }
 
 /// Spaces in place of everything but line breaks.
