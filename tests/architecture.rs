@@ -405,127 +405,129 @@ fn names_mean_something_and_no_work_is_left() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Name, path below `src/`, text, and what the file may not import.
+const CASES: &[(&str, &str, &str, &[&str])] = &[
+    (
+        "plain",
+        "wire/a.rs",
+        "use crate::host::Machine;",
+        &["host::Machine"],
+    ),
+    (
+        "inline",
+        "wire/a.rs",
+        "fn f() { crate::sim::run(); }",
+        &["sim::run"],
+    ),
+    (
+        "group",
+        "link/a.rs",
+        "use crate::{time::Now, cli};",
+        &["cli"],
+    ),
+    (
+        "nested group",
+        "wire/a.rs",
+        "use crate::http::{a::{B, C}, D};",
+        &["http::a::B", "http::a::C", "http::D"],
+    ),
+    (
+        "over lines",
+        "wire/a.rs",
+        "use crate::\n    sim::{\n    x,\n};",
+        &["sim::x"],
+    ),
+    (
+        "part of a folder",
+        "link/a.rs",
+        "use crate::wire::{flight, ip};",
+        &["wire::ip"],
+    ),
+    (
+        "out by super",
+        "wire/a.rs",
+        "use super::super::cli::run;",
+        &["cli::run"],
+    ),
+    (
+        "out of a folder's head",
+        "wire/mod.rs",
+        "use super::cli;",
+        &["cli"],
+    ),
+    (
+        "same folder",
+        "wire/a.rs",
+        "use super::b::C; use crate::wire::d;",
+        &[],
+    ),
+    (
+        "visibility",
+        "wire/a.rs",
+        "pub(crate) fn f() {} pub(super) fn g() {}",
+        &[],
+    ),
+    (
+        "comments",
+        "wire/a.rs",
+        "// crate::cli\n/* crate::cli /* crate::sim */ */",
+        &[],
+    ),
+    (
+        "string",
+        "wire/a.rs",
+        r#"const A: &str = "crate::cli \" crate::sim";"#,
+        &[],
+    ),
+    (
+        "raw string",
+        "wire/a.rs",
+        r##"const A: &str = r#""crate::cli"#;"##,
+        &[],
+    ),
+    (
+        "character",
+        "wire/a.rs",
+        "const Q: char = '\"'; use crate::cli;",
+        &["cli"],
+    ),
+    (
+        "escaped",
+        "wire/a.rs",
+        r"const Q: char = '\''; use crate::cli;",
+        &["cli"],
+    ),
+    (
+        "lifetime",
+        "wire/a.rs",
+        "fn f<'a>(x: &'a str) { crate::cli::run(x) }",
+        &["cli::run"],
+    ),
+    (
+        "tests",
+        "wire/a.rs",
+        "#[cfg(test)]\nmod tests { use crate::cli; }",
+        &[],
+    ),
+    (
+        "after tests",
+        "wire/a.rs",
+        "#[cfg(test)]\nmod tests;\nuse crate::cli;",
+        &["cli"],
+    ),
+    ("a file of tests", "wire/a/tests.rs", "use crate::cli;", &[]),
+    (
+        "unknown",
+        "nowhere/a.rs",
+        "",
+        &["(the table has no folder nowhere)"],
+    ),
+];
+
 /// The scanner itself: what it must find, and what it must not take for an import.
 #[test]
 fn the_scanner_finds_forbidden_arrows() {
-    let cases: &[(&str, &str, &str, &[&str])] = &[
-        (
-            "plain",
-            "wire/a.rs",
-            "use crate::host::Machine;",
-            &["host::Machine"],
-        ),
-        (
-            "inline",
-            "wire/a.rs",
-            "fn f() { crate::sim::run(); }",
-            &["sim::run"],
-        ),
-        (
-            "group",
-            "link/a.rs",
-            "use crate::{time::Now, cli};",
-            &["cli"],
-        ),
-        (
-            "nested group",
-            "wire/a.rs",
-            "use crate::http::{a::{B, C}, D};",
-            &["http::a::B", "http::a::C", "http::D"],
-        ),
-        (
-            "over lines",
-            "wire/a.rs",
-            "use crate::\n    sim::{\n    x,\n};",
-            &["sim::x"],
-        ),
-        (
-            "part of a folder",
-            "link/a.rs",
-            "use crate::wire::{flight, ip};",
-            &["wire::ip"],
-        ),
-        (
-            "out by super",
-            "wire/a.rs",
-            "use super::super::cli::run;",
-            &["cli::run"],
-        ),
-        (
-            "out of a folder's head",
-            "wire/mod.rs",
-            "use super::cli;",
-            &["cli"],
-        ),
-        (
-            "same folder",
-            "wire/a.rs",
-            "use super::b::C; use crate::wire::d;",
-            &[],
-        ),
-        (
-            "visibility",
-            "wire/a.rs",
-            "pub(crate) fn f() {} pub(super) fn g() {}",
-            &[],
-        ),
-        (
-            "comments",
-            "wire/a.rs",
-            "// crate::cli\n/* crate::cli /* crate::sim */ */",
-            &[],
-        ),
-        (
-            "string",
-            "wire/a.rs",
-            r#"const A: &str = "crate::cli \" crate::sim";"#,
-            &[],
-        ),
-        (
-            "raw string",
-            "wire/a.rs",
-            r##"const A: &str = r#""crate::cli"#;"##,
-            &[],
-        ),
-        (
-            "character",
-            "wire/a.rs",
-            "const Q: char = '\"'; use crate::cli;",
-            &["cli"],
-        ),
-        (
-            "escaped",
-            "wire/a.rs",
-            r"const Q: char = '\''; use crate::cli;",
-            &["cli"],
-        ),
-        (
-            "lifetime",
-            "wire/a.rs",
-            "fn f<'a>(x: &'a str) { crate::cli::run(x) }",
-            &["cli::run"],
-        ),
-        (
-            "tests",
-            "wire/a.rs",
-            "#[cfg(test)]\nmod tests { use crate::cli; }",
-            &[],
-        ),
-        (
-            "after tests",
-            "wire/a.rs",
-            "#[cfg(test)]\nmod tests;\nuse crate::cli;",
-            &["cli"],
-        ),
-        ("a file of tests", "wire/a/tests.rs", "use crate::cli;", &[]),
-        (
-            "unknown",
-            "nowhere/a.rs",
-            "",
-            &["(the table has no folder nowhere)"],
-        ),
-    ];
-    for (name, path, text, want) in cases {
+    for (name, path, text, want) in CASES {
         let source = Source {
             path: (*path).to_owned(),
             text: (*text).to_owned(),
