@@ -1,6 +1,7 @@
 //! The pages are true: dumps are what the program sends, tables are what it computes, and every
 //! bound that the sources name stands on the page of limits.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -360,27 +361,45 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-#[test]
-fn every_bound_of_the_sources_stands_on_the_page_of_limits() {
+/// Module and name of every bound that a source defines, and its value.
+fn bounds() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
     sources(&root, &mut found);
-    let mut names = 0;
+    let mut bounds = BTreeMap::new();
     for path in found {
         let below = path.strip_prefix(&root).unwrap().to_str().unwrap();
-        for line in fs::read_to_string(&path).unwrap().lines() {
-            let Some((_, constant)) = line.split_once("const MAX_") else {
-                continue;
-            };
-            let name = constant.split(':').next().unwrap();
-            let module = below
-                .trim_end_matches(".rs")
-                .trim_end_matches("/mod")
-                .replace('/', "::");
-            let entry = format!("`{module}::MAX_{name}`");
-            assert!(LIMITS.contains(&entry), "limits.md should tell of {entry}");
-            names += 1;
+        let module = below
+            .trim_end_matches(".rs")
+            .trim_end_matches("/mod")
+            .replace('/', "::");
+        let text = fs::read_to_string(&path).unwrap();
+        for definition in text.split("const MAX_").skip(1) {
+            let (name, rest) = definition.split_once(':').unwrap();
+            let value = rest.split_once('=').unwrap().1.split(';').next().unwrap();
+            let value: Vec<&str> = value.split_whitespace().collect();
+            bounds.insert(format!("{module}::MAX_{name}"), value.join(" "));
         }
     }
-    assert!(names > 30, "the sources were not found");
+    bounds
+}
+
+#[test]
+fn the_page_of_limits_tells_every_bound_and_its_value() {
+    let bounds = bounds();
+    assert!(bounds.len() > 30, "the sources were not found");
+    for (name, value) in &bounds {
+        let row = format!("| `{name}` | `{value}` |");
+        assert!(
+            LIMITS.contains(&row),
+            "limits.md should have a row that begins with\n{row}"
+        );
+    }
+    for row in LIMITS.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let name = row.split('`').next().unwrap();
+        assert!(
+            bounds.contains_key(name),
+            "limits.md tells of {name}, which there is not"
+        );
+    }
 }
