@@ -72,6 +72,23 @@ impl LinkCounters {
     }
 }
 
+impl core::ops::AddAssign for LinkCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.pushed += other.pushed;
+        self.popped += other.popped;
+        self.outage += other.outage;
+        self.lost += other.lost;
+        self.burst += other.burst;
+        self.queue += other.queue;
+        self.overflow += other.overflow;
+        self.marked += other.marked;
+        self.corrupted += other.corrupted;
+        self.reordered += other.reordered;
+        self.duplicated += other.duplicated;
+        self.replayed += other.replayed;
+    }
+}
+
 /// One direction of a link.
 #[derive(Debug)]
 pub struct Link {
