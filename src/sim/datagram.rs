@@ -100,8 +100,14 @@ impl<'a> Datagram<'a> {
 /// Destination address of an IP packet of which nothing has been verified.
 pub(super) fn destination(packet: &[u8]) -> Option<IpAddr> {
     match packet.first()? >> 4 {
-        4 => packet.get(16..)?.first_chunk().map(|to: &[u8; 4]| (*to).into()),
-        6 => packet.get(24..)?.first_chunk().map(|to: &[u8; 16]| (*to).into()),
+        4 => packet
+            .get(16..)?
+            .first_chunk()
+            .map(|to: &[u8; 4]| (*to).into()),
+        6 => packet
+            .get(24..)?
+            .first_chunk()
+            .map(|to: &[u8; 16]| (*to).into()),
         _ => None,
     }
 }

@@ -196,16 +196,25 @@ fn build<K: Kit + Clone + 'static>(
         let factory = Box::new(move |boot| kit.server(&cluster, plan, boot));
         servers.extend(world.add(plan.clock, factory, None));
     }
-    script.extend(servers.iter().map(|&node| (Instant::ZERO, world::Action::Start(node))));
+    script.extend(
+        servers
+            .iter()
+            .map(|&node| (Instant::ZERO, world::Action::Start(node))),
+    );
     world.route(scenario.service.ip(), servers, scenario.spray);
     for plan in &scenario.clients {
         let up = Link::new(plan.up.clone(), dice.seed())?;
         let down = Link::new(plan.down.clone(), dice.seed())?;
         let (kit, own) = (kit.clone(), plan.clone());
         let factory = Box::new(move |boot| kit.client(&own, boot));
-        let node: Vec<NodeId> =
-            world.add(plan.clock, factory, Some((up, down))).into_iter().collect();
-        script.extend(node.iter().map(|&node| (plan.starts, world::Action::Start(node))));
+        let node: Vec<NodeId> = world
+            .add(plan.clock, factory, Some((up, down)))
+            .into_iter()
+            .collect();
+        script.extend(
+            node.iter()
+                .map(|&node| (plan.starts, world::Action::Start(node))),
+        );
         world.route(plan.local.ip(), node, scenario.spray);
     }
     script.extend(&scenario.script);
@@ -215,7 +224,13 @@ fn build<K: Kit + Clone + 'static>(
 
 fn fail(world: &World, seed: u64, (at, violation): (Instant, Violation)) -> Box<Failure> {
     let (client_side, server_side) = world.captures();
-    Box::new(Failure { seed, at, violation, client_side, server_side })
+    Box::new(Failure {
+        seed,
+        at,
+        violation,
+        client_side,
+        server_side,
+    })
 }
 
 fn report<J: Judge>(scenario: &Scenario, world: &World, checker: &Checker<J>) -> Report {

@@ -157,7 +157,10 @@ mod tests {
         assert_eq!(Objects.read(&begun.user, 990, &mut out), Ok(10));
         assert_eq!(OBJECT.first_difference(990, &out[..10]), None);
         assert_eq!(Objects.read(&begun.user, 1000, &mut out), Ok(0));
-        assert_eq!(Objects.read(&[1, 2], 0, &mut out), Err(Unavailable::Changed));
+        assert_eq!(
+            Objects.read(&[1, 2], 0, &mut out),
+            Err(Unavailable::Changed)
+        );
         assert_eq!(Objects.begin(now, b"what?").unwrap().length, 0);
     }
 }

@@ -114,11 +114,16 @@ impl Scenario {
         let faults = options.faults;
         let servers: Vec<ServerPlan> = (1..=dice.between(1, MAX_SERVERS))
             .filter_map(|id| u16::try_from(id).ok())
-            .map(|id| ServerPlan { id, clock: draw_clock(dice) })
+            .map(|id| ServerPlan {
+                id,
+                clock: draw_clock(dice),
+            })
             .collect();
         let heals = dice.duration(Duration::from_millis(500), Duration::from_secs(30));
         let heals_at = Instant::ZERO + if faults { heals } else { Duration::ZERO };
-        let count = dice.magnitude(1, MAX_CLIENTS).min(options.max_clients.max(1));
+        let count = dice
+            .magnitude(1, MAX_CLIENTS)
+            .min(options.max_clients.max(1));
         let mut budget = draw_budget(dice).min(options.max_bytes);
         let clients = (1..=count)
             .filter_map(|index| u8::try_from(index).ok())
@@ -168,7 +173,8 @@ impl Scenario {
             .chain(self.server_outages())
             .collect();
         impaired.sort_unstable();
-        let transit = |config: &LinkConfig| config.transit(config.queue_bytes) + config.reorder_delay;
+        let transit =
+            |config: &LinkConfig| config.transit(config.queue_bytes) + config.reorder_delay;
         let rate = client.down.rate.unwrap_or(u64::MAX);
         Path {
             round_trip: transit(&client.up) + transit(&client.down),
@@ -227,7 +233,9 @@ impl ClientPlan {
 }
 
 fn is_lossy(config: &LinkConfig) -> bool {
-    let loses = [config.loss, config.corrupt, config.reorder].iter().any(|chance| *chance > Chance::NEVER);
+    let loses = [config.loss, config.corrupt, config.reorder]
+        .iter()
+        .any(|chance| *chance > Chance::NEVER);
     loses || config.burst.is_some() || config.jitter_reorders
 }
 
@@ -262,7 +270,10 @@ fn draw_client(
     let [up, down] = [(); 2].map(|()| draw_link(dice, delay, severity, heals_at));
     let objects = 1 + dice.between(0, 2) * u64::from(dice.chance(30));
     let objects: Vec<Object> = (0..objects)
-        .map(|_| Object { seed: dice.seed(), length: draw_length(dice, share / objects) })
+        .map(|_| Object {
+            seed: dice.seed(),
+            length: draw_length(dice, share / objects),
+        })
         .collect();
     let longest: u64 = objects.iter().map(|object| object.length).sum();
     ClientPlan {
@@ -362,7 +373,10 @@ fn draw_outages(dice: &mut Dice, heals_at: Instant) -> Vec<Outage> {
         .map(|_| {
             let from = Instant::from_micros(dice.between(0, heals_at.as_micros()));
             let length = dice.duration(Duration::from_millis(10), Duration::from_secs(8));
-            Outage { from, until: (from + length).min(heals_at) }
+            Outage {
+                from,
+                until: (from + length).min(heals_at),
+            }
         })
         .collect()
 }
@@ -445,7 +459,12 @@ mod tests {
                     assert!(!link.outages.iter().any(late), "seed {seed}");
                 }
             }
-            assert!(scenario.script.iter().all(|(at, _)| *at <= scenario.heals_at));
+            assert!(
+                scenario
+                    .script
+                    .iter()
+                    .all(|(at, _)| *at <= scenario.heals_at)
+            );
             assert_generations_overlap(&scenario);
         }
     }
@@ -464,24 +483,40 @@ mod tests {
 
     #[test]
     fn the_seeds_cover_what_they_should() {
-        let scenarios: Vec<_> =
-            (0..300).map(|seed| Scenario::draw(seed, &Options::default())).collect();
+        let scenarios: Vec<_> = (0..300)
+            .map(|seed| Scenario::draw(seed, &Options::default()))
+            .collect();
         let any = |test: fn(&Scenario) -> bool| scenarios.iter().filter(|s| test(s)).count() > 5;
         assert!(any(|s| s.service.is_ipv6()) && any(|s| s.service.is_ipv4()));
         assert!(any(|s| s.clients.len() == 1) && any(|s| s.clients.len() > 8));
         assert!(any(|s| s.servers.len() == 1) && any(|s| s.servers.len() == 4));
-        assert!(any(|s| s.script.iter().any(|(_, a)| matches!(a, Action::Kill(_)))));
-        assert!(any(|s| s.script.iter().any(|(_, a)| matches!(a, Action::Stage(..)))));
+        assert!(any(|s| s
+            .script
+            .iter()
+            .any(|(_, a)| matches!(a, Action::Kill(_)))));
+        assert!(any(|s| s
+            .script
+            .iter()
+            .any(|(_, a)| matches!(a, Action::Stage(..)))));
         assert!(any(|s| s.clients.iter().any(|c| c.wanted() == 0)));
         assert!(any(|s| s.clients.iter().any(|c| c.wanted() > 1_000_000)));
-        assert!(any(|s| s.clients.iter().any(|c| c.reader != Reader::Greedy)));
-        assert!(any(|s| s.clients.iter().all(|c| !is_lossy(&c.up) && !is_lossy(&c.down))));
+        assert!(any(|s| s
+            .clients
+            .iter()
+            .any(|c| c.reader != Reader::Greedy)));
+        assert!(any(|s| s
+            .clients
+            .iter()
+            .all(|c| !is_lossy(&c.up) && !is_lossy(&c.down))));
         assert!(any(|s| s.clients.iter().any(|c| c.down.burst.is_some())));
     }
 
     #[test]
     fn a_calm_scenario_has_no_faults() {
-        let options = Options { faults: false, ..Options::default() };
+        let options = Options {
+            faults: false,
+            ..Options::default()
+        };
         for seed in 0..50 {
             let scenario = Scenario::draw(seed, &options);
             assert!(scenario.script.is_empty());
@@ -493,7 +528,13 @@ mod tests {
 
     #[test]
     fn a_servers_outage_runs_from_kill_to_start() {
-        let mut scenario = Scenario::draw(1, &Options { faults: false, ..Options::default() });
+        let mut scenario = Scenario::draw(
+            1,
+            &Options {
+                faults: false,
+                ..Options::default()
+            },
+        );
         let at = Instant::from_micros;
         scenario.script = vec![
             (at(1), Action::Kill(NodeId(0))),

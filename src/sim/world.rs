@@ -278,8 +278,8 @@ impl World {
         self.counters
     }
 
-    /// A hash of every packet released, by whom and when: equal worlds have equal ones. Of each
-    /// packet the first bytes count, which hold the checksums of the rest.
+    /// A hash of every packet released and of when it was: equal worlds have equal ones. Of each
+    /// packet the first bytes count, which hold the addresses and the checksums of the rest.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint.finish()
@@ -406,7 +406,11 @@ impl World {
     }
 
     fn heal(&mut self) {
-        for access in self.slots.iter_mut().filter_map(|slot| slot.access.as_mut()) {
+        for access in self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| slot.access.as_mut())
+        {
             for link in [&mut access.up, &mut access.down] {
                 let healed = link.config().healed();
                 // What is left of a valid configuration is valid.
@@ -418,7 +422,10 @@ impl World {
     /// A packet comes out of a client's uplink.
     fn leave(&mut self, id: NodeId, observer: &mut dyn Observer) -> Turn {
         let now = self.now;
-        let access = self.slots.get_mut(id.0).and_then(|slot| slot.access.as_mut());
+        let access = self
+            .slots
+            .get_mut(id.0)
+            .and_then(|slot| slot.access.as_mut());
         match access.and_then(|access| access.up.pop(now)) {
             Some(packet) => self.forward(packet, true, observer),
             None => Ok(()),
@@ -428,7 +435,10 @@ impl World {
     /// A packet comes out of a client's downlink.
     fn arrive(&mut self, id: NodeId, observer: &mut dyn Observer) -> Turn {
         let now = self.now;
-        let access = self.slots.get_mut(id.0).and_then(|slot| slot.access.as_mut());
+        let access = self
+            .slots
+            .get_mut(id.0)
+            .and_then(|slot| slot.access.as_mut());
         match access.and_then(|access| access.down.pop(now)) {
             Some(packet) => self.deliver(id, &packet, observer),
             None => Ok(()),
@@ -460,12 +470,7 @@ impl World {
         Ok(())
     }
 
-    fn deliver(
-        &mut self,
-        id: NodeId,
-        packet: &[u8],
-        observer: &mut dyn Observer,
-    ) -> Turn {
+    fn deliver(&mut self, id: NodeId, packet: &[u8], observer: &mut dyn Observer) -> Turn {
         let Some(slot) = self.slots.get_mut(id.0) else {
             return Ok(());
         };
@@ -525,22 +530,21 @@ impl World {
 
     fn poll_transmit(&mut self, id: NodeId) -> Option<Transmit> {
         let slot = self.slots.get_mut(id.0)?;
-        slot.machine.as_mut()?.poll_transmit(slot.clock.at(self.now))
+        slot.machine
+            .as_mut()?
+            .poll_transmit(slot.clock.at(self.now))
     }
 
-    fn release(
-        &mut self,
-        id: NodeId,
-        packet: Vec<u8>,
-        observer: &mut dyn Observer,
-    ) -> Turn {
+    fn release(&mut self, id: NodeId, packet: Vec<u8>, observer: &mut dyn Observer) -> Turn {
         self.counters.released += 1;
         let now = self.now;
-        self.fingerprint.write_u64(now.as_micros());
-        self.fingerprint.write_usize(id.0);
+        self.fingerprint.write(&now.as_micros().to_be_bytes());
         let (start, _) = packet.split_at(packet.len().min(FINGERPRINTED));
         self.fingerprint.write(start);
-        let access = self.slots.get_mut(id.0).and_then(|slot| slot.access.as_mut());
+        let access = self
+            .slots
+            .get_mut(id.0)
+            .and_then(|slot| slot.access.as_mut());
         match access {
             Some(access) => {
                 self.client_side.record(now, &packet);

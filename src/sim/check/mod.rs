@@ -10,8 +10,6 @@
 
 mod numbers;
 mod patience;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -236,7 +234,10 @@ impl<J: Judge> Checker<J> {
         let client = |watched: Watched| {
             let client = Client {
                 path: watched.path,
-                seen: Progress { wanted: watched.wanted, ..Progress::default() },
+                seen: Progress {
+                    wanted: watched.wanted,
+                    ..Progress::default()
+                },
                 waiting_since: None,
                 last_new: Instant::ZERO,
                 silences: 0,
@@ -285,8 +286,17 @@ impl<J: Judge> Checker<J> {
         }
         let late = self.clients.iter().find(|(_, client)| !client.seen.done);
         if let Some((&client, state)) = late {
-            let Progress { received, wanted, .. } = state.seen;
-            self.accuse(now, Violation::Unfinished { client, received, wanted });
+            let Progress {
+                received, wanted, ..
+            } = state.seen;
+            self.accuse(
+                now,
+                Violation::Unfinished {
+                    client,
+                    received,
+                    wanted,
+                },
+            );
         }
     }
 
@@ -297,13 +307,26 @@ impl<J: Judge> Checker<J> {
         }
         let healed = self.healed;
         let late = self.clients.iter_mut().find_map(|(id, client)| {
-            let Progress { received, wanted, done, .. } = client.seen;
+            let Progress {
+                received,
+                wanted,
+                done,
+                ..
+            } = client.seen;
             let left = wanted.saturating_sub(received);
-            let since = client.waiting_since.map_or(healed, |since| since.min(healed));
+            let since = client
+                .waiting_since
+                .map_or(healed, |since| since.min(healed));
             let path = &client.path;
-            let due = client.due.get_or_insert_with(|| path.finishes(healed, since, left));
+            let due = client
+                .due
+                .get_or_insert_with(|| path.finishes(healed, since, left));
             let client = *id;
-            (!done && now > *due).then_some(Violation::Unfinished { client, received, wanted })
+            (!done && now > *due).then_some(Violation::Unfinished {
+                client,
+                received,
+                wanted,
+            })
         });
         if let Some(violation) = late {
             self.accuse(now, violation);
@@ -315,34 +338,73 @@ impl<J: Judge> Checker<J> {
     }
 
     fn check_grant(&mut self, server: NodeId, grant: Grant) -> Result<(), Violation> {
-        let Grant { connection, numbers, x } = grant;
+        let Grant {
+            connection,
+            numbers,
+            x,
+        } = grant;
         let number = numbers.start;
         let state = self.servers.entry(server).or_default();
         let Some(claim) = &state.claim else {
-            return Err(Violation::Unasked { server, connection, number });
+            return Err(Violation::Unasked {
+                server,
+                connection,
+                number,
+            });
         };
-        if claim.connection.is_some_and(|claimed| claimed != connection) {
-            return Err(Violation::Unasked { server, connection, number });
+        if claim
+            .connection
+            .is_some_and(|claimed| claimed != connection)
+        {
+            return Err(Violation::Unasked {
+                server,
+                connection,
+                number,
+            });
         }
         let allowed = claim.allowed;
         if number < allowed.start || numbers.end > allowed.end {
-            let number = if number < allowed.start { number } else { numbers.end - 1 };
-            return Err(Violation::OutOfBound { server, connection, number, allowed });
+            let number = if number < allowed.start {
+                number
+            } else {
+                numbers.end - 1
+            };
+            return Err(Violation::OutOfBound {
+                server,
+                connection,
+                number,
+                allowed,
+            });
         }
         let known = self.connections.entry(connection).or_default();
         let missing = |span: &Span| known.arrived.first_missing(*span);
         if let Some(number) = claim.proven.iter().find_map(missing) {
-            return Err(Violation::Unproven { server, connection, number });
+            return Err(Violation::Unproven {
+                server,
+                connection,
+                number,
+            });
         }
         let sent = state.sent.entry(connection).or_default();
         // Void numbers behind `number` may be granted again: they carry nothing.
-        let fresh = sent.insert(Span { start: number, end: number + 1 });
+        let fresh = sent.insert(Span {
+            start: number,
+            end: number + 1,
+        });
         if claim.once && !fresh {
-            return Err(Violation::Twice { server, connection, number });
+            return Err(Violation::Twice {
+                server,
+                connection,
+                number,
+            });
         }
         let first = *known.proofs.entry((number, numbers.end)).or_insert(x);
         if first != x {
-            return Err(Violation::OtherProof { server, connection, number });
+            return Err(Violation::OtherProof {
+                server,
+                connection,
+                number,
+            });
         }
         Ok(())
     }
@@ -356,14 +418,24 @@ impl<J: Judge> Checker<J> {
             return Err(Violation::WrongBytes { client: id, offset });
         }
         if is.gave_up {
-            let Progress { received, wanted, .. } = is;
-            return Err(Violation::GaveUp { client: id, received, wanted });
+            let Progress {
+                received, wanted, ..
+            } = is;
+            return Err(Violation::GaveUp {
+                client: id,
+                received,
+                wanted,
+            });
         }
         let silent = now.saturating_since(client.last_new) >= LEAST_SILENCE;
         let silences = client.silences + u64::from(silent);
         if is.handshakes > 1 + silences {
             let handshakes = is.handshakes;
-            return Err(Violation::Handshakes { client: id, handshakes, silences });
+            return Err(Violation::Handshakes {
+                client: id,
+                handshakes,
+                silences,
+            });
         }
         let moved = is.received > was.received || !is.waiting;
         if let Some(since) = client.waiting_since
@@ -374,7 +446,11 @@ impl<J: Judge> Checker<J> {
             let excused = client.path.stall_ends(since);
             if now > excused {
                 let allowed = excused.saturating_since(since);
-                return Err(Violation::Stalled { client: id, stalled, allowed });
+                return Err(Violation::Stalled {
+                    client: id,
+                    stalled,
+                    allowed,
+                });
             }
         }
         if moved {
@@ -427,7 +503,14 @@ impl<J: Judge> Observer for Checker<J> {
         let server = self.servers.entry(node).or_default();
         let was = *server.memory.get_or_insert(is);
         if was != is {
-            self.accuse(now, Violation::Memory { server: node, was, is });
+            self.accuse(
+                now,
+                Violation::Memory {
+                    server: node,
+                    was,
+                    is,
+                },
+            );
         }
     }
 

@@ -113,7 +113,11 @@ mod tests {
         let mut path = path();
         let quiet = path.stall_ends(secs(10)).saturating_since(secs(10));
         assert_eq!(quiet, Duration::from_millis(2200));
-        path.impaired = vec![(secs(1), secs(2)), (secs(11), secs(15)), (secs(100), secs(200))];
+        path.impaired = vec![
+            (secs(1), secs(2)),
+            (secs(11), secs(15)),
+            (secs(100), secs(200)),
+        ];
         let end = path.stall_ends(secs(10)).saturating_since(secs(10));
         // Five seconds until the end of the outage, twice (five and a timeout), two round trips.
         assert_eq!(end, Duration::from_millis(5000 + 12_000 + 200));
@@ -125,7 +129,10 @@ mod tests {
         path.impaired = vec![(secs(1), secs(5)), (secs(6), secs(9))];
         assert!(path.stall_ends(secs(1)) > secs(9));
         path.longest_backoff = Duration::from_millis(100);
-        assert_eq!(path.stall_ends(secs(1)), secs(9) + Duration::from_millis(1200));
+        assert_eq!(
+            path.stall_ends(secs(1)),
+            secs(9) + Duration::from_millis(1200)
+        );
     }
 
     #[test]
@@ -133,7 +140,10 @@ mod tests {
         let path = path();
         let none = path.finishes(secs(5), secs(5), 0);
         let some = path.finishes(secs(5), secs(5), 1_000_000);
-        assert!(some > none + Duration::from_secs(8), "8 s on the wire alone");
+        assert!(
+            some > none + Duration::from_secs(8),
+            "8 s on the wire alone"
+        );
         let mut lossy = path.clone();
         lossy.lossy = true;
         assert!(lossy.stall_ends(secs(5)) > path.stall_ends(secs(5)));
