@@ -9,6 +9,7 @@
 pub mod check;
 mod datagram;
 mod dice;
+pub mod judge;
 pub mod object;
 pub mod scenario;
 #[cfg(test)]

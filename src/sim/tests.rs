@@ -52,7 +52,7 @@ type Case = (Defect, fn(&Violation) -> bool);
 
 #[test]
 fn every_defect_is_found_and_named() {
-    let cases: [Case; 13] = [
+    let cases: [Case; 14] = [
         (Defect::WrongByte, |v| {
             matches!(v, Violation::WrongBytes { .. })
         }),
@@ -66,6 +66,7 @@ fn every_defect_is_found_and_named() {
         (Defect::OtherProof, |v| {
             matches!(v, Violation::OtherProof { .. })
         }),
+        (Defect::Excessive, |v| matches!(v, Violation::Excess { .. })),
         (Defect::Leaks, |v| matches!(v, Violation::Memory { .. })),
         (Defect::LiesAboutReceipt, |v| {
             matches!(v, Violation::Unproven { .. })

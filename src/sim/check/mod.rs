@@ -34,6 +34,28 @@ pub struct Claim {
     pub allowed: Span,
     /// Whether the replay filter stands between it and its numbers.
     pub once: bool,
+    /// What no honest client shows: such a request must not be granted anything.
+    pub excess: Option<Excess>,
+}
+
+/// How a request exceeds what the bound of the send edge excepts from proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Excess {
+    /// The interval lies outside the epoch or zone, or holds what is not proven.
+    #[error("an interval outside its epoch, or not proven")]
+    Interval,
+    /// Too many numbers or stretches are pending, or some for too long.
+    #[error("more pending than allowed")]
+    Pending,
+    /// Less than a quarter of what is acknowledged since the event is proven.
+    #[error("less than a quarter proven since the event")]
+    Quarter,
+    /// The curve is further ahead of real time than clocks may differ and the gate allows.
+    #[error("a window ahead of its time")]
+    Ahead,
+    /// The declaration is no transition of the epoch.
+    #[error("an impossible declaration")]
+    Declaration,
 }
 
 /// What a datagram from a server gives away.
@@ -89,6 +111,18 @@ pub enum Violation {
         connection: u64,
         /// Which.
         number: u64,
+    },
+    /// A server granted what no honest client asks for.
+    #[error("server {}: granted number {number} of connection {connection:#x} to {excess}", server.0)]
+    Excess {
+        /// Who granted it.
+        server: NodeId,
+        /// Whose number.
+        connection: u64,
+        /// Which.
+        number: u64,
+        /// What should have been refused.
+        excess: Excess,
     },
     /// A server released a number twice between two boots.
     #[error("server {}: released number {number} of connection {connection:#x} twice", server.0)]
@@ -360,6 +394,14 @@ impl<J: Judge> Checker<J> {
                 server,
                 connection,
                 number,
+            });
+        }
+        if let Some(excess) = claim.excess {
+            return Err(Violation::Excess {
+                server,
+                connection,
+                number,
+                excess,
             });
         }
         let allowed = claim.allowed;

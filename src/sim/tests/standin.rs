@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::host::{Machine, Transmit};
 use crate::sim::Kit;
-use crate::sim::check::{Claim, Grant, Judge};
+use crate::sim::check::{Claim, Excess, Grant, Judge};
 use crate::sim::datagram::Datagram;
 use crate::sim::object::Object;
 use crate::sim::scenario::{ClientPlan, Scenario, ServerPlan};
@@ -31,6 +31,7 @@ pub(super) enum Defect {
     BeyondBound,
     OtherConnection,
     OtherProof,
+    Excessive,
     Leaks,
     LiesAboutReceipt,
     NeverRetries,
@@ -48,7 +49,7 @@ impl Kit for StandIn {
     type Judge = StandInJudge;
 
     fn judge(&self, _scenario: &Scenario) -> StandInJudge {
-        StandInJudge
+        StandInJudge(self.0)
     }
 
     fn server(&self, _scenario: &Scenario, _plan: ServerPlan, _boot: Boot) -> Box<dyn Node> {
@@ -103,7 +104,7 @@ fn bytes(fields: &[u64]) -> Vec<u8> {
         .collect()
 }
 
-pub(super) struct StandInJudge;
+pub(super) struct StandInJudge(Defect);
 
 impl Judge for StandInJudge {
     fn claim(&self, _now: Instant, _path: UdpPath, payload: &[u8]) -> Option<Claim> {
@@ -119,6 +120,7 @@ impl Judge for StandInJudge {
                 end: number + 1,
             },
             once: true,
+            excess: (self.0 == Defect::Excessive).then_some(Excess::Pending),
         })
     }
 
@@ -164,12 +166,9 @@ impl Machine for Server {
         }
         let mut content = vec![0; usize::try_from(CHUNK.min(length - offset)).unwrap()];
         Object { seed, length }.fill(offset, &mut content);
-        match defect {
-            Defect::BeyondBound => number += 1,
-            Defect::OtherConnection => connection += 1,
-            Defect::WrongByte => *content.last_mut().unwrap() ^= 1,
-            _ => (),
-        }
+        number += u64::from(defect == Defect::BeyondBound);
+        connection += u64::from(defect == Defect::OtherConnection);
+        *content.last_mut().unwrap() ^= u8::from(defect == Defect::WrongByte);
         let x = connection ^ number ^ u64::from(defect == Defect::OtherProof);
         let payload = [bytes(&[connection, number, x, offset]), content].concat();
         let flight = Flight::single(datagram.path.reversed(), Ecn::Ect0, payload);
@@ -219,11 +218,9 @@ struct Client {
 
 impl Client {
     fn timeout(&self) -> Duration {
-        match self.defect {
-            Defect::NeverRetries => Duration::from_secs(1_000_000),
-            Defect::RetriesLate => Duration::from_secs(200),
-            _ => TIMEOUT,
-        }
+        let never = 1_000_000 * u32::from(self.defect == Defect::NeverRetries);
+        let late = 200 * u32::from(self.defect == Defect::RetriesLate);
+        TIMEOUT * (1 + never + late)
     }
 
     fn proven(&self) -> u64 {
