@@ -10,6 +10,7 @@ pub mod check;
 mod datagram;
 mod dice;
 pub mod judge;
+pub mod machines;
 pub mod object;
 pub mod scenario;
 #[cfg(test)]
