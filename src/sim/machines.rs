@@ -137,7 +137,6 @@ struct ClientNode {
     left: VecDeque<Object>,
     phase: Phase,
     read_at: Instant,
-    starved: bool,
     progress: Progress,
 }
 
@@ -149,6 +148,7 @@ impl ClientNode {
             mtu: plan.mtu,
             buffer: plan.buffer,
             idle_timeout: IDLE_TIMEOUT,
+            token: None,
         };
         Self {
             client: Client::new(config, plan.seed),
@@ -156,7 +156,6 @@ impl ClientNode {
             left: plan.objects.clone().into(),
             phase: Phase::Resting(Instant::ZERO),
             read_at: Instant::ZERO,
-            starved: true,
             progress: Progress {
                 wanted: plan.wanted(),
                 ..Progress::default()
@@ -206,7 +205,6 @@ impl ClientNode {
             position += read;
             self.progress.received += read;
             left -= bytes.len();
-            self.starved = count == 0 && left > 0;
             if count == 0 || left == 0 {
                 break;
             }
@@ -271,7 +269,7 @@ impl Machine for ClientNode {
     fn poll_timeout(&mut self, _now: Now) -> Option<(Instant, &'static str)> {
         let own = match self.phase {
             Phase::Resting(until) => Some((until, "rest")),
-            Phase::Fetching(..) if !self.starved => Some((self.read_at, "read")),
+            Phase::Fetching(..) if self.client.readable() => Some((self.read_at, "read")),
             Phase::Fetching(..) | Phase::Done => None,
         };
         self.client.poll_timeout().into_iter().chain(own).min()
@@ -283,7 +281,7 @@ impl Node for ClientNode {
         let fetching = matches!(self.phase, Phase::Fetching(..));
         Some(Progress {
             done: self.phase == Phase::Done,
-            waiting: fetching && self.starved,
+            waiting: fetching && !self.client.readable(),
             handshakes: self.client.stats().handshakes,
             ..self.progress
         })
