@@ -252,7 +252,11 @@ impl Machine for ClientNode {
     }
 
     fn handle_timeout(&mut self, now: Now) {
-        if self.client.poll_timeout().is_some_and(|(at, _)| at <= now.instant) {
+        if self
+            .client
+            .poll_timeout()
+            .is_some_and(|(at, _)| at <= now.instant)
+        {
             self.client.handle_timeout(now);
         }
         self.advance(now);

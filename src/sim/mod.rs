@@ -49,7 +49,7 @@ impl Default for Options {
         Self {
             faults: true,
             max_clients: scenario::MAX_CLIENTS,
-            max_bytes: 8_000_000,
+            max_bytes: 20_000_000,
             traced: 2000,
         }
     }

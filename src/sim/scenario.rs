@@ -242,8 +242,8 @@ fn is_lossy(config: &LinkConfig) -> bool {
 /// Bytes that all clients of a world may fetch together: some worlds are ten times as large.
 fn draw_budget(dice: &mut Dice) -> u64 {
     match dice.chance(8) {
-        true => dice.between(2_000_000, 6_000_000),
-        false => dice.between(100_000, 1_000_000),
+        true => dice.between(5_000_000, 20_000_000),
+        false => dice.between(500_000, 5_000_000),
     }
 }
 
@@ -371,7 +371,8 @@ fn draw_outages(dice: &mut Dice, heals_at: Instant) -> Vec<Outage> {
     let count = dice.between(0, 2);
     (0..count)
         .map(|_| {
-            let from = Instant::from_micros(dice.between(0, heals_at.as_micros()));
+            let latest = dice.magnitude(1, heals_at.as_micros());
+            let from = Instant::from_micros(dice.between(0, latest));
             let length = dice.duration(Duration::from_millis(10), Duration::from_secs(8));
             Outage {
                 from,
@@ -383,7 +384,11 @@ fn draw_outages(dice: &mut Dice, heals_at: Instant) -> Vec<Outage> {
 
 fn draw_script(dice: &mut Dice, servers: usize, heals_at: Instant) -> Vec<(Instant, Action)> {
     let mut script = Vec::new();
-    let instant = |dice: &mut Dice| Instant::from_micros(dice.between(0, heals_at.as_micros()));
+    // Most transfers are over soon, so most of what befalls them is early.
+    let instant = |dice: &mut Dice| {
+        let latest = dice.magnitude(1, heals_at.as_micros());
+        Instant::from_micros(dice.between(0, latest))
+    };
     let kills = dice.between(0, 6) * u64::from(dice.chance(60));
     for _ in 0..kills {
         let (node, at) = (NodeId(dice.index(servers)), instant(dice));
