@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Kit;
-use super::datagram::Datagram;
 use super::dice::Dice;
 use super::judge::TransportJudge;
 use super::object::{Object, Objects};
@@ -21,6 +20,7 @@ use crate::transport::client::{Client, ClientConfig, ClientEvent};
 use crate::transport::keys::{KeyRing, Role, SECRET_BYTES};
 use crate::transport::server::{Server, ServerConfig};
 use crate::wire::flight::Flight;
+use crate::wire::ip::parse_udp;
 
 /// Makes servers and clients of the transport.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,7 +88,7 @@ struct ServerNode {
 
 impl Machine for ServerNode {
     fn handle_packet(&mut self, now: Now, packet: &[u8], _segment: Option<usize>) {
-        let Some(datagram) = Datagram::parse(packet) else {
+        let Ok(Some(datagram)) = parse_udp(packet) else {
             return;
         };
         let mut flights = Vec::new();
@@ -243,7 +243,7 @@ impl ClientNode {
 
 impl Machine for ClientNode {
     fn handle_packet(&mut self, now: Now, packet: &[u8], _segment: Option<usize>) {
-        let Some(datagram) = Datagram::parse(packet) else {
+        let Ok(Some(datagram)) = parse_udp(packet) else {
             return;
         };
         self.client

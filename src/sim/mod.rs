@@ -7,7 +7,6 @@
 //! order of an unordered map.
 
 pub mod check;
-mod datagram;
 mod dice;
 pub mod judge;
 pub mod machines;

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-use super::datagram::{Datagram, destination};
 use super::dice::Dice;
 use super::trace::Trace;
 use crate::host::{Machine, Transmit};
 use crate::link::{Link, LinkCounters};
 use crate::time::{Instant, Now, UnixMillis, micros};
-use crate::wire::flight::UdpPath;
+use crate::wire::flight::{Flight, UdpPath};
+use crate::wire::ip::{MAX_PACKET, UdpTemplate, parse_udp};
 
 /// Most events at one microsecond: more mean that some machine asks for a time that has passed, and
 /// the world stands still.
@@ -419,27 +419,31 @@ impl World {
         }
     }
 
-    /// A packet comes out of a client's uplink.
+    /// A packet comes out of a client's uplink. Nodes without links reach only those with links,
+    /// so that no packet is handed on within the turn of its sender.
     fn leave(&mut self, id: NodeId, observer: &mut dyn Observer) -> Turn {
         let now = self.now;
-        let access = self
-            .slots
-            .get_mut(id.0)
-            .and_then(|slot| slot.access.as_mut());
-        match access.and_then(|access| access.up.pop(now)) {
-            Some(packet) => self.forward(packet, true, observer),
-            None => Ok(()),
+        let packet = self.access(id).and_then(|access| access.up.pop(now));
+        let Some(packet) = packet else {
+            return Ok(());
+        };
+        let Some(to) = self.destination(&packet) else {
+            self.counters.unroutable += 1;
+            return Ok(());
+        };
+        match self.access(to) {
+            Some(access) => {
+                access.down.push(now, packet);
+                Ok(())
+            }
+            None => self.deliver(to, &packet, observer),
         }
     }
 
     /// A packet comes out of a client's downlink.
     fn arrive(&mut self, id: NodeId, observer: &mut dyn Observer) -> Turn {
         let now = self.now;
-        let access = self
-            .slots
-            .get_mut(id.0)
-            .and_then(|slot| slot.access.as_mut());
-        match access.and_then(|access| access.down.pop(now)) {
+        match self.access(id).and_then(|access| access.down.pop(now)) {
             Some(packet) => self.deliver(id, &packet, observer),
             None => Ok(()),
         }
@@ -456,20 +460,6 @@ impl World {
         self.turn(id, observer)
     }
 
-    /// Takes a packet to wherever its destination is. Nodes without links reach only those with
-    /// links, so that no packet is handed on within the turn of its sender.
-    fn forward(&mut self, packet: Vec<u8>, direct: bool, observer: &mut dyn Observer) -> Turn {
-        let route = destination(&packet).and_then(|to| self.routes.get_mut(&to));
-        let to = route.and_then(|route| route.pick(&mut self.dice));
-        let slot = to.and_then(|id| self.slots.get_mut(id.0));
-        match (to, slot.and_then(|slot| slot.access.as_mut())) {
-            (Some(_), Some(access)) => access.down.push(self.now, packet),
-            (Some(id), None) if direct => return self.deliver(id, &packet, observer),
-            (Some(_) | None, _) => self.counters.unroutable += 1,
-        }
-        Ok(())
-    }
-
     fn deliver(&mut self, id: NodeId, packet: &[u8], observer: &mut dyn Observer) -> Turn {
         let Some(slot) = self.slots.get_mut(id.0) else {
             return Ok(());
@@ -483,7 +473,7 @@ impl World {
             Some(_) => self.client_side.record(self.now, packet),
             None => self.server_side.record(self.now, packet),
         }
-        if let Some(datagram) = Datagram::parse(packet) {
+        if let Ok(Some(datagram)) = parse_udp(packet) {
             observer.delivered(self.now, id, datagram.path, datagram.payload);
         }
         machine.handle_packet(slot.clock.at(self.now), packet, None);
@@ -500,22 +490,12 @@ impl World {
             }
             match transmit {
                 Transmit::Packet(packet) => {
-                    if let Some(datagram) = Datagram::parse(&packet) {
+                    if let Ok(Some(datagram)) = parse_udp(&packet) {
                         observer.released(self.now, id, datagram.path, datagram.payload);
                     }
-                    self.release(id, packet, observer)?;
+                    self.release(id, packet);
                 }
-                Transmit::Flight(flight) => {
-                    let (path, ecn) = (flight.path, flight.ecn);
-                    for payload in flight.datagrams() {
-                        observer.released(self.now, id, path, payload);
-                        let datagram = Datagram { path, ecn, payload };
-                        match datagram.packet() {
-                            Some(packet) => self.release(id, packet, observer)?,
-                            None => self.counters.unroutable += 1,
-                        }
-                    }
-                }
+                Transmit::Flight(flight) => self.release_flight(id, &flight, observer),
             }
         }
         if let Some(slot) = self.slots.get_mut(id.0)
@@ -535,27 +515,60 @@ impl World {
             .poll_transmit(slot.clock.at(self.now))
     }
 
-    fn release(&mut self, id: NodeId, packet: Vec<u8>, observer: &mut dyn Observer) -> Turn {
+    fn release_flight(&mut self, id: NodeId, flight: &Flight, observer: &mut dyn Observer) {
+        let Ok(template) = UdpTemplate::new(flight.path, flight.ecn) else {
+            self.counters.unroutable += 1;
+            return;
+        };
+        for payload in flight.datagrams() {
+            observer.released(self.now, id, flight.path, payload);
+            let room = template.headers_len() + payload.len();
+            let mut packet = vec![0; room.min(MAX_PACKET)];
+            match template.emit(0, payload, &mut packet) {
+                Ok(_) => self.release(id, packet),
+                Err(_) => self.counters.unroutable += 1,
+            }
+        }
+    }
+
+    fn release(&mut self, id: NodeId, packet: Vec<u8>) {
         self.counters.released += 1;
         let now = self.now;
         self.fingerprint.write(&now.as_micros().to_be_bytes());
         let (start, _) = packet.split_at(packet.len().min(FINGERPRINTED));
         self.fingerprint.write(start);
-        let access = self
-            .slots
-            .get_mut(id.0)
-            .and_then(|slot| slot.access.as_mut());
-        match access {
+        let client = self.access(id).is_some();
+        match client {
+            true => &mut self.client_side,
+            false => &mut self.server_side,
+        }
+        .record(now, &packet);
+        match self.access(id) {
             Some(access) => {
-                self.client_side.record(now, &packet);
                 access.up.push(now, packet);
-                Ok(())
             }
             None => {
-                self.server_side.record(now, &packet);
-                self.forward(packet, false, observer)
+                let to = self.destination(&packet);
+                match to.and_then(|id| self.access(id)) {
+                    Some(access) => access.down.push(now, packet),
+                    None => self.counters.unroutable += 1,
+                }
             }
         }
+    }
+
+    fn access(&mut self, id: NodeId) -> Option<&mut Access> {
+        self.slots.get_mut(id.0)?.access.as_mut()
+    }
+
+    /// The node that a packet goes to; nothing of the packet has been verified.
+    fn destination(&mut self, packet: &[u8]) -> Option<NodeId> {
+        let address: IpAddr = match packet.first()? >> 4 {
+            4 => (*packet.get(16..)?.first_chunk::<4>()?).into(),
+            6 => (*packet.get(24..)?.first_chunk::<16>()?).into(),
+            _ => return None,
+        };
+        self.routes.get_mut(&address)?.pick(&mut self.dice)
     }
 }
 

@@ -11,12 +11,12 @@ use std::time::Duration;
 use crate::host::{Machine, Transmit};
 use crate::sim::Kit;
 use crate::sim::check::{Claim, Excess, Grant, Judge};
-use crate::sim::datagram::Datagram;
 use crate::sim::object::Object;
 use crate::sim::scenario::{ClientPlan, Scenario, ServerPlan};
 use crate::sim::world::{Boot, Node, Progress};
 use crate::time::{Instant, Now};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
+use crate::wire::ip::parse_udp;
 use crate::wire::segment::Span;
 
 const CHUNK: u64 = 1000;
@@ -147,7 +147,7 @@ struct Server {
 
 impl Machine for Server {
     fn handle_packet(&mut self, _now: Now, packet: &[u8], _segment: Option<usize>) {
-        let Some(datagram) = Datagram::parse(packet) else {
+        let Ok(Some(datagram)) = parse_udp(packet) else {
             return;
         };
         let Some((fields, _)) = fields::<6>(datagram.payload) else {
@@ -231,7 +231,7 @@ impl Client {
 
 impl Machine for Client {
     fn handle_packet(&mut self, now: Now, packet: &[u8], _segment: Option<usize>) {
-        let Some(datagram) = Datagram::parse(packet) else {
+        let Ok(Some(datagram)) = parse_udp(packet) else {
             return;
         };
         let Some(([_, number, _, offset], content)) = fields::<4>(datagram.payload) else {
