@@ -117,7 +117,22 @@ impl Node for ServerNode {
     fn soft_state_bytes(&self) -> Option<usize> {
         Some(self.server.soft_state_bytes())
     }
+
+    fn refused(&self) -> Option<&'static str> {
+        let drops = self.server.counters().drops();
+        let mut reasons = drops.iter().map(|(reason, _)| *reason);
+        reasons.find(|reason| !EXCUSED.contains(reason))
+    }
 }
+
+/// What honest clients are refused for: networks repeat packets, and clocks of servers differ.
+const EXCUSED: [&str; 5] = [
+    "replayed",
+    "too_often",
+    "not_ready",
+    "too_soon",
+    "ahead_of_time",
+];
 
 /// What a client does at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,6 +307,10 @@ impl Node for ClientNode {
     }
 
     fn soft_state_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    fn refused(&self) -> Option<&'static str> {
         None
     }
 }

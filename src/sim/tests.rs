@@ -52,7 +52,7 @@ type Case = (Defect, fn(&Violation) -> bool);
 
 #[test]
 fn every_defect_is_found_and_named() {
-    let cases: [Case; 14] = [
+    let cases: [Case; 15] = [
         (Defect::WrongByte, |v| {
             matches!(v, Violation::WrongBytes { .. })
         }),
@@ -67,6 +67,7 @@ fn every_defect_is_found_and_named() {
             matches!(v, Violation::OtherProof { .. })
         }),
         (Defect::Excessive, |v| matches!(v, Violation::Excess { .. })),
+        (Defect::Refuses, |v| matches!(v, Violation::Refused { .. })),
         (Defect::Leaks, |v| matches!(v, Violation::Memory { .. })),
         (Defect::LiesAboutReceipt, |v| {
             matches!(v, Violation::Unproven { .. })

@@ -65,6 +65,9 @@ pub trait Node: Machine {
 
     /// Bytes of memory that it holds on behalf of its clients, if it is a server and knows.
     fn soft_state_bytes(&self) -> Option<usize>;
+
+    /// Why it refused a request that no honest client sends, if it is a server and did.
+    fn refused(&self) -> Option<&'static str>;
 }
 
 /// What a machine is booted with.

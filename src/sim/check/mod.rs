@@ -194,6 +194,14 @@ pub enum Violation {
         /// Bytes now.
         is: usize,
     },
+    /// A server refused a request, although every client is honest.
+    #[error("server {}: refused an honest request: {reason}", server.0)]
+    Refused {
+        /// Who.
+        server: NodeId,
+        /// Its reason.
+        reason: &'static str,
+    },
     /// A client opened more connections than the silences of the service explain.
     #[error("client {}: {handshakes} handshakes with {silences} silences", client.0)]
     Handshakes {
@@ -206,7 +214,7 @@ pub enum Violation {
     },
     /// The world could not be built: a link is out of its bounds.
     #[error(transparent)]
-    Refused(#[from] ConfigError),
+    Unbuildable(#[from] ConfigError),
     /// The world stands still.
     #[error(transparent)]
     Livelock(#[from] Livelock),
@@ -538,6 +546,10 @@ impl<J: Judge> Observer for Checker<J> {
             && let Err(violation) = self.check_progress(now, node, progress)
         {
             self.accuse(now, violation);
+        }
+        if let Some(reason) = machine.refused() {
+            let server = node;
+            self.accuse(now, Violation::Refused { server, reason });
         }
         let Some(is) = machine.soft_state_bytes() else {
             return;

@@ -32,6 +32,7 @@ pub(super) enum Defect {
     OtherConnection,
     OtherProof,
     Excessive,
+    Refuses,
     Leaks,
     LiesAboutReceipt,
     NeverRetries,
@@ -199,6 +200,10 @@ impl Node for Server {
         };
         Some(64 + leak)
     }
+
+    fn refused(&self) -> Option<&'static str> {
+        (self.defect == Defect::Refuses && self.count > 3).then_some("whim")
+    }
 }
 
 struct Client {
@@ -316,6 +321,10 @@ impl Node for Client {
     }
 
     fn soft_state_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    fn refused(&self) -> Option<&'static str> {
         None
     }
 }
