@@ -296,13 +296,7 @@ impl Client {
         self.probe = None;
         self.answered(now);
         self.flights.probed(now, probe.sent);
-        let epoch = self
-            .connection
-            .as_ref()
-            .map(|connection| connection.window.releasing());
-        if let Some(epoch) = epoch {
-            self.take_continuation(now, epoch, probed.continuation);
-        }
+        self.take_continuation(now, probe.yields, probed.continuation);
         self.detect_losses(now);
     }
 
