@@ -39,8 +39,7 @@ pub fn server(data: &[u8]) {
                 _ => path.src.set_ip(other_ip(path.src, input.u8())),
             }
         }
-        let stranger = !transcript().to_server.iter().any(|sent| sent.path.src == path.src);
-        respond(&mut server, now, path, &datagram, stranger);
+        respond(&mut server, now, path, &datagram);
     }
 }
 
@@ -84,7 +83,7 @@ fn altered<'a>(input: &mut Input<'a>, datagram: &'a [u8]) -> Vec<u8> {
 
 fn alter_open<'a>(input: &mut Input<'a>, open: &mut Open<'a>) {
     match input.u8() % 6 {
-        0 => open.size = input.u16(),
+        0 => open.size = size(input),
         1 => open.stream = input.u8(),
         2 => open.echo ^= input.number(),
         3 => open.offset = input.near(open.offset) % (1 << 48),
@@ -93,6 +92,14 @@ fn alter_open<'a>(input: &mut Input<'a>, open: &mut Open<'a>) {
             open.token = real_request(input)
                 .map(|real| Token { connection: real.connection, sealed: real.continuation });
         }
+    }
+}
+
+/// Any size, half of the time one of the smallest that are allowed.
+fn size(input: &mut Input<'_>) -> u16 {
+    match input.u8() & 1 {
+        0 => input.u16(),
+        _ => 250 + 2 * u16::from(input.u8()),
     }
 }
 
@@ -126,7 +133,7 @@ static LONG_REQUEST: [u8; 1000] = [b'9'; 1000];
 fn alter_request<'a>(input: &mut Input<'a>, request: &mut Request<'a>) {
     match input.u8() % 14 {
         0 => request.connection ^= input.number(),
-        1 => request.size = input.u16(),
+        1 => request.size = size(input),
         2 => request.stream = input.u8(),
         3 => request.wants_continuation ^= true,
         4 => request.after = input.near(request.after),
@@ -182,7 +189,7 @@ fn alter_spans(input: &mut Input<'_>, spans: &mut Vec<Span>) {
 }
 
 /// Gives one datagram to the server and holds what it does against the laws.
-fn respond(server: &mut Server, now: Now, path: UdpPath, datagram: &[u8], stranger: bool) {
+fn respond(server: &mut Server, now: Now, path: UdpPath, datagram: &[u8]) {
     let before = seen(server);
     let soft_state = server.soft_state_bytes();
     let mut out = Vec::new();
@@ -192,7 +199,17 @@ fn respond(server: &mut Server, now: Now, path: UdpPath, datagram: &[u8], strang
     assert_eq!(server.soft_state_bytes(), soft_state);
     assert_eq!(out.len() as u64, after.0 - before.0, "one flight an answer");
     if let Some(flight) = out.first() {
-        check_flight(path, datagram, flight, stranger);
+        check_flight(path, datagram, flight);
+    }
+}
+
+/// Whether nobody at this address took part in the transcript: a token proves an IP address, a
+/// request has to come from the very port too.
+fn is_stranger(src: SocketAddr, to: &ToServer<'_>) -> bool {
+    let mut known = transcript().to_server.iter().map(|sent| sent.path.src);
+    match to {
+        ToServer::Open(_) => !known.any(|known| known.ip() == src.ip()),
+        ToServer::Request(_) => !known.any(|known| known == src),
     }
 }
 
@@ -203,13 +220,15 @@ fn seen(server: &Server) -> (u64, u64) {
     (answered, counters.drops().iter().map(|(_, count)| count).sum())
 }
 
-fn check_flight(path: UdpPath, datagram: &[u8], flight: &Flight, stranger: bool) {
+fn check_flight(path: UdpPath, datagram: &[u8], flight: &Flight) {
     assert_eq!(flight.path, path.reversed());
     let count = flight.datagrams().count();
     assert!((1..=MAX_FLIGHT as usize).contains(&count), "{count} datagrams");
     let longest = flight.datagrams().map(<[u8]>::len).max().unwrap_or(0);
     let total = flight.payload.len();
-    match ToServer::parse(datagram).expect("what is answered can be read") {
+    let received = ToServer::parse(datagram).expect("what is answered can be read");
+    let stranger = is_stranger(path.src, &received);
+    match received {
         ToServer::Open(open) => {
             assert!(longest <= usize::from(open.size), "{longest} of {}", open.size);
             if open.token.is_none() || stranger {
