@@ -311,12 +311,8 @@ fn stream(
     };
     while stream.offset < stream.length {
         let left = usize::try_from(stream.length - stream.offset).unwrap_or(usize::MAX);
-        let want = stack.send_room(id).min(stage.len()).min(left);
-        if want == 0 {
-            // Nothing is sent, so that the stack tells when there is room.
-            let _ = stack.send(id, &[]);
-            return Next::Wait;
-        }
+        // One byte too many, where there is no room: that asks for an event when there is.
+        let want = stack.send_room(id).max(1).min(stage.len()).min(left);
         let piece = stage.get_mut(..want).unwrap_or_default();
         let read = match app.read(&stream.user, stream.offset, piece) {
             Ok(0) => return Next::Abort,
@@ -335,6 +331,9 @@ fn stream(
         let Ok(sent) = stack.send(id, piece.get(..read).unwrap_or_default()) else {
             return Next::Abort;
         };
+        if sent == 0 {
+            return Next::Wait;
+        }
         let sent = u64::try_from(sent).unwrap_or(0);
         counters.bytes += sent;
         stream.offset += sent;

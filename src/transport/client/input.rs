@@ -166,7 +166,8 @@ impl Client {
             return;
         }
         let rtt = now.saturating_since(arrival.sent);
-        if arrival.first_of_flight {
+        // Sent and answered within one reading of the clock: no measurement.
+        if arrival.first_of_flight && !rtt.is_zero() {
             self.rtt.sample(rtt);
             let Some(connection) = &mut self.connection else {
                 return;
