@@ -40,7 +40,9 @@ const SLOW_MUTATIONS: usize = 2_000;
 const MAX_SEED_BYTES: usize = 4096;
 
 fn corpus(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fuzz/corpus")
+        .join(target)
 }
 
 /// The files of one corpus, by name.
@@ -49,7 +51,10 @@ fn files(target: &str) -> BTreeMap<String, Vec<u8>> {
     entries
         .map(|entry| {
             let entry = entry.unwrap();
-            (entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).unwrap())
+            (
+                entry.file_name().to_string_lossy().into_owned(),
+                fs::read(entry.path()).unwrap(),
+            )
         })
         .collect()
 }
@@ -94,7 +99,10 @@ fn mutated(random: &mut ChaCha8Rng, files: &[Vec<u8>]) -> Vec<u8> {
 
 /// Feeds a target `count` mutated inputs; on a failure says which, to be made a corpus file.
 fn explore(target: &str, count: usize) {
-    let (name, run) = TARGETS.into_iter().find(|(name, _)| *name == target).expect("a target");
+    let (name, run) = TARGETS
+        .into_iter()
+        .find(|(name, _)| *name == target)
+        .expect("a target");
     let files: Vec<_> = files(name).into_values().collect();
     let mut random = ChaCha8Rng::seed_from_u64(0x6675_7a7a);
     for index in 0..count {
@@ -108,9 +116,15 @@ fn explore(target: &str, count: usize) {
 
 #[test]
 fn parsers_stand_mutated_inputs() {
-    for target in
-        ["continuation", "http_request", "http_response", "ip", "keyring", "to_client", "to_server"]
-    {
+    for target in [
+        "continuation",
+        "http_request",
+        "http_response",
+        "ip",
+        "keyring",
+        "to_client",
+        "to_server",
+    ] {
         explore(target, FAST_MUTATIONS);
     }
 }
@@ -146,7 +160,9 @@ fn udp_packet(path: UdpPath, payload: &[u8]) -> Vec<u8> {
 fn continuations() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for sent in sample(&transcript().to_server, 40) {
-        let Ok(ToServer::Request(request)) = ToServer::parse(&sent.datagram) else { continue };
+        let Ok(ToServer::Request(request)) = ToServer::parse(&sent.datagram) else {
+            continue;
+        };
         let mut seed = vec![0];
         seed.extend(request.connection.to_be_bytes());
         let now = sent.now.unix.as_millis() - START_UNIX;
@@ -158,7 +174,11 @@ fn continuations() -> Vec<Vec<u8>> {
         }
     }
     seeds.extend([vec![2], vec![3]]);
-    seeds.extend((2..4).map(|kind| (0..200).map(|at| if at == 0 { kind } else { 0xfe }).collect()));
+    seeds.extend((2..4).map(|kind| {
+        (0..200)
+            .map(|at| if at == 0 { kind } else { 0xfe })
+            .collect()
+    }));
     seeds
 }
 
@@ -202,8 +222,12 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let transcript = transcript();
     let text = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
     match target {
-        "to_server" => sample(&transcript.to_server, 30).map(|sent| sent.datagram.clone()).collect(),
-        "to_client" => sample(&transcript.to_client, 30).map(|sent| sent.datagram.clone()).collect(),
+        "to_server" => sample(&transcript.to_server, 30)
+            .map(|sent| sent.datagram.clone())
+            .collect(),
+        "to_client" => sample(&transcript.to_client, 30)
+            .map(|sent| sent.datagram.clone())
+            .collect(),
         "ip" => sample(&transcript.to_server, 15)
             .chain(sample(&transcript.to_client, 5))
             .map(|sent| udp_packet(sent.path, &sent.datagram))
@@ -211,7 +235,13 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "continuation" => continuations(),
         "keyring" => vec![
             keys().to_text().into_bytes(),
-            keys().staged([1; 32]).unwrap().rotated([2; 32]).unwrap().to_text().into_bytes(),
+            keys()
+                .staged([1; 32])
+                .unwrap()
+                .rotated([2; 32])
+                .unwrap()
+                .to_text()
+                .into_bytes(),
             b"headwater-keys 1\n# none\nend\n".to_vec(),
         ],
         "http_request" => text(&REQUESTS),

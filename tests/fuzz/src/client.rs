@@ -62,8 +62,16 @@ fn settle(session: &mut Session, forged: bool) {
         } else if !session.wait() {
             return;
         } else {
-            still = if session.now_us == before { still + 1 } else { 0 };
-            assert!(still < 1000, "a timer that does not move: {:?}", session.client.poll_timeout());
+            still = if session.now_us == before {
+                still + 1
+            } else {
+                0
+            };
+            assert!(
+                still < 1000,
+                "a timer that does not move: {:?}",
+                session.client.poll_timeout()
+            );
         }
     }
 }
@@ -78,7 +86,11 @@ fn step(input: &mut Input<'_>, session: &mut Session) -> bool {
             }
         }
         3..=5 => {
-            let ecn = if input.u8() == 0xff { Ecn::Ce } else { Ecn::Ect0 };
+            let ecn = if input.u8() == 0xff {
+                Ecn::Ce
+            } else {
+                Ecn::Ect0
+            };
             if let Some(datagram) = session.to_client.pop_front() {
                 session.answer(ecn, &datagram);
             }
@@ -103,14 +115,18 @@ fn step(input: &mut Input<'_>, session: &mut Session) -> bool {
         }
         10 => {
             let at = index(input, session.to_client.len());
-            let Some(mut datagram) = session.to_client.get(at).cloned() else { return false };
+            let Some(mut datagram) = session.to_client.get(at).cloned() else {
+                return false;
+            };
             mutate(input, &mut datagram);
             session.answer(Ecn::Ect0, &datagram);
             return true;
         }
         _ => {
             let at = index(input, session.to_client.len());
-            let Some(datagram) = session.to_client.get(at).cloned() else { return false };
+            let Some(datagram) = session.to_client.get(at).cloned() else {
+                return false;
+            };
             let datagram = altered(input, &datagram);
             session.answer(Ecn::Ect0, &datagram);
             return true;
@@ -150,7 +166,11 @@ fn altered(input: &mut Input<'_>, datagram: &[u8]) -> Vec<u8> {
             header.multi = true;
             header.emit(&mut out, response.continuation, user);
             for (offset, bytes) in response.chunks() {
-                let offset = if input.u8() == 0 { input.number() % (1 << 48) } else { offset };
+                let offset = if input.u8() == 0 {
+                    input.number() % (1 << 48)
+                } else {
+                    offset
+                };
                 put_chunk(&mut out, offset, u16::try_from(bytes.len()).ok());
                 out.extend(bytes);
             }

@@ -78,15 +78,24 @@ pub fn host(data: &[u8]) {
     for _ in 0..200 {
         world.wait(Duration::from_secs(5));
     }
-    assert_eq!(world.metric("headwater_tcp_connections"), 0, "a connection for ever");
+    assert_eq!(
+        world.metric("headwater_tcp_connections"),
+        0,
+        "a connection for ever"
+    );
 }
 
 impl World {
     fn new() -> Self {
-        let now =
-            Now { instant: Instant::from_micros(1_000_000), unix: UnixMillis::new(START_UNIX) };
+        let now = Now {
+            instant: Instant::from_micros(1_000_000),
+            unix: UnixMillis::new(START_UNIX),
+        };
         let config = ServerHostConfig {
-            addresses: vec![IpAddr::from([10, 0, 0, 2]), "fd00::2".parse().expect("an address")],
+            addresses: vec![
+                IpAddr::from([10, 0, 0, 2]),
+                "fd00::2".parse().expect("an address"),
+            ],
             mtu: MTU,
             tcp_port: 80,
             udp_port: 7600,
@@ -105,7 +114,13 @@ impl World {
             peer("10.0.0.9:4000", "10.0.0.2:80"),
             peer("[fd00::9]:4000", "[fd00::2]:80"),
         ];
-        Self { now, host, peers, packets: 0, connected: false }
+        Self {
+            now,
+            host,
+            peers,
+            packets: 0,
+            connected: false,
+        }
     }
 
     /// A packet to begin with.
@@ -118,14 +133,26 @@ impl World {
             1 | 2 => {
                 let sent = &transcript().to_server;
                 let sent = &sent[input.below(sent.len())];
-                self.now = Now { unix: sent.now.unix, ..self.now };
+                self.now = Now {
+                    unix: sent.now.unix,
+                    ..self.now
+                };
                 udp(sent.path, &sent.datagram)
             }
             3 => echo(input),
             _ => {
                 let count = input.below(2);
                 let peer = &mut self.peers[count];
-                let flags = [SYN, ACK, ACK | PUSH, ACK | FIN, RST, RST | ACK, ACK | PUSH, input.u8()];
+                let flags = [
+                    SYN,
+                    ACK,
+                    ACK | PUSH,
+                    ACK | FIN,
+                    RST,
+                    RST | ACK,
+                    ACK | PUSH,
+                    input.u8(),
+                ];
                 let flags = flags[input.below(flags.len())];
                 let body: &[u8] = match input.u8() % 4 {
                     0 => b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -145,10 +172,17 @@ impl World {
         assert_eq!(answered, 0, "everything was taken away before");
         self.host.handle_packet(self.now, packet, None);
         self.packets += 1;
-        assert_eq!(self.metric("headwater_ip_packets_received_total"), self.packets);
+        assert_eq!(
+            self.metric("headwater_ip_packets_received_total"),
+            self.packets
+        );
         let answered = self.answers();
         let known = self.connected || real_sender(packet);
-        assert!(known || answered <= 3 * packet.len(), "{answered} for {}", packet.len());
+        assert!(
+            known || answered <= 3 * packet.len(),
+            "{answered} for {}",
+            packet.len()
+        );
     }
 
     /// Takes away what the machine sends; how many bytes it was.
@@ -157,9 +191,10 @@ impl World {
         while let Some(transmit) = self.host.poll_transmit(self.now) {
             let packets = match transmit {
                 Transmit::Packet(packet) => vec![packet],
-                Transmit::Flight(flight) => {
-                    flight.datagrams().map(|datagram| udp(flight.path, datagram)).collect()
-                }
+                Transmit::Flight(flight) => flight
+                    .datagrams()
+                    .map(|datagram| udp(flight.path, datagram))
+                    .collect(),
             };
             for packet in packets {
                 total += packet.len();
@@ -178,7 +213,9 @@ impl World {
         let end = self.now.instant + time;
         for _ in 0..10_000 {
             self.answers();
-            let Some((at, _)) = self.host.poll_timeout(self.now) else { break };
+            let Some((at, _)) = self.host.poll_timeout(self.now) else {
+                break;
+            };
             if at > end {
                 break;
             }
@@ -191,14 +228,22 @@ impl World {
 
     fn metric(&self, name: &str) -> u64 {
         let metrics = self.host.metrics();
-        let metric = metrics.iter().find(|metric| metric.name == name).expect("the metric");
+        let metric = metrics
+            .iter()
+            .find(|metric| metric.name == name)
+            .expect("the metric");
         metric.samples.iter().map(|sample| sample.value).sum()
     }
 }
 
 /// Whether the packet says it comes from an address that took part in the transcript.
 fn real_sender(packet: &[u8]) -> bool {
-    let real = |src| transcript().to_server.iter().any(|sent| sent.path.src.ip() == src);
+    let real = |src| {
+        transcript()
+            .to_server
+            .iter()
+            .any(|sent| sent.path.src.ip() == src)
+    };
     IpView::parse(packet).is_ok_and(|view| real(view.src))
 }
 
@@ -239,7 +284,10 @@ impl Peer {
         segment.extend(window.to_be_bytes());
         segment.extend([0; 4]);
         segment.extend(body);
-        let path = UdpPath { src: self.address, dst: self.server };
+        let path = UdpPath {
+            src: self.address,
+            dst: self.server,
+        };
         // Ports stand where UDP has them; the rest of the UDP header gives way.
         let mut packet = udp(path, &segment);
         let (payload, _) = payload_of(&packet).expect("a packet");
@@ -253,13 +301,22 @@ impl Peer {
 
     /// Remembers what a segment to this peer acknowledges next.
     fn observe(&mut self, packet: &[u8]) {
-        let Ok(view) = IpView::parse(packet) else { return };
-        let Some(segment) = view.payload.first_chunk::<20>() else { return };
+        let Ok(view) = IpView::parse(packet) else {
+            return;
+        };
+        let Some(segment) = view.payload.first_chunk::<20>() else {
+            return;
+        };
         if view.protocol != TCP || view.dst != self.address.ip() {
             return;
         }
         let number = |at: usize| {
-            u32::from_be_bytes([segment[at], segment[at + 1], segment[at + 2], segment[at + 3]])
+            u32::from_be_bytes([
+                segment[at],
+                segment[at + 1],
+                segment[at + 2],
+                segment[at + 3],
+            ])
         };
         let flags = segment[13];
         let body = view.payload.len() - usize::from(segment[12] >> 4) * 4;

@@ -15,28 +15,49 @@ use super::input::Input;
 
 /// A request head, and what the origin reads from it.
 pub fn http_request(data: &[u8]) {
-    let Ok((head, length)) = RequestHead::parse(data) else { return };
+    let Ok((head, length)) = RequestHead::parse(data) else {
+        return;
+    };
     assert!(length <= data.len() && length <= MAX_HEAD_BYTES);
     let _ = (head.is_persistent(), head.has_body());
     if let Ok(target) = target::parse(&head.target) {
         let climbs = |segment: &[u8]| matches!(segment, b"" | b"." | b"..");
         let mut segments = target.path.split(|byte| *byte == b'/');
-        assert!(target.path.is_empty() || !segments.any(climbs), "{target:?}");
+        assert!(
+            target.path.is_empty() || !segments.any(climbs),
+            "{target:?}"
+        );
         assert!(!target.path.contains(&0) && target.path.len() <= target::MAX_PATH_BYTES);
         let again = target::parse(&format!("/{}", target::encode(&target.path)));
-        assert_eq!(again.map(|again| again.path), Ok(target.path), "encoded and read again");
+        assert_eq!(
+            again.map(|again| again.path),
+            Ok(target.path),
+            "encoded and read again"
+        );
     }
-    let validators = Validators { etag: Some(EntityTag::strong("tag")), ..Validators::default() };
+    let validators = Validators {
+        etag: Some(EntityTag::strong("tag")),
+        ..Validators::default()
+    };
     let _ = conditional::evaluate(&head.headers, &validators);
     let _ = conditional::range_applies(&head.headers, &validators);
     for (name, value) in head.headers.iter() {
-        assert!(head.headers.get(name).is_some(), "a field is found by its name");
-        let _ = (head.headers.elements(name).count(), head.headers.has_token(name, "close"));
+        assert!(
+            head.headers.get(name).is_some(),
+            "a field is found by its name"
+        );
+        let _ = (
+            head.headers.elements(name).count(),
+            head.headers.has_token(name, "close"),
+        );
         let _ = (digest::parse(value), EntityTag::parse(value));
         let _ = str::from_utf8(value).map(date::parse);
         for size in [0, 1, 1000, u64::MAX] {
             if let Selected::Part(range) = range::select(value, size) {
-                assert!(range.first <= range.last && range.last < size, "{range:?} of {size}");
+                assert!(
+                    range.first <= range.last && range.last < size,
+                    "{range:?} of {size}"
+                );
             }
         }
     }
@@ -93,7 +114,11 @@ fn read(method: Method, stream: &[u8], mut next_cut: impl FnMut() -> usize) -> R
 pub fn http_response(data: &[u8]) {
     let mut input = Input::new(data);
     let cut = input.u8();
-    let method = if cut & 1 == 0 { Method::Get } else { Method::Head };
+    let method = if cut & 1 == 0 {
+        Method::Get
+    } else {
+        Method::Head
+    };
     let stream = input.take(data.len());
     let whole = read(method, stream, || stream.len());
     let mut state = u32::from(cut);

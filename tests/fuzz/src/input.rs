@@ -41,7 +41,9 @@ impl<'a> Input<'a> {
     /// A number of any size, small ones in few bytes: one byte says how many follow.
     pub fn number(&mut self) -> u64 {
         let count = usize::from(self.u8() % 9);
-        self.take(count).iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
+        self.take(count)
+            .iter()
+            .fold(0, |number, &byte| number << 8 | u64::from(byte))
     }
 
     /// A number below `n`, which is not 0.

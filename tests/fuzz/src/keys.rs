@@ -38,7 +38,11 @@ fn open(mut input: Input<'_>) {
     let Ok((value, issued)) = Continuation::open(&ring, connection, now, MAX_AGE, sealed) else {
         return;
     };
-    assert_eq!(value.seal(&ring, connection, issued), sealed, "only what a server sealed opens");
+    assert_eq!(
+        value.seal(&ring, connection, issued),
+        sealed,
+        "only what a server sealed opens"
+    );
     assert!(Continuation::open(&ring, connection ^ 1, now, MAX_AGE, sealed).is_err());
     let other = KeyRing::with_secret([0x55; 32]);
     assert!(Continuation::open(&other, connection, now, MAX_AGE, sealed).is_err());
@@ -60,11 +64,20 @@ fn seal(mut input: Input<'_>) {
     let rtt_us = bounded(input.number(), MAX_RTT_US);
     let window = bounded(input.number(), MAX_WINDOW);
     let curve = match input.u8() & 1 {
-        0 => Curve::SlowStart { threshold: window, rtt_us },
-        _ => Curve::Cubic { w_max: window, rtt_us },
+        0 => Curve::SlowStart {
+            threshold: window,
+            rtt_us,
+        },
+        _ => Curve::Cubic {
+            w_max: window,
+            rtt_us,
+        },
     };
-    let epoch =
-        Epoch { base: input.number() % MAX_NUMBER, c: bounded(input.number(), MAX_WINDOW), curve };
+    let epoch = Epoch {
+        base: input.number() % MAX_NUMBER,
+        c: bounded(input.number(), MAX_WINDOW),
+        curve,
+    };
     let bits = u128::from(input.number()) << 64 | u128::from(input.number());
     let ip = match input.u8() & 1 {
         0 => Ipv4Addr::from_bits(bits as u32).into(),
@@ -81,7 +94,11 @@ fn seal(mut input: Input<'_>) {
         site: input.u16(),
     };
     let sealed = value.seal(&ring, connection, now);
-    assert!(sealed.len() <= MAX_CONTINUATION_BYTES, "{} bytes: {value:?}", sealed.len());
+    assert!(
+        sealed.len() <= MAX_CONTINUATION_BYTES,
+        "{} bytes: {value:?}",
+        sealed.len()
+    );
     let opened = Continuation::open(&ring, connection, now, MAX_AGE, &sealed);
     assert_eq!(opened, Ok((value, now)), "what is sealed opens to the same");
     damaged(input, &sealed, |bytes| {
@@ -93,10 +110,19 @@ fn seal_user(mut input: Input<'_>) {
     let ring = keys();
     let length = input.number() % (MAX_STREAM_BYTES + 1);
     let count = input.below(MAX_USER_BYTES + 1);
-    let value = UserContinuation { user: input.take(count).to_vec(), length };
+    let value = UserContinuation {
+        user: input.take(count).to_vec(),
+        length,
+    };
     let sealed = value.seal(&ring);
-    assert_eq!(UserContinuation::open(&ring, &sealed), Ok(value), "what is sealed opens");
-    damaged(input, &sealed, |bytes| assert!(UserContinuation::open(&ring, bytes).is_err()));
+    assert_eq!(
+        UserContinuation::open(&ring, &sealed),
+        Ok(value),
+        "what is sealed opens"
+    );
+    damaged(input, &sealed, |bytes| {
+        assert!(UserContinuation::open(&ring, bytes).is_err())
+    });
 }
 
 /// Gives `check` the bytes with one bit flipped.
@@ -109,8 +135,12 @@ fn damaged(mut input: Input<'_>, sealed: &[u8], check: impl Fn(&[u8])) {
 
 /// A key ring file.
 pub fn keyring(data: &[u8]) {
-    let Ok(text) = str::from_utf8(data) else { return };
-    let Ok(ring) = KeyRing::parse(text) else { return };
+    let Ok(text) = str::from_utf8(data) else {
+        return;
+    };
+    let Ok(ring) = KeyRing::parse(text) else {
+        return;
+    };
     let written = ring.to_text();
     let again = KeyRing::parse(&written).expect("what is written can be read");
     assert_eq!(again.to_text(), written);

@@ -13,7 +13,9 @@ const ICMPV6: u8 = 58;
 /// damage. What has no sound header is left alone.
 pub fn repair(packet: &mut [u8]) {
     let total = packet.len();
-    let Some(short) = u16::try_from(total).ok() else { return };
+    let Some(short) = u16::try_from(total).ok() else {
+        return;
+    };
     let (payload, protocol, pseudo) = match packet.first().map(|byte| byte >> 4) {
         Some(4) if total >= 20 => {
             let header = usize::from(packet[0] & 15) * 4;
@@ -64,7 +66,9 @@ pub fn payload_of(packet: &[u8]) -> Option<(usize, u8)> {
 
 fn sum(bytes: &[u8]) -> u64 {
     let words = bytes.chunks(2);
-    words.map(|word| u64::from(word[0]) << 8 | u64::from(*word.get(1).unwrap_or(&0))).sum()
+    words
+        .map(|word| u64::from(word[0]) << 8 | u64::from(*word.get(1).unwrap_or(&0)))
+        .sum()
 }
 
 fn fold(mut sum: u64) -> u16 {

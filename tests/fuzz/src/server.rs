@@ -49,9 +49,15 @@ fn pick(input: &mut Input<'_>) -> &'static Sent {
 }
 
 fn later(now: Now, millis: i64) -> Now {
-    let instant = now.instant.as_micros().saturating_add_signed(millis.saturating_mul(1000));
+    let instant = now
+        .instant
+        .as_micros()
+        .saturating_add_signed(millis.saturating_mul(1000));
     let unix = now.unix.as_millis().saturating_add_signed(millis);
-    Now { instant: Instant::from_micros(instant), unix: UnixMillis::new(unix) }
+    Now {
+        instant: Instant::from_micros(instant),
+        unix: UnixMillis::new(unix),
+    }
 }
 
 fn other_ip(address: SocketAddr, last: u8) -> std::net::IpAddr {
@@ -89,8 +95,10 @@ fn alter_open<'a>(input: &mut Input<'a>, open: &mut Open<'a>) {
         3 => open.offset = input.near(open.offset) % (1 << 48),
         4 => open.wanted = wanted(input, open.wanted),
         _ => {
-            open.token = real_request(input)
-                .map(|real| Token { connection: real.connection, sealed: real.continuation });
+            open.token = real_request(input).map(|real| Token {
+                connection: real.connection,
+                sealed: real.continuation,
+            });
         }
     }
 }
@@ -150,9 +158,18 @@ fn alter_request<'a>(input: &mut Input<'a>, request: &mut Request<'a>) {
             });
             request.declared = match input.u8() % 4 {
                 0 => None,
-                1 => Some(Declared { kind: input.u8() % 8, ..declared }),
-                2 => Some(Declared { edge: input.near(declared.edge), ..declared }),
-                _ => Some(Declared { rtt_us: input.u32(), ..declared }),
+                1 => Some(Declared {
+                    kind: input.u8() % 8,
+                    ..declared
+                }),
+                2 => Some(Declared {
+                    edge: input.near(declared.edge),
+                    ..declared
+                }),
+                _ => Some(Declared {
+                    rtt_us: input.u32(),
+                    ..declared
+                }),
             };
         }
         11 => request.wanted = wanted(input, request.wanted),
@@ -160,8 +177,13 @@ fn alter_request<'a>(input: &mut Input<'a>, request: &mut Request<'a>) {
             0 => request.probe = Some(input.u32()),
             1 => request.probe = None,
             _ => {
-                let time = request.cookie.map_or(input.number() % (1 << 48), |cookie| cookie.time);
-                request.cookie = Some(Cookie { time, mac: [input.u8(); 16] });
+                let time = request
+                    .cookie
+                    .map_or(input.number() % (1 << 48), |cookie| cookie.time);
+                request.cookie = Some(Cookie {
+                    time,
+                    mac: [input.u8(); 16],
+                });
             }
         },
         _ => {
@@ -183,7 +205,13 @@ fn alter_spans(input: &mut Input<'_>, spans: &mut Vec<Span>) {
         (2, Some(_)) => drop(spans.remove(at)),
         _ => {
             let start = input.number();
-            spans.insert(at, Span { start, end: start.saturating_add(input.number()) });
+            spans.insert(
+                at,
+                Span {
+                    start,
+                    end: start.saturating_add(input.number()),
+                },
+            );
         }
     }
 }
@@ -195,7 +223,11 @@ fn respond(server: &mut Server, now: Now, path: UdpPath, datagram: &[u8]) {
     let mut out = Vec::new();
     server.respond(now, path, datagram, &mut Bytes, &mut out);
     let after = seen(server);
-    assert_eq!(after.0 + after.1, before.0 + before.1 + 1, "answered once or dropped once");
+    assert_eq!(
+        after.0 + after.1,
+        before.0 + before.1 + 1,
+        "answered once or dropped once"
+    );
     assert_eq!(server.soft_state_bytes(), soft_state);
     assert_eq!(out.len() as u64, after.0 - before.0, "one flight an answer");
     if let Some(flight) = out.first() {
@@ -217,29 +249,51 @@ fn is_stranger(src: SocketAddr, to: &ToServer<'_>) -> bool {
 fn seen(server: &Server) -> (u64, u64) {
     let counters = server.counters();
     let answered = counters.opens + counters.requests + counters.challenges;
-    (answered, counters.drops().iter().map(|(_, count)| count).sum())
+    (
+        answered,
+        counters.drops().iter().map(|(_, count)| count).sum(),
+    )
 }
 
 fn check_flight(path: UdpPath, datagram: &[u8], flight: &Flight) {
     assert_eq!(flight.path, path.reversed());
     let count = flight.datagrams().count();
-    assert!((1..=MAX_FLIGHT as usize).contains(&count), "{count} datagrams");
+    assert!(
+        (1..=MAX_FLIGHT as usize).contains(&count),
+        "{count} datagrams"
+    );
     let longest = flight.datagrams().map(<[u8]>::len).max().unwrap_or(0);
     let total = flight.payload.len();
     let received = ToServer::parse(datagram).expect("what is answered can be read");
     let stranger = is_stranger(path.src, &received);
     match received {
         ToServer::Open(open) => {
-            assert!(longest <= usize::from(open.size), "{longest} of {}", open.size);
+            assert!(
+                longest <= usize::from(open.size),
+                "{longest} of {}",
+                open.size
+            );
             if open.token.is_none() || stranger {
                 assert!(count <= MAX_UNPROVEN_PACKETS as usize && longest <= OPEN_BYTES);
-                assert!(total <= 3 * datagram.len(), "{total} for {}", datagram.len());
+                assert!(
+                    total <= 3 * datagram.len(),
+                    "{total} for {}",
+                    datagram.len()
+                );
             }
         }
         ToServer::Request(request) => {
-            assert!(longest <= usize::from(request.size), "{longest} of {}", request.size);
+            assert!(
+                longest <= usize::from(request.size),
+                "{longest} of {}",
+                request.size
+            );
             if request.probe.is_some() || stranger {
-                assert!(count == 1 && total <= datagram.len(), "{total} for {}", datagram.len());
+                assert!(
+                    count == 1 && total <= datagram.len(),
+                    "{total} for {}",
+                    datagram.len()
+                );
             }
         }
     }
@@ -250,12 +304,17 @@ fn check_flight(path: UdpPath, datagram: &[u8], flight: &Flight) {
 
 fn check_datagram(datagram: &[u8], stranger: bool) {
     let value = ToClient::parse(datagram).expect("an answer can be read");
-    let ToClient::Response(response) = value else { return };
+    let ToClient::Response(response) = value else {
+        return;
+    };
     let opened = matches!(
         response.header.kind,
         headwater::wire::segment::ResponseKind::Opened { .. }
     );
-    assert!(opened || !stranger, "no data to an address that nobody has shown to receive at");
+    assert!(
+        opened || !stranger,
+        "no data to an address that nobody has shown to receive at"
+    );
     for (offset, bytes) in response.chunks() {
         for (at, &got) in (offset..).zip(bytes) {
             assert_eq!(got, byte(at), "byte {at}");

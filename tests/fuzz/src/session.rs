@@ -29,7 +29,10 @@ pub const fn byte(offset: u64) -> u8 {
 
 /// Length of the stream that `request` asks for: the decimal digits that it begins with.
 pub fn length_of(request: &[u8]) -> u64 {
-    let digits = request.iter().take(9).take_while(|byte| byte.is_ascii_digit());
+    let digits = request
+        .iter()
+        .take(9)
+        .take_while(|byte| byte.is_ascii_digit());
     digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
 }
 
@@ -39,7 +42,10 @@ pub struct Bytes;
 impl Application for Bytes {
     fn begin(&mut self, _: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
         let user = request[..request.len().min(MAX_USER_BYTES)].to_vec();
-        Ok(Begun { user, length: length_of(request) })
+        Ok(Begun {
+            user,
+            length: length_of(request),
+        })
     }
 
     fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
@@ -59,7 +65,14 @@ pub fn keys() -> KeyRing {
 
 /// A server without memory.
 pub fn new_server() -> Server {
-    Server::new(ServerConfig { server_id: 1, site_id: 2, mtu: 1500 }, keys())
+    Server::new(
+        ServerConfig {
+            server_id: 1,
+            site_id: 2,
+            mtu: 1500,
+        },
+        keys(),
+    )
 }
 
 /// A client and a server.
@@ -129,7 +142,10 @@ impl Session {
 
     /// The way from client to server, as the server sees it.
     pub const fn path(&self) -> UdpPath {
-        UdpPath { src: self.outside, dst: self.remote }
+        UdpPath {
+            src: self.outside,
+            dst: self.remote,
+        }
     }
 
     /// The client asks for a stream.
@@ -148,7 +164,8 @@ impl Session {
         loop {
             let before = self.to_server.len();
             while let Some(flight) = self.client.poll_transmit(now) {
-                self.to_server.extend(flight.datagrams().map(<[u8]>::to_vec));
+                self.to_server
+                    .extend(flight.datagrams().map(<[u8]>::to_vec));
                 rounds += 1;
                 assert!(rounds < 10_000, "the client sends for ever");
             }
@@ -174,22 +191,29 @@ impl Session {
     /// Gives a datagram to the server and its answer to the network.
     pub fn serve(&mut self, datagram: &[u8]) {
         let mut out = Vec::new();
-        self.server.respond(self.now(), self.path(), datagram, &mut Bytes, &mut out);
+        self.server
+            .respond(self.now(), self.path(), datagram, &mut Bytes, &mut out);
         for flight in out {
-            self.to_client.extend(flight.datagrams().map(<[u8]>::to_vec));
+            self.to_client
+                .extend(flight.datagrams().map(<[u8]>::to_vec));
         }
     }
 
     /// Gives a datagram to the client and takes what it does about it.
     pub fn answer(&mut self, ecn: Ecn, datagram: &[u8]) {
-        let path = UdpPath { src: self.remote, dst: self.local };
+        let path = UdpPath {
+            src: self.remote,
+            dst: self.local,
+        };
         self.client.handle_datagram(self.now(), path, ecn, datagram);
         self.drain();
     }
 
     /// Goes on to the client's next timer; `false` if there is none.
     pub fn wait(&mut self) -> bool {
-        let Some((at, _)) = self.client.poll_timeout() else { return false };
+        let Some((at, _)) = self.client.poll_timeout() else {
+            return false;
+        };
         self.now_us = self.now_us.max(at.as_micros());
         self.client.handle_timeout(self.now());
         self.drain();
@@ -216,7 +240,11 @@ impl Session {
                 let before = self.now_us;
                 assert!(self.wait(), "a stream that has not ended waits for nothing");
                 idle = if self.now_us == before { idle + 1 } else { 0 };
-                assert!(idle < 1000, "a timer that does not move: {:?}", self.client.poll_timeout());
+                assert!(
+                    idle < 1000,
+                    "a timer that does not move: {:?}",
+                    self.client.poll_timeout()
+                );
             }
         }
         panic!("the stream never ends: {:?}", self.client.stats());
@@ -249,7 +277,10 @@ pub fn transcript() -> &'static Transcript {
         let mut transcript = Transcript::default();
         for ipv6 in [false, true] {
             let mut session = Session::new(ipv6, None);
-            for (turn, request) in ["3000", "150000 with losses", "40000 later"].iter().enumerate() {
+            for (turn, request) in ["3000", "150000 with losses", "40000 later"]
+                .iter()
+                .enumerate()
+            {
                 session.now_us += 20_000_000 * turn as u64;
                 session.request(request.as_bytes());
                 record(&mut session, &mut transcript, turn == 1);
@@ -285,17 +316,32 @@ fn record(session: &mut Session, transcript: &mut Transcript, lossy: bool) {
                 session.answer(Ecn::Ect0, &datagram);
             }
             let path = path.reversed();
-            transcript.to_client.push(Sent { now, path, datagram });
+            transcript.to_client.push(Sent {
+                now,
+                path,
+                datagram,
+            });
         } else if let Some(datagram) = session.to_server.pop_front() {
             session.now_us += 1000;
             let now = session.now();
             if !lost {
                 session.serve(&datagram);
             }
-            transcript.to_server.push(Sent { now, path, datagram });
+            transcript.to_server.push(Sent {
+                now,
+                path,
+                datagram,
+            });
         } else {
-            assert!(session.wait(), "a stream that has not ended waits for nothing");
+            assert!(
+                session.wait(),
+                "a stream that has not ended waits for nothing"
+            );
         }
     }
-    panic!("the stream never ends: {:?} {:?}", session.client.stats(), session.server.counters());
+    panic!(
+        "the stream never ends: {:?} {:?}",
+        session.client.stats(),
+        session.server.counters()
+    );
 }

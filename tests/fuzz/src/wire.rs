@@ -8,18 +8,26 @@ use headwater::wire::segment::{Response, ToClient, ToServer};
 
 /// A datagram as a server receives it.
 pub fn to_server(data: &[u8]) {
-    let Ok(value) = ToServer::parse(data) else { return };
+    let Ok(value) = ToServer::parse(data) else {
+        return;
+    };
     let mut again = Vec::new();
     match &value {
         ToServer::Open(open) => open.emit(&mut again),
         ToServer::Request(request) => request.emit(&mut again),
     }
-    assert_eq!(ToServer::parse(&again).as_ref(), Ok(&value), "written and read again");
+    assert_eq!(
+        ToServer::parse(&again).as_ref(),
+        Ok(&value),
+        "written and read again"
+    );
 }
 
 /// A datagram as a client receives it.
 pub fn to_client(data: &[u8]) {
-    let Ok(value) = ToClient::parse(data) else { return };
+    let Ok(value) = ToClient::parse(data) else {
+        return;
+    };
     let mut again = Vec::new();
     match value {
         ToClient::Response(response) => return check_response(data, &response),
@@ -37,12 +45,17 @@ fn check_response(data: &[u8], response: &Response<'_>) {
     }
     assert!(total <= data.len(), "no byte stands in two chunks");
     let mut again = Vec::new();
-    response.header.emit(&mut again, response.continuation, response.user);
+    response
+        .header
+        .emit(&mut again, response.continuation, response.user);
     let Ok(ToClient::Response(second)) = ToClient::parse(&again) else {
         panic!("the header does not parse again")
     };
     assert_eq!(second.header, response.header);
-    assert_eq!((second.continuation, second.user), (response.continuation, response.user));
+    assert_eq!(
+        (second.continuation, second.user),
+        (response.continuation, response.user)
+    );
 }
 
 /// An IP packet as a device gives it.
@@ -57,10 +70,16 @@ pub fn ip(data: &[u8]) {
     if let Ok(trusted) = view.udp(Checksum::Trusted) {
         assert!(trusted.payload.len() + 8 == view.payload.len());
     }
-    let Ok(Some(udp)) = ip::parse_udp(data) else { return };
+    let Ok(Some(udp)) = ip::parse_udp(data) else {
+        return;
+    };
     let mut packet = vec![0; MAX_PACKET];
     let length = ip::emit_udp(udp.path, udp.ecn, udp.payload, 7, &mut packet)
         .expect("what was read can be written");
-    assert_eq!(ip::parse_udp(&packet[..length]), Ok(Some(udp)), "written and read again");
+    assert_eq!(
+        ip::parse_udp(&packet[..length]),
+        Ok(Some(udp)),
+        "written and read again"
+    );
     assert_eq!(Ecn::from_bits(udp.ecn.bits()), udp.ecn);
 }
