@@ -1,6 +1,140 @@
 //! Command line: arguments to resolved configuration to a run to an exit code.
-/// Runs the program.
+//!
+//! In: the words of the command line. Out: the exit code, and on failure one line on standard error
+//! that says what to do. The only part of the crate that prints.
+
+pub mod exit;
+pub mod get;
+pub mod hosts;
+pub mod keygen;
+pub mod local;
+pub mod serve;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::cli::exit::{Exit, Failed};
+
+/// Environment variable that says what is logged, in the syntax of `env_logger`.
+const LOG_VARIABLE: &str = "HEADWATER_LOG";
+
+/// A userspace IP stack on TUN devices whose servers keep no state per connection.
+#[derive(Debug, Parser)]
+#[command(name = "headwater", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a key ring file for the servers of a service
+    Keygen(keygen::KeygenArgs),
+    /// Serve the files of a directory
+    Serve(serve::ServeArgs),
+    /// Fetch URLs into files or to standard output
+    #[command(after_long_help = get_help(), after_help = "See --help for files and exit codes.")]
+    Get(get::args::GetArgs),
+}
+
+fn get_help() -> String {
+    format!("{}\n\n{}", get::AFTER_HELP, Exit::table(&Exit::ALL))
+}
+
+/// Runs the program with the arguments of the process.
 #[must_use]
-pub fn run() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn run() -> ExitCode {
+    match dispatch(std::env::args_os()) {
+        Ok(exit) => exit.into(),
+        Err(failed) => {
+            if !failed.message.is_empty() {
+                // Nobody is left to be told if standard error is gone.
+                let _ = writeln!(io::stderr(), "headwater: {}", failed.message);
+            }
+            failed.exit.into()
+        }
+    }
+}
+
+fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
+    let parsed = Cli::command().try_get_matches_from(words);
+    let parsed = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return explain(&error),
+    };
+    match cli.command {
+        Command::Keygen(args) => {
+            start_logging("warn");
+            keygen::run(&args)
+        }
+        Command::Serve(args) => {
+            start_logging("info");
+            serve::run(&args)
+        }
+        Command::Get(args) => {
+            start_logging(match (args.verbose, args.silent) {
+                (true, _) => "debug",
+                (false, true) => "off",
+                (false, false) => "warn",
+            });
+            let none = ArgMatches::default();
+            get::run(
+                args,
+                matches.subcommand().map_or(&none, |(_, matches)| matches),
+            )
+        }
+    }
+}
+
+/// Logs go to standard error; the environment outranks the options.
+fn start_logging(default: &str) {
+    let settings = env_logger::Env::new().filter_or(LOG_VARIABLE, default);
+    env_logger::Builder::from_env(settings)
+        .format_timestamp_millis()
+        .init();
+}
+
+/// Help and version go to standard output and are no failure; anything else becomes one line.
+fn explain(error: &clap::Error) -> Result<Exit, Failed> {
+    let text = error.render().to_string();
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
+        return match io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => Ok(Exit::Success),
+            Err(_) => Err(Failed::new(Exit::WriteError, "")),
+        };
+    }
+    let what: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let what = what.join(" ");
+    let what = what.strip_prefix("error: ").unwrap_or(&what);
+    let what = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        "no command is given"
+    } else {
+        what
+    };
+    Err(Failed::new(
+        Exit::Usage,
+        format!("{what}: see `headwater --help`"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
 }

@@ -1,7 +1,16 @@
 //! Devices: what carries IP packets into and out of the process.
+//!
+//! In and out: whole IP packets, and flights, which a device turns into packets (or hands to the
+//! kernel in one piece). A device reads no clock: the driver tells it the time of each turn.
+//! It never waits: `receive` says `None` when there is nothing, a send that would wait drops.
+
+pub mod memory;
+pub mod pcap;
+pub mod tun;
 
 use std::io;
 
+use crate::time::Now;
 use crate::wire::flight::Flight;
 
 /// What one read gave.
@@ -19,7 +28,8 @@ pub trait Device {
     /// Largest IP packet the device carries, in bytes.
     fn mtu(&self) -> usize;
 
-    /// Reads one packet (or one joined flight) into `buffer`; `None` if there is none now.
+    /// Reads one packet (or one joined flight) into `buffer`; `None` if there is none now. A
+    /// packet longer than `buffer` is cut: give [`MAX_PACKET`](crate::wire::ip::MAX_PACKET) bytes.
     ///
     /// # Errors
     /// What the operating system says; the device is then of no more use.
@@ -36,4 +46,13 @@ pub trait Device {
     /// # Errors
     /// As for `send_packet`.
     fn send_flight(&mut self, flight: &Flight) -> io::Result<()>;
+
+    /// Packets that `send_packet` and `send_flight` dropped.
+    fn send_drops(&self) -> u64;
+
+    /// Tells the time of the turn that begins; recorders stamp packets with it.
+    fn begin_turn(&mut self, _now: Now) {}
+
+    /// Tells that the driver is about to sleep: what is buffered should be written out.
+    fn idle(&mut self) {}
 }

@@ -1,5 +1,12 @@
 //! One whole machine without I/O: packets in, packets out, time passed in.
 
+mod carrier;
+pub mod client;
+pub mod metrics;
+pub mod report;
+pub mod server;
+pub mod web;
+
 use crate::time::{Instant, Now};
 use crate::wire::flight::Flight;
 
@@ -25,3 +32,6 @@ pub trait Machine {
     /// When to call `handle_timeout`, and why.
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)>;
 }
+
+#[cfg(test)]
+mod tests;

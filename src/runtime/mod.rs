@@ -1,2 +1,309 @@
-//! runtime.
+//! The loop that drives a machine over a device in real time: mio, the operating system's clocks,
+//! randomness and signals.
+//!
+//! In: packets of the device, deadlines of the machine, SIGINT and SIGTERM, requests for metrics;
+//! out: the machine's packets. One sampling of the clocks a turn serves everything in the turn.
+//! Never blocks but in `poll`, and never lets one source starve the others: packets and
+//! transmissions of one turn are bounded.
+//! Sources: epoll(7) on edge-triggered use, timerfd_create(2).
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the clocks"
+)]
+#![expect(
+    clippy::disallowed_types,
+    reason = "the one place that reads the clocks"
+)]
+
 pub mod digester;
+pub mod metrics;
+mod signals;
+mod timer;
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::device::Device;
+use crate::host::metrics::Metric;
+use crate::host::{Machine, Transmit};
+use crate::time::{Instant, Now, UnixMillis};
+use crate::wire::ip::MAX_PACKET;
+
+pub use signals::Signal;
+
+use metrics::MetricsServer;
+use signals::Signals;
+use timer::Timer;
+
+/// Packets read in one turn before timers, signals and metrics are looked after.
+pub const MAX_PACKETS_PER_TURN: usize = 32;
+
+/// Packets and flights sent at a stretch before the loop turns.
+pub const MAX_TRANSMITS_PER_TURN: usize = 1024;
+
+/// Events taken from one poll; what is left comes with the next.
+const MAX_EVENTS: usize = 64;
+
+/// The clocks of the operating system. The monotonic one starts at zero.
+#[derive(Clone, Copy, Debug)]
+pub struct OsClock {
+    start: std::time::Instant,
+}
+
+impl OsClock {
+    /// A clock whose monotonic time starts now.
+    #[must_use]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default that reads a clock would surprise"
+    )]
+    pub fn new() -> Self {
+        Self {
+            start: std::time::Instant::now(),
+        }
+    }
+
+    /// Both clocks, read once.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        let micros = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let since_epoch = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        let millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        Now {
+            instant: Instant::from_micros(micros),
+            unix: UnixMillis::new(millis),
+        }
+    }
+}
+
+/// A seed from the operating system's randomness.
+///
+/// # Errors
+/// When the operating system has none.
+pub fn os_seed() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| io::Error::other("the operating system gives no random bytes"))?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// What a program does beside the machine, in the same loop.
+pub trait Hooks<M> {
+    /// Called once a turn, after packets and timers: take events, give commands. `Break` ends the
+    /// loop when what waits has been sent.
+    fn turn(&mut self, now: Now, machine: &mut M) -> ControlFlow<()>;
+
+    /// When `turn` must be called at the latest; `None`: when something happens.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The metrics to show; asked for once a request.
+    fn metrics(&mut self, _machine: &M) -> Vec<Metric> {
+        Vec::new()
+    }
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The hook said so.
+    ByHook,
+    /// A signal came.
+    BySignal(Signal),
+}
+
+/// A loop over one device.
+pub struct Runtime<D> {
+    clock: OsClock,
+    device: D,
+    poll: Poll,
+    events: Events,
+    timer: Timer,
+    signals: Signals,
+    metrics: Option<MetricsServer>,
+    buffer: Vec<u8>,
+    /// The device has not said that it is empty since its last event: it will send no other.
+    readable: bool,
+}
+
+const DEVICE: Token = Token(0);
+const TIMER: Token = Token(1);
+const SIGNALS: Token = Token(2);
+
+impl<D: Device + AsRawFd> Runtime<D> {
+    /// A loop over `device`, which is non-blocking. SIGINT and SIGTERM are caught from here on.
+    ///
+    /// # Errors
+    /// When the operating system gives no descriptors.
+    pub fn new(clock: OsClock, device: D) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let timer = Timer::new()?;
+        let mut signals = Signals::new()?;
+        let registry = poll.registry();
+        registry.register(
+            &mut SourceFd(&device.as_raw_fd()),
+            DEVICE,
+            Interest::READABLE,
+        )?;
+        registry.register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+        registry.register(signals.source(), SIGNALS, Interest::READABLE)?;
+        let events = Events::with_capacity(MAX_EVENTS);
+        let buffer = vec![0; MAX_PACKET];
+        let readable = true;
+        Ok(Self {
+            clock,
+            device,
+            poll,
+            events,
+            timer,
+            signals,
+            metrics: None,
+            buffer,
+            readable,
+        })
+    }
+
+    /// Answers requests for metrics too.
+    ///
+    /// # Errors
+    /// When the listener cannot be registered.
+    pub fn serve_metrics(&mut self, mut server: MetricsServer) -> io::Result<()> {
+        server.register(self.poll.registry())?;
+        self.metrics = Some(server);
+        Ok(())
+    }
+
+    /// The device.
+    pub const fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// Drives `machine` until the hook or a signal ends it.
+    ///
+    /// # Errors
+    /// Those of the device and of `poll`; the loop is then of no more use.
+    pub fn run<M: Machine, H: Hooks<M>>(
+        &mut self,
+        machine: &mut M,
+        hooks: &mut H,
+    ) -> io::Result<Stopped> {
+        loop {
+            let now = self.clock.now();
+            self.device.begin_turn(now);
+            let mut more = self.receive(now, machine)?;
+            if machine
+                .poll_timeout(now)
+                .is_some_and(|(at, _)| at <= now.instant)
+            {
+                machine.handle_timeout(now);
+                more |= self.transmit(now, machine)?;
+            }
+            let flow = hooks.turn(now, machine);
+            let unsent = self.transmit(now, machine)?;
+            more |= unsent;
+            if flow.is_break() && !unsent {
+                self.device.idle();
+                return Ok(Stopped::ByHook);
+            }
+            let wake = machine.poll_timeout(now).map(|(at, _)| at);
+            let deadlines = [
+                wake,
+                hooks.deadline(),
+                self.metrics.as_ref().and_then(MetricsServer::deadline),
+            ];
+            let wait = deadlines.into_iter().flatten().min();
+            let wait = if more { Some(now.instant) } else { wait };
+            self.wait(now, wait)?;
+            if let Some(signal) = self.signals.caught() {
+                self.device.idle();
+                return Ok(Stopped::BySignal(signal));
+            }
+            if let Some(server) = &mut self.metrics {
+                let registry = self.poll.registry();
+                server.turn(self.clock.now().instant, registry, || {
+                    hooks.metrics(machine)
+                });
+            }
+        }
+    }
+
+    /// Hands packets to the machine until the device is empty or the bound is reached; true if
+    /// there may be more to do.
+    fn receive<M: Machine>(&mut self, now: Now, machine: &mut M) -> io::Result<bool> {
+        let mut more = false;
+        for _ in 0..MAX_PACKETS_PER_TURN {
+            if !self.readable {
+                break;
+            }
+            match self.device.receive(&mut self.buffer)? {
+                None => self.readable = false,
+                Some(received) => {
+                    let packet = self.buffer.get(..received.len).unwrap_or_default();
+                    machine.handle_packet(now, packet, received.segment);
+                    more |= self.transmit(now, machine)?;
+                }
+            }
+        }
+        Ok(more || self.readable)
+    }
+
+    /// Sends what the machine has; true if the bound was reached.
+    fn transmit<M: Machine>(&mut self, now: Now, machine: &mut M) -> io::Result<bool> {
+        for _ in 0..MAX_TRANSMITS_PER_TURN {
+            match machine.poll_transmit(now) {
+                None => return Ok(false),
+                Some(Transmit::Packet(packet)) => self.device.send_packet(&packet)?,
+                Some(Transmit::Flight(flight)) => self.device.send_flight(&flight)?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sleeps until something happens or `until` comes, and notes what happened.
+    fn wait(&mut self, now: Now, until: Option<Instant>) -> io::Result<()> {
+        let pause = until.map(|at| at.saturating_since(now.instant));
+        let timeout = match pause {
+            Some(Duration::ZERO) => Some(Duration::ZERO),
+            None => {
+                self.device.idle();
+                None
+            }
+            Some(_) => {
+                self.device.idle();
+                // The turn took time since `now`.
+                let pause = until.map(|at| at.saturating_since(self.clock.now().instant));
+                self.timer.arm(pause.unwrap_or_default())?
+            }
+        };
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            polled => polled?,
+        }
+        for event in &self.events {
+            match event.token() {
+                DEVICE => self.readable = true,
+                TIMER => {}
+                SIGNALS => self.signals.drain(),
+                token => {
+                    if let Some(server) = &mut self.metrics {
+                        server.note(token);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

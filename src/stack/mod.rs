@@ -1,1 +1,401 @@
-//! stack.
+//! One IP endpoint without I/O: packets in, packets out, time passed in.
+//!
+//! In: IP packets. [`Stack::handle_packet`] sorts each: a UDP datagram for the transport is handed
+//! back at once, still in the caller's buffer; ICMP echo and TCP go to smoltcp; everything else is
+//! a counted [`DropReason`]. Out: the packets that smoltcp makes, by [`Stack::poll_transmit`], and
+//! TCP connections behind [`TcpId`]s.
+//! Never reads a clock or a socket, never reassembles fragments, never answers a packet that is
+//! not for one of its own addresses, never allocates on the way of the transport.
+//! Sources: RFC 1122 §3.2, RFC 4443 §4, RFC 9293.
+
+mod drops;
+mod queue;
+mod tcp;
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use etherparse::{IpNumber, TcpSlice};
+use smoltcp::iface::{Config, Interface};
+use smoltcp::wire::{HardwareAddress, IpCidr};
+
+use crate::time::Instant;
+use crate::wire::flight::UdpPath;
+use crate::wire::ip::{Checksum, IpView, UdpView};
+
+pub use drops::{Counters, DropReason};
+pub use queue::MAX_QUEUED_PACKETS;
+pub use tcp::{
+    CLIENT_RECEIVE_BYTES, CLIENT_SEND_BYTES, CloseReason, MAX_LISTEN_PORTS, MAX_TCP_CONNECTIONS,
+    SERVER_RECEIVE_BYTES, SERVER_SEND_BYTES, TcpError, TcpEvent, TcpId,
+};
+
+use queue::{Egress, Phy};
+use tcp::{Cause, Connections};
+
+/// Most addresses of one endpoint; smoltcp is built for this many.
+pub const MAX_ADDRESSES: usize = 8;
+
+/// What an endpoint is set up with.
+#[derive(Clone, Debug)]
+pub struct StackConfig {
+    /// Own addresses, at most [`MAX_ADDRESSES`], all unicast.
+    pub addresses: Vec<IpAddr>,
+    /// Largest IP packet in bytes, both ways.
+    pub mtu: u16,
+    /// UDP ports whose datagrams go to the transport.
+    pub transport_ports: RangeInclusive<u16>,
+    /// Feeds initial sequence numbers and local ports; equal seeds give equal packets.
+    pub seed: u64,
+}
+
+/// Why an endpoint cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StackError {
+    /// An address is multicast, broadcast or unspecified.
+    #[error("{address} is no unicast address")]
+    NotUnicast {
+        /// The address.
+        address: IpAddr,
+    },
+    /// More than [`MAX_ADDRESSES`].
+    #[error("{count} addresses, at most {MAX_ADDRESSES} are possible")]
+    TooManyAddresses {
+        /// As given.
+        count: usize,
+    },
+    /// More than [`MAX_LISTEN_PORTS`], or port zero.
+    #[error("cannot listen on TCP port {port}: it is zero, or too many are listened on")]
+    CannotListen {
+        /// The port.
+        port: u16,
+    },
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demuxed<'p> {
+    /// A datagram for the transport, inside the packet that was given. If the device had joined
+    /// several, the payload holds them all, one after the other.
+    Transport(UdpView<'p>),
+    /// The stack has dealt with it; there may be packets to transmit and TCP events.
+    Taken,
+    /// Dropped and counted.
+    Dropped(DropReason),
+}
+
+/// One IP endpoint.
+pub struct Stack {
+    addresses: Vec<IpAddr>,
+    mtu: u16,
+    transport_ports: RangeInclusive<u16>,
+    interface: Interface,
+    tcp: Connections,
+    egress: Egress,
+    /// smoltcp may have something to send.
+    dirty: bool,
+    counters: Counters,
+}
+
+impl Stack {
+    /// An endpoint that listens nowhere yet.
+    ///
+    /// # Errors
+    /// [`StackError::NotUnicast`], [`StackError::TooManyAddresses`].
+    pub fn new(now: Instant, config: StackConfig) -> Result<Self, StackError> {
+        let StackConfig {
+            addresses,
+            mtu,
+            transport_ports,
+            seed,
+        } = config;
+        let count = addresses.len();
+        if count > MAX_ADDRESSES {
+            return Err(StackError::TooManyAddresses { count });
+        }
+        if let Some(&address) = addresses.iter().find(|address| !is_unicast(**address)) {
+            return Err(StackError::NotUnicast { address });
+        }
+        let mut settings = Config::new(HardwareAddress::Ip);
+        settings.random_seed = seed;
+        let mut egress = Egress::default();
+        let mut phy = Phy::new(mtu, &mut egress);
+        let mut interface = Interface::new(settings, &mut phy, queue::smoltcp_time(now));
+        interface.update_ip_addrs(|list| {
+            for &address in &addresses {
+                let bits = if address.is_ipv4() { 32 } else { 128 };
+                // The list has room for MAX_ADDRESSES, checked above.
+                let _ = list.push(IpCidr::new(address.into(), bits));
+            }
+        });
+        let tcp = Connections::new(seed);
+        let counters = Counters::default();
+        let dirty = false;
+        Ok(Self {
+            addresses,
+            mtu,
+            transport_ports,
+            interface,
+            tcp,
+            egress,
+            dirty,
+            counters,
+        })
+    }
+
+    /// Sorts one packet. `segment`: as in [`Received`](crate::device::Received).
+    pub fn handle_packet<'p>(
+        &mut self,
+        now: Instant,
+        packet: &'p [u8],
+        segment: Option<usize>,
+    ) -> Demuxed<'p> {
+        self.counters.packets_in += 1;
+        self.counters.bytes_in += u64::try_from(packet.len()).unwrap_or(0);
+        match self.sort(now, packet, segment) {
+            Ok(demuxed) => demuxed,
+            Err(reason) => {
+                self.counters.drops.count(reason);
+                Demuxed::Dropped(reason)
+            }
+        }
+    }
+
+    fn sort<'p>(
+        &mut self,
+        now: Instant,
+        packet: &'p [u8],
+        segment: Option<usize>,
+    ) -> Result<Demuxed<'p>, DropReason> {
+        if segment.is_none() && packet.len() > usize::from(self.mtu) {
+            return Err(DropReason::Oversized);
+        }
+        let ip = IpView::parse(packet)?;
+        if !self.addresses.contains(&ip.dst) {
+            return Err(DropReason::ForeignDestination);
+        }
+        // RFC 1122 §3.2.1.3: these must not appear as a source; our own comes back only in loops.
+        if !is_unicast(ip.src) || self.addresses.contains(&ip.src) {
+            return Err(DropReason::BadSource);
+        }
+        match (IpNumber(ip.protocol), ip.dst) {
+            (IpNumber::UDP, _) => self.sort_udp(&ip, segment),
+            (IpNumber::TCP, _) => self.sort_tcp(now, packet, &ip),
+            (IpNumber::ICMP, IpAddr::V4(_)) => self.sort_icmp(now, packet, &ip, ICMP_ECHO),
+            (IpNumber::IPV6_ICMP, IpAddr::V6(_)) => self.sort_icmp(now, packet, &ip, ICMPV6_ECHO),
+            _ => Err(DropReason::UnknownProtocol),
+        }
+    }
+
+    fn sort_udp<'p>(
+        &self,
+        ip: &IpView<'p>,
+        segment: Option<usize>,
+    ) -> Result<Demuxed<'p>, DropReason> {
+        let checksum = if segment.is_some() {
+            Checksum::Trusted
+        } else {
+            Checksum::Verify
+        };
+        let datagram = ip.udp(checksum)?;
+        let UdpPath { src, dst } = datagram.path;
+        if !self.transport_ports.contains(&dst.port()) {
+            return Err(DropReason::UnknownUdpPort);
+        }
+        if src.port() == 0 {
+            return Err(DropReason::BadSource);
+        }
+        Ok(Demuxed::Transport(datagram))
+    }
+
+    fn sort_tcp<'p>(
+        &mut self,
+        now: Instant,
+        packet: &'p [u8],
+        ip: &IpView<'p>,
+    ) -> Result<Demuxed<'p>, DropReason> {
+        let segment = TcpSlice::from_slice(ip.payload).map_err(|_| DropReason::BadTcp)?;
+        if !ip.checksum_holds() {
+            return Err(DropReason::BadTcp);
+        }
+        let opens = segment.syn() && !segment.ack() && !segment.rst();
+        let listener = if opens {
+            let local = SocketAddr::new(ip.dst, segment.destination_port());
+            let remote = SocketAddr::new(ip.src, segment.source_port());
+            self.tcp.prepare_to_accept(now, local, remote)?
+        } else {
+            None
+        };
+        let taken = self.give_to_smoltcp(now, packet);
+        self.tcp.discard_unused(listener);
+        self.tcp.observe(Cause::Ingress);
+        taken
+    }
+
+    fn sort_icmp<'p>(
+        &mut self,
+        now: Instant,
+        packet: &'p [u8],
+        ip: &IpView<'p>,
+        echo_request: u8,
+    ) -> Result<Demuxed<'p>, DropReason> {
+        if ip.payload.len() < ICMP_ECHO_HEADER || !ip.checksum_holds() {
+            return Err(DropReason::BadIcmp);
+        }
+        if ip.payload.first() != Some(&echo_request) {
+            return Err(DropReason::IcmpNotEcho);
+        }
+        self.give_to_smoltcp(now, packet)
+    }
+
+    fn give_to_smoltcp<'p>(
+        &mut self,
+        now: Instant,
+        packet: &'p [u8],
+    ) -> Result<Demuxed<'p>, DropReason> {
+        if self.egress.is_full() {
+            return Err(DropReason::QueueFull);
+        }
+        let mut phy = Phy::with_packet(self.mtu, &mut self.egress, packet);
+        let now = queue::smoltcp_time(now);
+        self.interface
+            .poll_ingress_single(now, &mut phy, self.tcp.sockets());
+        self.dirty = true;
+        Ok(Demuxed::Taken)
+    }
+
+    /// To be called when the deadline of [`poll_timeout`](Self::poll_timeout) has passed.
+    pub fn handle_timeout(&mut self, _now: Instant) {
+        self.dirty = true;
+    }
+
+    /// The next packet to send.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
+        if self.egress.is_empty() && self.dirty {
+            // One pass gives at most one packet a connection, which the queue has room for.
+            let mut phy = Phy::new(self.mtu, &mut self.egress);
+            let now = queue::smoltcp_time(now);
+            self.interface
+                .poll_egress(now, &mut phy, self.tcp.sockets());
+            self.tcp.observe(Cause::Egress);
+            self.dirty = !self.egress.is_empty();
+        }
+        let packet = self.egress.pop()?;
+        self.counters.packets_out += 1;
+        self.counters.bytes_out += u64::try_from(packet.len()).unwrap_or(0);
+        Some(packet)
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), and why.
+    pub fn poll_timeout(&mut self, now: Instant) -> Option<(Instant, &'static str)> {
+        if self.dirty || !self.egress.is_empty() {
+            return Some((now, "packets wait"));
+        }
+        if self.tcp.is_empty() {
+            return None;
+        }
+        let at = self
+            .interface
+            .poll_at(queue::smoltcp_time(now), self.tcp.sockets())?;
+        let micros = u64::try_from(at.total_micros()).unwrap_or(0);
+        Some((Instant::from_micros(micros).max(now), "TCP timer"))
+    }
+
+    /// What has happened since the start.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Accepts TCP connections to `port` on every own address from now on.
+    ///
+    /// # Errors
+    /// [`StackError::CannotListen`].
+    pub fn listen(&mut self, port: u16) -> Result<(), StackError> {
+        self.tcp.listen(port)
+    }
+
+    /// Begins a TCP connection to `remote` from the first own address of the same family.
+    /// [`TcpEvent::Connected`] or [`TcpEvent::Closed`] follows.
+    ///
+    /// # Errors
+    /// [`TcpError::NoAddress`], [`TcpError::TooManyConnections`].
+    pub fn connect(&mut self, now: Instant, remote: SocketAddr) -> Result<TcpId, TcpError> {
+        let family = |own: &&IpAddr| own.is_ipv4() == remote.is_ipv4();
+        let local = *self
+            .addresses
+            .iter()
+            .find(family)
+            .ok_or(TcpError::NoAddress)?;
+        self.dirty = true;
+        self.tcp
+            .connect(now, self.interface.context(), local, remote)
+    }
+
+    /// Queues bytes to send and returns how many were taken; when fewer than given,
+    /// [`TcpEvent::Writable`] follows once there is room.
+    ///
+    /// # Errors
+    /// [`TcpError::NotOpen`], [`TcpError::Unknown`].
+    pub fn send(&mut self, id: TcpId, bytes: &[u8]) -> Result<usize, TcpError> {
+        self.dirty = true;
+        self.tcp.send(id, bytes)
+    }
+
+    /// Bytes that [`send`](Self::send) would take now.
+    #[must_use]
+    pub fn send_room(&self, id: TcpId) -> usize {
+        self.tcp.send_room(id)
+    }
+
+    /// Takes received bytes and returns how many; 0 when there are none now, and
+    /// [`TcpEvent::Readable`] follows.
+    ///
+    /// # Errors
+    /// [`TcpError::Finished`] when the peer has sent everything and it has all been read,
+    /// [`TcpError::NotOpen`], [`TcpError::Unknown`].
+    pub fn receive(&mut self, id: TcpId, out: &mut [u8]) -> Result<usize, TcpError> {
+        self.dirty = true;
+        self.tcp.receive(id, out)
+    }
+
+    /// Sends no more after what is queued. The peer may still send.
+    pub fn close(&mut self, now: Instant, id: TcpId) {
+        self.dirty = true;
+        self.tcp.close(now, id);
+    }
+
+    /// Resets the connection and forgets it; no event follows.
+    pub fn abort(&mut self, id: TcpId) {
+        self.dirty = true;
+        self.tcp.abort(id);
+    }
+
+    /// The next event of any connection.
+    pub fn poll_event(&mut self) -> Option<TcpEvent> {
+        self.tcp.poll_event()
+    }
+
+    /// TCP connections that hold a slot now, half-open and closing ones too.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.tcp.len()
+    }
+}
+
+/// Type of an ICMP echo request (RFC 792).
+const ICMP_ECHO: u8 = 8;
+
+/// Type of an ICMPv6 echo request (RFC 4443 §4.1).
+const ICMPV6_ECHO: u8 = 128;
+
+/// Bytes of an echo header, either version.
+const ICMP_ECHO_HEADER: usize = 8;
+
+fn is_unicast(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !(address.is_multicast() || address.is_unspecified() || broadcast)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,448 @@
-//! ip.
+//! IPv4, IPv6 and UDP headers: bytes to values and back.
+//!
+//! In: one whole IP packet as a device gave it; out: a view that borrows from it, or a
+//! [`Malformed`] reason. The other way: [`UdpTemplate`] builds the headers of a UDP path once and
+//! writes them in front of any number of payloads.
+//! Nothing here panics on any input, allocates, fragments, or reassembles.
+//! Sources: RFC 791, RFC 8200, RFC 768, RFC 1071 (checksum), RFC 6864 (identification), RFC 3168.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use etherparse::err::{ipv4, ipv6};
+use etherparse::{
+    IpEcn, IpNumber, Ipv4Header, Ipv4HeaderSlice, Ipv6Header, Ipv6HeaderSlice, UdpHeader,
+    UdpHeaderSlice,
+};
+
+use crate::wire::flight::{Ecn, UdpPath};
+
+/// Bytes of an IPv4 header without options and of a UDP header.
+pub const UDP4_HEADERS: usize = Ipv4Header::MIN_LEN + UdpHeader::LEN;
+
+/// Bytes of an IPv6 header and of a UDP header.
+pub const UDP6_HEADERS: usize = Ipv6Header::LEN + UdpHeader::LEN;
+
+/// Hop limit (time to live) of every packet we make.
+pub const HOP_LIMIT: u8 = 64;
+
+/// Largest IP packet that a length field can express and a device may hand over, in bytes.
+pub const MAX_PACKET: usize = Ipv6Header::LEN + 65_535;
+
+/// Why a packet cannot be taken apart. The sender or the path is at fault; the receiver drops the
+/// packet and counts the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum Malformed {
+    /// Fewer bytes than the headers announce.
+    #[error("packet is cut short")]
+    Truncated,
+    /// Neither version 4 nor 6.
+    #[error("IP version is neither 4 nor 6")]
+    BadVersion,
+    /// A length field contradicts another, or is smaller than its own header.
+    #[error("length fields contradict each other")]
+    BadLength,
+    /// The IPv4 header checksum is wrong.
+    #[error("IPv4 header checksum is wrong")]
+    BadHeaderChecksum,
+    /// A fragment, of either version: nothing here reassembles.
+    #[error("packet is a fragment")]
+    Fragment,
+    /// An IPv6 extension header stands before the transport header.
+    #[error("IPv6 extension header is not supported")]
+    UnsupportedExtension,
+    /// The UDP checksum is wrong.
+    #[error("UDP checksum is wrong")]
+    BadUdpChecksum,
+    /// The UDP checksum is zero, that is absent: forbidden over IPv6 (RFC 8200 §8.1), and refused
+    /// over IPv4 too, where one flipped bit could otherwise switch the check off.
+    #[error("UDP checksum is absent")]
+    NoUdpChecksum,
+}
+
+/// Who answers for the checksum of a UDP datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// Nobody yet: it is verified.
+    Verify,
+    /// The device that joined several datagrams into one packet has verified each.
+    Trusted,
+}
+
+/// An IP packet whose headers are sound. Borrows from the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpView<'a> {
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address, of the same family.
+    pub dst: IpAddr,
+    /// The ECN field.
+    pub ecn: Ecn,
+    /// Protocol number of the payload (6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6).
+    pub protocol: u8,
+    /// What follows the IP header, as long as the header says.
+    pub payload: &'a [u8],
+}
+
+/// A UDP datagram whose headers are sound. Borrows from the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpView<'a> {
+    /// Source and destination.
+    pub path: UdpPath,
+    /// The ECN field of the IP header.
+    pub ecn: Ecn,
+    /// The UDP payload.
+    pub payload: &'a [u8],
+}
+
+impl<'a> IpView<'a> {
+    /// Takes the IP header of `packet` apart. Bytes behind the length that the header announces
+    /// are ignored, as a link may pad.
+    ///
+    /// # Errors
+    /// Every [`Malformed`] but those of UDP.
+    pub fn parse(packet: &'a [u8]) -> Result<Self, Malformed> {
+        match packet.first().map(|byte| byte >> 4) {
+            None => Err(Malformed::Truncated),
+            Some(4) => Self::parse_v4(packet),
+            Some(6) => Self::parse_v6(packet),
+            Some(_) => Err(Malformed::BadVersion),
+        }
+    }
+
+    fn parse_v4(packet: &'a [u8]) -> Result<Self, Malformed> {
+        let header = Ipv4HeaderSlice::from_slice(packet).map_err(|error| match error {
+            ipv4::HeaderSliceError::Len(_) => Malformed::Truncated,
+            ipv4::HeaderSliceError::Content(_) => Malformed::BadLength,
+        })?;
+        if fold(sum(header.slice())) != u16::MAX {
+            return Err(Malformed::BadHeaderChecksum);
+        }
+        let total = usize::from(header.total_len());
+        if total < header.slice().len() {
+            return Err(Malformed::BadLength);
+        }
+        let payload = packet
+            .get(header.slice().len()..total)
+            .ok_or(Malformed::Truncated)?;
+        if header.is_fragmenting_payload() {
+            return Err(Malformed::Fragment);
+        }
+        Ok(Self {
+            src: header.source_addr().into(),
+            dst: header.destination_addr().into(),
+            ecn: Ecn::from_bits(header.ecn().value()),
+            protocol: header.protocol().0,
+            payload,
+        })
+    }
+
+    fn parse_v6(packet: &'a [u8]) -> Result<Self, Malformed> {
+        let header = Ipv6HeaderSlice::from_slice(packet).map_err(|error| match error {
+            ipv6::HeaderSliceError::Len(_) => Malformed::Truncated,
+            ipv6::HeaderSliceError::Content(_) => Malformed::BadVersion,
+        })?;
+        let end = Ipv6Header::LEN + usize::from(header.payload_length());
+        let payload = packet
+            .get(Ipv6Header::LEN..end)
+            .ok_or(Malformed::Truncated)?;
+        let next = header.next_header();
+        if next == IpNumber::IPV6_FRAGMENTATION_HEADER {
+            return Err(Malformed::Fragment);
+        }
+        if next.is_ipv6_ext_header_value() {
+            return Err(Malformed::UnsupportedExtension);
+        }
+        Ok(Self {
+            src: header.source_addr().into(),
+            dst: header.destination_addr().into(),
+            ecn: Ecn::from_bits(header.ecn().value()),
+            protocol: next.0,
+            payload,
+        })
+    }
+
+    /// Takes the payload apart as UDP, whatever `protocol` says.
+    ///
+    /// # Errors
+    /// [`Malformed::Truncated`], [`Malformed::BadLength`], [`Malformed::NoUdpChecksum`],
+    /// [`Malformed::BadUdpChecksum`].
+    pub fn udp(&self, checksum: Checksum) -> Result<UdpView<'a>, Malformed> {
+        let header = UdpHeaderSlice::from_slice(self.payload).map_err(|_| Malformed::Truncated)?;
+        // RFC 768 would allow bytes behind the datagram; nobody sends them, and the IPv6 length
+        // field is covered by no checksum, so a difference means damage.
+        if usize::from(header.length()) != self.payload.len() {
+            return Err(Malformed::BadLength);
+        }
+        if checksum == Checksum::Verify {
+            if header.checksum() == 0 {
+                return Err(Malformed::NoUdpChecksum);
+            }
+            if !self.checksum_holds() {
+                return Err(Malformed::BadUdpChecksum);
+            }
+        }
+        let payload = self
+            .payload
+            .get(UdpHeader::LEN..)
+            .ok_or(Malformed::Truncated)?;
+        Ok(UdpView {
+            path: UdpPath {
+                src: SocketAddr::new(self.src, header.source_port()),
+                dst: SocketAddr::new(self.dst, header.destination_port()),
+            },
+            ecn: self.ecn,
+            payload,
+        })
+    }
+
+    /// Whether the checksum inside the payload holds, for TCP, UDP and ICMPv6 together with the
+    /// pseudo header (RFC 8200 §8.1), for ICMP without.
+    #[must_use]
+    pub fn checksum_holds(&self) -> bool {
+        let pseudo = if self.protocol == IpNumber::ICMP.0 {
+            0
+        } else {
+            let length = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
+            addresses(self.src, self.dst)
+                .wrapping_add(word(length.to_be_bytes()))
+                .wrapping_add(word([0, 0, 0, self.protocol]))
+        };
+        fold(pseudo.wrapping_add(sum(self.payload))) == u16::MAX
+    }
+}
+
+/// Takes a whole packet apart: `None` if it is sound but carries something else than UDP.
+///
+/// # Errors
+/// Every [`Malformed`].
+pub fn parse_udp(packet: &[u8]) -> Result<Option<UdpView<'_>>, Malformed> {
+    let ip = IpView::parse(packet)?;
+    if ip.protocol != IpNumber::UDP.0 {
+        return Ok(None);
+    }
+    ip.udp(Checksum::Verify).map(Some)
+}
+
+/// Why headers cannot be put in front of a payload. The caller is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EmitError {
+    /// Source and destination are of different families.
+    #[error("source and destination address are of different families")]
+    MixedFamilies,
+    /// The payload does not fit the length fields.
+    #[error("payload of {len} bytes does not fit an IP packet")]
+    TooLong {
+        /// Bytes of the payload.
+        len: usize,
+    },
+    /// The buffer is too small.
+    #[error("need {need} bytes of room, have {have}")]
+    NoRoom {
+        /// Bytes of the packet.
+        need: usize,
+        /// Bytes of the buffer.
+        have: usize,
+    },
+}
+
+/// The IP and UDP headers of one path, with the sums over all that does not change.
+///
+/// Made once for a flight; [`emit`](Self::emit) then patches lengths and checksums.
+#[derive(Clone, Copy, Debug)]
+pub struct UdpTemplate {
+    bytes: [u8; UDP6_HEADERS],
+    /// IP and UDP header together.
+    len: usize,
+    /// Over the IPv4 header with length and identification zero.
+    ip_sum: u64,
+    /// Over addresses, protocol and ports.
+    udp_sum: u64,
+}
+
+impl UdpTemplate {
+    /// Headers for datagrams of `path`: no options, "don't fragment", hop limit [`HOP_LIMIT`].
+    ///
+    /// # Errors
+    /// [`EmitError::MixedFamilies`].
+    pub fn new(path: UdpPath, ecn: Ecn) -> Result<Self, EmitError> {
+        let udp = UdpHeader {
+            source_port: path.src.port(),
+            destination_port: path.dst.port(),
+            length: 0,
+            checksum: 0,
+        }
+        .to_bytes();
+        let mut bytes = [0; UDP6_HEADERS];
+        let len = match (path.src.ip(), path.dst.ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let ip = ipv4_header(src, dst, ecn).to_bytes();
+                write(&mut bytes, ip.iter().chain(&udp))
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let ip = ipv6_header(src, dst, ecn).to_bytes();
+                write(&mut bytes, ip.iter().chain(&udp))
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
+                return Err(EmitError::MixedFamilies);
+            }
+        };
+        let (ip, udp) = bytes.split_at(len - UdpHeader::LEN);
+        let udp_sum = addresses(path.src.ip(), path.dst.ip())
+            .wrapping_add(word([0, 0, 0, IpNumber::UDP.0]))
+            .wrapping_add(sum(udp));
+        Ok(Self {
+            bytes,
+            len,
+            ip_sum: sum(ip),
+            udp_sum,
+        })
+    }
+
+    /// Bytes that stand before each payload.
+    #[must_use]
+    pub const fn headers_len(&self) -> usize {
+        self.len
+    }
+
+    /// Writes headers and `payload` into `out` and returns the bytes of the packet. `ident` is the
+    /// IPv4 identification, meaningless in packets that may not be fragmented (RFC 6864 §4.1);
+    /// IPv6 has none.
+    ///
+    /// # Errors
+    /// [`EmitError::TooLong`], [`EmitError::NoRoom`]; `out` is then untouched.
+    pub fn emit(&self, ident: u16, payload: &[u8], out: &mut [u8]) -> Result<usize, EmitError> {
+        let need = self.len + payload.len();
+        let too_long = EmitError::TooLong { len: payload.len() };
+        let udp_len = u16::try_from(UdpHeader::LEN + payload.len()).map_err(|_| too_long)?;
+        let have = out.len();
+        let out = out
+            .get_mut(..need)
+            .ok_or(EmitError::NoRoom { need, have })?;
+        let (head, body) = out.split_at_mut(self.len);
+        let head_template = self.bytes.get(..self.len).unwrap_or_default();
+        let ip_len = self.len - UdpHeader::LEN;
+        if ip_len == Ipv4Header::MIN_LEN {
+            let total = u16::try_from(need).map_err(|_| too_long)?;
+            head.copy_from_slice(head_template);
+            put(head, 2, total.to_be_bytes());
+            put(head, 4, ident.to_be_bytes());
+            let changed = half(total.to_be_bytes()) + half(ident.to_be_bytes());
+            put(
+                head,
+                10,
+                (!fold(self.ip_sum.wrapping_add(changed))).to_ne_bytes(),
+            );
+        } else {
+            head.copy_from_slice(head_template);
+            put(head, 4, udp_len.to_be_bytes());
+        }
+        body.copy_from_slice(payload);
+        let length = half(udp_len.to_be_bytes());
+        // The length counts twice: in the pseudo header and in the UDP header.
+        let total_sum = self
+            .udp_sum
+            .wrapping_add(2 * length)
+            .wrapping_add(sum(payload));
+        let checksum = match !fold(total_sum) {
+            // RFC 768: a checksum of zero is sent as all ones, zero means none.
+            0 => u16::MAX,
+            sum => sum,
+        };
+        put(head, ip_len + 4, udp_len.to_be_bytes());
+        put(head, ip_len + 6, checksum.to_ne_bytes());
+        Ok(need)
+    }
+}
+
+/// Writes one UDP datagram with its IP header into `out` and returns the bytes of the packet.
+/// For many datagrams of one path make a [`UdpTemplate`].
+///
+/// # Errors
+/// As for [`UdpTemplate::new`] and [`UdpTemplate::emit`].
+pub fn emit_udp(
+    path: UdpPath,
+    ecn: Ecn,
+    payload: &[u8],
+    ident: u16,
+    out: &mut [u8],
+) -> Result<usize, EmitError> {
+    UdpTemplate::new(path, ecn)?.emit(ident, payload, out)
+}
+
+fn ipv4_header(src: Ipv4Addr, dst: Ipv4Addr, ecn: Ecn) -> Ipv4Header {
+    Ipv4Header {
+        ecn: IpEcn::try_new(ecn.bits()).unwrap_or_default(),
+        dont_fragment: true,
+        time_to_live: HOP_LIMIT,
+        protocol: IpNumber::UDP,
+        source: src.octets(),
+        destination: dst.octets(),
+        ..Ipv4Header::default()
+    }
+}
+
+fn ipv6_header(src: Ipv6Addr, dst: Ipv6Addr, ecn: Ecn) -> Ipv6Header {
+    Ipv6Header {
+        traffic_class: ecn.bits(),
+        next_header: IpNumber::UDP,
+        hop_limit: HOP_LIMIT,
+        source: src.octets(),
+        destination: dst.octets(),
+        ..Ipv6Header::default()
+    }
+}
+
+/// Copies `from` to the start of `out`, as much as fits, and returns how much.
+fn write<'b>(out: &mut [u8], from: impl Iterator<Item = &'b u8>) -> usize {
+    out.iter_mut()
+        .zip(from)
+        .map(|(to, byte)| *to = *byte)
+        .count()
+}
+
+fn put(out: &mut [u8], at: usize, bytes: [u8; 2]) {
+    if let Some(slot) = out.get_mut(at..at + 2) {
+        slot.copy_from_slice(&bytes);
+    }
+}
+
+/// The one's complement sum of `bytes` in the machine's byte order, unfolded (RFC 1071 §2: the sum
+/// does not depend on byte order, nor on how many 16-bit words are added at once). `bytes` that
+/// follow must start at an even offset.
+fn sum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<4>();
+    let whole = words
+        .iter()
+        .fold(0_u64, |total, bytes| total.wrapping_add(word(*bytes)));
+    let mut last = [0; 4];
+    write(&mut last, rest.iter());
+    whole.wrapping_add(word(last))
+}
+
+fn addresses(src: IpAddr, dst: IpAddr) -> u64 {
+    let one = |address: IpAddr| match address {
+        IpAddr::V4(address) => word(address.octets()),
+        IpAddr::V6(address) => sum(&address.octets()),
+    };
+    one(src).wrapping_add(one(dst))
+}
+
+fn word(bytes: [u8; 4]) -> u64 {
+    u64::from(u32::from_ne_bytes(bytes))
+}
+
+fn half(bytes: [u8; 2]) -> u64 {
+    u64::from(u16::from_ne_bytes(bytes))
+}
+
+/// Folds a sum into 16 bits with end-around carry.
+fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    u16::try_from(sum).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests;

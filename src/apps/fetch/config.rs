@@ -1,0 +1,126 @@
+//! What a transfer asks for, and the request head that says so.
+//!
+//! In: options that have been checked. Out: the bytes of a request. Never writes a field that the
+//! user could smuggle a line break into.
+
+use crate::apps::fetch::Failure;
+use crate::apps::fetch::output::Held;
+use crate::apps::fetch::target::Target;
+use crate::http::headers::{FieldError, Headers};
+use crate::http::request::{Method, RequestHead};
+
+/// A `User-Agent` of our own, where the user names none.
+const USER_AGENT: &str = concat!("headwater/", env!("CARGO_PKG_VERSION"));
+
+/// What to ask for.
+#[derive(Clone, Debug)]
+pub struct TransferConfig {
+    /// GET or HEAD.
+    pub method: Method,
+    /// A range of the object, as it stands behind `bytes=`; not used for what is resumed.
+    pub range: Option<String>,
+    /// Whether redirects are followed.
+    pub follow: bool,
+    /// Whether a status of 400 or above is a failure.
+    pub fail: bool,
+    /// Fields to add or to put in the place of ours.
+    pub headers: Vec<Field>,
+    /// Most bytes of a request head.
+    pub request_limit: usize,
+}
+
+impl Default for TransferConfig {
+    fn default() -> Self {
+        Self {
+            method: Method::Get,
+            range: None,
+            follow: false,
+            fail: false,
+            headers: Vec::new(),
+            request_limit: usize::MAX,
+        }
+    }
+}
+
+/// A header field of the user's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name, a token.
+    pub name: String,
+    /// Its value; `None` takes a field of ours away.
+    pub value: Option<String>,
+}
+
+impl Field {
+    /// Reads `Name: value`, or `Name:` to take a field of ours away, or `Name;` for an empty value,
+    /// like curl.
+    ///
+    /// # Errors
+    /// [`FieldError`] if it could not stand in a head.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        let (name, value) = match (text.split_once(':'), text.strip_suffix(';')) {
+            (Some((name, value)), _) => {
+                (name, Some(value.trim()).filter(|value| !value.is_empty()))
+            }
+            (None, Some(name)) => (name, Some("")),
+            (None, None) => return Err(FieldError::Name),
+        };
+        Headers::new().push(name, value.unwrap_or_default().as_bytes())?;
+        Ok(Self {
+            name: name.to_owned(),
+            value: value.map(str::to_owned),
+        })
+    }
+}
+
+impl TransferConfig {
+    /// The bytes of a request; `resume`: what is held, if its continuation is wanted.
+    pub(super) fn emit(
+        &self,
+        method: Method,
+        target: &Target,
+        resume: Option<&Held>,
+    ) -> Result<Vec<u8>, Failure> {
+        let range = match resume {
+            Some(held) => Some(format!("bytes={}-", held.bytes)),
+            None if method == Method::Get => {
+                self.range.as_ref().map(|range| format!("bytes={range}"))
+            }
+            None => None,
+        };
+        let mut fields: Vec<(&str, &str)> = vec![("User-Agent", USER_AGENT)];
+        if let Some(range) = &range {
+            fields.push(("Range", range));
+        }
+        if let Some(etag) = resume.and_then(|held| held.etag.as_deref()) {
+            fields.push(("If-Range", etag));
+        }
+        fields.retain(|(name, _)| !self.names(name));
+        let own = self
+            .headers
+            .iter()
+            .filter(|field| !field.name.eq_ignore_ascii_case("host"));
+        fields.extend(own.filter_map(|field| Some((field.name.as_str(), field.value.as_deref()?))));
+        let host = self
+            .headers
+            .iter()
+            .find(|field| field.name.eq_ignore_ascii_case("host"));
+        let host = host
+            .and_then(|field| field.value.clone())
+            .unwrap_or(target.authority());
+        let head = RequestHead::emit(method, &target.path_and_query(), &host, &fields)?;
+        if head.len() > self.request_limit {
+            return Err(Failure::RequestTooLong {
+                have: head.len(),
+                limit: self.request_limit,
+            });
+        }
+        Ok(head)
+    }
+
+    fn names(&self, name: &str) -> bool {
+        self.headers
+            .iter()
+            .any(|field| field.name.eq_ignore_ascii_case(name))
+    }
+}

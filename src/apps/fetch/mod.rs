@@ -1,0 +1,635 @@
+//! Fetches one URL over a byte stream, whatever carries it.
+//!
+//! In: a [`Target`], what to ask ([`TransferConfig`]), and the bytes of response streams. Out:
+//! request heads (`poll_request`), body bytes in order to an [`Output`], and [`Event`]s. Redirects,
+//! resumption, restarts after a change and the digest are decided here; connections and time are
+//! the host's. Never does I/O of its own, never lets bytes of two versions pass as one object.
+//! Sources: RFC 9110 (§13.1.5 `If-Range`, §14 ranges, §15.4 redirects), RFC 9530 (`Repr-Digest`).
+
+pub mod config;
+pub mod output;
+pub mod target;
+mod verdict;
+mod verify;
+
+use std::collections::VecDeque;
+
+use crate::apps::fetch::config::TransferConfig;
+use crate::apps::fetch::output::{Held, Output, OutputError};
+use crate::apps::fetch::target::{Target, TargetError};
+use crate::apps::fetch::verdict::{Verdict, judge};
+use crate::apps::fetch::verify::Verifier;
+use crate::http::reader::{Progress as Step, ReadError, ResponseReader};
+use crate::http::request::Method;
+use crate::http::response::ResponseHead;
+
+/// Most redirects that are followed (as many as a browser would; curl's default is 50).
+pub const MAX_REDIRECTS: usize = 10;
+
+/// How often an object may change before the transfer is given up.
+pub const MAX_RESTARTS: usize = 5;
+
+/// Longest body that is read only to keep a connection, in bytes.
+pub const MAX_DRAIN_BYTES: u64 = 64 * 1024;
+
+/// Whether the bytes were those the server promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DigestOutcome {
+    /// The SHA-256 digest of the whole object is the one offered.
+    Verified,
+    /// The server offered none.
+    Absent,
+    /// One was offered, but only a part of the object was asked for or can be read back.
+    Unchecked,
+    /// The digest differs.
+    Mismatch,
+}
+
+impl DigestOutcome {
+    /// One word for reports.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Absent => "absent",
+            Self::Unchecked => "unchecked",
+            Self::Mismatch => "mismatch",
+        }
+    }
+}
+
+/// Why a transfer failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A redirect leads nowhere we can go.
+    #[error("redirected to a place that cannot be fetched: {0}")]
+    Location(TargetError),
+    /// More than [`MAX_REDIRECTS`].
+    #[error("more than {MAX_REDIRECTS} redirects")]
+    TooManyRedirects,
+    /// The request is longer than the transport carries; `have` and `limit` in bytes.
+    #[error("the request has {have} bytes, at most {limit} fit: shorten the URL or the headers")]
+    RequestTooLong {
+        /// Bytes of the request head.
+        have: usize,
+        /// Most bytes the transport carries.
+        limit: usize,
+    },
+    /// The request cannot be written as HTTP.
+    #[error("the request cannot be written: {0}")]
+    Request(#[from] crate::http::headers::FieldError),
+    /// An error status that is not to be taken for the object.
+    #[error("the server answered {0}")]
+    Status(u16),
+    /// A resumed download was answered without the range asked for.
+    #[error("the server did not send the range asked for: start again without -C")]
+    RangeNotSupported,
+    /// The output holds more than the object has; both in bytes.
+    #[error("the file holds {have} bytes but the object has {size}: remove it and start again")]
+    BadResume {
+        /// Bytes held.
+        have: u64,
+        /// Bytes of the object.
+        size: u64,
+    },
+    /// The stream ended before any byte.
+    #[error("the server sent nothing")]
+    EmptyReply,
+    /// The stream ended early; bytes of the body, and how many were promised if that is known.
+    #[error("the transfer ended early, after {have} bytes: resume it with -C -")]
+    Partial {
+        /// Bytes of the body so far.
+        have: u64,
+        /// Bytes promised.
+        want: Option<u64>,
+    },
+    /// The answer is not HTTP.
+    #[error("the answer is not HTTP/1.1: {0}")]
+    WeirdReply(ReadError),
+    /// The object changed more than [`MAX_RESTARTS`] times, or its output cannot be rewound.
+    #[error("the object changed while it was fetched: start again")]
+    Changed,
+    /// The digest differs.
+    #[error("the bytes do not have the digest the server offered: start again")]
+    DigestMismatch,
+    /// The output failed.
+    #[error(transparent)]
+    Output(OutputError),
+    /// No connection came about.
+    #[error("no connection to the server: check the address, the routes and that it runs")]
+    CannotConnect,
+    /// A time limit has passed.
+    #[error("a time limit has passed: resume with -C -")]
+    TimedOut,
+    /// The connection was reset.
+    #[error("the connection broke after {have} bytes: resume with -C -")]
+    Broken {
+        /// Bytes of the body so far.
+        have: u64,
+    },
+    /// The host of a URL has no known address.
+    #[error("{host} has no address in /etc/hosts (no resolver is asked): use an IP address")]
+    CannotResolve {
+        /// The host.
+        host: String,
+    },
+    /// No own address of the family of the server's.
+    #[error("no own address of the family of {host}: give one with --address")]
+    Family {
+        /// The host.
+        host: String,
+    },
+}
+
+/// What a transfer tells its user.
+#[derive(Debug)]
+pub enum Event {
+    /// A response was accepted.
+    Head {
+        /// Its status code.
+        status: u16,
+        /// Offset of the first body byte that follows.
+        offset: u64,
+        /// Size of the whole body, what is held included, if it is known.
+        size: Option<u64>,
+    },
+    /// A redirect is followed.
+    Redirected {
+        /// Where to.
+        to: Target,
+    },
+    /// The download starts again at 0, since the object changed.
+    Restarted,
+    /// The body is whole and presented.
+    Done {
+        /// What is known of its digest.
+        digest: DigestOutcome,
+    },
+    /// The transfer has ended without success.
+    Failed(Failure),
+}
+
+/// How far a transfer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Body bytes the output holds, earlier attempts included.
+    pub held: u64,
+    /// Body bytes that came by this transfer; never shrinks.
+    pub received: u64,
+    /// Size of the whole body, if it is known.
+    pub size: Option<u64>,
+}
+
+/// How a stream ended before its response was whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// In order: there is no more. `reused`: the connection had carried a response before, and its
+    /// peer may have closed it for being idle.
+    Closed {
+        /// Whether it may be worth another try (RFC 9112 §9.3.1).
+        reused: bool,
+    },
+    /// Torn down; `reused` as above.
+    Reset {
+        /// Whether it may be worth another try.
+        reused: bool,
+    },
+    /// The server has another version of the object.
+    Changed,
+    /// It never began.
+    CannotConnect,
+    /// A time limit has passed.
+    TimedOut,
+}
+
+/// A request to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Whom to ask.
+    pub target: Target,
+    /// The bytes to send.
+    pub head: Vec<u8>,
+    /// The response before was left unread: its connection is of no more use.
+    pub abandon: bool,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    /// The object from its start, or the range the user named.
+    Whole,
+    /// What is missing behind what the output holds.
+    Rest,
+    /// The head only: what is held seems whole, and its digest is wanted.
+    Confirm,
+}
+
+/// What becomes of the body that is being read.
+enum Body {
+    /// The head has not come.
+    Unknown,
+    /// It goes to the output.
+    Wanted {
+        verifier: Option<Box<Verifier>>,
+        outcome: DigestOutcome,
+    },
+    /// It is read away; then comes the next request.
+    Drained(Ask),
+}
+
+enum Phase {
+    Ready {
+        ask: Ask,
+        abandon: bool,
+    },
+    Reading {
+        ask: Ask,
+        reader: ResponseReader,
+        body: Body,
+        any: bool,
+    },
+    Ended,
+}
+
+/// One URL on its way into one output.
+pub struct Transfer {
+    config: TransferConfig,
+    target: Target,
+    output: Box<dyn Output>,
+    held: Held,
+    /// Digest of what was held when the transfer began; `None` if that cannot be read back.
+    prefix: Option<Verifier>,
+    phase: Phase,
+    begun: bool,
+    redirects: usize,
+    restarts: usize,
+    progress: Progress,
+    events: VecDeque<Event>,
+}
+
+impl Transfer {
+    /// A transfer that has asked for nothing yet. Reads what the output holds.
+    #[must_use]
+    pub fn new(config: TransferConfig, target: Target, mut output: Box<dyn Output>) -> Self {
+        let held = output.held();
+        let mut prefix = Verifier::new();
+        let replayed = if held.bytes == 0 {
+            Ok(true)
+        } else {
+            output.replay(&mut |bytes| prefix.update(bytes))
+        };
+        let ask = if held.bytes == 0 {
+            Ask::Whole
+        } else {
+            Ask::Rest
+        };
+        let mut transfer = Self {
+            config,
+            target,
+            output,
+            progress: Progress {
+                held: held.bytes,
+                received: 0,
+                size: None,
+            },
+            held,
+            prefix: None,
+            phase: Phase::Ready {
+                ask,
+                abandon: false,
+            },
+            begun: false,
+            redirects: 0,
+            restarts: 0,
+            events: VecDeque::new(),
+        };
+        match replayed {
+            Ok(readable) => transfer.prefix = readable.then_some(prefix),
+            Err(error) => transfer.fail(Failure::Output(error)),
+        }
+        transfer
+    }
+
+    /// Where the transfer is now; differs from where it began after a redirect.
+    #[must_use]
+    pub const fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub const fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Whether bytes of a response are wanted.
+    #[must_use]
+    pub const fn is_reading(&self) -> bool {
+        matches!(self.phase, Phase::Reading { .. })
+    }
+
+    /// The next request to send, if it is time for one. After it, bytes of its response are taken.
+    pub fn poll_request(&mut self) -> Option<Request> {
+        let Phase::Ready { ask, abandon } = self.phase else {
+            return None;
+        };
+        let method = if ask == Ask::Confirm {
+            Method::Head
+        } else {
+            self.config.method
+        };
+        let resume = (ask == Ask::Rest).then_some(&self.held);
+        match self.config.emit(method, &self.target, resume) {
+            Ok(head) => {
+                let reader = ResponseReader::new(method);
+                self.phase = Phase::Reading {
+                    ask,
+                    reader,
+                    body: Body::Unknown,
+                    any: false,
+                };
+                Some(Request {
+                    target: self.target.clone(),
+                    head,
+                    abandon,
+                })
+            }
+            Err(failure) => {
+                self.fail(failure);
+                None
+            }
+        }
+    }
+
+    /// Takes bytes of the response stream, in order; returns how many belonged to the response.
+    pub fn handle_bytes(&mut self, mut bytes: &[u8]) -> usize {
+        let all = bytes.len();
+        while let Phase::Reading { reader, any, .. } = &mut self.phase {
+            *any |= !bytes.is_empty();
+            let (used, step) = match reader.read(bytes) {
+                Ok(read) => read,
+                Err(error) => {
+                    self.fail(Failure::WeirdReply(error));
+                    break;
+                }
+            };
+            bytes = bytes.get(used..).unwrap_or_default();
+            match step {
+                Step::NeedMore => break,
+                Step::Head(head) => self.handle_head(&head),
+                Step::Body(body) => self.handle_body(body),
+                Step::Done => self.handle_whole(),
+            }
+        }
+        all - bytes.len()
+    }
+
+    /// Takes the end of the stream. Without effect if the response was whole.
+    pub fn handle_end(&mut self, end: End) {
+        let Phase::Reading {
+            ask, reader, any, ..
+        } = &mut self.phase
+        else {
+            return;
+        };
+        let (ask, any) = (*ask, *any);
+        let have = self.progress.held;
+        match end {
+            End::Closed { reused: true } | End::Reset { reused: true } if !any => {
+                self.phase = Phase::Ready { ask, abandon: true };
+            }
+            End::Closed { .. } => match reader.end() {
+                Ok(()) => self.handle_whole(),
+                Err(_) if !any => self.fail(Failure::EmptyReply),
+                Err(_) => self.fail(Failure::Partial {
+                    have,
+                    want: self.progress.size,
+                }),
+            },
+            End::Reset { .. } => self.fail(Failure::Broken { have }),
+            End::Changed => self.restart(true),
+            End::CannotConnect => self.fail(Failure::CannotConnect),
+            End::TimedOut => self.fail(Failure::TimedOut),
+        }
+    }
+
+    /// Gives the transfer up. Without effect if it has ended.
+    pub fn fail(&mut self, failure: Failure) {
+        if !matches!(self.phase, Phase::Ended) {
+            self.end(Event::Failed(failure));
+        }
+    }
+
+    /// The next event, if any. The last one is `Done` or `Failed`.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn end(&mut self, event: Event) {
+        self.phase = Phase::Ended;
+        self.events.push_back(event);
+    }
+
+    fn handle_head(&mut self, head: &ResponseHead) {
+        let Phase::Reading { ask, .. } = self.phase else {
+            return;
+        };
+        match judge(&self.config, ask, &self.held, &self.target, head) {
+            Verdict::Accept { offset } => self.accept(head, offset),
+            Verdict::Redirect(to) if self.redirects < MAX_REDIRECTS => {
+                self.redirects += 1;
+                if head.status.0 == 303 && self.config.method != Method::Head {
+                    self.config.method = Method::Get;
+                }
+                self.target = to.clone();
+                self.events.push_back(Event::Redirected { to });
+                self.drain(ask);
+            }
+            Verdict::Redirect(_) => self.fail(Failure::TooManyRedirects),
+            Verdict::Confirm => self.drain(Ask::Confirm),
+            Verdict::Confirmed => self.confirm(head),
+            Verdict::Restart => self.restart(true),
+            Verdict::Fail(failure) => self.fail(failure),
+        }
+    }
+
+    /// Lets the body through to the output, from `offset` on.
+    fn accept(&mut self, head: &ResponseHead, offset: u64) {
+        let etag = verdict::strong_etag(head);
+        if let Err(error) = self.place(offset, etag.as_deref()) {
+            return self.fail(Failure::Output(error));
+        }
+        let offered = verdict::offered_digest(head);
+        let partial = head.status.0 == 206 && offset == 0;
+        let bodiless = self.config.method == Method::Head;
+        let start = if offset == 0 {
+            Some(Verifier::new())
+        } else {
+            self.prefix.clone()
+        };
+        let (verifier, outcome) = match (offered, start) {
+            (None, _) => (None, DigestOutcome::Absent),
+            (Some(want), Some(start)) if !partial && !bodiless => (
+                Some(Box::new(start.expecting(want))),
+                DigestOutcome::Unchecked,
+            ),
+            (Some(_), _) => (None, DigestOutcome::Unchecked),
+        };
+        let Phase::Reading { reader, body, .. } = &mut self.phase else {
+            return;
+        };
+        *body = Body::Wanted { verifier, outcome };
+        let size = reader.remaining().map(|rest| offset.saturating_add(rest));
+        self.progress = Progress {
+            held: offset,
+            size,
+            ..self.progress
+        };
+        self.events.push_back(Event::Head {
+            status: head.status.0,
+            offset,
+            size,
+        });
+        if bodiless {
+            let text = verdict::head_text(head);
+            self.write(&text);
+        }
+    }
+
+    /// Makes the output ready for a body at `offset`. What it holds is given up if that is 0.
+    fn place(&mut self, offset: u64, etag: Option<&str>) -> Result<(), OutputError> {
+        if offset == 0 && (self.held.bytes > 0 || self.begun) {
+            self.output.rewind()?;
+            self.held = Held::default();
+            self.prefix = Some(Verifier::new());
+        }
+        self.begun = true;
+        self.output.begin(offset, etag)
+    }
+
+    fn handle_body(&mut self, bytes: &[u8]) {
+        if let Phase::Reading {
+            body: Body::Wanted { verifier, .. },
+            ..
+        } = &mut self.phase
+        {
+            if let Some(verifier) = verifier {
+                verifier.update(bytes);
+            }
+            self.write(bytes);
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.progress.held = self.progress.held.saturating_add(count);
+        self.progress.received = self.progress.received.saturating_add(count);
+        if let Err(error) = self.output.write(bytes) {
+            self.fail(Failure::Output(error));
+        }
+    }
+
+    /// The response is complete.
+    fn handle_whole(&mut self) {
+        match core::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Reading {
+                body: Body::Drained(next),
+                ..
+            } => {
+                self.phase = Phase::Ready {
+                    ask: next,
+                    abandon: false,
+                };
+            }
+            Phase::Reading {
+                ask,
+                body: Body::Wanted { verifier, outcome },
+                ..
+            } => {
+                let outcome = verifier.map_or(outcome, |verifier| verifier.finish());
+                self.conclude(ask, outcome);
+            }
+            Phase::Reading {
+                body: Body::Unknown,
+                ..
+            }
+            | Phase::Ready { .. }
+            | Phase::Ended => {}
+        }
+    }
+
+    /// The head that was asked for to confirm what is held has come.
+    fn confirm(&mut self, head: &ResponseHead) {
+        self.progress.size = Some(self.held.bytes);
+        let outcome = match (verdict::offered_digest(head), self.prefix.clone()) {
+            (None, _) => DigestOutcome::Absent,
+            (Some(_), None) => DigestOutcome::Unchecked,
+            (Some(want), Some(prefix)) => prefix.expecting(want).finish(),
+        };
+        self.conclude(Ask::Confirm, outcome);
+    }
+
+    /// Every byte is there; its digest decides.
+    fn conclude(&mut self, ask: Ask, outcome: DigestOutcome) {
+        match (outcome, ask) {
+            // What was held is of another version, which no tag told: take it all anew.
+            (DigestOutcome::Mismatch, Ask::Rest | Ask::Confirm) => self.restart(false),
+            (DigestOutcome::Mismatch, Ask::Whole) => {
+                // Nobody shall resume what is known to be wrong; a pipe cannot take it back.
+                let _ = self.output.rewind();
+                self.end(Event::Failed(Failure::DigestMismatch));
+            }
+            (DigestOutcome::Verified | DigestOutcome::Absent | DigestOutcome::Unchecked, _) => {
+                let event = match self.output.finish() {
+                    Ok(()) => Event::Done { digest: outcome },
+                    Err(error) => Event::Failed(Failure::Output(error)),
+                };
+                self.end(event);
+            }
+        }
+    }
+
+    /// Starts at 0 again. `abandon`: the present response is left unread.
+    fn restart(&mut self, abandon: bool) {
+        self.restarts += 1;
+        let rewound = if self.begun || self.held.bytes > 0 {
+            self.output.rewind().is_ok()
+        } else {
+            true
+        };
+        if !rewound || self.restarts > MAX_RESTARTS {
+            return self.end(Event::Failed(Failure::Changed));
+        }
+        self.begun = false;
+        self.held = Held::default();
+        self.prefix = Some(Verifier::new());
+        self.progress.held = 0;
+        self.progress.size = None;
+        self.phase = Phase::Ready {
+            ask: Ask::Whole,
+            abandon,
+        };
+        self.events.push_back(Event::Restarted);
+    }
+
+    /// Reads the body away if it is short, else leaves its connection.
+    fn drain(&mut self, next: Ask) {
+        let Phase::Reading { reader, body, .. } = &mut self.phase else {
+            return;
+        };
+        if reader
+            .remaining()
+            .is_some_and(|rest| rest <= MAX_DRAIN_BYTES)
+        {
+            *body = Body::Drained(next);
+        } else {
+            self.phase = Phase::Ready {
+                ask: next,
+                abandon: true,
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! `headwater get`: fetches URLs into files or to standard output.
+//!
+//! In: arguments. Out: bodies, an exit code, and statistics if they are wanted. The loop, the
+//! machine and the transfers are elsewhere; here they are put together. Standard output carries
+//! nothing but data.
+
+pub mod args;
+pub mod output;
+mod progress;
+mod session;
+pub mod stats;
+
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use clap::ArgMatches;
+
+use crate::cli::exit::{Exit, Failed};
+use crate::cli::get::args::{GetArgs, GetConfig};
+use crate::cli::get::session::Session;
+use crate::cli::get::stats::{Counted, Stats};
+use crate::cli::hosts::Hosts;
+use crate::cli::local::Opened;
+use crate::device::Device;
+use crate::host::client::{ClientHost, ClientHostConfig};
+use crate::runtime::{OsClock, Runtime, Signal, Stopped, os_seed};
+use crate::time::Now;
+
+/// Where names of hosts are looked up.
+const HOSTS: &str = "/etc/hosts";
+
+/// What `--help` says below the options.
+pub const AFTER_HELP: &str = "\
+Files: the body is written to FILE.part beside FILE and renamed when it is whole and its digest, \
+where the server offers one, is right. A failed transfer leaves FILE.part, and FILE as it was. \
+`-C -` continues FILE.part, or a copy of FILE if there is none; if the object has changed since, it \
+starts again. Devices and pipes are written as the bytes come.
+
+Several URLs are fetched one after the other over one connection where they can; the exit code is \
+that of the first that failed.";
+
+/// Fetches what the arguments say.
+///
+/// # Errors
+/// What went wrong first; statistics are written all the same.
+pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
+    let config = GetConfig::resolve(args, matches)?;
+    let clock = OsClock::new();
+    match config.local.open()? {
+        Opened::Plain(device) => drive(&config, clock, device),
+        Opened::Tapped(device) => drive(&config, clock, device),
+    }
+}
+
+fn drive<D: Device + AsRawFd>(
+    config: &GetConfig,
+    clock: OsClock,
+    device: D,
+) -> Result<Exit, Failed> {
+    let system = |error: std::io::Error| {
+        Failed::new(
+            Exit::Device,
+            format!("the device failed ({error}): look at dmesg"),
+        )
+    };
+    let mut runtime = Runtime::new(clock, device).map_err(system)?;
+    let now = clock.now();
+    let mut machine = machine(config, now)?;
+    let mut session = Session::new(config, now.instant);
+    let stopped = runtime.run(&mut machine, &mut session);
+    let now = clock.now().instant;
+    let failed = match stopped {
+        Ok(Stopped::ByHook) => None,
+        Ok(Stopped::BySignal(Signal::Interrupt)) => Some(Failed::new(Exit::Interrupted, "")),
+        Ok(Stopped::BySignal(Signal::Terminate)) => Some(Failed::new(Exit::Terminated, "")),
+        Err(error) => Some(system(error)),
+    };
+    let summary = session.conclude(now, &machine, failed);
+    let exit = summary
+        .failed
+        .as_ref()
+        .map_or(Exit::Success, |failed| failed.exit);
+    if let Some(path) = &config.stats {
+        let stats = Stats::new(Counted {
+            protocol: config.protocol,
+            exit: exit.code(),
+            urls: summary.urls,
+            elapsed: summary.elapsed,
+            report: &machine.report(),
+        });
+        stats.write(path).map_err(|error| {
+            let name = path.display();
+            let advice = format!("cannot write {name} ({error}): name another file for --stats");
+            Failed::new(Exit::WriteError, advice)
+        })?;
+    }
+    match summary.failed {
+        None => Ok(exit),
+        // The session has said it already, if it was to be said.
+        Some(failed) => Err(Failed::new(failed.exit, "")),
+    }
+}
+
+fn machine(config: &GetConfig, now: Now) -> Result<ClientHost, Failed> {
+    let seed = os_seed().map_err(|error| {
+        Failed::new(
+            Exit::Device,
+            format!("no random numbers ({error}): try again later"),
+        )
+    })?;
+    let hosts = Hosts::read(Path::new(HOSTS));
+    let resolve = move |host: &str| -> Vec<IpAddr> { hosts.lookup(host) };
+    let config = ClientHostConfig {
+        addresses: config.local.addresses.clone(),
+        mtu: config.local.mtu,
+        protocol: config.protocol,
+        buffer: config.buffer,
+        connect_timeout: config.connect_timeout,
+        idle_timeout: config.idle_timeout,
+        max_time: config.max_time,
+        seed,
+        resolve: Box::new(resolve),
+    };
+    ClientHost::new(now, config).map_err(|error| Failed::new(Exit::Usage, error))
+}

@@ -1,0 +1,326 @@
+//! Where `get` puts bodies: files that appear whole or not at all, and pipes.
+//!
+//! In: a destination and how to resume. Out: an [`Output`]. A file is written under its name with
+//! `.part` appended, in the same directory, and renamed when it is whole; what is resumed from a
+//! file under its own name is copied first, so that a failure leaves it as it was. A device, a FIFO
+//! or standard output is written as the bytes come, since it cannot be renamed.
+//! Never follows a symlink that stands in the place of a `.part` file, and never lets two processes
+//! write one.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags, XattrFlags, fgetxattr, flock, fremovexattr, fsetxattr};
+
+use crate::apps::fetch::output::{Held, Output, OutputError};
+use crate::cli::exit::{Exit, Failed};
+
+/// What is appended to the name of a file that is not whole yet.
+pub const PART_SUFFIX: &str = ".part";
+
+/// Longest entity tag that is remembered beside a `.part` file, in bytes.
+pub const MAX_ETAG_BYTES: usize = 256;
+
+/// Extended attribute that remembers the entity tag, where the file system has such.
+const ETAG_ATTRIBUTE: &str = "user.headwater.etag";
+
+/// Bytes read at a time from a file that is resumed.
+const REPLAY_BYTES: usize = 256 * 1024;
+
+/// A place for one body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard output.
+    Stdout,
+    /// A file.
+    File(PathBuf),
+}
+
+/// What to do with the bytes of an earlier attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// Start at 0.
+    #[default]
+    No,
+    /// Continue where the file ends.
+    Auto,
+    /// Continue at this offset, in bytes.
+    At(u64),
+}
+
+/// Prepares an output; nothing is created or changed before the first response is accepted.
+///
+/// # Errors
+/// [`Exit::BadResume`] if the file is shorter than the offset asked for, [`Exit::WriteError`] if
+/// the destination is a directory or cannot be looked at.
+pub fn prepare(destination: &Destination, resume: Resume) -> Result<Box<dyn Output>, Failed> {
+    match destination {
+        Destination::Stdout => match resume {
+            Resume::Auto => Err(Failed::new(
+                Exit::BadResume,
+                "-C - needs an output file: name one with -o",
+            )),
+            Resume::No => Ok(Box::new(Pipe::new(io::stdout(), 0))),
+            Resume::At(offset) => Ok(Box::new(Pipe::new(io::stdout(), offset))),
+        },
+        Destination::File(path) => prepare_file(path, resume),
+    }
+}
+
+fn prepare_file(path: &Path, resume: Resume) -> Result<Box<dyn Output>, Failed> {
+    let name = path.display();
+    let refused =
+        |error: io::Error| Failed::new(Exit::WriteError, format!("cannot write {name} ({error})"));
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            let advice = format!("{name} is a directory: name a file in it with -o");
+            Err(Failed::new(Exit::WriteError, advice))
+        }
+        Ok(metadata) if !metadata.is_file() => {
+            let offset = match resume {
+                Resume::No | Resume::Auto => 0,
+                Resume::At(offset) => offset,
+            };
+            let file = OpenOptions::new().write(true).open(path);
+            Ok(Box::new(Pipe::new(file.map_err(refused)?, offset)))
+        }
+        // The file behind a symlink is replaced, not the symlink.
+        Ok(_) => {
+            let path = fs::canonicalize(path).map_err(refused)?;
+            Ok(Box::new(PartFile::new(path, resume)?))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(Box::new(PartFile::new(path.to_owned(), resume)?))
+        }
+        Err(error) => Err(refused(error)),
+    }
+}
+
+/// Bytes that are gone once written.
+struct Pipe<W> {
+    writer: W,
+    offset: u64,
+    written: bool,
+}
+
+impl<W: Write> Pipe<W> {
+    const fn new(writer: W, offset: u64) -> Self {
+        Self {
+            writer,
+            offset,
+            written: false,
+        }
+    }
+}
+
+impl<W: Write> Output for Pipe<W> {
+    fn held(&self) -> Held {
+        Held {
+            bytes: self.offset,
+            etag: None,
+        }
+    }
+
+    fn replay(&mut self, _sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
+        Ok(false)
+    }
+
+    fn begin(&mut self, _offset: u64, _etag: Option<&str>) -> Result<(), OutputError> {
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
+        self.written |= !bytes.is_empty();
+        Ok(self.writer.write_all(bytes)?)
+    }
+
+    fn rewind(&mut self) -> Result<(), OutputError> {
+        // Whoever asked for bytes from an offset on has no use for others.
+        if self.written || self.offset > 0 {
+            return Err(OutputError::CannotRewind);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), OutputError> {
+        Ok(self.writer.flush()?)
+    }
+}
+
+/// A file that is written beside its place.
+struct PartFile {
+    path: PathBuf,
+    part: PathBuf,
+    /// Which of the two holds the bytes that are resumed.
+    source: Option<PathBuf>,
+    held: Held,
+    file: Option<File>,
+    /// Whether the `.part` file has bytes that a later attempt could use.
+    filled: bool,
+}
+
+impl PartFile {
+    fn new(path: PathBuf, resume: Resume) -> Result<Self, Failed> {
+        let mut part = OsString::from(&path);
+        part.push(PART_SUFFIX);
+        let part = PathBuf::from(part);
+        let (source, held) = match resume {
+            Resume::No | Resume::At(0) => (None, Held::default()),
+            Resume::Auto => find_held(&part, &path, None),
+            Resume::At(offset) => find_held(&part, &path, Some(offset)),
+        };
+        if let (Resume::At(offset), None) = (resume, &source)
+            && offset > 0
+        {
+            let name = path.display();
+            let advice = format!("{name} holds less than {offset} bytes: use -C - to see how far");
+            return Err(Failed::new(Exit::BadResume, advice));
+        }
+        Ok(Self {
+            path,
+            part,
+            source,
+            held,
+            file: None,
+            filled: false,
+        })
+    }
+
+    /// Opens the `.part` file and cuts or fills it to `offset` bytes.
+    fn open(&mut self, offset: u64) -> Result<File, OutputError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        let mut file = options.custom_flags(no_follow).open(&self.part)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from)?;
+        match &self.source {
+            Some(source) if offset > 0 && *source != self.part => {
+                file.set_len(0)?;
+                io::copy(&mut File::open(source)?.take(offset), &mut file)?;
+            }
+            Some(_) | None => {}
+        }
+        file.set_len(offset)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(file)
+    }
+}
+
+impl Output for PartFile {
+    fn held(&self) -> Held {
+        self.held.clone()
+    }
+
+    fn replay(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
+        let Some(source) = &self.source else {
+            return Ok(true);
+        };
+        let mut file = File::open(source)?.take(self.held.bytes);
+        let mut buffer = vec![0; REPLAY_BYTES];
+        let mut left = self.held.bytes;
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(left == 0),
+                count => {
+                    sink(buffer.get(..count).unwrap_or_default());
+                    left = left.saturating_sub(u64::try_from(count).unwrap_or(left));
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, offset: u64, etag: Option<&str>) -> Result<(), OutputError> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => self.open(offset)?,
+        };
+        self.filled = offset > 0;
+        // Best effort: without it a resumed transfer has only the digest to tell versions apart.
+        let _ = match etag.filter(|etag| etag.len() <= MAX_ETAG_BYTES) {
+            Some(etag) => fsetxattr(&file, ETAG_ATTRIBUTE, etag.as_bytes(), XattrFlags::empty()),
+            None => fremovexattr(&file, ETAG_ATTRIBUTE),
+        };
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
+        let Some(file) = &mut self.file else {
+            return Err(io::Error::from(io::ErrorKind::NotFound).into());
+        };
+        self.filled |= !bytes.is_empty();
+        Ok(file.write_all(bytes)?)
+    }
+
+    fn rewind(&mut self) -> Result<(), OutputError> {
+        if let Some(file) = &mut self.file {
+            file.set_len(0)?;
+            file.rewind()?;
+        } else if self.source.as_ref() == Some(&self.part) {
+            fs::remove_file(&self.part)?;
+        }
+        self.source = None;
+        self.held = Held::default();
+        self.filled = false;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), OutputError> {
+        match self.file.take() {
+            Some(file) => {
+                if let Ok(before) = fs::metadata(&self.path) {
+                    file.set_permissions(before.permissions())?;
+                }
+                let _ = fremovexattr(&file, ETAG_ATTRIBUTE);
+                fs::rename(&self.part, &self.path)?;
+            }
+            None if self.source.as_ref() == Some(&self.part) => {
+                fs::rename(&self.part, &self.path)?;
+            }
+            None => {}
+        }
+        self.filled = true;
+        Ok(())
+    }
+}
+
+impl Drop for PartFile {
+    fn drop(&mut self) {
+        if self.file.is_some() && !self.filled {
+            // An empty file is of no use to a later attempt.
+            let _ = fs::remove_file(&self.part);
+        }
+    }
+}
+
+/// The file to resume from, `part` before `path`, and what it holds; `least`: bytes it must have.
+fn find_held(part: &Path, path: &Path, least: Option<u64>) -> (Option<PathBuf>, Held) {
+    for candidate in [part, path] {
+        let Ok(metadata) = fs::symlink_metadata(candidate) else {
+            continue;
+        };
+        if !metadata.is_file() || metadata.len() < least.unwrap_or(1) {
+            continue;
+        }
+        let bytes = least.unwrap_or(metadata.len());
+        let etag = read_etag(candidate);
+        return (Some(candidate.to_owned()), Held { bytes, etag });
+    }
+    (None, Held::default())
+}
+
+fn read_etag(path: &Path) -> Option<String> {
+    let mut buffer = [0; MAX_ETAG_BYTES];
+    let file = File::open(path).ok()?;
+    let length = fgetxattr(&file, ETAG_ATTRIBUTE, &mut buffer).ok()?;
+    let text = core::str::from_utf8(buffer.get(..length)?).ok()?;
+    // It goes into a request head: nothing but what a tag may have (RFC 9110 §8.8.3).
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    (plain && text.starts_with('"')).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

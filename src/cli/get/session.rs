@@ -1,0 +1,264 @@
+//! The transfers of one run of `get`, one after the other, between the loop and the user.
+//!
+//! In: turns of the loop and events of the machine. Out: commands to the machine, lines on standard
+//! error, and what became of each URL. A URL that fails does not keep the next from being tried.
+
+use std::io::{self, Write as _};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use crate::apps::fetch::output::OutputError;
+use crate::apps::fetch::target::TargetError;
+use crate::apps::fetch::{DigestOutcome, Event, Failure, Transfer};
+use crate::cli::exit::{Exit, Failed};
+use crate::cli::get::args::{GetConfig, Job};
+use crate::cli::get::output::{Destination, prepare};
+use crate::cli::get::progress::Bar;
+use crate::cli::get::stats::UrlStats;
+use crate::host::client::ClientHost;
+use crate::runtime::Hooks;
+use crate::time::{Instant, Now};
+
+/// A transfer under way.
+struct Current<'a> {
+    job: &'a Job,
+    begun: Instant,
+    status: Option<u16>,
+    bar: Bar,
+}
+
+/// The transfers of one run.
+pub(super) struct Session<'a> {
+    config: &'a GetConfig,
+    waiting: std::slice::Iter<'a, Job>,
+    current: Option<Current<'a>>,
+    ended: Vec<UrlStats>,
+    failed: Option<Failed>,
+    begun: Instant,
+    last_end: Instant,
+}
+
+/// What became of a run.
+pub(super) struct Summary {
+    pub(super) urls: Vec<UrlStats>,
+    pub(super) elapsed: Duration,
+    /// The first failure, if any.
+    pub(super) failed: Option<Failed>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(config: &'a GetConfig, now: Instant) -> Self {
+        Self {
+            config,
+            waiting: config.jobs.iter(),
+            current: None,
+            ended: Vec::new(),
+            failed: None,
+            begun: now,
+            last_end: now,
+        }
+    }
+
+    /// Ends the run; `failed`: why it ended before its time, if it did.
+    pub(super) fn conclude(
+        mut self,
+        now: Instant,
+        machine: &ClientHost,
+        failed: Option<Failed>,
+    ) -> Summary {
+        if let Some(failed) = failed {
+            if let Some(current) = self.current.take() {
+                let bytes = machine.progress().received;
+                self.record(now, &current, bytes, None, Some(&failed));
+            }
+            self.report(None, failed);
+        }
+        Summary {
+            urls: self.ended,
+            elapsed: self.last_end.saturating_since(self.begun),
+            failed: self.failed,
+        }
+    }
+
+    /// Begins the next transfer whose output can be had; `false` if there is none.
+    fn start_next(&mut self, now: Now, machine: &mut ClientHost) -> bool {
+        for job in self.waiting.by_ref() {
+            let output = prepare(&job.destination, self.config.resume);
+            let held = output.as_ref().map_or(0, |output| output.held().bytes);
+            let url = job.target.to_string();
+            let bar = Bar::new(&bar_name(job), &job.destination, self.config.progress, held);
+            let current = Current {
+                job,
+                begun: now.instant,
+                status: None,
+                bar,
+            };
+            match output {
+                Ok(output) => {
+                    log::info!("fetch {url}");
+                    let config = self.config.transfer.clone();
+                    machine.start(now, Transfer::new(config, job.target.clone(), output));
+                    self.current = Some(current);
+                    return true;
+                }
+                Err(failed) => {
+                    self.record(now.instant, &current, 0, None, Some(&failed));
+                    self.report(None, failed);
+                    return self.start_next(now, machine);
+                }
+            }
+        }
+        false
+    }
+
+    fn handle_event(&mut self, now: Instant, machine: &ClientHost, event: Event) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        match event {
+            Event::Head {
+                status,
+                offset,
+                size,
+            } => {
+                log::info!("response status={status} offset={offset} size={size:?}");
+                current.status = Some(status);
+            }
+            Event::Redirected { to } => log::info!("redirected to {to}"),
+            Event::Restarted => log::warn!("the object has changed: starting again"),
+            Event::Done { digest } => {
+                log::info!("done digest={}", digest.label());
+                self.end(now, machine, Some(digest), None);
+            }
+            Event::Failed(failure) => {
+                let digest = matches!(failure, Failure::DigestMismatch);
+                let digest = digest.then_some(DigestOutcome::Mismatch);
+                self.end(now, machine, digest, Some(&failure));
+            }
+        }
+    }
+
+    fn end(
+        &mut self,
+        now: Instant,
+        machine: &ClientHost,
+        digest: Option<DigestOutcome>,
+        failure: Option<&Failure>,
+    ) {
+        let Some(current) = self.current.take() else {
+            return;
+        };
+        current.bar.clear();
+        let bytes = machine.progress().received;
+        let failed = failure.map(|failure| Failed::new(exit_of(failure), failure));
+        self.record(now, &current, bytes, digest, failed.as_ref());
+        if let Some(failed) = failed {
+            let quiet = matches!(failure, Some(Failure::Output(OutputError::Io(error)))
+                if error.kind() == io::ErrorKind::BrokenPipe);
+            let url = (!quiet).then(|| current.job.target.to_string());
+            let message = if quiet { String::new() } else { failed.message };
+            self.report(
+                url,
+                Failed {
+                    exit: failed.exit,
+                    message,
+                },
+            );
+        }
+    }
+
+    fn record(
+        &mut self,
+        now: Instant,
+        current: &Current<'_>,
+        bytes: u64,
+        digest: Option<DigestOutcome>,
+        failed: Option<&Failed>,
+    ) {
+        self.last_end = now;
+        self.ended.push(UrlStats {
+            url: current.job.target.to_string(),
+            output: match &current.job.destination {
+                Destination::Stdout => None,
+                Destination::File(path) => Some(path.display().to_string()),
+            },
+            status: current.status,
+            bytes,
+            seconds: now.saturating_since(current.begun).as_secs_f64(),
+            digest: digest.map(DigestOutcome::label),
+            exit: failed.map_or(Exit::Success, |failed| failed.exit).code(),
+            error: failed.map(|failed| failed.message.clone()),
+        });
+    }
+
+    /// Says what failed, and keeps it if it is the first.
+    fn report(&mut self, url: Option<String>, failed: Failed) {
+        if self.config.show_errors && !failed.message.is_empty() {
+            let message = &failed.message;
+            // Nobody is left to be told if standard error is gone.
+            let _ = match url {
+                Some(url) => writeln!(io::stderr(), "headwater: {url}: {message}"),
+                None => writeln!(io::stderr(), "headwater: {message}"),
+            };
+        }
+        self.failed.get_or_insert(failed);
+    }
+}
+
+impl Hooks<ClientHost> for Session<'_> {
+    fn turn(&mut self, now: Now, machine: &mut ClientHost) -> ControlFlow<()> {
+        loop {
+            while let Some(event) = machine.poll_event() {
+                self.handle_event(now.instant, machine, event);
+            }
+            if let Some(current) = &mut self.current {
+                let servers = || machine.report().transport.by_server;
+                current.bar.update(now.instant, machine.progress(), servers);
+                return ControlFlow::Continue(());
+            }
+            if !self.start_next(now, machine) {
+                return ControlFlow::Break(());
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.current
+            .as_ref()
+            .and_then(|current| current.bar.deadline())
+    }
+}
+
+fn bar_name(job: &Job) -> String {
+    match &job.destination {
+        Destination::File(path) => path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+        Destination::Stdout => job.target.file_name().unwrap_or("-").to_owned(),
+    }
+}
+
+/// curl's code for a failure, or ours where curl has none.
+const fn exit_of(failure: &Failure) -> Exit {
+    match failure {
+        Failure::Location(TargetError::Scheme) => Exit::UnsupportedScheme,
+        Failure::Location(_) | Failure::RequestTooLong { .. } => Exit::BadUrl,
+        Failure::TooManyRedirects => Exit::TooManyRedirects,
+        Failure::Request(_) | Failure::Family { .. } => Exit::Usage,
+        Failure::Status(_) => Exit::HttpError,
+        Failure::RangeNotSupported => Exit::RangeNotSupported,
+        Failure::BadResume { .. } => Exit::BadResume,
+        Failure::EmptyReply => Exit::EmptyReply,
+        Failure::Partial { .. } => Exit::Partial,
+        Failure::WeirdReply(_) => Exit::WeirdReply,
+        Failure::Changed => Exit::Changed,
+        Failure::DigestMismatch => Exit::DigestMismatch,
+        Failure::Output(_) => Exit::WriteError,
+        Failure::CannotConnect => Exit::CannotConnect,
+        Failure::TimedOut => Exit::Timeout,
+        Failure::Broken { .. } => Exit::ReceiveFailure,
+        Failure::CannotResolve { .. } => Exit::CannotResolve,
+    }
+}

@@ -1,0 +1,287 @@
+//! The statistics file of `get`: one JSON object, written whole or not at all.
+//!
+//! In: what a run has seen. Out: a file that scripts can rely on; `schema` grows when a field
+//! changes its meaning or goes away, not when one is added.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::host::client::Protocol;
+use crate::host::report::Report;
+use crate::time::micros;
+
+/// Version of the file's shape.
+pub const SCHEMA: u32 = 1;
+
+/// One URL.
+#[derive(Clone, Debug, Serialize)]
+pub struct UrlStats {
+    /// As it was given.
+    pub url: String,
+    /// The file it went to; none for standard output.
+    pub output: Option<String>,
+    /// Status code of the response, if one was accepted.
+    pub status: Option<u16>,
+    /// Body bytes that came.
+    pub bytes: u64,
+    /// Seconds from its start to its end.
+    pub seconds: f64,
+    /// `verified`, `absent`, `unchecked` or `mismatch`; none before the end.
+    pub digest: Option<&'static str>,
+    /// Exit code it would have alone.
+    pub exit: u8,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+/// The whole file.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stats {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// `trickles` or `tcp`.
+    pub transport: &'static str,
+    /// Exit code of the run.
+    pub exit: u8,
+    /// Every URL that was begun.
+    pub urls: Vec<UrlStats>,
+    /// Body bytes that came.
+    pub bytes: u64,
+    /// Seconds from the start of the first transfer to the end of the last.
+    pub seconds: f64,
+    /// Seconds to the first byte of the first transfer.
+    pub ttfb_seconds: Option<f64>,
+    /// Body bits a second.
+    pub goodput_bps: f64,
+    /// IP packets received.
+    pub packets_in: u64,
+    /// IP packets sent.
+    pub packets_out: u64,
+    /// Bytes received: UDP payloads, for TCP whole IP packets.
+    pub bytes_in: u64,
+    /// Bytes sent, counted likewise.
+    pub bytes_out: u64,
+    /// Connections begun.
+    pub connections: u64,
+    /// Requests sent on our transport.
+    pub requests: u64,
+    /// OPEN datagrams sent.
+    pub opens: u64,
+    /// Identities taken on.
+    pub handshakes: u64,
+    /// Packets given up as lost.
+    pub lost: u64,
+    /// Requests sent again because their whole flight was missing.
+    pub repeated: u64,
+    /// Probes sent.
+    pub probes: u64,
+    /// Retransmission timeouts.
+    pub timeouts: u64,
+    /// Transitions declared, by kind.
+    pub transitions: BTreeMap<&'static str, u64>,
+    /// Smallest round trip in microseconds.
+    pub rtt_min_us: Option<u64>,
+    /// Smoothed round trip in microseconds.
+    pub rtt_smoothed_us: Option<u64>,
+    /// Packets by the server that sent them.
+    pub by_server: BTreeMap<String, u64>,
+    /// Packets dropped, by reason; reasons that did not occur are left out.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// The worst of the URLs' digests: `mismatch`, `unchecked`, `absent`, `verified`.
+    pub digest: &'static str,
+    /// Longest time without a byte after the first one, in milliseconds.
+    pub longest_stall_ms: f64,
+}
+
+/// What the parts of a run count, for [`Stats::new`].
+pub struct Counted<'a> {
+    /// What carried the bytes.
+    pub protocol: Protocol,
+    /// Exit code of the run.
+    pub exit: u8,
+    /// Every URL that was begun.
+    pub urls: Vec<UrlStats>,
+    /// From the start of the first transfer to the end of the last.
+    pub elapsed: Duration,
+    /// What the machine has seen.
+    pub report: &'a Report,
+}
+
+impl Stats {
+    /// Puts the numbers of a run together.
+    #[must_use]
+    pub fn new(counted: Counted<'_>) -> Self {
+        let Counted {
+            protocol,
+            exit,
+            urls,
+            elapsed,
+            report,
+        } = counted;
+        let transport = &report.transport;
+        let bytes: u64 = urls.iter().map(|url| url.bytes).sum();
+        let seconds = elapsed.as_secs_f64();
+        let over_tcp = protocol == Protocol::Tcp;
+        let stack = &report.stack;
+        let mut drops = transport.drops.clone();
+        for (reason, count) in stack.drops.iter().filter(|(_, count)| *count > 0) {
+            *drops.entry(reason.label()).or_default() += count;
+        }
+        let by_server = transport.by_server.iter();
+        Self {
+            schema: SCHEMA,
+            transport: if over_tcp { "tcp" } else { "trickles" },
+            exit,
+            digest: worst_digest(&urls),
+            urls,
+            bytes,
+            seconds,
+            ttfb_seconds: report.first_byte.map(|time| time.as_secs_f64()),
+            goodput_bps: if seconds > 0.0 {
+                to_f64(bytes) * 8.0 / seconds
+            } else {
+                0.0
+            },
+            packets_in: if over_tcp {
+                stack.packets_in
+            } else {
+                transport.packets_in
+            },
+            packets_out: if over_tcp {
+                stack.packets_out
+            } else {
+                transport.packets_out
+            },
+            bytes_in: if over_tcp {
+                stack.bytes_in
+            } else {
+                transport.bytes_in
+            },
+            bytes_out: if over_tcp {
+                stack.bytes_out
+            } else {
+                transport.bytes_out
+            },
+            connections: report.connections,
+            requests: transport.requests,
+            opens: transport.opens,
+            handshakes: transport.handshakes,
+            lost: transport.lost,
+            repeated: transport.repeated,
+            probes: transport.probes,
+            timeouts: transport.timeouts,
+            transitions: transport.transitions.clone(),
+            rtt_min_us: transport.rtt_min.map(micros),
+            rtt_smoothed_us: transport.rtt_smoothed.map(micros),
+            by_server: by_server
+                .map(|(server, count)| (server.to_string(), *count))
+                .collect(),
+            drops,
+            longest_stall_ms: report.longest_stall.as_secs_f64() * 1000.0,
+        }
+    }
+
+    /// Writes the file under another name and renames it.
+    ///
+    /// # Errors
+    /// What the operating system says; then a file that was there before is untouched.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
+        text.push(b'\n');
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(format!(".{}.tmp", std::process::id()));
+        let temporary = PathBuf::from(temporary);
+        let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+        if written.is_err() {
+            // It may never have come about.
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+}
+
+fn worst_digest(urls: &[UrlStats]) -> &'static str {
+    ["mismatch", "unchecked", "absent", "verified"]
+        .into_iter()
+        .find(|label| urls.iter().any(|url| url.digest == Some(label)))
+        .unwrap_or("absent")
+}
+
+/// Exact up to 2⁵³, which is enough for a rate.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a rate needs no more than 53 bits"
+)]
+const fn to_f64(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(digest: Option<&'static str>) -> UrlStats {
+        UrlStats {
+            url: "http://10.0.0.1/".into(),
+            output: None,
+            status: Some(200),
+            bytes: 1000,
+            seconds: 1.0,
+            digest,
+            exit: 0,
+            error: None,
+        }
+    }
+
+    fn stats(urls: Vec<UrlStats>) -> Stats {
+        Stats::new(Counted {
+            protocol: Protocol::Tcp,
+            exit: 0,
+            urls,
+            elapsed: Duration::from_secs(2),
+            report: &Report::default(),
+        })
+    }
+
+    #[test]
+    fn the_file_is_json_with_a_schema_and_replaces_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stats.json");
+        fs::write(&path, "before").unwrap();
+        stats(vec![url(Some("verified")), url(Some("verified"))])
+            .write(&path)
+            .unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(json["schema"], SCHEMA);
+        assert_eq!(json["bytes"], 2000);
+        assert_eq!(json["goodput_bps"], 8000.0);
+        assert_eq!(json["digest"], "verified");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "nothing is left behind"
+        );
+        let nowhere = dir.path().join("none/stats.json");
+        assert!(stats(vec![]).write(&nowhere).is_err());
+    }
+
+    #[test]
+    fn the_worst_digest_counts() {
+        let cases = [
+            (vec![], "absent"),
+            (vec![Some("verified"), None], "verified"),
+            (vec![Some("verified"), Some("absent")], "absent"),
+            (vec![Some("unchecked"), Some("absent")], "unchecked"),
+            (vec![Some("mismatch"), Some("unchecked")], "mismatch"),
+        ];
+        for (digests, want) in cases {
+            let urls = digests.iter().map(|digest| url(*digest)).collect();
+            assert_eq!(stats(urls).digest, want, "{digests:?}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! `headwater keygen`: makes a key ring file with one active generation; and reads such files.
+//!
+//! In: a path. Out: a file of mode 0600, or a failure. Never overwrites a file, never prints a
+//! secret, never reads a key file that other users may open.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::cli::exit::{Exit, Failed};
+use crate::transport::keys::{KeyRing, SECRET_BYTES};
+
+/// Longest key file that is read, in bytes: a full ring with comments takes less.
+pub const MAX_KEY_FILE_BYTES: u64 = 64 * 1024;
+
+/// Permission bits of group and others; none may be set on a key file.
+const FOREIGN_BITS: u32 = 0o077;
+
+/// Arguments of `headwater keygen`.
+#[derive(Debug, clap::Args)]
+pub struct KeygenArgs {
+    /// File to write the key ring to; it must not exist
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Writes a fresh key ring.
+///
+/// # Errors
+/// [`Exit::KeyFile`] if the file exists or cannot be written.
+pub fn run(args: &KeygenArgs) -> Result<Exit, Failed> {
+    let path = args.out.display();
+    let mut secret = [0; SECRET_BYTES];
+    SystemRandom::new().fill(&mut secret).map_err(|_| {
+        Failed::new(
+            Exit::KeyFile,
+            "no randomness from the system: try again later",
+        )
+    })?;
+    let text = KeyRing::with_secret(secret).to_text();
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&args.out);
+    let mut file = file.map_err(|error| {
+        let advice = if error.kind() == io::ErrorKind::AlreadyExists {
+            format!("{path} exists: servers may depend on it, so choose another name or remove it")
+        } else {
+            format!("cannot create {path} ({error}): choose a directory you may write to")
+        };
+        Failed::new(Exit::KeyFile, advice)
+    })?;
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all());
+    written.map_err(|error| {
+        // Half a key ring is of no use, and would be in the way of the next attempt.
+        let _ = std::fs::remove_file(&args.out);
+        Failed::new(
+            Exit::KeyFile,
+            format!("cannot write {path} ({error}): free some space"),
+        )
+    })?;
+    Ok(Exit::Success)
+}
+
+/// Reads a key ring file.
+///
+/// # Errors
+/// [`Exit::KeyFile`], [`Exit::KeyFileMode`] or [`Exit::KeyFileContent`].
+pub fn load(path: &Path) -> Result<KeyRing, Failed> {
+    let name = path.display();
+    let unreadable = |error: io::Error| {
+        let advice = if error.kind() == io::ErrorKind::NotFound {
+            format!("key file {name} is missing: make one with `headwater keygen --out {name}`")
+        } else {
+            format!("cannot read key file {name} ({error}): check its owner and mode")
+        };
+        Failed::new(Exit::KeyFile, advice)
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        let advice =
+            format!("{name} is not a regular file: give a file made by `headwater keygen`");
+        return Err(Failed::new(Exit::KeyFile, advice));
+    }
+    if metadata.mode() & FOREIGN_BITS != 0 {
+        let mode = metadata.mode() & 0o7777;
+        let advice = format!("key file {name} has mode {mode:04o}: run `chmod 600 {name}`");
+        return Err(Failed::new(Exit::KeyFileMode, advice));
+    }
+    let malformed = |why: &dyn core::fmt::Display| {
+        Failed::new(Exit::KeyFileContent, format!("key file {name}: {why}"))
+    };
+    if metadata.len() > MAX_KEY_FILE_BYTES {
+        return Err(malformed(
+            &"too long for a key ring; make one with `headwater keygen`",
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_KEY_FILE_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    let text = core::str::from_utf8(&bytes)
+        .map_err(|_| malformed(&"not text; make one with `headwater keygen`"))?;
+    KeyRing::parse(text).map_err(|error| malformed(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn written(dir: &Path, name: &str, content: &[u8], mode: u32) -> PathBuf {
+        let path = dir.join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_made_ring_loads_and_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let args = KeygenArgs {
+            out: dir.path().join("keys"),
+        };
+        assert_eq!(run(&args), Ok(Exit::Success));
+        let mode = std::fs::metadata(&args.out).unwrap().mode() & 0o7777;
+        assert_eq!(mode, 0o600);
+        let first = load(&args.out).unwrap().to_text();
+        assert_eq!(run(&args).unwrap_err().exit, Exit::KeyFile);
+        assert_eq!(load(&args.out).unwrap().to_text(), first);
+    }
+
+    #[test]
+    fn bad_key_files_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = KeyRing::with_secret([9; SECRET_BYTES])
+            .to_text()
+            .into_bytes();
+        let long = vec![b'#'; usize::try_from(MAX_KEY_FILE_BYTES).unwrap() + 1];
+        let limit = [good.as_slice(), &long[good.len() + 1..]].concat();
+        let cases: [(&str, &[u8], u32, Result<(), Exit>); 8] = [
+            ("good", &good, 0o600, Ok(())),
+            ("read-only", &good, 0o400, Ok(())),
+            ("at the bound", &limit, 0o600, Ok(())),
+            ("past the bound", &long, 0o600, Err(Exit::KeyFileContent)),
+            ("group may read", &good, 0o640, Err(Exit::KeyFileMode)),
+            ("world may read", &good, 0o604, Err(Exit::KeyFileMode)),
+            ("truncated", &good[..50], 0o600, Err(Exit::KeyFileContent)),
+            ("binary", &[0xff, 0xfe], 0o600, Err(Exit::KeyFileContent)),
+        ];
+        for (name, content, mode, want) in cases {
+            let path = written(dir.path(), "keys", content, mode);
+            let got = load(&path).map(|_| ()).map_err(|failed| failed.exit);
+            assert_eq!(got, want, "{name}");
+        }
+        assert_eq!(
+            load(&dir.path().join("none")).unwrap_err().exit,
+            Exit::KeyFile
+        );
+        assert_eq!(
+            load(dir.path()).unwrap_err().exit,
+            Exit::KeyFile,
+            "a directory"
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! What `serve` and `get` have in common: a TUN device with addresses of our own, and a tap.
+//!
+//! In: arguments as typed. Out: an open device, or a failure whose line says what to do.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::cli::exit::{Exit, Failed};
+use crate::device::pcap::Pcap;
+use crate::device::tun::{MIN_MTU, MIN_MTU_V6, Tun, TunConfig, TunError};
+
+/// Arguments of the own device.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LocalArgs {
+    /// TUN device to create or attach to
+    #[arg(long, value_name = "NAME")]
+    pub tun: String,
+    /// Own address, IPv4 or IPv6; repeat it, or separate several by commas
+    #[arg(
+        long = "address",
+        value_name = "ADDR",
+        required = true,
+        value_delimiter = ','
+    )]
+    pub addresses: Vec<IpAddr>,
+    /// Largest IP packet in bytes; with an IPv6 address at least 1280
+    #[arg(long, value_name = "BYTES", default_value_t = 1500,
+          value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
+    pub mtu: u16,
+    /// Write every packet to this file, for tshark or tcpdump
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+}
+
+/// An open device.
+pub enum Opened {
+    /// As it is.
+    Plain(Tun),
+    /// With a tap.
+    Tapped(Pcap<Tun, File>),
+}
+
+impl LocalArgs {
+    /// Checks what can be checked without the system.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`].
+    pub fn check(&self) -> Result<(), Failed> {
+        let refused = |message: String| Err(Failed::new(Exit::Usage, message));
+        if self.mtu < MIN_MTU_V6 && self.addresses.iter().any(IpAddr::is_ipv6) {
+            let have = self.mtu;
+            return refused(format!(
+                "MTU {have} is too small for IPv6: use {MIN_MTU_V6} or more"
+            ));
+        }
+        for (index, address) in self.addresses.iter().enumerate() {
+            let special = address.is_unspecified() || address.is_multicast();
+            let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+            if special || broadcast || address.is_loopback() {
+                return refused(format!(
+                    "{address} cannot be an own address: use a unicast one"
+                ));
+            }
+            if self
+                .addresses
+                .iter()
+                .take(index)
+                .any(|before| before == address)
+            {
+                return refused(format!(
+                    "--address {address} is given twice: once is enough"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the device and the tap.
+    ///
+    /// # Errors
+    /// One of the codes from [`Exit::TunPermission`] to [`Exit::Device`], or [`Exit::WriteError`]
+    /// for the tap.
+    pub fn open(&self) -> Result<Opened, Failed> {
+        // A device is a bigger change to the machine than a file: it comes second.
+        let file = match &self.pcap {
+            Some(path) => Some(File::create(path).map_err(|error| {
+                let name = path.display();
+                let advice = format!("cannot write {name} ({error}): name another file for --pcap");
+                Failed::new(Exit::WriteError, advice)
+            })?),
+            None => None,
+        };
+        let config = TunConfig {
+            name: self.tun.clone(),
+            mtu: self.mtu,
+            addresses: self.addresses.clone(),
+        };
+        let tun = Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))?;
+        match file {
+            None => Ok(Opened::Plain(tun)),
+            Some(file) => match Pcap::new(tun, file) {
+                Ok(pcap) => Ok(Opened::Tapped(pcap)),
+                Err(error) => Err(Failed::new(
+                    Exit::WriteError,
+                    format!("cannot write the capture ({error}): free some space"),
+                )),
+            },
+        }
+    }
+}
+
+const fn tun_exit(error: &TunError) -> Exit {
+    match error {
+        TunError::InvalidName { .. }
+        | TunError::MtuTooSmall { .. }
+        | TunError::TooManyAddresses { .. } => Exit::Usage,
+        TunError::NoPermission => Exit::TunPermission,
+        TunError::NoDeviceNode | TunError::NoDriver => Exit::TunMissing,
+        TunError::Busy { .. } | TunError::NotTun { .. } => Exit::TunBusy,
+        TunError::LocalAddress { .. } | TunError::RoutedElsewhere { .. } => Exit::AddressInUse,
+        TunError::NoIpProgram | TunError::Refused { .. } | TunError::Os { .. } => Exit::Device,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Typed {
+        #[command(flatten)]
+        local: LocalArgs,
+    }
+
+    #[test]
+    fn addresses_and_mtus() {
+        let cases: [(&str, &str, bool); 13] = [
+            ("v4", "--address 10.0.0.1", true),
+            ("both", "--address 10.0.0.1 --address fd00::1", true),
+            ("commas", "--address 10.0.0.1,fd00::1", true),
+            ("none", "", false),
+            ("name", "--address host", false),
+            ("twice", "--address 10.0.0.1,10.0.0.1", false),
+            ("unspecified", "--address ::", false),
+            ("multicast", "--address 224.0.0.1", false),
+            ("loopback", "--address 127.0.0.1", false),
+            ("smallest", "--address 10.0.0.1 --mtu 576", true),
+            ("too small", "--address 10.0.0.1 --mtu 575", false),
+            ("too small for v6", "--address fd00::1 --mtu 1279", false),
+            ("too large", "--address fd00::1 --mtu 65536", false),
+        ];
+        for (name, typed, good) in cases {
+            let words = ["x", "--tun", "hw0"]
+                .into_iter()
+                .chain(typed.split_whitespace());
+            let got = Typed::try_parse_from(words).map(|typed| typed.local.check());
+            assert_eq!(matches!(got, Ok(Ok(()))), good, "{name}: {got:?}");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! A tap on any device: every packet, both ways, into a pcap file.
+//!
+//! In: the packets and flights that pass, and the time of each turn; out: a pcap stream of link
+//! type RAW (101: the packet begins with the IP header), microsecond stamps, in the order of
+//! passing. Flights are written as the packets they become; a joined packet that was read is
+//! written joined, as the device gave it. Never fails the traffic: when the file cannot be
+//! written, recording stops and says so once in the log.
+//! Source: draft-ietf-opsawg-pcap, and the list of link types at tcpdump.org.
+
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
+
+use crate::device::{Device, Received};
+use crate::time::Now;
+use crate::wire::flight::Flight;
+use crate::wire::ip::{MAX_PACKET, UdpTemplate};
+
+/// Bytes gathered before they are written to the file.
+pub const BUFFER_BYTES: usize = 1 << 18;
+
+/// Magic number of a file with microsecond stamps, in the writer's byte order.
+const MAGIC_MICROSECONDS: u32 = 0xa1b2_c3d4;
+
+/// Link type of packets that begin with an IPv4 or IPv6 header.
+const LINKTYPE_RAW: u32 = 101;
+
+/// A device and its recorder.
+#[derive(Debug)]
+pub struct Pcap<D, W: Write> {
+    device: D,
+    recorder: Recorder<W>,
+    scratch: Vec<u8>,
+}
+
+impl<D: Device, W: Write> Pcap<D, W> {
+    /// Starts recording into `file`, which should be empty; buffers on its own.
+    ///
+    /// # Errors
+    /// When the file head cannot be written.
+    pub fn new(device: D, file: W) -> io::Result<Self> {
+        Ok(Self {
+            device,
+            recorder: Recorder::new(file)?,
+            scratch: vec![0; MAX_PACKET],
+        })
+    }
+
+    /// The device beneath.
+    pub const fn device(&self) -> &D {
+        &self.device
+    }
+}
+
+impl<D: Device, W: Write> Device for Pcap<D, W> {
+    fn mtu(&self) -> usize {
+        self.device.mtu()
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        let received = self.device.receive(buffer)?;
+        if let Some(Received { len, .. }) = received {
+            self.recorder.record(buffer.get(..len).unwrap_or_default());
+        }
+        Ok(received)
+    }
+
+    fn send_packet(&mut self, packet: &[u8]) -> io::Result<()> {
+        self.recorder.record(packet);
+        self.device.send_packet(packet)
+    }
+
+    fn send_flight(&mut self, flight: &Flight) -> io::Result<()> {
+        if let Ok(template) = UdpTemplate::new(flight.path, flight.ecn) {
+            for datagram in flight.datagrams() {
+                if let Ok(len) = template.emit(0, datagram, &mut self.scratch) {
+                    self.recorder
+                        .record(self.scratch.get(..len).unwrap_or_default());
+                }
+            }
+        }
+        self.device.send_flight(flight)
+    }
+
+    fn send_drops(&self) -> u64 {
+        self.device.send_drops()
+    }
+
+    fn begin_turn(&mut self, now: Now) {
+        self.recorder.set_now(now);
+        self.device.begin_turn(now);
+    }
+
+    fn idle(&mut self) {
+        self.recorder.flush();
+        self.device.idle();
+    }
+}
+
+impl<D: AsRawFd, W: Write> AsRawFd for Pcap<D, W> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.device.as_raw_fd()
+    }
+}
+
+/// Writes packets to a pcap stream. Also of use without a device, for simulated worlds.
+#[derive(Debug)]
+pub struct Recorder<W: Write> {
+    file: W,
+    buffer: Vec<u8>,
+    /// Wall clock minus monotonic clock at the first turn, in microseconds: later stamps follow
+    /// the monotonic clock, which has the resolution.
+    offset: Option<u64>,
+    micros: u64,
+    broken: bool,
+}
+
+impl<W: Write> Recorder<W> {
+    /// Writes the file head.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn new(mut file: W) -> io::Result<Self> {
+        let mut head = Vec::with_capacity(24);
+        head.extend(MAGIC_MICROSECONDS.to_ne_bytes());
+        head.extend(2_u16.to_ne_bytes());
+        head.extend(4_u16.to_ne_bytes());
+        head.extend([0; 8]);
+        head.extend(snap_length().to_ne_bytes());
+        head.extend(LINKTYPE_RAW.to_ne_bytes());
+        file.write_all(&head)?;
+        let buffer = Vec::with_capacity(BUFFER_BYTES + MAX_PACKET + 16);
+        Ok(Self {
+            file,
+            buffer,
+            offset: None,
+            micros: 0,
+            broken: false,
+        })
+    }
+
+    /// Sets the stamp of the packets to come.
+    pub fn set_now(&mut self, now: Now) {
+        let monotonic = now.instant.as_micros();
+        let wall = now.unix.as_millis().saturating_mul(1000);
+        let offset = *self.offset.get_or_insert(wall.saturating_sub(monotonic));
+        self.micros = offset.saturating_add(monotonic);
+    }
+
+    /// Records one packet; of packets beyond [`MAX_PACKET`] only that much.
+    pub fn record(&mut self, packet: &[u8]) {
+        if self.broken {
+            return;
+        }
+        let kept = packet.get(..MAX_PACKET).unwrap_or(packet);
+        // Stamps are 32 bits of seconds, read as unsigned: good until the year 2106.
+        let seconds = u32::try_from(self.micros / 1_000_000).unwrap_or(u32::MAX);
+        let micros = u32::try_from(self.micros % 1_000_000).unwrap_or(0);
+        self.buffer.extend(seconds.to_ne_bytes());
+        self.buffer.extend(micros.to_ne_bytes());
+        self.buffer.extend(length(kept).to_ne_bytes());
+        self.buffer.extend(length(packet).to_ne_bytes());
+        self.buffer.extend_from_slice(kept);
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush();
+        }
+    }
+
+    /// Writes out what is buffered.
+    pub fn flush(&mut self) {
+        if self.broken || self.buffer.is_empty() {
+            return;
+        }
+        if let Err(error) = self
+            .file
+            .write_all(&self.buffer)
+            .and_then(|()| self.file.flush())
+        {
+            log::warn!("packet capture stops: {error}");
+            self.broken = true;
+        }
+        self.buffer.clear();
+    }
+}
+
+impl<W: Write> Drop for Recorder<W> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+fn snap_length() -> u32 {
+    u32::try_from(MAX_PACKET).unwrap_or(u32::MAX)
+}
+
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::device::memory;
+    use crate::time::{Instant, UnixMillis};
+    use crate::wire::flight::{Ecn, UdpPath};
+
+    fn flight() -> Flight {
+        let path = UdpPath {
+            src: "10.0.0.1:7".parse().unwrap(),
+            dst: "10.0.0.2:9".parse().unwrap(),
+        };
+        Flight {
+            path,
+            ecn: Ecn::NotEct,
+            segment: 4,
+            payload: b"0123456789".to_vec(),
+        }
+    }
+
+    fn at(micros: u64, unix: u64) -> Now {
+        Now {
+            instant: Instant::from_micros(micros),
+            unix: UnixMillis::new(unix),
+        }
+    }
+
+    #[test]
+    fn tshark_reads_packets_of_both_ways() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let (one, mut other) = memory::pair(1500);
+        {
+            let mut tapped = Pcap::new(one, file.as_file_mut()).unwrap();
+            tapped.begin_turn(at(500, 1_700_000_000_123));
+            tapped.send_flight(&flight()).unwrap();
+            tapped.begin_turn(at(1_750, 1_700_000_000_999));
+            other.send_flight(&flight()).unwrap();
+            let mut buffer = vec![0; MAX_PACKET];
+            while tapped.receive(&mut buffer).unwrap().is_some() {}
+        }
+        let run = Command::new("tshark")
+            .args(["-T", "fields", "-e", "frame.time_epoch", "-e", "udp.length"])
+            .args(["-e", "udp.checksum.status", "-e", "ip.checksum.status"])
+            .args([
+                "-o",
+                "udp.check_checksum:TRUE",
+                "-o",
+                "ip.check_checksum:TRUE",
+                "-r",
+            ])
+            .arg(file.path())
+            .output();
+        // Not every machine has tshark; the byte test below needs none.
+        let Ok(run) = run else { return };
+        let text = String::from_utf8(run.stdout).unwrap();
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split('\t').collect())
+            .collect();
+        assert_eq!(rows.len(), 6, "{text}");
+        for (n, row) in rows.iter().enumerate() {
+            let stamp = if n < 3 {
+                "1700000000.123000000"
+            } else {
+                "1700000000.124250000"
+            };
+            let length = if n % 3 == 2 { "10" } else { "12" };
+            assert_eq!(row[..], [stamp, length, "1", "1"], "row {n}");
+        }
+    }
+
+    #[test]
+    fn the_file_holds_head_and_records() {
+        let mut file = Vec::new();
+        let mut recorder = Recorder::new(&mut file).unwrap();
+        recorder.set_now(at(7, 2_000));
+        recorder.record(b"packet");
+        recorder.record(&vec![1; MAX_PACKET + 1]);
+        drop(recorder);
+        assert_eq!(file[..4], MAGIC_MICROSECONDS.to_ne_bytes());
+        assert_eq!(file[20..24], LINKTYPE_RAW.to_ne_bytes());
+        let numbers: Vec<u32> = file[24..40]
+            .chunks(4)
+            .map(|bytes| u32::from_ne_bytes(bytes.try_into().unwrap()))
+            .collect();
+        assert_eq!(numbers, [2, 0, 6, 6]);
+        assert_eq!(&file[40..46], b"packet");
+        assert_eq!(
+            file.len(),
+            24 + 16 + 6 + 16 + MAX_PACKET,
+            "an overlong packet is cut"
+        );
+    }
+
+    /// A disk that fills up after the head.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self
+                .0
+                .checked_sub(bytes.len())
+                .ok_or(io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_stops_the_recording_only() {
+        let (one, mut other) = memory::pair(1500);
+        let mut tapped = Pcap::new(one, Full(24)).unwrap();
+        for _ in 0..2 {
+            tapped.send_flight(&flight()).unwrap();
+            tapped.idle();
+        }
+        assert!(tapped.recorder.broken);
+        let mut buffer = [0; 1500];
+        let mut packets = 0;
+        while other.receive(&mut buffer).unwrap().is_some() {
+            packets += 1;
+        }
+        assert_eq!(packets, 6);
+    }
+}

@@ -1,0 +1,170 @@
+//! What carries one response stream after the other: our transport, or a TCP connection of the
+//! stack.
+//!
+//! In: request heads and time. Out: the bytes of the response streams, in order, and how each
+//! ended. Knows nothing of HTTP; the transfer on top finds the end of a response by itself.
+
+use std::net::SocketAddr;
+
+use crate::apps::fetch::End;
+use crate::stack::{CloseReason, Stack, TcpError, TcpEvent, TcpId};
+use crate::time::Now;
+use crate::transport::client::{Client, ClientEvent};
+
+/// A connection to one authority.
+pub(super) enum Carrier {
+    /// Our transport.
+    Trickles(Box<Client>),
+    /// TCP.
+    Tcp(TcpCarrier),
+}
+
+/// A TCP connection of our own.
+pub(super) struct TcpCarrier {
+    id: TcpId,
+    connected: bool,
+    /// Bytes of the request that the send buffer has not taken yet.
+    outbox: Vec<u8>,
+    /// Requests that went before the present one.
+    served: u64,
+    /// How the connection ended, once it has.
+    ended: Option<CloseReason>,
+    /// The peer will send no more.
+    finished: bool,
+}
+
+impl Carrier {
+    /// Begins a TCP connection.
+    pub(super) fn connect(
+        now: Now,
+        stack: &mut Stack,
+        remote: SocketAddr,
+    ) -> Result<Self, TcpError> {
+        let id = stack.connect(now.instant, remote)?;
+        Ok(Self::Tcp(TcpCarrier {
+            id,
+            connected: false,
+            outbox: Vec::new(),
+            served: 0,
+            ended: None,
+            finished: false,
+        }))
+    }
+
+    /// Asks for the next response stream; what is unread of the one before is given up.
+    pub(super) fn request(&mut self, now: Now, stack: &mut Stack, head: Vec<u8>) {
+        match self {
+            Self::Trickles(client) => {
+                // Whatever is still told of the stream before is of no interest any more.
+                while client.poll_event().is_some() {}
+                client.request(now, &head);
+            }
+            Self::Tcp(tcp) => {
+                tcp.outbox = head;
+                tcp.flush(stack);
+            }
+        }
+    }
+
+    /// Whether the same connection can carry another request after a whole response.
+    pub(super) fn is_reusable(&self) -> bool {
+        match self {
+            Self::Trickles(_) => true,
+            Self::Tcp(tcp) => tcp.ended.is_none() && !tcp.finished,
+        }
+    }
+
+    /// Tells that a response was whole.
+    pub(super) fn handle_whole(&mut self) {
+        if let Self::Tcp(tcp) = self {
+            tcp.served += 1;
+        }
+    }
+
+    /// Takes bytes of the present stream; 0 if there are none now.
+    pub(super) fn read(&mut self, now: Now, stack: &mut Stack, out: &mut [u8]) -> usize {
+        match self {
+            Self::Trickles(client) => client.read(now, out),
+            Self::Tcp(tcp) => match stack.receive(tcp.id, out) {
+                Ok(count) => count,
+                Err(TcpError::Finished) => {
+                    tcp.finished = true;
+                    0
+                }
+                Err(_) => 0,
+            },
+        }
+    }
+
+    /// How the present stream ended, if it has. To be asked when `read` gives nothing.
+    pub(super) fn poll_end(&mut self) -> Option<End> {
+        match self {
+            Self::Trickles(client) => loop {
+                match client.poll_event()? {
+                    ClientEvent::Finished => return Some(End::Closed { reused: false }),
+                    ClientEvent::Changed => return Some(End::Changed),
+                    ClientEvent::TimedOut if client.stats().handshakes == 0 => {
+                        return Some(End::CannotConnect);
+                    }
+                    ClientEvent::TimedOut => return Some(End::TimedOut),
+                    ClientEvent::Connected | ClientEvent::Began { .. } | ClientEvent::Readable => {}
+                }
+            },
+            Self::Tcp(tcp) => tcp.end(),
+        }
+    }
+
+    /// Whether the peer has answered at all.
+    pub(super) fn is_connected(&self) -> bool {
+        match self {
+            Self::Trickles(client) => client.stats().handshakes > 0,
+            Self::Tcp(tcp) => tcp.connected,
+        }
+    }
+
+    /// Takes a TCP event, which may be of a connection given up long ago.
+    pub(super) fn handle_tcp(&mut self, stack: &mut Stack, event: TcpEvent) {
+        let Self::Tcp(tcp) = self else { return };
+        match event {
+            TcpEvent::Connected(id) if id == tcp.id => {
+                tcp.connected = true;
+                tcp.flush(stack);
+            }
+            TcpEvent::Writable(id) if id == tcp.id => tcp.flush(stack),
+            TcpEvent::Closed(id, reason) if id == tcp.id => tcp.ended = Some(reason),
+            TcpEvent::Connected(_)
+            | TcpEvent::Writable(_)
+            | TcpEvent::Closed(..)
+            | TcpEvent::Readable(_)
+            | TcpEvent::Accepted { .. } => {}
+        }
+    }
+
+    /// Gives the connection up.
+    pub(super) fn abandon(&mut self, stack: &mut Stack) {
+        if let Self::Tcp(tcp) = self {
+            stack.abort(tcp.id);
+        }
+    }
+}
+
+impl TcpCarrier {
+    fn flush(&mut self, stack: &mut Stack) {
+        if self.connected && !self.outbox.is_empty() {
+            // A connection that is over tells so by an event.
+            let sent = stack.send(self.id, &self.outbox).unwrap_or(0);
+            self.outbox.drain(..sent.min(self.outbox.len()));
+        }
+    }
+
+    fn end(&mut self) -> Option<End> {
+        let reused = self.served > 0;
+        match self.ended {
+            Some(_) if !self.connected => Some(End::CannotConnect),
+            Some(CloseReason::Finished) => Some(End::Closed { reused }),
+            Some(CloseReason::Reset) => Some(End::Reset { reused }),
+            Some(CloseReason::TimedOut) => Some(End::TimedOut),
+            None => self.finished.then_some(End::Closed { reused }),
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! The machine of a client: a stack, a connection (our transport or TCP) and one transfer at a time.
+//!
+//! In: IP packets, time, and transfers to carry out. Out: IP packets, flights, and the events of
+//! the transfers. Keeps its connection from one transfer to the next of the same authority. Never
+//! reads a clock; names are resolved by a function that is given.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::apps::fetch::target::Target;
+use crate::apps::fetch::{Event, Failure, Progress, Request, Transfer};
+use crate::host::carrier::Carrier;
+use crate::host::metrics::Metric;
+use crate::host::report::Report;
+use crate::host::server::stack_metrics;
+use crate::host::{Machine, Transmit};
+use crate::stack::{Demuxed, Stack, StackConfig, StackError};
+use crate::time::{Instant, Now};
+use crate::transport::client::{Client, ClientConfig};
+
+/// First of the ports that are drawn when none is named (RFC 6335 §6).
+const FIRST_EPHEMERAL_PORT: u16 = 49_152;
+
+/// Bytes read from a connection at a time.
+const STAGE_BYTES: usize = 256 * 1024;
+
+/// What carries the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Our transport. Its UDP port is not that of the URL.
+    Trickles {
+        /// UDP port of the service.
+        udp_port: u16,
+        /// Own UDP port; drawn if `None`.
+        local_port: Option<u16>,
+    },
+    /// TCP, to the port of the URL.
+    Tcp,
+}
+
+/// Finds the addresses of a host as it stands in a URL; none if it is not known.
+pub type Resolve = Box<dyn Fn(&str) -> Vec<IpAddr>>;
+
+/// What a client is set up with.
+pub struct ClientHostConfig {
+    /// Own addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// What carries the bytes.
+    pub protocol: Protocol,
+    /// Reassembly buffer of our transport in bytes.
+    pub buffer: usize,
+    /// How long a connection may take to come about.
+    pub connect_timeout: Duration,
+    /// How long a connection may be without any answer.
+    pub idle_timeout: Duration,
+    /// How long a transfer may take.
+    pub max_time: Option<Duration>,
+    /// Feeds every random choice.
+    pub seed: u64,
+    /// Finds addresses.
+    pub resolve: Resolve,
+}
+
+/// A transfer under way.
+struct Running {
+    transfer: Transfer,
+    begun: Instant,
+    /// When a connection must have come about; `None` once it has.
+    connect_by: Option<Instant>,
+    finish_by: Option<Instant>,
+}
+
+/// The machine of a client.
+pub struct ClientHost {
+    config: ClientHostConfig,
+    stack: Stack,
+    random: ChaCha8Rng,
+    local_port: u16,
+    /// The connection and whom it leads to.
+    carrier: Option<(SocketAddr, Carrier)>,
+    running: Option<Running>,
+    report: Report,
+    stage: Vec<u8>,
+}
+
+impl ClientHost {
+    /// A client without anything to do.
+    ///
+    /// # Errors
+    /// [`StackError`] if the addresses cannot be used.
+    pub fn new(now: Now, config: ClientHostConfig) -> Result<Self, StackError> {
+        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+        let local_port = match config.protocol {
+            Protocol::Trickles {
+                local_port: Some(port),
+                ..
+            } => port,
+            Protocol::Trickles {
+                local_port: None, ..
+            }
+            | Protocol::Tcp => random.random_range(FIRST_EPHEMERAL_PORT..=u16::MAX),
+        };
+        let settings = StackConfig {
+            addresses: config.addresses.clone(),
+            mtu: config.mtu,
+            transport_ports: local_port..=local_port,
+            seed: random.random(),
+        };
+        Ok(Self {
+            stack: Stack::new(now.instant, settings)?,
+            config,
+            random,
+            local_port,
+            carrier: None,
+            running: None,
+            report: Report::default(),
+            stage: vec![0; STAGE_BYTES],
+        })
+    }
+
+    // --- Commands ---
+
+    /// Begins a transfer; one that is under way is dropped.
+    pub fn start(&mut self, now: Now, transfer: Transfer) {
+        self.running = Some(Running {
+            transfer,
+            begun: now.instant,
+            connect_by: None,
+            finish_by: self.config.max_time.map(|limit| now.instant + limit),
+        });
+        self.report.begin(now.instant);
+        self.pump(now);
+    }
+
+    // --- Output ---
+
+    /// The next event of the transfer. After the last one (`Done`, `Failed`) the next transfer can
+    /// be started.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.running.as_mut()?.transfer.poll_event()
+    }
+
+    // --- Getters ---
+
+    /// How far the transfer is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.running
+            .as_ref()
+            .map(|running| running.transfer.progress())
+            .unwrap_or_default()
+    }
+
+    /// What has happened since the start, over all transfers and connections.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let mut report = self.report.clone();
+        if let Some((_, Carrier::Trickles(client))) = &self.carrier {
+            report.add_connection(&client.stats());
+        }
+        report.add_stack(self.stack.counters());
+        report
+    }
+
+    /// Counters, none by peer.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
+        stack_metrics(&self.stack).to_vec()
+    }
+
+    // --- Parts of more than one of these ---
+
+    /// Moves requests down and bytes up until neither is possible.
+    fn pump(&mut self, now: Now) {
+        loop {
+            self.issue(now);
+            if !self.deliver(now) && !self.end_stream() {
+                return;
+            }
+        }
+    }
+
+    /// Sends the requests of the transfer.
+    fn issue(&mut self, now: Now) {
+        while let Some(running) = &mut self.running {
+            let Some(request) = running.transfer.poll_request() else {
+                return;
+            };
+            if let Err(failure) = self.send(now, request) {
+                if let Some(running) = &mut self.running {
+                    running.transfer.fail(failure);
+                }
+                return;
+            }
+        }
+    }
+
+    fn send(&mut self, now: Now, request: Request) -> Result<(), Failure> {
+        let (local, remote) = self.route(&request.target)?;
+        let keep = self.carrier.take_if(|(peer, carrier)| {
+            // Our transport gives a stream up without giving up the connection.
+            let whole = !request.abandon || matches!(carrier, Carrier::Trickles(_));
+            *peer == remote && whole && carrier.is_reusable()
+        });
+        let mut carrier = match keep {
+            Some((_, carrier)) => carrier,
+            None => {
+                self.drop_carrier();
+                self.connect(now, local, remote)?
+            }
+        };
+        carrier.request(now, &mut self.stack, request.head);
+        if let Some(running) = &mut self.running {
+            let limit = now.instant + self.config.connect_timeout;
+            running.connect_by = (!carrier.is_connected()).then_some(limit);
+        }
+        self.carrier = Some((remote, carrier));
+        Ok(())
+    }
+
+    /// Own address and the server's, both of one family.
+    fn route(&self, target: &Target) -> Result<(IpAddr, SocketAddr), Failure> {
+        let host = target.host().to_owned();
+        let known = (self.config.resolve)(&host);
+        if known.is_empty() {
+            return Err(Failure::CannotResolve { host });
+        }
+        let port = match self.config.protocol {
+            Protocol::Trickles { udp_port, .. } => udp_port,
+            Protocol::Tcp => target.port(),
+        };
+        let pair = known.into_iter().find_map(|remote| {
+            let mut own = self.config.addresses.iter();
+            let local = own.find(|own| own.is_ipv4() == remote.is_ipv4())?;
+            Some((*local, SocketAddr::new(remote, port)))
+        });
+        pair.ok_or(Failure::Family { host })
+    }
+
+    fn connect(&mut self, now: Now, local: IpAddr, remote: SocketAddr) -> Result<Carrier, Failure> {
+        self.report.connections += 1;
+        match self.config.protocol {
+            Protocol::Tcp => {
+                Carrier::connect(now, &mut self.stack, remote).map_err(|_| Failure::CannotConnect)
+            }
+            Protocol::Trickles { .. } => {
+                let config = ClientConfig {
+                    local: SocketAddr::new(local, self.local_port),
+                    remote,
+                    mtu: self.config.mtu,
+                    buffer: self.config.buffer,
+                    idle_timeout: self.config.idle_timeout,
+                    token: None,
+                };
+                let client = Client::new(config, self.random.random());
+                Ok(Carrier::Trickles(Box::new(client)))
+            }
+        }
+    }
+
+    fn drop_carrier(&mut self) {
+        if let Some((_, mut carrier)) = self.carrier.take() {
+            if let Carrier::Trickles(client) = &carrier {
+                self.report.add_connection(&client.stats());
+            }
+            carrier.abandon(&mut self.stack);
+        }
+    }
+
+    /// Gives the transfer what has come; whether there was anything.
+    fn deliver(&mut self, now: Now) -> bool {
+        let (Some(running), Some((_, carrier))) = (&mut self.running, &mut self.carrier) else {
+            return false;
+        };
+        let mut any = false;
+        while running.transfer.is_reading() {
+            let count = carrier.read(now, &mut self.stack, &mut self.stage);
+            if count == 0 {
+                break;
+            }
+            any = true;
+            self.report.received(now.instant, running.begun, count);
+            running
+                .transfer
+                .handle_bytes(self.stage.get(..count).unwrap_or_default());
+        }
+        if any && !running.transfer.is_reading() {
+            carrier.handle_whole();
+        }
+        if carrier.is_connected() {
+            running.connect_by = None;
+        }
+        any
+    }
+
+    /// Tells the transfer how its stream ended, if it has; whether it has.
+    fn end_stream(&mut self) -> bool {
+        let (Some(running), Some((_, carrier))) = (&mut self.running, &mut self.carrier) else {
+            return false;
+        };
+        if !running.transfer.is_reading() {
+            return false;
+        }
+        match carrier.poll_end() {
+            Some(end) => {
+                running.transfer.handle_end(end);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn handle_tcp_events(&mut self) {
+        while let Some(event) = self.stack.poll_event() {
+            if let Some((_, carrier)) = &mut self.carrier {
+                carrier.handle_tcp(&mut self.stack, event);
+            }
+        }
+    }
+}
+
+impl Machine for ClientHost {
+    fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
+        match self.stack.handle_packet(now.instant, packet, segment) {
+            Demuxed::Transport(view) => {
+                if let Some((_, Carrier::Trickles(client))) = &mut self.carrier {
+                    let size = segment.unwrap_or(view.payload.len()).max(1);
+                    for datagram in view.payload.chunks(size) {
+                        client.handle_datagram(now, view.path, view.ecn, datagram);
+                    }
+                }
+            }
+            Demuxed::Taken => self.handle_tcp_events(),
+            Demuxed::Dropped(reason) => log::trace!("packet dropped reason={}", reason.label()),
+        }
+        self.pump(now);
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.stack.handle_timeout(now.instant);
+        if let Some((_, Carrier::Trickles(client))) = &mut self.carrier {
+            client.handle_timeout(now);
+        }
+        if let Some(running) = &mut self.running {
+            let limits = [running.connect_by, running.finish_by];
+            if limits
+                .into_iter()
+                .flatten()
+                .any(|limit| limit <= now.instant)
+            {
+                running.transfer.fail(Failure::TimedOut);
+                (running.connect_by, running.finish_by) = (None, None);
+                self.drop_carrier();
+            }
+        }
+        self.pump(now);
+    }
+
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        if let Some((_, Carrier::Trickles(client))) = &mut self.carrier
+            && let Some(flight) = client.poll_transmit(now)
+        {
+            return Some(Transmit::Flight(flight));
+        }
+        if let Some(packet) = self.stack.poll_transmit(now.instant) {
+            return Some(Transmit::Packet(packet));
+        }
+        // TCP may have lost patience while it had nothing to send.
+        self.handle_tcp_events();
+        self.pump(now);
+        self.stack.poll_transmit(now.instant).map(Transmit::Packet)
+    }
+
+    fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
+        let transport = match &self.carrier {
+            Some((_, Carrier::Trickles(client))) => client.poll_timeout(),
+            Some((_, Carrier::Tcp(_))) | None => None,
+        };
+        let running = self.running.as_ref();
+        let connect = running
+            .and_then(|running| running.connect_by)
+            .map(|at| (at, "connect"));
+        let finish = running
+            .and_then(|running| running.finish_by)
+            .map(|at| (at, "max time"));
+        let stack = self.stack.poll_timeout(now.instant);
+        [transport, connect, finish, stack]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}

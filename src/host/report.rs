@@ -1,0 +1,77 @@
+//! What a client has seen, over all its transfers and connections.
+//!
+//! In: counters of the parts, and when bytes came. Out: sums, and the times a user feels.
+
+use std::time::Duration;
+
+use crate::stack::Counters;
+use crate::time::Instant;
+use crate::transport::client::ClientStats;
+
+/// Sums over all transfers and connections of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Connections begun.
+    pub connections: u64,
+    /// Counters of our transport, summed up; round trips are those of the last connection.
+    pub transport: ClientStats,
+    /// IP packets received, and those the stack itself sent.
+    pub stack: Counters,
+    /// From the start of the first transfer to its first byte.
+    pub first_byte: Option<Duration>,
+    /// Longest time without a byte after the first one of a transfer.
+    pub longest_stall: Duration,
+    /// When a byte came last.
+    last_byte: Option<Instant>,
+}
+
+impl Report {
+    /// A transfer begins.
+    pub(super) fn begin(&mut self, _now: Instant) {
+        self.last_byte = None;
+    }
+
+    /// Bytes of a stream came; `begun`: when its transfer did.
+    pub(super) fn received(&mut self, now: Instant, begun: Instant, count: usize) {
+        if count == 0 {
+            return;
+        }
+        if let Some(last) = self.last_byte.replace(now) {
+            self.longest_stall = self.longest_stall.max(now.saturating_since(last));
+        }
+        self.first_byte.get_or_insert(now.saturating_since(begun));
+    }
+
+    pub(super) fn add_stack(&mut self, counters: &Counters) {
+        self.stack = counters.clone();
+    }
+
+    pub(super) fn add_connection(&mut self, stats: &ClientStats) {
+        let sum = &mut self.transport;
+        sum.packets_in += stats.packets_in;
+        sum.packets_out += stats.packets_out;
+        sum.bytes_in += stats.bytes_in;
+        sum.bytes_out += stats.bytes_out;
+        sum.stream_bytes += stats.stream_bytes;
+        sum.handshakes += stats.handshakes;
+        sum.opens += stats.opens;
+        sum.requests += stats.requests;
+        sum.lost += stats.lost;
+        sum.repeated += stats.repeated;
+        sum.probes += stats.probes;
+        sum.timeouts += stats.timeouts;
+        sum.rtt_min = [sum.rtt_min, stats.rtt_min].into_iter().flatten().min();
+        sum.rtt_smoothed = stats.rtt_smoothed.or(sum.rtt_smoothed);
+        sum.window = stats.window;
+        sum.longest_stall = sum.longest_stall.max(stats.longest_stall);
+        for (kind, count) in &stats.transitions {
+            *sum.transitions.entry(kind).or_default() += count;
+        }
+        for (server, count) in &stats.by_server {
+            *sum.by_server.entry(*server).or_default() += count;
+        }
+        for (reason, count) in &stats.drops {
+            *sum.drops.entry(reason).or_default() += count;
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The machine of a server: a stack, the transport's server and one application, which answers both
+//! over the transport and, for programs that do not speak it, over TCP.
+//!
+//! In: IP packets and time. Out: IP packets and flights. Keeps nothing by client but the TCP
+//! connections, whose number is bounded by the stack.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use crate::host::metrics::Metric;
+use crate::host::web::Web;
+use crate::host::{Machine, Transmit};
+use crate::stack::{Demuxed, Stack, StackConfig, StackError};
+use crate::time::{Instant, Now};
+use crate::transport::application::Application;
+use crate::transport::keys::KeyRing;
+use crate::transport::server::{Server, ServerConfig};
+use crate::wire::flight::Flight;
+
+/// What a server is set up with.
+#[derive(Clone, Debug)]
+pub struct ServerHostConfig {
+    /// Own addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// TCP port of plain HTTP.
+    pub tcp_port: u16,
+    /// UDP port of the transport.
+    pub udp_port: u16,
+    /// This server's id, shown in every response.
+    pub server_id: u16,
+    /// Id of its site.
+    pub site_id: u16,
+    /// Feeds the stack's choices (TCP sequence numbers).
+    pub seed: u64,
+}
+
+/// The machine of a server.
+pub struct ServerHost<A> {
+    stack: Stack,
+    server: Server,
+    web: Web,
+    app: A,
+    answers: Vec<Flight>,
+    flights: VecDeque<Flight>,
+}
+
+impl<A: Application> ServerHost<A> {
+    /// A server that answers from the first packet on.
+    ///
+    /// # Errors
+    /// [`StackError`] if the addresses or the port cannot be used.
+    pub fn new(
+        now: Now,
+        config: ServerHostConfig,
+        keys: KeyRing,
+        app: A,
+    ) -> Result<Self, StackError> {
+        let ServerHostConfig {
+            addresses,
+            mtu,
+            tcp_port,
+            udp_port,
+            server_id,
+            site_id,
+            seed,
+        } = config;
+        let transport_ports = udp_port..=udp_port;
+        let settings = StackConfig {
+            addresses,
+            mtu,
+            transport_ports,
+            seed,
+        };
+        let mut stack = Stack::new(now.instant, settings)?;
+        stack.listen(tcp_port)?;
+        Ok(Self {
+            stack,
+            server: Server::new(
+                ServerConfig {
+                    server_id,
+                    site_id,
+                    mtu,
+                },
+                keys,
+            ),
+            web: Web::default(),
+            app,
+            answers: Vec::new(),
+            flights: VecDeque::new(),
+        })
+    }
+
+    /// The transport's server.
+    #[must_use]
+    pub const fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Puts another key ring in place; what was sealed under a generation it keeps stays valid.
+    pub fn set_keys(&mut self, keys: KeyRing) {
+        self.server.set_keys(keys);
+    }
+
+    /// The application.
+    pub const fn application_mut(&mut self) -> &mut A {
+        &mut self.app
+    }
+
+    /// Counters and gauges, none by client.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
+        let mut metrics = self.transport_metrics().to_vec();
+        metrics.extend(self.web_metrics());
+        metrics.extend(stack_metrics(&self.stack));
+        metrics
+    }
+
+    fn transport_metrics(&self) -> [Metric; 6] {
+        let counters = self.server.counters();
+        let drops = counters.drops().iter();
+        [
+            Metric::counter(
+                "headwater_opens_total",
+                "Connections opened.",
+                counters.opens,
+            ),
+            Metric::counter(
+                "headwater_requests_total",
+                "Requests answered.",
+                counters.requests,
+            ),
+            Metric::counter(
+                "headwater_response_packets_total",
+                "Response packets sent.",
+                counters.packets,
+            ),
+            Metric::counter(
+                "headwater_stream_bytes_total",
+                "Stream bytes sent.",
+                counters.bytes,
+            ),
+            Metric::by_label(
+                "headwater_request_drops_total",
+                "Requests dropped, by reason.",
+                "reason",
+                drops.map(|&(reason, count)| (reason.to_owned(), count)),
+            ),
+            Metric::gauge(
+                "headwater_soft_state_bytes",
+                "Memory of the replay filter and the token buckets; constant.",
+                u64::try_from(self.server.soft_state_bytes()).unwrap_or(u64::MAX),
+            ),
+        ]
+    }
+
+    fn web_metrics(&self) -> [Metric; 6] {
+        let counters = self.web.counters();
+        [
+            Metric::counter(
+                "headwater_tcp_accepted_total",
+                "TCP connections accepted.",
+                counters.accepted,
+            ),
+            Metric::counter(
+                "headwater_tcp_requests_total",
+                "Requests answered over TCP.",
+                counters.requests,
+            ),
+            Metric::counter(
+                "headwater_tcp_bytes_total",
+                "Response bytes given to TCP.",
+                counters.bytes,
+            ),
+            Metric::counter(
+                "headwater_tcp_timeouts_total",
+                "TCP connections cut off for being slow.",
+                counters.timeouts,
+            ),
+            Metric::counter(
+                "headwater_tcp_changed_total",
+                "Responses over TCP cut off because their object changed.",
+                counters.changed,
+            ),
+            Metric::gauge(
+                "headwater_tcp_connections",
+                "TCP connections now.",
+                u64::try_from(self.web.connections()).unwrap_or(u64::MAX),
+            ),
+        ]
+    }
+}
+
+/// Counters of a stack, for the metrics of any machine.
+pub(super) fn stack_metrics(stack: &Stack) -> [Metric; 5] {
+    let counters = stack.counters();
+    [
+        Metric::counter(
+            "headwater_ip_packets_received_total",
+            "IP packets received.",
+            counters.packets_in,
+        ),
+        Metric::counter(
+            "headwater_ip_bytes_received_total",
+            "Bytes of IP packets received.",
+            counters.bytes_in,
+        ),
+        Metric::counter(
+            "headwater_ip_packets_sent_total",
+            "IP packets sent for TCP and ICMP.",
+            counters.packets_out,
+        ),
+        Metric::counter(
+            "headwater_ip_bytes_sent_total",
+            "Bytes of IP packets sent for TCP and ICMP.",
+            counters.bytes_out,
+        ),
+        Metric::by_label(
+            "headwater_ip_drops_total",
+            "IP packets dropped, by reason.",
+            "reason",
+            counters
+                .drops
+                .iter()
+                .map(|(reason, count)| (reason.label().to_owned(), count)),
+        ),
+    ]
+}
+
+impl<A: Application> Machine for ServerHost<A> {
+    fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
+        match self.stack.handle_packet(now.instant, packet, segment) {
+            Demuxed::Transport(view) => {
+                let size = segment.unwrap_or(view.payload.len()).max(1);
+                for datagram in view.payload.chunks(size) {
+                    let (app, out) = (&mut self.app, &mut self.answers);
+                    self.server.respond(now, view.path, datagram, app, out);
+                    self.flights.extend(self.answers.drain(..));
+                }
+            }
+            Demuxed::Taken => self.web.handle_events(now, &mut self.stack, &mut self.app),
+            Demuxed::Dropped(reason) => log::trace!("packet dropped reason={}", reason.label()),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.stack.handle_timeout(now.instant);
+        self.web.handle_timeout(now, &mut self.stack, &mut self.app);
+    }
+
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        if let Some(flight) = self.flights.pop_front() {
+            return Some(Transmit::Flight(flight));
+        }
+        let packet = self.stack.poll_transmit(now.instant);
+        // Sending may break a connection that TCP has lost patience with.
+        self.web.handle_events(now, &mut self.stack, &mut self.app);
+        packet
+            .or_else(|| self.stack.poll_transmit(now.instant))
+            .map(Transmit::Packet)
+    }
+
+    fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
+        let web = self.web.poll_timeout().map(|at| (at, "HTTP over TCP"));
+        let stack = self.stack.poll_timeout(now.instant);
+        [web, stack].into_iter().flatten().min()
+    }
+}

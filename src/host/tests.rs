@@ -1,0 +1,536 @@
+//! Two machines back to back: a virtual clock and a wire with a delay, and maybe losses.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::client::{ClientHost, ClientHostConfig, Protocol};
+use super::server::{ServerHost, ServerHostConfig};
+use super::*;
+use crate::apps::fetch::config::TransferConfig;
+use crate::apps::fetch::output::{Held, Output, OutputError};
+use crate::apps::fetch::target::Target;
+use crate::apps::fetch::{Event, Transfer};
+use crate::http::digest;
+use crate::http::request::RequestHead;
+use crate::time::UnixMillis;
+use crate::transport::application::{Application, Begun, Unavailable};
+use crate::transport::keys::KeyRing;
+use crate::wire::ip::{MAX_PACKET, UdpTemplate};
+
+const ONE_WAY: Duration = Duration::from_millis(5);
+
+/// Serves `/SIZE`: so many bytes, with head and digest; `/moved` leads to `/1000`.
+struct Sizes {
+    version: Rc<RefCell<u8>>,
+    unready: u32,
+    /// The stream read last: its version, its size and its bytes.
+    cached: (u8, u64, Vec<u8>),
+}
+
+fn body(version: u8, size: u64) -> Vec<u8> {
+    (0..size)
+        .map(|index| (index % 251) as u8 ^ version)
+        .collect()
+}
+
+fn stream(version: u8, size: u64) -> Vec<u8> {
+    let body = body(version, size);
+    let sum = ring::digest::digest(&ring::digest::SHA256, &body);
+    let sum = digest::emit(sum.as_ref().try_into().unwrap());
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nRepr-Digest: {sum}\r\n\r\n");
+    [head.as_bytes(), &body].concat()
+}
+
+const MOVED: &str = "HTTP/1.1 301 Moved\r\nLocation: /1000\r\nContent-Length: 2\r\n\r\nno";
+const BAD: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nbad";
+
+impl Application for Sizes {
+    fn begin(&mut self, _now: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
+        if self.unready > 0 {
+            self.unready -= 1;
+            return Err(Unavailable::NotReady);
+        }
+        let size = match RequestHead::parse(request) {
+            Ok((head, _)) => head
+                .target
+                .trim_start_matches('/')
+                .parse()
+                .unwrap_or(u64::MAX),
+            Err(_) => u64::MAX - 1,
+        };
+        let version = *self.version.borrow();
+        let length = match size {
+            u64::MAX => MOVED.len(),
+            size if size == u64::MAX - 1 => BAD.len(),
+            size => stream(version, size).len(),
+        };
+        let user = [&[version], size.to_be_bytes().as_slice()].concat();
+        Ok(Begun {
+            user,
+            length: length as u64,
+        })
+    }
+
+    fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+        if user[0] != *self.version.borrow() {
+            return Err(Unavailable::Changed);
+        }
+        let bytes = match u64::from_be_bytes(user[1..].try_into().unwrap()) {
+            u64::MAX => MOVED.as_bytes(),
+            size if size == u64::MAX - 1 => BAD.as_bytes(),
+            size => {
+                if (self.cached.0, self.cached.1) != (user[0], size) {
+                    self.cached = (user[0], size, stream(user[0], size));
+                }
+                &self.cached.2
+            }
+        };
+        let rest = &bytes[usize::try_from(offset).unwrap()..];
+        let count = rest.len().min(out.len());
+        out[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+}
+
+#[derive(Clone, Default)]
+struct Memory(Rc<RefCell<(Vec<u8>, bool)>>);
+
+impl Output for Memory {
+    fn held(&self) -> Held {
+        Held::default()
+    }
+    fn replay(&mut self, _sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
+        Ok(true)
+    }
+    fn begin(&mut self, _offset: u64, _etag: Option<&str>) -> Result<(), OutputError> {
+        Ok(())
+    }
+    fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
+        self.0.borrow_mut().0.extend_from_slice(bytes);
+        Ok(())
+    }
+    fn rewind(&mut self) -> Result<(), OutputError> {
+        self.0.borrow_mut().0.clear();
+        Ok(())
+    }
+    fn finish(&mut self) -> Result<(), OutputError> {
+        self.0.borrow_mut().1 = true;
+        Ok(())
+    }
+}
+
+/// A client, a server and the packets between them.
+struct World {
+    now: Now,
+    client: ClientHost,
+    server: ServerHost<Sizes>,
+    version: Rc<RefCell<u8>>,
+    /// When, whether for the server, and the packet; in the order of sending.
+    wire: VecDeque<(Instant, bool, Vec<u8>)>,
+    /// Every so many-th packet is lost; 0: none.
+    lose_every: u64,
+    sent: u64,
+}
+
+fn server(version: &Rc<RefCell<u8>>, own: IpAddr, now: Now, unready: u32) -> ServerHost<Sizes> {
+    let config = ServerHostConfig {
+        addresses: vec![own],
+        mtu: 1500,
+        tcp_port: 80,
+        udp_port: 7600,
+        server_id: 1,
+        site_id: 0,
+        seed: 5,
+    };
+    let cached = (u8::MAX, 0, Vec::new());
+    let app = Sizes {
+        version: Rc::clone(version),
+        unready,
+        cached,
+    };
+    ServerHost::new(now, config, KeyRing::with_secret([3; 32]), app).unwrap()
+}
+
+impl World {
+    fn new(protocol: Protocol, v6: bool) -> Self {
+        let address = |last| -> IpAddr {
+            let text = if v6 {
+                format!("fd00::{last}")
+            } else {
+                format!("10.9.0.{last}")
+            };
+            text.parse().unwrap()
+        };
+        let now = Now {
+            instant: Instant::from_micros(1_000_000),
+            unix: UnixMillis::new(1_700_000_000_000),
+        };
+        let service = address(2);
+        let config = ClientHostConfig {
+            addresses: vec![address(1)],
+            mtu: 1500,
+            protocol,
+            buffer: 1 << 20,
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(60),
+            max_time: None,
+            seed: 9,
+            resolve: Box::new(move |host| {
+                if host == "files" {
+                    vec![service]
+                } else {
+                    vec![]
+                }
+            }),
+        };
+        let version = Rc::new(RefCell::new(0));
+        Self {
+            now,
+            client: ClientHost::new(now, config).unwrap(),
+            server: server(&version, service, now, 2),
+            version,
+            wire: VecDeque::new(),
+            lose_every: 0,
+            sent: 0,
+        }
+    }
+
+    fn start(&mut self, url: &str, follow: bool) -> Memory {
+        let memory = Memory::default();
+        let config = TransferConfig {
+            follow,
+            ..TransferConfig::default()
+        };
+        let target = Target::parse(url).unwrap();
+        let transfer = Transfer::new(config, target, Box::new(memory.clone()));
+        self.client.start(self.now, transfer);
+        memory
+    }
+
+    fn put(&mut self, to_server: bool, transmit: Transmit) {
+        let packets = match transmit {
+            Transmit::Packet(packet) => vec![packet],
+            Transmit::Flight(flight) => {
+                let template = UdpTemplate::new(flight.path, flight.ecn).unwrap();
+                let emit = |datagram: &[u8]| {
+                    let mut packet = vec![0; MAX_PACKET];
+                    let length = template.emit(0, datagram, &mut packet).unwrap();
+                    packet.truncate(length);
+                    packet
+                };
+                flight.datagrams().map(emit).collect()
+            }
+        };
+        for packet in packets {
+            assert!(packet.len() <= 1500);
+            self.sent += 1;
+            if self.lose_every == 0 || !self.sent.is_multiple_of(self.lose_every) {
+                self.wire
+                    .push_back((self.now.instant + ONE_WAY, to_server, packet));
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(transmit) = self.client.poll_transmit(self.now) {
+            self.put(true, transmit);
+        }
+        while let Some(transmit) = self.server.poll_transmit(self.now) {
+            self.put(false, transmit);
+        }
+    }
+
+    /// Goes to the next thing that happens; `false` if nothing will.
+    fn step(&mut self) -> bool {
+        self.drain();
+        let arrival = self.wire.front().map(|(at, ..)| *at);
+        let client = self.client.poll_timeout(self.now).map(|(at, _)| at);
+        let server = self.server.poll_timeout(self.now).map(|(at, _)| at);
+        let Some(next) = [arrival, client, server].into_iter().flatten().min() else {
+            return false;
+        };
+        let elapsed = next.saturating_since(self.now.instant);
+        self.now.unix = UnixMillis::new(
+            self.now.unix.as_millis() + u64::try_from(elapsed.as_millis()).unwrap(),
+        );
+        self.now.instant = self.now.instant.max(next);
+        while self
+            .wire
+            .front()
+            .is_some_and(|(at, ..)| *at <= self.now.instant)
+        {
+            let (_, to_server, packet) = self.wire.pop_front().unwrap();
+            if to_server {
+                self.server.handle_packet(self.now, &packet, None);
+            } else {
+                self.client.handle_packet(self.now, &packet, None);
+            }
+        }
+        if client.is_some_and(|at| at <= self.now.instant) {
+            self.client.handle_timeout(self.now);
+        }
+        if server.is_some_and(|at| at <= self.now.instant) {
+            self.server.handle_timeout(self.now);
+        }
+        true
+    }
+
+    /// Runs until the transfer has ended; its last event.
+    fn finish(&mut self) -> String {
+        for _ in 0..200_000 {
+            while let Some(event) = self.client.poll_event() {
+                if matches!(event, Event::Done { .. } | Event::Failed(_)) {
+                    self.drain();
+                    return format!("{event:?}");
+                }
+            }
+            assert!(self.step(), "nothing more will happen");
+        }
+        panic!("no end");
+    }
+}
+
+const TRICKLES: Protocol = Protocol::Trickles {
+    udp_port: 7600,
+    local_port: None,
+};
+const VERIFIED: &str = "Done { digest: Verified }";
+
+#[test]
+fn objects_pass_whole_over_both_protocols_and_families() {
+    for protocol in [TRICKLES, Protocol::Tcp] {
+        for v6 in [false, true] {
+            for lose_every in [0, 50] {
+                let mut world = World::new(protocol, v6);
+                world.lose_every = lose_every;
+                for size in [0, 1, 3_000, 3_000_000] {
+                    let memory = world.start(&format!("http://files/{size}"), false);
+                    let context = format!("{protocol:?} v6={v6} lose={lose_every} size={size}");
+                    assert_eq!(world.finish(), VERIFIED, "{context}");
+                    let got = memory.0.borrow();
+                    assert!(got.1 && got.0 == body(0, size), "{context}");
+                }
+                assert_eq!(
+                    world.client.report().connections,
+                    1,
+                    "one connection for all"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn redirects_stay_on_the_connection() {
+    for protocol in [TRICKLES, Protocol::Tcp] {
+        let mut world = World::new(protocol, false);
+        let memory = world.start("http://files/moved", true);
+        assert_eq!(world.finish(), VERIFIED);
+        assert_eq!(memory.0.borrow().0, body(0, 1000));
+        assert_eq!(world.client.report().connections, 1);
+    }
+}
+
+#[test]
+fn an_object_that_changes_midway_is_fetched_anew() {
+    let mut world = World::new(TRICKLES, false);
+    let memory = world.start("http://files/400000", false);
+    while memory.0.borrow().0.len() < 100_000 {
+        assert!(world.step());
+    }
+    *world.version.borrow_mut() = 1;
+    assert_eq!(world.finish(), VERIFIED);
+    assert!(memory.0.borrow().0 == body(1, 400_000));
+
+    let mut world = World::new(Protocol::Tcp, false);
+    world.start("http://files/4000000", false);
+    while world.client.progress().received < 100_000 {
+        assert!(world.step());
+    }
+    *world.version.borrow_mut() = 1;
+    let end = world.finish();
+    assert!(end.starts_with("Failed(Broken"), "TCP cannot tell: {end}");
+}
+
+#[test]
+fn a_server_may_be_replaced_midway() {
+    let mut world = World::new(TRICKLES, false);
+    let memory = world.start("http://files/400000", false);
+    while memory.0.borrow().0.len() < 100_000 {
+        assert!(world.step());
+    }
+    let own = "10.9.0.2".parse().unwrap();
+    world.server = server(&world.version, own, world.now, 0);
+    assert_eq!(world.finish(), VERIFIED);
+    let report = world.client.report();
+    assert_eq!(report.transport.handshakes, 1);
+    assert!(report.first_byte.is_some());
+}
+
+#[test]
+fn nobody_answers() {
+    for (protocol, lose_every, want) in [
+        (TRICKLES, 1, "Failed(TimedOut)"),
+        (Protocol::Tcp, 1, "Failed(TimedOut)"),
+    ] {
+        let mut world = World::new(protocol, false);
+        world.lose_every = lose_every;
+        world.start("http://files/1", false);
+        assert_eq!(world.finish(), want);
+    }
+    let mut world = World::new(Protocol::Tcp, false);
+    world.start("http://files:81/1", false);
+    assert_eq!(world.finish(), "Failed(CannotConnect)", "refused");
+    let mut world = World::new(TRICKLES, false);
+    world.start("http://nobody/1", false);
+    assert!(world.finish().starts_with("Failed(CannotResolve"));
+}
+
+/// A raw TCP peer of the server, made of another stack.
+struct Peer {
+    stack: crate::stack::Stack,
+    id: crate::stack::TcpId,
+    received: Vec<u8>,
+    closed: bool,
+}
+
+/// Sends `pieces` one a second, then waits; what came back and whether the server closed, and the
+/// server.
+fn converse(pieces: &[&[u8]], wait: Duration) -> (Vec<u8>, bool, ServerHost<Sizes>) {
+    use crate::stack::{Stack, StackConfig, TcpEvent};
+    let mut now = Now::default();
+    let mut server = server(&Rc::default(), "10.9.0.2".parse().unwrap(), now, 0);
+    let config = StackConfig {
+        addresses: vec!["10.9.0.1".parse().unwrap()],
+        mtu: 1500,
+        transport_ports: 1..=1,
+        seed: 1,
+    };
+    let mut stack = Stack::new(now.instant, config).unwrap();
+    let id = stack
+        .connect(now.instant, "10.9.0.2:80".parse().unwrap())
+        .unwrap();
+    let mut peer = Peer {
+        stack,
+        id,
+        received: Vec::new(),
+        closed: false,
+    };
+    let mut pieces = pieces.iter();
+    let end = Duration::from_secs(pieces.len() as u64) + wait;
+    let step = Duration::from_millis(10);
+    while now.instant < Instant::ZERO + end {
+        now.instant += step;
+        peer.stack.handle_timeout(now.instant);
+        server.handle_timeout(now);
+        for _ in 0..1000 {
+            let (up, down) = (
+                peer.stack.poll_transmit(now.instant),
+                server.poll_transmit(now),
+            );
+            if let Some(packet) = &up {
+                server.handle_packet(now, packet, None);
+            }
+            if let Some(Transmit::Packet(packet)) = &down {
+                peer.stack.handle_packet(now.instant, packet, None);
+            }
+            if up.is_none() && down.is_none() {
+                break;
+            }
+            let mut buffer = [0; 4096];
+            match peer.stack.receive(peer.id, &mut buffer) {
+                Ok(count) => peer.received.extend_from_slice(&buffer[..count]),
+                Err(crate::stack::TcpError::Finished) => peer.closed = true,
+                Err(_) => {}
+            }
+        }
+        while let Some(event) = peer.stack.poll_event() {
+            peer.closed |= matches!(event, TcpEvent::Closed(..));
+        }
+        if now.instant.as_micros().is_multiple_of(1_000_000)
+            && let Some(piece) = pieces.next()
+        {
+            let _ = peer.stack.send(peer.id, piece);
+        }
+    }
+    (peer.received, peer.closed, server)
+}
+
+#[test]
+fn http_over_tcp_is_answered_request_by_request() {
+    let second = Duration::from_secs(2);
+    let request = b"GET /10 HTTP/1.1\r\nHost: x\r\n\r\n".as_slice();
+    let answer = stream(0, 10);
+    let twice = [answer.clone(), answer.clone()].concat();
+    let last = b"GET /10 HTTP/1.1\r\nConnection: close\r\n\r\n".as_slice();
+    let old = b"GET /10 HTTP/1.0\r\n\r\n".as_slice();
+    let posted = b"POST /10 HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi".as_slice();
+    let pipelined = [request, request].concat();
+    type Row<'a> = (&'a str, Vec<&'a [u8]>, &'a [u8], bool);
+    let rows: [Row<'_>; 8] = [
+        ("kept", vec![request, request], &twice, false),
+        ("pipelined", vec![&pipelined], &twice, false),
+        (
+            "in pieces",
+            vec![&request[..9], &request[9..]],
+            &answer,
+            false,
+        ),
+        ("closed on demand", vec![last], &answer, true),
+        ("closed for 1.0", vec![old], &answer, true),
+        ("closed behind a body", vec![posted], &answer, true),
+        ("malformed", vec![b"hello\r\n\r\n"], BAD.as_bytes(), true),
+        ("silent", vec![], b"", false),
+    ];
+    for (name, pieces, want, closed) in rows {
+        let (got, was_closed, _) = converse(&pieces, second);
+        assert_eq!(
+            String::from_utf8_lossy(&got),
+            String::from_utf8_lossy(want),
+            "{name}"
+        );
+        assert_eq!(was_closed, closed, "{name}");
+    }
+}
+
+#[test]
+fn who_is_slow_over_tcp_is_cut_off() {
+    let slow: Vec<&[u8]> = b"GET /10 HTTP/1.1\r\n".chunks(1).collect();
+    for (name, pieces) in [("silent", vec![]), ("a byte a second", slow)] {
+        let (got, closed, server) = converse(&pieces, web::IDLE_TIMEOUT + Duration::from_secs(2));
+        assert!(got.is_empty() && closed, "{name}");
+        let metrics = server.metrics();
+        let timeouts = metrics
+            .iter()
+            .find(|metric| metric.name == "headwater_tcp_timeouts_total");
+        assert_eq!(timeouts.unwrap().samples[0].value, 1, "{name}");
+    }
+}
+
+#[test]
+fn a_head_without_an_end_is_refused_at_the_bound() {
+    let head = vec![b'a'; crate::http::MAX_HEAD_BYTES];
+    for (length, want) in [(head.len() - 1, ""), (head.len(), BAD)] {
+        let piece: &[u8] = &head[..length];
+        let (got, _, _) = converse(&[piece], Duration::from_secs(2));
+        assert_eq!(String::from_utf8_lossy(&got), want, "{length}");
+    }
+}
+
+#[test]
+fn metrics_are_named_after_the_conventions() {
+    let world = World::new(TRICKLES, false);
+    let metrics = world.server.metrics();
+    for metric in &metrics {
+        let counter = metric.kind == metrics::MetricKind::Counter;
+        assert_eq!(metric.name.ends_with("_total"), counter, "{}", metric.name);
+        assert!(metric.help.ends_with('.'), "{}", metric.name);
+    }
+    let mut names: Vec<_> = metrics.iter().map(|metric| metric.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), metrics.len());
+}

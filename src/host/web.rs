@@ -1,0 +1,364 @@
+//! HTTP/1.1 over the stack's TCP connections, for programs that do not speak our transport.
+//!
+//! In: TCP events and bytes. Out: the response streams of the same [`Application`] that the
+//! transport serves, copied into send buffers as they drain. Requests of one connection are
+//! answered one after the other (RFC 9112 §9.3.2). Holds one head and one position a connection,
+//! never a body; who is slow to ask or slow to read is cut off.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::http::request::RequestHead;
+use crate::http::{HeadError, MAX_HEAD_BYTES, Version};
+use crate::stack::{Stack, TcpError, TcpEvent, TcpId};
+use crate::time::{Instant, Now};
+use crate::transport::application::{Application, Unavailable};
+
+/// How long a request head may take from its first byte on.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may stay without a request.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a reader may take nothing.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a connection may linger after our last byte.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the application may need to become ready.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How often it is asked meanwhile.
+pub const READY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Bytes read from the application at a time.
+const STAGE_BYTES: usize = 64 * 1024;
+
+/// What has happened since the start; all but the number of connections only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebCounters {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Response bytes given to TCP.
+    pub bytes: u64,
+    /// Connections cut off for being slow.
+    pub timeouts: u64,
+    /// Responses cut off because their object changed.
+    pub changed: u64,
+}
+
+/// A response on its way.
+struct Streaming {
+    user: Vec<u8>,
+    length: u64,
+    offset: u64,
+    persistent: bool,
+}
+
+enum Phase {
+    /// A head is awaited; `inbox` has what has come of it.
+    Head,
+    /// The application is not ready to begin; its request and when to give up.
+    Beginning {
+        request: Vec<u8>,
+        persistent: bool,
+        until: Instant,
+    },
+    /// `until`: set while the application is not ready to go on.
+    Streaming {
+        stream: Streaming,
+        until: Option<Instant>,
+    },
+    /// Our end is closed.
+    Closing,
+}
+
+struct Connection {
+    inbox: Vec<u8>,
+    phase: Phase,
+    /// When to look again: to cut off, or to ask the application again.
+    deadline: Instant,
+}
+
+/// What to do next with a connection.
+enum Next {
+    /// Go on with its new phase.
+    Again,
+    /// Wait for an event or the deadline.
+    Wait,
+    /// Reset it.
+    Abort,
+}
+
+/// Every HTTP connection of one endpoint. As many as the stack has slots for.
+pub struct Web {
+    connections: BTreeMap<TcpId, Connection>,
+    stage: Vec<u8>,
+    counters: WebCounters,
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self {
+            connections: BTreeMap::new(),
+            stage: vec![0; STAGE_BYTES],
+            counters: WebCounters::default(),
+        }
+    }
+}
+
+impl Web {
+    /// What has happened since the start.
+    #[must_use]
+    pub const fn counters(&self) -> &WebCounters {
+        &self.counters
+    }
+
+    /// Connections now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Serves whatever TCP events there are. To be called after the stack took a packet.
+    pub fn handle_events(&mut self, now: Now, stack: &mut Stack, app: &mut dyn Application) {
+        while let Some(event) = stack.poll_event() {
+            match event {
+                TcpEvent::Accepted { id, .. } => {
+                    self.counters.accepted += 1;
+                    let connection = Connection {
+                        inbox: Vec::new(),
+                        phase: Phase::Head,
+                        deadline: now.instant + IDLE_TIMEOUT,
+                    };
+                    self.connections.insert(id, connection);
+                    self.serve(now, id, stack, app);
+                }
+                TcpEvent::Readable(id) | TcpEvent::Writable(id) | TcpEvent::Connected(id) => {
+                    self.serve(now, id, stack, app);
+                }
+                TcpEvent::Closed(id, _) => {
+                    self.connections.remove(&id);
+                }
+            }
+        }
+    }
+
+    /// Cuts off who was too slow, and asks the application again where it was not ready.
+    pub fn handle_timeout(&mut self, now: Now, stack: &mut Stack, app: &mut dyn Application) {
+        let due: Vec<TcpId> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.deadline <= now.instant)
+            .map(|(&id, _)| id)
+            .collect();
+        for id in due {
+            let Some(connection) = self.connections.get(&id) else {
+                continue;
+            };
+            let until = match connection.phase {
+                Phase::Beginning { until, .. } => Some(until),
+                Phase::Streaming { until, .. } => until,
+                Phase::Head | Phase::Closing => None,
+            };
+            if until.is_some_and(|until| now.instant < until) {
+                self.serve(now, id, stack, app);
+            } else {
+                self.counters.timeouts += 1;
+                self.connections.remove(&id);
+                stack.abort(id);
+            }
+        }
+    }
+
+    /// When to call `handle_timeout`.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.connections.values().map(|each| each.deadline).min()
+    }
+
+    fn serve(&mut self, now: Now, id: TcpId, stack: &mut Stack, app: &mut dyn Application) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let counters = &mut self.counters;
+        loop {
+            let next = match connection.phase {
+                Phase::Head => receive_head(now, id, connection, stack),
+                Phase::Beginning { .. } => begin(now, connection, app, counters),
+                Phase::Streaming { .. } => {
+                    stream(now, id, connection, stack, app, &mut self.stage, counters)
+                }
+                Phase::Closing => discard(id, stack, &mut self.stage),
+            };
+            match next {
+                Next::Again => {}
+                Next::Wait => return,
+                Next::Abort => {
+                    self.connections.remove(&id);
+                    return stack.abort(id);
+                }
+            }
+        }
+    }
+}
+
+/// Gathers a request head; pipelined bytes stay in the inbox.
+fn receive_head(now: Now, id: TcpId, connection: &mut Connection, stack: &mut Stack) -> Next {
+    // The inbox is looked at first: the next of several requests may be there already.
+    loop {
+        if !connection.inbox.is_empty() {
+            match RequestHead::parse(&connection.inbox) {
+                Ok((head, length)) => {
+                    let request = connection.inbox.drain(..length).collect();
+                    // RFC 9112 §9.3: bodies are not read, so nothing can follow one. Keeping an
+                    // HTTP/1.0 connection would need a field that our streams do not have.
+                    let persistent =
+                        head.version == Version::Http11 && head.is_persistent() && !head.has_body();
+                    return begin_phase(now, connection, request, persistent);
+                }
+                Err(HeadError::Incomplete) if connection.inbox.len() < MAX_HEAD_BYTES => {}
+                Err(_) => {
+                    // The application has an answer to malformed heads, too.
+                    let request = core::mem::take(&mut connection.inbox);
+                    return begin_phase(now, connection, request, false);
+                }
+            }
+        }
+        let mut piece = [0; 2048];
+        let room = (MAX_HEAD_BYTES - connection.inbox.len()).min(piece.len());
+        match stack.receive(id, piece.get_mut(..room).unwrap_or_default()) {
+            Ok(0) => return Next::Wait,
+            Ok(count) => {
+                if connection.inbox.is_empty() {
+                    connection.deadline = now.instant + HEAD_TIMEOUT;
+                }
+                connection
+                    .inbox
+                    .extend_from_slice(piece.get(..count).unwrap_or_default());
+            }
+            Err(TcpError::Finished) => {
+                close(now, id, connection, stack);
+                return Next::Wait;
+            }
+            Err(_) => return Next::Wait,
+        }
+    }
+}
+
+fn begin_phase(now: Now, connection: &mut Connection, request: Vec<u8>, persistent: bool) -> Next {
+    connection.phase = Phase::Beginning {
+        request,
+        persistent,
+        until: now.instant + READY_TIMEOUT,
+    };
+    Next::Again
+}
+
+fn begin(
+    now: Now,
+    connection: &mut Connection,
+    app: &mut dyn Application,
+    counters: &mut WebCounters,
+) -> Next {
+    let Phase::Beginning {
+        request,
+        persistent,
+        ..
+    } = &connection.phase
+    else {
+        return Next::Wait;
+    };
+    match app.begin(now.unix, request) {
+        Ok(begun) => {
+            counters.requests += 1;
+            let stream = Streaming {
+                user: begun.user,
+                length: begun.length,
+                offset: 0,
+                persistent: *persistent,
+            };
+            connection.phase = Phase::Streaming {
+                stream,
+                until: None,
+            };
+            connection.deadline = now.instant + SEND_TIMEOUT;
+            Next::Again
+        }
+        Err(Unavailable::NotReady) => {
+            connection.deadline = now.instant + READY_INTERVAL;
+            Next::Wait
+        }
+        Err(Unavailable::Changed) => Next::Abort,
+    }
+}
+
+/// Copies as much of the response as the send buffer takes.
+fn stream(
+    now: Now,
+    id: TcpId,
+    connection: &mut Connection,
+    stack: &mut Stack,
+    app: &mut dyn Application,
+    stage: &mut [u8],
+    counters: &mut WebCounters,
+) -> Next {
+    let Phase::Streaming { stream, until } = &mut connection.phase else {
+        return Next::Wait;
+    };
+    while stream.offset < stream.length {
+        let left = usize::try_from(stream.length - stream.offset).unwrap_or(usize::MAX);
+        // One byte too many, where there is no room: that asks for an event when there is.
+        let want = stack.send_room(id).max(1).min(stage.len()).min(left);
+        let piece = stage.get_mut(..want).unwrap_or_default();
+        let read = match app.read(&stream.user, stream.offset, piece) {
+            Ok(0) => return Next::Abort,
+            Ok(count) => count,
+            Err(Unavailable::NotReady) => {
+                until.get_or_insert(now.instant + READY_TIMEOUT);
+                connection.deadline = now.instant + READY_INTERVAL;
+                return Next::Wait;
+            }
+            Err(Unavailable::Changed) => {
+                counters.changed += 1;
+                return Next::Abort;
+            }
+        };
+        *until = None;
+        let Ok(sent) = stack.send(id, piece.get(..read).unwrap_or_default()) else {
+            return Next::Abort;
+        };
+        if sent == 0 {
+            return Next::Wait;
+        }
+        let sent = u64::try_from(sent).unwrap_or(0);
+        counters.bytes += sent;
+        stream.offset += sent;
+        connection.deadline = now.instant + SEND_TIMEOUT;
+    }
+    if stream.persistent {
+        connection.phase = Phase::Head;
+        connection.deadline = now.instant + IDLE_TIMEOUT;
+        Next::Again
+    } else {
+        close(now, id, connection, stack);
+        Next::Again
+    }
+}
+
+fn close(now: Now, id: TcpId, connection: &mut Connection, stack: &mut Stack) {
+    stack.close(now.instant, id);
+    connection.phase = Phase::Closing;
+    connection.deadline = now.instant + CLOSE_TIMEOUT;
+}
+
+/// Reads away what still comes, so that the close is an orderly one (RFC 9112 §9.6).
+fn discard(id: TcpId, stack: &mut Stack, stage: &mut [u8]) -> Next {
+    match stack.receive(id, stage) {
+        Ok(0) | Err(_) => Next::Wait,
+        Ok(_) => Next::Again,
+    }
+}

@@ -1,0 +1,368 @@
+//! A small HTTP responder that shows metrics: `GET /metrics`.
+//!
+//! In: connections to a TCP listener of the operating system (not of our stack); out: the
+//! Prometheus text exposition format 0.0.4, one request a connection. Never waits for a peer: everything is
+//! non-blocking, connections are bounded in number, size and time.
+//! Sources: RFC 9112; "Exposition formats" of the Prometheus documentation.
+
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+
+use crate::host::metrics::{Metric, MetricKind, Sample};
+use crate::time::Instant;
+
+/// Connections at a time; further ones are closed at once.
+pub const MAX_CONNECTIONS: usize = 16;
+
+/// Longest request head, in bytes.
+pub const MAX_REQUEST_BYTES: usize = 4096;
+
+/// Time for one request and its answer.
+pub const MAX_DURATION: Duration = Duration::from_secs(5);
+
+/// Media type of the answer.
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const LISTENER: Token = Token(16);
+const FIRST_CONNECTION: usize = 17;
+
+/// The responder.
+#[derive(Debug)]
+pub struct MetricsServer {
+    listener: TcpListener,
+    slots: [Option<Connection>; MAX_CONNECTIONS],
+    /// The listener may have connections waiting.
+    acceptable: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    until: Instant,
+    ready: bool,
+    exchange: Exchange,
+}
+
+#[derive(Debug)]
+enum Exchange {
+    Reading { head: Vec<u8> },
+    Writing { answer: Vec<u8>, written: usize },
+}
+
+/// What is to become of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Waiting,
+    Over,
+}
+
+impl MetricsServer {
+    /// Listens on `address`.
+    ///
+    /// # Errors
+    /// When the address is in use or not ours.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        Ok(Self {
+            listener,
+            slots: Default::default(),
+            acceptable: true,
+        })
+    }
+
+    /// Where it listens; the port is a real one even if it was bound to port 0.
+    ///
+    /// # Errors
+    /// When the operating system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.register(&mut self.listener, LISTENER, Interest::READABLE)
+    }
+
+    /// Notes an event of the loop.
+    pub(super) fn note(&mut self, token: Token) {
+        if token == LISTENER {
+            self.acceptable = true;
+        } else if let Some(Some(connection)) = token
+            .0
+            .checked_sub(FIRST_CONNECTION)
+            .and_then(|slot| self.slots.get_mut(slot))
+        {
+            connection.ready = true;
+        }
+    }
+
+    /// When the next connection has used up its time.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.slots
+            .iter()
+            .flatten()
+            .map(|connection| connection.until)
+            .min()
+    }
+
+    /// Does what can be done now. `metrics` is asked once for each request.
+    pub(super) fn turn(
+        &mut self,
+        now: Instant,
+        registry: &Registry,
+        mut metrics: impl FnMut() -> Vec<Metric>,
+    ) {
+        self.accept(now, registry);
+        for slot in &mut self.slots {
+            let Some(connection) = slot else { continue };
+            let mut progress = Progress::Waiting;
+            if std::mem::take(&mut connection.ready) {
+                progress = connection.advance(&mut metrics).unwrap_or(Progress::Over);
+            }
+            if progress == Progress::Over || now >= connection.until {
+                *slot = None;
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Instant, registry: &Registry) {
+        while self.acceptable {
+            match self.listener.accept() {
+                Ok((mut stream, _)) => {
+                    let free = self.slots.iter().position(Option::is_none);
+                    let Some((n, slot)) = free.and_then(|n| Some((n, self.slots.get_mut(n)?)))
+                    else {
+                        continue;
+                    };
+                    let both = Interest::READABLE | Interest::WRITABLE;
+                    let token = Token(FIRST_CONNECTION + n);
+                    if registry.register(&mut stream, token, both).is_ok() {
+                        let exchange = Exchange::Reading { head: Vec::new() };
+                        let until = now + MAX_DURATION;
+                        *slot = Some(Connection {
+                            stream,
+                            until,
+                            ready: true,
+                            exchange,
+                        });
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Also when descriptors have run out: the next connection attempt wakes us again.
+                Err(_) => self.acceptable = false,
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn advance(&mut self, metrics: &mut impl FnMut() -> Vec<Metric>) -> io::Result<Progress> {
+        loop {
+            let step = match &mut self.exchange {
+                Exchange::Reading { head } => read_head(&mut self.stream, head)?,
+                Exchange::Writing { answer, written } => {
+                    return write_answer(&mut self.stream, answer, written);
+                }
+            };
+            match step {
+                Head::Incomplete => return Ok(Progress::Waiting),
+                Head::Gone => return Ok(Progress::Over),
+                Head::Complete(status) => {
+                    let answer = answer(status, metrics);
+                    self.exchange = Exchange::Writing { answer, written: 0 };
+                }
+            }
+        }
+    }
+}
+
+/// What has been read of a request.
+enum Head {
+    Incomplete,
+    Gone,
+    Complete(Status),
+}
+
+/// What to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    Ok { with_body: bool },
+    BadRequest,
+    NotFound,
+    MethodNotAllowed,
+    TooLarge,
+}
+
+fn read_head(stream: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<Head> {
+    let mut chunk = [0; 1024];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(Head::Gone),
+            Ok(len) => head.extend_from_slice(chunk.get(..len).unwrap_or_default()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Head::Incomplete),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if let Some(status) = judge(head) {
+            return Ok(Head::Complete(status));
+        }
+    }
+}
+
+/// What to answer to a request head, once it is complete.
+fn judge(head: &[u8]) -> Option<Status> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut request = httparse::Request::new(&mut headers);
+    if head.len() > MAX_REQUEST_BYTES {
+        return Some(Status::TooLarge);
+    }
+    match request.parse(head) {
+        Ok(httparse::Status::Partial) => return None,
+        Ok(httparse::Status::Complete(_)) => {}
+        Err(_) => return Some(Status::BadRequest),
+    }
+    let path = request.path.unwrap_or_default().split('?').next();
+    Some(match (request.method, path) {
+        (_, path) if path != Some("/metrics") => Status::NotFound,
+        (Some("GET"), _) => Status::Ok { with_body: true },
+        (Some("HEAD"), _) => Status::Ok { with_body: false },
+        _ => Status::MethodNotAllowed,
+    })
+}
+
+fn answer(status: Status, metrics: &mut impl FnMut() -> Vec<Metric>) -> Vec<u8> {
+    let (line, body) = match status {
+        Status::Ok { .. } => ("200 OK", render(&metrics())),
+        Status::BadRequest => ("400 Bad Request", String::new()),
+        Status::NotFound => ("404 Not Found", "see /metrics\n".to_owned()),
+        Status::MethodNotAllowed => ("405 Method Not Allowed\r\nAllow: GET, HEAD", String::new()),
+        Status::TooLarge => ("431 Request Header Fields Too Large", String::new()),
+    };
+    let length = body.len();
+    let mut answer = format!(
+        "HTTP/1.1 {line}\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n"
+    );
+    if status != (Status::Ok { with_body: false }) {
+        answer.push_str(&body);
+    }
+    answer.into_bytes()
+}
+
+fn write_answer(
+    stream: &mut TcpStream,
+    answer: &[u8],
+    written: &mut usize,
+) -> io::Result<Progress> {
+    while let Some(rest) = answer.get(*written..).filter(|rest| !rest.is_empty()) {
+        match stream.write(rest) {
+            Ok(len) => *written += len,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Progress::Waiting),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Progress::Over)
+}
+
+/// The text of all metrics, each with its help and type.
+fn render(metrics: &[Metric]) -> String {
+    let mut text = String::new();
+    for Metric {
+        name,
+        help,
+        kind,
+        samples,
+    } in metrics
+    {
+        let kind = match kind {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}", escape(help));
+        for Sample { labels, value } in samples {
+            text.push_str(name);
+            for (n, (label, of)) in labels.iter().enumerate() {
+                let open = if n == 0 { '{' } else { ',' };
+                let of = escape(of).replace('"', "\\\"");
+                let _ = write!(text, "{open}{label}=\"{of}\"");
+            }
+            let close = if labels.is_empty() { "" } else { "}" };
+            let _ = writeln!(text, "{close} {value}");
+        }
+    }
+    text
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_that_of_the_format() {
+        let drops = [
+            ("bad\"\\\nlabel".to_owned(), 1),
+            ("fragment".to_owned(), u64::MAX),
+        ];
+        let labels = vec![("version", "1".to_owned()), ("site", "2".to_owned())];
+        let metrics = [
+            Metric::counter("packets_total", "Packets in.\nAll of them.", 12),
+            Metric::by_label("drops_total", "Drops.", "reason", drops),
+            Metric {
+                samples: vec![Sample { labels, value: 1 }],
+                ..Metric::gauge("build", "Build.", 0)
+            },
+        ];
+        let want = "# HELP packets_total Packets in.\\nAll of them.\n\
+            # TYPE packets_total counter\n\
+            packets_total 12\n\
+            # HELP drops_total Drops.\n\
+            # TYPE drops_total counter\n\
+            drops_total{reason=\"bad\\\"\\\\\\nlabel\"} 1\n\
+            drops_total{reason=\"fragment\"} 18446744073709551615\n\
+            # HELP build Build.\n\
+            # TYPE build gauge\n\
+            build{version=\"1\",site=\"2\"} 1\n";
+        assert_eq!(render(&metrics), want);
+    }
+
+    #[test]
+    fn requests_are_judged() {
+        let long = [b'a'; MAX_REQUEST_BYTES + 1];
+        let ok = |with_body| Some(Status::Ok { with_body });
+        for (name, head, want) in [
+            (
+                "get",
+                &b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+                ok(true),
+            ),
+            ("head", b"HEAD /metrics HTTP/1.0\r\n\r\n", ok(false)),
+            ("query", b"GET /metrics?a=b HTTP/1.1\r\n\r\n", ok(true)),
+            (
+                "elsewhere",
+                b"GET / HTTP/1.1\r\n\r\n",
+                Some(Status::NotFound),
+            ),
+            (
+                "post",
+                b"POST /metrics HTTP/1.1\r\n\r\n",
+                Some(Status::MethodNotAllowed),
+            ),
+            ("partial", b"GET /metrics HTTP/1.1\r\nHo", None),
+            ("nonsense", b"\x16\x03\x01\x00", Some(Status::BadRequest)),
+            ("at the bound", &long[..MAX_REQUEST_BYTES], None),
+            ("beyond the bound", &long[..], Some(Status::TooLarge)),
+        ] {
+            assert_eq!(judge(head), want, "{name}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! A timer of microsecond resolution for a loop whose `poll` counts milliseconds.
+//!
+//! mio rounds a timeout up to whole milliseconds, too coarse for pacing. In: how long to sleep;
+//! out: a readable descriptor then. Sources: timerfd_create(2), epoll_wait(2).
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+
+/// Sleeps from here on may come up to a millisecond late: no pacing waits so long.
+const COARSE: Duration = Duration::from_millis(100);
+
+/// The timer.
+#[derive(Debug)]
+pub(super) struct Timer {
+    descriptor: OwnedFd,
+}
+
+impl Timer {
+    pub(super) fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        Ok(Self {
+            descriptor: timerfd_create(TimerfdClockId::Monotonic, flags)?,
+        })
+    }
+
+    /// Prepares to sleep for `pause` and returns the timeout to give to `poll`. Setting the timer
+    /// also clears an expiry that was not read, so nothing needs to read it.
+    pub(super) fn arm(&self, pause: Duration) -> io::Result<Option<Duration>> {
+        if pause.is_zero() || pause >= COARSE {
+            return Ok(Some(pause));
+        }
+        let nanos = i64::from(pause.subsec_nanos());
+        let spec = Itimerspec {
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: Timespec {
+                tv_sec: 0,
+                tv_nsec: nanos,
+            },
+        };
+        timerfd_settime(&self.descriptor, TimerfdTimerFlags::empty(), &spec)?;
+        // Should the timer fail to fire, `poll` still ends.
+        Ok(Some(pause + Duration::from_millis(2)))
+    }
+}
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+}

@@ -1,0 +1,384 @@
+//! The TUN device, the stack and the loop against the kernel, in a network namespace of their own.
+//!
+//! In: nothing; needs root, /dev/net/tun and iproute2, and passes with a message where one is
+//! missing. The outer test makes a namespace, runs the inner one inside it through `ip netns exec`,
+//! and removes it whatever happens. Touches nothing of the machine's own network.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_macros,
+    reason = "a test"
+)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use headwater::device::Device;
+use headwater::device::pcap::Pcap;
+use headwater::device::tun::{Tun, TunConfig, TunError};
+use headwater::host::{Machine, Transmit};
+use headwater::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
+use headwater::stack::{Stack, StackConfig, TcpError, TcpEvent, TcpId};
+use headwater::time::{Instant, Now};
+
+const KERNEL4: &str = "10.91.0.1";
+const KERNEL6: &str = "fd91::1";
+const STACK4: &str = "10.91.0.2";
+const STACK6: &str = "fd91::2";
+
+/// Set where the inner tests may run: inside the namespace.
+const INSIDE: &str = "HEADWATER_TEST_NAMESPACE";
+
+/// Bytes that each family's TCP connection carries there and back.
+const ECHOED_BYTES: u32 = 3_000_000;
+
+/// A namespace that goes with its owner.
+struct Namespace(String);
+
+impl Namespace {
+    fn new() -> Option<Self> {
+        let name = format!("hw-tun-{}", std::process::id());
+        let made = Command::new("ip").args(["netns", "add", &name]).output();
+        made.is_ok_and(|output| output.status.success())
+            .then_some(Self(name))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+#[test]
+fn kernel_and_stack_talk_through_a_tun() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/dev/net/tun").exists() {
+        println!("skipped: needs root and /dev/net/tun");
+        return;
+    }
+    let Some(namespace) = Namespace::new() else {
+        println!("skipped: cannot make a network namespace");
+        return;
+    };
+    let inner = Command::new("ip")
+        .args(["netns", "exec", &namespace.0])
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "inside_the_namespace",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        inner.status.success(),
+        "{}\n{}",
+        text(&inner.stdout),
+        text(&inner.stderr)
+    );
+    assert!(
+        text(&inner.stdout).contains("1 passed"),
+        "{}",
+        text(&inner.stdout)
+    );
+    print!("{}", text(&inner.stdout));
+}
+
+#[test]
+#[ignore = "run by kernel_and_stack_talk_through_a_tun, in its namespace"]
+fn inside_the_namespace() {
+    assert!(
+        std::env::var_os(INSIDE).is_some(),
+        "must not run in the machine's own namespace"
+    );
+    run("ip link set lo up");
+    run(&format!("ip addr add {KERNEL4}/32 dev lo"));
+    run(&format!("ip -6 addr add {KERNEL6}/128 dev lo nodad"));
+    let tun = Tun::open(&config("hw0", &[STACK4, STACK6])).unwrap();
+    let settings = run("ip -d link show dev hw0");
+    assert!(
+        settings.contains("mtu 1500") && settings.contains("qlen 2000"),
+        "{settings}"
+    );
+    refusals();
+
+    let capture = tempfile::NamedTempFile::new().unwrap();
+    let tapped = Pcap::new(tun, capture.reopen().unwrap()).unwrap();
+    let clock = OsClock::new();
+    let mut runtime = Runtime::new(clock, tapped).unwrap();
+    let mut echo = Echo::new(clock.now().instant);
+    let kernel = std::thread::spawn(kernel_side);
+    let mut until = Until(|| kernel.is_finished());
+    assert_eq!(runtime.run(&mut echo, &mut until).unwrap(), Stopped::ByHook);
+    kernel.join().unwrap();
+    // Nothing but what was asked for came: no solicitations, no listener reports.
+    assert_eq!(
+        echo.stack.counters().drops.total(),
+        0,
+        "{:?}",
+        echo.stack.counters()
+    );
+    assert_eq!(runtime.device().send_drops(), 0);
+    tshark_reads(capture.path());
+
+    let mut raise = Until(|| {
+        signal_hook::low_level::raise(signal_hook::consts::SIGTERM).unwrap();
+        false
+    });
+    let stopped = runtime.run(&mut echo, &mut raise).unwrap();
+    assert_eq!(stopped, Stopped::BySignal(Signal::Terminate));
+    drop(runtime);
+    a_device_that_is_down_loses_packets_no_more();
+}
+
+fn a_device_that_is_down_loses_packets_no_more() {
+    let mut down = Tun::open(&config("hw0", &[STACK4])).unwrap();
+    run("ip link set dev hw0 down");
+    down.send_packet(&[0x45; 20]).unwrap();
+    assert_eq!(down.send_drops(), 1);
+    assert!(down.receive(&mut [0; 100]).unwrap().is_none());
+}
+
+fn config(name: &str, addresses: &[&str]) -> TunConfig {
+    let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    TunConfig {
+        name: name.to_owned(),
+        mtu: 1500,
+        addresses,
+    }
+}
+
+fn run(command: &str) -> String {
+    let mut words = command.split(' ');
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {text}{error}");
+    text
+}
+
+/// Each way of not getting a device has its own error. `hw0` is open and has the stack's routes.
+fn refusals() {
+    let open = |name, address| Tun::open(&config(name, &[address])).unwrap_err();
+    assert!(matches!(open("hw0", STACK4), TunError::Busy { .. }));
+    assert!(matches!(open("lo", "10.91.0.9"), TunError::NotTun { .. }));
+    for address in [KERNEL4, KERNEL6] {
+        let error = open("hw1", address);
+        assert!(
+            matches!(&error, TunError::LocalAddress { device, .. } if device == "lo"),
+            "{error}"
+        );
+    }
+    for address in [STACK4, STACK6] {
+        let error = open("hw1", address);
+        assert!(
+            matches!(&error, TunError::RoutedElsewhere { device, .. } if device == "hw0"),
+            "{error}"
+        );
+    }
+    let links = run("ip -o link show");
+    assert!(
+        !links.contains("hw1"),
+        "a refused device was left behind: {links}"
+    );
+
+    let user = Command::new("setpriv")
+        .args(["--reuid", "65534", "--clear-groups"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "without_rights", "--ignored"])
+        .env(INSIDE, "1")
+        .output();
+    match user {
+        Ok(user) if user.status.code() != Some(126) => {
+            let text = String::from_utf8_lossy(&user.stdout);
+            assert!(text.contains("1 passed"), "{text}");
+        }
+        Ok(_) | Err(_) => println!("not checked: cannot run as an ordinary user"),
+    }
+}
+
+#[test]
+#[ignore = "run by inside_the_namespace, as an ordinary user"]
+fn without_rights() {
+    assert!(
+        std::env::var_os(INSIDE).is_some(),
+        "must not run in the machine's own namespace"
+    );
+    let error = Tun::open(&config("hw1", &["10.91.0.9"])).unwrap_err();
+    assert!(matches!(error, TunError::NoPermission), "{error}");
+}
+
+/// What the kernel of the namespace does: pings and echoes over TCP, both families.
+fn kernel_side() {
+    for address in [STACK4, STACK6] {
+        run(&format!("ping -n -c 3 -i 0.01 -W 5 -s 1000 {address}"));
+        let mut stream = TcpStream::connect((address, 7)).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let mut reader = stream.try_clone().unwrap();
+        let sent: Vec<u8> = (0..ECHOED_BYTES).map(|n| n.to_le_bytes()[1]).collect();
+        let got = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            reader.read_to_end(&mut got).unwrap();
+            got
+        });
+        stream.write_all(&sent).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert!(
+            got.join().unwrap() == sent,
+            "{address}: other bytes came back"
+        );
+    }
+}
+
+fn tshark_reads(file: &Path) {
+    let run = Command::new("tshark")
+        .args([
+            "-r",
+            &file.to_string_lossy(),
+            "-T",
+            "fields",
+            "-e",
+            "_ws.col.Protocol",
+        ])
+        .args(["-e", "tcp.checksum.status", "-o", "tcp.check_checksum:TRUE"])
+        .output();
+    let Ok(run) = run else {
+        println!("not checked: tshark is missing");
+        return;
+    };
+    let text = String::from_utf8(run.stdout).unwrap();
+    let mut protocols = BTreeMap::<&str, usize>::new();
+    for line in text.lines() {
+        let (protocol, checksum) = line.split_once('\t').unwrap();
+        *protocols.entry(protocol).or_default() += 1;
+        // tshark's word for a good checksum is 1.
+        assert!(checksum == "1" || protocol.starts_with("ICMP"), "{line}");
+    }
+    assert_eq!(
+        (protocols.get("ICMP"), protocols.get("ICMPv6")),
+        (Some(&6), Some(&6))
+    );
+    let full_packets = usize::try_from(ECHOED_BYTES / 1500).unwrap();
+    assert!(
+        protocols.values().sum::<usize>() > 4 * full_packets,
+        "{protocols:?}"
+    );
+}
+
+/// Ends the loop when the closure says so; asked every millisecond.
+struct Until<F>(F);
+
+impl<F: FnMut() -> bool> Hooks<Echo> for Until<F> {
+    fn turn(&mut self, now: Now, machine: &mut Echo) -> ControlFlow<()> {
+        machine.next_look = now.instant + Duration::from_millis(1);
+        if (self.0)() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+}
+
+/// A machine that returns over TCP what it gets, with at most a few kilobytes on the way.
+struct Echo {
+    stack: Stack,
+    next_look: Instant,
+    pending: BTreeMap<TcpId, VecDeque<u8>>,
+}
+
+impl Echo {
+    fn new(now: Instant) -> Self {
+        let addresses = [STACK4, STACK6].map(|text| text.parse().unwrap()).to_vec();
+        let config = StackConfig {
+            addresses,
+            mtu: 1500,
+            transport_ports: 7600..=7600,
+            seed: 1,
+        };
+        let mut stack = Stack::new(now, config).unwrap();
+        stack.listen(7).unwrap();
+        Self {
+            stack,
+            next_look: now,
+            pending: BTreeMap::new(),
+        }
+    }
+
+    fn serve(&mut self, now: Instant) {
+        while let Some(event) = self.stack.poll_event() {
+            match event {
+                TcpEvent::Accepted { id, .. } => {
+                    self.pending.insert(id, VecDeque::new());
+                }
+                TcpEvent::Readable(id) | TcpEvent::Writable(id) => self.shuffle(now, id),
+                TcpEvent::Closed(id, _) => {
+                    self.pending.remove(&id);
+                }
+                TcpEvent::Connected(id) => panic!("{id:?} was never begun"),
+            }
+        }
+    }
+
+    fn shuffle(&mut self, now: Instant, id: TcpId) {
+        let Some(pending) = self.pending.get_mut(&id) else {
+            return;
+        };
+        let mut buffer = [0; 4096];
+        loop {
+            let taken = self.stack.send(id, pending.make_contiguous()).unwrap_or(0);
+            pending.drain(..taken);
+            if !pending.is_empty() {
+                return;
+            }
+            match self.stack.receive(id, &mut buffer) {
+                Ok(0) => return,
+                Ok(len) => pending.extend(buffer.iter().take(len)),
+                Err(error) => {
+                    assert_eq!(error, TcpError::Finished);
+                    return self.stack.close(now, id);
+                }
+            }
+        }
+    }
+}
+
+impl Machine for Echo {
+    fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
+        let _ = self.stack.handle_packet(now.instant, packet, segment);
+        self.serve(now.instant);
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.stack.handle_timeout(now.instant);
+        self.serve(now.instant);
+    }
+
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        let packet = self.stack.poll_transmit(now.instant);
+        self.serve(now.instant);
+        packet.map(Transmit::Packet)
+    }
+
+    fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
+        let look = (self.next_look, "look");
+        Some(
+            self.stack
+                .poll_timeout(now.instant)
+                .unwrap_or(look)
+                .min(look),
+        )
+    }
+}
