@@ -82,7 +82,7 @@ impl<'a> Session<'a> {
 
     /// Begins the next transfer whose output can be had; `false` if there is none.
     fn start_next(&mut self, now: Now, machine: &mut ClientHost) -> bool {
-        for job in self.waiting.by_ref() {
+        while let Some(job) = self.waiting.next() {
             let output = prepare(&job.destination, self.config.resume);
             let held = output.as_ref().map_or(0, |output| output.held().bytes);
             let url = job.target.to_string();
@@ -104,7 +104,6 @@ impl<'a> Session<'a> {
                 Err(failed) => {
                     self.record(now.instant, &current, 0, None, Some(&failed));
                     self.report(None, failed);
-                    return self.start_next(now, machine);
                 }
             }
         }
@@ -257,7 +256,7 @@ const fn exit_of(failure: &Failure) -> Exit {
         Failure::DigestMismatch => Exit::DigestMismatch,
         Failure::Output(_) => Exit::WriteError,
         Failure::CannotConnect => Exit::CannotConnect,
-        Failure::TimedOut => Exit::Timeout,
+        Failure::ConnectTimedOut | Failure::TimedOut => Exit::Timeout,
         Failure::Broken { .. } => Exit::ReceiveFailure,
         Failure::CannotResolve { .. } => Exit::CannotResolve,
     }
