@@ -42,7 +42,7 @@ use signals::Signals;
 use timer::Timer;
 
 /// Packets read in one turn before timers, signals and metrics are looked after.
-pub const MAX_PACKETS_PER_TURN: usize = 128;
+pub const MAX_PACKETS_PER_TURN: usize = 32;
 
 /// Packets and flights sent at a stretch before the loop turns.
 pub const MAX_TRANSMITS_PER_TURN: usize = 1024;

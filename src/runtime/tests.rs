@@ -71,6 +71,7 @@ impl Device for OneEdge {
         0
     }
     fn idle(&mut self) {
+        assert!(self.packets.is_empty(), "goes to sleep though packets wait");
         self.idle += 1;
     }
 }

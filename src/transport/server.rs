@@ -178,16 +178,7 @@ impl Server {
         };
         let mut content = self.content(now, open.wanted, app)?;
         let (connection, identity) = self.new_identity(now, path, open.echo);
-        let mut continuation = Continuation {
-            identity,
-            epoch: Epoch::opening(1),
-            epoch_start: now.unix,
-            proven: false,
-            address: path.src,
-            datagram_max,
-            server: self.config.server_id,
-            site: self.config.site_id,
-        };
+        let mut continuation = self.first_continuation(now, path, identity, datagram_max);
         // The window of the opening epoch is the number of packets sent, so the layout comes first;
         // the length of the continuation does not depend on it: both are below 64.
         let sealed = continuation.seal(&self.keys, connection, now.unix);
@@ -238,6 +229,25 @@ impl Server {
             segment: size,
             payload,
         })
+    }
+
+    const fn first_continuation(
+        &self,
+        now: Now,
+        path: UdpPath,
+        identity: ProofKey,
+        datagram_max: u16,
+    ) -> Continuation {
+        Continuation {
+            identity,
+            epoch: Epoch::opening(1),
+            epoch_start: now.unix,
+            proven: false,
+            address: path.src,
+            datagram_max,
+            server: self.config.server_id,
+            site: self.config.site_id,
+        }
     }
 
     /// Whether an address token is genuine, of this address, and shown for the first time here.

@@ -86,6 +86,7 @@ impl Client {
     /// Some answer has come: the service lives.
     pub(super) fn answered(&mut self, now: Instant) {
         self.waiting_since = now;
+        self.active_at = now;
         self.last_answer = now;
         self.backoff = 0;
         if self.opening.is_some() && self.connection.is_some() {
@@ -165,7 +166,8 @@ impl Client {
             return;
         }
         let rtt = now.saturating_since(arrival.sent);
-        if arrival.first_of_flight {
+        // Sent and answered within one reading of the clock: no measurement.
+        if arrival.first_of_flight && !rtt.is_zero() {
             self.rtt.sample(rtt);
             let Some(connection) = &mut self.connection else {
                 return;

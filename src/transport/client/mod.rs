@@ -154,6 +154,8 @@ pub struct Client {
     /// Last answer, or request of an idle connection.
     last_answer: Instant,
     last_new_byte: Instant,
+    /// Last datagram received or sent.
+    active_at: Instant,
     /// When the first number not acknowledged came.
     unacknowledged_since: Option<Instant>,
     /// When to look again for something to send (pacing, delayed acknowledgement, gates).
@@ -184,6 +186,7 @@ impl Client {
             backoff: 0,
             last_answer: Instant::ZERO,
             last_new_byte: Instant::ZERO,
+            active_at: Instant::ZERO,
             unacknowledged_since: None,
             send_timer: None,
         }

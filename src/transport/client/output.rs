@@ -57,9 +57,6 @@ impl Client {
     /// Puts into the outbox what may leave now.
     pub(super) fn fill_outbox(&mut self, now: Instant) {
         self.send_timer = None;
-        if self.opening.is_some_and(|opening| opening.due) {
-            self.send_open(now);
-        }
         while let Some(flight) = self.repeats.pop_front() {
             self.send_repeat(now, flight);
         }
@@ -67,9 +64,14 @@ impl Client {
         if self.needs_probe(now) {
             self.send_probe(now);
         }
+        // After the request: if both are answered, the connection goes on.
+        if self.opening.is_some_and(|opening| opening.due) {
+            self.send_open(now);
+        }
     }
 
-    fn push(&mut self, datagram: Vec<u8>) {
+    fn push(&mut self, now: Instant, datagram: Vec<u8>) {
+        self.active_at = now;
         self.stats.packets_out += 1;
         self.stats.bytes_out += u64::try_from(datagram.len()).unwrap_or(0);
         let path = UdpPath {
@@ -110,7 +112,7 @@ impl Client {
         .emit(&mut datagram);
         self.stream.beginning = self.stream.user.is_none();
         self.stats.opens += 1;
-        self.push(datagram);
+        self.push(now, datagram);
     }
 
     /// Sends one request for data if one may be sent; whether it did.
@@ -208,7 +210,7 @@ impl Client {
             .sent(now, interval.count, window, self.rtt.expected(), slow_start);
         self.unacknowledged_since = None;
         self.stats.requests += 1;
-        self.emit(&record, None);
+        self.emit(now, &record, None);
         self.flights.push(record);
     }
 
@@ -219,11 +221,11 @@ impl Client {
         record.sent = now;
         let record = record.clone();
         self.stats.requests += 1;
-        self.emit(&record, None);
+        self.emit(now, &record, None);
     }
 
     /// Writes the request of a record, with the evidence of now.
-    fn emit(&mut self, record: &Record, probe: Option<u32>) {
+    fn emit(&mut self, now: Instant, record: &Record, probe: Option<u32>) {
         let Some(connection) = &self.connection else {
             return;
         };
@@ -266,7 +268,7 @@ impl Client {
             wanted,
         }
         .emit(&mut datagram);
-        self.push(datagram);
+        self.push(now, datagram);
     }
 
     /// Whether a probe should be sent now: nothing else can bring the continuation of the next
@@ -304,7 +306,7 @@ impl Client {
         let tag = self.random.random();
         self.probe = Some(Probe { tag, sent: now });
         self.stats.probes += 1;
-        self.emit(&record, Some(tag));
+        self.emit(now, &record, Some(tag));
     }
 
     /// After a pause the window is no longer what the path can bear (RFC 5681 §4.1).
@@ -312,7 +314,7 @@ impl Client {
         let Some(connection) = &self.connection else {
             return;
         };
-        let idle = now.saturating_since(self.waiting_since.max(self.last_answer));
+        let idle = now.saturating_since(self.active_at);
         let age = now.saturating_since(connection.window.held().since);
         let quiet = self.flights.is_empty() && self.stream.wanted() > 0 && self.backoff == 0;
         if !quiet || idle < RESTART_GATE.max(self.rtt.rto(0)) || self.opening.is_some() {
@@ -328,7 +330,7 @@ impl Client {
             .window
             .event()
             .is_some_and(|e| e.transition.kind == Kind::Opened);
-        self.waiting_since = now;
+        self.active_at = now;
         self.pacer.reset(now);
         if !opened
             && age >= RESTART_GATE

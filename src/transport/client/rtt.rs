@@ -25,7 +25,6 @@ struct State {
     smoothed: Duration,
     variation: Duration,
     min: Duration,
-    latest: Duration,
 }
 
 impl Rtt {
@@ -37,7 +36,6 @@ impl Rtt {
                 smoothed: rtt,
                 variation: rtt / 2,
                 min: rtt,
-                latest: rtt,
             },
             Some(old) => {
                 let difference = old.smoothed.abs_diff(rtt);
@@ -45,7 +43,6 @@ impl Rtt {
                     smoothed: (old.smoothed * 7 + rtt) / 8,
                     variation: (old.variation * 3 + difference) / 4,
                     min: old.min.min(rtt),
-                    latest: rtt,
                 }
             }
         });
@@ -57,10 +54,6 @@ impl Rtt {
 
     pub(super) fn min(&self) -> Option<Duration> {
         self.state.map(|state| state.min)
-    }
-
-    pub(super) fn latest(&self) -> Option<Duration> {
-        self.state.map(|state| state.latest)
     }
 
     /// The round trip to reckon with: smoothed, or a guess before the first sample.
@@ -104,10 +97,7 @@ mod tests {
         rtt.sample(ms(100));
         assert_eq!(rtt.rto(0), ms(300));
         rtt.sample(ms(180));
-        assert_eq!(
-            (rtt.smoothed(), rtt.min(), rtt.latest()),
-            (Some(ms(110)), Some(ms(100)), Some(ms(180)))
-        );
+        assert_eq!((rtt.smoothed(), rtt.min()), (Some(ms(110)), Some(ms(100))));
         assert_eq!(rtt.rto(0), ms(110) + 4 * Duration::from_micros(57_500));
     }
 

@@ -81,9 +81,12 @@ impl SpanSet {
         let from = self
             .span_at(span.start)
             .map_or(span.start, |first| first.start);
-        while let Some((&start, &end)) = self.spans.range(from..).next()
-            && start < span.end
-        {
+        let touched: Vec<(u64, u64)> = self
+            .spans
+            .range(from..span.end)
+            .map(|(&start, &end)| (start, end))
+            .collect();
+        for (start, end) in touched {
             self.spans.remove(&start);
             self.total -= end - start;
             for rest in [
@@ -96,13 +99,10 @@ impl SpanSet {
                     end,
                 },
             ] {
-                if !rest.is_empty() && rest.start >= start && rest.end <= end {
+                if !rest.is_empty() {
                     self.spans.insert(rest.start, rest.end);
                     self.total += rest.len();
                 }
-            }
-            if end >= span.end {
-                return;
             }
         }
     }

@@ -70,11 +70,6 @@ impl Stream {
         self.user.is_some() && self.reassembly.read_offset() >= self.length
     }
 
-    /// Whether there is nothing left to ask for, ever.
-    pub(super) fn all_asked(&self) -> bool {
-        self.user.is_some() && self.missing.is_empty() && self.fresh >= self.length
-    }
-
     fn fresh_end(&self) -> u64 {
         self.length.min(self.reassembly.limit())
     }

@@ -308,19 +308,29 @@ impl Window {
 
     /// The next interval that can be acknowledged and releases 1 to about `budget` numbers.
     pub(super) fn next_interval(&mut self, now: Instant, budget: u32) -> Option<Interval> {
-        match &self.event {
-            None => self
-                .late_interval(budget)
-                .or_else(|| self.interval(now, budget)),
-            Some(event) if event.transition.kind.has_zone() => self.zone_interval(now, budget),
-            Some(event) => {
-                let Transition { p, r, next, .. } = event.transition;
-                Some(Interval {
+        loop {
+            // Not before: the request that passes the end of a zone still shows the old continuation.
+            self.switch(now);
+            let Some(event) = &self.event else {
+                return self
+                    .late_interval(budget)
+                    .or_else(|| self.interval(now, budget));
+            };
+            let Transition {
+                p, r, next, kind, ..
+            } = event.transition;
+            if !kind.has_zone() {
+                return Some(Interval {
                     after: p,
                     upto: r,
                     first: r + 1,
                     count: next.c,
-                })
+                });
+            }
+            let before = self.edge;
+            let interval = self.zone_interval(budget);
+            if interval.is_some() || self.edge == before {
+                return interval;
             }
         }
     }
@@ -401,7 +411,7 @@ impl Window {
             .copied()
     }
 
-    fn zone_interval(&mut self, now: Instant, budget: u32) -> Option<Interval> {
+    fn zone_interval(&mut self, budget: u32) -> Option<Interval> {
         let transition = self.event.as_ref()?.transition;
         let last = self
             .cells
@@ -422,9 +432,7 @@ impl Window {
         }
         self.advance(upto);
         self.forfeit();
-        let interval = Self::released(after, upto, from, to);
-        self.switch(now);
-        interval
+        Self::released(after, upto, from, to)
     }
 
     fn quarter_proven(&self, transition: &Transition, upto: u64) -> bool {

@@ -1,0 +1,43 @@
+# The first target explains the others. Every command here works from a fresh checkout.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+SEED ?= 1
+RUNS ?= 100
+FUZZ_SECONDS ?= 60
+
+.PHONY: help demo test check bench sim fuzz setup clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## install missing Debian packages, check for Rust
+	@scripts/setup.sh
+
+demo: setup ## a download that outlives its server, beside kernel TCP; draws out/demo.svg
+	$(CARGO) build --release --locked
+	@scripts/demo.sh
+
+test: setup ## unit, property and simulation tests, then the namespace tests (as root)
+	$(CARGO) build --release --locked
+	@scripts/test.sh
+
+check: setup ## format, lints, documentation, shell scripts
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
+	shellcheck -x scripts/*.sh .ci/run
+
+bench: setup ## micro-benchmarks, then goodput beside smoltcp's and the kernel's TCP
+	$(CARGO) build --release --locked
+	@scripts/bench.sh
+
+sim: ## simulate: make sim SEED=n RUNS=m
+	$(CARGO) run --release --locked -- sim --seed $(SEED) --runs $(RUNS)
+
+fuzz: ## fuzz every target for FUZZ_SECONDS each (nightly Rust, cargo-fuzz)
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
+clean: ## remove what was built
+	$(CARGO) clean
+	rm -rf out

@@ -1,0 +1,193 @@
+#!/usr/bin/env bash
+#
+# make demo: a download whose server is killed with SIGKILL in its middle and started again, by
+# headwater and, for contrast, by the kernel's TCP (curl from nginx) on the same path.
+#
+# Environment: OBJECT_MB size of the large file (300), RATE of the link as tc writes it (400mbit),
+# OUT where demo.svg and demo.json go (out). Leaves no namespace and no process behind.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/topology.sh
+source scripts/topology.sh
+
+readonly OBJECT_MB=${OBJECT_MB:-300} RATE=${RATE:-400mbit} OUT=${OUT:-out}
+readonly SMALL_FILES=48 OUTAGE_S=0.5
+HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
+
+become_root "$@"
+need ip tc nft jq curl nginx python3 sha256sum
+[[ -x $HEADWATER ]] || die "no $HEADWATER: run 'make demo', which builds it"
+
+# plant ROOT: a tree of this machine's files, and one large file made of them.
+plant() {
+    local root=$1 sysroot sources=() file n=0
+    sysroot=$(rustc --print sysroot 2>/dev/null || echo /usr)
+    for file in /usr/share/doc "$sysroot/share" "$sysroot/lib" /usr/lib; do
+        [[ -d $file ]] && sources+=("$file")
+    done
+    mkdir -p "$root/files"
+    # A broken pipe is how `head` ends the two searches.
+    while IFS= read -r -d '' file; do
+        n=$((n + 1))
+        mkdir -p "$root/files/$((n / 100))"
+        cp -- "$file" "$root/files/$((n / 100))/$n-${file##*/}"
+    done < <(find "${sources[@]}" -xdev -type f -readable -size +0 -size -256k -print0 2>/dev/null |
+        head -z -n 600 || true)
+    { find "${sources[@]}" -xdev -type f -readable -size +1M -print0 2>/dev/null |
+        sort -z | xargs -0 cat 2>/dev/null || true; } | head -c "${OBJECT_MB}M" >"$root/large.bin"
+    (($(stat -c %s "$root/large.bin") >= OBJECT_MB * 1048576)) ||
+        die "this machine has no $OBJECT_MB MB of files to serve: set OBJECT_MB lower"
+}
+
+# milliseconds of the longest stretch of samples without progress, between start and end.
+longest_stall() {
+    awk -v from="$2" -v to="$3" '
+        $1 < from || $1 > to { next }
+        last == "" || $2 - bytes > 20000 { if (last != "" && $1 - last > stall) stall = $1 - last
+                                           last = $1; bytes = $2; next }
+        END { printf "%d", stall * 1000 }' "$1"
+}
+
+# contend NAME SERVER COMMAND...: starts COMMAND as a download, kills SERVER when two fifths have
+# arrived, brings it back, waits for the end. Sets RESULT_* and leaves SCRATCH/NAME.samples.
+contend() {
+    local name=$1 server=$2 threshold received first
+    shift 2
+    threshold=$((OBJECT_MB * 1048576 * 2 / 5))
+    start sampler client python3 "$PWD/scripts/sample.py" uplink 50
+    until_true 10 test -s "$SCRATCH/sampler.out" || die "no samples"
+    start "$name" client "$@"
+    RESULT_START=$EPOCHREALTIME
+    until_true 5 link_bytes "$name" >/dev/null || die "$name ended at once: $(cat "$SCRATCH/$name.err")"
+    read -r first _ < <(link_bytes "$name")
+    while read -r received _ < <(link_bytes "$name"); do
+        ((received - first < threshold)) || break
+        sleep 0.01
+    done
+    running "$name" || die "$name ended early: $(cat "$SCRATCH/$name.err")"
+    RESULT_RSS_KILLED=$(rss_kib "$server")
+    kill9 "$server"
+    RESULT_KILLED=$EPOCHREALTIME
+    # A download that the kill breaks ends here, one that survives waits for the server.
+    gone() { ! running "$name"; }
+    RESULT_END=
+    if until_true "$OUTAGE_S" gone; then RESULT_END=$EPOCHREALTIME; fi
+    sleep "$(awk -v from="$RESULT_KILLED" -v now="$EPOCHREALTIME" -v outage="$OUTAGE_S" \
+        'BEGIN { left = from + outage - now; print (left > 0 ? left : 0) }')"
+    "$server"
+    RESULT_BACK=$EPOCHREALTIME
+    RESULT_STATUS=0
+    finish "$name" || RESULT_STATUS=$?
+    RESULT_END=${RESULT_END:-$EPOCHREALTIME}
+    sleep 0.3
+    RESULT_RSS_END=$(rss_kib "$server")
+    stop sampler
+    mv "$SCRATCH/sampler.out" "$SCRATCH/$name.samples"
+    RESULT_STALL=$(longest_stall "$SCRATCH/$name.samples" "$RESULT_START" "$RESULT_END")
+}
+
+# The servers as `contend` knows them.
+server1() { serve 1; }
+nginx1() { start_nginx 1; }
+
+# figures NAME LABEL OUTCOME COMPLETED: one contender for the JSON and the picture.
+figures() {
+    jq -Rn --arg name "$2" --arg outcome "$3" --argjson completed "$4" \
+        --argjson start "$RESULT_START" --argjson killed "$RESULT_KILLED" \
+        --argjson back "$RESULT_BACK" --argjson ended "$RESULT_END" \
+        --argjson stall "$RESULT_STALL" --argjson status "$RESULT_STATUS" '
+        [inputs | split(" ") | map(tonumber)] as $rows
+        | ([$rows[] | select(.[0] <= $start)] | last) as $zero
+        | {name: $name, outcome: $outcome, completed: $completed, exit_status: $status,
+           killed_s: ($killed - $start), back_s: ($back - $start), end_s: ($ended - $start),
+           longest_stall_ms: $stall,
+           samples: [$rows[] | select(.[0] >= $zero[0]) | [.[0] - $start, .[1] - $zero[1]]]}
+        ' "$SCRATCH/$1.samples"
+}
+
+digest() { sha256sum "$1" 2>/dev/null | cut -c 1-64; }
+
+mib() { awk -v kib="$1" 'BEGIN { printf "%.1f MiB", kib / 1024 }'; }
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+
+say "Planting files, making namespaces: client -- router ($RATE) -- server"
+topology_up 1
+plant "$SCRATCH/root"
+echo "  $(find "$SCRATCH/root" -type f | wc -l) files, $(du -sm "$SCRATCH/root" | cut -f1) MB; large.bin has $OBJECT_MB MiB"
+"$HEADWATER" keygen --out "$SCRATCH/keys"
+rate "$RATE"
+serve 1
+rss_fresh=$(rss_kib server1)
+want=$(digest "$SCRATCH/root/large.bin")
+
+say "Fetching $SMALL_FILES small files of the tree by one command"
+mapfile -t small < <(cd "$SCRATCH/root" && find files -type f | sort -V | sed "${SMALL_FILES}q")
+mkdir "$SCRATCH/small"
+outputs=() urls=()
+for index in "${!small[@]}"; do
+    outputs+=(-o "$SCRATCH/small/$index")
+    urls+=("http://10.77.2.101/$(jq -rn --arg path "${small[index]}" '$path | split("/") | map(@uri) | join("/")')")
+done
+get --stats "$SCRATCH/small.json" "${outputs[@]}" "${urls[@]}"
+for index in "${!small[@]}"; do
+    cmp "$SCRATCH/root/${small[index]}" "$SCRATCH/small/$index"
+done
+echo "  all ${#small[@]} identical"
+
+say "headwater: large.bin; kill -9 of the server in the middle, started again $OUTAGE_S s later"
+contend headwater server1 "$HEADWATER" get --tun hw0 --address 10.77.1.100 --silent --show-error \
+    --stats "$SCRATCH/stats.json" -o "$SCRATCH/ours.bin" http://10.77.2.101/large.bin
+got=$(digest "$SCRATCH/ours.bin")
+rss_killed=$RESULT_RSS_KILLED rss_end=$RESULT_RSS_END ours_stall=$RESULT_STALL ours_status=$RESULT_STATUS
+outage=$(awk -v a="$RESULT_KILLED" -v b="$RESULT_BACK" 'BEGIN { printf "%d", (b - a) * 1000 }')
+ours_ok=false
+[[ $ours_status == 0 && $got == "$want" ]] && ours_ok=true
+ours=$(figures headwater "headwater get" \
+    "$([[ $ours_ok == true ]] && echo "complete and identical, stalled $ours_stall ms" || echo "failed")" $ours_ok)
+echo "  exit status $ours_status, server away $outage ms, no progress for $ours_stall ms"
+stop server1
+
+say "Kernel TCP: the same file, curl from nginx on the same path, nginx killed the same way"
+start_nginx 1
+control=$(in_ns server1 sysctl -n net.ipv4.tcp_congestion_control)
+contend curl nginx1 curl --silent --show-error -o "$SCRATCH/theirs.bin" http://10.77.21.2/large.bin
+theirs_status=$RESULT_STATUS theirs=$(digest "$SCRATCH/theirs.bin")
+theirs_bytes=$(stat -c %s "$SCRATCH/theirs.bin")
+theirs_ok=false
+[[ $theirs_status == 0 && $theirs == "$want" ]] && theirs_ok=true
+tcp=$(figures curl "curl from nginx, kernel TCP ($control)" \
+    "$([[ $theirs_ok == true ]] && echo complete || echo "broken, curl exit status $theirs_status")" $theirs_ok)
+echo "  exit status $theirs_status: $(tail -n 1 "$SCRATCH/curl.err")"
+
+mkdir -p "$OUT"
+jq -n --arg title "Download of $OBJECT_MB MiB over a $RATE link, server killed and restarted" \
+    --arg sha256 "$want" --argjson outage "$outage" --argjson ours "$ours" --argjson tcp "$tcp" \
+    --argjson fresh "$rss_fresh" --argjson killed "$rss_killed" --argjson restarted "$rss_end" \
+    --slurpfile stats "$SCRATCH/stats.json" \
+    '{title: $title, sha256: $sha256, server_away_ms: $outage,
+      server_rss_kib: {fresh: $fresh, before_kill: $killed, restarted_at_end: $restarted},
+      stats: $stats[0], contenders: [$ours, $tcp]}' >"$OUT/demo.json"
+python3 scripts/plot.py "$OUT/demo.json" "$OUT/demo.svg"
+if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
+
+stat_of() { jq -r "$1 // \"?\"" "$SCRATCH/stats.json"; }
+say "Result"
+row() { printf '  %-34s %-22s %s\n' "$@"; }
+row "" "headwater" "curl + nginx, kernel TCP"
+row "server killed and restarted" "once, away $outage ms" "once"
+row "exit status" "$ours_status" "$theirs_status"
+row "bytes of $((OBJECT_MB * 1048576))" "$(stat -c %s "$SCRATCH/ours.bin")" "$theirs_bytes"
+row "digest identical" "$([[ $got == "$want" ]] && echo yes || echo NO)" \
+    "$([[ $theirs == "$want" ]] && echo yes || echo NO)"
+row "longest time without progress" "$ours_stall ms" "-"
+row "  as the client saw it" "$(stat_of .longest_stall_ms) ms" "-"
+row "handshakes" "$(stat_of .handshakes)" "-"
+row "server memory: fresh" "$(mib "$rss_fresh")" "-"
+row "  just before the kill" "$(mib "$rss_killed")" "-"
+row "  restarted, at the end" "$(mib "$rss_end")" "-"
+echo
+echo "  served   $want"
+echo "  received ${got:-nothing}"
+echo "  picture: $OUT/demo.svg   figures: $OUT/demo.json"
+[[ $ours_ok == true ]] || die "the download did not survive"

@@ -1,0 +1,593 @@
+#!/usr/bin/env bash
+#
+# Scripted tests of the program in network namespaces: one function a scenario, each in a testbed
+# of its own. Prints a line a scenario and "N passed, M failed"; exit status 1 if any failed, 77 if
+# namespaces cannot be made here.
+#
+#   test-netns.sh [--list] [SCENARIO...]      all scenarios by default
+#
+# Environment: HEADWATER the program (target/release/headwater), OBJECT_MB size of the large
+# objects (1000), SEED of the random instants (drawn and printed), KEEP_LOGS=1 prints the logs of
+# scenarios that passed, too.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/topology.sh
+source scripts/topology.sh
+
+readonly HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
+readonly OBJECT_MB=${OBJECT_MB:-1000}
+SEED=${SEED:-$RANDOM}
+
+readonly SCENARIOS=(
+    testbed ping curl_over_tcp real_files large_object random_loss many_clients kill_restart
+    round_robin round_robin_one_dead overhead_ipv4 overhead_ipv6 one_round_trip upstream_share
+    metrics captures serve_errors get_errors
+)
+
+# fail MESSAGE...: ends the scenario.
+fail() {
+    echo "FAILED: $*"
+    exit 1
+}
+
+# equal WHAT GOT WANT; at_least WHAT GOT BOUND; at_most WHAT GOT BOUND: numbers may be decimals.
+equal() {
+    [[ $2 == "$3" ]] || fail "$1: '$2', expected '$3'"
+    echo "$1: $2"
+}
+at_least() {
+    awk -v got="$2" -v bound="$3" 'BEGIN { exit !(got + 0 >= bound + 0 && got != "") }' ||
+        fail "$1: $2, expected at least $3"
+    echo "$1: $2 (at least $3)"
+}
+at_most() {
+    awk -v got="$2" -v bound="$3" 'BEGIN { exit !(got + 0 <= bound + 0 && got != "") }' ||
+        fail "$1: $2, expected at most $3"
+    echo "$1: $2 (at most $3)"
+}
+
+# expect STATUS PATTERN COMMAND...: COMMAND must end with STATUS and say PATTERN on standard error
+# in one line of its own.
+expect() {
+    local status=$1 pattern=$2 got=0
+    shift 2
+    "$@" >"$SCRATCH/expect.out" 2>"$SCRATCH/expect.err" || got=$?
+    cat "$SCRATCH/expect.err"
+    if [[ $status == nonzero ]]; then
+        [[ $got != 0 && $got != 124 && $got != 101 ]] || fail "exit status $got, expected an error"
+    else
+        [[ $got == "$status" ]] || fail "exit status $got, expected $status"
+    fi
+    grep -Eiq "^headwater: .*($pattern)" "$SCRATCH/expect.err" || fail "no message like '$pattern'"
+    ! grep -q 'panicked at' "$SCRATCH/expect.err" || fail "a panic"
+}
+
+identical() {
+    cmp -- "$1" "$2" || fail "$1 and $2 differ"
+}
+
+stat_of() {
+    jq -r "$2" "$1"
+}
+
+# fleet SERVERS: a testbed with keys and an empty root.
+fleet() {
+    topology_up "$1"
+    mkdir "$SCRATCH/root"
+    "$HEADWATER" keygen --out "$SCRATCH/keys"
+}
+
+# object MIB [NAME]: random bytes below the root.
+object() {
+    head -c "$(($1 * 1048576))" /dev/urandom >"$SCRATCH/root/${2:-object}"
+}
+
+url_path() {
+    jq -rn --arg path "$1" '$path | split("/") | map(@uri) | join("/")'
+}
+
+# The instruments first: what the other scenarios measure with must tell the truth.
+scenario_testbed() {
+    local n result
+    topology_up 2
+    for n in 1 2; do
+        ip -n "$TOPOLOGY-server$n" addr add "10.77.2.10$n/32" dev lo
+        ip -n "$TOPOLOGY-server$n" addr add "fd77:2::10$n/128" dev lo nodad
+        start "four$n" "server$n" python3 "$PWD/scripts/udp-probe.py" serve "10.77.2.10$n" 7600
+        start "six$n" "server$n" python3 "$PWD/scripts/udp-probe.py" serve "fd77:2::10$n" 7600
+        wait_ready "four$n"
+        wait_ready "six$n"
+    done
+    spray 1 2
+    result=$(probe 10.77.11.2 10.77.2.100 200)
+    equal "IPv4 round robin" "$(jq -c '[.sources, .by_server]' <<<"$result")" \
+        '[["10.77.2.100"],{"10.77.2.101":100,"10.77.2.102":100}]'
+    result=$(probe fd77:11::2 fd77:2::100 200)
+    equal "IPv6 round robin" "$(jq -c '[.sources, .by_server]' <<<"$result")" \
+        '[["fd77:2::100"],{"fd77:2::101":100,"fd77:2::102":100}]'
+    equal "counted for server 2" "$(spray_count 2)" 200
+    spray 2
+    result=$(probe 10.77.11.2 10.77.2.100 20)
+    equal "one server withdrawn" "$(jq -c .by_server <<<"$result")" '{"10.77.2.102":20}'
+    loss 20
+    result=$(probe 10.77.11.2 10.77.2.102 200 | jq .answers)
+    equal "answered and dropped" $((result + $(loss_count up) + $(loss_count down))) 200
+    at_least "dropped on the way there" "$(loss_count up)" 15
+    at_least "dropped on the way back" "$(loss_count down)" 10
+}
+probe() {
+    in_ns client python3 "$PWD/scripts/udp-probe.py" send "$1" "$2" 7600 "$3"
+}
+
+scenario_ping() {
+    fleet 1
+    object 1
+    serve 1
+    in_ns client ping -c 20 -i 0.02 -W 1 10.77.2.101 | tee "$SCRATCH/ping4"
+    in_ns client ping -c 20 -i 0.02 -W 1 fd77:2::101 | tee "$SCRATCH/ping6"
+    in_ns client ping -c 3 -i 0.02 -W 1 -s 1400 10.77.2.101
+    grep -q ' 0% packet loss' "$SCRATCH/ping4" || fail "lost pings on IPv4"
+    grep -q ' 0% packet loss' "$SCRATCH/ping6" || fail "lost pings on IPv6"
+}
+
+# Plain curl over the kernel's TCP reaches the same files.
+scenario_curl_over_tcp() {
+    local out base=http://10.77.2.101 path tag
+    fleet 1
+    out=$SCRATCH/out
+    object 3
+    mkdir "$SCRATCH/root/folder"
+    echo '<p>index</p>' >"$SCRATCH/root/folder/index.html"
+    echo secret >"$SCRATCH/secret"
+    ln -s "$SCRATCH/secret" "$SCRATCH/root/outside"
+    serve 1
+    code() { in_ns client curl --max-time 20 --path-as-is -s -o "$out" -w '%{http_code}' "$@"; }
+
+    equal "GET" "$(code "$base/object")" 200
+    identical "$SCRATCH/root/object" "$out"
+    equal "GET over IPv6" "$(code "http://[fd77:2::101]/object")" 200
+    identical "$SCRATCH/root/object" "$out"
+    equal "two on one connection" "$(code "$base/object" -o /dev/null "$base/object")" 200200
+    equal "an index page" "$(code "$base/folder/")" 200
+    identical "$SCRATCH/root/folder/index.html" "$out"
+    equal "a listing" "$(code "$base/")" 200
+    grep -q object "$out" || fail "the listing does not name the file"
+    equal "HEAD" "$(in_ns client curl -sI -m 20 "$base/object" | tr -d '\r' |
+        sed -n 's/^content-length: //Ip')" 3145728
+    equal "a range" "$(code -r 1000-1999 "$base/object")" 206
+    cmp "$out" <(tail -c +1001 "$SCRATCH/root/object" | head -c 1000) || fail "wrong range"
+    equal "a suffix" "$(code -r -500 "$base/object")" 206
+    cmp "$out" <(tail -c 500 "$SCRATCH/root/object") || fail "wrong suffix"
+    equal "beyond the end" "$(code -r 9999999- "$base/object")" 416
+    equal "missing" "$(code "$base/nothing")" 404
+    equal "a method it has not" "$(code -X DELETE "$base/object")" 405
+    for path in /../secret /%2e%2e/secret /..%2fsecret /folder/../../secret /outside; do
+        [[ $(code "$base$path") == 40[034] ]] || fail "$path was answered"
+        ! grep -q secret "$out" || fail "$path leaks"
+    done
+    tag=$(in_ns client curl -sI -m 20 "$base/object" | tr -d '\r' | sed -n 's/^etag: //Ip')
+    [[ -n $tag ]] || fail "no ETag"
+    equal "unchanged" "$(code -H "If-None-Match: $tag" "$base/object")" 304
+}
+
+# 200 different files of this machine, by one command, over both families.
+scenario_real_files() {
+    local file n=0 names=() outputs=() urls urls6
+    fleet 1
+    while IFS= read -r -d '' file; do
+        n=$((n + 1))
+        cp -- "$file" "$SCRATCH/root/$n-${file##*/}"
+        names+=("$n-${file##*/}")
+    done < <(find /usr/share /usr/lib -xdev -type f -size +0 -size -512k -print0 2>/dev/null |
+        sort -z | awk 'BEGIN { RS = ORS = "\0" } NR % 37 == 0 && kept++ < 196')
+    : >"$SCRATCH/root/empty"
+    echo odd >"$SCRATCH/root/a name with spaces, 100% odd#1?.txt"
+    echo odd >"$SCRATCH/root/unicode-käse-水.txt"
+    echo odd >"$SCRATCH/root/.hidden"
+    names+=(empty "a name with spaces, 100% odd#1?.txt" unicode-käse-水.txt .hidden)
+    at_least "files" "${#names[@]}" 200
+    serve 1
+    urls=() urls6=()
+    for file in "${names[@]}"; do
+        outputs+=(-o "$SCRATCH/fetched/$file")
+        urls+=("http://10.77.2.101/$(url_path "$file")")
+        urls6+=("http://[fd77:2::101]/$(url_path "$file")")
+    done
+    mkdir "$SCRATCH/fetched"
+    get "${outputs[@]}" "${urls[@]}"
+    diff -r "$SCRATCH/root" "$SCRATCH/fetched" || fail "IPv4: trees differ"
+    rm -r "$SCRATCH/fetched"
+    mkdir "$SCRATCH/fetched"
+    get "${outputs[@]}" "${urls6[@]}"
+    diff -r "$SCRATCH/root" "$SCRATCH/fetched" || fail "IPv6: trees differ"
+}
+
+# One large dynamic object, over both families, against the same bytes over TCP.
+scenario_large_object() {
+    local want got path=".dynamic/7/$((OBJECT_MB * 1000000))"
+    fleet 1
+    object 1
+    serve 1
+    want=$(in_ns client curl -s -m 120 "http://10.77.2.101/$path" | sha256sum)
+    got=$(GET_SECONDS=120 get --stats "$SCRATCH/stats" "http://10.77.2.101/$path" | sha256sum)
+    equal "digest over IPv4" "$got" "$want"
+    equal "bytes" "$(stat_of "$SCRATCH/stats" .bytes)" $((OBJECT_MB * 1000000))
+    equal "handshakes" "$(stat_of "$SCRATCH/stats" .handshakes)" 1
+    got=$(GET_SECONDS=120 get "http://[fd77:2::101]/$path" | sha256sum)
+    equal "digest over IPv6" "$got" "$want"
+    got=$(GET_SECONDS=120 get --transport tcp "http://10.77.2.101/.dynamic/7/20000000" | sha256sum)
+    equal "digest of our client over TCP" "$got" \
+        "$(in_ns client curl -s -m 60 http://10.77.2.101/.dynamic/7/20000000 | sha256sum)"
+}
+
+# 2 % of the packets lost at random, each way.
+scenario_random_loss() {
+    local size=$((OBJECT_MB / 10 + 10))
+    fleet 1
+    object "$size"
+    serve 1
+    loss 2
+    GET_SECONDS=180 get --stats "$SCRATCH/stats" -o "$SCRATCH/four" http://10.77.2.101/object
+    identical "$SCRATCH/root/object" "$SCRATCH/four"
+    equal "handshakes" "$(stat_of "$SCRATCH/stats" .handshakes)" 1
+    GET_SECONDS=180 get -o "$SCRATCH/six" "http://[fd77:2::101]/object"
+    identical "$SCRATCH/root/object" "$SCRATCH/six"
+    at_least "really lost upstream" "$(loss_count up)" 3
+    at_least "really lost downstream" "$(loss_count down)" 100
+}
+
+# 64 clients at once, each a process with a TUN and an address of its own.
+scenario_many_clients() {
+    local i
+    fleet 1
+    object 4
+    serve 1
+    for i in $(seq 64); do
+        start "get$i" client timeout --foreground 120 "$HEADWATER" get --tun "c$i" \
+            --address "10.77.1.$((100 + i))" --silent --show-error \
+            -o "$SCRATCH/got$i" http://10.77.2.101/object
+    done
+    for i in $(seq 64); do
+        finish "get$i" || fail "client $i: exit status $?: $(cat "$SCRATCH/get$i.err")"
+        cmp "$SCRATCH/root/object" "$SCRATCH/got$i" || fail "client $i has other bytes"
+    done
+    echo "64 clients, all identical"
+}
+
+# SIGKILL and restart at 20 random places of one transfer.
+scenario_kill_restart() {
+    local size=60 places place first received kills=0
+    fleet 1
+    object "$size"
+    serve 1
+    rate 100mbit
+    start download client timeout --foreground 180 "$HEADWATER" get --tun hw0 --address 10.77.1.100 \
+        --silent --show-error --stats "$SCRATCH/stats" -o "$SCRATCH/got" http://10.77.2.101/object
+    until_true 10 link_bytes download >/dev/null || fail "it ended at once"
+    read -r first _ < <(link_bytes download)
+    mapfile -t places < <(awk -v seed="$SEED" -v size="$((size * 1048576))" \
+        'BEGIN { srand(seed); for (i = 0; i < 20; i++) printf "%.0f\n", rand() * size * 0.97 }' |
+        sort -n)
+    for place in "${places[@]}"; do
+        while read -r received _ < <(link_bytes download); do
+            ((received - first < place)) || break
+            sleep 0.005
+        done
+        running download || fail "it ended before kill $((kills + 1))"
+        kill9 server1
+        serve 1
+        kills=$((kills + 1))
+    done
+    finish download || fail "exit status $?: $(cat "$SCRATCH/download.err")"
+    identical "$SCRATCH/root/object" "$SCRATCH/got"
+    equal "kills" "$kills" 20
+    equal "handshakes" "$(stat_of "$SCRATCH/stats" .handshakes)" 1
+    jq -c '{seconds, timeouts, longest_stall_ms}' "$SCRATCH/stats"
+}
+
+# Two servers with the same keys behind a per-packet round robin; then either is killed in
+# mid-transfer and the router, after the half second of a health check, withdraws it.
+scenario_round_robin() {
+    local size=40 dead alive first received
+    fleet 2
+    object "$size"
+    serve 1
+    serve 2
+    spray 1 2
+    get --stats "$SCRATCH/stats" -o "$SCRATCH/got" http://10.77.2.100/object
+    identical "$SCRATCH/root/object" "$SCRATCH/got"
+    shares "$SCRATCH/stats"
+    equal "handshakes" "$(stat_of "$SCRATCH/stats" .handshakes)" 1
+    get --stats "$SCRATCH/stats" -o "$SCRATCH/got" "http://[fd77:2::100]/object"
+    identical "$SCRATCH/root/object" "$SCRATCH/got"
+    shares "$SCRATCH/stats"
+    rate 100mbit
+    for dead in 1 2; do
+        alive=$((3 - dead))
+        spray 1 2
+        start download client timeout --foreground 120 "$HEADWATER" get --tun hw0 --address 10.77.1.100 \
+            --silent --show-error --stats "$SCRATCH/stats" -o "$SCRATCH/got$dead" \
+            http://10.77.2.100/object
+        until_true 10 link_bytes download >/dev/null || fail "it ended at once"
+        read -r first _ < <(link_bytes download)
+        while read -r received _ < <(link_bytes download); do
+            ((received - first < size * 1048576 / 3)) || break
+            sleep 0.01
+        done
+        running download || fail "it ended before the kill"
+        kill9 "server$dead"
+        sleep 0.5
+        spray "$alive"
+        finish download || fail "server $dead killed: exit status $?"
+        identical "$SCRATCH/root/object" "$SCRATCH/got$dead"
+        equal "handshakes, server $dead killed" "$(stat_of "$SCRATCH/stats" .handshakes)" 1
+        serve "$dead"
+    done
+}
+# shares STATS: both servers answered about half of the packets.
+shares() {
+    local share
+    share=$(jq '.by_server | ."1" / (."1" + ."2")' "$1")
+    at_least "share of server 1" "$share" 0.4
+    at_most "share of server 1" "$share" 0.6
+}
+
+# The harsh case: nobody withdraws the dead server, so that every other request is lost.
+scenario_round_robin_one_dead() {
+    local dead
+    fleet 2
+    object 1
+    serve 1
+    serve 2
+    spray 1 2
+    for dead in 1 2; do
+        kill9 "server$dead"
+        GET_SECONDS=240 get --stats "$SCRATCH/stats" -o "$SCRATCH/got$dead" http://10.77.2.100/object
+        identical "$SCRATCH/root/object" "$SCRATCH/got$dead"
+        jq -c '{seconds, timeouts, handshakes, by_server}' "$SCRATCH/stats"
+        serve "$dead"
+    done
+}
+
+# overhead HOST FILTER BOUND: object bytes in full packets, found in a capture by their content.
+overhead() {
+    local result
+    fleet 1
+    object 20
+    serve 1
+    get --pcap "$SCRATCH/capture.pcap" -o "$SCRATCH/got" "http://$1/object"
+    identical "$SCRATCH/root/object" "$SCRATCH/got"
+    result=$(tshark -r "$SCRATCH/capture.pcap" -Y "$2" -T fields -e udp.payload 2>/dev/null |
+        awk 'NR % 40 == 0 && kept++ < 200' | python3 scripts/payload.py "$SCRATCH/root/object")
+    echo "$result"
+    at_least "full packets looked at" "$(jq .datagrams <<<"$result")" 100
+    at_least "bytes of the object in one" "$(jq .median <<<"$result")" "$3"
+}
+scenario_overhead_ipv4() {
+    overhead 10.77.2.101 'ip.src == 10.77.2.101 && udp && ip.len == 1500' 1440
+}
+scenario_overhead_ipv6() {
+    overhead '[fd77:2::101]' 'ipv6.src == fd77:2::101 && udp && ipv6.plen == 1460' 1420
+}
+
+# A 3 kB object: everything arrives before the client sends a second packet.
+scenario_one_round_trip() {
+    fleet 1
+    head -c 3000 /dev/urandom >"$SCRATCH/root/small"
+    serve 1
+    get --pcap "$SCRATCH/capture.pcap" -o "$SCRATCH/got" http://10.77.2.101/small
+    identical "$SCRATCH/root/small" "$SCRATCH/got"
+    tshark -r "$SCRATCH/capture.pcap" -Y udp -T fields -e frame.number -e frame.time_relative \
+        -e ip.src -e ip.dst -e udp.length 2>/dev/null | tee "$SCRATCH/frames"
+    equal "client packets before the last answer" "$(awk '
+        $3 == "10.77.1.100" { sent++ }
+        $3 == "10.77.2.101" { before = sent }
+        END { print before + 0 }' "$SCRATCH/frames")" 1
+    at_most "answer packets" "$(grep -c '10\.77\.2\.101[[:space:]]*10\.77\.1\.100' "$SCRATCH/frames")" 3
+}
+
+# 100 MB without loss: what the client sends is at most a hundredth of what it receives, as IP
+# packets counted by the kernel on the link.
+scenario_upstream_share() {
+    local before=() after=()
+    fleet 1
+    object 95
+    serve 1
+    read -r -a before < <(link_totals client)
+    get --stats "$SCRATCH/stats" -o "$SCRATCH/got" http://10.77.2.101/object
+    read -r -a after < <(link_totals client)
+    identical "$SCRATCH/root/object" "$SCRATCH/got"
+    at_least "bytes down" $((after[1] - before[1])) $((95 * 1048576))
+    at_most "bytes up per 100 down" "$(awk -v up=$((after[3] - before[3])) \
+        -v down=$((after[1] - before[1])) 'BEGIN { print 100 * up / down }')" 1
+    jq -c '{packets_in, packets_out, bytes_in, bytes_out, lost, repeated}' "$SCRATCH/stats"
+}
+
+# Prometheus text on the server's own loopback: well-formed, moving, nothing about single clients.
+scenario_metrics() {
+    local url=http://127.0.0.1:9100/metrics name before after
+    fleet 1
+    object 2
+    serve 1 --metrics 127.0.0.1:9100
+    in_ns server1 curl -sf -m 5 "$url" >"$SCRATCH/metrics0"
+    get -o "$SCRATCH/got" http://10.77.2.101/object
+    in_ns client ping -c 2 -i 0.02 10.77.2.101 >"$SCRATCH/ping"
+    # A packet for a port that nobody has is a drop with a reason.
+    in_ns client bash -c 'echo x >/dev/udp/10.77.2.101/9'
+    in_ns server1 curl -sf -m 5 "$url" | tee "$SCRATCH/metrics1"
+    ! grep -Evq '^(# (HELP|TYPE) [a-z_:][a-z0-9_:]* .+|[a-z_:][a-z0-9_:]*(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? [0-9.e+-]+|)$' \
+        "$SCRATCH/metrics1" || fail "lines that are not Prometheus text"
+    ! grep -Eq '10\.77\.1\.|fd77:1:' "$SCRATCH/metrics1" || fail "a label names a client"
+    sum() { awk -v pattern="$2" '$1 ~ pattern { total += $2 } END { printf "%.0f", total }' "$1"; }
+    for name in packets bytes requests opens drop; do
+        grep -Eq "^[a-z_]*$name" "$SCRATCH/metrics1" || fail "no metric for $name"
+        before=$(sum "$SCRATCH/metrics0" "^[a-z_]*$name") after=$(sum "$SCRATCH/metrics1" "^[a-z_]*$name")
+        at_least "$name grew by" $((after - before)) 1
+    done
+    equal "an unknown path" "$(in_ns server1 curl -s -o /dev/null -m 5 -w '%{http_code}' http://127.0.0.1:9100/x)" 404
+}
+
+# Captures of both ends and of both protocols are what tshark calls sound.
+scenario_captures() {
+    local side
+    fleet 1
+    object 2
+    serve 1 --pcap "$SCRATCH/server.pcap"
+    get --pcap "$SCRATCH/client.pcap" -o "$SCRATCH/got" http://10.77.2.101/object
+    get -o "$SCRATCH/got" "http://[fd77:2::101]/object"
+    in_ns client curl -s -m 20 -o "$SCRATCH/got" http://10.77.2.101/object
+    in_ns client ping -c 2 -i 0.02 10.77.2.101
+    stop server1
+    for side in client server; do
+        tshark -r "$SCRATCH/$side.pcap" -q -z io,phs 2>"$SCRATCH/tshark.err" || fail "$side: unreadable"
+        ! grep -Ei 'cut short|malformed|damaged' "$SCRATCH/tshark.err" || fail "$side: damaged"
+        at_least "$side packets" "$(tshark -r "$SCRATCH/$side.pcap" 2>/dev/null | wc -l)" 20
+        equal "$side: bad packets" "$(tshark -r "$SCRATCH/$side.pcap" -o ip.check_checksum:TRUE \
+            -o udp.check_checksum:TRUE -o tcp.check_checksum:TRUE -Y '_ws.malformed ||
+            ip.checksum.status == "Bad" || udp.checksum.status == "Bad" ||
+            tcp.checksum.status == "Bad"' 2>/dev/null | wc -l)" 0
+    done
+    at_least "TCP in the server's" "$(tshark -r "$SCRATCH/server.pcap" -Y tcp 2>/dev/null | wc -l)" 10
+    at_least "pings in the server's" "$(tshark -r "$SCRATCH/server.pcap" -Y icmp 2>/dev/null | wc -l)" 4
+}
+
+# What serve says when it cannot start.
+scenario_serve_errors() {
+    local keys
+    fleet 1
+    keys=$SCRATCH/keys
+    expect nonzero 'empty' try_serve hw1 10.77.2.150 "$SCRATCH/root" "$keys"
+    object 1
+    expect nonzero 'no such|not exist|missing' try_serve hw1 10.77.2.150 "$SCRATCH/nowhere" "$keys"
+    expect nonzero 'no such|not exist|missing|keygen' try_serve hw1 10.77.2.150 "$SCRATCH/root" "$SCRATCH/nokeys"
+    cp "$keys" "$SCRATCH/open"
+    chmod 644 "$SCRATCH/open"
+    expect nonzero 'mode|chmod|permission' try_serve hw1 10.77.2.150 "$SCRATCH/root" "$SCRATCH/open"
+    head -c 20 "$keys" >"$SCRATCH/short"
+    chmod 600 "$SCRATCH/short"
+    expect nonzero 'key' try_serve hw1 10.77.2.150 "$SCRATCH/root" "$SCRATCH/short"
+    expect nonzero 'name' try_serve a-name-too-long-for-linux 10.77.2.150 "$SCRATCH/root" "$keys"
+    expect nonzero 'mtu' try_serve hw1 10.77.2.150 "$SCRATCH/root" "$keys" --mtu 100
+    serve 1 --metrics 127.0.0.1:9100
+    expect nonzero 'busy|use' try_serve hw0 10.77.2.150 "$SCRATCH/root" "$keys"
+    expect nonzero 'address|use|route' try_serve hw1 10.77.2.101 "$SCRATCH/root" "$keys"
+    expect nonzero 'metrics|use' try_serve hw1 10.77.2.150 "$SCRATCH/root" "$keys" --metrics 127.0.0.1:9100
+    expect nonzero 'sudo|root|CAP_NET_ADMIN' in_ns server1 setpriv --bounding-set -net_admin \
+        --inh-caps -net_admin timeout --foreground 10 "$HEADWATER" serve --tun hw1 --address 10.77.2.150 \
+        --root "$SCRATCH/root" --keys "$keys"
+    expect nonzero '/dev/net/tun' in_ns server1 unshare --mount bash -c \
+        "mount -t tmpfs none /dev/net && exec timeout --foreground 10 \"\$@\"" serve "$HEADWATER" serve --tun hw1 \
+        --address 10.77.2.150 --root "$SCRATCH/root" --keys "$keys"
+    in_ns client ping -c 1 -W 1 10.77.2.101 >/dev/null || fail "the first server no longer answers"
+    stop server1
+    [[ -z $(ip -n "$TOPOLOGY-server1" link show hw0 2>/dev/null) ]] || fail "a TUN device is left"
+    expect nonzero 'exist' "$HEADWATER" keygen --out "$keys"
+}
+# try_serve TUN ADDRESS ROOT KEYS [OPTION...]
+try_serve() {
+    local tun=$1 address=$2 root=$3 keys=$4
+    shift 4
+    in_ns server1 timeout --foreground 10 "$HEADWATER" serve --tun "$tun" --address "$address" --root "$root" \
+        --keys "$keys" "$@"
+}
+
+# What get says, and curl's exit codes.
+scenario_get_errors() {
+    fleet 1
+    object 4
+    serve 1
+    expect 2 '' get_status --no-such-option http://10.77.2.101/
+    expect 3 'url|scheme|http' get https://10.77.2.101/object
+    expect 6 'resolve|host|name' get http://no-such-name.invalid/object
+    expect 7 'connect|answer' env GET_SECONDS=60 bash -c "$(declare -f in_ns get)
+        TOPOLOGY=$TOPOLOGY HEADWATER=$HEADWATER; get --connect-timeout 2 http://10.77.2.109/object"
+    expect 22 '404' get --fail http://10.77.2.101/nothing
+    expect 23 'write|space|directory|permission|file' get -o "$SCRATCH/no/such/place" http://10.77.2.101/object
+    rate 8mbit
+    expect 28 'time' get --max-time 1 -o "$SCRATCH/partial" http://10.77.2.101/object
+    [[ ! -e $SCRATCH/partial ]] || fail "a partial file is presented as whole"
+    rate none
+    get -C - -o "$SCRATCH/partial" http://10.77.2.101/object
+    identical "$SCRATCH/root/object" "$SCRATCH/partial"
+    # What is not a regular file is written to, never replaced.
+    mknod "$SCRATCH/null" c 1 3
+    get -o "$SCRATCH/null" http://10.77.2.101/object
+    [[ -c $SCRATCH/null ]] || fail "a device was replaced by a file"
+    get --stats "$SCRATCH/stats" -o "$SCRATCH/range" -r 100-199 http://10.77.2.101/object
+    cmp "$SCRATCH/range" <(tail -c +101 "$SCRATCH/root/object" | head -c 100) || fail "wrong range"
+    equal "schema of the statistics" "$(stat_of "$SCRATCH/stats" .schema)" 1
+    expect nonzero 'busy|use|address' bash -c "$(declare -f in_ns)
+        TOPOLOGY=$TOPOLOGY; in_ns client ip tuntap add taken mode tun
+        in_ns client ip addr add 10.77.1.140/32 dev lo
+        in_ns client timeout --foreground 10 $HEADWATER get --tun hw0 --address 10.77.1.140 http://10.77.2.101/object"
+}
+# A usage error is clap's to word: only the status counts.
+get_status() {
+    local status=0
+    get "$@" || status=$?
+    echo "headwater: " >&2
+    return "$status"
+}
+
+# run SCENARIO: in a subshell of its own, whose exit removes its testbed, and in a process group of
+# its own, which `interrupted` can end.
+run() {
+    local name=$1 log status=0 began seconds
+    log=$(mktemp)
+    began=$(now_ms)
+    set -m
+    (
+        set -euo pipefail
+        "scenario_$name"
+    ) >"$log" 2>&1 &
+    RUNNING=$!
+    set +m
+    wait "$RUNNING" || status=$?
+    RUNNING=
+    seconds=$((($(now_ms) - began + 500) / 1000))
+    if ((status == 0)); then
+        passed=$((passed + 1))
+        printf 'ok      %-22s %4d s\n' "$name" "$seconds"
+        if [[ -n ${KEEP_LOGS:-} ]]; then sed 's/^/        /' "$log"; fi
+    else
+        failed=$((failed + 1))
+        printf 'FAILED  %-22s %4d s (exit status %d)\n' "$name" "$seconds" "$status"
+        tail -n 40 "$log" | sed 's/^/        /'
+    fi
+    rm -f -- "$log"
+}
+
+# An interrupted run takes the running scenario with it, whose own trap cleans up.
+interrupted() {
+    if [[ -n ${RUNNING:-} ]]; then
+        kill -TERM -- "-$RUNNING" 2>/dev/null || true
+        wait "$RUNNING" 2>/dev/null || true
+    fi
+    exit 130
+}
+
+main() {
+    local name chosen=("$@") passed=0 failed=0
+    if [[ ${1:-} == --list ]]; then
+        printf '%s\n' "${SCENARIOS[@]}"
+        return
+    fi
+    become_root "$@"
+    need ip tc nft jq curl tshark python3 ping setpriv unshare
+    [[ -c /dev/net/tun ]] || {
+        echo "test-netns.sh: skipped: no /dev/net/tun" >&2
+        exit 77
+    }
+    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
+    ((${#chosen[@]} > 0)) || chosen=("${SCENARIOS[@]}")
+    trap interrupted INT TERM HUP
+    echo "seed $SEED, large object $OBJECT_MB MB, $HEADWATER"
+    for name in "${chosen[@]}"; do
+        declare -F "scenario_$name" >/dev/null || die "no scenario '$name': see --list"
+        run "$name"
+    done
+    echo "$passed passed, $failed failed"
+    ((failed == 0))
+}
+
+main "$@"

@@ -1,0 +1,397 @@
+# shellcheck shell=bash
+#
+# The testbed: network namespaces client -- router -- server 1..n, joined by veth pairs. Sourced.
+#
+#   kernel links   client 10.77.11.2 -- router 10.77.11.1      fd77:11::2 -- fd77:11::1
+#                  server N 10.77.2N.2 -- router 10.77.2N.1    fd77:2N::2 -- fd77:2N::1
+#   userspace      10.77.1.0/24, fd77:1::/64 behind the client; 10.77.2.10N, fd77:2::10N behind
+#   stacks         server N; 10.77.2.100, fd77:2::100 is the service that the router may spray
+#
+# `topology_up` arms traps, so that every way out of the caller removes what was made. Only
+# processes started here end with it: their ids are recorded, and whatever else is found inside a
+# namespace was started by one of them. Nothing outside the namespaces is changed.
+
+TOPOLOGY_MAX_SERVERS=8
+
+# die MESSAGE...: the one-line error of every script here.
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# become_root ARGS...: runs the calling script again through sudo if need be; exit status 77 (the
+# customary "skipped") if there is no way to become root.
+become_root() {
+    ((EUID == 0)) && return 0
+    if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then
+        exec sudo --preserve-env=HEADWATER,PATH,OBJECT_MB,ROUNDS,CONNECTIONS,OUT,SEED,RATE,KEEP_LOGS -- \
+            bash "$0" "$@"
+    fi
+    echo "${0##*/}: skipped: network namespaces need root; run it as root or with sudo" >&2
+    exit 77
+}
+
+# need TOOL...: names the package manager's job when a tool is missing.
+need() {
+    local tool
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null || die "'$tool' is missing: run 'make setup'"
+    done
+}
+
+# in_ns ROLE COMMAND...: ROLE is client, router or server1, server2, ...
+in_ns() {
+    local role=$1
+    shift
+    ip netns exec "$TOPOLOGY-$role" "$@"
+}
+
+# link_up ROLE N ROUTER_PORT: joins ROLE to the router by the links 10.77.N.0/30, fd77:N::/64.
+link_up() {
+    local role=$1 n=$2 port=$3 ns="$TOPOLOGY-$1" router="$TOPOLOGY-router"
+    ip -n "$ns" link add uplink type veth peer name "$port" netns "$router"
+    ip -n "$router" -batch - <<LINK
+addr add 10.77.$n.1/30 dev $port
+addr add fd77:$n::1/64 dev $port nodad
+link set $port up
+LINK
+    ip -n "$ns" -batch - <<LINK
+addr add 10.77.$n.2/30 dev uplink
+addr add fd77:$n::2/64 dev uplink nodad
+link set uplink up
+route add default via 10.77.$n.1
+route add default via fd77:$n::1
+LINK
+}
+
+# topology_up [SERVERS]: makes everything, with SCRATCH a directory that goes away with it.
+topology_up() {
+    local servers=${1:-1} role n
+    ((servers >= 1 && servers <= TOPOLOGY_MAX_SERVERS)) || die "1 to $TOPOLOGY_MAX_SERVERS servers"
+    TOPOLOGY="hw-$BASHPID"
+    TOPOLOGY_OWNER=$BASHPID
+    TOPOLOGY_ROLES=()
+    declare -gA TOPOLOGY_PIDS=()
+    trap topology_down EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/$TOPOLOGY.XXXXXX")
+    for role in client router $(seq -f 'server%.0f' "$servers"); do
+        ip netns add "$TOPOLOGY-$role"
+        TOPOLOGY_ROLES+=("$role")
+        ip -n "$TOPOLOGY-$role" link set lo up
+        in_ns "$role" sysctl -qw \
+            net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+            net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
+            net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 \
+            net.ipv6.conf.default.router_solicitations=0 net.ipv6.conf.default.accept_ra=0
+    done
+    link_up client 11 client
+    ip -n "$TOPOLOGY-router" route add 10.77.1.0/24 via 10.77.11.2
+    ip -n "$TOPOLOGY-router" route add fd77:1::/64 via fd77:11::2
+    for n in $(seq "$servers"); do
+        link_up "server$n" "2$n" "server$n"
+        ip -n "$TOPOLOGY-router" route add "10.77.2.10$n/32" via "10.77.2$n.2"
+        ip -n "$TOPOLOGY-router" route add "fd77:2::10$n/128" via "fd77:2$n::2"
+    done
+}
+
+# topology_down: ends what was started, removes what was made; safe to call at any moment.
+topology_down() {
+    local status=$? name role pid pids=()
+    trap '' HUP INT TERM
+    [[ ${TOPOLOGY_OWNER:-} == "$BASHPID" ]] || return "$status"
+    for name in "${!TOPOLOGY_PIDS[@]}"; do
+        pids+=("${TOPOLOGY_PIDS[$name]}")
+    done
+    for role in "${TOPOLOGY_ROLES[@]}"; do
+        for pid in $(ip netns pids "$TOPOLOGY-$role" 2>/dev/null); do
+            [[ $pid == "$BASHPID" ]] || pids+=("$pid")
+        done
+    done
+    end_pids "${pids[@]}"
+    for role in "${TOPOLOGY_ROLES[@]}"; do
+        ip netns delete "$TOPOLOGY-$role" || status=1
+    done
+    TOPOLOGY_ROLES=()
+    rm -rf -- "${SCRATCH:?}"
+    trap - EXIT HUP INT TERM
+    TOPOLOGY_OWNER=
+    return "$status"
+}
+
+# end_pids PID...: asks politely, and after five seconds no more.
+end_pids() {
+    local pid tries left
+    (($# > 0)) || return 0
+    kill -TERM "$@" 2>/dev/null || true
+    for tries in {1..100}; do
+        left=()
+        for pid in "$@"; do
+            [[ -d /proc/$pid && $(process_state "$pid") != Z ]] && left+=("$pid")
+        done
+        ((${#left[@]} > 0)) || break
+        ((tries == 100)) && kill -KILL "${left[@]}" 2>/dev/null
+        sleep 0.05
+    done
+    wait "$@" 2>/dev/null || true
+}
+
+# process_state PID: the letter of /proc/PID/status, or nothing.
+process_state() {
+    sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null || true
+}
+
+# start NAME ROLE COMMAND...: runs COMMAND in the background; its output goes to SCRATCH/NAME.out
+# and SCRATCH/NAME.err, its id to TOPOLOGY_PIDS[NAME].
+start() {
+    local name=$1 role=$2
+    shift 2
+    ip netns exec "$TOPOLOGY-$role" "$@" \
+        >"$SCRATCH/$name.out" 2>"$SCRATCH/$name.err" </dev/null &
+    TOPOLOGY_PIDS[$name]=$!
+}
+
+# finish NAME: waits for what `start` started; returns its exit status.
+finish() {
+    local pid=${TOPOLOGY_PIDS[$1]} status=0
+    wait "$pid" || status=$?
+    unset "TOPOLOGY_PIDS[$1]"
+    return "$status"
+}
+
+# stop NAME: ends it by SIGTERM; kill9 NAME: by SIGKILL, as a crash would.
+stop() {
+    end_pids "${TOPOLOGY_PIDS[$1]}"
+    unset "TOPOLOGY_PIDS[$1]"
+}
+kill9() {
+    kill -KILL "${TOPOLOGY_PIDS[$1]}" || true
+    wait "${TOPOLOGY_PIDS[$1]}" 2>/dev/null || true
+    unset "TOPOLOGY_PIDS[$1]"
+}
+
+# running NAME: whether it still runs.
+running() {
+    local pid=${TOPOLOGY_PIDS[$1]:-}
+    [[ -n $pid && -d /proc/$pid && $(process_state "$pid") != Z ]]
+}
+
+# until_true SECONDS COMMAND...: polls COMMAND every 10 ms; fails if time runs out.
+until_true() {
+    local deadline
+    deadline=$(awk -v now="$(now_ms)" -v s="$1" 'BEGIN { printf "%.0f", now + s * 1000 }')
+    shift
+    until "$@"; do
+        (($(now_ms) < deadline)) || return 1
+        sleep 0.01
+    done
+}
+
+now_ms() {
+    echo $((${EPOCHREALTIME/[.,]/} / 1000))
+}
+
+# wait_ready NAME [SECONDS]: until `serve` has printed its line.
+wait_ready() {
+    local name=$1
+    # shellcheck disable=SC2317 # called by name
+    is_ready_or_gone() { grep -qx ready "$SCRATCH/$name.out" || ! running "$name"; }
+    if ! until_true "${2:-60}" is_ready_or_gone || ! running "$name"; then
+        echo "'$name' did not become ready:" >&2
+        cat "$SCRATCH/$name.out" "$SCRATCH/$name.err" >&2
+        return 1
+    fi
+}
+
+# loss PERCENT: the router drops that share (two decimals) of the forwarded packets at random,
+# each way for itself. `loss 0` ends it. `loss_count up|down` tells how many were dropped.
+loss() {
+    local share
+    share=$(awk -v p="$1" 'BEGIN { printf "%d", p * 100 + 0.5 }')
+    in_ns router nft -f - <<RULES
+table inet loss
+delete table inet loss
+table inet loss {
+    counter up { }
+    counter down { }
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        iifname "client" numgen random mod 10000 < $share counter name up drop
+        oifname "client" numgen random mod 10000 < $share counter name down drop
+    }
+}
+RULES
+}
+loss_count() {
+    in_ns router nft -j list counter inet loss "$1" | jq '.nftables[] | .counter // empty | .packets'
+}
+
+# spray SERVER...: the router hands each packet for the service address to the next of the named
+# servers (numbers), whatever connection it belongs to: stateless rewriting, no tracking. Answers
+# (UDP) get the service address as their source. `spray_count N`: packets handed to server N.
+spray() {
+    local n i=0 map4='' map6='' counters='' count='' sources4='' sources6=''
+    for n in "$@"; do
+        map4+="$i : 10.77.2.10$n, "
+        map6+="$i : fd77:2::10$n, "
+        sources4+="10.77.2.10$n, "
+        sources6+="fd77:2::10$n, "
+        i=$((i + 1))
+    done
+    for n in $(seq "$TOPOLOGY_MAX_SERVERS"); do
+        counters+="counter to$n { }"$'\n'
+        count+="oifname \"server$n\" counter name to$n"$'\n'
+    done
+    in_ns router nft -f - <<RULES
+table ip spray
+delete table ip spray
+table ip6 spray
+delete table ip6 spray
+table inet spray
+delete table inet spray
+table ip spray {
+    chain prerouting {
+        type filter hook prerouting priority raw; policy accept;
+        ip daddr 10.77.2.100 notrack ip daddr set numgen inc mod $# map { ${map4%, } }
+        iifname "server*" ip saddr { ${sources4%, } } meta l4proto udp notrack ip saddr set 10.77.2.100
+    }
+}
+table ip6 spray {
+    chain prerouting {
+        type filter hook prerouting priority raw; policy accept;
+        ip6 daddr fd77:2::100 notrack ip6 daddr set numgen inc mod $# map { ${map6%, } }
+        iifname "server*" ip6 saddr { ${sources6%, } } meta l4proto udp notrack ip6 saddr set fd77:2::100
+    }
+}
+table inet spray {
+$counters
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+$count
+    }
+}
+RULES
+}
+spray_count() {
+    in_ns router nft -j list counter inet spray "to$1" |
+        jq '.nftables[] | .counter // empty | .packets'
+}
+
+# rate DOWN [UP]: limits the router's link to the client (and back), as tc writes rates, with a
+# buffer of 20 ms; `rate none` ends it.
+rate() {
+    tc -n "$TOPOLOGY-router" qdisc del dev client root 2>/dev/null || true
+    tc -n "$TOPOLOGY-client" qdisc del dev uplink root 2>/dev/null || true
+    [[ $1 == none ]] && return 0
+    tc -n "$TOPOLOGY-router" qdisc add dev client root tbf rate "$1" burst 128kb latency 20ms
+    if [[ -n ${2:-} ]]; then
+        tc -n "$TOPOLOGY-client" qdisc add dev uplink root tbf rate "$2" burst 128kb latency 20ms
+    fi
+}
+
+# offloads on|off: whether the veth links may carry segments larger than the MTU.
+offloads() {
+    local role n
+    in_ns client ethtool -K uplink tso "$1" gso "$1" gro "$1" >/dev/null
+    in_ns router ethtool -K client tso "$1" gso "$1" gro "$1" >/dev/null
+    for role in "${TOPOLOGY_ROLES[@]}"; do
+        [[ $role == server* ]] || continue
+        n=${role#server}
+        in_ns "$role" ethtool -K uplink tso "$1" gso "$1" gro "$1" >/dev/null
+        in_ns router ethtool -K "server$n" tso "$1" gso "$1" gro "$1" >/dev/null
+    done
+}
+
+# link_bytes NAME: bytes received and sent by the uplink of the namespace of the running process
+# NAME; fails when it has ended or has not entered its namespace yet.
+link_bytes() {
+    local device received sent rest
+    while read -r device received rest; do
+        [[ $device == uplink: ]] || continue
+        read -r _ _ _ _ _ _ _ sent _ <<<"$rest"
+        echo "$received $sent"
+        return 0
+    done <"/proc/${TOPOLOGY_PIDS[$1]}/net/dev" 2>/dev/null
+    return 1
+}
+
+# link_totals ROLE: packets and bytes of its uplink, as IP packets (the Ethernet headers taken off):
+# "rx_packets rx_bytes tx_packets tx_bytes".
+link_totals() {
+    ip -n "$TOPOLOGY-$1" -s -j link show uplink | jq -r '.[0].stats64 |
+        "\(.rx.packets) \(.rx.bytes - 14 * .rx.packets) \(.tx.packets) \(.tx.bytes - 14 * .tx.packets)"'
+}
+
+# rss_kib NAME: resident memory of the process.
+rss_kib() {
+    sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\).*/\1/p' "/proc/${TOPOLOGY_PIDS[$1]}/status"
+}
+
+# serve N [OPTION...]: starts our server N as "serverN" on its own address, files of SCRATCH/root,
+# keys of SCRATCH/keys, and waits until it is ready.
+serve() {
+    local n=$1
+    shift
+    start "server$n" "server$n" "$HEADWATER" serve --tun hw0 \
+        --address "10.77.2.10$n" --address "fd77:2::10$n" --root "$SCRATCH/root" \
+        --keys "$SCRATCH/keys" --server-id "$n" --digests "$SCRATCH/digests$n" "$@"
+    wait_ready "server$n"
+}
+
+# get ARGUMENT...: our client, in the client's namespace, quiet, at most GET_SECONDS.
+get() {
+    in_ns client timeout --foreground "${GET_SECONDS:-120}" "$HEADWATER" get --tun hw0 \
+        --address 10.77.1.100 --address fd77:1::100 --silent --show-error "$@"
+}
+
+# start_nginx N: the kernel's TCP for contrast: nginx as "nginxN" on 10.77.2N.2 and [fd77:2N::2],
+# one process, so that one SIGKILL is a crash.
+start_nginx() {
+    local n=$1 dir="$SCRATCH/nginx$1"
+    mkdir -p "$dir"
+    cat >"$dir/nginx.conf" <<CONF
+daemon off;
+master_process off;
+pid $dir/pid;
+error_log $dir/error.log;
+worker_rlimit_nofile ${NGINX_FILES:-1024};
+events { worker_connections ${NGINX_CONNECTIONS:-512}; }
+http {
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    default_type application/octet-stream;
+    keepalive_timeout 1h;
+    client_header_timeout 1h;
+    client_body_temp_path $dir/body;
+    proxy_temp_path $dir/proxy;
+    fastcgi_temp_path $dir/fastcgi;
+    uwsgi_temp_path $dir/uwsgi;
+    scgi_temp_path $dir/scgi;
+    server {
+        listen 10.77.2$n.2:80 backlog=4096;
+        listen [fd77:2$n::2]:80;
+        root $SCRATCH/root;
+    }
+}
+CONF
+    start "nginx$n" "server$n" nginx -e "$dir/error.log" -c "$dir/nginx.conf"
+    # shellcheck disable=SC2317 # called by name
+    nginx_answers() { in_ns "server$n" curl -so /dev/null "http://10.77.2$n.2/"; }
+    until_true 10 nginx_answers || {
+        cat "$SCRATCH/nginx$n.err" "$dir/error.log" >&2
+        return 1
+    }
+}
+
+# congestion NAME: asks for the kernel's congestion control of that name in every namespace, and
+# prints the one in force: a kernel may not let a namespace choose.
+congestion() {
+    local role
+    for role in "${TOPOLOGY_ROLES[@]}"; do
+        in_ns "$role" sysctl -qw "net.ipv4.tcp_congestion_control=$1" 2>/dev/null || true
+    done
+    in_ns client sysctl -n net.ipv4.tcp_congestion_control
+}
