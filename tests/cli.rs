@@ -208,3 +208,23 @@ fn a_closed_standard_output_is_a_quiet_failure() {
     assert_eq!(code(&output), 23);
     assert!(output.stderr.is_empty());
 }
+
+#[test]
+fn statistics_are_written_for_a_run_that_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("stats.json");
+    let stats = path.to_str().unwrap();
+    let local = ["--tun", "not/a/name", "--address", "10.255.255.1"];
+    let mut words = vec!["get", "--stats", stats, "http://10.255.255.2/"];
+    words.extend(local);
+    let output = headwater(&words);
+    assert_eq!(code(&output), 2);
+    assert_eq!(text(&output.stderr).lines().count(), 1);
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!((&json["schema"], &json["exit"]), (&1.into(), &2.into()));
+
+    words.push("--silent");
+    assert!(headwater(&words).stderr.is_empty());
+    words.push("--show-error");
+    assert!(!headwater(&words).stderr.is_empty());
+}
