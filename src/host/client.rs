@@ -347,13 +347,14 @@ impl Machine for ClientHost {
             client.handle_timeout(now);
         }
         if let Some(running) = &mut self.running {
-            let limits = [running.connect_by, running.finish_by];
-            if limits
-                .into_iter()
-                .flatten()
-                .any(|limit| limit <= now.instant)
-            {
-                running.transfer.fail(Failure::TimedOut);
+            let passed = |limit: Option<Instant>| limit.is_some_and(|at| at <= now.instant);
+            let failure = if passed(running.connect_by) {
+                Some(Failure::ConnectTimedOut)
+            } else {
+                passed(running.finish_by).then_some(Failure::TimedOut)
+            };
+            if let Some(failure) = failure {
+                running.transfer.fail(failure);
                 (running.connect_by, running.finish_by) = (None, None);
                 self.drop_carrier();
             }

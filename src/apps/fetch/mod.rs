@@ -118,6 +118,9 @@ pub enum Failure {
     /// No connection came about.
     #[error("no connection to the server: check the address, the routes and that it runs")]
     CannotConnect,
+    /// No connection came about in time.
+    #[error("no connection in time: check the address, the routes and that the server runs")]
+    ConnectTimedOut,
     /// A time limit has passed.
     #[error("a time limit has passed: resume with -C -")]
     TimedOut,
