@@ -20,7 +20,7 @@ use crate::transport::proof::ProofKey;
 use crate::transport::replay::{ReplayFilter, TokenBuckets};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::segment::{
-    CONTINUATION_FIELD_BYTES, Challenge, Cookie, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Open,
+    CHUNK_BYTES, CONTINUATION_FIELD_BYTES, Challenge, Cookie, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Open,
     Probed, Request, ResponseHeader, ResponseKind, SINGLE_CHUNK_BYTES, Span, ToServer, Token,
     UserField, Wanted, put_chunk,
 };
@@ -187,6 +187,7 @@ impl Server {
             .sealed
             .as_ref()
             .map_or(0, |sealed| user_field_bytes(sealed));
+        check_room(size, each + first)?;
         let wanted = clamp(
             &content,
             &[Span {
@@ -457,6 +458,7 @@ impl Server {
             0
         };
         let size = usize::from(request.size);
+        check_room(size, field + user)?;
         let ranges = clamp(&content, &request.ranges);
         self.layout.fill(size, granted.count, field + user, &ranges);
         self.stage(&mut content, app)?;
@@ -708,6 +710,14 @@ fn constant_time_equal(a: &[u8; 16], b: &[u8; 16]) -> bool {
         .zip(b)
         .fold(0, |difference, (a, b)| difference | (a ^ b))
         == 0
+}
+
+/// Whether a datagram of `size` has room for a byte beside `taken` bytes of fields.
+const fn check_room(size: usize, taken: usize) -> Result<(), Drop> {
+    match size > DATA_HEADER_BYTES + taken + CHUNK_BYTES {
+        true => Ok(()),
+        false => Err(Drop::Undersized),
+    }
 }
 
 fn user_field_bytes(sealed: &[u8]) -> usize {

@@ -304,7 +304,12 @@ impl Client {
         let mut record = Record::new(interval, now, self.stream.id, window.releasing());
         record.declared = window.event().map(|event| event.declaration);
         let tag = self.random.random();
-        self.probe = Some(Probe { tag, sent: now });
+        self.probe = Some(Probe {
+            tag,
+            sent: now,
+            yields: record.yields,
+            opens: record.declared.is_some(),
+        });
         self.stats.probes += 1;
         self.emit(now, &record, Some(tag));
     }
