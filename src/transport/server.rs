@@ -20,9 +20,9 @@ use crate::transport::proof::ProofKey;
 use crate::transport::replay::{ReplayFilter, TokenBuckets};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::segment::{
-    CHUNK_BYTES, CONTINUATION_FIELD_BYTES, Challenge, Cookie, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Open,
-    Probed, Request, ResponseHeader, ResponseKind, SINGLE_CHUNK_BYTES, Span, ToServer, Token,
-    UserField, Wanted, put_chunk,
+    CHUNK_BYTES, CONTINUATION_FIELD_BYTES, Challenge, Cookie, DATA_HEADER_BYTES, OPEN_BYTES,
+    OPENED_BYTES, Open, Probed, Request, ResponseHeader, ResponseKind, SINGLE_CHUNK_BYTES, Span,
+    ToServer, Token, UserField, Wanted, put_chunk,
 };
 
 mod counters;
@@ -694,6 +694,14 @@ impl Numbered {
     }
 }
 
+/// The first datagram of an answer cannot be cut short: what it must carry has to fit, and a chunk.
+fn check_room(size: usize, taken: usize) -> Result<(), Drop> {
+    match size > DATA_HEADER_BYTES + taken + CHUNK_BYTES {
+        true => Ok(()),
+        false => Err(Drop::Undersized),
+    }
+}
+
 /// The ranges that lie inside the stream.
 fn clamp(content: &Content, ranges: &[Span]) -> Vec<Span> {
     let length = content.user.as_ref().map_or(0, |user| user.length);
@@ -710,14 +718,6 @@ fn constant_time_equal(a: &[u8; 16], b: &[u8; 16]) -> bool {
         .zip(b)
         .fold(0, |difference, (a, b)| difference | (a ^ b))
         == 0
-}
-
-/// Whether a datagram of `size` has room for a byte beside `taken` bytes of fields.
-const fn check_room(size: usize, taken: usize) -> Result<(), Drop> {
-    match size > DATA_HEADER_BYTES + taken + CHUNK_BYTES {
-        true => Ok(()),
-        false => Err(Drop::Undersized),
-    }
 }
 
 fn user_field_bytes(sealed: &[u8]) -> usize {

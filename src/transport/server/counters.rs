@@ -20,8 +20,8 @@ pub enum Drop {
     /// It names datagrams larger than this server sends.
     #[error("names datagrams larger than this server sends")]
     Oversized,
-    /// It names datagrams in which what must be sent finds no room.
-    #[error("names datagrams too small for what they must carry")]
+    /// It names datagrams too small for what the first one of the answer must carry.
+    #[error("names datagrams too small for the answer")]
     Undersized,
     /// From a new IP address, but no restart is declared.
     #[error("from a new IP address without a restart")]
