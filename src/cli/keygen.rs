@@ -1,7 +1,8 @@
 //! `headwater keygen`: makes a key ring file with one active generation; and reads such files.
 //!
 //! In: a path. Out: a file of mode 0600, or a failure. Never overwrites a file, never prints a
-//! secret, never reads a key file that other users may open.
+//! secret, never reads a key file that other users may open. The randomness comes straight from the
+//! operating system: a secret must not be a function of any seed that could be repeated.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -146,7 +147,8 @@ mod tests {
             .into_bytes();
         let long = vec![b'#'; usize::try_from(MAX_KEY_FILE_BYTES).unwrap() + 1];
         let limit = [good.as_slice(), &long[good.len() + 1..]].concat();
-        let cases: [(&str, &[u8], u32, Result<(), Exit>); 8] = [
+        type Case<'a> = (&'a str, &'a [u8], u32, Result<(), Exit>);
+        let cases: [Case<'_>; 8] = [
             ("good", &good, 0o600, Ok(())),
             ("read-only", &good, 0o400, Ok(())),
             ("at the bound", &limit, 0o600, Ok(())),

@@ -292,7 +292,7 @@ impl ClientHost {
         if any && !running.transfer.is_reading() {
             carrier.handle_whole();
         }
-        if carrier.is_connected() {
+        if running.connect_by.is_some() && carrier.is_connected() {
             running.connect_by = None;
         }
         any
@@ -329,8 +329,7 @@ impl Machine for ClientHost {
         match self.stack.handle_packet(now.instant, packet, segment) {
             Demuxed::Transport(view) => {
                 if let Some((_, Carrier::Trickles(client))) = &mut self.carrier {
-                    let size = segment.unwrap_or(view.payload.len()).max(1);
-                    for datagram in view.payload.chunks(size) {
+                    for datagram in view.datagrams(segment) {
                         client.handle_datagram(now, view.path, view.ecn, datagram);
                     }
                 }
@@ -347,13 +346,14 @@ impl Machine for ClientHost {
             client.handle_timeout(now);
         }
         if let Some(running) = &mut self.running {
-            let limits = [running.connect_by, running.finish_by];
-            if limits
-                .into_iter()
-                .flatten()
-                .any(|limit| limit <= now.instant)
-            {
-                running.transfer.fail(Failure::TimedOut);
+            let passed = |limit: Option<Instant>| limit.is_some_and(|at| at <= now.instant);
+            let failure = if passed(running.connect_by) {
+                Some(Failure::ConnectTimedOut)
+            } else {
+                passed(running.finish_by).then_some(Failure::TimedOut)
+            };
+            if let Some(failure) = failure {
+                running.transfer.fail(failure);
                 (running.connect_by, running.finish_by) = (None, None);
                 self.drop_carrier();
             }

@@ -156,6 +156,10 @@ fn server(version: &Rc<RefCell<u8>>, own: IpAddr, now: Now, unready: u32) -> Ser
 
 impl World {
     fn new(protocol: Protocol, v6: bool) -> Self {
+        Self::limited(protocol, v6, None)
+    }
+
+    fn limited(protocol: Protocol, v6: bool, max_time: Option<Duration>) -> Self {
         let address = |last| -> IpAddr {
             let text = if v6 {
                 format!("fd00::{last}")
@@ -176,7 +180,7 @@ impl World {
             buffer: 1 << 20,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
-            max_time: None,
+            max_time,
             seed: 9,
             resolve: Box::new(move |host| {
                 if host == "files" {
@@ -373,14 +377,17 @@ fn a_server_may_be_replaced_midway() {
 #[test]
 fn nobody_answers() {
     for (protocol, lose_every, want) in [
-        (TRICKLES, 1, "Failed(TimedOut)"),
-        (Protocol::Tcp, 1, "Failed(TimedOut)"),
+        (TRICKLES, 1, "Failed(ConnectTimedOut)"),
+        (Protocol::Tcp, 1, "Failed(ConnectTimedOut)"),
     ] {
         let mut world = World::new(protocol, false);
         world.lose_every = lose_every;
         world.start("http://files/1", false);
         assert_eq!(world.finish(), want);
     }
+    let mut world = World::limited(TRICKLES, false, Some(Duration::from_millis(50)));
+    world.start("http://files/100000000", false);
+    assert_eq!(world.finish(), "Failed(TimedOut)", "max time");
     let mut world = World::new(Protocol::Tcp, false);
     world.start("http://files:81/1", false);
     assert_eq!(world.finish(), "Failed(CannotConnect)", "refused");

@@ -10,6 +10,7 @@ mod progress;
 mod session;
 pub mod stats;
 
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -18,12 +19,13 @@ use clap::ArgMatches;
 
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::args::{GetArgs, GetConfig};
-use crate::cli::get::session::Session;
+use crate::cli::get::session::{Session, Summary};
 use crate::cli::get::stats::{Counted, Stats};
 use crate::cli::hosts::{HOSTS, Hosts};
 use crate::cli::local::Opened;
 use crate::device::Device;
 use crate::host::client::{ClientHost, ClientHostConfig};
+use crate::host::report::Report;
 use crate::runtime::{OsClock, Runtime, Signal, Stopped, os_seed};
 use crate::time::Now;
 
@@ -40,26 +42,45 @@ that of the first that failed.";
 /// Fetches what the arguments say.
 ///
 /// # Errors
-/// What went wrong first; statistics are written all the same.
+/// What went wrong first; statistics are written all the same, once the arguments make sense.
 pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
     let config = GetConfig::resolve(args, matches)?;
     let clock = OsClock::new();
-    match config.local.open()? {
-        Opened::Plain(device) => drive(&config, clock, device),
-        Opened::Tapped(device) => drive(&config, clock, device),
+    let ran = match config.local.open() {
+        Ok(Opened::Plain(device)) => drive(&config, clock, device),
+        Ok(Opened::Tapped(device)) => drive(&config, clock, device),
+        Err(failed) => Err(failed),
+    };
+    let (summary, report) = ran.unwrap_or_else(|failed| {
+        show(&config, None, &failed);
+        (Summary::of(failed), Report::default())
+    });
+    let exit = summary.failed.map_or(Exit::Success, |failed| failed.exit);
+    if let Some(path) = &config.stats {
+        let stats = Stats::new(Counted {
+            protocol: config.protocol,
+            exit: exit.code(),
+            urls: summary.urls,
+            elapsed: summary.elapsed,
+            report: &report,
+        });
+        stats.write(path).map_err(|error| {
+            let name = path.display();
+            let advice = format!("cannot write {name} ({error}): name another file for --stats");
+            Failed::new(Exit::WriteError, advice)
+        })?;
     }
+    Ok(exit)
 }
 
 fn drive<D: Device + AsRawFd>(
     config: &GetConfig,
     clock: OsClock,
     device: D,
-) -> Result<Exit, Failed> {
-    let system = |error: std::io::Error| {
-        Failed::new(
-            Exit::Device,
-            format!("the device failed ({error}): look at dmesg"),
-        )
+) -> Result<(Summary, Report), Failed> {
+    let system = |error: io::Error| {
+        let advice = format!("the device failed ({error}): look at dmesg");
+        Failed::new(Exit::Device, advice)
     };
     let mut runtime = Runtime::new(clock, device).map_err(system)?;
     let now = clock.now();
@@ -73,29 +94,18 @@ fn drive<D: Device + AsRawFd>(
         Ok(Stopped::BySignal(Signal::Terminate)) => Some(Failed::new(Exit::Terminated, "")),
         Err(error) => Some(system(error)),
     };
-    let summary = session.conclude(now, &machine, failed);
-    let exit = summary
-        .failed
-        .as_ref()
-        .map_or(Exit::Success, |failed| failed.exit);
-    if let Some(path) = &config.stats {
-        let stats = Stats::new(Counted {
-            protocol: config.protocol,
-            exit: exit.code(),
-            urls: summary.urls,
-            elapsed: summary.elapsed,
-            report: &machine.report(),
-        });
-        stats.write(path).map_err(|error| {
-            let name = path.display();
-            let advice = format!("cannot write {name} ({error}): name another file for --stats");
-            Failed::new(Exit::WriteError, advice)
-        })?;
-    }
-    match summary.failed {
-        None => Ok(exit),
-        // The session has said it already, if it was to be said.
-        Some(failed) => Err(Failed::new(failed.exit, "")),
+    Ok((session.conclude(now, &machine, failed), machine.report()))
+}
+
+/// Says on standard error what failed, if that is wanted and there is something to say.
+fn show(config: &GetConfig, url: Option<&str>, failed: &Failed) {
+    if config.show_errors && !failed.message.is_empty() {
+        let message = &failed.message;
+        // Nobody is left to be told if standard error is gone.
+        let _ = match url {
+            Some(url) => writeln!(io::stderr(), "headwater: {url}: {message}"),
+            None => writeln!(io::stderr(), "headwater: {message}"),
+        };
     }
 }
 

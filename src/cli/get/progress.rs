@@ -24,7 +24,7 @@ const SIZED: &str = "{prefix} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec}
 const UNSIZED: &str = "{prefix} {bytes} {bytes_per_sec}{msg}";
 
 /// A bar, or nothing.
-pub struct Bar {
+pub(super) struct Bar {
     bar: Option<ProgressBar>,
     sized: bool,
     next: Instant,
@@ -33,8 +33,7 @@ pub struct Bar {
 impl Bar {
     /// A bar for one transfer. There is none if standard error is no terminal, or if the data
     /// themselves go to one.
-    #[must_use]
-    pub fn new(name: &str, destination: &Destination, wanted: bool, at: u64) -> Self {
+    pub(super) fn new(name: &str, destination: &Destination, wanted: bool, at: u64) -> Self {
         let in_the_way = *destination == Destination::Stdout && stdout().is_terminal();
         let shown = wanted && !in_the_way && stderr().is_terminal();
         let bar = shown.then(|| {
@@ -54,13 +53,12 @@ impl Bar {
     }
 
     /// When the line is to be drawn next.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.bar.as_ref().map(|_| self.next)
     }
 
     /// Draws the line if it is time. `servers`: packets by server, asked for only then.
-    pub fn update(
+    pub(super) fn update(
         &mut self,
         now: Instant,
         progress: Progress,
@@ -83,7 +81,7 @@ impl Bar {
     }
 
     /// Takes the line away.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

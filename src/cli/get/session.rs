@@ -3,7 +3,7 @@
 //! In: turns of the loop and events of the machine. Out: commands to the machine, lines on standard
 //! error, and what became of each URL. A URL that fails does not keep the next from being tried.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::args::{GetConfig, Job};
 use crate::cli::get::output::{Destination, prepare};
 use crate::cli::get::progress::Bar;
+use crate::cli::get::show;
 use crate::cli::get::stats::UrlStats;
 use crate::host::client::ClientHost;
 use crate::runtime::Hooks;
@@ -46,6 +47,17 @@ pub(super) struct Summary {
     pub(super) failed: Option<Failed>,
 }
 
+impl Summary {
+    /// A run that failed before it began.
+    pub(super) const fn of(failed: Failed) -> Self {
+        Self {
+            urls: Vec::new(),
+            elapsed: Duration::ZERO,
+            failed: Some(failed),
+        }
+    }
+}
+
 impl<'a> Session<'a> {
     pub(super) fn new(config: &'a GetConfig, now: Instant) -> Self {
         Self {
@@ -71,7 +83,9 @@ impl<'a> Session<'a> {
                 let bytes = machine.progress().received;
                 self.record(now, &current, bytes, None, Some(&failed));
             }
-            self.report(None, failed);
+            show(self.config, None, &failed);
+            // Why the whole run ended outranks what became of one URL.
+            self.failed = Some(failed);
         }
         Summary {
             urls: self.ended,
@@ -82,7 +96,7 @@ impl<'a> Session<'a> {
 
     /// Begins the next transfer whose output can be had; `false` if there is none.
     fn start_next(&mut self, now: Now, machine: &mut ClientHost) -> bool {
-        for job in self.waiting.by_ref() {
+        while let Some(job) = self.waiting.next() {
             let output = prepare(&job.destination, self.config.resume);
             let held = output.as_ref().map_or(0, |output| output.held().bytes);
             let url = job.target.to_string();
@@ -104,7 +118,6 @@ impl<'a> Session<'a> {
                 Err(failed) => {
                     self.record(now.instant, &current, 0, None, Some(&failed));
                     self.report(None, failed);
-                    return self.start_next(now, machine);
                 }
             }
         }
@@ -155,10 +168,10 @@ impl<'a> Session<'a> {
         if let Some(failed) = failed {
             let quiet = matches!(failure, Some(Failure::Output(OutputError::Io(error)))
                 if error.kind() == io::ErrorKind::BrokenPipe);
-            let url = (!quiet).then(|| current.job.target.to_string());
+            let url = current.job.target.to_string();
             let message = if quiet { String::new() } else { failed.message };
             self.report(
-                url,
+                Some(&url),
                 Failed {
                     exit: failed.exit,
                     message,
@@ -192,15 +205,8 @@ impl<'a> Session<'a> {
     }
 
     /// Says what failed, and keeps it if it is the first.
-    fn report(&mut self, url: Option<String>, failed: Failed) {
-        if self.config.show_errors && !failed.message.is_empty() {
-            let message = &failed.message;
-            // Nobody is left to be told if standard error is gone.
-            let _ = match url {
-                Some(url) => writeln!(io::stderr(), "headwater: {url}: {message}"),
-                None => writeln!(io::stderr(), "headwater: {message}"),
-            };
-        }
+    fn report(&mut self, url: Option<&str>, failed: Failed) {
+        show(self.config, url, &failed);
         self.failed.get_or_insert(failed);
     }
 }
@@ -257,7 +263,7 @@ const fn exit_of(failure: &Failure) -> Exit {
         Failure::DigestMismatch => Exit::DigestMismatch,
         Failure::Output(_) => Exit::WriteError,
         Failure::CannotConnect => Exit::CannotConnect,
-        Failure::TimedOut => Exit::Timeout,
+        Failure::ConnectTimedOut | Failure::TimedOut => Exit::Timeout,
         Failure::Broken { .. } => Exit::ReceiveFailure,
         Failure::CannotResolve { .. } => Exit::CannotResolve,
     }

@@ -23,9 +23,12 @@ fn places(typed: &str) -> Result<Vec<Option<String>>, Exit> {
     resolve(typed).map(|config| config.jobs.iter().map(name).collect())
 }
 
+/// What is typed, and the files of the URLs (none: standard output).
+type Placed = (&'static str, Result<&'static [Option<&'static str>], Exit>);
+
 #[test]
 fn outputs_go_to_urls_in_order() {
-    let cases: [(&str, Result<&[Option<&str>], Exit>); 12] = [
+    let cases: [Placed; 12] = [
         ("h/a", Ok(&[None])),
         ("-o x h/a", Ok(&[Some("x")])),
         ("h/a -o x", Ok(&[Some("x")])),

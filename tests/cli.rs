@@ -1,0 +1,230 @@
+//! The real binary from outside: exit codes, what it prints where, and the files it makes. Nothing
+//! here opens a device, so no privileges are needed.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn headwater(words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+    let command = command.args(words).stdin(Stdio::null());
+    command.env_remove("HEADWATER_LOG").output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for words in [
+        &["--help"][..],
+        &["--version"],
+        &["get", "--help"],
+        &["help", "serve"],
+    ] {
+        let output = headwater(words);
+        assert_eq!(code(&output), 0, "{words:?}");
+        assert!(
+            !output.stdout.is_empty() && output.stderr.is_empty(),
+            "{words:?}"
+        );
+    }
+    let version = text(&headwater(&["--version"]).stdout);
+    assert_eq!(
+        version,
+        concat!("headwater ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
+
+#[test]
+fn the_help_of_get_lists_every_exit_code() {
+    let help = text(&headwater(&["get", "--help"]).stdout);
+    for row in [
+        "  0  success",
+        " 18  fewer bytes",
+        " 22  status 400",
+        "130  ended by SIGINT",
+    ] {
+        assert!(help.contains(row), "{row:?} is missing");
+    }
+}
+
+/// What is typed, the exit code, and a part of the one line on standard error.
+type Wrong<'a> = (&'a [&'a str], i32, &'a str);
+
+const LOCAL: [&str; 4] = ["--tun", "hw-none", "--address", "10.255.255.1"];
+
+#[test]
+fn wrong_command_lines_get_one_line_that_helps() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().to_str().unwrap();
+    let cases: [Wrong<'_>; 12] = [
+        (&[], 2, "no command"),
+        (&["bogus"], 2, "bogus"),
+        (&["get"], 2, "--tun <NAME>"),
+        (&["get", "http://10.0.0.1/"], 2, "--address <ADDR>"),
+        (&["keygen"], 2, "--out <FILE>"),
+        (&["get", "LOCAL", "ftp://10.0.0.1/"], 1, "only http"),
+        (&["get", "LOCAL", "http://[fd00::1/"], 3, "malformed URL"),
+        (&["get", "LOCAL", "--mtu", "500", "h"], 2, "500"),
+        (
+            &["get", "LOCAL", "--address", "fd00::1", "--mtu", "1279", "h"],
+            2,
+            "1280",
+        ),
+        (
+            &["get", "LOCAL", "--address", "224.0.0.1", "h"],
+            2,
+            "unicast",
+        ),
+        (&["get", "LOCAL", "-O", "http://10.0.0.1/"], 23, "-o"),
+        (&["get", "LOCAL", "--pcap", dir, "h"], 23, "--pcap"),
+    ];
+    for (words, want, part) in cases {
+        let words: Vec<&str> = words
+            .iter()
+            .flat_map(|word| {
+                if *word == "LOCAL" {
+                    LOCAL.to_vec()
+                } else {
+                    vec![*word]
+                }
+            })
+            .collect();
+        let output = headwater(&words);
+        let error = text(&output.stderr);
+        assert_eq!(code(&output), want, "{words:?}: {error}");
+        assert!(error.starts_with("headwater: "), "{words:?}: {error}");
+        assert!(error.contains(part), "{words:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{words:?}: {error}");
+        assert!(output.stdout.is_empty(), "{words:?}");
+    }
+}
+
+#[test]
+fn keygen_makes_a_private_file_and_never_overwrites() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    let path = keys.to_str().unwrap();
+    let output = headwater(&["keygen", "--out", path]);
+    assert_eq!(code(&output), 0);
+    assert!(output.stdout.is_empty(), "no secret on standard output");
+    assert_eq!(
+        fs::metadata(&keys).unwrap().permissions().mode() & 0o7777,
+        0o600
+    );
+    let before = fs::read(&keys).unwrap();
+
+    let output = headwater(&["keygen", "--out", path]);
+    assert_eq!(code(&output), 115);
+    assert!(text(&output.stderr).contains("exists"));
+    assert_eq!(fs::read(&keys).unwrap(), before);
+
+    let other = dir.path().join("other");
+    headwater(&["keygen", "--out", other.to_str().unwrap()]);
+    assert_ne!(
+        fs::read(&other).unwrap(),
+        before,
+        "two rings have one secret"
+    );
+    let nowhere = dir.path().join("none/keys");
+    assert_eq!(
+        code(&headwater(&["keygen", "--out", nowhere.to_str().unwrap()])),
+        115
+    );
+}
+
+#[test]
+fn serve_says_what_is_wrong_with_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    headwater(&["keygen", "--out", &at("keys")]);
+    let ring = fs::read(at("keys")).unwrap();
+    for (name, content, mode) in [
+        ("open", ring.as_slice(), 0o644),
+        ("cut", &ring[..ring.len() / 2], 0o600),
+        ("other", b"something else\n", 0o600),
+    ] {
+        fs::write(at(name), content).unwrap();
+        set_mode(Path::new(&at(name)), mode);
+    }
+    fs::create_dir(at("root")).unwrap();
+    fs::write(at("root/file"), "x").unwrap();
+    fs::create_dir(at("empty")).unwrap();
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = busy.local_addr().unwrap().to_string();
+    let cases = [
+        ("missing", "root", None, 115, "headwater keygen"),
+        ("open", "root", None, 116, "chmod 600"),
+        ("cut", "root", None, 117, "truncated"),
+        ("other", "root", None, 117, "keygen"),
+        ("keys", "none", None, 118, "does not exist"),
+        ("keys", "empty", None, 118, "empty"),
+        ("keys", "keys", None, 118, "not a directory"),
+        ("keys", "root", Some(busy.as_str()), 119, "--metrics"),
+    ];
+    for (keys, root, metrics, want, part) in cases {
+        let (keys, root) = (at(keys), at(root));
+        let mut words = vec!["serve", "--keys", &keys, "--root", &root];
+        words.extend(LOCAL);
+        words.extend(
+            metrics
+                .into_iter()
+                .flat_map(|address| ["--metrics", address]),
+        );
+        let output = headwater(&words);
+        let error = text(&output.stderr);
+        assert_eq!(code(&output), want, "{words:?}: {error}");
+        assert!(
+            error.contains(part) && error.lines().count() == 1,
+            "{words:?}: {error}"
+        );
+        assert!(output.stdout.is_empty(), "not ready");
+    }
+}
+
+#[test]
+fn a_closed_standard_output_is_a_quiet_failure() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = command
+        .args(["get", "--help"])
+        .stdout(writer)
+        .stderr(Stdio::piped());
+    let output = child.spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(code(&output), 23);
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn statistics_are_written_for_a_run_that_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("stats.json");
+    let stats = path.to_str().unwrap();
+    let local = ["--tun", "not/a/name", "--address", "10.255.255.1"];
+    let mut words = vec!["get", "--stats", stats, "http://10.255.255.2/"];
+    words.extend(local);
+    let output = headwater(&words);
+    assert_eq!(code(&output), 2);
+    assert_eq!(text(&output.stderr).lines().count(), 1);
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!((&json["schema"], &json["exit"]), (&1.into(), &2.into()));
+
+    words.push("--silent");
+    assert!(headwater(&words).stderr.is_empty());
+    words.push("--show-error");
+    assert!(!headwater(&words).stderr.is_empty());
+}
