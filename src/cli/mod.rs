@@ -7,6 +7,7 @@ pub mod exit;
 pub mod get;
 pub mod hosts;
 pub mod keygen;
+pub mod load;
 pub mod local;
 pub mod serve;
 
@@ -39,6 +40,8 @@ enum Command {
     /// Fetch URLs into files or to standard output
     #[command(after_long_help = get_help(), after_help = "See --help for files and exit codes.")]
     Get(get::args::GetArgs),
+    /// Test a server with very many connections and with mutated packets
+    Load(load::LoadArgs),
 }
 
 fn get_help() -> String {
@@ -75,6 +78,10 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         Command::Serve(args) => {
             start_logging("info");
             serve::run(&args)
+        }
+        Command::Load(args) => {
+            start_logging("warn");
+            load::run(&args)
         }
         Command::Get(args) => {
             start_logging(match (args.verbose, args.silent) {
