@@ -46,6 +46,8 @@ struct Path {
     service_us: u64,
     queue: usize,
     servers: usize,
+    /// Chance that a server is held up for 1 to 5 ms when a request reaches it.
+    hold_percent: f64,
 }
 
 const LAN: Path = Path {
@@ -55,20 +57,24 @@ const LAN: Path = Path {
     service_us: 10,
     queue: 100_000,
     servers: 1,
+    hold_percent: 0.0,
 };
 
 struct Network {
     path: Path,
     random: ChaCha8Rng,
     now_us: u64,
-    /// Arrival time and a tie breaker → to the client?, datagram.
-    queue: BTreeMap<(u64, u64), (bool, Vec<u8>)>,
+    /// Arrival time and a tie breaker → server (`None`: to the client), datagram.
+    queue: BTreeMap<(u64, u64), (Option<usize>, Vec<u8>)>,
+    held_until: Vec<u64>,
     sent: u64,
     free_at: u64,
     servers: Vec<Server>,
     client: Client,
     received: u64,
     outage: Option<(u64, u64)>,
+    /// When all servers get other keys.
+    new_keys_at: Option<u64>,
 }
 
 impl Network {
@@ -94,12 +100,14 @@ impl Network {
             random: ChaCha8Rng::seed_from_u64(seed),
             now_us: 1_000_000,
             queue: BTreeMap::new(),
+            held_until: vec![0; path.servers],
             sent: 0,
             free_at: 0,
             servers: (1..=path.servers as u16).map(server).collect(),
             client: Client::new(config, seed),
             received: 0,
             outage: None,
+            new_keys_at: None,
         }
     }
 
@@ -128,23 +136,30 @@ impl Network {
         }
         at += self.path.delay_us + self.random.random_range(0..=self.path.jitter_us);
         self.sent += 1;
-        self.queue.insert((at, self.sent), (to_client, datagram));
+        let server = self.random.random_range(0..self.servers.len());
+        self.queue.insert((at, self.sent), ((!to_client).then_some(server), datagram));
     }
 
-    fn deliver(&mut self, to_client: bool, datagram: &[u8]) {
+    fn deliver(&mut self, server: Option<usize>, datagram: Vec<u8>) {
         let now = self.now();
-        let to_server = UdpPath {
-            src: self.client.config.local,
-            dst: self.client.config.remote,
+        let path = UdpPath { src: self.client.config.local, dst: self.client.config.remote };
+        let Some(server) = server else {
+            self.client.handle_datagram(now, path.reversed(), Ecn::Ect0, &datagram);
+            return;
         };
-        if to_client {
-            self.client
-                .handle_datagram(now, to_server.reversed(), Ecn::Ect0, datagram);
+        if self.new_keys_at.is_some_and(|at| at <= self.now_us) {
+            self.servers[server].set_keys(KeyRing::with_secret([2; 32]));
+        }
+        if self.random.random_bool(self.path.hold_percent / 100.0) {
+            self.held_until[server] = self.now_us + self.random.random_range(1000..5000);
+        }
+        if self.held_until[server] > self.now_us {
+            self.sent += 1;
+            self.queue.insert((self.held_until[server], self.sent), (Some(server), datagram));
             return;
         }
-        let chosen = self.random.random_range(0..self.servers.len());
         let mut out = Vec::new();
-        self.servers[chosen].respond(now, to_server, datagram, &mut Bytes, &mut out);
+        self.servers[server].respond(now, path, &datagram, &mut Bytes, &mut out);
         for flight in out {
             for datagram in flight.datagrams() {
                 self.send(true, datagram.to_vec());
@@ -195,9 +210,9 @@ impl Network {
                 .map(|(at, why)| (at.as_micros(), why));
             let packet = self.queue.keys().next().map(|(at, _)| *at);
             if packet.is_some_and(|packet| timer.is_none_or(|(timer, _)| packet <= timer)) {
-                let ((at, _), (to_client, datagram)) = self.queue.pop_first().unwrap();
+                let ((at, _), (server, datagram)) = self.queue.pop_first().unwrap();
                 self.now_us = self.now_us.max(at);
-                self.deliver(to_client, &datagram);
+                self.deliver(server, datagram);
             } else {
                 let (at, why) = timer.expect("a timer while the stream is not finished");
                 assert!(at < self.now_us + 100_000_000, "a timer far ahead: {why}");
@@ -313,4 +328,29 @@ fn an_outage_is_survived() {
     assert_eq!(event, ClientEvent::Finished);
     assert_eq!(network.client.stats().handshakes, 1);
     assert!(took < 11_000_000, "{took} {:?}", network.client.stats());
+}
+
+/// Servers that are held up now and then answer late, not never: what comes late is not lost.
+#[test]
+fn servers_held_up_do_not_break_the_window() {
+    for seed in 0..5 {
+        let path = Path { delay_us: 50, servers: 2, hold_percent: 2.0, ..LAN };
+        let mut network = Network::new(path, seed);
+        let (_, took) = network.fetch(40_000_000);
+        let stats = network.client.stats();
+        let drops: Vec<_> = network.servers.iter().map(|server| server.counters().drops().to_vec()).collect();
+        assert!(took < 2_000_000, "seed {seed}: {took} µs {stats:?} {drops:?}");
+    }
+}
+
+/// The keys of a stream are gone from all servers: the stream ends as changed, not as a time-out.
+#[test]
+fn a_stream_whose_keys_are_gone_is_given_up() {
+    let mut network = Network::new(Path { service_us: 1000, ..LAN }, 1);
+    network.new_keys_at = Some(1_200_000);
+    let (event, took) = network.fetch(20_000_000);
+    assert_eq!(event, ClientEvent::Changed, "{took} µs {:?}", network.client.stats());
+    assert!(took < 40_000_000, "{took} µs");
+    network.new_keys_at = None;
+    assert_eq!(network.fetch(100_000).0, ClientEvent::Finished);
 }
