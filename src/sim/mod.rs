@@ -1,1 +1,264 @@
-//! sim.
+//! Simulation: worlds of many machines on virtual time, drawn from a seed, whose every step is held
+//! against the laws of the transport.
+//!
+//! In: a seed, [`Options`], and a [`Kit`] that makes the machines. Out: a [`Report`], or a
+//! [`Failure`] that names the law broken and carries captures of the last packets. A seed means the
+//! same run on every machine: nothing here reads a clock, draws from the system, or depends on the
+//! order of an unordered map.
+
+pub mod check;
+mod dice;
+pub mod judge;
+pub mod machines;
+pub mod object;
+pub mod scenario;
+#[cfg(test)]
+mod tests;
+pub mod trace;
+pub mod world;
+
+use std::time::Duration;
+
+use check::{Checker, Judge, Violation, Watched};
+use dice::Dice;
+use scenario::{ClientPlan, Scenario, ServerPlan};
+use world::{Boot, Node, NodeId, World, WorldCounters};
+
+use crate::link::{ConfigError, Link, LinkCounters};
+use crate::time::Instant;
+
+/// Most events of one run: a world of this kind needs some hundred thousand.
+pub const MAX_EVENTS: u64 = 50_000_000;
+
+/// What a run may contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Faults of links and servers; without them only queues lose packets.
+    pub faults: bool,
+    /// Most clients.
+    pub max_clients: u64,
+    /// Most bytes that all clients fetch together.
+    pub max_bytes: u64,
+    /// Packets kept for the captures of a failure, on each side.
+    pub traced: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            faults: true,
+            max_clients: scenario::MAX_CLIENTS,
+            max_bytes: 20_000_000,
+            traced: 2000,
+        }
+    }
+}
+
+/// Makes the machines of a world and knows their protocol.
+pub trait Kit {
+    /// Reads the protocol for the checker.
+    type Judge: Judge;
+
+    /// A judge that has the keys of the scenario's cluster.
+    fn judge(&self, scenario: &Scenario) -> Self::Judge;
+
+    /// A server.
+    fn server(&self, scenario: &Scenario, plan: ServerPlan, boot: Boot) -> Box<dyn Node>;
+
+    /// A client.
+    fn client(&self, plan: &ClientPlan, boot: Boot) -> Box<dyn Node>;
+
+    /// Longest back-off of the protocol.
+    fn longest_backoff(&self) -> Duration;
+}
+
+/// What a run that broke no law was like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What it was drawn from.
+    pub seed: u64,
+    /// Clients.
+    pub clients: usize,
+    /// Servers.
+    pub servers: usize,
+    /// Virtual time until the last client was done.
+    pub ended: Instant,
+    /// Stream bytes that clients received.
+    pub bytes: u64,
+    /// Connections opened.
+    pub handshakes: u64,
+    /// Longest time any client waited for its next bytes.
+    pub longest_stall: Duration,
+    /// What happened in the world.
+    pub world: WorldCounters,
+    /// What the links did, all together.
+    pub links: LinkCounters,
+    /// A hash of every packet released and its time: equal runs have equal ones.
+    pub fingerprint: u64,
+}
+
+impl core::fmt::Display for Report {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "seed {}: {} clients, {} servers, {} bytes in {:.3} s, {} packets, {} dropped, \
+             {} boots, {} handshakes, longest stall {:.3} s",
+            self.seed,
+            self.clients,
+            self.servers,
+            self.bytes,
+            seconds(self.ended),
+            self.world.released,
+            self.links.dropped() + self.world.to_dead,
+            self.world.boots,
+            self.handshakes,
+            self.longest_stall.as_secs_f64(),
+        )
+    }
+}
+
+/// A broken law, with what is needed to look into it. The seed repeats it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("seed {seed}, at {:.6} s: {violation}", seconds(*at))]
+pub struct Failure {
+    /// What the world was drawn from.
+    pub seed: u64,
+    /// Virtual time.
+    pub at: Instant,
+    /// What was broken, and by whom. Servers are the first nodes, clients follow.
+    pub violation: Violation,
+    /// The last packets at the clients' interfaces; a pcap file.
+    pub client_side: Vec<u8>,
+    /// The last packets at the servers' interfaces; a pcap file.
+    pub server_side: Vec<u8>,
+}
+
+/// Draws a world from `seed` and runs it until every client is done.
+///
+/// # Errors
+/// [`Failure`] as soon as a law is broken.
+pub fn run_seed<K: Kit + Clone + 'static>(
+    kit: &K,
+    seed: u64,
+    options: &Options,
+) -> Result<Report, Box<Failure>> {
+    run(kit, &Scenario::draw(seed, options), options)
+}
+
+/// Runs a world until every client is done.
+///
+/// # Errors
+/// [`Failure`] as soon as a law is broken.
+pub fn run<K: Kit + Clone + 'static>(
+    kit: &K,
+    scenario: &Scenario,
+    options: &Options,
+) -> Result<Report, Box<Failure>> {
+    let watched = (0..).zip(&scenario.clients).map(|(index, plan)| Watched {
+        client: scenario.client_node(index),
+        wanted: plan.wanted(),
+        path: scenario.path(plan, kit.longest_backoff()),
+    });
+    let mut checker = Checker::new(kit.judge(scenario), scenario.heals_at, watched.collect());
+    let mut world = match build(kit, scenario, options) {
+        Ok(world) => world,
+        Err(refused) => {
+            let refused = (Instant::ZERO, refused.into());
+            return Err(fail(&World::new(0, 0), scenario.seed, refused));
+        }
+    };
+    while !checker.all_done() {
+        match world.step(&mut checker) {
+            Ok(Some(now)) => checker.passed(now),
+            Ok(None) => checker.ended(world.now(), None),
+            Err(livelock) => checker.ended(world.now(), Some(livelock)),
+        }
+        if world.counters().events > MAX_EVENTS {
+            checker.ended(world.now(), None);
+        }
+        if let Some(violation) = checker.violation() {
+            return Err(fail(&world, scenario.seed, violation));
+        }
+    }
+    Ok(report(scenario, &world, &checker))
+}
+
+fn build<K: Kit + Clone + 'static>(
+    kit: &K,
+    scenario: &Scenario,
+    options: &Options,
+) -> Result<World, ConfigError> {
+    let mut dice = Dice::new(!scenario.seed);
+    let mut world = World::new(dice.seed(), options.traced);
+    let mut script = Vec::new();
+    let mut servers = Vec::new();
+    for &plan in &scenario.servers {
+        let (kit, cluster) = (kit.clone(), scenario.clone());
+        let factory = Box::new(move |boot| kit.server(&cluster, plan, boot));
+        servers.extend(world.add(plan.clock, factory, None));
+    }
+    script.extend(
+        servers
+            .iter()
+            .map(|&node| (Instant::ZERO, world::Action::Start(node))),
+    );
+    world.route(scenario.service.ip(), servers, scenario.spray);
+    for plan in &scenario.clients {
+        let up = Link::new(plan.up.clone(), dice.seed())?;
+        let down = Link::new(plan.down.clone(), dice.seed())?;
+        let (kit, own) = (kit.clone(), plan.clone());
+        let factory = Box::new(move |boot| kit.client(&own, boot));
+        let node: Vec<NodeId> = world
+            .add(plan.clock, factory, Some((up, down)))
+            .into_iter()
+            .collect();
+        script.extend(
+            node.iter()
+                .map(|&node| (plan.starts, world::Action::Start(node))),
+        );
+        world.route(plan.local.ip(), node, scenario.spray);
+    }
+    script.extend(&scenario.script);
+    world.script(script);
+    Ok(world)
+}
+
+fn fail(world: &World, seed: u64, (at, violation): (Instant, Violation)) -> Box<Failure> {
+    let (client_side, server_side) = world.captures();
+    Box::new(Failure {
+        seed,
+        at,
+        violation,
+        client_side,
+        server_side,
+    })
+}
+
+fn report<J: Judge>(scenario: &Scenario, world: &World, checker: &Checker<J>) -> Report {
+    let mut links = LinkCounters::default();
+    let (mut bytes, mut handshakes) = (0, 0);
+    for (node, progress) in checker.progress() {
+        bytes += progress.received;
+        handshakes += progress.handshakes;
+        if let Some((up, down)) = world.link_counters(node) {
+            links += up;
+            links += down;
+        }
+    }
+    Report {
+        seed: scenario.seed,
+        clients: scenario.clients.len(),
+        servers: scenario.servers.len(),
+        ended: world.now(),
+        bytes,
+        handshakes,
+        longest_stall: checker.longest_stall(),
+        world: world.counters(),
+        links,
+        fingerprint: world.fingerprint(),
+    }
+}
+
+fn seconds(at: Instant) -> f64 {
+    at.saturating_since(Instant::ZERO).as_secs_f64()
+}

@@ -143,16 +143,11 @@ impl Flights {
 
     /// Takes note of the numbers `n ..= n + void`; `None` if they were not awaited.
     pub(super) fn arrive(&mut self, now: Instant, n: u64, void: u64) -> Option<Arrival> {
-        if self.lost.contains(&n) {
-            self.lost.retain(|lost| *lost != n);
-            self.reordering_seen = true;
-            self.window_factor = (self.window_factor + 1).min(MAX_WINDOW_FACTOR);
-        }
-        let (&first, record) = self.records.range_mut(..=n).next_back()?;
-        let index = n - first;
-        if index >= u64::from(record.interval.count) || record.open >> index & 1 == 0 {
+        let Some((first, record)) = awaited(&mut self.records, n) else {
+            self.note_spurious(n);
             return None;
-        }
+        };
+        let index = n - first;
         let arrival = Arrival {
             sent: record.sent,
             repeated: record.repeated,
@@ -168,6 +163,16 @@ impl Flights {
         }
         self.note(now, sent, n, arrival.repeated);
         Some(arrival)
+    }
+
+    /// A number that was given up has come after all: it was late, and others will be.
+    fn note_spurious(&mut self, n: u64) {
+        let Some(place) = self.lost.iter().position(|lost| *lost == n) else {
+            return;
+        };
+        self.lost.remove(place);
+        self.reordering_seen = true;
+        self.window_factor = (self.window_factor + 1).min(MAX_WINDOW_FACTOR);
     }
 
     fn note(&mut self, now: Instant, sent: Instant, n: u64, repeated: bool) {
@@ -282,6 +287,14 @@ impl Flights {
         self.latest = None;
         self.lost.clear();
     }
+}
+
+/// The record that number `n` is still awaited by.
+fn awaited(records: &mut BTreeMap<u64, Record>, n: u64) -> Option<(u64, &mut Record)> {
+    let (&first, record) = records.range_mut(..=n).next_back()?;
+    let index = n - first;
+    let open = index < u64::from(record.interval.count) && record.open >> index & 1 != 0;
+    open.then_some((first, record))
 }
 
 const fn mask(count: u64) -> u64 {

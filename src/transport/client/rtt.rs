@@ -8,8 +8,9 @@ pub(super) const INITIAL_RTO: Duration = Duration::from_secs(1);
 /// Least retransmission timeout; the server's gate on timeouts is as long.
 pub(super) const MIN_RTO: Duration = Duration::from_millis(200);
 
-/// Greatest retransmission timeout, back-off included: no stall outlasts an outage by more.
-pub(super) const MAX_RTO: Duration = Duration::from_secs(8);
+/// Greatest back-off of the retransmission timeout: no stall outlasts an outage by more. Far less
+/// than TCP's, since what is sent is one small request.
+pub(super) const MAX_RTO: Duration = Duration::from_secs(3);
 
 /// Granularity of the clock: bounds the variance from below.
 const GRANULARITY: Duration = Duration::from_millis(1);
@@ -66,7 +67,8 @@ impl Rtt {
         let base = self.state.map_or(INITIAL_RTO, |state| {
             (state.smoothed + (state.variation * 4).max(GRANULARITY)).max(MIN_RTO)
         });
-        base.saturating_mul(1 << backoff.min(10)).min(MAX_RTO)
+        base.saturating_mul(1 << backoff.min(10))
+            .min(MAX_RTO.max(base))
     }
 
     /// How long silence may last before a probe is sent (RFC 8985 §7.2).

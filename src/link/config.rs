@@ -1,0 +1,297 @@
+//! What one direction of an emulated link does to packets: delay, rate, queue, and its faults.
+//!
+//! In: plain values. Out: a [`LinkConfig`] that [`LinkConfig::validate`] has checked. Rates are
+//! bit/s of whole IP packets, sizes are bytes of IP packets, chances are parts per million. Nothing
+//! here reads a clock or draws a random number.
+
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// Fastest rate, in bit/s; keeps the exact serialization arithmetic inside 64 bits.
+pub const MAX_RATE: u64 = 1_000_000_000_000;
+
+/// Longest delay, jitter or extra delay: a packet older than this is a replay, not a delay.
+pub const MAX_DELAY: Duration = Duration::from_secs(60);
+
+/// Largest queue limit, in bytes: 4 s at 1 Gb/s.
+pub const MAX_QUEUE_BYTES: usize = 500_000_000;
+
+/// Most scheduled outages of one link.
+pub const MAX_OUTAGES: usize = 256;
+
+/// A probability, in parts per million.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Chance(u32);
+
+impl Chance {
+    /// Impossible.
+    pub const NEVER: Self = Self(0);
+
+    /// `ppm` parts per million, or `None` above one million.
+    #[must_use]
+    pub const fn from_ppm(ppm: u32) -> Option<Self> {
+        if ppm > 1_000_000 {
+            None
+        } else {
+            Some(Self(ppm))
+        }
+    }
+
+    /// `percent` per hundred; 100 and above are certain.
+    #[must_use]
+    pub const fn from_percent(percent: u32) -> Self {
+        Self(if percent >= 100 {
+            1_000_000
+        } else {
+            percent * 10_000
+        })
+    }
+
+    /// Parts per million, at most one million.
+    #[must_use]
+    pub const fn ppm(self) -> u32 {
+        self.0
+    }
+}
+
+/// Bursts of loss by the Gilbert–Elliott model: a Markov chain of a good and a bad state that takes
+/// one step a packet; the bad state loses with its own chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BurstLoss {
+    /// Chance to enter the bad state, each packet.
+    pub enter: Chance,
+    /// Chance to leave the bad state, each packet; not zero.
+    pub leave: Chance,
+    /// Chance that a packet is lost in the bad state.
+    pub loss: Chance,
+}
+
+/// A time in which nothing enters the link: from `from` until just before `until`. What had entered
+/// before arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// First instant of the outage.
+    pub from: Instant,
+    /// First instant after it.
+    pub until: Instant,
+}
+
+/// One direction of a link. The default is an ideal wire.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// Propagation delay.
+    pub delay: Duration,
+    /// Each packet takes up to this much longer, uniformly.
+    pub jitter: Duration,
+    /// Whether jitter may change the order of packets.
+    pub jitter_reorders: bool,
+    /// Serialization rate in bit/s; `None` is infinitely fast and has no queue.
+    pub rate: Option<u64>,
+    /// Bytes that may wait for the wire, the packet on it included (drop tail). An empty queue takes
+    /// any packet. Of no effect without a rate.
+    pub queue_bytes: usize,
+    /// Bytes in the queue from which on ECN-capable packets are marked CE.
+    pub mark_bytes: Option<usize>,
+    /// Independent loss.
+    pub loss: Chance,
+    /// Loss in bursts, beside the independent one.
+    pub burst: Option<BurstLoss>,
+    /// Chance that a packet arrives twice.
+    pub duplicate: Chance,
+    /// Chance that a packet is damaged; see `link::damage`.
+    pub corrupt: Chance,
+    /// Chance that a packet is held back by `reorder_delay` at most and overtaken.
+    pub reorder: Chance,
+    /// Longest extra delay of a reordered packet.
+    pub reorder_delay: Duration,
+    /// Chance, each packet, that some earlier packet arrives once more.
+    pub replay: Chance,
+    /// Scheduled outages, in any order; they may overlap.
+    pub outages: Vec<Outage>,
+}
+
+/// Why a configuration is refused. The caller is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The rate is zero or above [`MAX_RATE`].
+    #[error("rate of {have} bit/s; it must be 1 to {MAX_RATE}")]
+    Rate {
+        /// What was asked for, in bit/s.
+        have: u64,
+    },
+    /// A delay, jitter or reordering delay above [`MAX_DELAY`].
+    #[error("delay of {have:?}; at most {MAX_DELAY:?} is allowed")]
+    Delay {
+        /// What was asked for.
+        have: Duration,
+    },
+    /// A queue limit above [`MAX_QUEUE_BYTES`].
+    #[error("queue of {have} bytes; at most {MAX_QUEUE_BYTES} are allowed")]
+    Queue {
+        /// What was asked for, in bytes.
+        have: usize,
+    },
+    /// A burst that never ends.
+    #[error("a burst of losses must be able to end: its chance to leave is zero")]
+    EndlessBurst,
+    /// More outages than [`MAX_OUTAGES`].
+    #[error("{have} outages; at most {MAX_OUTAGES} are allowed")]
+    TooManyOutages {
+        /// How many were asked for.
+        have: usize,
+    },
+    /// An outage that ends before it begins.
+    #[error("an outage ends before it begins")]
+    BackwardOutage,
+}
+
+impl LinkConfig {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// The first bound that is broken.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if let Some(have) = self.rate
+            && (have == 0 || have > MAX_RATE)
+        {
+            return Err(ConfigError::Rate { have });
+        }
+        for have in [self.delay, self.jitter, self.reorder_delay] {
+            if have > MAX_DELAY {
+                return Err(ConfigError::Delay { have });
+            }
+        }
+        if self.queue_bytes > MAX_QUEUE_BYTES {
+            return Err(ConfigError::Queue {
+                have: self.queue_bytes,
+            });
+        }
+        if self.burst.is_some_and(|burst| burst.leave == Chance::NEVER) {
+            return Err(ConfigError::EndlessBurst);
+        }
+        if self.outages.len() > MAX_OUTAGES {
+            return Err(ConfigError::TooManyOutages {
+                have: self.outages.len(),
+            });
+        }
+        if self.outages.iter().any(|outage| outage.until < outage.from) {
+            return Err(ConfigError::BackwardOutage);
+        }
+        Ok(())
+    }
+
+    /// The same path without its faults: delay, rate, queue and marking stay.
+    #[must_use]
+    pub fn healed(&self) -> Self {
+        Self {
+            delay: self.delay,
+            rate: self.rate,
+            queue_bytes: self.queue_bytes,
+            mark_bytes: self.mark_bytes,
+            ..Self::default()
+        }
+    }
+
+    /// Longest time a packet that is neither held back nor replayed spends on the link, with
+    /// `bytes` of queue before it.
+    #[must_use]
+    pub fn transit(&self, bytes: usize) -> Duration {
+        let bits = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(8);
+        let wire = self.rate.map_or(0, |rate| {
+            let micros = u128::from(bits) * 1_000_000 / u128::from(rate.max(1));
+            u64::try_from(micros).unwrap_or(u64::MAX)
+        });
+        self.delay + self.jitter + Duration::from_micros(wire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Case = (&'static str, fn(&mut LinkConfig), Option<ConfigError>);
+
+    #[test]
+    fn every_bound_is_checked_at_its_edge() {
+        let longer = MAX_DELAY + Duration::from_micros(1);
+        let fast = ConfigError::Rate { have: MAX_RATE + 1 };
+        let large = MAX_QUEUE_BYTES + 1;
+        let many = MAX_OUTAGES + 1;
+        let queue = ConfigError::Queue { have: large };
+        let outages = ConfigError::TooManyOutages { have: many };
+        let cases: [Case; 14] = [
+            ("default", |_| (), None),
+            ("slow", |c| c.rate = Some(1), None),
+            (
+                "stopped",
+                |c| c.rate = Some(0),
+                Some(ConfigError::Rate { have: 0 }),
+            ),
+            ("fastest", |c| c.rate = Some(MAX_RATE), None),
+            ("too fast", |c| c.rate = Some(MAX_RATE + 1), Some(fast)),
+            ("longest", |c| c.delay = MAX_DELAY, None),
+            (
+                "too long",
+                |c| c.jitter = MAX_DELAY + Duration::from_micros(1),
+                Some(ConfigError::Delay { have: longer }),
+            ),
+            ("largest", |c| c.queue_bytes = MAX_QUEUE_BYTES, None),
+            (
+                "too large",
+                |c| c.queue_bytes = MAX_QUEUE_BYTES + 1,
+                Some(queue),
+            ),
+            (
+                "endless",
+                |c| c.burst = Some(ENDLESS),
+                Some(ConfigError::EndlessBurst),
+            ),
+            (
+                "most",
+                |c| c.outages = vec![outage(0, 1); MAX_OUTAGES],
+                None,
+            ),
+            (
+                "too many",
+                |c| c.outages = vec![outage(0, 1); MAX_OUTAGES + 1],
+                Some(outages),
+            ),
+            ("empty outage", |c| c.outages = vec![outage(0, 0)], None),
+            (
+                "backward outage",
+                |c| c.outages = vec![outage(1, 0)],
+                Some(ConfigError::BackwardOutage),
+            ),
+        ];
+        for (name, change, want) in cases {
+            let mut config = LinkConfig::default();
+            change(&mut config);
+            assert_eq!(config.validate().err(), want, "{name}");
+        }
+    }
+
+    const ENDLESS: BurstLoss = BurstLoss {
+        enter: Chance::from_percent(1),
+        leave: Chance::NEVER,
+        loss: Chance::from_percent(50),
+    };
+
+    fn outage(from: u64, until: u64) -> Outage {
+        Outage {
+            from: Instant::from_micros(from),
+            until: Instant::from_micros(until),
+        }
+    }
+
+    #[test]
+    fn chances_stay_below_one() {
+        assert_eq!(
+            Chance::from_ppm(1_000_000).map(Chance::ppm),
+            Some(1_000_000)
+        );
+        assert_eq!(Chance::from_ppm(1_000_001), None);
+        assert_eq!(Chance::from_percent(2).ppm(), 20_000);
+        assert_eq!(Chance::from_percent(1000).ppm(), 1_000_000);
+    }
+}

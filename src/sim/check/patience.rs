@@ -1,0 +1,151 @@
+//! How long a transfer may stand still, and how long it may take once every fault has stopped.
+//!
+//! In: what the path of one client is like, when it was impaired, and the longest back-off of the
+//! protocol. Out: instants by which something must have happened. The rule (law 7): no stall
+//! outlasts the path's outage by more than the back-off in force; a back-off doubles, so it is never
+//! longer than the outage so far, one timeout added. Where packets are lost at random each further
+//! loss may double it again.
+
+use std::time::Duration;
+
+use crate::time::{Instant, micros};
+
+/// What a client's patience depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Longest round trip without faults but with both queues full.
+    pub round_trip: Duration,
+    /// Bottleneck towards the client, in bit/s.
+    pub rate: u64,
+    /// Packets may vanish or be damaged at random: each may double the back-off once more.
+    pub lossy: bool,
+    /// When the path, or any server, was out; ascending by start, may overlap.
+    pub impaired: Vec<(Instant, Instant)>,
+    /// Longest back-off of the protocol.
+    pub longest_backoff: Duration,
+    /// Time that the client's own plan adds: pauses, and a slow reader.
+    pub leisure: Duration,
+}
+
+impl Path {
+    /// The instant by which a client that waits since `since` must have received something, if
+    /// nothing more befalls the path.
+    #[must_use]
+    pub fn stall_ends(&self, since: Instant) -> Instant {
+        let mut clear = since;
+        for &(from, until) in &self.impaired {
+            // A fault that begins before the back-off after the one before has run out delays on.
+            if from <= clear + self.backoff(clear.saturating_since(since)) && until > clear {
+                clear = until;
+            }
+        }
+        clear + self.backoff(clear.saturating_since(since))
+    }
+
+    /// The instant by which a client must be done that still wants `bytes` at `healed`, when all
+    /// faults have stopped; it may have been waiting since `since`.
+    #[must_use]
+    pub fn finishes(&self, healed: Instant, since: Instant, bytes: u64) -> Instant {
+        let stalled = self.stall_ends(since).max(healed);
+        let wire = u128::from(bytes) * 8 * 1_000_000 / u128::from(self.rate.max(1));
+        let wire = Duration::from_micros(u64::try_from(wire).unwrap_or(u64::MAX));
+        // A window that starts at two and grows by half a packet a round trip (the slowest of
+        // RFC 9438 §4.3) has carried n²/4 packets after n of them; four times the time on the wire
+        // allows for a sawtooth under it.
+        let trips = 2 * (bytes / LEAST_PAYLOAD).isqrt() + SPARE_ROUND_TRIPS;
+        let trips = u32::try_from(trips).unwrap_or(u32::MAX);
+        let trips = self.round_trip.saturating_mul(trips);
+        stalled + trips + wire.saturating_mul(4) + self.timeout() * 8 + self.leisure
+    }
+
+    /// The back-off in force after `stalled` without an answer.
+    fn backoff(&self, stalled: Duration) -> Duration {
+        let doublings = if self.lossy { LOSSY_DOUBLINGS } else { 1 };
+        let backoff = (stalled + self.timeout()).saturating_mul(1 << doublings);
+        let most = self.longest_backoff.saturating_mul(1 + doublings);
+        backoff.min(most.max(self.timeout())) + self.round_trip * 2
+    }
+
+    /// A retransmission timeout without back-off: that of RFC 6298 before there is a sample, or
+    /// the smoothed round trip and four deviations.
+    fn timeout(&self) -> Duration {
+        let measured = Duration::from_micros(micros(self.round_trip).saturating_mul(3));
+        INITIAL_TIMEOUT.max(measured + LEAST_TIMEOUT)
+    }
+}
+
+/// RFC 6298 §2.1.
+const INITIAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The floor that is common instead of RFC 6298 §2.4.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Stream bytes in a packet, at the least.
+const LEAST_PAYLOAD: u64 = 1000;
+
+/// Round trips that a transfer of no bytes may take.
+const SPARE_ROUND_TRIPS: u64 = 64;
+
+/// Losses in a row of one retransmission that are thought possible.
+const LOSSY_DOUBLINGS: u32 = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path() -> Path {
+        Path {
+            round_trip: Duration::from_millis(100),
+            rate: 1_000_000,
+            lossy: false,
+            impaired: Vec::new(),
+            longest_backoff: Duration::from_secs(60),
+            leisure: Duration::ZERO,
+        }
+    }
+
+    fn secs(secs: u64) -> Instant {
+        Instant::from_micros(secs * 1_000_000)
+    }
+
+    #[test]
+    fn an_outage_excuses_its_own_length_and_one_backoff() {
+        let mut path = path();
+        let quiet = path.stall_ends(secs(10)).saturating_since(secs(10));
+        assert_eq!(quiet, Duration::from_millis(2200));
+        path.impaired = vec![
+            (secs(1), secs(2)),
+            (secs(11), secs(15)),
+            (secs(100), secs(200)),
+        ];
+        let end = path.stall_ends(secs(10)).saturating_since(secs(10));
+        // Five seconds until the end of the outage, twice (five and a timeout), two round trips.
+        assert_eq!(end, Duration::from_millis(5000 + 12_000 + 200));
+    }
+
+    #[test]
+    fn outages_in_close_order_add_up() {
+        let mut path = path();
+        path.impaired = vec![(secs(1), secs(5)), (secs(6), secs(9))];
+        assert!(path.stall_ends(secs(1)) > secs(9));
+        path.longest_backoff = Duration::from_millis(100);
+        assert_eq!(
+            path.stall_ends(secs(1)),
+            secs(9) + Duration::from_millis(1200)
+        );
+    }
+
+    #[test]
+    fn what_is_left_takes_time_in_proportion() {
+        let path = path();
+        let none = path.finishes(secs(5), secs(5), 0);
+        let some = path.finishes(secs(5), secs(5), 1_000_000);
+        assert!(
+            some > none + Duration::from_secs(8),
+            "8 s on the wire alone"
+        );
+        let mut lossy = path.clone();
+        lossy.lossy = true;
+        assert!(lossy.stall_ends(secs(5)) > path.stall_ends(secs(5)));
+    }
+}

@@ -1,0 +1,338 @@
+//! Reads the transport's datagrams for the checker, with the keys of the cluster.
+//!
+//! In: datagrams as servers receive and clients are sent them. Out: what a request proves and which
+//! numbers it entitles to, by the bound of the send edge: under an epoch `e` no number above
+//! `G_e(k)`, where everything after the epoch's base up to `k` is proven, except what is pending or
+//! belongs to a declared event; a transition opens at most its window `c` beyond its `R`. The rules
+//! are stated here once more, not taken from the server's own check: only `G` itself and the values
+//! of a transition are shared, since they are the protocol.
+
+use std::time::Duration;
+
+use super::check::{Claim, Excess, Grant, Judge};
+use super::world::START;
+use crate::time::{Instant, UnixMillis, micros};
+use crate::transport::continuation::{Continuation, MAX_AGE, MAX_CLOCK_SKEW};
+use crate::transport::epoch::{Declaration, Epoch, INITIAL_WINDOW, Kind, Transition};
+use crate::transport::keys::KeyRing;
+use crate::wire::flight::UdpPath;
+use crate::wire::segment::{Declared, Request, Span, ToClient, ToServer};
+
+/// A judge that opens whatever any server of the cluster may open.
+#[derive(Clone, Debug)]
+pub struct TransportJudge {
+    keys: KeyRing,
+}
+
+impl TransportJudge {
+    /// `keys` holds every generation that any server uses in the run.
+    #[must_use]
+    pub const fn new(keys: KeyRing) -> Self {
+        Self { keys }
+    }
+
+    fn request(&self, now: Instant, request: &Request<'_>) -> Option<Claim> {
+        let unix = START.as_millis() + micros(now.saturating_since(Instant::ZERO)) / 1000;
+        // A server may be ahead of the world by the skew; it accepts what the judge must know.
+        let ahead = UnixMillis::new(unix + millis(MAX_CLOCK_SKEW));
+        let opened = Continuation::open(
+            &self.keys,
+            request.connection,
+            ahead,
+            MAX_AGE + 2 * MAX_CLOCK_SKEW,
+            request.continuation,
+        );
+        let (continuation, _) = opened.ok()?;
+        let epoch = continuation.epoch;
+        let elapsed = ahead.saturating_since(continuation.epoch_start);
+        Some(match request.declared {
+            None => in_epoch(&epoch, request, elapsed),
+            Some(declared) => declaring(&epoch, declared, request, elapsed),
+        })
+    }
+}
+
+impl Judge for TransportJudge {
+    fn claim(&self, now: Instant, _path: UdpPath, payload: &[u8]) -> Option<Claim> {
+        match ToServer::parse(payload).ok()? {
+            // Nothing is proven yet; at most an initial window is sent, and never filtered, since
+            // the same OPEN gets the same numbers again.
+            ToServer::Open(_) => Some(Claim {
+                connection: None,
+                proven: Vec::new(),
+                allowed: Span {
+                    start: 1,
+                    end: 1 + u64::from(INITIAL_WINDOW),
+                },
+                once: false,
+                excess: None,
+            }),
+            ToServer::Request(request) => self.request(now, &request),
+        }
+    }
+
+    fn grant(&self, payload: &[u8]) -> Option<Grant> {
+        let ToClient::Response(response) = ToClient::parse(payload).ok()? else {
+            return None;
+        };
+        // Numbers of a simulated run stay below 2^32.
+        let number = u64::from(response.header.number);
+        let end = number + 1 + u64::from(response.header.void);
+        Some(Grant {
+            connection: response.header.connection,
+            numbers: Span { start: number, end },
+            x: response.header.x,
+        })
+    }
+}
+
+fn in_epoch(epoch: &Epoch, request: &Request<'_>, elapsed: Duration) -> Claim {
+    let (after, upto, reach) = (request.after, request.upto, request.reach);
+    let interval = Span {
+        start: after + 1,
+        end: upto + 1,
+    };
+    let inside = epoch.base <= after && after <= upto && upto <= reach;
+    let unproven = request.holes.iter().any(|hole| overlap(hole, &interval));
+    let excess = [
+        (!inside || unproven).then_some(Excess::Interval),
+        pending(epoch, &request.holes, reach),
+        ahead(epoch, upto, elapsed),
+    ];
+    Claim {
+        connection: Some(request.connection),
+        proven: proven(epoch.base, reach, &request.holes),
+        allowed: Span {
+            start: epoch.edge(after) + 1,
+            end: epoch.edge(upto) + 1,
+        },
+        once: true,
+        excess: excess.into_iter().flatten().next(),
+    }
+}
+
+fn declaring(epoch: &Epoch, declared: Declared, request: &Request<'_>, elapsed: Duration) -> Claim {
+    let Declared {
+        kind,
+        edge: p,
+        rtt_us,
+    } = declared;
+    let transition = Kind::from_code(kind)
+        .and_then(|kind| epoch.transition(Declaration { kind, p, rtt_us }).ok());
+    let Some(transition) = transition else {
+        return Claim {
+            connection: Some(request.connection),
+            proven: Vec::new(),
+            allowed: Span { start: 1, end: 1 },
+            once: true,
+            excess: Some(Excess::Declaration),
+        };
+    };
+    let (after, upto) = (request.after, request.upto);
+    let zone = transition.kind.has_zone();
+    let end = if zone {
+        request.reach.min(transition.r)
+    } else {
+        p
+    };
+    let inside = p <= after && after <= upto && upto <= transition.r;
+    let whole = after == p && upto == transition.r;
+    let quarter = match transition.kind {
+        Kind::Loss | Kind::Ce | Kind::Exit => quarter(p, end, &request.holes),
+        Kind::Opened | Kind::Timeout | Kind::Restart => None,
+    };
+    let before: Vec<Span> = request
+        .holes
+        .iter()
+        .filter(|hole| hole.start <= p.min(end))
+        .copied()
+        .collect();
+    let excess = [
+        (!inside || !(zone || whole || request.probe.is_some())).then_some(Excess::Interval),
+        quarter,
+        // What is given up may have had a zone's holes before it.
+        if zone {
+            pending(epoch, &before, p.min(end))
+        } else {
+            quarter_of_epoch(epoch, p, request)
+        },
+        ahead(epoch, p.min(upto), elapsed),
+    ];
+    Claim {
+        connection: Some(request.connection),
+        proven: proven(epoch.base, end, &request.holes),
+        allowed: Span {
+            start: zone_edge(&transition, after) + 1,
+            end: zone_edge(&transition, upto) + 1,
+        },
+        once: zone && request.probe.is_none(),
+        excess: excess.into_iter().flatten().next(),
+    }
+}
+
+/// `R + ⌊(k − p)·c / (R − p)⌋` in a zone; all at once where it is given up.
+fn zone_edge(transition: &Transition, k: u64) -> u64 {
+    let Transition { p, r, .. } = *transition;
+    let c = u64::from(transition.next.c);
+    let k = k.clamp(p, r);
+    let share = match transition.kind.has_zone() {
+        true => u128::from(k - p) * u128::from(c) / u128::from((r - p).max(1)),
+        false => u128::from(u64::from(k == r) * c),
+    };
+    r + u64::try_from(share).unwrap_or(c).min(c)
+}
+
+/// At most `max(44, W/2)` numbers in 8 stretches may be pending, none older than four windows.
+fn pending(epoch: &Epoch, holes: &[Span], k: u64) -> Option<Excess> {
+    let w = u64::from(epoch.window(k));
+    let oldest = k.saturating_sub(4 * w).max(epoch.base);
+    let old = holes
+        .iter()
+        .any(|hole| hole.start <= oldest || hole.end > k + 1);
+    let count: u64 = holes.iter().map(Span::len).sum();
+    (old || holes.len() > 8 || count > (w / 2).max(44)).then_some(Excess::Pending)
+}
+
+/// At least a quarter of `(p, end]` must be proven.
+fn quarter(p: u64, end: u64, holes: &[Span]) -> Option<Excess> {
+    let all = end.saturating_sub(p);
+    let missing: u64 = holes
+        .iter()
+        .filter(|hole| hole.start > p)
+        .map(Span::len)
+        .sum();
+    (4 * all.saturating_sub(missing) < all).then_some(Excess::Quarter)
+}
+
+/// What is given up after a zone may have as many holes as the zone had.
+fn quarter_of_epoch(epoch: &Epoch, p: u64, request: &Request<'_>) -> Option<Excess> {
+    let beyond = request
+        .holes
+        .iter()
+        .any(|hole| hole.end > p + 1 || hole.start <= epoch.base);
+    let excess = beyond.then_some(Excess::Pending);
+    excess.or_else(|| quarter(epoch.base, p, &request.holes))
+}
+
+/// The time a curve stands for may be ahead of real time by 3 s, and clocks by a second; the judge
+/// does not know which clocks, so it allows for both.
+fn ahead(epoch: &Epoch, k: u64, elapsed: Duration) -> Option<Excess> {
+    let allowed = elapsed + Duration::from_secs(4) + 2 * MAX_CLOCK_SKEW;
+    (Duration::from_micros(epoch.elapsed_us(k)) > allowed).then_some(Excess::Ahead)
+}
+
+/// `(base, upto]` without the holes, which ascend.
+fn proven(base: u64, upto: u64, holes: &[Span]) -> Vec<Span> {
+    let mut start = base + 1;
+    let mut spans = Vec::new();
+    for hole in holes.iter().chain(&[Span {
+        start: upto + 1,
+        end: upto + 2,
+    }]) {
+        let end = hole.start.min(upto + 1);
+        if start < end {
+            spans.push(Span { start, end });
+        }
+        start = start.max(hole.end);
+    }
+    spans
+}
+
+const fn overlap(a: &Span, b: &Span) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+fn millis(duration: Duration) -> u64 {
+    micros(duration) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn span(start: u64, end: u64) -> Span {
+        Span { start, end }
+    }
+
+    #[test]
+    fn what_is_proven_leaves_the_holes_out() {
+        for (name, holes, want) in [
+            ("whole", vec![], vec![span(11, 21)]),
+            (
+                "middle",
+                vec![span(13, 15)],
+                vec![span(11, 13), span(15, 21)],
+            ),
+            ("ends", vec![span(11, 12), span(20, 21)], vec![span(12, 20)]),
+            ("all", vec![span(11, 21)], vec![]),
+            ("beyond", vec![span(18, 30)], vec![span(11, 18)]),
+        ] {
+            assert_eq!(proven(10, 20, &holes), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_zone_opens_c_numbers_evenly() {
+        let epoch = Epoch::opening(3);
+        let declaration = Declaration::new(Kind::Opened, 0, 1000);
+        let transition = epoch.transition(declaration).unwrap();
+        let (r, c) = (transition.r, u64::from(transition.next.c));
+        assert_eq!(zone_edge(&transition, 0), r);
+        assert_eq!(zone_edge(&transition, r), r + c);
+        for k in 0..=r {
+            assert_eq!(zone_edge(&transition, k), transition.edge(k), "at {k}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_pending_has_edges() {
+        let epoch = Epoch {
+            base: 1000,
+            ..Epoch::opening(10)
+        };
+        let k = 1100;
+        let w = u64::from(epoch.window(k));
+        assert!(4 * w > 100 && w / 2 > 44, "the whole epoch is near");
+        let most = w / 2;
+        for (name, holes, want) in [
+            ("none", vec![], None),
+            ("most", vec![span(1020, 1020 + most)], None),
+            (
+                "one more",
+                vec![span(1020, 1021 + most)],
+                Some(Excess::Pending),
+            ),
+            ("base", vec![span(1000, 1001)], Some(Excess::Pending)),
+            ("last", vec![span(1100, 1101)], None),
+            (
+                "past the last",
+                vec![span(1100, 1102)],
+                Some(Excess::Pending),
+            ),
+            (
+                "stretches",
+                (0..8).map(|n| span(1050 + 2 * n, 1051 + 2 * n)).collect(),
+                None,
+            ),
+            (
+                "too many stretches",
+                (0..9).map(|n| span(1050 + 2 * n, 1051 + 2 * n)).collect(),
+                Some(Excess::Pending),
+            ),
+        ] {
+            assert_eq!(pending(&epoch, &holes, k), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_quarter_is_enough_and_less_is_not() {
+        assert_eq!(quarter(10, 18, &[span(11, 17)]), None);
+        assert_eq!(quarter(10, 18, &[span(11, 18)]), Some(Excess::Quarter));
+        assert_eq!(quarter(10, 10, &[]), None);
+        assert_eq!(
+            quarter(10, 18, &[span(2, 9)]),
+            None,
+            "older holes are others' affair"
+        );
+    }
+}

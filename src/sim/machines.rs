@@ -1,0 +1,319 @@
+//! The transport's machines for simulated worlds: servers of [`Objects`], and clients that fetch and
+//! verify them.
+//!
+//! In: packets and time, as for any machine. Out: packets, and for clients how far they have come.
+//! A server is `transport::server` with its keys at some stage of a rotation; a client is
+//! `transport::client` with a plan. Neither knows that it is watched.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Kit;
+use super::dice::Dice;
+use super::judge::TransportJudge;
+use super::object::{Object, Objects};
+use super::scenario::{ClientPlan, Reader, Scenario, ServerPlan};
+use super::world::{Boot, Node, Progress};
+use crate::host::{Machine, Transmit};
+use crate::time::{Instant, Now};
+use crate::transport::client::{Client, ClientConfig, ClientEvent};
+use crate::transport::keys::{KeyRing, Role, SECRET_BYTES};
+use crate::transport::server::{Server, ServerConfig};
+use crate::wire::flight::Flight;
+use crate::wire::ip::parse_udp;
+
+/// Makes servers and clients of the transport.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TransportKit;
+
+impl Kit for TransportKit {
+    type Judge = TransportJudge;
+
+    fn judge(&self, scenario: &Scenario) -> TransportJudge {
+        TransportJudge::new(ring(scenario.secret, super::scenario::LAST_STAGE))
+    }
+
+    fn server(&self, scenario: &Scenario, plan: ServerPlan, boot: Boot) -> Box<dyn Node> {
+        let config = ServerConfig {
+            server_id: plan.id,
+            site_id: 1,
+            mtu: SERVER_MTU,
+        };
+        Box::new(ServerNode {
+            server: Server::new(config, ring(scenario.secret, boot.stage)),
+            out: VecDeque::new(),
+        })
+    }
+
+    fn client(&self, plan: &ClientPlan, _boot: Boot) -> Box<dyn Node> {
+        Box::new(ClientNode::new(plan))
+    }
+
+    fn longest_backoff(&self) -> Duration {
+        LONGEST_BACKOFF
+    }
+}
+
+/// The key ring of a cluster at a stage of its rotation; see [`super::scenario::LAST_STAGE`].
+pub(super) fn ring(secret: u64, stage: u8) -> KeyRing {
+    let mut dice = Dice::new(secret);
+    let [first, second] = [(); 2].map(|()| {
+        let mut bytes = [0; SECRET_BYTES];
+        for word in bytes.chunks_mut(8) {
+            word.copy_from_slice(&dice.seed().to_be_bytes());
+        }
+        bytes
+    });
+    let entries = match stage {
+        0 => vec![(1, Role::Active, first)],
+        1 => vec![(1, Role::Active, first), (2, Role::Staged, second)],
+        _ => vec![(2, Role::Active, second), (1, Role::Retiring, first)],
+    };
+    match KeyRing::new(&entries) {
+        Ok(ring) => ring,
+        Err(_) => unreachable!("one generation is active and all differ"),
+    }
+}
+
+/// MTU of a server's device, in bytes.
+const SERVER_MTU: u16 = 1500;
+
+/// Longest back-off of the client's retransmission timer.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+struct ServerNode {
+    server: Server,
+    out: VecDeque<Flight>,
+}
+
+impl Machine for ServerNode {
+    fn handle_packet(&mut self, now: Now, packet: &[u8], _segment: Option<usize>) {
+        let Ok(Some(datagram)) = parse_udp(packet) else {
+            return;
+        };
+        let mut flights = Vec::new();
+        let (path, payload) = (datagram.path, datagram.payload);
+        self.server
+            .respond(now, path, payload, &mut Objects, &mut flights);
+        self.out.extend(flights);
+    }
+
+    fn handle_timeout(&mut self, _now: Now) {}
+
+    fn poll_transmit(&mut self, _now: Now) -> Option<Transmit> {
+        self.out.pop_front().map(Transmit::Flight)
+    }
+
+    fn poll_timeout(&mut self, _now: Now) -> Option<(Instant, &'static str)> {
+        None
+    }
+}
+
+impl Node for ServerNode {
+    fn progress(&self) -> Option<Progress> {
+        None
+    }
+
+    fn soft_state_bytes(&self) -> Option<usize> {
+        Some(self.server.soft_state_bytes())
+    }
+
+    fn refused(&self) -> Option<&'static str> {
+        let drops = self.server.counters().drops();
+        let mut reasons = drops.iter().map(|(reason, _)| *reason);
+        reasons.find(|reason| !EXCUSED.contains(reason))
+    }
+}
+
+/// What honest clients are refused for: networks repeat packets, and clocks of servers differ.
+const EXCUSED: [&str; 5] = [
+    "replayed",
+    "too_often",
+    "not_ready",
+    "too_soon",
+    "ahead_of_time",
+];
+
+/// What a client does at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Rests until then, and asks for its next object.
+    Resting(Instant),
+    /// Fetches an object, of which so many bytes have been read.
+    Fetching(Object, u64),
+    /// Has everything.
+    Done,
+}
+
+struct ClientNode {
+    client: Client,
+    plan: ClientPlan,
+    /// Objects not yet asked for.
+    left: VecDeque<Object>,
+    phase: Phase,
+    read_at: Instant,
+    progress: Progress,
+}
+
+impl ClientNode {
+    fn new(plan: &ClientPlan) -> Self {
+        let config = ClientConfig {
+            local: plan.local,
+            remote: plan.remote,
+            mtu: plan.mtu,
+            buffer: plan.buffer,
+            idle_timeout: IDLE_TIMEOUT,
+            token: None,
+        };
+        Self {
+            client: Client::new(config, plan.seed),
+            plan: plan.clone(),
+            left: plan.objects.clone().into(),
+            phase: Phase::Resting(Instant::ZERO),
+            read_at: Instant::ZERO,
+            progress: Progress {
+                wanted: plan.wanted(),
+                ..Progress::default()
+            },
+        }
+    }
+
+    /// Does what the plan says is due.
+    fn advance(&mut self, now: Now) {
+        if let Phase::Resting(until) = self.phase
+            && until <= now.instant
+        {
+            match self.left.pop_front() {
+                Some(object) => {
+                    self.phase = Phase::Fetching(object, 0);
+                    self.read_at = now.instant;
+                    self.client.request(now, &object.request());
+                }
+                None => self.phase = Phase::Done,
+            }
+        }
+        if let Phase::Fetching(object, position) = self.phase
+            && self.read_at <= now.instant
+        {
+            let position = self.read(now, object, position);
+            self.phase = Phase::Fetching(object, position);
+        }
+        while let Some(event) = self.client.poll_event() {
+            self.handle_event(now, event);
+        }
+    }
+
+    fn read(&mut self, now: Now, object: Object, mut position: u64) -> u64 {
+        let (most, pause) = match self.plan.reader {
+            Reader::Greedy => (usize::MAX, Duration::ZERO),
+            Reader::Slow { bytes, every } => (bytes, every),
+        };
+        let mut left = most;
+        let mut buffer = [0; 16_384];
+        loop {
+            let (room, _) = buffer.split_at_mut(left.min(16_384));
+            let count = self.client.read(now, room);
+            let (bytes, _) = room.split_at(count.min(room.len()));
+            let wrong = object.first_difference(position, bytes);
+            self.progress.wrong = self.progress.wrong.or(wrong);
+            let read = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            position += read;
+            self.progress.received += read;
+            left -= bytes.len();
+            if count == 0 || left == 0 {
+                break;
+            }
+        }
+        if most != left && pause > Duration::ZERO {
+            self.read_at = now.instant + pause;
+        }
+        position
+    }
+
+    fn handle_event(&mut self, now: Now, event: ClientEvent) {
+        match (event, self.phase) {
+            (ClientEvent::Began { length }, Phase::Fetching(object, _)) => {
+                let wrong = (length != object.length).then_some(object.length);
+                self.progress.wrong = self.progress.wrong.or(wrong);
+            }
+            (ClientEvent::Finished, Phase::Fetching(object, position)) => {
+                let wrong = (position != object.length).then_some(position);
+                self.progress.wrong = self.progress.wrong.or(wrong);
+                self.phase = match self.left.is_empty() {
+                    true => Phase::Done,
+                    false => Phase::Resting(now.instant + self.plan.pause),
+                };
+            }
+            (ClientEvent::Changed | ClientEvent::TimedOut, _) => self.progress.gave_up = true,
+            (
+                ClientEvent::Connected
+                | ClientEvent::Readable
+                | ClientEvent::Began { .. }
+                | ClientEvent::Finished,
+                _,
+            ) => {}
+        }
+    }
+}
+
+impl Machine for ClientNode {
+    fn handle_packet(&mut self, now: Now, packet: &[u8], _segment: Option<usize>) {
+        let Ok(Some(datagram)) = parse_udp(packet) else {
+            return;
+        };
+        self.client
+            .handle_datagram(now, datagram.path, datagram.ecn, datagram.payload);
+        self.advance(now);
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        if self
+            .client
+            .poll_timeout()
+            .is_some_and(|(at, _)| at <= now.instant)
+        {
+            self.client.handle_timeout(now);
+        }
+        self.advance(now);
+    }
+
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        // The first turn comes without a packet or a timeout.
+        if self.phase == Phase::Resting(Instant::ZERO) {
+            self.advance(now);
+        }
+        self.client.poll_transmit(now).map(Transmit::Flight)
+    }
+
+    fn poll_timeout(&mut self, _now: Now) -> Option<(Instant, &'static str)> {
+        let own = match self.phase {
+            Phase::Resting(until) => Some((until, "rest")),
+            Phase::Fetching(..) if self.client.readable() => Some((self.read_at, "read")),
+            Phase::Fetching(..) | Phase::Done => None,
+        };
+        self.client.poll_timeout().into_iter().chain(own).min()
+    }
+}
+
+impl Node for ClientNode {
+    fn progress(&self) -> Option<Progress> {
+        let fetching = matches!(self.phase, Phase::Fetching(..));
+        Some(Progress {
+            done: self.phase == Phase::Done,
+            waiting: fetching && !self.client.readable(),
+            handshakes: self.client.stats().handshakes,
+            ..self.progress
+        })
+    }
+
+    fn soft_state_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    fn refused(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// Longer than any world lasts: a client never gives up.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1_000_000);

@@ -1,0 +1,552 @@
+//! Draws a world from a seed: how many clients and servers, what each path is like, what each client
+//! fetches, and what befalls them.
+//!
+//! In: a seed and [`Options`]. Out: a [`Scenario`], plain values from which the runner builds the
+//! world. Parameters are drawn by magnitude, so that slow and fast, small and large are equally
+//! likely; sizes are weighted so that a world costs some ten milliseconds to run. Every fault stops
+//! at `heals_at`: links heal, servers are up, and the rotation of keys is over.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Options;
+use super::check::Path;
+use super::dice::Dice;
+use super::object::Object;
+use super::world::{Action, Clock, NodeId, Spray};
+use crate::link::{BurstLoss, Chance, LinkConfig, Outage};
+use crate::time::{Instant, micros};
+
+/// Most clients of a world.
+pub const MAX_CLIENTS: u64 = 16;
+
+/// Most servers behind the service's address.
+pub const MAX_SERVERS: u64 = 4;
+
+/// Last stage of a rotation of keys: 0 the first generation alone, 1 the second staged, 2 the
+/// second active and the first retiring.
+pub const LAST_STAGE: u8 = 2;
+
+/// How a client's reader takes its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// As soon as they come.
+    Greedy,
+    /// So many at a time, so often: the buffer fills, and the client must stop asking.
+    Slow {
+        /// Bytes at a time, at the most.
+        bytes: usize,
+        /// Time between two reads.
+        every: Duration,
+    },
+}
+
+/// What one client is and does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientPlan {
+    /// Its address and port.
+    pub local: SocketAddr,
+    /// The service.
+    pub remote: SocketAddr,
+    /// MTU of its device, in bytes.
+    pub mtu: u16,
+    /// Its reassembly buffer, in bytes.
+    pub buffer: usize,
+    /// What it fetches, in this order.
+    pub objects: Vec<Object>,
+    /// When it begins.
+    pub starts: Instant,
+    /// How long it rests between two objects.
+    pub pause: Duration,
+    /// How it reads.
+    pub reader: Reader,
+    /// Feeds its random choices.
+    pub seed: u64,
+    /// Its clocks.
+    pub clock: Clock,
+    /// From it to the servers.
+    pub up: LinkConfig,
+    /// From the servers to it.
+    pub down: LinkConfig,
+}
+
+/// What one server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerPlan {
+    /// Its id in responses.
+    pub id: u16,
+    /// Its clocks.
+    pub clock: Clock,
+}
+
+/// A world as drawn. Servers are the first nodes, clients follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// What it was drawn from.
+    pub seed: u64,
+    /// Where the servers are, all of them.
+    pub service: SocketAddr,
+    /// How packets are spread over them.
+    pub spray: Spray,
+    /// The servers.
+    pub servers: Vec<ServerPlan>,
+    /// The clients.
+    pub clients: Vec<ClientPlan>,
+    /// Kills, restarts and rotations, by time.
+    pub script: Vec<(Instant, Action)>,
+    /// When every fault has stopped.
+    pub heals_at: Instant,
+    /// Makes the cluster's secrets.
+    pub secret: u64,
+}
+
+impl Scenario {
+    /// Draws a world.
+    #[must_use]
+    pub fn draw(seed: u64, options: &Options) -> Self {
+        let mut dice = Dice::new(seed);
+        let dice = &mut dice;
+        let v6 = dice.chance(50);
+        let spray = match dice.chance(50) {
+            true => Spray::Random,
+            false => Spray::RoundRobin,
+        };
+        let faults = options.faults;
+        let servers: Vec<ServerPlan> = (1..=dice.between(1, MAX_SERVERS))
+            .filter_map(|id| u16::try_from(id).ok())
+            .map(|id| ServerPlan {
+                id,
+                clock: draw_clock(dice),
+            })
+            .collect();
+        let heals = dice.duration(Duration::from_millis(500), Duration::from_secs(30));
+        let heals_at = Instant::ZERO + if faults { heals } else { Duration::ZERO };
+        let count = dice
+            .magnitude(1, MAX_CLIENTS)
+            .min(options.max_clients.max(1));
+        let mut budget = draw_budget(dice).min(options.max_bytes);
+        let clients = (1..=count)
+            .filter_map(|index| u8::try_from(index).ok())
+            .map(|index| {
+                let share = budget / 2;
+                let plan = draw_client(dice, v6, index, share, faults, heals_at);
+                budget -= plan.wanted().min(budget);
+                plan
+            })
+            .collect();
+        let script = match faults {
+            true => draw_script(dice, servers.len(), heals_at),
+            false => Vec::new(),
+        };
+        Self {
+            seed,
+            service: address_of_service(v6),
+            spray,
+            servers,
+            clients,
+            script,
+            heals_at,
+            secret: dice.seed(),
+        }
+    }
+
+    /// Node of a server, by its index.
+    #[must_use]
+    pub const fn server_node(&self, index: usize) -> NodeId {
+        NodeId(index)
+    }
+
+    /// Node of a client, by its index.
+    #[must_use]
+    pub const fn client_node(&self, index: usize) -> NodeId {
+        NodeId(self.servers.len() + index)
+    }
+
+    /// The path of a client as its patience needs it.
+    #[must_use]
+    pub fn path(&self, client: &ClientPlan, longest_backoff: Duration) -> Path {
+        let outages = |config: &LinkConfig| config.outages.clone();
+        let mut impaired: Vec<(Instant, Instant)> = [&client.up, &client.down]
+            .into_iter()
+            .flat_map(outages)
+            .map(|outage| (outage.from, outage.until))
+            .chain(self.server_outages())
+            .collect();
+        impaired.sort_unstable();
+        let transit =
+            |config: &LinkConfig| config.transit(config.queue_bytes) + config.reorder_delay;
+        let rate = client.down.rate.unwrap_or(u64::MAX);
+        Path {
+            round_trip: transit(&client.up) + transit(&client.down),
+            // Requests are some hundred bytes for two packets at the least.
+            rate: rate.min(client.up.rate.unwrap_or(u64::MAX).saturating_mul(4)),
+            lossy: is_lossy(&client.up) || is_lossy(&client.down),
+            impaired,
+            longest_backoff,
+            leisure: client.leisure(),
+        }
+    }
+
+    /// When any server was down or booting.
+    fn server_outages(&self) -> Vec<(Instant, Instant)> {
+        let mut outages = Vec::new();
+        for index in 0..self.servers.len() {
+            let id = self.server_node(index);
+            let mut down_since = None;
+            for &(at, action) in &self.script {
+                match action {
+                    Action::Kill(node) if node == id => down_since = Some(at),
+                    Action::Start(node) if node == id => {
+                        outages.extend(down_since.take().map(|since| (since, at)));
+                    }
+                    Action::Stage(node, _) if node == id => outages.push((at, at)),
+                    Action::Kill(_) | Action::Start(_) | Action::Stage(..) | Action::Heal => {}
+                }
+            }
+        }
+        outages
+    }
+}
+
+impl ClientPlan {
+    /// Bytes of all its objects.
+    #[must_use]
+    pub fn wanted(&self) -> u64 {
+        self.objects.iter().map(|object| object.length).sum()
+    }
+
+    /// Time that its own plan takes: its start, its pauses, and its reader.
+    fn leisure(&self) -> Duration {
+        let count = u32::try_from(self.objects.len()).unwrap_or(u32::MAX);
+        let reading = match self.reader {
+            Reader::Greedy => Duration::ZERO,
+            Reader::Slow { bytes, every } => {
+                let bytes = u64::try_from(bytes).unwrap_or(u64::MAX).max(1);
+                let reads = self.wanted() / bytes + u64::from(count);
+                every.saturating_mul(u32::try_from(reads).unwrap_or(u32::MAX))
+            }
+        };
+        let starts = Duration::from_micros(self.starts.as_micros());
+        // A round trip or a timeout may fall between two objects.
+        starts + reading + (self.pause + Duration::from_secs(5)) * count
+    }
+}
+
+fn is_lossy(config: &LinkConfig) -> bool {
+    let loses = [config.loss, config.corrupt, config.reorder]
+        .iter()
+        .any(|chance| *chance > Chance::NEVER);
+    loses || config.burst.is_some() || config.jitter_reorders
+}
+
+/// Bytes that all clients of a world may fetch together: some worlds are ten times as large.
+fn draw_budget(dice: &mut Dice) -> u64 {
+    match dice.chance(8) {
+        true => dice.between(5_000_000, 20_000_000),
+        false => dice.between(500_000, 5_000_000),
+    }
+}
+
+fn draw_clock(dice: &mut Dice) -> Clock {
+    Clock {
+        monotonic: Duration::from_micros(dice.between(0, 1_000_000_000)),
+        ahead_ms: dice.between(0, MOST_SKEW_MS),
+    }
+}
+
+fn draw_client(
+    dice: &mut Dice,
+    v6: bool,
+    index: u8,
+    share: u64,
+    faults: bool,
+    heals_at: Instant,
+) -> ClientPlan {
+    let delay = Duration::from_micros(dice.between(0, 150_000)) * u32::from(dice.chance(80));
+    let severity = match faults {
+        true => dice.between(0, 3),
+        false => 0,
+    };
+    let [up, down] = [(); 2].map(|()| draw_link(dice, delay, severity, heals_at));
+    let objects = 1 + dice.between(0, 2) * u64::from(dice.chance(30));
+    let objects: Vec<Object> = (0..objects)
+        .map(|_| Object {
+            seed: dice.seed(),
+            length: draw_length(dice, share / objects),
+        })
+        .collect();
+    let longest: u64 = objects.iter().map(|object| object.length).sum();
+    ClientPlan {
+        local: address_of_client(v6, index),
+        remote: address_of_service(v6),
+        mtu: u16::try_from(dice.between(1280, 1500)).unwrap_or(1500),
+        buffer: usize::try_from(dice.magnitude(1 << 16, 1 << 22)).unwrap_or(1 << 16),
+        objects,
+        starts: Instant::ZERO + dice.duration(Duration::from_micros(1), Duration::from_secs(2)),
+        pause: dice.duration(Duration::from_micros(1), Duration::from_secs(8)),
+        reader: draw_reader(dice, longest),
+        seed: dice.seed(),
+        clock: draw_clock(dice),
+        up,
+        down,
+    }
+}
+
+fn draw_length(dice: &mut Dice, share: u64) -> u64 {
+    match dice.between(0, 9) {
+        0 => 0,
+        1 | 2 => dice.between(1, 3000),
+        3..=6 => dice.magnitude(3000, 300_000).min(share),
+        _ => share,
+    }
+}
+
+fn draw_reader(dice: &mut Dice, bytes: u64) -> Reader {
+    if !dice.chance(20) {
+        return Reader::Greedy;
+    }
+    // At most a hundred reads, or the world is all reading.
+    let least = bytes.div_ceil(100).max(1000);
+    Reader::Slow {
+        bytes: usize::try_from(dice.magnitude(least, least * 16)).unwrap_or(usize::MAX),
+        every: dice.duration(Duration::from_millis(1), Duration::from_millis(300)),
+    }
+}
+
+/// A link of one direction. Severity 0 has no faults but the queue's; 1 has outages only; beyond,
+/// each fault is on or off.
+fn draw_link(dice: &mut Dice, delay: Duration, severity: u64, heals_at: Instant) -> LinkConfig {
+    let rate = dice.magnitude(200_000, 1_000_000_000);
+    let product = u128::from(rate) * u128::from(micros(delay) * 2) / 8_000_000;
+    let product = u64::try_from(product).unwrap_or(u64::MAX).max(LEAST_QUEUE);
+    let queue = dice.between(product / 4, product.saturating_mul(4));
+    let queue = usize::try_from(queue.max(LEAST_QUEUE)).unwrap_or(usize::MAX);
+    let mut link = LinkConfig {
+        delay,
+        rate: Some(rate),
+        queue_bytes: queue.min(MOST_QUEUE),
+        ..LinkConfig::default()
+    };
+    if dice.chance(25) {
+        link.mark_bytes = Some(link.queue_bytes / 4);
+    }
+    if severity >= 1 {
+        link.outages = draw_outages(dice, heals_at);
+    }
+    if severity >= 2 {
+        draw_faults(dice, &mut link, severity);
+    }
+    link
+}
+
+/// Turns about half of the faults on; at severity 2 they are a tenth as likely to strike.
+fn draw_faults(dice: &mut Dice, link: &mut LinkConfig, severity: u64) {
+    let scale = if severity == 2 { 10 } else { 1 };
+    let mut fault = |ppm: u32| match dice.chance(50) {
+        true => dice.up_to_ppm(ppm / scale),
+        false => Chance::NEVER,
+    };
+    link.loss = fault(50_000);
+    link.duplicate = fault(50_000);
+    link.corrupt = fault(20_000);
+    link.reorder = fault(50_000);
+    link.replay = fault(20_000);
+    if dice.chance(30) {
+        link.burst = Some(BurstLoss {
+            enter: dice.up_to_ppm(5000 / scale),
+            leave: Chance::from_percent(10 + u32::try_from(dice.between(0, 40)).unwrap_or(0)),
+            loss: Chance::from_percent(80),
+        });
+    }
+    if link.reorder > Chance::NEVER {
+        link.reorder_delay = dice.duration(Duration::from_micros(100), Duration::from_millis(50));
+    }
+    if dice.chance(40) {
+        link.jitter = dice.duration(Duration::from_micros(100), Duration::from_millis(20));
+        link.jitter_reorders = dice.chance(30);
+    }
+}
+
+fn draw_outages(dice: &mut Dice, heals_at: Instant) -> Vec<Outage> {
+    let count = dice.between(0, 2);
+    (0..count)
+        .map(|_| {
+            let latest = dice.magnitude(1, heals_at.as_micros());
+            let from = Instant::from_micros(dice.between(0, latest));
+            let length = dice.duration(Duration::from_millis(10), Duration::from_secs(8));
+            Outage {
+                from,
+                until: (from + length).min(heals_at),
+            }
+        })
+        .collect()
+}
+
+fn draw_script(dice: &mut Dice, servers: usize, heals_at: Instant) -> Vec<(Instant, Action)> {
+    let mut script = Vec::new();
+    // Most transfers are over soon, so most of what befalls them is early.
+    let instant = |dice: &mut Dice| {
+        let latest = dice.magnitude(1, heals_at.as_micros());
+        Instant::from_micros(dice.between(0, latest))
+    };
+    let kills = dice.between(0, 6) * u64::from(dice.chance(60));
+    for _ in 0..kills {
+        let (node, at) = (NodeId(dice.index(servers)), instant(dice));
+        let down = dice.duration(Duration::from_millis(1), Duration::from_secs(5));
+        script.push((at, Action::Kill(node)));
+        script.push(((at + down).min(heals_at), Action::Start(node)));
+    }
+    if dice.chance(40) {
+        // Every server knows the new generation before any uses it; between the first that uses it
+        // and the last, half the fleet is ahead of the other.
+        let (first, second) = (instant(dice), instant(dice));
+        let (known, used) = (first.min(second), first.max(second));
+        for index in 0..servers {
+            let before = dice.between(0, known.as_micros());
+            let after = dice.between(used.as_micros(), heals_at.as_micros());
+            let node = NodeId(index);
+            script.push((Instant::from_micros(before), Action::Stage(node, 1)));
+            script.push((Instant::from_micros(after), Action::Stage(node, LAST_STAGE)));
+        }
+    }
+    script.sort_by_key(|(at, _)| *at);
+    // Two kills may overlap; in the end every server is up.
+    script.extend((0..servers).map(|index| (heals_at, Action::Start(NodeId(index)))));
+    script.push((heals_at, Action::Heal));
+    script
+}
+
+fn address_of_service(v6: bool) -> SocketAddr {
+    match v6 {
+        false => SocketAddr::from(([10, 0, 0, 1], SERVICE_PORT)),
+        true => SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, 1], SERVICE_PORT)),
+    }
+}
+
+fn address_of_client(v6: bool, index: u8) -> SocketAddr {
+    match v6 {
+        false => SocketAddr::from(([10, 1, 0, index], CLIENT_PORT)),
+        true => {
+            let last = u16::from(index);
+            SocketAddr::from(([0xfd01, 0, 0, 0, 0, 0, 0, last], CLIENT_PORT))
+        }
+    }
+}
+
+const SERVICE_PORT: u16 = 4433;
+const CLIENT_PORT: u16 = 50_000;
+
+/// Bytes of queue that every link has: ten full packets.
+const LEAST_QUEUE: u64 = 15_000;
+
+/// Bytes of queue that no link exceeds; more is never filled by objects of this size.
+const MOST_QUEUE: usize = 16_000_000;
+
+/// How far two wall clocks may differ, in milliseconds: the transport's allowed skew.
+const MOST_SKEW_MS: u64 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_can_be_built_and_heals() {
+        let options = Options::default();
+        for seed in 0..500 {
+            let scenario = Scenario::draw(seed, &options);
+            assert_eq!(scenario, Scenario::draw(seed, &options), "seed {seed}");
+            assert!((1..=16).contains(&scenario.clients.len()));
+            assert!((1..=4).contains(&scenario.servers.len()));
+            for client in &scenario.clients {
+                for link in [&client.up, &client.down] {
+                    assert_eq!(link.validate(), Ok(()), "seed {seed}");
+                    let late = |outage: &Outage| outage.until > scenario.heals_at;
+                    assert!(!link.outages.iter().any(late), "seed {seed}");
+                }
+            }
+            assert!(
+                scenario
+                    .script
+                    .iter()
+                    .all(|(at, _)| *at <= scenario.heals_at)
+            );
+            assert_generations_overlap(&scenario);
+        }
+    }
+
+    /// No server seals with a generation that another does not know.
+    fn assert_generations_overlap(scenario: &Scenario) {
+        let mut stages = vec![0; scenario.servers.len()];
+        for (_, action) in &scenario.script {
+            if let Action::Stage(node, stage) = *action {
+                stages[node.0] = stage;
+                let (low, high) = (stages.iter().min(), stages.iter().max());
+                assert!(high.unwrap() - low.unwrap() <= 1, "seed {}", scenario.seed);
+            }
+        }
+    }
+
+    #[test]
+    fn the_seeds_cover_what_they_should() {
+        let scenarios: Vec<_> = (0..300)
+            .map(|seed| Scenario::draw(seed, &Options::default()))
+            .collect();
+        let any = |test: fn(&Scenario) -> bool| scenarios.iter().filter(|s| test(s)).count() > 5;
+        assert!(any(|s| s.service.is_ipv6()) && any(|s| s.service.is_ipv4()));
+        assert!(any(|s| s.clients.len() == 1) && any(|s| s.clients.len() > 8));
+        assert!(any(|s| s.servers.len() == 1) && any(|s| s.servers.len() == 4));
+        assert!(any(|s| s
+            .script
+            .iter()
+            .any(|(_, a)| matches!(a, Action::Kill(_)))));
+        assert!(any(|s| s
+            .script
+            .iter()
+            .any(|(_, a)| matches!(a, Action::Stage(..)))));
+        assert!(any(|s| s.clients.iter().any(|c| c.wanted() == 0)));
+        assert!(any(|s| s.clients.iter().any(|c| c.wanted() > 1_000_000)));
+        assert!(any(|s| s
+            .clients
+            .iter()
+            .any(|c| c.reader != Reader::Greedy)));
+        assert!(any(|s| s
+            .clients
+            .iter()
+            .all(|c| !is_lossy(&c.up) && !is_lossy(&c.down))));
+        assert!(any(|s| s.clients.iter().any(|c| c.down.burst.is_some())));
+    }
+
+    #[test]
+    fn a_calm_scenario_has_no_faults() {
+        let options = Options {
+            faults: false,
+            ..Options::default()
+        };
+        for seed in 0..50 {
+            let scenario = Scenario::draw(seed, &options);
+            assert!(scenario.script.is_empty());
+            for client in &scenario.clients {
+                assert_eq!(client.down, client.down.healed());
+            }
+        }
+    }
+
+    #[test]
+    fn a_servers_outage_runs_from_kill_to_start() {
+        let mut scenario = Scenario::draw(
+            1,
+            &Options {
+                faults: false,
+                ..Options::default()
+            },
+        );
+        let at = Instant::from_micros;
+        scenario.script = vec![
+            (at(1), Action::Kill(NodeId(0))),
+            (at(4), Action::Start(NodeId(0))),
+            (at(6), Action::Stage(NodeId(0), 1)),
+        ];
+        let path = scenario.path(&scenario.clients[0], Duration::from_secs(1));
+        assert_eq!(path.impaired, [(at(1), at(4)), (at(6), at(6))]);
+    }
+}
