@@ -9,6 +9,7 @@ pub mod hosts;
 pub mod keygen;
 pub mod local;
 pub mod serve;
+pub mod sim;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -39,6 +40,8 @@ enum Command {
     /// Fetch URLs into files or to standard output
     #[command(after_long_help = get_help(), after_help = "See --help for files and exit codes.")]
     Get(get::args::GetArgs),
+    /// Run simulated worlds and hold them against the laws of the transport
+    Sim(sim::SimArgs),
 }
 
 fn get_help() -> String {
@@ -75,6 +78,10 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         Command::Serve(args) => {
             start_logging("info");
             serve::run(&args)
+        }
+        Command::Sim(args) => {
+            start_logging("warn");
+            sim::run(&args)
         }
         Command::Get(args) => {
             start_logging(match (args.verbose, args.silent) {
