@@ -292,7 +292,7 @@ impl ClientHost {
         if any && !running.transfer.is_reading() {
             carrier.handle_whole();
         }
-        if carrier.is_connected() {
+        if running.connect_by.is_some() && carrier.is_connected() {
             running.connect_by = None;
         }
         any

@@ -20,9 +20,9 @@ use crate::transport::proof::ProofKey;
 use crate::transport::replay::{ReplayFilter, TokenBuckets};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::segment::{
-    CONTINUATION_FIELD_BYTES, Challenge, Cookie, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Open,
-    Probed, Request, ResponseHeader, ResponseKind, SINGLE_CHUNK_BYTES, Span, ToServer, Token,
-    UserField, Wanted, put_chunk,
+    CHUNK_BYTES, CONTINUATION_FIELD_BYTES, Challenge, Cookie, DATA_HEADER_BYTES, OPEN_BYTES,
+    OPENED_BYTES, Open, Probed, Request, ResponseHeader, ResponseKind, SINGLE_CHUNK_BYTES, Span,
+    ToServer, Token, UserField, Wanted, put_chunk,
 };
 
 mod counters;
@@ -187,6 +187,7 @@ impl Server {
             .sealed
             .as_ref()
             .map_or(0, |sealed| user_field_bytes(sealed));
+        check_room(size, each + first)?;
         let wanted = clamp(
             &content,
             &[Span {
@@ -457,6 +458,7 @@ impl Server {
             0
         };
         let size = usize::from(request.size);
+        check_room(size, field + user)?;
         let ranges = clamp(&content, &request.ranges);
         self.layout.fill(size, granted.count, field + user, &ranges);
         self.stage(&mut content, app)?;
@@ -689,6 +691,14 @@ impl Numbered {
             out.resize(start + self.size, 0);
         }
         self.send >> index & 1 != 0
+    }
+}
+
+/// The first datagram of an answer cannot be cut short: what it must carry has to fit, and a chunk.
+fn check_room(size: usize, taken: usize) -> Result<(), Drop> {
+    match size > DATA_HEADER_BYTES + taken + CHUNK_BYTES {
+        true => Ok(()),
+        false => Err(Drop::Undersized),
     }
 }
 

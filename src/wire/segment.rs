@@ -527,7 +527,13 @@ impl<'a> Response<'a> {
     }
 
     fn parse(datagram: &'a [u8]) -> Result<Self, SegmentError> {
-        Self::parse_body(&mut Reader::new(datagram)).ok_or(SegmentError::Truncated)
+        let response =
+            Self::parse_body(&mut Reader::new(datagram)).ok_or(SegmentError::Truncated)?;
+        // Requests name this size: one that no server accepts would end the connection.
+        if let ResponseKind::Opened { size, .. } = response.header.kind {
+            check_size(size)?;
+        }
+        Ok(response)
     }
 
     fn parse_body(reader: &mut Reader<'a>) -> Option<Self> {

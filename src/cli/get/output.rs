@@ -9,7 +9,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -27,8 +27,8 @@ pub const MAX_ETAG_BYTES: usize = 256;
 /// Extended attribute that remembers the entity tag, where the file system has such.
 const ETAG_ATTRIBUTE: &str = "user.headwater.etag";
 
-/// Bytes read at a time from a file that is resumed.
-const REPLAY_BYTES: usize = 256 * 1024;
+/// Bytes read or written at a time: bodies come in pieces of a packet.
+const BUFFER_BYTES: usize = 256 * 1024;
 
 /// A place for one body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,7 +157,7 @@ struct PartFile {
     /// Which of the two holds the bytes that are resumed.
     source: Option<PathBuf>,
     held: Held,
-    file: Option<File>,
+    file: Option<BufWriter<File>>,
     /// Whether the `.part` file has bytes that a later attempt could use.
     filled: bool,
 }
@@ -190,7 +190,7 @@ impl PartFile {
     }
 
     /// Opens the `.part` file and cuts or fills it to `offset` bytes.
-    fn open(&mut self, offset: u64) -> Result<File, OutputError> {
+    fn open(&mut self, offset: u64) -> Result<BufWriter<File>, OutputError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
@@ -205,7 +205,7 @@ impl PartFile {
         }
         file.set_len(offset)?;
         file.seek(SeekFrom::Start(offset))?;
-        Ok(file)
+        Ok(BufWriter::with_capacity(BUFFER_BYTES, file))
     }
 }
 
@@ -219,7 +219,7 @@ impl Output for PartFile {
             return Ok(true);
         };
         let mut file = File::open(source)?.take(self.held.bytes);
-        let mut buffer = vec![0; REPLAY_BYTES];
+        let mut buffer = vec![0; BUFFER_BYTES];
         let mut left = self.held.bytes;
         loop {
             match file.read(&mut buffer)? {
@@ -239,9 +239,10 @@ impl Output for PartFile {
         };
         self.filled = offset > 0;
         // Best effort: without it a resumed transfer has only the digest to tell versions apart.
+        let plain = file.get_ref();
         let _ = match etag.filter(|etag| etag.len() <= MAX_ETAG_BYTES) {
-            Some(etag) => fsetxattr(&file, ETAG_ATTRIBUTE, etag.as_bytes(), XattrFlags::empty()),
-            None => fremovexattr(&file, ETAG_ATTRIBUTE),
+            Some(etag) => fsetxattr(plain, ETAG_ATTRIBUTE, etag.as_bytes(), XattrFlags::empty()),
+            None => fremovexattr(plain, ETAG_ATTRIBUTE),
         };
         self.file = Some(file);
         Ok(())
@@ -257,8 +258,9 @@ impl Output for PartFile {
 
     fn rewind(&mut self) -> Result<(), OutputError> {
         if let Some(file) = &mut self.file {
-            file.set_len(0)?;
+            // `rewind` writes out what is buffered, so it comes first.
             file.rewind()?;
+            file.get_ref().set_len(0)?;
         } else if self.source.as_ref() == Some(&self.part) {
             fs::remove_file(&self.part)?;
         }
@@ -270,11 +272,13 @@ impl Output for PartFile {
 
     fn finish(&mut self) -> Result<(), OutputError> {
         match self.file.take() {
-            Some(file) => {
+            Some(mut file) => {
+                file.flush()?;
+                let file = file.get_ref();
                 if let Ok(before) = fs::metadata(&self.path) {
                     file.set_permissions(before.permissions())?;
                 }
-                let _ = fremovexattr(&file, ETAG_ATTRIBUTE);
+                let _ = fremovexattr(file, ETAG_ATTRIBUTE);
                 fs::rename(&self.part, &self.path)?;
             }
             None if self.source.as_ref() == Some(&self.part) => {

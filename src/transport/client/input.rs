@@ -5,7 +5,7 @@ use crate::transport::client::flights::{Arrival, Loss, Record};
 use crate::transport::client::hystart::HyStart;
 use crate::transport::client::window::{Interval, Window};
 use crate::transport::client::{Client, ClientEvent, Connection};
-use crate::transport::epoch::{Epoch, Kind};
+use crate::transport::epoch::{Epoch, INITIAL_WINDOW, Kind};
 use crate::wire::flight::{Ecn, UdpPath};
 use crate::wire::segment::{
     Challenge, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Probed, Response, ResponseHeader,
@@ -41,7 +41,7 @@ impl Client {
                 now,
                 &header,
                 size,
-                u32::from(count.max(1)),
+                u32::from(count).clamp(1, INITIAL_WINDOW),
                 response.continuation,
             );
         }
@@ -296,13 +296,7 @@ impl Client {
         self.probe = None;
         self.answered(now);
         self.flights.probed(now, probe.sent);
-        let epoch = self
-            .connection
-            .as_ref()
-            .map(|connection| connection.window.releasing());
-        if let Some(epoch) = epoch {
-            self.take_continuation(now, epoch, probed.continuation);
-        }
+        self.take_continuation(now, probe.yields, probed.continuation);
         self.detect_losses(now);
     }
 

@@ -36,7 +36,7 @@ use crate::transport::client::pacer::Pacer;
 use crate::transport::client::rtt::Rtt;
 use crate::transport::client::stream::Stream;
 use crate::transport::client::window::Window;
-use crate::transport::epoch::Kind;
+use crate::transport::epoch::{Epoch, Kind};
 use crate::transport::layout::Layout;
 use crate::wire::flight::Flight;
 use crate::wire::segment::Cookie;
@@ -128,6 +128,9 @@ struct Opening {
 struct Probe {
     tag: u32,
     sent: Instant,
+    /// The epoch that the continuation in its answer speaks for: the client may have declared an
+    /// event in the meantime.
+    yields: Epoch,
 }
 
 /// One connection of a client, and one response stream at a time.

@@ -304,7 +304,11 @@ impl Client {
         let mut record = Record::new(interval, now, self.stream.id, window.releasing());
         record.declared = window.event().map(|event| event.declaration);
         let tag = self.random.random();
-        self.probe = Some(Probe { tag, sent: now });
+        self.probe = Some(Probe {
+            tag,
+            sent: now,
+            yields: record.yields,
+        });
         self.stats.probes += 1;
         self.emit(now, &record, Some(tag));
     }

@@ -20,6 +20,9 @@ pub enum Drop {
     /// It names datagrams larger than this server sends.
     #[error("names datagrams larger than this server sends")]
     Oversized,
+    /// It names datagrams too small for what the first one of the answer must carry.
+    #[error("names datagrams too small for the answer")]
+    Undersized,
     /// From a new IP address, but no restart is declared.
     #[error("from a new IP address without a restart")]
     MovedWithoutRestart,
@@ -55,6 +58,7 @@ impl Drop {
             Self::Open(OpenError::Malformed) => "continuation_malformed",
             Self::Grant(error) => grant_label(error),
             Self::Oversized => "oversized",
+            Self::Undersized => "undersized",
             Self::MovedWithoutRestart => "moved_without_restart",
             Self::TooOften => "too_often",
             Self::Nothing => "nothing_released",

