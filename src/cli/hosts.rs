@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
+/// The file where names of hosts are looked up.
+pub const HOSTS: &str = "/etc/hosts";
+
 /// Longest hosts file that is read, in bytes; what lies beyond is passed over.
 pub const MAX_HOSTS_BYTES: usize = 4 << 20;
 

@@ -7,6 +7,7 @@ pub mod exit;
 pub mod get;
 pub mod hosts;
 pub mod keygen;
+pub mod load;
 pub mod local;
 pub mod serve;
 pub mod sim;
@@ -42,6 +43,8 @@ enum Command {
     Get(get::args::GetArgs),
     /// Run simulated worlds and hold them against the laws of the transport
     Sim(sim::SimArgs),
+    /// Test a server with very many connections and with mutated packets
+    Load(load::LoadArgs),
 }
 
 fn get_help() -> String {
@@ -82,6 +85,10 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         Command::Sim(args) => {
             start_logging("warn");
             sim::run(&args)
+        }
+        Command::Load(args) => {
+            start_logging("warn");
+            load::run(&args)
         }
         Command::Get(args) => {
             start_logging(match (args.verbose, args.silent) {

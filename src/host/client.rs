@@ -329,8 +329,7 @@ impl Machine for ClientHost {
         match self.stack.handle_packet(now.instant, packet, segment) {
             Demuxed::Transport(view) => {
                 if let Some((_, Carrier::Trickles(client))) = &mut self.carrier {
-                    let size = segment.unwrap_or(view.payload.len()).max(1);
-                    for datagram in view.payload.chunks(size) {
+                    for datagram in view.datagrams(segment) {
                         client.handle_datagram(now, view.path, view.ecn, datagram);
                     }
                 }

@@ -2,6 +2,7 @@
 
 mod carrier;
 pub mod client;
+pub mod load;
 pub mod metrics;
 pub mod report;
 pub mod server;

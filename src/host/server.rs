@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use crate::host::metrics::Metric;
 use crate::host::web::Web;
 use crate::host::{Machine, Transmit};
-use crate::stack::{Demuxed, Stack, StackConfig, StackError};
+use crate::stack::{Counters, Demuxed, Stack, StackConfig, StackError};
 use crate::time::{Instant, Now};
 use crate::transport::application::Application;
 use crate::transport::keys::KeyRing;
@@ -96,6 +96,12 @@ impl<A: Application> ServerHost<A> {
     #[must_use]
     pub const fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// What the stack has counted.
+    #[must_use]
+    pub const fn stack_counters(&self) -> &Counters {
+        self.stack.counters()
     }
 
     /// Puts another key ring in place; what was sealed under a generation it keeps stays valid.
@@ -232,8 +238,7 @@ impl<A: Application> Machine for ServerHost<A> {
     fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
         match self.stack.handle_packet(now.instant, packet, segment) {
             Demuxed::Transport(view) => {
-                let size = segment.unwrap_or(view.payload.len()).max(1);
-                for datagram in view.payload.chunks(size) {
+                for datagram in view.datagrams(segment) {
                     let (app, out) = (&mut self.app, &mut self.answers);
                     self.server.respond(now, view.path, datagram, app, out);
                     self.flights.extend(self.answers.drain(..));

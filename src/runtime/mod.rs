@@ -107,6 +107,12 @@ pub trait Hooks<M> {
         None
     }
 
+    /// A signal has come. `Continue` if the machine shall end in its own time; another signal is
+    /// told again.
+    fn signal(&mut self, _now: Now, _signal: Signal, _machine: &mut M) -> ControlFlow<()> {
+        ControlFlow::Break(())
+    }
+
     /// The metrics to show; asked for once a request.
     fn metrics(&mut self, _machine: &M) -> Vec<Metric> {
         Vec::new()
@@ -224,7 +230,9 @@ impl<D: Device + AsRawFd> Runtime<D> {
             let wait = deadlines.into_iter().flatten().min();
             let wait = if more { Some(now.instant) } else { wait };
             self.wait(now, wait)?;
-            if let Some(signal) = self.signals.caught() {
+            if let Some(signal) = self.signals.take()
+                && hooks.signal(self.clock.now(), signal, machine).is_break()
+            {
                 self.device.idle();
                 return Ok(Stopped::BySignal(signal));
             }

@@ -56,9 +56,9 @@ impl Signals {
         &mut self.stream
     }
 
-    /// The last signal since the start, if any.
-    pub(super) fn caught(&self) -> Option<Signal> {
-        match self.caught.load(Ordering::SeqCst) {
+    /// The last signal since this was asked before, if any.
+    pub(super) fn take(&self) -> Option<Signal> {
+        match self.caught.swap(0, Ordering::SeqCst) {
             INTERRUPT => Some(Signal::Interrupt),
             TERMINATE => Some(Signal::Terminate),
             _ => None,

@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Kit;
+use super::adversary::Adversary;
 use super::dice::Dice;
 use super::judge::TransportJudge;
 use super::object::{Object, Objects};
-use super::scenario::{ClientPlan, Reader, Scenario, ServerPlan};
+use super::scenario::{ClientPlan, LAST_STAGE, Reader, Scenario, ServerPlan};
 use super::world::{Boot, Node, Progress};
 use crate::host::{Machine, Transmit};
 use crate::time::{Instant, Now};
@@ -30,7 +31,7 @@ impl Kit for TransportKit {
     type Judge = TransportJudge;
 
     fn judge(&self, scenario: &Scenario) -> TransportJudge {
-        TransportJudge::new(ring(scenario.secret, super::scenario::LAST_STAGE))
+        TransportJudge::new(ring(scenario.secret, LAST_STAGE))
     }
 
     fn server(&self, scenario: &Scenario, plan: ServerPlan, boot: Boot) -> Box<dyn Node> {
@@ -45,8 +46,11 @@ impl Kit for TransportKit {
         })
     }
 
-    fn client(&self, plan: &ClientPlan, _boot: Boot) -> Box<dyn Node> {
-        Box::new(ClientNode::new(plan))
+    fn client(&self, scenario: &Scenario, plan: &ClientPlan, _boot: Boot) -> Box<dyn Node> {
+        match plan.cheats {
+            true => Box::new(Adversary::new(plan, ring(scenario.secret, LAST_STAGE))),
+            false => Box::new(ClientNode::new(plan)),
+        }
     }
 
     fn longest_backoff(&self) -> Duration {
@@ -54,7 +58,7 @@ impl Kit for TransportKit {
     }
 }
 
-/// The key ring of a cluster at a stage of its rotation; see [`super::scenario::LAST_STAGE`].
+/// The key ring of a cluster at a stage of its rotation; see [`LAST_STAGE`].
 pub(super) fn ring(secret: u64, stage: u8) -> KeyRing {
     let mut dice = Dice::new(secret);
     let [first, second] = [(); 2].map(|()| {

@@ -6,6 +6,7 @@
 //! same run on every machine: nothing here reads a clock, draws from the system, or depends on the
 //! order of an unordered map.
 
+pub mod adversary;
 pub mod check;
 mod dice;
 pub mod judge;
@@ -35,6 +36,8 @@ pub const MAX_EVENTS: u64 = 50_000_000;
 pub struct Options {
     /// Faults of links and servers; without them only queues lose packets.
     pub faults: bool,
+    /// Clients that cheat, in some worlds.
+    pub adversaries: bool,
     /// Most clients.
     pub max_clients: u64,
     /// Most bytes that all clients fetch together.
@@ -47,6 +50,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             faults: true,
+            adversaries: true,
             max_clients: scenario::MAX_CLIENTS,
             max_bytes: 20_000_000,
             traced: 2000,
@@ -66,7 +70,7 @@ pub trait Kit {
     fn server(&self, scenario: &Scenario, plan: ServerPlan, boot: Boot) -> Box<dyn Node>;
 
     /// A client.
-    fn client(&self, plan: &ClientPlan, boot: Boot) -> Box<dyn Node>;
+    fn client(&self, scenario: &Scenario, plan: &ClientPlan, boot: Boot) -> Box<dyn Node>;
 
     /// Longest back-off of the protocol.
     fn longest_backoff(&self) -> Duration;
@@ -159,7 +163,9 @@ pub fn run<K: Kit + Clone + 'static>(
         wanted: plan.wanted(),
         path: scenario.path(plan, kit.longest_backoff()),
     });
-    let mut checker = Checker::new(kit.judge(scenario), scenario.heals_at, watched.collect());
+    let honest = !scenario.clients.iter().any(|plan| plan.cheats);
+    let judge = kit.judge(scenario);
+    let mut checker = Checker::new(judge, scenario.heals_at, honest, watched.collect());
     let mut world = match build(kit, scenario, options) {
         Ok(world) => world,
         Err(refused) => {
@@ -206,8 +212,8 @@ fn build<K: Kit + Clone + 'static>(
     for plan in &scenario.clients {
         let up = Link::new(plan.up.clone(), dice.seed())?;
         let down = Link::new(plan.down.clone(), dice.seed())?;
-        let (kit, own) = (kit.clone(), plan.clone());
-        let factory = Box::new(move |boot| kit.client(&own, boot));
+        let (kit, all, own) = (kit.clone(), scenario.clone(), plan.clone());
+        let factory = Box::new(move |boot| kit.client(&all, &own, boot));
         let node: Vec<NodeId> = world
             .add(plan.clock, factory, Some((up, down)))
             .into_iter()

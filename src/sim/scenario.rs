@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Options;
+use super::adversary::LASTS;
 use super::check::Path;
 use super::dice::Dice;
 use super::object::Object;
@@ -44,6 +45,8 @@ pub enum Reader {
 /// What one client is and does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientPlan {
+    /// It cheats, and fetches nothing; see `sim::adversary`.
+    pub cheats: bool,
     /// Its address and port.
     pub local: SocketAddr,
     /// The service.
@@ -125,7 +128,7 @@ impl Scenario {
             .magnitude(1, MAX_CLIENTS)
             .min(options.max_clients.max(1));
         let mut budget = draw_budget(dice).min(options.max_bytes);
-        let clients = (1..=count)
+        let mut clients: Vec<ClientPlan> = (1..=count)
             .filter_map(|index| u8::try_from(index).ok())
             .map(|index| {
                 let share = budget / 2;
@@ -134,6 +137,13 @@ impl Scenario {
                 plan
             })
             .collect();
+        if options.adversaries && dice.chance(ADVERSE_PERCENT) {
+            let count = dice.between(1, 2);
+            for plan in clients.iter_mut().zip(0..count).map(|(plan, _)| plan) {
+                plan.cheats = true;
+                plan.objects.clear();
+            }
+        }
         let script = match faults {
             true => draw_script(dice, servers.len(), heals_at),
             false => Vec::new(),
@@ -227,8 +237,9 @@ impl ClientPlan {
             }
         };
         let starts = Duration::from_micros(self.starts.as_micros());
+        let cheating = if self.cheats { LASTS } else { Duration::ZERO };
         // A round trip or a timeout may fall between two objects.
-        starts + reading + (self.pause + Duration::from_secs(5)) * count
+        starts + cheating + reading + (self.pause + Duration::from_secs(5)) * count
     }
 }
 
@@ -277,6 +288,7 @@ fn draw_client(
         .collect();
     let longest: u64 = objects.iter().map(|object| object.length).sum();
     ClientPlan {
+        cheats: false,
         local: address_of_client(v6, index),
         remote: address_of_service(v6),
         mtu: u16::try_from(dice.between(1280, 1500)).unwrap_or(1500),
@@ -435,6 +447,9 @@ fn address_of_client(v6: bool, index: u8) -> SocketAddr {
 
 const SERVICE_PORT: u16 = 4433;
 const CLIENT_PORT: u16 = 50_000;
+
+/// Worlds of a hundred that have clients that cheat.
+const ADVERSE_PERCENT: u32 = 20;
 
 /// Bytes of queue that every link has: ten full packets.
 const LEAST_QUEUE: u64 = 15_000;

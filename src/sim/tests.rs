@@ -14,6 +14,7 @@ use crate::sim::world::Livelock;
 fn small(faults: bool) -> Options {
     Options {
         faults,
+        adversaries: false,
         max_clients: 4,
         max_bytes: 200_000,
         ..Options::default()

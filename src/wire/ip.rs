@@ -94,6 +94,16 @@ pub struct UdpView<'a> {
     pub payload: &'a [u8],
 }
 
+impl<'a> UdpView<'a> {
+    /// The UDP payloads: several if the device joined datagrams of `segment` bytes each, else one,
+    /// which may be empty.
+    pub fn datagrams(&self, segment: Option<usize>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let size = segment.unwrap_or(self.payload.len()).max(1);
+        let empty = self.payload.is_empty().then_some(self.payload);
+        self.payload.chunks(size).chain(empty)
+    }
+}
+
 impl<'a> IpView<'a> {
     /// Takes the IP header of `packet` apart. Bytes behind the length that the header announces
     /// are ignored, as a link may pad.

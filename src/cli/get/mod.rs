@@ -21,16 +21,13 @@ use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::args::{GetArgs, GetConfig};
 use crate::cli::get::session::{Session, Summary};
 use crate::cli::get::stats::{Counted, Stats};
-use crate::cli::hosts::Hosts;
+use crate::cli::hosts::{HOSTS, Hosts};
 use crate::cli::local::Opened;
 use crate::device::Device;
 use crate::host::client::{ClientHost, ClientHostConfig};
 use crate::host::report::Report;
 use crate::runtime::{OsClock, Runtime, Signal, Stopped, os_seed};
 use crate::time::Now;
-
-/// Where names of hosts are looked up.
-const HOSTS: &str = "/etc/hosts";
 
 /// What `--help` says below the options.
 pub const AFTER_HELP: &str = "\

@@ -191,18 +191,26 @@ impl Stats {
     /// # Errors
     /// What the operating system says; then a file that was there before is untouched.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
-        text.push(b'\n');
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{}.tmp", std::process::id()));
-        let temporary = PathBuf::from(temporary);
-        let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
-        if written.is_err() {
-            // It may never have come about.
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        write_json(self, path)
     }
+}
+
+/// Writes figures as JSON under another name and renames the file.
+///
+/// # Errors
+/// What the operating system says; then a file that was there before is untouched.
+pub fn write_json(figures: &impl Serialize, path: &Path) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(figures).map_err(io::Error::other)?;
+    text.push(b'\n');
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // It may never have come about.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 fn worst_digest(urls: &[UrlStats]) -> &'static str {

@@ -239,6 +239,7 @@ pub struct Watched {
 pub struct Checker<J> {
     judge: J,
     healed: Instant,
+    honest: bool,
     clients: BTreeMap<NodeId, Client>,
     servers: BTreeMap<NodeId, Server>,
     connections: BTreeMap<u64, Connection>,
@@ -270,9 +271,9 @@ struct Connection {
 }
 
 impl<J: Judge> Checker<J> {
-    /// A checker of a world whose faults all stop at `healed`.
+    /// A checker of a world whose faults all stop at `healed`; `honest` if no client cheats.
     #[must_use]
-    pub fn new(judge: J, healed: Instant, clients: Vec<Watched>) -> Self {
+    pub fn new(judge: J, healed: Instant, honest: bool, clients: Vec<Watched>) -> Self {
         let client = |watched: Watched| {
             let client = Client {
                 path: watched.path,
@@ -290,6 +291,7 @@ impl<J: Judge> Checker<J> {
         Self {
             judge,
             healed,
+            honest,
             clients: clients.into_iter().map(client).collect(),
             servers: BTreeMap::new(),
             connections: BTreeMap::new(),
@@ -547,7 +549,9 @@ impl<J: Judge> Observer for Checker<J> {
         {
             self.accuse(now, violation);
         }
-        if let Some(reason) = machine.refused() {
+        if self.honest
+            && let Some(reason) = machine.refused()
+        {
             let server = node;
             self.accuse(now, Violation::Refused { server, reason });
         }

@@ -62,7 +62,7 @@ impl Kit for StandIn {
         })
     }
 
-    fn client(&self, plan: &ClientPlan, _boot: Boot) -> Box<dyn Node> {
+    fn client(&self, _scenario: &Scenario, plan: &ClientPlan, _boot: Boot) -> Box<dyn Node> {
         let chunks = |(index, object): (usize, &Object)| {
             (0..object.length.div_ceil(CHUNK)).map(move |chunk| (index, chunk * CHUNK))
         };

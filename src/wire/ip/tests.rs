@@ -285,3 +285,26 @@ fn emit_errors_at_the_bounds() {
     };
     assert_eq!(emit(mixed, 1, &mut out), Err(EmitError::MixedFamilies));
 }
+
+#[test]
+fn a_payload_holds_at_least_one_datagram() {
+    let path = UdpPath {
+        src: "10.0.0.1:1".parse().unwrap(),
+        dst: "10.0.0.2:2".parse().unwrap(),
+    };
+    let cases: [(&str, &[u8], Option<usize>, &[usize]); 4] = [
+        ("empty", &[], None, &[0]),
+        ("alone", &[0; 5], None, &[5]),
+        ("joined", &[0; 5], Some(2), &[2, 2, 1]),
+        ("joined of nothing", &[0; 2], Some(0), &[1, 1]),
+    ];
+    for (name, payload, segment, want) in cases {
+        let view = UdpView {
+            path,
+            ecn: Ecn::NotEct,
+            payload,
+        };
+        let lengths: Vec<_> = view.datagrams(segment).map(<[u8]>::len).collect();
+        assert_eq!(lengths, want, "{name}");
+    }
+}

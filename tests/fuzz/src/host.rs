@@ -22,7 +22,9 @@ use super::session::{Bytes, START_UNIX, keys, transcript};
 const MAX_PACKETS: usize = 64;
 
 const MTU: u16 = 1500;
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
+const ICMPV6: u8 = 58;
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
@@ -170,8 +172,15 @@ impl World {
     fn deliver(&mut self, packet: &[u8]) {
         let answered = self.answers();
         assert_eq!(answered, 0, "everything was taken away before");
+        let before = self.accounted();
         self.host.handle_packet(self.now, packet, None);
         self.packets += 1;
+        let taken = matches!(payload_of(packet), Some((_, TCP | ICMP | ICMPV6)));
+        let counted = self.accounted() - before;
+        assert!(
+            counted == 1 || counted == 0 && taken,
+            "counted {counted} times"
+        );
         assert_eq!(
             self.metric("headwater_ip_packets_received_total"),
             self.packets
@@ -224,6 +233,14 @@ impl World {
         }
         self.now.instant = self.now.instant.max(end);
         self.answers();
+    }
+
+    /// Packets that were dropped, or answered by the transport.
+    fn accounted(&self) -> u64 {
+        let counters = self.host.server().counters();
+        let drops: u64 = counters.drops().iter().map(|(_, count)| count).sum();
+        let answered = counters.opens + counters.requests + counters.challenges;
+        self.host.stack_counters().drops.total() + drops + answered
     }
 
     fn metric(&self, name: &str) -> u64 {

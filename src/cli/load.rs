@@ -1,0 +1,372 @@
+//! `headwater load`: tests a server with very many connections that never close, and with mutated
+//! packets.
+//!
+//! In: arguments. Out: progress on standard error, figures as JSON, and an exit code that says
+//! whether every connection opened, the server answered to the end and the sample went on.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::apps::fetch::target::Target;
+use crate::cli::exit::{Exit, Failed};
+use crate::cli::get::stats::write_json;
+use crate::cli::hosts::{HOSTS, Hosts};
+use crate::cli::local::{LocalArgs, Opened};
+use crate::device::Device;
+use crate::host::load::report::LoadReport;
+use crate::host::load::{Hold, LoadConfig, LoadHost};
+use crate::http::request::{Method, RequestHead};
+use crate::runtime::{Hooks, OsClock, Runtime, Signal, os_seed};
+use crate::time::{Instant, Now};
+
+/// Version of the shape of the figures.
+pub const SCHEMA: u32 = 1;
+
+/// Longest time to keep connections, in seconds: their continuations are good for 15 minutes.
+pub const MAX_DURATION_SECONDS: u64 = 14 * 60;
+
+/// Time between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// Arguments of `headwater load`.
+#[derive(Debug, clap::Args)]
+pub struct LoadArgs {
+    /// What each connection asks for; `http://` may be left out. A small object is best
+    #[arg(value_name = "URL")]
+    pub url: String,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "the flattened group has its own")]
+    pub local: LocalArgs,
+    /// UDP port of the service (the port in a URL is that of TCP)
+    #[arg(long, value_name = "PORT", default_value_t = 7600,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub udp_port: u16,
+    /// Connections to open; each --address has ports for 64512
+    #[arg(long, value_name = "N")]
+    pub connections: NonZeroU32,
+    /// Begin at most so many connections a second
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate: Option<NonZeroU32>,
+    /// Keep the connections until SIGINT or SIGTERM, or for --duration
+    #[arg(long)]
+    pub keep: bool,
+    /// Keep the connections for so many seconds
+    #[arg(long, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_DURATION_SECONDS))]
+    pub duration: Option<u64>,
+    /// Send so many mutated packets once the connections are open
+    #[arg(long, value_name = "M", default_value_t = 0)]
+    pub hostile: u64,
+    /// Go on with so many of the kept connections at the end, chosen at random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub resume_sample: u32,
+    /// Repeat the random choices of another run
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Write the figures to FILE instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub stats: Option<PathBuf>,
+}
+
+/// What is printed.
+#[derive(Serialize)]
+struct Figures<'a> {
+    schema: u32,
+    exit: u8,
+    seed: u64,
+    seconds: f64,
+    #[serde(flatten)]
+    report: &'a LoadReport,
+}
+
+/// Runs the test.
+///
+/// # Errors
+/// What kept it from running, or what it found; figures are written all the same.
+pub fn run(args: &LoadArgs) -> Result<Exit, Failed> {
+    args.local.check()?;
+    let seed = match args.seed {
+        Some(seed) => seed,
+        // JSON numbers are exact up to 2⁵³.
+        None => os_seed().map(|seed| seed >> 11).map_err(|error| {
+            let advice = format!("no random numbers ({error}): name a --seed");
+            Failed::new(Exit::Device, advice)
+        })?,
+    };
+    let config = resolve(args, seed)?;
+    let clock = OsClock::new();
+    let machine = LoadHost::new(clock.now(), config);
+    let machine = machine.map_err(|error| Failed::new(Exit::Usage, error))?;
+    match args.local.open()? {
+        Opened::Plain(device) => drive(args, seed, machine, clock, device),
+        Opened::Tapped(device) => drive(args, seed, machine, clock, device),
+    }
+}
+
+fn resolve(args: &LoadArgs, seed: u64) -> Result<LoadConfig, Failed> {
+    let url = &args.url;
+    let bad = |error: &dyn core::fmt::Display| Failed::new(Exit::BadUrl, format!("{url}: {error}"));
+    let target = Target::parse(url).map_err(|error| bad(&error))?;
+    let host = target.host();
+    let own = &args.local.addresses;
+    let mut known = Hosts::read(Path::new(HOSTS)).lookup(host).into_iter();
+    let remote = known.find(|remote| own.iter().any(|own| own.is_ipv4() == remote.is_ipv4()));
+    let Some(remote) = remote else {
+        let advice = format!(
+            "{host} has no address of the family of an --address: use an IP address as the host"
+        );
+        return Err(Failed::new(Exit::CannotResolve, advice));
+    };
+    let (path, authority) = (target.path_and_query(), target.authority());
+    let head = RequestHead::emit(Method::Get, &path, &authority, &[]);
+    Ok(LoadConfig {
+        addresses: own.clone(),
+        mtu: args.local.mtu,
+        remote: SocketAddr::new(remote, args.udp_port),
+        head: head.map_err(|error| bad(&error))?,
+        connections: args.connections.get(),
+        rate: args.rate,
+        hold: match (args.duration, args.keep) {
+            (Some(seconds), _) => Hold::For(Duration::from_secs(seconds)),
+            (None, true) => Hold::UntilReleased,
+            (None, false) => Hold::No,
+        },
+        hostile: args.hostile,
+        resume_sample: args.resume_sample,
+        seed,
+    })
+}
+
+/// Tells how far it is.
+struct Watching {
+    next: Instant,
+    told_holding: bool,
+    /// A signal came before the end.
+    cut_short: Option<Exit>,
+}
+
+impl Watching {
+    fn tell(&mut self, now: Instant, machine: &LoadHost) {
+        self.next = now + PROGRESS;
+        let report = machine.report();
+        let LoadReport {
+            connections,
+            opened,
+            failed,
+            ..
+        } = report;
+        let mut line = format!("opened {opened} of {connections}, {failed} failed");
+        if let Some(hostile) = &report.hostile {
+            line += &format!(", {} mutated packets", hostile.sent_total());
+        }
+        if report.resumed > 0 {
+            line += &format!(", {} resumed", report.resumed);
+        }
+        // Nobody is left to be told if standard error is gone.
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+}
+
+impl Hooks<LoadHost> for Watching {
+    fn turn(&mut self, now: Now, machine: &mut LoadHost) -> ControlFlow<()> {
+        if machine.is_done() {
+            self.tell(now.instant, machine);
+            return ControlFlow::Break(());
+        }
+        if machine.is_holding() {
+            if !self.told_holding {
+                self.told_holding = true;
+                self.tell(now.instant, machine);
+                let _ = writeln!(io::stderr(), "holding {}", machine.report().opened);
+            }
+        } else if now.instant >= self.next {
+            self.told_holding = false;
+            self.tell(now.instant, machine);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        (!self.told_holding).then_some(self.next)
+    }
+
+    fn signal(&mut self, now: Now, signal: Signal, machine: &mut LoadHost) -> ControlFlow<()> {
+        // Only what is held waits for a signal; anything else is cut short by one.
+        if !machine.is_holding() {
+            self.cut_short = Some(match signal {
+                Signal::Interrupt => Exit::Interrupted,
+                Signal::Terminate => Exit::Terminated,
+            });
+        }
+        machine.release(now);
+        ControlFlow::Continue(())
+    }
+}
+
+fn drive<D: Device + AsRawFd>(
+    args: &LoadArgs,
+    seed: u64,
+    mut machine: LoadHost,
+    clock: OsClock,
+    device: D,
+) -> Result<Exit, Failed> {
+    let system = |error: io::Error| {
+        Failed::new(
+            Exit::Device,
+            format!("the device failed ({error}): look at dmesg"),
+        )
+    };
+    let begun = clock.now().instant;
+    let mut runtime = Runtime::new(clock, device).map_err(system)?;
+    let mut watching = Watching {
+        next: begun + PROGRESS,
+        told_holding: false,
+        cut_short: None,
+    };
+    runtime.run(&mut machine, &mut watching).map_err(system)?;
+    let report = machine.report();
+    let cut_short = watching.cut_short.map(|exit| Failed::new(exit, ""));
+    let failed = cut_short.or_else(|| verdict(&report));
+    let exit = failed.as_ref().map_or(Exit::Success, |failed| failed.exit);
+    let seconds = clock.now().instant.saturating_since(begun).as_secs_f64();
+    write(
+        args.stats.as_deref(),
+        &Figures {
+            schema: SCHEMA,
+            exit: exit.code(),
+            seed,
+            seconds,
+            report: &report,
+        },
+    )?;
+    match failed {
+        None => Ok(exit),
+        Some(failed) => Err(failed),
+    }
+}
+
+/// What the test found wrong, if anything.
+fn verdict(report: &LoadReport) -> Option<Failed> {
+    if report
+        .hostile
+        .as_ref()
+        .is_some_and(|hostile| hostile.silent)
+    {
+        let advice = "the server stopped answering among the mutated packets: look at its log";
+        return Some(Failed::new(Exit::Timeout, advice));
+    }
+    let (connections, opened) = (report.connections, report.opened);
+    if opened < connections {
+        let advice = format!(
+            "{opened} of {connections} connections opened: check the address, the routes and the server"
+        );
+        return Some(Failed::new(Exit::CannotConnect, advice));
+    }
+    if report.not_resumed > 0 {
+        let (bad, all) = (report.not_resumed, report.not_resumed + report.resumed);
+        let advice = format!("{bad} of {all} kept connections did not go on: look at the server");
+        return Some(Failed::new(Exit::ReceiveFailure, advice));
+    }
+    let refused = report.statuses.keys().find(|status| **status >= 400)?;
+    let advice = format!("the server answered {refused}: name an object that it has");
+    Some(Failed::new(Exit::HttpError, advice))
+}
+
+fn write(path: Option<&Path>, figures: &Figures<'_>) -> Result<(), Failed> {
+    let (written, name) = match path {
+        Some(path) => (write_json(figures, path), path.display().to_string()),
+        None => {
+            let text = serde_json::to_string_pretty(figures).map_err(io::Error::other);
+            let written = text.and_then(|text| writeln!(io::stdout(), "{text}"));
+            (written, "standard output".to_owned())
+        }
+    };
+    written.map_err(|error| {
+        let advice = format!("cannot write {name} ({error}): name another file for --stats");
+        Failed::new(Exit::WriteError, advice)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::load::report::HostileReport;
+
+    #[test]
+    fn verdicts() {
+        let good = LoadReport {
+            connections: 10,
+            opened: 10,
+            resumed: 2,
+            statuses: [(200, 12)].into(),
+            ..LoadReport::default()
+        };
+        let silent = HostileReport {
+            silent: true,
+            ..HostileReport::default()
+        };
+        let cases: [(&str, LoadReport, Exit); 5] = [
+            ("good", good.clone(), Exit::Success),
+            (
+                "one failed",
+                LoadReport {
+                    opened: 9,
+                    ..good.clone()
+                },
+                Exit::CannotConnect,
+            ),
+            (
+                "not resumed",
+                LoadReport {
+                    not_resumed: 1,
+                    ..good.clone()
+                },
+                Exit::ReceiveFailure,
+            ),
+            (
+                "missing",
+                LoadReport {
+                    statuses: [(404, 10)].into(),
+                    ..good.clone()
+                },
+                Exit::HttpError,
+            ),
+            (
+                "dead",
+                LoadReport {
+                    hostile: Some(silent),
+                    ..good
+                },
+                Exit::Timeout,
+            ),
+        ];
+        for (name, report, want) in cases {
+            let got = verdict(&report).map_or(Exit::Success, |failed| failed.exit);
+            assert_eq!(got, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn figures_are_flat() {
+        let report = LoadReport::default();
+        let figures = Figures {
+            schema: SCHEMA,
+            exit: 0,
+            seed: 1,
+            seconds: 0.5,
+            report: &report,
+        };
+        let json = serde_json::to_value(&figures).unwrap();
+        assert_eq!(
+            (&json["schema"], &json["opened"]),
+            (&SCHEMA.into(), &0.into())
+        );
+    }
+}

@@ -1,0 +1,315 @@
+//! What one connection of the load generator exchanges with the server, and what is left of it.
+//!
+//! In: datagrams of the server. Out: datagrams to send, and a [`Kept`]: all that a client must
+//! remember of an idle connection. Not the client engine: no stream is put together, nothing is
+//! paced, and whatever goes wrong starts again from the OPEN.
+//! Source: `manual::protocol`, the opening and the restart of a connection.
+
+use crate::time::{Instant, micros};
+use crate::transport::epoch::{Declaration, Epoch, Kind, Transition};
+use crate::wire::segment::{
+    Declared, MAX_CONTINUATION_BYTES, Open, Request, Response, ResponseKind, Span, Wanted,
+};
+
+/// Stream bytes asked for by the request that proves the address, and by a resumed connection.
+const ASKED_BYTES: u64 = 512;
+
+/// Numbers of an answer to an OPEN are marked in one word.
+const MAX_ANSWER: u8 = 64;
+
+/// What requests of every connection have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    /// The application request.
+    pub(super) head: Vec<u8>,
+    /// Largest UDP payload wanted, in bytes.
+    pub(super) size: u16,
+}
+
+/// What a client keeps of an idle connection: enough to go on with it after any pause that the
+/// continuation bears.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    connection: u64,
+    epoch: Epoch,
+    length: u8,
+    sealed: [u8; MAX_CONTINUATION_BYTES],
+}
+
+impl Kept {
+    /// `None` if the continuation is longer than one can be.
+    fn new(connection: u64, epoch: Epoch, continuation: &[u8]) -> Option<Self> {
+        let mut sealed = [0; MAX_CONTINUATION_BYTES];
+        sealed
+            .get_mut(..continuation.len())?
+            .copy_from_slice(continuation);
+        Some(Self {
+            connection,
+            epoch,
+            length: u8::try_from(continuation.len()).ok()?,
+            sealed,
+        })
+    }
+
+    fn sealed(&self) -> &[u8] {
+        self.sealed
+            .get(..usize::from(self.length))
+            .unwrap_or_default()
+    }
+
+    /// The request that goes on after a pause: what was in flight is given up, so that nothing has
+    /// to be proven, and the object is asked for anew.
+    pub(super) fn resume(&self, terms: &Terms) -> Option<(Exchange, Vec<u8>)> {
+        let declaration = Declaration::new(Kind::Restart, self.epoch.base, 0);
+        let transition = self.epoch.transition(declaration).ok()?;
+        let asked = Asked {
+            connection: self.connection,
+            transition,
+        };
+        let wanted = Wanted::New(&terms.head);
+        let range = Span {
+            start: 0,
+            end: ASKED_BYTES,
+        };
+        let datagram = asked.emit(terms.size, declaration, self.sealed(), 0, range, wanted);
+        Some((Exchange::Resuming(asked), datagram))
+    }
+}
+
+/// An OPEN and what has come of its answer.
+#[derive(Clone, Debug)]
+pub(super) struct Opening {
+    echo: u64,
+    sent: Instant,
+    answer: Option<Answer>,
+}
+
+#[derive(Clone, Debug)]
+struct Answer {
+    connection: u64,
+    count: u8,
+    /// Bit `n - 1` for number `n`.
+    missing: u64,
+    proof: u64,
+    size: u16,
+    sealed: Vec<u8>,
+    /// The user continuation and the length of its stream.
+    user: Option<(Vec<u8>, u64)>,
+    /// Where the bytes that came end.
+    end: u64,
+}
+
+/// A request under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    connection: u64,
+    transition: Transition,
+}
+
+/// What a connection waits for.
+#[derive(Clone, Debug)]
+pub(super) enum Exchange {
+    /// The answer to an OPEN, whole.
+    Opening(Opening),
+    /// The answer to the request that proves the address.
+    Proving(Asked),
+    /// The answer to the first request after a pause.
+    Resuming(Asked),
+}
+
+/// What a datagram led to.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Not what was waited for.
+    Stray,
+    /// A part of it.
+    Wait,
+    /// The next request.
+    Ask(Vec<u8>),
+    /// The connection is open, or goes on.
+    Keep(Kept),
+}
+
+impl Exchange {
+    /// A connection to be opened, and its OPEN.
+    pub(super) fn open(now: Instant, echo: u64, terms: &Terms) -> (Self, Vec<u8>) {
+        let opening = Opening {
+            echo,
+            sent: now,
+            answer: None,
+        };
+        (
+            Self::Opening(opening),
+            open_datagram(echo, terms.size, Wanted::New(&terms.head)),
+        )
+    }
+
+    /// Takes a response. Only numbers that can have been released are believed.
+    pub(super) fn handle(&mut self, now: Instant, response: &Response<'_>) -> Step {
+        match self {
+            Self::Opening(opening) => {
+                if !opening.take(response) {
+                    return Step::Stray;
+                }
+                let rtt = micros(now.saturating_since(opening.sent));
+                match opening.prove(rtt) {
+                    None => Step::Wait,
+                    Some((asked, datagram)) => {
+                        *self = Self::Proving(asked);
+                        Step::Ask(datagram)
+                    }
+                }
+            }
+            Self::Proving(asked) | Self::Resuming(asked) => asked.take(response),
+        }
+    }
+}
+
+/// An OPEN without a token.
+pub(super) fn open_datagram(echo: u64, size: u16, wanted: Wanted<'_>) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    Open {
+        echo,
+        size,
+        stream: 0,
+        token: None,
+        wanted,
+        offset: 0,
+    }
+    .emit(&mut datagram);
+    datagram
+}
+
+impl Opening {
+    /// Takes note of one datagram of the answer; `false` if it is none.
+    fn take(&mut self, response: &Response<'_>) -> bool {
+        let header = response.header;
+        let ResponseKind::Opened { echo, size, count } = header.kind else {
+            return false;
+        };
+        let of_count = (1..=MAX_ANSWER).contains(&count) && header.void == 0;
+        if echo != self.echo || !of_count || response.continuation.is_empty() {
+            return false;
+        }
+        let answer = self.answer.get_or_insert_with(|| Answer {
+            connection: header.connection,
+            count,
+            missing: u64::MAX >> (MAX_ANSWER - count),
+            proof: 0,
+            size,
+            sealed: response.continuation.to_vec(),
+            user: None,
+            end: 0,
+        });
+        let bit = header
+            .number
+            .checked_sub(1)
+            .and_then(|index| 1_u64.checked_shl(index))
+            .unwrap_or(0);
+        if answer.connection != header.connection || answer.missing & bit == 0 {
+            return false;
+        }
+        answer.missing &= !bit;
+        answer.proof ^= header.x;
+        if let Some(user) = response.user {
+            answer.user = Some((user.sealed.to_vec(), user.length));
+        }
+        let ends = response
+            .chunks()
+            .map(|(offset, bytes)| offset.saturating_add(bytes.len() as u64));
+        answer.end = ends.fold(answer.end, u64::max);
+        true
+    }
+
+    /// The request that proves the address, once the answer is whole: it asks for the next bytes of
+    /// the stream if there are any.
+    fn prove(&self, rtt_us: u64) -> Option<(Asked, Vec<u8>)> {
+        let answer = self.answer.as_ref().filter(|answer| answer.missing == 0)?;
+        let declaration = Declaration::new(Kind::Opened, 0, rtt_us);
+        let transition = Epoch::opening(u32::from(answer.count)).transition(declaration);
+        let asked = Asked {
+            connection: answer.connection,
+            transition: transition.ok()?,
+        };
+        let (user, length) = match &answer.user {
+            Some((user, length)) => (user.as_slice(), *length),
+            None => (&[][..], 0),
+        };
+        let range = Span {
+            start: answer.end,
+            end: length.min(answer.end.saturating_add(ASKED_BYTES)),
+        };
+        let (sealed, proof) = (&answer.sealed, answer.proof);
+        let user = Wanted::Of(user);
+        let datagram = asked.emit(answer.size, declaration, sealed, proof, range, user);
+        Some((asked, datagram))
+    }
+}
+
+impl Asked {
+    /// Writes the request: it declares the transition and passes all of its zone.
+    fn emit(
+        &self,
+        size: u16,
+        declaration: Declaration,
+        continuation: &[u8],
+        proof: u64,
+        range: Span,
+        wanted: Wanted<'_>,
+    ) -> Vec<u8> {
+        let mut datagram = Vec::new();
+        Request {
+            connection: self.connection,
+            size,
+            stream: 1,
+            wants_continuation: true,
+            continuation,
+            after: self.transition.p,
+            upto: self.transition.r,
+            reach: self.transition.r,
+            proof,
+            holes: Vec::new(),
+            declared: Some(Declared {
+                kind: declaration.kind.code(),
+                edge: declaration.p,
+                rtt_us: declaration.rtt_us,
+            }),
+            cookie: None,
+            probe: None,
+            ranges: Some(range)
+                .filter(|range| !range.is_empty())
+                .into_iter()
+                .collect(),
+            wanted,
+        }
+        .emit(&mut datagram);
+        datagram
+    }
+
+    /// The first datagram of the answer carries the continuation of the next epoch; the others are
+    /// of no use here.
+    fn take(self, response: &Response<'_>) -> Step {
+        let header = response.header;
+        let transition = self.transition;
+        let released = transition.released(transition.p, transition.r);
+        // Numbers of a connection that only opens and restarts stay far below 2³².
+        let ours = header.connection == self.connection && header.kind == ResponseKind::Data;
+        if !ours || !released.contains(&u64::from(header.number)) {
+            return Step::Stray;
+        }
+        if response.continuation.is_empty() {
+            return Step::Wait;
+        }
+        match Kept::new(self.connection, transition.next, response.continuation) {
+            Some(kept) => Step::Keep(kept),
+            None => Step::Stray,
+        }
+    }
+}
+
+/// The status code of the HTTP response that begins in this datagram.
+pub(super) fn status_of(response: &Response<'_>) -> Option<u16> {
+    let (_, bytes) = response.chunks().find(|(offset, _)| *offset == 0)?;
+    let rest = bytes.strip_prefix(b"HTTP/1.1 ")?;
+    std::str::from_utf8(rest.get(..3)?).ok()?.parse().ok()
+}

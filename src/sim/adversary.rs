@@ -1,0 +1,565 @@
+//! A client that speaks the protocol and cheats, so that what it elicits can be held against the
+//! bound of the send edge.
+//!
+//! In: packets and time, as for any machine; the cluster's keys, with which it reads what its
+//! continuations say (it guesses right every time) but never seals. Out: requests, most of them
+//! sound enough to get far, the others with losses hidden or invented, proofs forged, round trips
+//! and edges made up, the same epoch closed in several ways, timeouts and restarts at every chance,
+//! intervals that overlap, continuations and proofs of two connections spliced, requests repeated to
+//! every server, replayed much later, truncated, or with bits flipped. It stops by itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::dice::Dice;
+use super::object::Object;
+use super::scenario::ClientPlan;
+use super::world::{Node, Progress, START};
+use crate::host::{Machine, Transmit};
+use crate::time::{Instant, Now, UnixMillis};
+use crate::transport::continuation::{Continuation, MAX_AGE};
+use crate::transport::curve::{MAX_FLIGHT, MAX_RTT_US};
+use crate::transport::epoch::{Declaration, Epoch, Kind};
+use crate::transport::keys::KeyRing;
+use crate::wire::flight::{Ecn, Flight, UdpPath};
+use crate::wire::ip::parse_udp;
+use crate::wire::segment::{Declared, Open, Request, Response, Span, ToClient, Wanted};
+
+/// How long an adversary keeps at it.
+pub const LASTS: Duration = Duration::from_secs(4);
+
+/// Most datagrams it sends.
+const MAX_SENT: u32 = 3000;
+
+/// Past datagrams that it may replay.
+const MAX_REMEMBERED: usize = 64;
+
+/// Connections that it keeps.
+const MAX_CONNECTIONS: usize = 3;
+
+/// Continuations that it keeps of a connection, the newest last.
+const MAX_HELD: usize = 6;
+
+/// A client that cheats.
+pub(super) struct Adversary {
+    keys: KeyRing,
+    path: UdpPath,
+    size: u16,
+    dice: Dice,
+    temper: Temper,
+    connections: Vec<Connection>,
+    remembered: Vec<Vec<u8>>,
+    out: VecDeque<Flight>,
+    sent: u32,
+    next: Instant,
+    ends: Option<Instant>,
+}
+
+/// How often it cheats, in percent. One that cheats seldom gets far before it does.
+#[derive(Clone, Copy)]
+struct Temper {
+    /// Declares what did not happen.
+    declares: u32,
+    /// Shows what is not so.
+    lies: u32,
+    /// Goes on behind a loss without declaring it.
+    hides: u32,
+    /// Damages its datagrams.
+    damages: u32,
+}
+
+/// A connection as the adversary sees it.
+struct Connection {
+    id: u64,
+    held: VecDeque<Held>,
+    /// Proofs by number, with the last number that each stands for.
+    proofs: BTreeMap<u64, (u64, u64)>,
+    user: Vec<u8>,
+}
+
+/// A continuation, with what it says and how far it was used.
+#[derive(Clone)]
+struct Held {
+    sealed: Vec<u8>,
+    epoch: Epoch,
+    edge: u64,
+    event: Option<Declaration>,
+}
+
+/// What a request shows; made up or not.
+struct Show {
+    after: u64,
+    upto: u64,
+    reach: u64,
+    proof: u64,
+    holes: Vec<Span>,
+    declaration: Option<Declaration>,
+}
+
+impl Adversary {
+    pub(super) fn new(plan: &ClientPlan, keys: KeyRing) -> Self {
+        let mut dice = Dice::new(plan.seed);
+        Self {
+            keys,
+            path: UdpPath {
+                src: plan.local,
+                dst: plan.remote,
+            },
+            size: plan.mtu - 48,
+            temper: Temper {
+                declares: percent(&mut dice, 10),
+                lies: percent(&mut dice, 30),
+                hides: percent(&mut dice, 100),
+                damages: percent(&mut dice, 5),
+            },
+            dice,
+            connections: Vec::new(),
+            remembered: Vec::new(),
+            out: VecDeque::new(),
+            sent: 0,
+            next: Instant::ZERO,
+            ends: None,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.sent >= MAX_SENT || self.ends == Some(Instant::ZERO)
+    }
+
+    /// Sends something, if it is time to.
+    fn act(&mut self, now: Now) {
+        let ends = *self.ends.get_or_insert(now.instant + LASTS);
+        if now.instant >= ends {
+            self.ends = Some(Instant::ZERO);
+        }
+        if self.is_done() || now.instant < self.next {
+            return;
+        }
+        self.next = now.instant + self.dice.duration(MIN_PAUSE, MAX_PAUSE);
+        let few = self.connections.len() < MAX_CONNECTIONS && self.dice.chance(2);
+        let datagram = match self.connections.is_empty() || few {
+            true => Some(self.open()),
+            false if self.dice.chance(5) => self.replay(),
+            false => self.request(),
+        };
+        if let Some(mut datagram) = datagram {
+            if self.dice.chance(self.temper.damages) {
+                self.damage(&mut datagram);
+            }
+            self.remember(&datagram);
+            // The same to every server, since packets are sprayed.
+            let copies = if self.dice.chance(25) { 4 } else { 1 };
+            for _ in 0..copies {
+                self.sent += 1;
+                let flight = Flight::single(self.path, Ecn::Ect0, datagram.clone());
+                self.out.push_back(flight);
+            }
+        }
+    }
+
+    fn open(&mut self) -> Vec<u8> {
+        let request = Object {
+            seed: self.dice.seed(),
+            length: OBJECT_BYTES,
+        }
+        .request();
+        let mut datagram = Vec::new();
+        Open {
+            echo: self.dice.seed(),
+            size: self.size,
+            stream: 1,
+            token: None,
+            wanted: Wanted::New(&request),
+            offset: 0,
+        }
+        .emit(&mut datagram);
+        datagram
+    }
+
+    fn replay(&mut self) -> Option<Vec<u8>> {
+        let index = self.dice.index(self.remembered.len());
+        self.remembered.get(index).cloned()
+    }
+
+    fn remember(&mut self, datagram: &[u8]) {
+        if self.remembered.len() < MAX_REMEMBERED {
+            self.remembered.push(datagram.to_vec());
+        } else if self.dice.chance(10) {
+            let index = self.dice.index(MAX_REMEMBERED);
+            if let Some(slot) = self.remembered.get_mut(index) {
+                *slot = datagram.to_vec();
+            }
+        }
+    }
+
+    fn damage(&mut self, datagram: &mut Vec<u8>) {
+        let at = self.dice.index(datagram.len());
+        match self.dice.chance(50) {
+            true => datagram.truncate(at),
+            false => {
+                let bit = 1 << self.dice.index(8);
+                if let Some(byte) = datagram.get_mut(at) {
+                    *byte ^= bit;
+                }
+            }
+        }
+    }
+
+    fn request(&mut self) -> Option<Vec<u8>> {
+        let index = self.dice.index(self.connections.len());
+        let connection = self.connections.get_mut(index)?;
+        let mut show = connection.show(self.temper, &mut self.dice)?;
+        if self.dice.chance(self.temper.lies) {
+            show.lie(&mut self.dice);
+        }
+        let (mut id, mut sealed) = (connection.id, connection.sealed(&mut self.dice)?);
+        let user = connection.user.clone();
+        if self.dice.chance(3) {
+            // The continuation of one connection, the name or the proof of another.
+            let other = self.dice.index(self.connections.len());
+            let other = self.connections.get(other)?;
+            match self.dice.chance(50) {
+                true => id = other.id,
+                false => sealed = other.held.back()?.sealed.clone(),
+            }
+        }
+        let start = self.dice.between(0, OBJECT_BYTES - 1);
+        let ranges = vec![Span {
+            start,
+            end: OBJECT_BYTES,
+        }];
+        let probe = self.dice.chance(4).then_some(7);
+        let declared = show.declaration.map(|declaration| Declared {
+            kind: declaration.kind.code(),
+            edge: declaration.p,
+            rtt_us: declaration.rtt_us,
+        });
+        let request = Request {
+            connection: id,
+            size: self.size,
+            stream: 1,
+            wants_continuation: declared.is_some() || self.dice.chance(10),
+            continuation: &sealed,
+            after: show.after,
+            upto: show.upto,
+            reach: show.reach,
+            proof: show.proof,
+            holes: show.holes,
+            declared,
+            cookie: None,
+            probe,
+            ranges,
+            wanted: Wanted::Of(&user),
+        };
+        let mut datagram = Vec::new();
+        request.emit(&mut datagram);
+        Some(datagram)
+    }
+
+    fn learn(&mut self, now: Now, response: &Response<'_>) {
+        let id = response.header.connection;
+        let known = self.connections.iter().position(|known| known.id == id);
+        let index = match known {
+            Some(index) => index,
+            None if self.connections.len() < MAX_CONNECTIONS => {
+                self.connections.push(Connection::new(id));
+                self.connections.len() - 1
+            }
+            None => return,
+        };
+        let Some(connection) = self.connections.get_mut(index) else {
+            return;
+        };
+        let number = u64::from(response.header.number);
+        let last = number + u64::from(response.header.void);
+        connection.proofs.insert(number, (last, response.header.x));
+        if let Some(user) = response.user {
+            connection.user = user.sealed.to_vec();
+        }
+        self.hold(now, index, response.continuation);
+    }
+
+    fn hold(&mut self, now: Now, index: usize, sealed: &[u8]) {
+        let Some(connection) = self.connections.get_mut(index) else {
+            return;
+        };
+        // The present of whichever server is ahead; its own clock may be behind all of them.
+        let ahead = UnixMillis::new(now.unix.as_millis().max(START.as_millis()) + 2000);
+        let opened = Continuation::open(&self.keys, connection.id, ahead, 2 * MAX_AGE, sealed);
+        let Ok((continuation, _)) = opened else {
+            return;
+        };
+        let epoch = continuation.epoch;
+        let held = &mut connection.held;
+        if let Some(same) = held.iter_mut().find(|held| held.epoch == epoch) {
+            same.sealed = sealed.to_vec();
+            return;
+        }
+        if held.len() >= MAX_HELD {
+            held.pop_front();
+        }
+        held.push_back(Held {
+            sealed: sealed.to_vec(),
+            epoch,
+            edge: epoch.base,
+            event: None,
+        });
+    }
+}
+
+impl Connection {
+    const fn new(id: u64) -> Self {
+        Self {
+            id,
+            held: VecDeque::new(),
+            proofs: BTreeMap::new(),
+            user: Vec::new(),
+        }
+    }
+
+    /// The continuation that `show` was about, or another.
+    fn sealed(&self, dice: &mut Dice) -> Option<Vec<u8>> {
+        let other = self.held.get(dice.index(self.held.len()));
+        let newest = self.held.back();
+        let held = if dice.chance(3) { other } else { newest };
+        Some(held?.sealed.clone())
+    }
+
+    /// What can be shown about the newest epoch; now and then an older one is brought to the front
+    /// again.
+    fn show(&mut self, temper: Temper, dice: &mut Dice) -> Option<Show> {
+        if self.held.len() > 1 && dice.chance(5) {
+            let index = dice.index(self.held.len());
+            if let Some(older) = self.held.remove(index) {
+                self.held.push_back(older);
+            }
+        }
+        let received = self
+            .proofs
+            .last_key_value()
+            .map_or(0, |(_, (last, _))| *last);
+        let held = self.held.back_mut()?;
+        let opening = held.epoch.base == 0;
+        let fork = dice.chance(temper.declares);
+        if fork || (opening && held.event.is_none()) {
+            held.event = Some(declaration(held, received, dice));
+        } else if !opening && dice.chance(5) {
+            held.event = None;
+        }
+        let epoch = held.epoch;
+        let transition = held.event.and_then(|event| epoch.transition(event).ok());
+        let end = transition.map_or(received, |transition| received.min(transition.r));
+        // An interval may overlap the one before.
+        let after = match dice.chance(5) {
+            true => dice.between(epoch.base, held.edge),
+            false => held.edge,
+        };
+        let after = transition.map_or(after, |transition| after.max(transition.p));
+        let contiguous = contiguous(&self.proofs, after, end.max(after));
+        let budget = u32::try_from(dice.magnitude(1, u64::from(MAX_FLIGHT))).unwrap_or(1);
+        let (upto, reach, proven) = match transition {
+            None => {
+                let upto = epoch.max_ack(after, contiguous, budget);
+                (upto, end.max(upto), end.max(upto))
+            }
+            Some(transition) if transition.kind.has_zone() => {
+                let upto = transition.max_ack(after, end, budget).max(after);
+                (upto, end.max(upto), end.max(upto))
+            }
+            Some(transition) => (transition.r, transition.r, transition.p),
+        };
+        held.edge = held.edge.max(upto);
+        if upto == after {
+            if transition.is_none() && dice.chance(temper.hides) {
+                // A loss that is never declared: go on behind it.
+                let next = self.proofs.range(after + 1..).next();
+                held.edge = next.map_or(after, |(number, _)| number - 1);
+            }
+            if dice.chance(90) {
+                return None;
+            }
+        }
+        let (proof, holes) = fold(&self.proofs, epoch.base, proven);
+        Some(Show {
+            after,
+            upto,
+            reach,
+            proof,
+            holes,
+            declaration: held.event,
+        })
+    }
+}
+
+impl Show {
+    fn lie(&mut self, dice: &mut Dice) {
+        match dice.between(0, 6) {
+            // Receipt of what never came.
+            0 => self.holes.clear(),
+            1 => {
+                self.holes.pop();
+            }
+            2 => self.proof ^= dice.seed(),
+            // Further than anything that came.
+            3 => {
+                self.upto += dice.magnitude(1, 100);
+                self.reach = self.reach.max(self.upto);
+            }
+            // More is said to be pending than is.
+            4 => self.holes.push(Span {
+                start: self.reach + 1,
+                end: self.reach + 1 + dice.magnitude(1, 1000),
+            }),
+            5 => {
+                if let Some(event) = &mut self.declaration {
+                    event.rtt_us = 1;
+                }
+            }
+            _ => self.after = self.after.saturating_sub(dice.magnitude(1, 100)),
+        }
+    }
+}
+
+fn percent(dice: &mut Dice, most: u64) -> u32 {
+    u32::try_from(dice.between(0, most)).unwrap_or(0)
+}
+
+/// A declaration of any kind, at the edge or elsewhere, with any round trip.
+fn declaration(held: &Held, received: u64, dice: &mut Dice) -> Declaration {
+    let base = held.epoch.base;
+    let kind = match base == 0 && !dice.chance(10) {
+        true => Kind::Opened,
+        false => {
+            let index = dice.index(Kind::ALL.len());
+            Kind::ALL.get(index).copied().unwrap_or(Kind::Loss)
+        }
+    };
+    let p = match (kind, dice.chance(70)) {
+        (Kind::Opened, _) => 0,
+        (Kind::Loss | Kind::Ce | Kind::Exit | Kind::Timeout | Kind::Restart, true) => held.edge,
+        (Kind::Loss | Kind::Ce | Kind::Exit | Kind::Timeout | Kind::Restart, false) => {
+            dice.between(base, received.max(base))
+        }
+    };
+    let rtt_us = dice.magnitude(1, u64::from(MAX_RTT_US));
+    Declaration::new(kind, p, rtt_us)
+}
+
+/// The last number up to `end` that is received without a gap after `after`.
+fn contiguous(proofs: &BTreeMap<u64, (u64, u64)>, after: u64, end: u64) -> u64 {
+    let mut at = after;
+    while let Some(&(last, _)) = proofs.get(&(at + 1)) {
+        if last > end {
+            break;
+        }
+        at = last;
+    }
+    at
+}
+
+/// The proof of what was received in `(base, end]`, and the stretches that were not.
+fn fold(proofs: &BTreeMap<u64, (u64, u64)>, base: u64, end: u64) -> (u64, Vec<Span>) {
+    let (mut proof, mut holes, mut at) = (0, Vec::new(), base + 1);
+    for (&number, &(last, x)) in proofs.range(base + 1..) {
+        if number > end {
+            break;
+        }
+        if number < at || last > end {
+            continue;
+        }
+        if number > at {
+            holes.push(Span {
+                start: at,
+                end: number,
+            });
+        }
+        proof ^= x;
+        at = last + 1;
+    }
+    if at <= end {
+        holes.push(Span {
+            start: at,
+            end: end + 1,
+        });
+    }
+    (proof, holes)
+}
+
+impl Machine for Adversary {
+    fn handle_packet(&mut self, now: Now, packet: &[u8], _segment: Option<usize>) {
+        let Ok(Some(datagram)) = parse_udp(packet) else {
+            return;
+        };
+        match ToClient::parse(datagram.payload) {
+            Ok(ToClient::Response(response)) => self.learn(now, &response),
+            Ok(ToClient::Probed(probed)) => {
+                let mut known = self.connections.iter();
+                if let Some(index) = known.position(|known| known.id == probed.connection) {
+                    self.hold(now, index, probed.continuation);
+                }
+            }
+            Ok(ToClient::Challenge(_)) | Err(_) => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, _now: Now) {}
+
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        if self.out.is_empty() {
+            self.act(now);
+        }
+        self.out.pop_front().map(Transmit::Flight)
+    }
+
+    fn poll_timeout(&mut self, _now: Now) -> Option<(Instant, &'static str)> {
+        (!self.is_done()).then_some((self.next, "cheat"))
+    }
+}
+
+impl Node for Adversary {
+    fn progress(&self) -> Option<Progress> {
+        Some(Progress {
+            done: self.is_done(),
+            ..Progress::default()
+        })
+    }
+
+    fn soft_state_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    fn refused(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// Shortest and longest pause between two datagrams.
+const MIN_PAUSE: Duration = Duration::from_micros(200);
+const MAX_PAUSE: Duration = Duration::from_millis(4);
+
+/// Bytes of the objects it asks for.
+const OBJECT_BYTES: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sound_proof_leaves_out_what_is_missing() {
+        let proofs = BTreeMap::from([(2, (2, 1)), (3, (5, 2)), (8, (8, 4)), (9, (12, 8))]);
+        let span = |start, end| Span { start, end };
+        assert_eq!(fold(&proofs, 1, 5), (3, vec![]));
+        assert_eq!(
+            fold(&proofs, 0, 9),
+            (7, vec![span(1, 2), span(6, 8), span(9, 10)])
+        );
+        assert_eq!(fold(&proofs, 4, 4), (0, vec![]));
+        assert_eq!(contiguous(&proofs, 1, 12), 5);
+        assert_eq!(
+            contiguous(&proofs, 1, 4),
+            2,
+            "void numbers come with their packet"
+        );
+        assert_eq!(contiguous(&proofs, 5, 12), 5);
+    }
+}

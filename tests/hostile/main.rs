@@ -1,0 +1,109 @@
+//! Millions of packets of bad will at a server machine, beside clients that download from it.
+//!
+//! In: `HEADWATER_MUTATIONS`, how many packets (200,000 if unset). All in one process on virtual
+//! time: a real origin, real clients over IPv4 and IPv6, a generator of hostile packets. Asserts:
+//! no panic; every packet is answered, given to TCP or ICMP, or counted as dropped; no packet
+//! elicits more than three times its bytes; every download is whole, over one connection a client;
+//! memory does not grow. Prints the figures; see them with `--nocapture`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_macros,
+    reason = "a test"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use generator::{Generator, Recipe};
+use world::{Outcome, SERVICES, World};
+
+pub mod generator;
+#[path = "../fuzz/src/packets.rs"]
+pub mod packets;
+pub mod world;
+
+/// Hostile packets, if the environment does not say how many.
+const DEFAULT_MUTATIONS: u64 = 200_000;
+
+/// Growth of resident memory that is allowed, in KiB.
+const MAX_GROWTH_KIB: u64 = 1024;
+
+/// Hostile packets between two looks at the real clients.
+const BURST: u64 = 100;
+
+fn mutations() -> u64 {
+    std::env::var("HEADWATER_MUTATIONS").map_or(DEFAULT_MUTATIONS, |text| {
+        text.parse().expect("HEADWATER_MUTATIONS is a number")
+    })
+}
+
+/// Every file of the fuzz corpora.
+fn corpus() -> Vec<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let mut paths: Vec<_> = fs::read_dir(root)
+        .unwrap()
+        .flat_map(|target| fs::read_dir(target.unwrap().path()).unwrap())
+        .map(|file| file.unwrap().path())
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+/// Resident memory of this process in KiB.
+fn resident_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn hostile_packets_change_nothing() {
+    let total = mutations();
+    let services = SERVICES.map(|text| text.parse().unwrap()).to_vec();
+    let mut generator = Generator::new(1, services, corpus());
+    let mut world = World::new();
+    let mut outcomes: BTreeMap<Recipe, BTreeMap<Outcome, u64>> = BTreeMap::new();
+    let (mut resident, soft_state) = (0, world.soft_state_bytes());
+    for sent in 0..total {
+        if sent % BURST == 0 {
+            world.run(&mut generator);
+        }
+        if sent == total / 4 {
+            resident = resident_kib();
+        }
+        let (recipe, packet) = generator.next();
+        let outcome = world.attack(packet);
+        *outcomes
+            .entry(recipe)
+            .or_default()
+            .entry(outcome)
+            .or_default() += 1;
+    }
+    let grown = resident_kib().saturating_sub(resident);
+    assert_eq!(world.soft_state_bytes(), soft_state);
+    world.finish(&mut generator);
+    eprintln!(
+        "{total} packets, {resident} KiB resident after a quarter of them, {grown} KiB more at the end"
+    );
+    for (recipe, outcomes) in &outcomes {
+        eprintln!("{recipe:?}: {outcomes:?}");
+    }
+    eprintln!("{}", world.report());
+    assert!(grown <= MAX_GROWTH_KIB, "memory grew by {grown} KiB");
+    let answered = outcomes
+        .values()
+        .flat_map(|outcomes| outcomes.get(&Outcome::Answered))
+        .sum();
+    assert!(
+        (1..total).contains(&answered),
+        "some get through to be answered"
+    );
+}
