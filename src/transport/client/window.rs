@@ -314,7 +314,9 @@ impl Window {
         let Ok(transition) = self.epoch.transition(declaration) else {
             return false;
         };
-        if repeated || (kind.has_zone() && !self.pending_allowed(self.edge, None)) {
+        // The address is not proven yet, so no server would grant it.
+        let unproven = kind == Kind::Restart && self.epoch.base == 0;
+        if repeated || unproven || (kind.has_zone() && !self.pending_allowed(self.edge, None)) {
             return false;
         }
         self.late.clear();

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use rand::rngs::ChaCha8Rng;
-use rand::{RngExt as _, SeedableRng as _};
+use rand::SeedableRng as _;
 
 use super::*;
 use crate::time::UnixMillis;
@@ -265,17 +265,16 @@ impl Model {
         let kind = Kind::ALL[self.random.random_range(1..6)];
         let window = &self.window;
         let now = self.now();
-        let opens = window.event().is_some_and(|event| event.transition.kind == Kind::Opened);
         let due = match kind {
             Kind::Opened => false,
             Kind::Loss | Kind::Ce => window.event().is_none(),
             Kind::Exit => window.in_slow_start(),
             Kind::Timeout => now.saturating_since(window.started()) >= TIMEOUT_GATE,
-            Kind::Restart => now.saturating_since(window.held().since) >= RESTART_GATE && !opens,
+            Kind::Restart => now.saturating_since(window.held().since) >= RESTART_GATE,
         };
         if due {
-            self.window.declare(kind, rtt_us);
-            if !kind.has_zone() {
+            let declared = self.window.declare(kind, rtt_us);
+            if kind == Kind::Timeout || (kind == Kind::Restart && declared) {
                 self.era += 1;
                 self.due = true;
             }
