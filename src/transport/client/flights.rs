@@ -186,7 +186,9 @@ impl Flights {
 
     /// A number that was given up has come after all: it was late, and others will be.
     fn note_spurious(&mut self, now: Instant, n: u64) {
-        let Some(place) = self.lost.iter().position(|(lost, _)| *lost == n) else { return };
+        let Some(place) = self.lost.iter().position(|(lost, _)| *lost == n) else {
+            return;
+        };
         if let Some((_, due)) = self.lost.remove(place) {
             let late = now.saturating_since(due) * 5 / 4;
             self.reordering_seen = true;
@@ -261,7 +263,9 @@ impl Flights {
     /// numbers came later than that.
     fn reordering_window(&self, rtt: &Rtt) -> Duration {
         let quarter = rtt.min().unwrap_or_default() / 4;
-        quarter.min(rtt.smoothed().unwrap_or_default()).max(self.lateness)
+        quarter
+            .min(rtt.smoothed().unwrap_or_default())
+            .max(self.lateness)
     }
 
     /// Gives up what `detect` found.

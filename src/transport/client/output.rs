@@ -335,14 +335,9 @@ impl Client {
             self.connection = None;
             return;
         }
-        let opened = connection
-            .window
-            .event()
-            .is_some_and(|e| e.transition.kind == Kind::Opened);
         self.active_at = now;
         self.pacer.reset(now);
-        if !opened
-            && age >= RESTART_GATE
+        if age >= RESTART_GATE
             && self.declare(Kind::Restart)
             && let Some(connection) = &mut self.connection
         {
