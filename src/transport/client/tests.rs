@@ -3,6 +3,7 @@
 use super::*;
 use crate::time::UnixMillis;
 use crate::transport::application::{Application, Begun, Unavailable};
+use crate::transport::epoch::INITIAL_WINDOW;
 use crate::transport::keys::KeyRing;
 use crate::transport::server::{Server, ServerConfig};
 use crate::wire::flight::{Ecn, UdpPath};
@@ -313,4 +314,27 @@ fn an_outage_is_survived() {
     assert_eq!(event, ClientEvent::Finished);
     assert_eq!(network.client.stats().handshakes, 1);
     assert!(took < 11_000_000, "{took} {:?}", network.client.stats());
+}
+
+/// An answer can claim any number of packets; no server sends more than an initial window.
+#[test]
+fn an_answer_that_claims_too_many_packets_does_no_harm() {
+    let mut network = Network::new(LAN, 1);
+    let now = network.now();
+    network.client.request(now, b"3000");
+    let open = network.client.poll_transmit(now).unwrap();
+    let mut out = Vec::new();
+    network.servers[0].respond(now, open.path, &open.payload, &mut Bytes, &mut out);
+    let mut datagram = out[0].datagrams().next().unwrap().to_vec();
+    let count = crate::wire::segment::DATA_HEADER_BYTES + 10;
+    assert_eq!(datagram[count], 3, "the number of packets stands here");
+    for claimed in [0, 10, 64, 65, 255] {
+        datagram[count] = claimed;
+        let mut network = Network::new(LAN, 1);
+        network.client.request(now, b"3000");
+        network.deliver(true, &datagram);
+        let flight = network.client.flights.get_mut(1);
+        let count = flight.map_or(1, |record| record.interval.count);
+        assert!(count <= INITIAL_WINDOW, "{count} of {claimed}");
+    }
 }

@@ -178,3 +178,28 @@ fn counts_are_bounded() {
     assert!(!request(MAX_HOLES + 1, 0));
     assert!(!request(0, MAX_RANGES + 1));
 }
+
+/// The client names this size in its requests, so it must be one that servers accept.
+#[test]
+fn an_answer_to_an_open_names_a_size_that_can_be_asked_for() {
+    for (size, want) in [(MIN_DATAGRAM_BYTES - 1, false), (MIN_DATAGRAM_BYTES, true)] {
+        let header = ResponseHeader {
+            kind: ResponseKind::Opened {
+                echo: 1,
+                size: u16::try_from(size).unwrap(),
+                count: 1,
+            },
+            connection: 2,
+            number: 1,
+            x: 3,
+            server: 4,
+            stream: 5,
+            void: 0,
+            changed: false,
+            multi: false,
+        };
+        let mut out = Vec::new();
+        header.emit(&mut out, &[], None);
+        assert_eq!(ToClient::parse(&out).is_ok(), want, "{size}");
+    }
+}
