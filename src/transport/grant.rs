@@ -203,8 +203,11 @@ fn check_holes(
     let pending_too_much = spans > MAX_PENDING_SPANS || pending > max_pending(w);
     let passed = end - edge;
     match transition.map(|transition| transition.kind) {
-        // What is given up after a zone may have as many holes as the zone had.
-        Some(Kind::Timeout | Kind::Restart) => quarter_proven(pending, edge - epoch.base),
+        // What is given up may lie after a zone that was given up in its turn: beside what may be
+        // pending, holes are allowed as a zone has them.
+        Some(Kind::Timeout | Kind::Restart) => {
+            quarter_proven(pending.saturating_sub(max_pending(w)), edge - epoch.base)
+        }
         _ if pending_too_much => Err(GrantError::Hole),
         Some(Kind::Loss | Kind::Ce | Kind::Exit) => quarter_proven(zone, passed),
         Some(Kind::Opened) | None => Ok(()),
@@ -259,3 +262,6 @@ fn check_time(
         false => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,6 +90,8 @@ pub(super) struct Arrival {
     pub(super) repeated: bool,
     pub(super) first_of_flight: bool,
     pub(super) yields: Epoch,
+    /// Its request declared the event that opens that epoch.
+    pub(super) opens: bool,
     pub(super) stream: u8,
     /// The chunks that the datagram should carry, if that is known.
     pub(super) expected: Vec<Span>,
@@ -153,6 +155,7 @@ impl Flights {
             repeated: record.repeated,
             first_of_flight: record.untouched(),
             yields: record.yields,
+            opens: record.declared.is_some(),
             stream: record.stream,
             expected: record.bytes(1 << index),
         };

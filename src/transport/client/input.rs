@@ -70,7 +70,7 @@ impl Client {
             self.stats.dropped("duplicate_number");
         }
         if let Some(arrival) = &arrival {
-            self.take_continuation(now, arrival.yields, response.continuation);
+            self.take_continuation(now, arrival.yields, arrival.opens, response.continuation);
             self.sample(now, n, arrival);
         }
         self.take_bytes(now, response, n, arrival.as_ref(), length);
@@ -150,14 +150,14 @@ impl Client {
         }
     }
 
-    fn take_continuation(&mut self, now: Instant, epoch: Epoch, sealed: &[u8]) {
+    fn take_continuation(&mut self, now: Instant, epoch: Epoch, opens: bool, sealed: &[u8]) {
         let Some(connection) = &mut self.connection else {
             return;
         };
         if sealed.is_empty() {
             return;
         }
-        connection.window.hold(epoch, sealed, now);
+        connection.window.hold(epoch, sealed, opens, now);
         connection.declare_due = false;
     }
 
@@ -296,7 +296,7 @@ impl Client {
         self.probe = None;
         self.answered(now);
         self.flights.probed(now, probe.sent);
-        self.take_continuation(now, probe.yields, probed.continuation);
+        self.take_continuation(now, probe.yields, probe.opens, probed.continuation);
         self.detect_losses(now);
     }
 
@@ -350,7 +350,9 @@ impl Client {
         let Some(record) = self.flights.get_mut(loss.flight) else {
             return false;
         };
-        if record.declared != event || loss.flight <= connection.repeated_up_to {
+        // Once its epoch is over no server would grant it.
+        let over = record.declared != event || record.yields != connection.window.releasing();
+        if over || loss.flight <= connection.repeated_up_to {
             return false;
         }
         connection.repeated_up_to = connection.window.highest();

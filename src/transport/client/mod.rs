@@ -128,9 +128,10 @@ struct Opening {
 struct Probe {
     tag: u32,
     sent: Instant,
-    /// The epoch that the continuation in its answer speaks for: the client may have declared an
-    /// event in the meantime.
+    /// The epoch that the continuation in its answer speaks for.
     yields: Epoch,
+    /// Its answer opens that epoch: it declared an event.
+    opens: bool,
 }
 
 /// One connection of a client, and one response stream at a time.

@@ -308,6 +308,7 @@ impl Client {
             tag,
             sent: now,
             yields: record.yields,
+            opens: record.declared.is_some(),
         });
         self.stats.probes += 1;
         self.emit(now, &record, Some(tag));

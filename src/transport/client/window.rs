@@ -17,6 +17,9 @@ use crate::wire::segment::{MAX_HOLES, Span};
 /// Spans of a zone that may be missing before received numbers between them are given away.
 const MAX_ZONE_SPANS: usize = MAX_HOLES - MAX_PENDING_SPANS;
 
+/// Numbers that wait to be filled in; further ones count as missing.
+const MAX_WAITING: usize = 64;
+
 /// A number beyond the acknowledgement edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cell {
@@ -69,6 +72,9 @@ pub(super) struct Window {
     cells_after: u64,
     /// Holes that filled after the edge had passed them, and are not acknowledged yet.
     late: SpanSet,
+    /// Numbers that came late and would split a hole when there are as many as may be: filled in
+    /// when there are fewer.
+    waiting: Vec<(Span, u64)>,
     event: Option<Event>,
     /// Highest number ever asked for: none beyond it is believed.
     highest: u64,
@@ -90,6 +96,7 @@ impl Window {
             cells: VecDeque::new(),
             cells_after: 0,
             late: SpanSet::default(),
+            waiting: Vec::new(),
             event: None,
             highest: u64::from(count),
         }
@@ -199,10 +206,33 @@ impl Window {
             end: last + 1,
         };
         let inside = self.holes.span_at(n).is_some_and(|hole| last < hole.end);
-        if !inside || self.gives_up() {
+        let waits = |early: &(Span, u64)| early.0.start <= last && n < early.0.end;
+        if !inside || self.gives_up() || self.waiting.iter().any(waits) {
             return false;
         }
+        if !self.fill(span, x) {
+            let room = self.waiting.len() < MAX_WAITING;
+            if room {
+                self.waiting.push((span, x));
+            }
+            return room;
+        }
+        let mut waiting = core::mem::take(&mut self.waiting);
+        waiting.retain(|&(span, x)| !self.fill(span, x));
+        self.waiting = waiting;
+        true
+    }
+
+    /// Fills a hole, or a part of it; `false` if the rest of it would be one hole too many.
+    fn fill(&mut self, span: Span, x: u64) -> bool {
         self.holes.remove(span);
+        let (p, last) = (self.event_edge(), span.end - 1);
+        let (pending, zone): (Vec<Span>, Vec<Span>) =
+            self.holes().into_iter().partition(|hole| hole.start <= p);
+        if pending.len() > MAX_PENDING_SPANS || zone.len() > MAX_ZONE_SPANS {
+            self.holes.insert(span);
+            return false;
+        }
         self.proof ^= x;
         match &mut self.event {
             None => {
@@ -218,20 +248,31 @@ impl Window {
         true
     }
 
+    /// The edge at the event; beyond all numbers if there is none.
+    fn event_edge(&self) -> u64 {
+        self.event
+            .as_ref()
+            .map_or(u64::MAX, |event| event.transition.p)
+    }
+
     fn gives_up(&self) -> bool {
         self.event
             .as_ref()
             .is_some_and(|event| !event.transition.kind.has_zone())
     }
 
-    /// Takes a continuation that speaks for `epoch`.
-    pub(super) fn hold(&mut self, epoch: Epoch, sealed: &[u8], now: Instant) {
+    /// Takes a continuation that speaks for `epoch`. `opens`: it came with the event that opened the
+    /// epoch, rather than as a fresher copy of one that is held.
+    pub(super) fn hold(&mut self, epoch: Epoch, sealed: &[u8], opens: bool, now: Instant) {
         let held = Held {
             sealed: sealed.to_vec(),
             since: now,
         };
         if epoch == self.epoch {
-            self.held = held;
+            // Of the copies that open an epoch the first counts: the gates reckon from its start.
+            if !opens {
+                self.held = held;
+            }
         } else if let Some(event) = &mut self.event
             && epoch == event.transition.next
         {
@@ -257,6 +298,7 @@ impl Window {
         self.proof = 0;
         self.holes.clear();
         self.late.clear();
+        self.waiting.clear();
         debug_assert!(
             self.cells_after == self.edge && self.started <= now,
             "cells follow the edge"
@@ -277,6 +319,7 @@ impl Window {
         }
         self.late.clear();
         if !kind.has_zone() {
+            self.waiting.clear();
             self.cells.clear();
             self.cells_after = transition.r;
         }
@@ -430,8 +473,16 @@ impl Window {
         if (to == from && !ends) || !self.quarter_proven(&transition, upto) {
             return None;
         }
+        // What must be given away for want of room may be too much.
+        let before = self.crowded(&transition, upto).then(|| self.clone());
         self.advance(upto);
         self.forfeit();
+        if let Some(before) = before
+            && !self.quarter_proven(&transition, upto)
+        {
+            *self = before;
+            return None;
+        }
         Self::released(after, upto, from, to)
     }
 
@@ -440,17 +491,19 @@ impl Window {
             return true;
         }
         let behind = self.holes.iter().filter(|hole| hole.start > transition.p);
-        let missing = behind.map(|hole| hole.len()).sum::<u64>() + {
-            let ahead = to_usize(upto - self.edge);
-            to_u64(
-                self.cells
-                    .iter()
-                    .take(ahead)
-                    .filter(|cell| **cell == Cell::Missing)
-                    .count(),
-            )
-        };
+        let missing = behind.map(|hole| hole.len()).sum::<u64>() + to_u64(self.missing_ahead(upto));
         missing.saturating_mul(4) <= (upto - transition.p).saturating_mul(3)
+    }
+
+    fn missing_ahead(&self, upto: u64) -> usize {
+        let ahead = self.cells.iter().take(to_usize(upto - self.edge));
+        ahead.filter(|cell| **cell == Cell::Missing).count()
+    }
+
+    /// Whether a zone may have more holes than a request has room for once the edge is at `upto`.
+    fn crowded(&self, transition: &Transition, upto: u64) -> bool {
+        let behind = self.holes.iter().filter(|hole| hole.start > transition.p).count();
+        behind + self.missing_ahead(upto) > MAX_ZONE_SPANS
     }
 
     /// Moves the edge, folding what arrived and noting what did not.
@@ -509,10 +562,7 @@ impl Window {
 
     /// The holes of the proof, none of which crosses the edge of an event.
     pub(super) fn holes(&self) -> Vec<Span> {
-        let p = self
-            .event
-            .as_ref()
-            .map_or(u64::MAX, |event| event.transition.p);
+        let p = self.event_edge();
         let split = |hole: Span| {
             let cut = hole.end.min(p.saturating_add(1)).max(hole.start);
             [Span { end: cut, ..hole }, Span { start: cut, ..hole }]
@@ -546,3 +596,6 @@ fn to_u64(n: usize) -> u64 {
 fn to_usize(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

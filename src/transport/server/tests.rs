@@ -22,7 +22,7 @@ proptest! {
 
     #[test]
     fn an_open_is_answered_by_three_times_its_bytes_at_most(
-        length in prop_oneof![0u64..200, 0u64..6000, Just(1 << 40)], size in 256u16..=u16::MAX,
+        length in prop_oneof![0u64..200, 0u64..6000, Just(1 << 40)], size in prop_oneof![256u16..800, any::<u16>().prop_map(|size| size.max(256))],
         mtu in 576u16..=9000, v6: bool, user in 0usize..=MAX_USER_BYTES,
     ) {
         let mut server = Server::new(ServerConfig { server_id: 1, site_id: 0, mtu }, keys());
@@ -31,7 +31,7 @@ proptest! {
         let datagram = open_bytes(&length.to_string(), size, None);
         let sent = send(&mut server, at(0), path, &datagram, &mut app);
         // The first datagram has no room for what it must carry.
-        let tight = usize::from(size) < 160 + user;
+        let tight = usize::from(size) < 200 + user;
         prop_assert!(sent.is_ok() || tight, "{:?}", sent);
         if let Ok(flight) = sent {
             let answer = packets(&flight);

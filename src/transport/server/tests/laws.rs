@@ -84,6 +84,15 @@ impl Walk {
         upto
     }
 
+    /// What a superseded event wrote off never came: the stretch up to `upto`, if there is one.
+    fn written_off(&self, upto: u64) -> Vec<Span> {
+        let numbers = self.peer.epoch.base + 1..=upto;
+        let mut missing = numbers.filter(|n| !self.peer.x.contains_key(n));
+        let Some(start) = missing.next() else { return Vec::new() };
+        let end = missing.last().unwrap_or(start) + 1;
+        vec![Span { start, end }]
+    }
+
     /// Shows `(after, upto]` and checks what comes.
     fn show(&mut self, event: Option<(&Transition, u32)>, after: u64, upto: u64) {
         let expected = match event {
@@ -107,6 +116,9 @@ impl Walk {
             request.reach = self.edge.max(upto);
             request.proof = self.peer.proof(request.reach, &[]);
         }
+        if event.is_some_and(|(event, _)| event.kind.has_zone()) {
+            request.holes = self.written_off(upto);
+        }
         let datagram = to_bytes(&request);
         let chosen = self.requests.len() % self.servers.len();
         let server = &mut self.servers[chosen];
@@ -127,7 +139,9 @@ impl Walk {
 
     fn take(&mut self, step: &Step) {
         let mut splits = step.splits.iter().copied().cycle();
-        let goal = self.edge + step.advance;
+        let first = self.peer.epoch.base == 0;
+        // Until the address is proven nothing else is granted than the opening.
+        let goal = if first { 0 } else { self.edge + step.advance };
         let mut postponed = None;
         while self.edge < goal.min(self.whole()) {
             let available = goal.min(self.whole());
@@ -142,13 +156,8 @@ impl Walk {
         if let Some((after, upto)) = postponed {
             self.show(None, after, upto);
         }
-        let first = self.peer.epoch.base == 0;
         let mut kind = if first { Kind::Opened } else { step.kind };
-        let p = if first { 0 } else { self.edge };
-        if first {
-            // Until the address is proven nothing else is granted; so the walk starts at 0.
-            self.edge = 0;
-        }
+        let p = self.edge;
         if kind == Kind::Exit && !self.peer.epoch.in_slow_start(p) {
             kind = Kind::Loss;
         }
@@ -156,10 +165,12 @@ impl Walk {
         let upto = step.superseded.map_or(event.r, |(after, _)| event.r.min(p + after));
         self.pass(&event, step.rtt_us, upto, &mut splits);
         if upto < event.r && kind.has_zone() {
-            let other = step.superseded.map_or(Kind::Timeout, |(_, kind)| kind);
             let gentle = matches!(kind, Kind::Exit | Kind::Ce);
-            let other = if gentle || !other.has_zone() { other } else { Kind::Timeout };
-            let other = if other.has_zone() { Kind::Loss } else { other };
+            let other = match step.superseded {
+                Some((_, other)) if other.has_zone() && gentle => Kind::Loss,
+                Some((_, Kind::Restart)) if !first => Kind::Restart,
+                Some(_) | None => Kind::Timeout,
+            };
             self.next = None;
             self.written_off = true;
             let event = self.event(other, self.edge, step.rtt_us);
@@ -385,6 +396,10 @@ impl Adversary {
         let datagram = to_bytes(request);
         let sent = send(&mut self.servers[index], now, from, &datagram, &mut bytes());
         let Ok(flight) = sent else { return };
+        if let Ok(ToClient::Challenge(_)) = ToClient::parse(&flight.payload) {
+            assert!(flight.payload.len() <= datagram.len());
+            return;
+        }
         self.accepted += 1;
         let opened = Continuation::open(
             &keys(),

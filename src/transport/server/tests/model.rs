@@ -235,7 +235,7 @@ impl Peer {
     /// The proof over the numbers above the epoch's base up to `reach`, but the holes.
     pub(super) fn proof(&self, reach: u64, holes: &[Span]) -> u64 {
         let inside = |n: u64| holes.iter().any(|hole| (hole.start..hole.end).contains(&n));
-        let proven = self.x.range(self.epoch.base + 1..=reach.max(self.epoch.base));
+        let proven = self.x.range(self.epoch.base + 1..reach.max(self.epoch.base) + 1);
         proven.filter(|(n, _)| !inside(**n)).fold(0, |proof, (_, x)| proof ^ x)
     }
 

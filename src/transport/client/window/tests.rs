@@ -1,0 +1,331 @@
+//! The window against the server's own check: whatever arrives, in whatever order, and whatever
+//! event is declared meanwhile, each request that follows is granted, and exactly what was expected.
+
+use proptest::prelude::*;
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::*;
+use crate::time::UnixMillis;
+use crate::transport::continuation::Continuation;
+use crate::transport::grant::{Grant, RESTART_GATE, TIMEOUT_GATE, Times, grant};
+use crate::transport::proof::ProofKey;
+use crate::wire::segment::{Declared, Request, ToServer, Wanted};
+
+/// How the network and the client's luck are.
+#[derive(Clone, Copy, Debug)]
+struct Weather {
+    /// Per mille of packets, and of requests, that are lost.
+    loss: u32,
+    lost_requests: u32,
+    duplicates: u32,
+    /// How many packets may overtake one.
+    reordering: usize,
+    /// Per mille of flights that end with a void packet.
+    voids: u32,
+    /// Per mille of steps that declare an event.
+    events: u32,
+}
+
+fn weather() -> impl Strategy<Value = Weather> {
+    let rate = || prop_oneof![Just(0u32), 0u32..60, 0u32..700];
+    let reordering = prop_oneof![Just(1usize), 1usize..8, 1usize..200];
+    (rate(), rate(), rate(), reordering, rate(), rate()).prop_map(
+        |(loss, lost_requests, duplicates, reordering, voids, events)| Weather {
+            loss,
+            lost_requests: lost_requests / 4,
+            duplicates,
+            reordering,
+            voids,
+            events: events / 8,
+        },
+    )
+}
+
+/// A packet on its way.
+#[derive(Clone)]
+struct Packet {
+    number: u64,
+    void: u64,
+    /// Given up before it came: only its number counts.
+    era: u32,
+    /// A continuation, the epoch that it speaks for, and whether it opens that.
+    brings: Option<(Epoch, Vec<u8>, bool)>,
+}
+
+/// A request that was sent.
+#[derive(Clone)]
+struct Asked {
+    interval: Interval,
+    declared: Option<Declaration>,
+    yields: Epoch,
+    wants: bool,
+}
+
+struct Model {
+    weather: Weather,
+    random: ChaCha8Rng,
+    us: u64,
+    window: Window,
+    /// What stands in the continuations; the sealed form is the place in this list.
+    sealed: Vec<(Continuation, UnixMillis)>,
+    network: Vec<Packet>,
+    asked: Vec<Asked>,
+    era: u32,
+    /// What is given up is to be declared.
+    due: bool,
+    granted: u64,
+}
+
+impl Model {
+    fn new(weather: Weather, opening: u32, seed: u64) -> Self {
+        let first = Continuation {
+            identity: ProofKey::new([3; 16]),
+            epoch: Epoch::opening(opening),
+            epoch_start: UnixMillis::new(0),
+            proven: false,
+            address: "192.0.2.1:4000".parse().unwrap(),
+            datagram_max: 1472,
+            server: 1,
+            site: 0,
+        };
+        let mut model = Self {
+            weather,
+            random: ChaCha8Rng::seed_from_u64(seed),
+            us: 1_000_000,
+            window: Window::new(opening, &0u64.to_be_bytes(), Instant::from_micros(1_000_000)),
+            sealed: vec![(first, UnixMillis::new(990))],
+            network: Vec::new(),
+            asked: Vec::new(),
+            era: 0,
+            due: false,
+            granted: 0,
+        };
+        model.release(1, opening, None);
+        assert!(model.window.declare(Kind::Opened, 40_000));
+        model
+    }
+
+    const fn now(&self) -> Instant {
+        Instant::from_micros(self.us)
+    }
+
+    const fn unix(&self) -> UnixMillis {
+        UnixMillis::new(self.us / 1000)
+    }
+
+    fn chance(&mut self, per_mille: u32) -> bool {
+        self.random.random_ratio(per_mille, 1000)
+    }
+
+    /// Puts a flight onto the network; its first packet brings a continuation.
+    fn release(&mut self, first: u64, count: u32, brings: Option<(Epoch, Vec<u8>, bool)>) {
+        if self.chance(self.weather.lost_requests) {
+            return;
+        }
+        let voids = self.chance(self.weather.voids);
+        let sent = if voids { self.random.random_range(1..=count) } else { count };
+        for index in 0..u64::from(sent) {
+            let last = index + 1 == u64::from(sent);
+            let packet = Packet {
+                number: first + index,
+                void: if last { u64::from(count - sent) } else { 0 },
+                era: self.era,
+                brings: brings.clone().filter(|_| index == 0),
+            };
+            if self.chance(self.weather.duplicates) {
+                self.network.push(packet.clone());
+            }
+            if !self.chance(self.weather.loss) {
+                self.network.push(packet);
+            }
+        }
+    }
+
+    /// Has a request granted, with the evidence of now, as a server would.
+    fn grant(&self, after: u64, upto: u64, declared: Option<Declaration>, probe: bool) -> Grant {
+        let window = &self.window;
+        let index = u64::from_be_bytes(window.held().sealed[..].try_into().unwrap());
+        let (shown, issued) = self.sealed[usize::try_from(index).unwrap()];
+        let request = Request {
+            connection: 1,
+            size: 1472,
+            stream: 0,
+            wants_continuation: false,
+            continuation: &[],
+            after,
+            upto,
+            reach: window.edge().max(upto),
+            proof: window.proof(),
+            holes: window.holes(),
+            declared: declared.map(|d| Declared { kind: d.kind.code(), edge: d.p, rtt_us: d.rtt_us }),
+            cookie: None,
+            probe: probe.then_some(1),
+            ranges: Vec::new(),
+            wanted: Wanted::Of(&[]),
+        };
+        let mut datagram = Vec::new();
+        request.emit(&mut datagram);
+        assert_eq!(ToServer::parse(&datagram), Ok(ToServer::Request(request.clone())));
+        let times = Times { now: self.unix(), issued, moved: false };
+        match grant(&shown, times, &request) {
+            Ok(granted) => granted,
+            Err(error) => panic!("{error}: {request:?} of {:?}", shown.epoch),
+        }
+    }
+
+    /// The continuation that an answer brings.
+    fn seal(&mut self, transition: Option<Transition>) -> Vec<u8> {
+        let index = u64::from_be_bytes(self.window.held().sealed[..].try_into().unwrap());
+        let (shown, _) = self.sealed[usize::try_from(index).unwrap()];
+        let epoch = transition.map_or(shown.epoch, |transition| transition.next);
+        let epoch_start = transition.map_or(shown.epoch_start, |_| self.unix());
+        let next = Continuation { epoch, epoch_start, proven: true, ..shown };
+        self.sealed.push((next, self.unix()));
+        (self.sealed.len() as u64 - 1).to_be_bytes().to_vec()
+    }
+
+    /// Sends the next request, if there is one.
+    fn ask(&mut self) -> bool {
+        let gives_up = self.window.event().is_some_and(|e| !e.transition.kind.has_zone());
+        if gives_up && !self.due {
+            return false;
+        }
+        let needed = self.random.random_range(1..=MAX_FLIGHT);
+        let budget = (self.window.packets() / 8).clamp(2, MAX_FLIGHT).min(needed);
+        let now = self.now();
+        let Some(interval) = self.window.next_interval(now, budget) else {
+            return false;
+        };
+        self.due = false;
+        self.window.asked(interval.first + u64::from(interval.count) - 1);
+        let asked = Asked {
+            interval,
+            declared: self.window.event().map(|event| event.declaration),
+            yields: self.window.releasing(),
+            wants: self.window.wants_continuation() || self.chance(30),
+        };
+        self.answer(&asked);
+        self.asked.push(asked);
+        true
+    }
+
+    fn answer(&mut self, asked: &Asked) {
+        let Interval { after, upto, first, count } = asked.interval;
+        let granted = self.grant(after, upto, asked.declared, false);
+        assert_eq!((granted.first, granted.count), (first, count));
+        self.granted += 1;
+        let sealed = self.seal(granted.transition);
+        let brings = asked.wants.then_some((asked.yields, sealed, asked.declared.is_some()));
+        self.release(first, count, brings);
+    }
+
+    /// Sends an earlier request again.
+    fn repeat(&mut self) {
+        let from = self.asked.len().saturating_sub(20);
+        let chosen = self.random.random_range(from..=self.asked.len());
+        let Some(asked) = self.asked.get(chosen).cloned() else { return };
+        let event = self.window.event().map(|event| event.declaration);
+        if asked.declared == event && asked.yields == self.window.releasing() {
+            self.answer(&asked);
+        }
+    }
+
+    fn probe(&mut self) {
+        let edge = self.window.edge();
+        let declared = self.window.event().map(|event| event.declaration);
+        let granted = self.grant(edge, edge, declared, true);
+        assert_eq!(granted.count, 0);
+        let (epoch, sealed) = (self.window.releasing(), self.seal(granted.transition));
+        if self.random.random() {
+            let now = self.now();
+            self.window.hold(epoch, &sealed, declared.is_some(), now);
+            self.due = false;
+        }
+    }
+
+    fn deliver(&mut self) {
+        let most = self.weather.reordering.min(self.network.len());
+        if most == 0 {
+            return;
+        }
+        let Packet { number, void, era, brings } =
+            self.network.remove(self.random.random_range(0..most));
+        let key = self.sealed[0].0.identity;
+        let now = self.now();
+        self.window.receive(number, void, key.fold(number - 1, number + void));
+        if let Some((epoch, sealed, opens)) = brings.filter(|_| era == self.era) {
+            self.window.hold(epoch, &sealed, opens, now);
+            self.due = false;
+        }
+    }
+
+    fn declare(&mut self) {
+        let rtt_us = [1, 40_000, 3_000_000][self.random.random_range(0..3)];
+        let kind = Kind::ALL[self.random.random_range(1..6)];
+        let window = &self.window;
+        let now = self.now();
+        let opens = window.event().is_some_and(|event| event.transition.kind == Kind::Opened);
+        let due = match kind {
+            Kind::Opened => false,
+            Kind::Loss | Kind::Ce => window.event().is_none(),
+            Kind::Exit => window.in_slow_start(),
+            Kind::Timeout => now.saturating_since(window.started()) >= TIMEOUT_GATE,
+            Kind::Restart => now.saturating_since(window.held().since) >= RESTART_GATE && !opens,
+        };
+        if due {
+            self.window.declare(kind, rtt_us);
+            if !kind.has_zone() {
+                self.era += 1;
+                self.due = true;
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let quiet = self.random.random_ratio(1, 100);
+        self.us += if quiet { 1_200_000 } else { self.random.random_range(0..3000) };
+        if self.chance(self.weather.events) {
+            self.declare();
+        }
+        match self.random.random_range(0..40) {
+            0 => self.probe(),
+            1 => self.repeat(),
+            2..10 => {
+                self.ask();
+            }
+            _ => self.deliver(),
+        }
+    }
+
+    /// The network heals: a timeout must get the connection going again.
+    fn recover(&mut self) {
+        self.weather = Weather { loss: 0, lost_requests: 0, duplicates: 0, reordering: 1, voids: 0, events: 0 };
+        self.network.clear();
+        self.us += 1_200_000;
+        self.era += 1;
+        self.window.declare(Kind::Timeout, 40_000);
+        self.due = true;
+        for round in 0..40 {
+            let granted = self.granted;
+            while self.ask() {}
+            assert!(self.granted > granted, "stuck in round {round}: {:?}", self.window);
+            while !self.network.is_empty() {
+                self.deliver();
+            }
+            // No curve is ahead of such a round trip.
+            self.us += 1_000_000;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn every_request_is_granted_what_was_expected(weather in weather(), opening in 1u32..=10, seed: u64) {
+        let mut model = Model::new(weather, opening, seed);
+        for _ in 0..1500 { model.step(); }
+        model.recover();
+    }
+}

@@ -1,0 +1,318 @@
+//! Every limit of a grant, at its bound and one past it, and that a grant depends on nothing else.
+
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::transport::curve::{Curve, MAX_WINDOW};
+use crate::transport::proof::ProofKey;
+use crate::wire::segment::{Declared, Wanted};
+
+const START: u64 = 1_800_000_000_000;
+const BASE: u64 = 1000;
+const RTT: u32 = 40_000;
+
+fn continuation(epoch: Epoch) -> Continuation {
+    Continuation {
+        identity: ProofKey::new([5; 16]),
+        epoch,
+        epoch_start: UnixMillis::new(START),
+        proven: true,
+        address: SocketAddr::from(([192, 0, 2, 1], 4000)),
+        datagram_max: 1472,
+        server: 1,
+        site: 0,
+    }
+}
+
+/// An epoch whose window is `w` near its base.
+const fn flat(w: u32) -> Epoch {
+    Epoch { base: BASE, c: w, curve: Curve::Cubic { w_max: w, rtt_us: 1 } }
+}
+
+const fn growing(c: u32) -> Epoch {
+    let curve = Curve::SlowStart { threshold: MAX_WINDOW, rtt_us: RTT };
+    Epoch { base: BASE, c, curve }
+}
+
+const fn span(start: u64, end: u64) -> Span {
+    Span { start, end }
+}
+
+fn times(ms: u64) -> Times {
+    Times { now: UnixMillis::new(START + ms), issued: UnixMillis::new(START), moved: false }
+}
+
+/// Acknowledges `(after, upto]` with a proof that says the truth about `holes`.
+fn request(
+    shown: &Continuation,
+    after: u64,
+    upto: u64,
+    holes: &[Span],
+    declared: Option<(Kind, u64)>,
+) -> Request<'static> {
+    let end = match declared {
+        Some((kind, p)) if !kind.has_zone() => p,
+        Some(_) | None => upto,
+    };
+    let missing = holes.iter().map(|hole| shown.identity.fold(hole.start - 1, hole.end - 1));
+    Request {
+        connection: 1,
+        size: 1472,
+        stream: 0,
+        wants_continuation: false,
+        continuation: &[],
+        after,
+        upto,
+        reach: upto,
+        proof: missing.fold(shown.identity.fold(shown.epoch.base, end), |a, b| a ^ b),
+        holes: holes.to_vec(),
+        declared: declared.map(|(kind, edge)| Declared { kind: kind.code(), edge, rtt_us: RTT }),
+        cookie: None,
+        probe: None,
+        ranges: Vec::new(),
+        wanted: Wanted::Of(&[]),
+    }
+}
+
+/// `count` spans of one number each, every other one, from `start` on.
+fn every_other(start: u64, count: u64) -> Vec<Span> {
+    (0..count).map(|index| span(start + 2 * index, start + 2 * index + 1)).collect()
+}
+
+#[test]
+fn pending_numbers_at_the_bound_and_past_it() {
+    let k = BASE + 3000;
+    let w = |epoch: &Epoch| u64::from(epoch.window(k));
+    let (small, large) = (flat(20), flat(400));
+    let half = w(&large) / 2;
+    assert!(w(&small) < 88 && half > 44, "{} {half}", w(&small));
+    let far = k - 4 * w(&large);
+    // Name, epoch, holes, whether they are allowed.
+    for (name, epoch, holes, fine) in [
+        ("44 of a small window", small, vec![span(k - 50, k - 6)], true),
+        ("45 of a small window", small, vec![span(k - 50, k - 5)], false),
+        ("half of a large window", large, vec![span(k - half - 5, k - 5)], true),
+        ("more than half", large, vec![span(k - half - 6, k - 5)], false),
+        ("8 spans", small, every_other(k - 30, 8), true),
+        ("9 spans", small, every_other(k - 30, 9), false),
+        ("within four windows", large, vec![span(far + 1, far + 2)], true),
+        ("older", large, vec![span(far, far + 1)], false),
+        ("beyond what is proven", small, vec![span(k + 1, k + 2)], false),
+    ] {
+        let shown = continuation(epoch);
+        let granted = grant(&shown, times(0), &request(&shown, k - 2, k, &holes, None));
+        assert_eq!(granted.err(), (!fine).then_some(GrantError::Hole), "{name}");
+    }
+    // Not within the epoch at all.
+    let shown = continuation(growing(10));
+    let before = request(&shown, BASE + 1, BASE + 2, &[span(BASE, BASE + 1)], None);
+    assert_eq!(grant(&shown, times(0), &before), Err(GrantError::Hole));
+}
+
+#[test]
+fn the_same_limits_hold_up_to_an_event() {
+    let (shown, p) = (continuation(growing(60)), BASE + 60);
+    for (name, holes, want) in [
+        ("8 spans and the zone's", [every_other(p - 20, 8), every_other(p + 1, 4)].concat(), None),
+        ("9 spans", every_other(p - 20, 9), Some(GrantError::Hole)),
+        ("44 numbers", vec![span(p - 50, p - 6)], None),
+        // Half of the window there is more than 44.
+        ("60 numbers", vec![span(p - 59, p + 1)], None),
+        ("across the edge", vec![span(p - 1, p + 3)], Some(GrantError::Hole)),
+    ] {
+        let asked = request(&shown, p, p + 8, &holes, Some((Kind::Loss, p)));
+        assert_eq!(grant(&shown, times(0), &asked).err(), want, "{name}");
+    }
+}
+
+#[test]
+fn a_quarter_must_be_proven_since_the_event() {
+    let (shown, p) = (continuation(growing(20)), BASE + 5);
+    for kind in [Kind::Loss, Kind::Ce, Kind::Exit] {
+        for (missing, want) in [(6, None), (7, Some(GrantError::Quarter))] {
+            let holes = [span(p + 1, p + 1 + missing)];
+            let asked = request(&shown, p, p + 8, &holes, Some((kind, p)));
+            assert_eq!(grant(&shown, times(0), &asked).err(), want, "{kind:?} {missing}");
+        }
+    }
+    // The opening's packets may all be missing: who shows the continuation has received it.
+    let opening = Continuation { proven: false, ..continuation(Epoch::opening(3)) };
+    let asked = request(&opening, 0, 3, &[span(1, 4)], Some((Kind::Opened, 0)));
+    assert_eq!(grant(&opening, times(0), &asked).map(|granted| granted.count), Ok(10));
+}
+
+/// What an honest client could not prove when it gives up: pending numbers, and its zone's share.
+#[test]
+fn giving_up_allows_what_the_events_before_it_did() {
+    let (shown, p) = (continuation(flat(20)), BASE + 400);
+    let w = shown.epoch.window(p);
+    assert_eq!(max_pending(w), 44);
+    for (missing, want) in [(44 + 300, None), (44 + 301, Some(GrantError::Quarter))] {
+        let holes = [span(BASE + 1, BASE + 1 + missing)];
+        for kind in [Kind::Timeout, Kind::Restart] {
+            let asked = request(&shown, p, p + u64::from(w), &holes, Some((kind, p)));
+            assert_eq!(grant(&shown, times(2000), &asked).err(), want, "{kind:?} {missing}");
+        }
+    }
+    // Early in an epoch all of it may be missing, as it may be pending.
+    let shown = continuation(growing(20));
+    let holes = [span(BASE + 1, BASE + 8)];
+    let asked = request(&shown, BASE + 8, BASE + 36, &holes, Some((Kind::Timeout, BASE + 8)));
+    assert_eq!(grant(&shown, times(200), &asked).map(|granted| granted.count), Ok(2));
+}
+
+#[test]
+fn a_flight_is_the_most_that_is_released() {
+    let shown = continuation(growing(50));
+    for (acknowledged, want) in [(22, Ok(44)), (23, Err(GrantError::TooMuch))] {
+        let asked = request(&shown, BASE + 3, BASE + 3 + acknowledged, &[], None);
+        assert_eq!(grant(&shown, times(0), &asked).map(|granted| granted.count), want);
+    }
+}
+
+#[test]
+fn intervals_lie_within_their_epoch_or_zone() {
+    let (shown, p) = (continuation(growing(20)), BASE + 5);
+    let r = shown.epoch.edge(p);
+    let loss = Some((Kind::Loss, p));
+    let timeout = Some((Kind::Timeout, p));
+    for (name, after, upto, declared, fine) in [
+        ("from the base", BASE, BASE + 2, None, true),
+        ("from before it", BASE - 1, BASE + 2, None, false),
+        ("the zone's first", p, p + 2, loss, true),
+        ("before the zone", p - 1, p + 2, loss, false),
+        ("the zone's last", r - 1, r, loss, true),
+        ("past the zone", r - 1, r + 1, loss, false),
+        ("all that is given up", p, r, timeout, true),
+        ("a part of it, from its start", p, r - 1, timeout, false),
+        ("a part of it, to its end", p + 1, r, timeout, false),
+    ] {
+        let asked = request(&shown, after, upto, &[], declared);
+        let error = grant(&shown, times(500), &asked).err();
+        assert_eq!(error, (!fine).then_some(GrantError::Interval), "{name}");
+    }
+    let probing = Request { probe: Some(1), ..request(&shown, p, p, &[], timeout) };
+    assert_eq!(grant(&shown, times(500), &probing).map(|granted| granted.count), Ok(0));
+    let overlapping = request(&shown, BASE, BASE + 4, &[span(BASE + 4, BASE + 5)], None);
+    assert_eq!(grant(&shown, times(0), &overlapping), Err(GrantError::Interval));
+}
+
+#[test]
+fn gates_open_at_their_time() {
+    let (shown, p) = (continuation(growing(20)), BASE + 5);
+    let r = shown.epoch.edge(p);
+    for (kind, gate) in [(Kind::Timeout, 200), (Kind::Restart, 1000)] {
+        let asked = request(&shown, p, r, &[], Some((kind, p)));
+        assert_eq!(grant(&shown, times(gate - 1), &asked), Err(GrantError::TooSoon), "{kind:?}");
+        assert!(grant(&shown, times(gate), &asked).is_ok(), "{kind:?}");
+    }
+    // A timeout counts from the epoch's start, a restart from the sealing.
+    let late = |ms| Times { issued: UnixMillis::new(START + 5000), ..times(ms) };
+    let timeout = request(&shown, p, r, &[], Some((Kind::Timeout, p)));
+    let restart = request(&shown, p, r, &[], Some((Kind::Restart, p)));
+    assert!(grant(&shown, late(5000), &timeout).is_ok());
+    assert_eq!(grant(&shown, late(5999), &restart), Err(GrantError::TooSoon));
+    assert!(grant(&shown, late(6000), &restart).is_ok());
+    let moved = Times { moved: true, ..times(0) };
+    assert!(grant(&shown, moved, &restart).is_ok());
+    assert_eq!(grant(&shown, moved, &timeout), Err(GrantError::TooSoon));
+}
+
+#[test]
+fn a_curve_leads_real_time_by_three_seconds_and_the_skew() {
+    let curve = Curve::Cubic { w_max: 10, rtt_us: 1_000_000 };
+    let shown = continuation(Epoch { base: BASE, c: 10, curve });
+    for k in [BASE + 80, BASE + 100, BASE + 200] {
+        let needs = shown.epoch.elapsed_us(k).div_ceil(1000) - 4000;
+        let p = k + 3;
+        for (name, asked) in [
+            ("interval", request(&shown, k - 1, k, &[], None)),
+            ("event", request(&shown, k, k + 2, &[], Some((Kind::Loss, k)))),
+        ] {
+            assert!(grant(&shown, times(needs), &asked).is_ok(), "{name} at {k}");
+            let early = grant(&shown, times(needs - 1), &asked);
+            assert_eq!(early, Err(GrantError::AheadOfTime), "{name} at {k}");
+        }
+        // The edge at the event counts, not how much of the zone has passed.
+        let zone = request(&shown, p + 1, p + 4, &[], Some((Kind::Loss, k)));
+        assert!(grant(&shown, times(needs), &zone).is_ok());
+    }
+}
+
+#[test]
+fn an_unproven_address_opens_or_times_out() {
+    let opening = Continuation { proven: false, ..continuation(Epoch::opening(3)) };
+    for (kind, fine) in [
+        (None, false),
+        (Some(Kind::Opened), true),
+        (Some(Kind::Loss), false),
+        (Some(Kind::Ce), false),
+        (Some(Kind::Exit), false),
+        (Some(Kind::Timeout), true),
+        (Some(Kind::Restart), false),
+    ] {
+        let upto = kind.map_or(2, |kind| if kind.has_zone() { 2 } else { 3 });
+        let asked = request(&opening, 0, upto, &[], kind.map(|kind| (kind, 0)));
+        let error = grant(&opening, times(5000), &asked).err();
+        assert_eq!(error, (!fine).then_some(GrantError::NotOpened), "{kind:?}");
+    }
+}
+
+proptest! {
+    /// Law 3: what is released and what follows depend on epoch, interval and declaration only.
+    #[test]
+    fn a_grant_depends_on_epoch_and_event_only(
+        c in 2u32..2000, slow: bool, advance in 0u64..500, more in 1u64..20, kind in 2u8..=4, event: bool,
+        (key, address, ms, issued) in any::<([u8; 16], [u8; 4], u64, u64)>(),
+    ) {
+        let epoch = if slow { growing(c) } else { flat(c) };
+        let kind = Kind::from_code(kind).unwrap();
+        let p = BASE + advance;
+        let declared = (event && (slow || kind != Kind::Exit)).then_some((kind, p));
+        let upto = p + more.min(u64::from(c));
+        let one = continuation(epoch);
+        let other = Continuation {
+            identity: ProofKey::new(key), address: SocketAddr::from((address, 9)),
+            datagram_max: 300, server: 9, site: 9, ..one
+        };
+        let first = grant(&one, times(600_000), &request(&one, p, upto, &[], declared));
+        let late = Times { issued: UnixMillis::new(START + issued % 1000), ..times(600_000 + ms % 100_000) };
+        prop_assert_eq!(first, grant(&other, late, &request(&other, p, upto, &[], declared)));
+        prop_assert!(first.is_ok(), "{:?}", first);
+        // A proof of one connection is none of another.
+        if key != [5; 16] {
+            let foreign = grant(&other, late, &request(&one, p, upto, &[], declared));
+            prop_assert_eq!(foreign, Err(GrantError::Proof));
+        }
+    }
+
+    /// Whatever it says, a request does not make a server panic or release more than a flight.
+    #[test]
+    fn no_request_panics(
+        numbers in any::<(u64, u64, u64)>(), near: bool, shift in 0u32..64,
+        kind in 0u8..9, edge: u64, rtt_us: u32, holes in proptest::collection::vec((0u64..100, 1u64..100), 0..20),
+        c: u32, first: u32, cubic: bool, base: u64, proven: bool, probe: bool,
+    ) {
+        // As large as the wire carries.
+        let base = base >> 2;
+        let scale = |n: u64| if near { base + (n >> 54) } else { n >> 2 >> shift };
+        let mut at = scale(numbers.1);
+        let holes: Vec<Span> = holes.into_iter().map_while(|(gap, length)| {
+            let start = at.checked_add(gap)?;
+            at = start.checked_add(length)?;
+            Some(span(start, at))
+        }).collect();
+        let curve = if cubic { Curve::Cubic { w_max: first, rtt_us } } else { Curve::SlowStart { threshold: first, rtt_us } };
+        let shown = Continuation { proven, ..continuation(Epoch { base, c, curve }) };
+        let after = scale(numbers.0);
+        let upto = after.saturating_add(scale(numbers.1) >> 1);
+        let asked = Request {
+            reach: upto.saturating_add(scale(numbers.2)), proof: edge, holes,
+            declared: (kind < 8).then_some(Declared { kind, edge: scale(edge), rtt_us }),
+            probe: probe.then_some(1), after, upto, ..request(&shown, 0, 0, &[], None)
+        };
+        if let Ok(granted) = grant(&shown, times(0), &asked) { prop_assert!(granted.count <= MAX_FLIGHT); }
+    }
+}
