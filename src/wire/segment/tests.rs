@@ -64,7 +64,7 @@ proptest! {
     ) {
         let [multi, changed, with_user] = flags;
         let header = ResponseHeader {
-            kind: echo.map_or(ResponseKind::Data, |echo| ResponseKind::Opened { echo, size: ids.3, count: stream }),
+            kind: echo.map_or(ResponseKind::Data, |echo| ResponseKind::Opened { echo, size: ids.3.max(256), count: stream }),
             connection: ids.0, number: ids.1, x: ids.2, server: ids.3, stream, void, changed, multi,
         };
         let user = with_user.then_some(UserField { length: offset, sealed: &user });
