@@ -1,218 +1,11 @@
 //! The engine against real servers over a small network on virtual time.
 
+use proptest::prelude::*;
+
 use super::*;
-use crate::time::UnixMillis;
-use crate::transport::application::{Application, Begun, Unavailable};
-use crate::transport::epoch::INITIAL_WINDOW;
-use crate::transport::keys::KeyRing;
-use crate::transport::server::{Server, ServerConfig};
-use crate::wire::flight::{Ecn, UdpPath};
-use rand::RngExt as _;
-use std::collections::BTreeMap;
+use network::{LAN, Network, Path};
 
-const START_UNIX: u64 = 1_800_000_000_000;
-
-fn byte(offset: u64) -> u8 {
-    (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
-}
-
-/// Streams of deterministic bytes; the request is the length in decimal.
-struct Bytes;
-
-impl Application for Bytes {
-    fn begin(&mut self, _: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
-        let length = std::str::from_utf8(request).unwrap().parse().unwrap();
-        Ok(Begun {
-            user: vec![7; 60],
-            length,
-        })
-    }
-
-    fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
-        assert_eq!(user, [7; 60]);
-        for (index, to) in out.iter_mut().enumerate() {
-            *to = byte(offset + index as u64);
-        }
-        Ok(out.len())
-    }
-}
-
-/// What the network does.
-#[derive(Clone, Copy)]
-struct Path {
-    delay_us: u64,
-    jitter_us: u64,
-    loss_percent: f64,
-    /// µs per datagram towards the client, and the most that may queue.
-    service_us: u64,
-    queue: usize,
-    servers: usize,
-}
-
-const LAN: Path = Path {
-    delay_us: 500,
-    jitter_us: 0,
-    loss_percent: 0.0,
-    service_us: 10,
-    queue: 100_000,
-    servers: 1,
-};
-
-struct Network {
-    path: Path,
-    random: ChaCha8Rng,
-    now_us: u64,
-    /// Arrival time and a tie breaker → to the client?, datagram.
-    queue: BTreeMap<(u64, u64), (bool, Vec<u8>)>,
-    sent: u64,
-    free_at: u64,
-    servers: Vec<Server>,
-    client: Client,
-    received: u64,
-    outage: Option<(u64, u64)>,
-}
-
-impl Network {
-    fn new(path: Path, seed: u64) -> Self {
-        let config = ClientConfig {
-            local: "10.0.0.1:5000".parse().unwrap(),
-            remote: "10.0.0.2:7600".parse().unwrap(),
-            mtu: 1500,
-            buffer: 4 << 20,
-            idle_timeout: Duration::from_secs(60),
-            token: None,
-        };
-        let server = |id| {
-            let config = ServerConfig {
-                server_id: id,
-                site_id: 0,
-                mtu: 1500,
-            };
-            Server::new(config, KeyRing::with_secret([1; 32]))
-        };
-        Self {
-            path,
-            random: ChaCha8Rng::seed_from_u64(seed),
-            now_us: 1_000_000,
-            queue: BTreeMap::new(),
-            sent: 0,
-            free_at: 0,
-            servers: (1..=path.servers as u16).map(server).collect(),
-            client: Client::new(config, seed),
-            received: 0,
-            outage: None,
-        }
-    }
-
-    fn now(&self) -> Now {
-        Now {
-            instant: Instant::from_micros(self.now_us),
-            unix: UnixMillis::new(START_UNIX + self.now_us / 1000),
-        }
-    }
-
-    fn send(&mut self, to_client: bool, datagram: Vec<u8>) {
-        let out = self
-            .outage
-            .is_some_and(|(from, to)| (from..to).contains(&self.now_us));
-        if out || self.random.random_bool(self.path.loss_percent / 100.0) {
-            return;
-        }
-        let mut at = self.now_us;
-        if to_client {
-            let waiting = self.free_at.saturating_sub(self.now_us) / self.path.service_us.max(1);
-            if waiting as usize > self.path.queue {
-                return;
-            }
-            self.free_at = self.free_at.max(at) + self.path.service_us;
-            at = self.free_at;
-        }
-        at += self.path.delay_us + self.random.random_range(0..=self.path.jitter_us);
-        self.sent += 1;
-        self.queue.insert((at, self.sent), (to_client, datagram));
-    }
-
-    fn deliver(&mut self, to_client: bool, datagram: &[u8]) {
-        let now = self.now();
-        let to_server = UdpPath {
-            src: self.client.config.local,
-            dst: self.client.config.remote,
-        };
-        if to_client {
-            self.client
-                .handle_datagram(now, to_server.reversed(), Ecn::Ect0, datagram);
-            return;
-        }
-        let chosen = self.random.random_range(0..self.servers.len());
-        let mut out = Vec::new();
-        self.servers[chosen].respond(now, to_server, datagram, &mut Bytes, &mut out);
-        for flight in out {
-            for datagram in flight.datagrams() {
-                self.send(true, datagram.to_vec());
-            }
-        }
-    }
-
-    /// Runs until the stream is finished or has failed; the virtual time that took, in µs.
-    fn fetch(&mut self, length: u64) -> (ClientEvent, u64) {
-        let start = self.now_us;
-        self.received = 0;
-        self.client
-            .request(self.now(), length.to_string().as_bytes());
-        loop {
-            let now = self.now();
-            while let Some(flight) = self.client.poll_transmit(now) {
-                self.send(false, flight.payload);
-            }
-            let mut buffer = [0; 65536];
-            loop {
-                let count = self.client.read(now, &mut buffer);
-                for got in &buffer[..count] {
-                    assert_eq!(*got, byte(self.received), "byte {}", self.received);
-                    self.received += 1;
-                }
-                if count == 0 {
-                    break;
-                }
-            }
-            while let Some(flight) = self.client.poll_transmit(now) {
-                self.send(false, flight.payload);
-            }
-            while let Some(event) = self.client.poll_event() {
-                match event {
-                    ClientEvent::Finished => {
-                        assert_eq!(self.received, length);
-                        return (event, self.now_us - start);
-                    }
-                    ClientEvent::TimedOut | ClientEvent::Changed => {
-                        return (event, self.now_us - start);
-                    }
-                    ClientEvent::Connected | ClientEvent::Began { .. } | ClientEvent::Readable => {}
-                }
-            }
-            let timer = self
-                .client
-                .poll_timeout()
-                .map(|(at, why)| (at.as_micros(), why));
-            let packet = self.queue.keys().next().map(|(at, _)| *at);
-            if packet.is_some_and(|packet| timer.is_none_or(|(timer, _)| packet <= timer)) {
-                let ((at, _), (to_client, datagram)) = self.queue.pop_first().unwrap();
-                self.now_us = self.now_us.max(at);
-                self.deliver(to_client, &datagram);
-            } else {
-                let (at, why) = timer.expect("a timer while the stream is not finished");
-                assert!(at < self.now_us + 100_000_000, "a timer far ahead: {why}");
-                self.now_us = self.now_us.max(at);
-                self.client.handle_timeout(self.now());
-            }
-            assert!(
-                self.now_us < start + 3_600_000_000,
-                "never ends: {:?}",
-                self.client.stats()
-            );
-        }
-    }
-}
+mod network;
 
 #[test]
 fn a_small_object_takes_one_round_trip() {
@@ -316,25 +109,94 @@ fn an_outage_is_survived() {
     assert!(took < 11_000_000, "{took} {:?}", network.client.stats());
 }
 
-/// An answer can claim any number of packets; no server sends more than an initial window.
-#[test]
-fn an_answer_that_claims_too_many_packets_does_no_harm() {
-    let mut network = Network::new(LAN, 1);
-    let now = network.now();
-    network.client.request(now, b"3000");
-    let open = network.client.poll_transmit(now).unwrap();
-    let mut out = Vec::new();
-    network.servers[0].respond(now, open.path, &open.payload, &mut Bytes, &mut out);
-    let mut datagram = out[0].datagrams().next().unwrap().to_vec();
-    let count = crate::wire::segment::DATA_HEADER_BYTES + 10;
-    assert_eq!(datagram[count], 3, "the number of packets stands here");
-    for claimed in [0, 10, 64, 65, 255] {
-        datagram[count] = claimed;
-        let mut network = Network::new(LAN, 1);
-        network.client.request(now, b"3000");
-        network.deliver(true, &datagram);
-        let flight = network.client.flights.get_mut(1);
-        let count = flight.map_or(1, |record| record.interval.count);
-        assert!(count <= INITIAL_WINDOW, "{count} of {claimed}");
+fn path() -> impl Strategy<Value = Path> {
+    let percent = |most: f64| prop_oneof![Just(0.0), 0.0..most];
+    let times = (
+        100u64..100_000,
+        prop_oneof![Just(0u64), 0u64..50_000],
+        10u64..2000,
+    );
+    let rates = (percent(8.0), percent(10.0), percent(3.0), percent(3.0));
+    (times, rates, 5usize..1000, 1usize..=3).prop_map(|(times, rates, queue, servers)| Path {
+        delay_us: times.0,
+        jitter_us: times.1,
+        service_us: times.2,
+        loss_percent: rates.0,
+        repeated_percent: rates.1,
+        marked_percent: rates.2,
+        forgetful_percent: rates.3,
+        queue,
+        servers,
+        hold_percent: 0.0,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The client does not send what would be refused, but for what only a filter or a bucket can
+    /// know.
+    #[test]
+    fn servers_refuse_nothing_that_a_client_sends(
+        path in path(), seed: u64, streams in proptest::collection::vec((0u64..600_000, 0u64..3_000_000), 1..4),
+    ) {
+        let mut network = Network::new(path, seed);
+        for (length, pause_us) in streams {
+            let (event, took) = network.fetch(length);
+            prop_assert_eq!(event, ClientEvent::Finished, "{} after {} us", length, took);
+            network.now_us += pause_us;
+        }
+        let mut refusals = network.refusals();
+        refusals.remove("replayed");
+        refusals.remove("too_often");
+        prop_assert!(refusals.is_empty(), "{:?} {:?}", refusals, network.client.stats());
     }
+}
+
+/// Servers that are held up now and then answer late, not never: what comes late is not lost.
+#[test]
+fn servers_held_up_do_not_break_the_window() {
+    for seed in 0..5 {
+        let path = Path {
+            delay_us: 50,
+            servers: 2,
+            hold_percent: 2.0,
+            ..LAN
+        };
+        let mut network = Network::new(path, seed);
+        let (_, took) = network.fetch(40_000_000);
+        let stats = network.client.stats();
+        let drops: Vec<_> = network
+            .servers
+            .iter()
+            .map(|server| server.counters().drops().to_vec())
+            .collect();
+        assert!(
+            took < 2_000_000,
+            "seed {seed}: {took} µs {stats:?} {drops:?}"
+        );
+    }
+}
+
+/// The keys of a stream are gone from all servers: the stream ends as changed, not as a time-out.
+#[test]
+fn a_stream_whose_keys_are_gone_is_given_up() {
+    let mut network = Network::new(
+        Path {
+            service_us: 1000,
+            ..LAN
+        },
+        1,
+    );
+    network.new_keys_at = Some(1_200_000);
+    let (event, took) = network.fetch(20_000_000);
+    assert_eq!(
+        event,
+        ClientEvent::Changed,
+        "{took} µs {:?}",
+        network.client.stats()
+    );
+    assert!(took < 40_000_000, "{took} µs");
+    network.new_keys_at = None;
+    assert_eq!(network.fetch(100_000).0, ClientEvent::Finished);
 }

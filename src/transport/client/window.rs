@@ -314,7 +314,9 @@ impl Window {
         let Ok(transition) = self.epoch.transition(declaration) else {
             return false;
         };
-        if repeated || (kind.has_zone() && !self.pending_allowed(self.edge, None)) {
+        // The address is not proven yet, so no server would grant it.
+        let unproven = kind == Kind::Restart && self.epoch.base == 0;
+        if repeated || unproven || (kind.has_zone() && !self.pending_allowed(self.edge, None)) {
             return false;
         }
         self.late.clear();
@@ -502,7 +504,11 @@ impl Window {
 
     /// Whether a zone may have more holes than a request has room for once the edge is at `upto`.
     fn crowded(&self, transition: &Transition, upto: u64) -> bool {
-        let behind = self.holes.iter().filter(|hole| hole.start > transition.p).count();
+        let behind = self
+            .holes
+            .iter()
+            .filter(|hole| hole.start > transition.p)
+            .count();
         behind + self.missing_ahead(upto) > MAX_ZONE_SPANS
     }
 

@@ -2,8 +2,8 @@
 //! event is declared meanwhile, each request that follows is granted, and exactly what was expected.
 
 use proptest::prelude::*;
+use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
-use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 use crate::time::UnixMillis;
@@ -93,7 +93,11 @@ impl Model {
             weather,
             random: ChaCha8Rng::seed_from_u64(seed),
             us: 1_000_000,
-            window: Window::new(opening, &0u64.to_be_bytes(), Instant::from_micros(1_000_000)),
+            window: Window::new(
+                opening,
+                &0u64.to_be_bytes(),
+                Instant::from_micros(1_000_000),
+            ),
             sealed: vec![(first, UnixMillis::new(990))],
             network: Vec::new(),
             asked: Vec::new(),
@@ -124,7 +128,11 @@ impl Model {
             return;
         }
         let voids = self.chance(self.weather.voids);
-        let sent = if voids { self.random.random_range(1..=count) } else { count };
+        let sent = if voids {
+            self.random.random_range(1..=count)
+        } else {
+            count
+        };
         for index in 0..u64::from(sent) {
             let last = index + 1 == u64::from(sent);
             let packet = Packet {
@@ -158,7 +166,11 @@ impl Model {
             reach: window.edge().max(upto),
             proof: window.proof(),
             holes: window.holes(),
-            declared: declared.map(|d| Declared { kind: d.kind.code(), edge: d.p, rtt_us: d.rtt_us }),
+            declared: declared.map(|d| Declared {
+                kind: d.kind.code(),
+                edge: d.p,
+                rtt_us: d.rtt_us,
+            }),
             cookie: None,
             probe: probe.then_some(1),
             ranges: Vec::new(),
@@ -166,8 +178,15 @@ impl Model {
         };
         let mut datagram = Vec::new();
         request.emit(&mut datagram);
-        assert_eq!(ToServer::parse(&datagram), Ok(ToServer::Request(request.clone())));
-        let times = Times { now: self.unix(), issued, moved: false };
+        assert_eq!(
+            ToServer::parse(&datagram),
+            Ok(ToServer::Request(request.clone()))
+        );
+        let times = Times {
+            now: self.unix(),
+            issued,
+            moved: false,
+        };
         match grant(&shown, times, &request) {
             Ok(granted) => granted,
             Err(error) => panic!("{error}: {request:?} of {:?}", shown.epoch),
@@ -180,14 +199,22 @@ impl Model {
         let (shown, _) = self.sealed[usize::try_from(index).unwrap()];
         let epoch = transition.map_or(shown.epoch, |transition| transition.next);
         let epoch_start = transition.map_or(shown.epoch_start, |_| self.unix());
-        let next = Continuation { epoch, epoch_start, proven: true, ..shown };
+        let next = Continuation {
+            epoch,
+            epoch_start,
+            proven: true,
+            ..shown
+        };
         self.sealed.push((next, self.unix()));
         (self.sealed.len() as u64 - 1).to_be_bytes().to_vec()
     }
 
     /// Sends the next request, if there is one.
     fn ask(&mut self) -> bool {
-        let gives_up = self.window.event().is_some_and(|e| !e.transition.kind.has_zone());
+        let gives_up = self
+            .window
+            .event()
+            .is_some_and(|e| !e.transition.kind.has_zone());
         if gives_up && !self.due {
             return false;
         }
@@ -198,7 +225,8 @@ impl Model {
             return false;
         };
         self.due = false;
-        self.window.asked(interval.first + u64::from(interval.count) - 1);
+        self.window
+            .asked(interval.first + u64::from(interval.count) - 1);
         let asked = Asked {
             interval,
             declared: self.window.event().map(|event| event.declaration),
@@ -211,12 +239,19 @@ impl Model {
     }
 
     fn answer(&mut self, asked: &Asked) {
-        let Interval { after, upto, first, count } = asked.interval;
+        let Interval {
+            after,
+            upto,
+            first,
+            count,
+        } = asked.interval;
         let granted = self.grant(after, upto, asked.declared, false);
         assert_eq!((granted.first, granted.count), (first, count));
         self.granted += 1;
         let sealed = self.seal(granted.transition);
-        let brings = asked.wants.then_some((asked.yields, sealed, asked.declared.is_some()));
+        let brings = asked
+            .wants
+            .then_some((asked.yields, sealed, asked.declared.is_some()));
         self.release(first, count, brings);
     }
 
@@ -224,7 +259,9 @@ impl Model {
     fn repeat(&mut self) {
         let from = self.asked.len().saturating_sub(20);
         let chosen = self.random.random_range(from..=self.asked.len());
-        let Some(asked) = self.asked.get(chosen).cloned() else { return };
+        let Some(asked) = self.asked.get(chosen).cloned() else {
+            return;
+        };
         let event = self.window.event().map(|event| event.declaration);
         if asked.declared == event && asked.yields == self.window.releasing() {
             self.answer(&asked);
@@ -249,11 +286,16 @@ impl Model {
         if most == 0 {
             return;
         }
-        let Packet { number, void, era, brings } =
-            self.network.remove(self.random.random_range(0..most));
+        let Packet {
+            number,
+            void,
+            era,
+            brings,
+        } = self.network.remove(self.random.random_range(0..most));
         let key = self.sealed[0].0.identity;
         let now = self.now();
-        self.window.receive(number, void, key.fold(number - 1, number + void));
+        self.window
+            .receive(number, void, key.fold(number - 1, number + void));
         if let Some((epoch, sealed, opens)) = brings.filter(|_| era == self.era) {
             self.window.hold(epoch, &sealed, opens, now);
             self.due = false;
@@ -265,17 +307,16 @@ impl Model {
         let kind = Kind::ALL[self.random.random_range(1..6)];
         let window = &self.window;
         let now = self.now();
-        let opens = window.event().is_some_and(|event| event.transition.kind == Kind::Opened);
         let due = match kind {
             Kind::Opened => false,
             Kind::Loss | Kind::Ce => window.event().is_none(),
             Kind::Exit => window.in_slow_start(),
             Kind::Timeout => now.saturating_since(window.started()) >= TIMEOUT_GATE,
-            Kind::Restart => now.saturating_since(window.held().since) >= RESTART_GATE && !opens,
+            Kind::Restart => now.saturating_since(window.held().since) >= RESTART_GATE,
         };
         if due {
-            self.window.declare(kind, rtt_us);
-            if !kind.has_zone() {
+            let declared = self.window.declare(kind, rtt_us);
+            if kind == Kind::Timeout || (kind == Kind::Restart && declared) {
                 self.era += 1;
                 self.due = true;
             }
@@ -284,7 +325,11 @@ impl Model {
 
     fn step(&mut self) {
         let quiet = self.random.random_ratio(1, 100);
-        self.us += if quiet { 1_200_000 } else { self.random.random_range(0..3000) };
+        self.us += if quiet {
+            1_200_000
+        } else {
+            self.random.random_range(0..3000)
+        };
         if self.chance(self.weather.events) {
             self.declare();
         }
@@ -300,7 +345,14 @@ impl Model {
 
     /// The network heals: a timeout must get the connection going again.
     fn recover(&mut self) {
-        self.weather = Weather { loss: 0, lost_requests: 0, duplicates: 0, reordering: 1, voids: 0, events: 0 };
+        self.weather = Weather {
+            loss: 0,
+            lost_requests: 0,
+            duplicates: 0,
+            reordering: 1,
+            voids: 0,
+            events: 0,
+        };
         self.network.clear();
         self.us += 1_200_000;
         self.era += 1;
@@ -309,7 +361,11 @@ impl Model {
         for round in 0..40 {
             let granted = self.granted;
             while self.ask() {}
-            assert!(self.granted > granted, "stuck in round {round}: {:?}", self.window);
+            assert!(
+                self.granted > granted,
+                "stuck in round {round}: {:?}",
+                self.window
+            );
             while !self.network.is_empty() {
                 self.deliver();
             }

@@ -1,0 +1,281 @@
+//! A client and its servers over a small network on virtual time: packets are delayed, queued,
+//! lost, repeated and marked, servers forget, and every byte that is read is checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::time::{Instant, Now, UnixMillis};
+use crate::transport::application::{Application, Begun, Unavailable};
+use crate::transport::client::{Client, ClientConfig, ClientEvent};
+use crate::transport::keys::KeyRing;
+use crate::transport::server::{Server, ServerConfig};
+use crate::wire::flight::{Ecn, UdpPath};
+
+const START_UNIX: u64 = 1_800_000_000_000;
+
+fn byte(offset: u64) -> u8 {
+    (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+/// Streams of deterministic bytes; the request is the length in decimal.
+struct Bytes;
+
+impl Application for Bytes {
+    fn begin(&mut self, _: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
+        let length = std::str::from_utf8(request).unwrap().parse().unwrap();
+        Ok(Begun {
+            user: vec![7; 60],
+            length,
+        })
+    }
+
+    fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+        assert_eq!(user, [7; 60]);
+        for (index, to) in out.iter_mut().enumerate() {
+            *to = byte(offset + index as u64);
+        }
+        Ok(out.len())
+    }
+}
+
+/// What the network does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Path {
+    pub(super) delay_us: u64,
+    pub(super) jitter_us: u64,
+    pub(super) loss_percent: f64,
+    /// µs per datagram towards the client, and the most that may queue.
+    pub(super) service_us: u64,
+    pub(super) queue: usize,
+    pub(super) servers: usize,
+    /// Of all datagrams, those that come twice; of those to the client, those that are marked.
+    pub(super) repeated_percent: f64,
+    pub(super) marked_percent: f64,
+    /// How often a server has lost its soft state when it is asked.
+    pub(super) forgetful_percent: f64,
+    /// Chance that a server is held up for 1 to 5 ms when a request reaches it.
+    pub(super) hold_percent: f64,
+}
+
+pub(super) const LAN: Path = Path {
+    delay_us: 500,
+    jitter_us: 0,
+    loss_percent: 0.0,
+    service_us: 10,
+    queue: 100_000,
+    servers: 1,
+    repeated_percent: 0.0,
+    marked_percent: 0.0,
+    forgetful_percent: 0.0,
+    hold_percent: 0.0,
+};
+
+pub(super) struct Network {
+    path: Path,
+    random: ChaCha8Rng,
+    pub(super) now_us: u64,
+    /// Arrival time and a tie breaker → server (`None`: to the client), datagram.
+    queue: BTreeMap<(u64, u64), (Option<usize>, Vec<u8>)>,
+    held_until: Vec<u64>,
+    sent: u64,
+    free_at: u64,
+    pub(super) servers: Vec<Server>,
+    pub(super) client: Client,
+    received: u64,
+    /// Reasons for which a server that has lost its state since dropped a datagram.
+    refusals: BTreeSet<&'static str>,
+    pub(super) outage: Option<(u64, u64)>,
+    /// When all servers get other keys.
+    pub(super) new_keys_at: Option<u64>,
+}
+
+fn new_server(id: u16) -> Server {
+    let config = ServerConfig {
+        server_id: id,
+        site_id: 0,
+        mtu: 1500,
+    };
+    Server::new(config, KeyRing::with_secret([1; 32]))
+}
+
+impl Network {
+    pub(super) fn new(path: Path, seed: u64) -> Self {
+        let config = ClientConfig {
+            local: "10.0.0.1:5000".parse().unwrap(),
+            remote: "10.0.0.2:7600".parse().unwrap(),
+            mtu: 1500,
+            buffer: 4 << 20,
+            idle_timeout: Duration::from_secs(60),
+            token: None,
+        };
+        Self {
+            path,
+            random: ChaCha8Rng::seed_from_u64(seed),
+            now_us: 1_000_000,
+            queue: BTreeMap::new(),
+            held_until: vec![0; path.servers],
+            sent: 0,
+            free_at: 0,
+            servers: (1..=path.servers as u16).map(new_server).collect(),
+            client: Client::new(config, seed),
+            received: 0,
+            refusals: BTreeSet::new(),
+            outage: None,
+            new_keys_at: None,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            instant: Instant::from_micros(self.now_us),
+            unix: UnixMillis::new(START_UNIX + self.now_us / 1000),
+        }
+    }
+
+    /// Why servers dropped datagrams, if any did.
+    pub(super) fn refusals(&self) -> BTreeSet<&'static str> {
+        let drops = self
+            .servers
+            .iter()
+            .flat_map(|server| server.counters().drops());
+        drops
+            .map(|(reason, _)| *reason)
+            .chain(self.refusals.iter().copied())
+            .collect()
+    }
+
+    fn send(&mut self, to_client: bool, datagram: Vec<u8>) {
+        let out = self
+            .outage
+            .is_some_and(|(from, to)| (from..to).contains(&self.now_us));
+        if out || self.random.random_bool(self.path.loss_percent / 100.0) {
+            return;
+        }
+        let mut at = self.now_us;
+        if to_client {
+            let waiting = self.free_at.saturating_sub(self.now_us) / self.path.service_us.max(1);
+            if waiting as usize > self.path.queue {
+                return;
+            }
+            self.free_at = self.free_at.max(at) + self.path.service_us;
+            at = self.free_at;
+        }
+        at += self.path.delay_us + self.random.random_range(0..=self.path.jitter_us);
+        if self.random.random_bool(self.path.repeated_percent / 100.0) {
+            let later = at + self.random.random_range(0..=self.path.delay_us);
+            self.sent += 1;
+            let to = self.destination(to_client);
+            self.queue
+                .insert((later, self.sent), (to, datagram.clone()));
+        }
+        self.sent += 1;
+        let to = self.destination(to_client);
+        self.queue.insert((at, self.sent), (to, datagram));
+    }
+
+    fn destination(&mut self, to_client: bool) -> Option<usize> {
+        let server = self.random.random_range(0..self.servers.len());
+        (!to_client).then_some(server)
+    }
+
+    fn deliver(&mut self, server: Option<usize>, datagram: Vec<u8>) {
+        let now = self.now();
+        let to_server = UdpPath {
+            src: self.client.config.local,
+            dst: self.client.config.remote,
+        };
+        let Some(chosen) = server else {
+            let marked = self.random.random_bool(self.path.marked_percent / 100.0);
+            let ecn = if marked { Ecn::Ce } else { Ecn::Ect0 };
+            self.client
+                .handle_datagram(now, to_server.reversed(), ecn, &datagram);
+            return;
+        };
+        if self.random.random_bool(self.path.hold_percent / 100.0) {
+            self.held_until[chosen] = self.now_us + self.random.random_range(1000..5000);
+        }
+        if self.held_until[chosen] > self.now_us {
+            self.sent += 1;
+            self.queue
+                .insert((self.held_until[chosen], self.sent), (server, datagram));
+            return;
+        }
+        if self.random.random_bool(self.path.forgetful_percent / 100.0) {
+            self.refusals = self.refusals();
+            self.servers[chosen] = new_server(chosen as u16 + 1);
+        }
+        if self.new_keys_at.is_some_and(|at| at <= self.now_us) {
+            self.servers[chosen].set_keys(KeyRing::with_secret([2; 32]));
+        }
+        let mut out = Vec::new();
+        self.servers[chosen].respond(now, to_server, &datagram, &mut Bytes, &mut out);
+        for flight in out {
+            for datagram in flight.datagrams() {
+                self.send(true, datagram.to_vec());
+            }
+        }
+    }
+
+    /// Runs until the stream is finished or has failed; the virtual time that took, in µs.
+    pub(super) fn fetch(&mut self, length: u64) -> (ClientEvent, u64) {
+        let start = self.now_us;
+        self.received = 0;
+        self.client
+            .request(self.now(), length.to_string().as_bytes());
+        loop {
+            let now = self.now();
+            while let Some(flight) = self.client.poll_transmit(now) {
+                self.send(false, flight.payload);
+            }
+            let mut buffer = [0; 65536];
+            loop {
+                let count = self.client.read(now, &mut buffer);
+                for got in &buffer[..count] {
+                    assert_eq!(*got, byte(self.received), "byte {}", self.received);
+                    self.received += 1;
+                }
+                if count == 0 {
+                    break;
+                }
+            }
+            while let Some(flight) = self.client.poll_transmit(now) {
+                self.send(false, flight.payload);
+            }
+            while let Some(event) = self.client.poll_event() {
+                match event {
+                    ClientEvent::Finished => {
+                        assert_eq!(self.received, length);
+                        return (event, self.now_us - start);
+                    }
+                    ClientEvent::TimedOut | ClientEvent::Changed => {
+                        return (event, self.now_us - start);
+                    }
+                    ClientEvent::Connected | ClientEvent::Began { .. } | ClientEvent::Readable => {}
+                }
+            }
+            let timer = self
+                .client
+                .poll_timeout()
+                .map(|(at, why)| (at.as_micros(), why));
+            let packet = self.queue.keys().next().map(|(at, _)| *at);
+            if packet.is_some_and(|packet| timer.is_none_or(|(timer, _)| packet <= timer)) {
+                let ((at, _), (server, datagram)) = self.queue.pop_first().unwrap();
+                self.now_us = self.now_us.max(at);
+                self.deliver(server, datagram);
+            } else {
+                let (at, why) = timer.expect("a timer while the stream is not finished");
+                assert!(at < self.now_us + 100_000_000, "a timer far ahead: {why}");
+                self.now_us = self.now_us.max(at);
+                self.client.handle_timeout(self.now());
+            }
+            assert!(
+                self.now_us < start + 3_600_000_000,
+                "never ends: {:?}",
+                self.client.stats()
+            );
+        }
+    }
+}
