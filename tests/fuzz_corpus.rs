@@ -31,10 +31,10 @@ use targets::session::{START_UNIX, keys, transcript};
 pub mod targets;
 
 /// Mutated inputs of each parser.
-const FAST_MUTATIONS: usize = 50_000;
+const FAST_MUTATIONS: usize = 300_000;
 
 /// Mutated inputs of each target that sets up a server.
-const SLOW_MUTATIONS: usize = 2_000;
+const SLOW_MUTATIONS: usize = 15_000;
 
 /// Most bytes of a committed corpus file.
 const MAX_SEED_BYTES: usize = 4096;

@@ -3,8 +3,8 @@
 //! In: `HEADWATER_MUTATIONS`, how many packets (200,000 if unset). All in one process on virtual
 //! time: a real origin, real clients over IPv4 and IPv6, a generator of hostile packets. Asserts:
 //! no panic; every packet is answered, given to TCP or ICMP, or counted as dropped; no packet
-//! elicits more than three times its bytes; every download is whole, over one connection a client;
-//! memory does not grow. Prints the figures; see them with `--nocapture`.
+//! elicits more than three times its bytes; every download is whole, over one connection a client,
+//! by the very requests that it takes in peace; memory does not grow. Prints the figures; see them with `--nocapture`.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -64,6 +64,20 @@ fn resident_kib() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// The same downloads with nobody who disturbs them; what the clients did.
+fn peace(total: u64) -> Vec<[u64; 5]> {
+    let mut generator = Generator::new(1, Vec::new(), Vec::new());
+    let mut world = World::begun();
+    for sent in 0..total {
+        if sent % BURST == 0 {
+            world.run(&mut generator);
+        }
+        world.pass();
+    }
+    world.finish(&mut generator);
+    world.deeds()
+}
+
 #[test]
 fn hostile_packets_change_nothing() {
     let total = mutations();
@@ -79,6 +93,7 @@ fn hostile_packets_change_nothing() {
         if sent == total / 4 {
             resident = resident_kib();
         }
+        world.pass();
         let (recipe, packet) = generator.make();
         let outcome = world.attack(packet);
         *outcomes
@@ -97,6 +112,11 @@ fn hostile_packets_change_nothing() {
         eprintln!("{recipe:?}: {outcomes:?}");
     }
     eprintln!("{}", world.report());
+    assert_eq!(
+        world.deeds(),
+        peace(total),
+        "no client was made to do anything else"
+    );
     assert!(grown <= MAX_GROWTH_KIB, "memory grew by {grown} KiB");
     let answered = outcomes
         .values()

@@ -191,10 +191,14 @@ impl World {
         self.server.server().soft_state_bytes()
     }
 
-    /// One hostile packet; time goes by.
-    pub fn attack(&mut self, packet: &[u8]) -> Outcome {
+    /// Time goes by until the next hostile packet.
+    pub fn pass(&mut self) {
         self.now.instant += INTERVAL;
         self.now.unix = UnixMillis::new(1_800_000_000_000 + self.now.instant.as_micros() / 1000);
+    }
+
+    /// One hostile packet.
+    pub fn attack(&mut self, packet: &[u8]) -> Outcome {
         let before = self.counts();
         self.server.handle_packet(self.now, packet, None);
         let outcome = self.outcome(before, packet);
@@ -379,6 +383,21 @@ impl World {
             tcp.received
         );
         assert!(self.other.sent <= 3 * self.other.received);
+    }
+
+    /// What the clients did: the same in war and peace.
+    pub fn deeds(&self) -> Vec<[u64; 5]> {
+        let deeds = |client: &Downloader| {
+            let done = client.host.report().transport;
+            [
+                done.requests,
+                done.lost,
+                done.timeouts,
+                done.probes,
+                done.stream_bytes,
+            ]
+        };
+        self.clients.iter().map(deeds).collect()
     }
 
     /// The figures.
