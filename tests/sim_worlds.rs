@@ -3,12 +3,13 @@
 //! A failure names its seed and leaves captures of the last packets in the target folder.
 
 use std::path::Path;
+use std::{fs, io};
 
 use headwater::sim::machines::TransportKit;
 use headwater::sim::{Failure, Options, run_seed};
 
 /// Worlds of one run of the tests.
-const WORLDS: u64 = 100;
+const WORLDS: u64 = 1000;
 
 /// Worlds are shared out among so many threads.
 const THREADS: usize = 2;
@@ -21,13 +22,14 @@ fn worlds(first: u64) -> Vec<Failure> {
         .collect()
 }
 
-fn leave_captures(failure: &Failure) -> String {
+fn leave_captures(failure: &Failure) -> io::Result<String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let client = folder.join(format!("seed-{}-clients.pcap", failure.seed));
     let server = folder.join(format!("seed-{}-servers.pcap", failure.seed));
-    std::fs::write(&client, &failure.client_side).unwrap();
-    std::fs::write(&server, &failure.server_side).unwrap();
-    format!("{failure}\n  {}\n  {}", client.display(), server.display())
+    fs::write(&client, &failure.client_side)?;
+    fs::write(&server, &failure.server_side)?;
+    let (client, server) = (client.display(), server.display());
+    Ok(format!("{failure}\n  {client}\n  {server}"))
 }
 
 #[test]
@@ -40,7 +42,8 @@ fn a_thousand_worlds_break_no_law() {
         .into_iter()
         .flat_map(|thread| thread.join().unwrap())
         .collect();
-    let texts: Vec<String> = failures.iter().map(leave_captures).collect();
+    let texts: io::Result<Vec<String>> = failures.iter().map(leave_captures).collect();
+    let texts = texts.unwrap();
     assert!(
         texts.is_empty(),
         "{} worlds:\n{}",

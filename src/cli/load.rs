@@ -94,7 +94,8 @@ pub fn run(args: &LoadArgs) -> Result<Exit, Failed> {
     args.local.check()?;
     let seed = match args.seed {
         Some(seed) => seed,
-        None => os_seed().map_err(|error| {
+        // JSON numbers are exact up to 2⁵³.
+        None => os_seed().map(|seed| seed >> 11).map_err(|error| {
             let advice = format!("no random numbers ({error}): name a --seed");
             Failed::new(Exit::Device, advice)
         })?,

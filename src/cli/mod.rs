@@ -10,6 +10,7 @@ pub mod keygen;
 pub mod load;
 pub mod local;
 pub mod serve;
+pub mod sim;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -40,6 +41,8 @@ enum Command {
     /// Fetch URLs into files or to standard output
     #[command(after_long_help = get_help(), after_help = "See --help for files and exit codes.")]
     Get(get::args::GetArgs),
+    /// Run simulated worlds and hold them against the laws of the transport
+    Sim(sim::SimArgs),
     /// Test a server with very many connections and with mutated packets
     Load(load::LoadArgs),
 }
@@ -78,6 +81,10 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         Command::Serve(args) => {
             start_logging("info");
             serve::run(&args)
+        }
+        Command::Sim(args) => {
+            start_logging("warn");
+            sim::run(&args)
         }
         Command::Load(args) => {
             start_logging("warn");

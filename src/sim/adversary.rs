@@ -55,11 +55,13 @@ pub(super) struct Adversary {
     ends: Option<Instant>,
 }
 
-/// How often it cheats, in percent. One that cheats seldom gets far before it does.
+/// How often it cheats, in percent but for declarations. One that cheats seldom gets far first.
 #[derive(Clone, Copy)]
 struct Temper {
-    /// Declares what did not happen.
-    declares: u32,
+    /// Declares what did not happen; per mille.
+    declares: u64,
+    /// Claims the longest round trip, so that its windows seem to have had time to grow.
+    stretches: u32,
     /// Shows what is not so.
     lies: u32,
     /// Goes on behind a loss without declaring it.
@@ -107,7 +109,8 @@ impl Adversary {
             },
             size: plan.mtu - 48,
             temper: Temper {
-                declares: percent(&mut dice, 10),
+                declares: dice.magnitude(1, 100),
+                stretches: percent(&mut dice, 100),
                 lies: percent(&mut dice, 30),
                 hides: percent(&mut dice, 100),
                 damages: percent(&mut dice, 5),
@@ -340,9 +343,9 @@ impl Connection {
             .map_or(0, |(_, (last, _))| *last);
         let held = self.held.back_mut()?;
         let opening = held.epoch.base == 0;
-        let fork = dice.chance(temper.declares);
+        let fork = dice.between(1, 1000) <= temper.declares;
         if fork || (opening && held.event.is_none()) {
-            held.event = Some(declaration(held, received, dice));
+            held.event = Some(declaration(held, received, temper, dice));
         } else if !opening && dice.chance(5) {
             held.event = None;
         }
@@ -425,7 +428,7 @@ fn percent(dice: &mut Dice, most: u64) -> u32 {
 }
 
 /// A declaration of any kind, at the edge or elsewhere, with any round trip.
-fn declaration(held: &Held, received: u64, dice: &mut Dice) -> Declaration {
+fn declaration(held: &Held, received: u64, temper: Temper, dice: &mut Dice) -> Declaration {
     let base = held.epoch.base;
     let kind = match base == 0 && !dice.chance(10) {
         true => Kind::Opened,
@@ -441,7 +444,10 @@ fn declaration(held: &Held, received: u64, dice: &mut Dice) -> Declaration {
             dice.between(base, received.max(base))
         }
     };
-    let rtt_us = dice.magnitude(1, u64::from(MAX_RTT_US));
+    let rtt_us = match dice.chance(temper.stretches) {
+        true => u64::from(MAX_RTT_US),
+        false => dice.magnitude(1, u64::from(MAX_RTT_US)),
+    };
     Declaration::new(kind, p, rtt_us)
 }
 

@@ -182,15 +182,18 @@ fn zone_edge(transition: &Transition, k: u64) -> u64 {
     r + u64::try_from(share).unwrap_or(c).min(c)
 }
 
-/// At most `max(44, W/2)` numbers in 8 stretches may be pending, none older than four windows.
+/// Only so many numbers in 8 stretches may be pending, none older than four windows.
 fn pending(epoch: &Epoch, holes: &[Span], k: u64) -> Option<Excess> {
     let w = u64::from(epoch.window(k));
     let oldest = k.saturating_sub(4 * w).max(epoch.base);
-    let old = holes
-        .iter()
-        .any(|hole| hole.start <= oldest || hole.end > k + 1);
+    let outside = |hole: &Span| hole.start <= oldest || hole.end > k + 1;
     let count: u64 = holes.iter().map(Span::len).sum();
-    (old || holes.len() > 8 || count > (w / 2).max(44)).then_some(Excess::Pending)
+    let many = holes.len() > 8 || count > most_pending(epoch, k);
+    (many || holes.iter().any(outside)).then_some(Excess::Pending)
+}
+
+fn most_pending(epoch: &Epoch, k: u64) -> u64 {
+    (u64::from(epoch.window(k)) / 2).max(44)
 }
 
 /// At least a quarter of `(p, end]` must be proven.
@@ -204,14 +207,17 @@ fn quarter(p: u64, end: u64, holes: &[Span]) -> Option<Excess> {
     (4 * all.saturating_sub(missing) < all).then_some(Excess::Quarter)
 }
 
-/// What is given up after a zone may have as many holes as the zone had.
+/// What is given up may lie after a zone that was given up in its turn: beside what may be pending,
+/// a quarter must be proven.
 fn quarter_of_epoch(epoch: &Epoch, p: u64, request: &Request<'_>) -> Option<Excess> {
-    let beyond = request
-        .holes
-        .iter()
-        .any(|hole| hole.end > p + 1 || hole.start <= epoch.base);
-    let excess = beyond.then_some(Excess::Pending);
-    excess.or_else(|| quarter(epoch.base, p, &request.holes))
+    let holes = &request.holes;
+    let beyond = |hole: &Span| hole.end > p + 1 || hole.start <= epoch.base;
+    if holes.iter().any(beyond) {
+        return Some(Excess::Pending);
+    }
+    let missing: u64 = holes.iter().map(Span::len).sum();
+    let beside = missing.saturating_sub(most_pending(epoch, p));
+    (4 * beside > 3 * (p - epoch.base)).then_some(Excess::Quarter)
 }
 
 /// The time a curve stands for may be ahead of real time by 3 s, and clocks by a second; the judge

@@ -82,8 +82,8 @@ pub(super) fn ring(secret: u64, stage: u8) -> KeyRing {
 /// MTU of a server's device, in bytes.
 const SERVER_MTU: u16 = 1500;
 
-/// Longest back-off of the client's retransmission timer.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// Longest back-off of the retransmission timer of `transport::client`.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
 
 struct ServerNode {
     server: Server,

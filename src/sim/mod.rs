@@ -95,8 +95,10 @@ pub struct Report {
     pub longest_stall: Duration,
     /// What happened in the world.
     pub world: WorldCounters,
-    /// What the links did, all together.
-    pub links: LinkCounters,
+    /// What the links from the clients did, all together.
+    pub uplinks: LinkCounters,
+    /// What the links to the clients did, all together.
+    pub downlinks: LinkCounters,
     /// A hash of every packet released and its time: equal runs have equal ones.
     pub fingerprint: u64,
 }
@@ -113,7 +115,7 @@ impl core::fmt::Display for Report {
             self.bytes,
             seconds(self.ended),
             self.world.released,
-            self.links.dropped() + self.world.to_dead,
+            self.uplinks.dropped() + self.downlinks.dropped() + self.world.to_dead,
             self.world.boots,
             self.handshakes,
             self.longest_stall.as_secs_f64(),
@@ -241,14 +243,14 @@ fn fail(world: &World, seed: u64, (at, violation): (Instant, Violation)) -> Box<
 }
 
 fn report<J: Judge>(scenario: &Scenario, world: &World, checker: &Checker<J>) -> Report {
-    let mut links = LinkCounters::default();
+    let (mut uplinks, mut downlinks) = (LinkCounters::default(), LinkCounters::default());
     let (mut bytes, mut handshakes) = (0, 0);
     for (node, progress) in checker.progress() {
         bytes += progress.received;
         handshakes += progress.handshakes;
         if let Some((up, down)) = world.link_counters(node) {
-            links += up;
-            links += down;
+            uplinks += up;
+            downlinks += down;
         }
     }
     Report {
@@ -260,7 +262,8 @@ fn report<J: Judge>(scenario: &Scenario, world: &World, checker: &Checker<J>) ->
         handshakes,
         longest_stall: checker.longest_stall(),
         world: world.counters(),
-        links,
+        uplinks,
+        downlinks,
         fingerprint: world.fingerprint(),
     }
 }

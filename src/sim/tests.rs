@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use standin::{Defect, StandIn};
 
 use super::*;
+use crate::sim::machines::TransportKit;
 use crate::sim::world::Livelock;
 
 /// Small worlds: the stand-in has no congestion control.
@@ -28,7 +29,7 @@ fn a_sound_protocol_passes() {
         let report = run_seed(&StandIn(Defect::None), seed, &small(true));
         let report = report.unwrap_or_else(|failure| panic!("{failure}"));
         covered.0 += report.bytes;
-        covered.1 += u32::from(report.links.dropped() > 0);
+        covered.1 += u32::from(report.downlinks.dropped() > 0);
         covered.2 += u32::from(report.world.to_dead > 0);
     }
     assert!(
@@ -119,4 +120,25 @@ fn a_failure_says_seed_time_and_law() {
         text.starts_with("seed 1, at ") && text.contains("soft state"),
         "{text}"
     );
+}
+
+#[test]
+fn clients_that_cheat_get_far_and_nothing_beyond_the_bound() {
+    let options = Options {
+        max_clients: 2,
+        ..Options::default()
+    };
+    let mut answers = 0;
+    for seed in 0..40 {
+        let mut scenario = Scenario::draw(seed, &options);
+        for plan in &mut scenario.clients {
+            plan.cheats = true;
+            plan.objects.clear();
+        }
+        let report = run(&TransportKit, &scenario, &options);
+        let report = report.unwrap_or_else(|failure| panic!("{failure}"));
+        // What the servers released is what did not come up the clients' links.
+        answers += report.world.released.saturating_sub(report.uplinks.pushed);
+    }
+    assert!(answers > 20_000, "{answers} packets");
 }

@@ -389,54 +389,17 @@ impl<J: Judge> Checker<J> {
         } = grant;
         let number = numbers.start;
         let state = self.servers.entry(server).or_default();
-        let Some(claim) = &state.claim else {
+        let known = self.connections.entry(connection).or_default();
+        let claim = state.claim.as_ref();
+        let of_this = |claim: &&Claim| claim.connection.is_none_or(|id| id == connection);
+        let Some(claim) = claim.filter(of_this) else {
             return Err(Violation::Unasked {
                 server,
                 connection,
                 number,
             });
         };
-        if claim
-            .connection
-            .is_some_and(|claimed| claimed != connection)
-        {
-            return Err(Violation::Unasked {
-                server,
-                connection,
-                number,
-            });
-        }
-        if let Some(excess) = claim.excess {
-            return Err(Violation::Excess {
-                server,
-                connection,
-                number,
-                excess,
-            });
-        }
-        let allowed = claim.allowed;
-        if number < allowed.start || numbers.end > allowed.end {
-            let number = if number < allowed.start {
-                number
-            } else {
-                numbers.end - 1
-            };
-            return Err(Violation::OutOfBound {
-                server,
-                connection,
-                number,
-                allowed,
-            });
-        }
-        let known = self.connections.entry(connection).or_default();
-        let missing = |span: &Span| known.arrived.first_missing(*span);
-        if let Some(number) = claim.proven.iter().find_map(missing) {
-            return Err(Violation::Unproven {
-                server,
-                connection,
-                number,
-            });
-        }
+        check_claim(server, claim, known, grant)?;
         let sent = state.sent.entry(connection).or_default();
         // Void numbers behind `number` may be granted again: they carry nothing.
         let fresh = sent.insert(Span {
@@ -511,6 +474,52 @@ impl<J: Judge> Checker<J> {
             client.waiting_since = Some(now);
         }
         Ok(())
+    }
+}
+
+/// Whether a claim was one to be granted, and to these numbers.
+fn check_claim(
+    server: NodeId,
+    claim: &Claim,
+    known: &Connection,
+    grant: Grant,
+) -> Result<(), Violation> {
+    let Grant {
+        connection,
+        numbers,
+        ..
+    } = grant;
+    let number = numbers.start;
+    if let Some(excess) = claim.excess {
+        return Err(Violation::Excess {
+            server,
+            connection,
+            number,
+            excess,
+        });
+    }
+    let allowed = claim.allowed;
+    if number < allowed.start || numbers.end > allowed.end {
+        let number = if number < allowed.start {
+            number
+        } else {
+            numbers.end - 1
+        };
+        return Err(Violation::OutOfBound {
+            server,
+            connection,
+            number,
+            allowed,
+        });
+    }
+    let missing = |span: &Span| known.arrived.first_missing(*span);
+    match claim.proven.iter().find_map(missing) {
+        Some(number) => Err(Violation::Unproven {
+            server,
+            connection,
+            number,
+        }),
+        None => Ok(()),
     }
 }
 

@@ -17,8 +17,9 @@ const MAX_REMEMBERED: usize = 256;
 /// Later numbers that make a number lost at once while no reordering was seen (RFC 8985 §6.2).
 const REORDERING_THRESHOLD: u64 = 3;
 
-/// Greatest factor of the reordering window, in quarters of the smallest round trip.
-const MAX_WINDOW_FACTOR: u32 = 64;
+/// Greatest lateness that the reordering window makes room for. More than RFC 8985's one round trip:
+/// one of several servers may be held up for longer than that, and its answers still come.
+const MAX_LATENESS: Duration = Duration::from_millis(100);
 
 /// One request and the flight that it releases.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub(super) struct Record {
     pub(super) yields: Epoch,
     /// The first datagram carries a continuation.
     pub(super) wants_continuation: bool,
+    /// It answers a challenge, so the continuation is bound to the present address.
+    pub(super) rebinds: bool,
     /// The chunks of each datagram, as far as they are known.
     pub(super) chunks: Vec<Vec<Span>>,
     /// Bit `i` stands for number `interval.first + i`.
@@ -55,6 +58,7 @@ impl Record {
             declared: None,
             yields,
             wants_continuation: false,
+            rebinds: false,
             chunks: Vec::new(),
             open: mask(u64::from(interval.count)),
         }
@@ -92,6 +96,8 @@ pub(super) struct Arrival {
     pub(super) yields: Epoch,
     /// Its request declared the event that opens that epoch.
     pub(super) opens: bool,
+    /// Its request answered a challenge.
+    pub(super) rebinds: bool,
     pub(super) stream: u8,
     /// The chunks that the datagram should carry, if that is known.
     pub(super) expected: Vec<Span>,
@@ -111,6 +117,8 @@ pub(super) struct Loss {
     pub(super) whole: bool,
     pub(super) stream: u8,
     pub(super) bytes: Vec<Span>,
+    /// When it should have come.
+    pub(super) due: Instant,
 }
 
 /// See the head of this file.
@@ -120,8 +128,10 @@ pub(super) struct Flights {
     /// When the latest-sent number that has come was sent, the number, and its round trip.
     latest: Option<(Instant, u64, Duration)>,
     reordering_seen: bool,
-    window_factor: u32,
-    lost: VecDeque<u64>,
+    /// How late numbers were that came after they were given up, with some headroom; fades.
+    lateness: Duration,
+    /// Numbers given up, and when they should have come.
+    lost: VecDeque<(u64, Instant)>,
     timer: Option<Instant>,
 }
 
@@ -138,6 +148,11 @@ impl Flights {
         self.records.get_mut(&flight)
     }
 
+    /// How late numbers may come beyond their round trip, by experience.
+    pub(super) const fn lateness(&self) -> Duration {
+        self.lateness
+    }
+
     /// When `detect` should be called again.
     pub(super) const fn timer(&self) -> Option<Instant> {
         self.timer
@@ -146,7 +161,7 @@ impl Flights {
     /// Takes note of the numbers `n ..= n + void`; `None` if they were not awaited.
     pub(super) fn arrive(&mut self, now: Instant, n: u64, void: u64) -> Option<Arrival> {
         let Some((first, record)) = awaited(&mut self.records, n) else {
-            self.note_spurious(n);
+            self.note_spurious(now, n);
             return None;
         };
         let index = n - first;
@@ -156,6 +171,7 @@ impl Flights {
             first_of_flight: record.untouched(),
             yields: record.yields,
             opens: record.declared.is_some(),
+            rebinds: record.rebinds,
             stream: record.stream,
             expected: record.bytes(1 << index),
         };
@@ -169,13 +185,15 @@ impl Flights {
     }
 
     /// A number that was given up has come after all: it was late, and others will be.
-    fn note_spurious(&mut self, n: u64) {
-        let Some(place) = self.lost.iter().position(|lost| *lost == n) else {
+    fn note_spurious(&mut self, now: Instant, n: u64) {
+        let Some(place) = self.lost.iter().position(|(lost, _)| *lost == n) else {
             return;
         };
-        self.lost.remove(place);
-        self.reordering_seen = true;
-        self.window_factor = (self.window_factor + 1).min(MAX_WINDOW_FACTOR);
+        if let Some((_, due)) = self.lost.remove(place) {
+            let late = now.saturating_since(due) * 5 / 4;
+            self.reordering_seen = true;
+            self.lateness = self.lateness.max(late).min(MAX_LATENESS);
+        }
     }
 
     fn note(&mut self, now: Instant, sent: Instant, n: u64, repeated: bool) {
@@ -235,16 +253,19 @@ impl Flights {
                     && !record.chunks.is_empty(),
                 stream: record.stream,
                 bytes: record.bytes(late),
+                due: record.sent + round_trip,
             });
         }
         losses
     }
 
-    /// RFC 8985 §6.2: a quarter of the smallest round trip, more while losses prove spurious.
+    /// RFC 8985 §6.2: a quarter of the smallest round trip, at most one round trip; more where
+    /// numbers came later than that.
     fn reordering_window(&self, rtt: &Rtt) -> Duration {
         let quarter = rtt.min().unwrap_or_default() / 4;
-        let window = quarter * (1 + self.window_factor);
-        window.min(rtt.smoothed().unwrap_or_default())
+        quarter
+            .min(rtt.smoothed().unwrap_or_default())
+            .max(self.lateness)
     }
 
     /// Gives up what `detect` found.
@@ -252,10 +273,11 @@ impl Flights {
         let Some(record) = self.records.get_mut(&loss.flight) else {
             return;
         };
+        self.lateness -= self.lateness / 32;
         let late = mask(loss.highest - loss.flight + 1) & record.open;
         for index in 0..u64::from(record.interval.count) {
             if late >> index & 1 != 0 {
-                self.lost.push_back(loss.flight + index);
+                self.lost.push_back((loss.flight + index, loss.due));
             }
         }
         let surplus = self.lost.len().saturating_sub(MAX_REMEMBERED);

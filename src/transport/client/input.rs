@@ -4,7 +4,7 @@ use crate::time::{Instant, Now};
 use crate::transport::client::flights::{Arrival, Loss, Record};
 use crate::transport::client::hystart::HyStart;
 use crate::transport::client::window::{Interval, Window};
-use crate::transport::client::{Client, ClientEvent, Connection};
+use crate::transport::client::{Client, ClientEvent, Connection, MAX_REOPENED};
 use crate::transport::epoch::{Epoch, INITIAL_WINDOW, Kind};
 use crate::wire::flight::{Ecn, UdpPath};
 use crate::wire::segment::{
@@ -71,6 +71,12 @@ impl Client {
         }
         if let Some(arrival) = &arrival {
             self.take_continuation(now, arrival.yields, arrival.opens, response.continuation);
+            if arrival.rebinds
+                && !response.continuation.is_empty()
+                && let Some(connection) = &mut self.connection
+            {
+                connection.cookie = None;
+            }
             self.sample(now, n, arrival);
         }
         self.take_bytes(now, response, n, arrival.as_ref(), length);
@@ -133,6 +139,7 @@ impl Client {
         record.repeated = opening.attempts > 1;
         self.flights.push(record);
         let first = self.stats.handshakes == 0;
+        self.reopened += u32::from(self.stream.user.is_some());
         self.stats.handshakes += 1;
         self.connection = Some(Connection {
             id: header.connection,
@@ -145,6 +152,11 @@ impl Client {
             repeated_up_to: 0,
         });
         self.declare(Kind::Opened);
+        if self.reopened > MAX_REOPENED {
+            // The service lives, but none of it can produce this stream any more.
+            self.stream.finished = true;
+            self.event(ClientEvent::Changed);
+        }
         if first {
             self.event(ClientEvent::Connected);
         }
@@ -220,6 +232,7 @@ impl Client {
         }
         if new > 0 {
             self.stats.stream_bytes += new;
+            self.reopened = 0;
             let stall = now.saturating_since(self.last_new_byte);
             self.stats.longest_stall = self.stats.longest_stall.max(stall);
             self.last_new_byte = now;
@@ -342,7 +355,7 @@ impl Client {
     }
 
     /// A flight that is missing whole is a lost request, most likely: it is sent again, once.
-    fn repeat(&mut self, now: Instant, loss: &Loss) -> bool {
+    pub(super) fn repeat(&mut self, now: Instant, loss: &Loss) -> bool {
         let Some(connection) = &mut self.connection else {
             return false;
         };

@@ -49,6 +49,9 @@ const MAX_OUTBOX: usize = 64;
 /// Most events that wait to be polled; `Readable` is not queued twice.
 const MAX_EVENTS: usize = 64;
 
+/// Connections opened anew for one stream without a byte of it before it is given up as changed.
+const MAX_REOPENED: u32 = 3;
+
 /// A continuation remembered as an address token for a later connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressToken {
@@ -155,6 +158,8 @@ pub struct Client {
     waiting_since: Instant,
     /// Retransmission timeouts since the last answer.
     backoff: u32,
+    /// Connections opened anew since the last byte of the stream.
+    reopened: u32,
     /// Last answer, or request of an idle connection.
     last_answer: Instant,
     last_new_byte: Instant,
@@ -188,6 +193,7 @@ impl Client {
             stats: ClientStats::default(),
             waiting_since: Instant::ZERO,
             backoff: 0,
+            reopened: 0,
             last_answer: Instant::ZERO,
             last_new_byte: Instant::ZERO,
             active_at: Instant::ZERO,
@@ -207,6 +213,7 @@ impl Client {
             self.waiting_since = now.instant;
         }
         self.backoff = 0;
+        self.reopened = 0;
         self.last_answer = now.instant;
         self.last_new_byte = now.instant;
         if self.connection.is_none() && self.opening.is_none() {

@@ -91,7 +91,10 @@ impl Client {
         opening.due = false;
         opening.sent = now;
         opening.attempts += 1;
+        // A service that has lost the keys of the stream is silent to its user continuation: every
+        // second OPEN asks only whether the service lives.
         let (wanted, offset) = match &self.stream.user {
+            Some(_) if opening.attempts % 2 == 0 => (Wanted::New(&[]), 0),
             Some(user) => (Wanted::Of(user), self.stream.reassembly.read_offset()),
             None => (Wanted::New(&self.stream.request), 0),
         };
@@ -192,10 +195,11 @@ impl Client {
         let mut record = Record::new(interval, now, self.stream.id, connection.window.releasing());
         record.declared = connection.window.event().map(|event| event.declaration);
         record.wants_continuation = wants;
+        record.rebinds = connection.cookie.is_some();
         let slow_start = connection.window.in_slow_start();
         let size = usize::from(connection.size);
         if self.stream.user.is_none() {
-            self.stream.beginning = true;
+            record.stream = self.stream.begin_again();
         } else {
             let field = if wants { CONTINUATION_FIELD_BYTES } else { 0 };
             record.ranges = self

@@ -54,6 +54,14 @@ impl Stream {
         self.finished = false;
     }
 
+    /// The request is sent once more. Two answers to it may be of two versions, so each attempt has
+    /// its own name.
+    pub(super) fn begin_again(&mut self) -> u8 {
+        self.id = self.id.wrapping_add(1);
+        self.beginning = true;
+        self.id
+    }
+
     /// The answer to the request has come; `laid_out` is where the bytes of its flight end.
     pub(super) fn begin(&mut self, sealed: &[u8], length: u64) {
         self.user = Some(sealed.to_vec());

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::transport::client::flights::{Loss, Record};
+use crate::transport::client::window::Interval;
 use network::{LAN, Network, Path};
 
 mod network;
@@ -109,9 +111,96 @@ fn an_outage_is_survived() {
     assert!(took < 11_000_000, "{took} {:?}", network.client.stats());
 }
 
+/// Servers that are held up now and then answer late, not never: what comes late is not lost.
+#[test]
+fn servers_held_up_do_not_break_the_window() {
+    for seed in 0..5 {
+        let path = Path {
+            delay_us: 50,
+            servers: 2,
+            hold_percent: 2.0,
+            ..LAN
+        };
+        let mut network = Network::new(path, seed);
+        let (_, took) = network.fetch(40_000_000);
+        let stats = network.client.stats();
+        let drops: Vec<_> = network
+            .servers
+            .iter()
+            .map(|server| server.counters().drops().to_vec())
+            .collect();
+        assert!(
+            took < 2_000_000,
+            "seed {seed}: {took} µs {stats:?} {drops:?}"
+        );
+    }
+}
+
+/// The keys of a stream are gone from all servers: the stream ends as changed, not as a time-out.
+#[test]
+fn a_stream_whose_keys_are_gone_is_given_up() {
+    let mut network = Network::new(
+        Path {
+            service_us: 1000,
+            ..LAN
+        },
+        1,
+    );
+    network.new_keys_at = Some(1_200_000);
+    let (event, took) = network.fetch(20_000_000);
+    assert_eq!(
+        event,
+        ClientEvent::Changed,
+        "{took} µs {:?}",
+        network.client.stats()
+    );
+    assert!(took < 40_000_000, "{took} µs");
+    network.new_keys_at = None;
+    assert_eq!(network.fetch(100_000).0, ClientEvent::Finished);
+}
+
+#[test]
+fn a_request_of_a_past_epoch_is_not_repeated() {
+    let mut network = Network::new(LAN, 1);
+    network.fetch(100_000);
+    let client = &mut network.client;
+    let now = Instant::from_micros(network.now_us);
+    let window = &client.connection.as_ref().unwrap().window;
+    let (present, event) = (
+        window.releasing(),
+        window.event().map(|event| event.declaration),
+    );
+    for (yields, want) in [(Epoch::opening(3), false), (present, true)] {
+        let interval = Interval {
+            after: 0,
+            upto: 8,
+            first: 1 << 20,
+            count: 8,
+        };
+        let mut record = Record::new(interval, now, client.stream.id, yields);
+        record.declared = event;
+        client.flights.push(record);
+        let loss = Loss {
+            flight: interval.first,
+            lowest: interval.first,
+            highest: interval.first + 7,
+            count: 8,
+            whole: true,
+            stream: client.stream.id,
+            bytes: Vec::new(),
+            due: now,
+        };
+        assert_eq!(client.repeat(now, &loss), want);
+    }
+}
+
 fn path() -> impl Strategy<Value = Path> {
     let percent = |most: f64| prop_oneof![Just(0.0), 0.0..most];
-    let times = (100u64..100_000, prop_oneof![Just(0u64), 0u64..50_000], 10u64..2000);
+    let times = (
+        100u64..100_000,
+        prop_oneof![Just(0u64), 0u64..50_000],
+        10u64..2000,
+    );
     let rates = (percent(8.0), percent(10.0), percent(3.0), percent(3.0));
     (times, rates, 5usize..1000, 1usize..=3).prop_map(|(times, rates, queue, servers)| Path {
         delay_us: times.0,
@@ -123,6 +212,7 @@ fn path() -> impl Strategy<Value = Path> {
         forgetful_percent: rates.3,
         queue,
         servers,
+        hold_percent: 0.0,
     })
 }
 

@@ -3,6 +3,7 @@
 use crate::time::{Instant, Now};
 use crate::transport::client::output::OPEN_AFTER_TIMEOUTS;
 use crate::transport::client::{Client, ClientEvent};
+use crate::transport::grant::TIMEOUT_GATE;
 
 impl Client {
     /// When to call `handle_timeout`, and why.
@@ -52,7 +53,22 @@ impl Client {
     }
 
     fn timeout_at(&self) -> Instant {
-        self.waiting_since + self.rtt.rto(self.backoff)
+        let timeout = self.waiting_since + self.rtt.rto(self.backoff);
+        match &self.connection {
+            // All is known to be lost: there is nothing to wait for but what may be late, and the
+            // server's gate.
+            Some(connection) if self.backoff == 0 && self.is_stuck() => {
+                let gate = connection.window.started() + TIMEOUT_GATE;
+                timeout.min(gate.max(self.waiting_since + self.rtt.pto() + self.flights.lateness()))
+            }
+            Some(_) | None => timeout,
+        }
+    }
+
+    /// Whether bytes are wanted, none are on their way, and no interval can be acknowledged.
+    fn is_stuck(&self) -> bool {
+        let idle = self.flights.is_empty() && self.outbox.is_empty() && self.opening.is_none();
+        idle && self.send_timer.is_none() && self.stream.wanted() > 0
     }
 
     fn retransmission_timeout(&mut self, now: Instant) {

@@ -504,7 +504,11 @@ impl Window {
 
     /// Whether a zone may have more holes than a request has room for once the edge is at `upto`.
     fn crowded(&self, transition: &Transition, upto: u64) -> bool {
-        let behind = self.holes.iter().filter(|hole| hole.start > transition.p).count();
+        let behind = self
+            .holes
+            .iter()
+            .filter(|hole| hole.start > transition.p)
+            .count();
         behind + self.missing_ahead(upto) > MAX_ZONE_SPANS
     }
 

@@ -28,12 +28,26 @@ fn continuation(epoch: Epoch) -> Continuation {
 
 /// An epoch whose window is `w` near its base.
 const fn flat(w: u32) -> Epoch {
-    Epoch { base: BASE, c: w, curve: Curve::Cubic { w_max: w, rtt_us: 1 } }
+    Epoch {
+        base: BASE,
+        c: w,
+        curve: Curve::Cubic {
+            w_max: w,
+            rtt_us: 1,
+        },
+    }
 }
 
 const fn growing(c: u32) -> Epoch {
-    let curve = Curve::SlowStart { threshold: MAX_WINDOW, rtt_us: RTT };
-    Epoch { base: BASE, c, curve }
+    let curve = Curve::SlowStart {
+        threshold: MAX_WINDOW,
+        rtt_us: RTT,
+    };
+    Epoch {
+        base: BASE,
+        c,
+        curve,
+    }
 }
 
 const fn span(start: u64, end: u64) -> Span {
@@ -41,7 +55,11 @@ const fn span(start: u64, end: u64) -> Span {
 }
 
 fn times(ms: u64) -> Times {
-    Times { now: UnixMillis::new(START + ms), issued: UnixMillis::new(START), moved: false }
+    Times {
+        now: UnixMillis::new(START + ms),
+        issued: UnixMillis::new(START),
+        moved: false,
+    }
 }
 
 /// Acknowledges `(after, upto]` with a proof that says the truth about `holes`.
@@ -56,7 +74,9 @@ fn request(
         Some((kind, p)) if !kind.has_zone() => p,
         Some(_) | None => upto,
     };
-    let missing = holes.iter().map(|hole| shown.identity.fold(hole.start - 1, hole.end - 1));
+    let missing = holes
+        .iter()
+        .map(|hole| shown.identity.fold(hole.start - 1, hole.end - 1));
     Request {
         connection: 1,
         size: 1472,
@@ -68,7 +88,11 @@ fn request(
         reach: upto,
         proof: missing.fold(shown.identity.fold(shown.epoch.base, end), |a, b| a ^ b),
         holes: holes.to_vec(),
-        declared: declared.map(|(kind, edge)| Declared { kind: kind.code(), edge, rtt_us: RTT }),
+        declared: declared.map(|(kind, edge)| Declared {
+            kind: kind.code(),
+            edge,
+            rtt_us: RTT,
+        }),
         cookie: None,
         probe: None,
         ranges: Vec::new(),
@@ -78,7 +102,9 @@ fn request(
 
 /// `count` spans of one number each, every other one, from `start` on.
 fn every_other(start: u64, count: u64) -> Vec<Span> {
-    (0..count).map(|index| span(start + 2 * index, start + 2 * index + 1)).collect()
+    (0..count)
+        .map(|index| span(start + 2 * index, start + 2 * index + 1))
+        .collect()
 }
 
 #[test]
@@ -91,15 +117,45 @@ fn pending_numbers_at_the_bound_and_past_it() {
     let far = k - 4 * w(&large);
     // Name, epoch, holes, whether they are allowed.
     for (name, epoch, holes, fine) in [
-        ("44 of a small window", small, vec![span(k - 50, k - 6)], true),
-        ("45 of a small window", small, vec![span(k - 50, k - 5)], false),
-        ("half of a large window", large, vec![span(k - half - 5, k - 5)], true),
-        ("more than half", large, vec![span(k - half - 6, k - 5)], false),
+        (
+            "44 of a small window",
+            small,
+            vec![span(k - 50, k - 6)],
+            true,
+        ),
+        (
+            "45 of a small window",
+            small,
+            vec![span(k - 50, k - 5)],
+            false,
+        ),
+        (
+            "half of a large window",
+            large,
+            vec![span(k - half - 5, k - 5)],
+            true,
+        ),
+        (
+            "more than half",
+            large,
+            vec![span(k - half - 6, k - 5)],
+            false,
+        ),
         ("8 spans", small, every_other(k - 30, 8), true),
         ("9 spans", small, every_other(k - 30, 9), false),
-        ("within four windows", large, vec![span(far + 1, far + 2)], true),
+        (
+            "within four windows",
+            large,
+            vec![span(far + 1, far + 2)],
+            true,
+        ),
         ("older", large, vec![span(far, far + 1)], false),
-        ("beyond what is proven", small, vec![span(k + 1, k + 2)], false),
+        (
+            "beyond what is proven",
+            small,
+            vec![span(k + 1, k + 2)],
+            false,
+        ),
     ] {
         let shown = continuation(epoch);
         let granted = grant(&shown, times(0), &request(&shown, k - 2, k, &holes, None));
@@ -115,12 +171,20 @@ fn pending_numbers_at_the_bound_and_past_it() {
 fn the_same_limits_hold_up_to_an_event() {
     let (shown, p) = (continuation(growing(60)), BASE + 60);
     for (name, holes, want) in [
-        ("8 spans and the zone's", [every_other(p - 20, 8), every_other(p + 1, 4)].concat(), None),
+        (
+            "8 spans and the zone's",
+            [every_other(p - 20, 8), every_other(p + 1, 4)].concat(),
+            None,
+        ),
         ("9 spans", every_other(p - 20, 9), Some(GrantError::Hole)),
         ("44 numbers", vec![span(p - 50, p - 6)], None),
         // Half of the window there is more than 44.
         ("60 numbers", vec![span(p - 59, p + 1)], None),
-        ("across the edge", vec![span(p - 1, p + 3)], Some(GrantError::Hole)),
+        (
+            "across the edge",
+            vec![span(p - 1, p + 3)],
+            Some(GrantError::Hole),
+        ),
     ] {
         let asked = request(&shown, p, p + 8, &holes, Some((Kind::Loss, p)));
         assert_eq!(grant(&shown, times(0), &asked).err(), want, "{name}");
@@ -134,13 +198,23 @@ fn a_quarter_must_be_proven_since_the_event() {
         for (missing, want) in [(6, None), (7, Some(GrantError::Quarter))] {
             let holes = [span(p + 1, p + 1 + missing)];
             let asked = request(&shown, p, p + 8, &holes, Some((kind, p)));
-            assert_eq!(grant(&shown, times(0), &asked).err(), want, "{kind:?} {missing}");
+            assert_eq!(
+                grant(&shown, times(0), &asked).err(),
+                want,
+                "{kind:?} {missing}"
+            );
         }
     }
     // The opening's packets may all be missing: who shows the continuation has received it.
-    let opening = Continuation { proven: false, ..continuation(Epoch::opening(3)) };
+    let opening = Continuation {
+        proven: false,
+        ..continuation(Epoch::opening(3))
+    };
     let asked = request(&opening, 0, 3, &[span(1, 4)], Some((Kind::Opened, 0)));
-    assert_eq!(grant(&opening, times(0), &asked).map(|granted| granted.count), Ok(10));
+    assert_eq!(
+        grant(&opening, times(0), &asked).map(|granted| granted.count),
+        Ok(10)
+    );
 }
 
 /// What an honest client could not prove when it gives up: pending numbers, and its zone's share.
@@ -153,14 +227,27 @@ fn giving_up_allows_what_the_events_before_it_did() {
         let holes = [span(BASE + 1, BASE + 1 + missing)];
         for kind in [Kind::Timeout, Kind::Restart] {
             let asked = request(&shown, p, p + u64::from(w), &holes, Some((kind, p)));
-            assert_eq!(grant(&shown, times(2000), &asked).err(), want, "{kind:?} {missing}");
+            assert_eq!(
+                grant(&shown, times(2000), &asked).err(),
+                want,
+                "{kind:?} {missing}"
+            );
         }
     }
     // Early in an epoch all of it may be missing, as it may be pending.
     let shown = continuation(growing(20));
     let holes = [span(BASE + 1, BASE + 8)];
-    let asked = request(&shown, BASE + 8, BASE + 36, &holes, Some((Kind::Timeout, BASE + 8)));
-    assert_eq!(grant(&shown, times(200), &asked).map(|granted| granted.count), Ok(2));
+    let asked = request(
+        &shown,
+        BASE + 8,
+        BASE + 36,
+        &holes,
+        Some((Kind::Timeout, BASE + 8)),
+    );
+    assert_eq!(
+        grant(&shown, times(200), &asked).map(|granted| granted.count),
+        Ok(2)
+    );
 }
 
 #[test]
@@ -168,7 +255,10 @@ fn a_flight_is_the_most_that_is_released() {
     let shown = continuation(growing(50));
     for (acknowledged, want) in [(22, Ok(44)), (23, Err(GrantError::TooMuch))] {
         let asked = request(&shown, BASE + 3, BASE + 3 + acknowledged, &[], None);
-        assert_eq!(grant(&shown, times(0), &asked).map(|granted| granted.count), want);
+        assert_eq!(
+            grant(&shown, times(0), &asked).map(|granted| granted.count),
+            want
+        );
     }
 }
 
@@ -193,10 +283,19 @@ fn intervals_lie_within_their_epoch_or_zone() {
         let error = grant(&shown, times(500), &asked).err();
         assert_eq!(error, (!fine).then_some(GrantError::Interval), "{name}");
     }
-    let probing = Request { probe: Some(1), ..request(&shown, p, p, &[], timeout) };
-    assert_eq!(grant(&shown, times(500), &probing).map(|granted| granted.count), Ok(0));
+    let probing = Request {
+        probe: Some(1),
+        ..request(&shown, p, p, &[], timeout)
+    };
+    assert_eq!(
+        grant(&shown, times(500), &probing).map(|granted| granted.count),
+        Ok(0)
+    );
     let overlapping = request(&shown, BASE, BASE + 4, &[span(BASE + 4, BASE + 5)], None);
-    assert_eq!(grant(&shown, times(0), &overlapping), Err(GrantError::Interval));
+    assert_eq!(
+        grant(&shown, times(0), &overlapping),
+        Err(GrantError::Interval)
+    );
 }
 
 #[test]
@@ -205,31 +304,54 @@ fn gates_open_at_their_time() {
     let r = shown.epoch.edge(p);
     for (kind, gate) in [(Kind::Timeout, 200), (Kind::Restart, 1000)] {
         let asked = request(&shown, p, r, &[], Some((kind, p)));
-        assert_eq!(grant(&shown, times(gate - 1), &asked), Err(GrantError::TooSoon), "{kind:?}");
+        assert_eq!(
+            grant(&shown, times(gate - 1), &asked),
+            Err(GrantError::TooSoon),
+            "{kind:?}"
+        );
         assert!(grant(&shown, times(gate), &asked).is_ok(), "{kind:?}");
     }
     // A timeout counts from the epoch's start, a restart from the sealing.
-    let late = |ms| Times { issued: UnixMillis::new(START + 5000), ..times(ms) };
+    let late = |ms| Times {
+        issued: UnixMillis::new(START + 5000),
+        ..times(ms)
+    };
     let timeout = request(&shown, p, r, &[], Some((Kind::Timeout, p)));
     let restart = request(&shown, p, r, &[], Some((Kind::Restart, p)));
     assert!(grant(&shown, late(5000), &timeout).is_ok());
-    assert_eq!(grant(&shown, late(5999), &restart), Err(GrantError::TooSoon));
+    assert_eq!(
+        grant(&shown, late(5999), &restart),
+        Err(GrantError::TooSoon)
+    );
     assert!(grant(&shown, late(6000), &restart).is_ok());
-    let moved = Times { moved: true, ..times(0) };
+    let moved = Times {
+        moved: true,
+        ..times(0)
+    };
     assert!(grant(&shown, moved, &restart).is_ok());
     assert_eq!(grant(&shown, moved, &timeout), Err(GrantError::TooSoon));
 }
 
 #[test]
 fn a_curve_leads_real_time_by_three_seconds_and_the_skew() {
-    let curve = Curve::Cubic { w_max: 10, rtt_us: 1_000_000 };
-    let shown = continuation(Epoch { base: BASE, c: 10, curve });
+    let curve = Curve::Cubic {
+        w_max: 10,
+        rtt_us: 1_000_000,
+    };
+    let shown = continuation(Epoch {
+        base: BASE,
+        c: 10,
+        curve,
+    });
     for k in [BASE + 80, BASE + 100, BASE + 200] {
         let needs = shown.epoch.elapsed_us(k).div_ceil(1000) - 4000;
         let p = k + 3;
         for (name, asked) in [
             ("interval", request(&shown, k - 1, k, &[], None)),
-            ("event", request(&shown, k, k + 2, &[], Some((Kind::Loss, k)))),
+            (
+                "event",
+                request(&shown, k, k + 2, &[], Some((Kind::Loss, k))),
+            ),
         ] {
             assert!(grant(&shown, times(needs), &asked).is_ok(), "{name} at {k}");
             let early = grant(&shown, times(needs - 1), &asked);
@@ -243,7 +365,10 @@ fn a_curve_leads_real_time_by_three_seconds_and_the_skew() {
 
 #[test]
 fn an_unproven_address_opens_or_times_out() {
-    let opening = Continuation { proven: false, ..continuation(Epoch::opening(3)) };
+    let opening = Continuation {
+        proven: false,
+        ..continuation(Epoch::opening(3))
+    };
     for (kind, fine) in [
         (None, false),
         (Some(Kind::Opened), true),

@@ -14,7 +14,11 @@ mod model;
 const MINUTE: u64 = 60_000;
 
 fn total(packets: &[model::Packet]) -> u64 {
-    packets.iter().flat_map(|packet| &packet.spans).map(Span::len).sum()
+    packets
+        .iter()
+        .flat_map(|packet| &packet.spans)
+        .map(Span::len)
+        .sum()
 }
 
 proptest! {
@@ -92,13 +96,25 @@ proptest! {
 fn a_small_stream_is_whole_after_one_round_trip() {
     for address in ["192.0.2.1:4000", "[2001:db8::1]:4000"] {
         let datagram = open_bytes("3000", 1452, None);
-        let flight =
-            send(&mut server(1), at(0), path_from(address), &datagram, &mut bytes()).unwrap();
+        let flight = send(
+            &mut server(1),
+            at(0),
+            path_from(address),
+            &datagram,
+            &mut bytes(),
+        )
+        .unwrap();
         let answer = packets(&flight);
-        let spans: Vec<Span> = answer.iter().flat_map(|packet| packet.spans.clone()).collect();
+        let spans: Vec<Span> = answer
+            .iter()
+            .flat_map(|packet| packet.spans.clone())
+            .collect();
         assert_eq!(answer.len(), 3);
         assert_eq!((spans[0].start, spans[2].end), (0, 3000));
-        assert!(spans.windows(2).all(|pair| pair[0].end == pair[1].start), "{spans:?}");
+        assert!(
+            spans.windows(2).all(|pair| pair[0].end == pair[1].start),
+            "{spans:?}"
+        );
     }
 }
 
@@ -116,9 +132,20 @@ fn a_token_gives_an_initial_window_once() {
         ("again, later", MINUTE + 5000, "192.0.2.1:4000", 3),
     ] {
         let datagram = open_bytes("1000000", 1472, token);
-        let flight = send(&mut server, at(ms), path_from(from), &datagram, &mut bytes()).unwrap();
+        let flight = send(
+            &mut server,
+            at(ms),
+            path_from(from),
+            &datagram,
+            &mut bytes(),
+        )
+        .unwrap();
         let size = if want == 3 { OPEN_BYTES } else { 1472 };
-        assert_eq!((packets(&flight).len(), flight.segment), (want, size), "{name}");
+        assert_eq!(
+            (packets(&flight).len(), flight.segment),
+            (want, size),
+            "{name}"
+        );
     }
     let forged = Some((peer.connection ^ 1, &peer.continuation[..]));
     let datagram = open_bytes("1000000", 1472, forged);
@@ -128,13 +155,16 @@ fn a_token_gives_an_initial_window_once() {
 
 #[test]
 fn a_full_datagram_carries_what_the_plan_promises() {
-    for (address, datagram, payload) in
-        [("192.0.2.1:4000", 1472, 1442), ("[2001:db8::1]:4000", 1452, 1422)]
-    {
+    for (address, datagram, payload) in [
+        ("192.0.2.1:4000", 1472, 1442),
+        ("[2001:db8::1]:4000", 1452, 1422),
+    ] {
         let mut server = server(1);
         let peer = Peer::opened(&mut server, at(0), path_from(address));
         let base = peer.epoch.base;
-        let answer = peer.ask(&mut server, at(1), &peer.acknowledging(base, base + 5)).unwrap();
+        let answer = peer
+            .ask(&mut server, at(1), &peer.acknowledging(base, base + 5))
+            .unwrap();
         assert_eq!(answer.len(), 10);
         for packet in answer {
             assert_eq!((packet.length, packet.spans[0].len()), (datagram, payload));
@@ -161,7 +191,12 @@ fn a_request_is_answered_once_on_one_server() {
     let fresh = peer.epoch.edge(base + 4) + 1..=peer.epoch.edge(base + 6);
     assert_eq!(numbers, fresh.collect::<Vec<_>>());
     // Another server does not know.
-    assert_eq!(peer.ask(&mut model::server(2), at(4), &request).unwrap().len(), 8);
+    assert_eq!(
+        peer.ask(&mut model::server(2), at(4), &request)
+            .unwrap()
+            .len(),
+        8
+    );
 }
 
 #[test]
@@ -193,9 +228,16 @@ fn the_answer_to_a_probe_is_no_larger_and_has_no_data() {
     let base = peer.epoch.base;
     let event = peer.transition(Kind::Loss, base + 2);
     let plain = peer.probing(base + 1);
-    let declaring = Request { probe: Some(77), ..peer.declaring(&event, base + 2, base + 2) };
+    let declaring = Request {
+        probe: Some(77),
+        ..peer.declaring(&event, base + 2, base + 2)
+    };
     for (request, epoch) in [(plain, peer.epoch), (declaring, event.next)] {
-        let request = Request { ranges: Vec::new(), wanted: Wanted::Of(&[]), ..request };
+        let request = Request {
+            ranges: Vec::new(),
+            wanted: Wanted::Of(&[]),
+            ..request
+        };
         let datagram = to_bytes(&request);
         let flight = send(&mut server, at(1), path(), &datagram, &mut bytes()).unwrap();
         assert!(flight.payload.len() <= datagram.len());
@@ -203,7 +245,10 @@ fn the_answer_to_a_probe_is_no_larger_and_has_no_data() {
             panic!("not the answer to a probe");
         };
         assert_eq!((probed.probe, probed.connection), (77, peer.connection));
-        let next = Peer { continuation: probed.continuation.to_vec(), ..peer.clone() };
+        let next = Peer {
+            continuation: probed.continuation.to_vec(),
+            ..peer.clone()
+        };
         assert_eq!(next.look_inside(&keys(), at(1)).epoch, epoch);
     }
 }
@@ -218,14 +263,40 @@ fn numbers_without_bytes_are_declared_void() {
     for (server_id, ranges, want) in [
         (2, vec![], vec![(first, 9)]),
         (3, vec![Span { start: 0, end: 100 }], vec![(first, 9)]),
-        (4, vec![Span { start: 0, end: 1500 }], vec![(first, 0), (first + 1, 8)]),
+        (
+            4,
+            vec![Span {
+                start: 0,
+                end: 1500,
+            }],
+            vec![(first, 0), (first + 1, 8)],
+        ),
         // Both full: neither has room to say so.
-        (5, vec![Span { start: 0, end: 2884 }], vec![(first, 0), (first + 1, 0), (first + 2, 7)]),
+        (
+            5,
+            vec![Span {
+                start: 0,
+                end: 2884,
+            }],
+            vec![(first, 0), (first + 1, 0), (first + 2, 7)],
+        ),
         // Beyond the stream.
-        (6, vec![Span { start: (1 << 47) + 1, end: 1 << 48 }], vec![(first, 9)]),
+        (
+            6,
+            vec![Span {
+                start: (1 << 47) + 1,
+                end: 1 << 48,
+            }],
+            vec![(first, 9)],
+        ),
     ] {
-        let request = Request { ranges, ..peer.acknowledging(base, base + 5) };
-        let answer = peer.ask(&mut model::server(server_id), at(1), &request).unwrap();
+        let request = Request {
+            ranges,
+            ..peer.acknowledging(base, base + 5)
+        };
+        let answer = peer
+            .ask(&mut model::server(server_id), at(1), &request)
+            .unwrap();
         let got: Vec<(u64, u64)> = answer.iter().map(|p| (p.number, p.void)).collect();
         assert_eq!(got, want, "{:?}", request.ranges);
         let proof = answer.iter().fold(0, |proof, packet| proof ^ packet.x);
@@ -239,7 +310,10 @@ fn another_version_of_the_object_gives_no_byte() {
     let peer = Peer::opened(&mut server, at(0), path());
     let base = peer.epoch.base;
     let datagram = to_bytes(&peer.acknowledging(base, base + 5));
-    let mut app = model::Bytes { refuses: Some(Unavailable::Changed), ..bytes() };
+    let mut app = model::Bytes {
+        refuses: Some(Unavailable::Changed),
+        ..bytes()
+    };
     let flight = send(&mut server, at(1), path(), &datagram, &mut app).unwrap();
     let answer = packets(&flight);
     assert_eq!(answer.len(), 1);
@@ -253,13 +327,20 @@ fn what_is_not_ready_leaves_no_trace() {
     let peer = Peer::opened(&mut server, at(0), path());
     let base = peer.epoch.base;
     let datagram = to_bytes(&peer.acknowledging(base, base + 5));
-    let mut waiting = model::Bytes { refuses: Some(Unavailable::NotReady), ..bytes() };
+    let mut waiting = model::Bytes {
+        refuses: Some(Unavailable::NotReady),
+        ..bytes()
+    };
     for ms in 1..4 {
         let sent = send(&mut server, at(ms), path(), &datagram, &mut waiting);
         assert_eq!(sent.err(), Some("not_ready"));
     }
     let flight = send(&mut server, at(5), path(), &datagram, &mut bytes()).unwrap();
-    assert_eq!(packets(&flight).len(), 10, "as if it had not been asked before");
+    assert_eq!(
+        packets(&flight).len(),
+        10,
+        "as if it had not been asked before"
+    );
 }
 
 #[test]
@@ -269,10 +350,19 @@ fn the_answer_is_a_function_of_the_arguments() {
     let event = peer.transition(Kind::Loss, base + 3);
     let timeout = peer.transition(Kind::Timeout, base);
     for (name, datagram) in [
-        ("open", open_bytes("5000", 1472, Some((peer.connection, &peer.continuation)))),
+        (
+            "open",
+            open_bytes("5000", 1472, Some((peer.connection, &peer.continuation))),
+        ),
         ("request", to_bytes(&peer.acknowledging(base, base + 5))),
-        ("event", to_bytes(&peer.declaring(&event, base + 3, base + 9))),
-        ("timeout", to_bytes(&peer.declaring(&timeout, base, timeout.r))),
+        (
+            "event",
+            to_bytes(&peer.declaring(&event, base + 3, base + 9)),
+        ),
+        (
+            "timeout",
+            to_bytes(&peer.declaring(&timeout, base, timeout.r)),
+        ),
         ("probe", to_bytes(&peer.probing(base + 3))),
     ] {
         let answer = || send(&mut server(1), at(500), path(), &datagram, &mut bytes()).unwrap();
@@ -288,7 +378,10 @@ fn the_answer_is_a_function_of_the_arguments() {
 fn challenged(server: &mut Server, ms: u64, path: UdpPath, request: &Request<'_>) -> Challenge {
     let datagram = to_bytes(request);
     let flight = send(server, at(ms), path, &datagram, &mut bytes()).unwrap();
-    assert!(flight.payload.len() <= datagram.len(), "no larger than the request");
+    assert!(
+        flight.payload.len() <= datagram.len(),
+        "no larger than the request"
+    );
     match ToClient::parse(&flight.payload) {
         Ok(ToClient::Challenge(challenge)) => challenge,
         other => panic!("no challenge: {other:?}"),
@@ -300,17 +393,35 @@ fn another_port_is_taken_on_after_a_challenge() {
     let mut server = server(1);
     let peer = Peer::opened(&mut server, at(0), path());
     let (base, moved) = (peer.epoch.base, path_from("192.0.2.1:4999"));
-    let request = Request { wants_continuation: true, ..peer.acknowledging(base, base + 2) };
+    let request = Request {
+        wants_continuation: true,
+        ..peer.acknowledging(base, base + 2)
+    };
     let challenge = challenged(&mut server, 1, moved, &request);
     assert!(!challenge.moved);
-    let echoed = Request { cookie: Some(challenge.cookie), ..request.clone() };
+    let echoed = Request {
+        cookie: Some(challenge.cookie),
+        ..request.clone()
+    };
     let answer = send(&mut server, at(2), moved, &to_bytes(&echoed), &mut bytes()).unwrap();
-    let mut next = Peer { path: moved, ..peer.clone() };
-    next.continuation.clone_from(&packets(&answer)[0].continuation);
+    let mut next = Peer {
+        path: moved,
+        ..peer.clone()
+    };
+    next.continuation
+        .clone_from(&packets(&answer)[0].continuation);
     let inside = next.look_inside(&keys(), at(2));
     assert_eq!((inside.address, inside.epoch), (moved.src, peer.epoch));
-    assert!(next.ask(&mut server, at(3), &next.acknowledging(base + 2, base + 4)).is_ok());
-    challenged(&mut server, 3, path(), &next.acknowledging(base + 4, base + 5));
+    assert!(
+        next.ask(&mut server, at(3), &next.acknowledging(base + 2, base + 4))
+            .is_ok()
+    );
+    challenged(
+        &mut server,
+        3,
+        path(),
+        &next.acknowledging(base + 4, base + 5),
+    );
 }
 
 #[test]
@@ -322,21 +433,37 @@ fn another_address_is_taken_on_with_a_restart_only() {
     let challenge = challenged(&mut server, 1, moved, &plain);
     assert!(challenge.moved);
     let echo = |request: Request<'_>, server: &mut Server, ms| {
-        let request = Request { cookie: Some(challenge.cookie), ..request };
+        let request = Request {
+            cookie: Some(challenge.cookie),
+            ..request
+        };
         send(server, at(ms), moved, &to_bytes(&request), &mut bytes())
     };
-    assert_eq!(echo(plain, &mut server, 2).err(), Some("moved_without_restart"));
+    assert_eq!(
+        echo(plain, &mut server, 2).err(),
+        Some("moved_without_restart")
+    );
     let timeout = peer.transition(Kind::Timeout, base);
     let request = peer.declaring(&timeout, base, timeout.r);
-    assert_eq!(echo(request, &mut server, 300).err(), Some("moved_without_restart"));
+    assert_eq!(
+        echo(request, &mut server, 300).err(),
+        Some("moved_without_restart")
+    );
     // The gate of one second does not hold: the address was just validated.
     let restart = peer.transition(Kind::Restart, base);
     let flight = echo(peer.declaring(&restart, base, restart.r), &mut server, 3).unwrap();
-    let mut next = Peer { path: moved, ..peer.clone() };
+    let mut next = Peer {
+        path: moved,
+        ..peer.clone()
+    };
     next.go_over(&restart, &packets(&flight));
     assert_eq!(next.look_inside(&keys(), at(3)).address, moved.src);
     let request = peer.declaring(&restart, base, restart.r);
-    assert_eq!(peer.ask(&mut server, at(4), &request), Err("too_soon"), "from the old address");
+    assert_eq!(
+        peer.ask(&mut server, at(4), &request),
+        Err("too_soon"),
+        "from the old address"
+    );
 }
 
 #[test]
@@ -348,8 +475,14 @@ fn a_challenge_serves_its_address_continuation_and_time_only() {
     let cookie = challenged(&mut server, 0, moved, &request).cookie;
     let later = MAX_CHALLENGE_AGE.as_millis() as u64;
     let other = Peer::opened(&mut server, at(0), moved);
-    let garbled = Cookie { mac: [0; 16], ..cookie };
-    let shifted = Cookie { time: cookie.time + 1, ..cookie };
+    let garbled = Cookie {
+        mac: [0; 16],
+        ..cookie
+    };
+    let shifted = Cookie {
+        time: cookie.time + 1,
+        ..cookie
+    };
     // Name, when, from where, cookie, whether it is accepted.
     for (name, ms, from, cookie, fine) in [
         ("genuine", 0, "192.0.2.1:4999", cookie, true),
@@ -359,7 +492,10 @@ fn a_challenge_serves_its_address_continuation_and_time_only() {
         ("garbled", 0, "192.0.2.1:4999", garbled, false),
         ("another time", 0, "192.0.2.1:4999", shifted, false),
     ] {
-        let request = Request { cookie: Some(cookie), ..request.clone() };
+        let request = Request {
+            cookie: Some(cookie),
+            ..request.clone()
+        };
         let (path, datagram) = (path_from(from), to_bytes(&request));
         let mut fresh = model::server(9);
         let flight = send(&mut fresh, at(ms), path, &datagram, &mut bytes()).unwrap();
@@ -370,7 +506,10 @@ fn a_challenge_serves_its_address_continuation_and_time_only() {
     let elsewhere = path_from("192.0.2.1:5000");
     let base = other.epoch.base;
     let request = other.acknowledging(base, base + 2);
-    let request = Request { cookie: Some(cookie), ..request };
+    let request = Request {
+        cookie: Some(cookie),
+        ..request
+    };
     challenged(&mut server, 0, elsewhere, &request);
 }
 
@@ -398,7 +537,10 @@ fn keys_rotate_in_the_middle_of_a_connection() {
         if index == 2 {
             // The user continuation, of the first generation, is asked for anew.
             assert_eq!(answer, Err("continuation_generation"));
-            let request = Request { wanted: Wanted::New(b"99999999"), ..request };
+            let request = Request {
+                wanted: Wanted::New(b"99999999"),
+                ..request
+            };
             let answer = peer.ask(&mut server, at(9), &request).unwrap();
             assert!(answer[0].user.is_some());
             continue;
@@ -408,7 +550,11 @@ fn keys_rotate_in_the_middle_of_a_connection() {
         peer.continuation.clone_from(&answer[0].continuation);
         let inside = peer.look_inside(&ring(&entries), at(5));
         assert_eq!((inside.identity, inside.epoch), (identity, peer.epoch));
-        assert_eq!(inside.epoch_start, at(0).unix, "refreshing does not restart the epoch");
+        assert_eq!(
+            inside.epoch_start,
+            at(0).unix,
+            "refreshing does not restart the epoch"
+        );
     }
     let request = peer.acknowledging(base, base + 1);
     assert_eq!(
@@ -425,7 +571,11 @@ fn clocks_may_differ_by_a_second() {
     let request = peer.acknowledging(base, base + 2);
     for (ms, fine) in [(9_000, true), (8_999, false), (11_000, true)] {
         let answer = peer.ask(&mut server(2), at(ms), &request);
-        assert_eq!(answer.err(), (!fine).then_some("continuation_future"), "{ms}");
+        assert_eq!(
+            answer.err(),
+            (!fine).then_some("continuation_future"),
+            "{ms}"
+        );
     }
 }
 
@@ -437,7 +587,10 @@ fn a_continuation_fits_its_field() {
         epoch: Epoch {
             base: crate::transport::epoch::MAX_NUMBER,
             c: 1 << 20,
-            curve: crate::transport::curve::Curve::Cubic { w_max: 1 << 20, rtt_us: 1_000_000 },
+            curve: crate::transport::curve::Curve::Cubic {
+                w_max: 1 << 20,
+                rtt_us: 1_000_000,
+            },
         },
         epoch_start: UnixMillis::new(0),
         ..peer.look_inside(&keys(), at(0))

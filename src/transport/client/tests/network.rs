@@ -56,6 +56,8 @@ pub(super) struct Path {
     pub(super) marked_percent: f64,
     /// How often a server has lost its soft state when it is asked.
     pub(super) forgetful_percent: f64,
+    /// Chance that a server is held up for 1 to 5 ms when a request reaches it.
+    pub(super) hold_percent: f64,
 }
 
 pub(super) const LAN: Path = Path {
@@ -68,14 +70,16 @@ pub(super) const LAN: Path = Path {
     repeated_percent: 0.0,
     marked_percent: 0.0,
     forgetful_percent: 0.0,
+    hold_percent: 0.0,
 };
 
 pub(super) struct Network {
     path: Path,
     random: ChaCha8Rng,
     pub(super) now_us: u64,
-    /// Arrival time and a tie breaker → to the client?, datagram.
-    queue: BTreeMap<(u64, u64), (bool, Vec<u8>)>,
+    /// Arrival time and a tie breaker → server (`None`: to the client), datagram.
+    queue: BTreeMap<(u64, u64), (Option<usize>, Vec<u8>)>,
+    held_until: Vec<u64>,
     sent: u64,
     free_at: u64,
     pub(super) servers: Vec<Server>,
@@ -84,10 +88,16 @@ pub(super) struct Network {
     /// Reasons for which a server that has lost its state since dropped a datagram.
     refusals: BTreeSet<&'static str>,
     pub(super) outage: Option<(u64, u64)>,
+    /// When all servers get other keys.
+    pub(super) new_keys_at: Option<u64>,
 }
 
 fn new_server(id: u16) -> Server {
-    let config = ServerConfig { server_id: id, site_id: 0, mtu: 1500 };
+    let config = ServerConfig {
+        server_id: id,
+        site_id: 0,
+        mtu: 1500,
+    };
     Server::new(config, KeyRing::with_secret([1; 32]))
 }
 
@@ -106,6 +116,7 @@ impl Network {
             random: ChaCha8Rng::seed_from_u64(seed),
             now_us: 1_000_000,
             queue: BTreeMap::new(),
+            held_until: vec![0; path.servers],
             sent: 0,
             free_at: 0,
             servers: (1..=path.servers as u16).map(new_server).collect(),
@@ -113,6 +124,7 @@ impl Network {
             received: 0,
             refusals: BTreeSet::new(),
             outage: None,
+            new_keys_at: None,
         }
     }
 
@@ -125,8 +137,14 @@ impl Network {
 
     /// Why servers dropped datagrams, if any did.
     pub(super) fn refusals(&self) -> BTreeSet<&'static str> {
-        let drops = self.servers.iter().flat_map(|server| server.counters().drops());
-        drops.map(|(reason, _)| *reason).chain(self.refusals.iter().copied()).collect()
+        let drops = self
+            .servers
+            .iter()
+            .flat_map(|server| server.counters().drops());
+        drops
+            .map(|(reason, _)| *reason)
+            .chain(self.refusals.iter().copied())
+            .collect()
     }
 
     fn send(&mut self, to_client: bool, datagram: Vec<u8>) {
@@ -146,34 +164,51 @@ impl Network {
             at = self.free_at;
         }
         at += self.path.delay_us + self.random.random_range(0..=self.path.jitter_us);
+        let server = self.random.random_range(0..self.servers.len());
+        let to = (!to_client).then_some(server);
         if self.random.random_bool(self.path.repeated_percent / 100.0) {
             let later = at + self.random.random_range(0..=self.path.delay_us);
             self.sent += 1;
-            self.queue.insert((later, self.sent), (to_client, datagram.clone()));
+            self.queue
+                .insert((later, self.sent), (to, datagram.clone()));
         }
         self.sent += 1;
-        self.queue.insert((at, self.sent), (to_client, datagram));
+        self.queue.insert((at, self.sent), (to, datagram));
     }
 
-    fn deliver(&mut self, to_client: bool, datagram: &[u8]) {
+    fn deliver(&mut self, server: Option<usize>, datagram: Vec<u8>) {
         let now = self.now();
-        let to_server = UdpPath {
+        let path = UdpPath {
             src: self.client.config.local,
             dst: self.client.config.remote,
         };
-        if to_client {
+        let Some(server) = server else {
             let marked = self.random.random_bool(self.path.marked_percent / 100.0);
             let ecn = if marked { Ecn::Ce } else { Ecn::Ect0 };
-            self.client.handle_datagram(now, to_server.reversed(), ecn, datagram);
+            self.client
+                .handle_datagram(now, path.reversed(), ecn, &datagram);
             return;
-        }
-        let chosen = self.random.random_range(0..self.servers.len());
+        };
         if self.random.random_bool(self.path.forgetful_percent / 100.0) {
             self.refusals = self.refusals();
-            self.servers[chosen] = new_server(chosen as u16 + 1);
+            self.servers[server] = new_server(server as u16 + 1);
+        }
+        if self.new_keys_at.is_some_and(|at| at <= self.now_us) {
+            self.servers[server].set_keys(KeyRing::with_secret([2; 32]));
+        }
+        if self.random.random_bool(self.path.hold_percent / 100.0) {
+            self.held_until[server] = self.now_us + self.random.random_range(1000..5000);
+        }
+        if self.held_until[server] > self.now_us {
+            self.sent += 1;
+            self.queue.insert(
+                (self.held_until[server], self.sent),
+                (Some(server), datagram),
+            );
+            return;
         }
         let mut out = Vec::new();
-        self.servers[chosen].respond(now, to_server, datagram, &mut Bytes, &mut out);
+        self.servers[server].respond(now, path, &datagram, &mut Bytes, &mut out);
         for flight in out {
             for datagram in flight.datagrams() {
                 self.send(true, datagram.to_vec());
@@ -224,9 +259,9 @@ impl Network {
                 .map(|(at, why)| (at.as_micros(), why));
             let packet = self.queue.keys().next().map(|(at, _)| *at);
             if packet.is_some_and(|packet| timer.is_none_or(|(timer, _)| packet <= timer)) {
-                let ((at, _), (to_client, datagram)) = self.queue.pop_first().unwrap();
+                let ((at, _), (server, datagram)) = self.queue.pop_first().unwrap();
                 self.now_us = self.now_us.max(at);
-                self.deliver(to_client, &datagram);
+                self.deliver(server, datagram);
             } else {
                 let (at, why) = timer.expect("a timer while the stream is not finished");
                 assert!(at < self.now_us + 100_000_000, "a timer far ahead: {why}");
@@ -241,4 +276,3 @@ impl Network {
         }
     }
 }
-

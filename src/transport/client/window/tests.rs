@@ -2,8 +2,8 @@
 //! event is declared meanwhile, each request that follows is granted, and exactly what was expected.
 
 use proptest::prelude::*;
-use rand::rngs::ChaCha8Rng;
 use rand::SeedableRng as _;
+use rand::rngs::ChaCha8Rng;
 
 use super::*;
 use crate::time::UnixMillis;
@@ -25,19 +25,23 @@ struct Weather {
     voids: u32,
     /// Per mille of steps that declare an event.
     events: u32,
+    /// Steps before any of this happens, in which the window grows.
+    calm: usize,
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
     let rate = || prop_oneof![Just(0u32), 0u32..60, 0u32..700];
     let reordering = prop_oneof![Just(1usize), 1usize..8, 1usize..200];
-    (rate(), rate(), rate(), reordering, rate(), rate()).prop_map(
-        |(loss, lost_requests, duplicates, reordering, voids, events)| Weather {
+    let calm = prop_oneof![Just(0usize), 0usize..600];
+    (rate(), rate(), rate(), reordering, rate(), (rate(), calm)).prop_map(
+        |(loss, lost_requests, duplicates, reordering, voids, (events, calm))| Weather {
             loss,
             lost_requests: lost_requests / 4,
             duplicates,
             reordering,
             voids,
             events: events / 8,
+            calm,
         },
     )
 }
@@ -93,7 +97,11 @@ impl Model {
             weather,
             random: ChaCha8Rng::seed_from_u64(seed),
             us: 1_000_000,
-            window: Window::new(opening, &0u64.to_be_bytes(), Instant::from_micros(1_000_000)),
+            window: Window::new(
+                opening,
+                &0u64.to_be_bytes(),
+                Instant::from_micros(1_000_000),
+            ),
             sealed: vec![(first, UnixMillis::new(990))],
             network: Vec::new(),
             asked: Vec::new(),
@@ -115,6 +123,9 @@ impl Model {
     }
 
     fn chance(&mut self, per_mille: u32) -> bool {
+        if self.weather.calm > 0 {
+            return false;
+        }
         self.random.random_ratio(per_mille, 1000)
     }
 
@@ -124,7 +135,11 @@ impl Model {
             return;
         }
         let voids = self.chance(self.weather.voids);
-        let sent = if voids { self.random.random_range(1..=count) } else { count };
+        let sent = if voids {
+            self.random.random_range(1..=count)
+        } else {
+            count
+        };
         for index in 0..u64::from(sent) {
             let last = index + 1 == u64::from(sent);
             let packet = Packet {
@@ -158,7 +173,11 @@ impl Model {
             reach: window.edge().max(upto),
             proof: window.proof(),
             holes: window.holes(),
-            declared: declared.map(|d| Declared { kind: d.kind.code(), edge: d.p, rtt_us: d.rtt_us }),
+            declared: declared.map(|d| Declared {
+                kind: d.kind.code(),
+                edge: d.p,
+                rtt_us: d.rtt_us,
+            }),
             cookie: None,
             probe: probe.then_some(1),
             ranges: Vec::new(),
@@ -166,8 +185,15 @@ impl Model {
         };
         let mut datagram = Vec::new();
         request.emit(&mut datagram);
-        assert_eq!(ToServer::parse(&datagram), Ok(ToServer::Request(request.clone())));
-        let times = Times { now: self.unix(), issued, moved: false };
+        assert_eq!(
+            ToServer::parse(&datagram),
+            Ok(ToServer::Request(request.clone()))
+        );
+        let times = Times {
+            now: self.unix(),
+            issued,
+            moved: false,
+        };
         match grant(&shown, times, &request) {
             Ok(granted) => granted,
             Err(error) => panic!("{error}: {request:?} of {:?}", shown.epoch),
@@ -180,14 +206,22 @@ impl Model {
         let (shown, _) = self.sealed[usize::try_from(index).unwrap()];
         let epoch = transition.map_or(shown.epoch, |transition| transition.next);
         let epoch_start = transition.map_or(shown.epoch_start, |_| self.unix());
-        let next = Continuation { epoch, epoch_start, proven: true, ..shown };
+        let next = Continuation {
+            epoch,
+            epoch_start,
+            proven: true,
+            ..shown
+        };
         self.sealed.push((next, self.unix()));
         (self.sealed.len() as u64 - 1).to_be_bytes().to_vec()
     }
 
     /// Sends the next request, if there is one.
     fn ask(&mut self) -> bool {
-        let gives_up = self.window.event().is_some_and(|e| !e.transition.kind.has_zone());
+        let gives_up = self
+            .window
+            .event()
+            .is_some_and(|e| !e.transition.kind.has_zone());
         if gives_up && !self.due {
             return false;
         }
@@ -198,7 +232,8 @@ impl Model {
             return false;
         };
         self.due = false;
-        self.window.asked(interval.first + u64::from(interval.count) - 1);
+        self.window
+            .asked(interval.first + u64::from(interval.count) - 1);
         let asked = Asked {
             interval,
             declared: self.window.event().map(|event| event.declaration),
@@ -211,12 +246,19 @@ impl Model {
     }
 
     fn answer(&mut self, asked: &Asked) {
-        let Interval { after, upto, first, count } = asked.interval;
+        let Interval {
+            after,
+            upto,
+            first,
+            count,
+        } = asked.interval;
         let granted = self.grant(after, upto, asked.declared, false);
         assert_eq!((granted.first, granted.count), (first, count));
         self.granted += 1;
         let sealed = self.seal(granted.transition);
-        let brings = asked.wants.then_some((asked.yields, sealed, asked.declared.is_some()));
+        let brings = asked
+            .wants
+            .then_some((asked.yields, sealed, asked.declared.is_some()));
         self.release(first, count, brings);
     }
 
@@ -224,7 +266,9 @@ impl Model {
     fn repeat(&mut self) {
         let from = self.asked.len().saturating_sub(20);
         let chosen = self.random.random_range(from..=self.asked.len());
-        let Some(asked) = self.asked.get(chosen).cloned() else { return };
+        let Some(asked) = self.asked.get(chosen).cloned() else {
+            return;
+        };
         let event = self.window.event().map(|event| event.declaration);
         if asked.declared == event && asked.yields == self.window.releasing() {
             self.answer(&asked);
@@ -249,11 +293,16 @@ impl Model {
         if most == 0 {
             return;
         }
-        let Packet { number, void, era, brings } =
-            self.network.remove(self.random.random_range(0..most));
+        let Packet {
+            number,
+            void,
+            era,
+            brings,
+        } = self.network.remove(self.random.random_range(0..most));
         let key = self.sealed[0].0.identity;
         let now = self.now();
-        self.window.receive(number, void, key.fold(number - 1, number + void));
+        self.window
+            .receive(number, void, key.fold(number - 1, number + void));
         if let Some((epoch, sealed, opens)) = brings.filter(|_| era == self.era) {
             self.window.hold(epoch, &sealed, opens, now);
             self.due = false;
@@ -282,8 +331,13 @@ impl Model {
     }
 
     fn step(&mut self) {
+        self.weather.calm = self.weather.calm.saturating_sub(1);
         let quiet = self.random.random_ratio(1, 100);
-        self.us += if quiet { 1_200_000 } else { self.random.random_range(0..3000) };
+        self.us += if quiet {
+            1_200_000
+        } else {
+            self.random.random_range(0..3000)
+        };
         if self.chance(self.weather.events) {
             self.declare();
         }
@@ -293,13 +347,25 @@ impl Model {
             2..10 => {
                 self.ask();
             }
-            _ => self.deliver(),
+            _ => {
+                for _ in 0..self.random.random_range(1..4) {
+                    self.deliver();
+                }
+            }
         }
     }
 
     /// The network heals: a timeout must get the connection going again.
     fn recover(&mut self) {
-        self.weather = Weather { loss: 0, lost_requests: 0, duplicates: 0, reordering: 1, voids: 0, events: 0 };
+        self.weather = Weather {
+            loss: 0,
+            lost_requests: 0,
+            duplicates: 0,
+            reordering: 1,
+            voids: 0,
+            events: 0,
+            calm: 0,
+        };
         self.network.clear();
         self.us += 1_200_000;
         self.era += 1;
@@ -308,7 +374,11 @@ impl Model {
         for round in 0..40 {
             let granted = self.granted;
             while self.ask() {}
-            assert!(self.granted > granted, "stuck in round {round}: {:?}", self.window);
+            assert!(
+                self.granted > granted,
+                "stuck in round {round}: {:?}",
+                self.window
+            );
             while !self.network.is_empty() {
                 self.deliver();
             }
@@ -327,4 +397,91 @@ proptest! {
         for _ in 0..1500 { model.step(); }
         model.recover();
     }
+}
+
+/// A window that has passed the zone of its opening; the continuation of the next epoch is `first`.
+fn opened() -> Window {
+    let now = Instant::from_micros(0);
+    let mut window = Window::new(1, b"opening", now);
+    assert!(window.declare(Kind::Opened, 40_000));
+    let next = window.releasing();
+    window.hold(next, b"first", true, now);
+    assert!(window.receive(1, 0, 7));
+    assert!(window.next_interval(now, 44).is_some());
+    window.asked(11);
+    assert_eq!(window.next_interval(now, 44), None);
+    assert_eq!(
+        (*window.epoch(), &window.held().sealed[..]),
+        (next, &b"first"[..])
+    );
+    window
+}
+
+#[test]
+fn of_the_copies_that_open_an_epoch_the_first_counts() {
+    let (mut window, later) = (opened(), Instant::from_micros(9));
+    let epoch = *window.epoch();
+    window.hold(epoch, b"second", true, later);
+    assert_eq!(window.held().sealed, b"first");
+    window.hold(epoch, b"fresher", false, later);
+    assert_eq!(
+        (&window.held().sealed[..], window.held().since),
+        (&b"fresher"[..], later)
+    );
+    window.hold(Epoch::opening(1), b"older", false, later);
+    assert_eq!(window.held().sealed, b"fresher");
+}
+
+#[test]
+fn what_would_be_a_hole_too_many_waits() {
+    let (mut window, now) = (opened(), Instant::from_micros(0));
+    let base = window.epoch().base;
+    let mut largest = base;
+    let x = |n: u64| 1 << (n % 64);
+    window.asked(base + 200);
+    // Holes of three numbers, each followed by one that came.
+    for hole in 0..MAX_PENDING_SPANS as u64 {
+        largest = base + 4 + 4 * hole;
+        assert!(window.receive(largest, 0, x(largest)));
+        assert!(window.next_interval(now, 44).is_some(), "{hole}");
+    }
+    assert_eq!(window.edge(), largest);
+    let middle = base + 2;
+    assert!(window.receive(middle, 0, x(middle)));
+    assert!(!window.receive(middle, 0, x(middle)), "known");
+    assert_eq!(window.holes().len(), MAX_PENDING_SPANS);
+    assert_eq!(window.proof() & x(middle), 0, "not folded yet");
+    // Another hole closes, so there is room for the halves of the first.
+    for n in base + 5..base + 8 {
+        assert!(window.receive(n, 0, x(n)));
+    }
+    assert_eq!(window.holes().len(), MAX_PENDING_SPANS);
+    assert_eq!(window.proof() & x(middle), x(middle));
+}
+
+#[test]
+fn so_many_numbers_wait_and_no_more() {
+    let mut window = opened();
+    let base = window.epoch().base;
+    window.asked(base + 1000);
+    window.waiting = (500..499 + MAX_WAITING as u64)
+        .map(|n| {
+            (
+                Span {
+                    start: n,
+                    end: n + 1,
+                },
+                0,
+            )
+        })
+        .collect();
+    for hole in 0..MAX_PENDING_SPANS as u64 {
+        window.holes.insert(Span {
+            start: base + 1 + 6 * hole,
+            end: base + 6 + 6 * hole,
+        });
+    }
+    window.edge = base + 100;
+    assert!(window.receive(base + 2, 0, 1), "at the bound");
+    assert!(!window.receive(base + 4, 0, 1), "past it");
 }

@@ -21,7 +21,13 @@ struct Case {
 }
 
 fn case(reason: &'static str, ms: u64, datagram: Vec<u8>) -> Case {
-    Case { reason, ms, path: path(), datagram, app: bytes() }
+    Case {
+        reason,
+        ms,
+        path: path(),
+        datagram,
+        app: bytes(),
+    }
 }
 
 /// A continuation as only a server can seal it.
@@ -29,7 +35,11 @@ fn sealed(peer: &Peer, change: impl FnOnce(&mut Continuation)) -> Peer {
     let mut inside = peer.look_inside(&keys(), at(0));
     change(&mut inside);
     let continuation = inside.seal(&keys(), peer.connection, at(0).unix);
-    Peer { continuation, epoch: inside.epoch, ..peer.clone() }
+    Peer {
+        continuation,
+        epoch: inside.epoch,
+        ..peer.clone()
+    }
 }
 
 /// A continuation that is genuine, and empty inside.
@@ -65,23 +75,64 @@ fn malformed(peer: &Peer) -> Vec<Case> {
     vec![
         case("truncated", 1, whole[..whole.len() - 1].to_vec()),
         case("truncated", 1, Vec::new()),
-        case("truncated", 1, open_bytes("10", 1472, None)[..OPEN_BYTES - 1].to_vec()),
+        case(
+            "truncated",
+            1,
+            open_bytes("10", 1472, None)[..OPEN_BYTES - 1].to_vec(),
+        ),
         case("unknown_kind", 1, vec![0x30; 200]),
         case("unknown_version", 1, other_version),
         case("out_of_range", 1, open_bytes("10", tiny, None)),
-        case("out_of_range", 1, to_bytes(&Request { size: tiny, ..request.clone() })),
-        case("out_of_range", 1, to_bytes(&Request { holes: overlapping, ..request.clone() })),
-        case("oversized", 1, to_bytes(&Request { size: 1473, ..request.clone() })),
+        case(
+            "out_of_range",
+            1,
+            to_bytes(&Request {
+                size: tiny,
+                ..request.clone()
+            }),
+        ),
+        case(
+            "out_of_range",
+            1,
+            to_bytes(&Request {
+                holes: overlapping,
+                ..request.clone()
+            }),
+        ),
+        case(
+            "oversized",
+            1,
+            to_bytes(&Request {
+                size: 1473,
+                ..request.clone()
+            }),
+        ),
         case(
             "undersized",
             1,
-            to_bytes(&Request { size: 256, wanted: Wanted::New(b"10"), ..request.clone() }),
+            to_bytes(&Request {
+                size: 256,
+                wanted: Wanted::New(b"10"),
+                ..request.clone()
+            }),
         )
-        .with(Bytes { user: MAX_USER_BYTES, ..bytes() }),
-        case("undersized", 1, open_bytes("10", 256, None))
-            .with(Bytes { user: MAX_USER_BYTES, ..bytes() }),
+        .with(Bytes {
+            user: MAX_USER_BYTES,
+            ..bytes()
+        }),
+        case("undersized", 1, open_bytes("10", 256, None)).with(Bytes {
+            user: MAX_USER_BYTES,
+            ..bytes()
+        }),
         case("not_ready", 1, open_bytes("not ready", 1472, None)),
-        case("not_ready", 1, to_bytes(&Request { wanted: Wanted::New(b"not ready"), ..request })),
+        case(
+            "not_ready",
+            1,
+            to_bytes(&Request {
+                wanted: Wanted::New(b"not ready"),
+                ..request
+            }),
+        ),
     ]
 }
 
@@ -98,21 +149,40 @@ fn unopenable(peer: &Peer) -> Vec<Case> {
     let with = |index: usize, value: u8| {
         let mut continuation = peer.continuation.clone();
         continuation[index] = value;
-        to_bytes(&Request { continuation: &continuation, ..request.clone() })
+        to_bytes(&Request {
+            continuation: &continuation,
+            ..request.clone()
+        })
     };
     let last = peer.continuation.len() - 1;
-    let foreign = Request { connection: peer.connection ^ 1, ..request.clone() };
-    let short = Request { continuation: &peer.continuation[..36], ..request.clone() };
-    let user = Request { continuation: &peer.user, ..request.clone() };
+    let foreign = Request {
+        connection: peer.connection ^ 1,
+        ..request.clone()
+    };
+    let short = Request {
+        continuation: &peer.continuation[..36],
+        ..request.clone()
+    };
+    let user = Request {
+        continuation: &peer.user,
+        ..request.clone()
+    };
     let senseless = senseless(peer);
-    let empty = Request { continuation: &senseless, ..request.clone() };
+    let empty = Request {
+        continuation: &senseless,
+        ..request.clone()
+    };
     vec![
         case("continuation_length", 1, to_bytes(&short)),
         case("continuation_version", 1, to_bytes(&user)),
         case("continuation_version", 1, with(0, 0x13)),
         case("continuation_generation", 1, with(1, 2)),
         case("continuation_expired", age + 1, to_bytes(&request)),
-        case("continuation_forged", 1, with(last, peer.continuation[last] ^ 1)),
+        case(
+            "continuation_forged",
+            1,
+            with(last, peer.continuation[last] ^ 1),
+        ),
         case("continuation_forged", 1, with(7, peer.continuation[7] ^ 1)),
         case("continuation_forged", 1, to_bytes(&foreign)),
         case("continuation_malformed", 1, to_bytes(&empty)),
@@ -132,55 +202,137 @@ fn untimely(peer: &Peer, opening: &Peer) -> Vec<Case> {
     let base = peer.epoch.base;
     let [opened, loss, _, exit, timeout, restart] = Kind::ALL.map(Kind::code);
     let cubic = sealed(peer, |inside| {
-        inside.epoch.curve = Curve::Cubic { w_max: 10, rtt_us: RTT_US };
+        inside.epoch.curve = Curve::Cubic {
+            w_max: 10,
+            rtt_us: RTT_US,
+        };
     });
     let far = sealed(peer, |inside| inside.epoch.base = MAX_NUMBER - 5);
     // With a window of 2 and a round trip of a second this takes longer than the lead.
     let slow = sealed(peer, |inside| {
         inside.epoch.c = 2;
-        inside.epoch.curve = Curve::Cubic { w_max: 2, rtt_us: 1_000_000 };
+        inside.epoch.curve = Curve::Cubic {
+            w_max: 2,
+            rtt_us: 1_000_000,
+        };
     });
     let r = peer.transition(Kind::Timeout, base).r;
     let far_base = far.epoch.base;
     vec![
-        case("transition_before_epoch", 1, declared(peer, loss, base - 1, RTT_US, base, base)),
-        case("transition_not_opening", 1, declared(peer, opened, base, RTT_US, base, base)),
-        case("transition_not_slow_start", 1, declared(&cubic, exit, base, RTT_US, base, base)),
-        case("transition_round_trip", 1, declared(peer, loss, base, 0, base, base)),
-        case("transition_number", 1, declared(&far, loss, far_base, RTT_US, far_base, far_base)),
-        case("transition_unknown", 1, declared(peer, 7, base, RTT_US, base, base)),
+        case(
+            "transition_before_epoch",
+            1,
+            declared(peer, loss, base - 1, RTT_US, base, base),
+        ),
+        case(
+            "transition_not_opening",
+            1,
+            declared(peer, opened, base, RTT_US, base, base),
+        ),
+        case(
+            "transition_not_slow_start",
+            1,
+            declared(&cubic, exit, base, RTT_US, base, base),
+        ),
+        case(
+            "transition_round_trip",
+            1,
+            declared(peer, loss, base, 0, base, base),
+        ),
+        case(
+            "transition_number",
+            1,
+            declared(&far, loss, far_base, RTT_US, far_base, far_base),
+        ),
+        case(
+            "transition_unknown",
+            1,
+            declared(peer, 7, base, RTT_US, base, base),
+        ),
         case("not_opened", 1, to_bytes(&opening.acknowledging(0, 2))),
-        case("too_soon", 199, declared(peer, timeout, base, RTT_US, base, r)),
-        case("too_soon", 999, declared(peer, restart, base, RTT_US, base, r)),
-        case("ahead_of_time", 1, to_bytes(&slow.acknowledging(base, base + 36))),
+        case(
+            "too_soon",
+            199,
+            declared(peer, timeout, base, RTT_US, base, r),
+        ),
+        case(
+            "too_soon",
+            999,
+            declared(peer, restart, base, RTT_US, base, r),
+        ),
+        case(
+            "ahead_of_time",
+            1,
+            to_bytes(&slow.acknowledging(base, base + 36)),
+        ),
     ]
 }
 
 fn unearned(peer: &Peer) -> Vec<Case> {
     let base = peer.epoch.base;
     let request = peer.acknowledging(base, base + 2);
-    let one = |start| vec![Span { start, end: start + 1 }];
-    let hole_beyond = Request { holes: one(base + 9), ..request.clone() };
-    let hole_within = Request { holes: one(base + 1), ..request.clone() };
-    let probing = Request { probe: Some(1), ..request.clone() };
+    let one = |start| {
+        vec![Span {
+            start,
+            end: start + 1,
+        }]
+    };
+    let hole_beyond = Request {
+        holes: one(base + 9),
+        ..request.clone()
+    };
+    let hole_within = Request {
+        holes: one(base + 1),
+        ..request.clone()
+    };
+    let probing = Request {
+        probe: Some(1),
+        ..request.clone()
+    };
     let loss = peer.transition(Kind::Loss, base);
     let zone = Request {
-        holes: vec![Span { start: base + 1, end: base + 4 }],
+        holes: vec![Span {
+            start: base + 1,
+            end: base + 4,
+        }],
         ..peer.declaring(&loss, base, base + 3)
     };
     let past_zone = peer.declaring(&loss, base, loss.r + 1);
     vec![
-        case("interval", 1, to_bytes(&peer.acknowledging(base - 1, base + 2))),
+        case(
+            "interval",
+            1,
+            to_bytes(&peer.acknowledging(base - 1, base + 2)),
+        ),
         case("interval", 1, to_bytes(&hole_within)),
         case("interval", 1, to_bytes(&past_zone)),
         case("interval", 1, to_bytes(&probing)),
-        case("too_much", 1, to_bytes(&peer.acknowledging(base, base + 23))),
+        case(
+            "too_much",
+            1,
+            to_bytes(&peer.acknowledging(base, base + 23)),
+        ),
         case("hole", 1, to_bytes(&hole_beyond)),
         case("quarter", 1, to_bytes(&zone)),
-        case("proof", 1, to_bytes(&Request { proof: request.proof ^ 1, ..request.clone() })),
+        case(
+            "proof",
+            1,
+            to_bytes(&Request {
+                proof: request.proof ^ 1,
+                ..request.clone()
+            }),
+        ),
         // Not received, and not said to be missing.
-        case("proof", 1, to_bytes(&peer.acknowledging(base + 10, base + 11))),
-        case("nothing_released", 1, to_bytes(&peer.acknowledging(base + 2, base + 2))),
+        case(
+            "proof",
+            1,
+            to_bytes(&peer.acknowledging(base + 10, base + 11)),
+        ),
+        case(
+            "nothing_released",
+            1,
+            to_bytes(&peer.acknowledging(base + 2, base + 2)),
+        ),
     ]
 }
 
@@ -192,15 +344,34 @@ fn every_reason_for_silence_is_reached_and_counted() {
     // More numbers arrived, so that only what is said of them is wrong.
     let (base, key) = (peer.epoch.base, peer.look_inside(&keys(), at(0)).identity);
     let mut rich = peer.clone();
-    rich.x.extend((base + 1..=base + 40).map(|n| (n, key.fold(n - 1, n))));
+    rich.x
+        .extend((base + 1..=base + 40).map(|n| (n, key.fold(n - 1, n))));
     let mut cases = malformed(&peer);
     cases.extend(unopenable(&peer));
     cases.extend(untimely(&rich, &opening));
-    cases.extend(unearned(&peer).into_iter().filter(|case| case.reason != "too_much"));
-    cases.extend(unearned(&rich).into_iter().filter(|case| case.reason == "too_much"));
+    cases.extend(
+        unearned(&peer)
+            .into_iter()
+            .filter(|case| case.reason != "too_much"),
+    );
+    cases.extend(
+        unearned(&rich)
+            .into_iter()
+            .filter(|case| case.reason == "too_much"),
+    );
     peer.path = path_from("198.51.100.1:4000");
     let mut seen = BTreeSet::new();
-    for (index, Case { reason, ms, path, datagram, mut app }) in cases.into_iter().enumerate() {
+    for (
+        index,
+        Case {
+            reason,
+            ms,
+            path,
+            datagram,
+            mut app,
+        },
+    ) in cases.into_iter().enumerate()
+    {
         let mut server = server(2);
         let answer = send(&mut server, at(ms), path, &datagram, &mut app);
         assert_eq!(answer.err(), Some(reason), "case {index}");
@@ -208,9 +379,16 @@ fn every_reason_for_silence_is_reached_and_counted() {
         seen.insert(reason);
     }
     // Tested where what leads to them is: see `tests`.
-    seen.extend(["continuation_future", "moved_without_restart", "too_often", "replayed"]);
+    seen.extend([
+        "continuation_future",
+        "moved_without_restart",
+        "too_often",
+        "replayed",
+    ]);
     let source = include_str!("../counters.rs");
-    let labels = source.lines().filter_map(|line| line.split("=> \"").nth(1)?.split('"').next());
+    let labels = source
+        .lines()
+        .filter_map(|line| line.split("=> \"").nth(1)?.split('"').next());
     assert_eq!(seen, labels.collect(), "a reason without a test");
 }
 
@@ -260,7 +438,10 @@ proptest! {
 
 #[test]
 fn the_wall_clock_may_stand_at_its_start() {
-    let now = Now { unix: UnixMillis::new(0), ..at(0) };
+    let now = Now {
+        unix: UnixMillis::new(0),
+        ..at(0)
+    };
     let datagram = open_bytes("3000", 1472, None);
     assert!(send(&mut server(1), now, path(), &datagram, &mut bytes()).is_ok());
 }

@@ -88,7 +88,9 @@ impl Walk {
     fn written_off(&self, upto: u64) -> Vec<Span> {
         let numbers = self.peer.epoch.base + 1..=upto;
         let mut missing = numbers.filter(|n| !self.peer.x.contains_key(n));
-        let Some(start) = missing.next() else { return Vec::new() };
+        let Some(start) = missing.next() else {
+            return Vec::new();
+        };
         let end = missing.last().unwrap_or(start) + 1;
         vec![Span { start, end }]
     }
@@ -124,9 +126,15 @@ impl Walk {
         let server = &mut self.servers[chosen];
         let flight = send(server, at(self.ms), path(), &datagram, &mut bytes()).unwrap();
         let answer = packets(&flight);
-        assert!(answer.iter().map(|packet| packet.number).eq(expected), "{after} to {upto}");
+        assert!(
+            answer.iter().map(|packet| packet.number).eq(expected),
+            "{after} to {upto}"
+        );
         for Packet { number, x, .. } in &answer {
-            assert!(self.released.insert(*number, *x).is_none(), "{number} is released twice");
+            assert!(
+                self.released.insert(*number, *x).is_none(),
+                "{number} is released twice"
+            );
         }
         self.peer.learn(&answer);
         self.requests.push(datagram);
@@ -145,7 +153,10 @@ impl Walk {
         let mut postponed = None;
         while self.edge < goal.min(self.whole()) {
             let available = goal.min(self.whole());
-            let upto = self.peer.epoch.max_ack(self.edge, available, splits.next().unwrap());
+            let upto = self
+                .peer
+                .epoch
+                .max_ack(self.edge, available, splits.next().unwrap());
             let after = std::mem::replace(&mut self.edge, upto);
             if step.postponed && postponed.is_none() {
                 postponed = Some((after, upto));
@@ -162,7 +173,9 @@ impl Walk {
             kind = Kind::Loss;
         }
         let event = self.event(kind, p, step.rtt_us);
-        let upto = step.superseded.map_or(event.r, |(after, _)| event.r.min(p + after));
+        let upto = step
+            .superseded
+            .map_or(event.r, |(after, _)| event.r.min(p + after));
         self.pass(&event, step.rtt_us, upto, &mut splits);
         if upto < event.r && kind.has_zone() {
             let gentle = matches!(kind, Kind::Exit | Kind::Ce);
@@ -182,7 +195,10 @@ impl Walk {
     }
 
     fn event(&self, kind: Kind, p: u64, rtt_us: u32) -> Transition {
-        self.peer.epoch.transition(Declaration { kind, p, rtt_us }).unwrap()
+        self.peer
+            .epoch
+            .transition(Declaration { kind, p, rtt_us })
+            .unwrap()
     }
 
     fn pass(
@@ -285,11 +301,24 @@ impl Adversary {
         let mut servers: Vec<Server> = (1..=3).map(server).collect();
         let victims = [path(), path_from("192.0.2.1:4001")].map(|path| {
             let peer = Peer::open(&mut servers[0], at(0), path);
-            let copy = Copy { epoch: peer.epoch, sealed: peer.continuation.clone() };
-            Victim { peer, copies: vec![copy], sent: BTreeMap::new() }
+            let copy = Copy {
+                epoch: peer.epoch,
+                sealed: peer.continuation.clone(),
+            };
+            Victim {
+                peer,
+                copies: vec![copy],
+                sent: BTreeMap::new(),
+            }
         });
         let random = ChaCha8Rng::seed_from_u64(seed);
-        Self { random, servers, victims: victims.into(), ms: 0, accepted: 0 }
+        Self {
+            random,
+            servers,
+            victims: victims.into(),
+            ms: 0,
+            accepted: 0,
+        }
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -310,7 +339,11 @@ impl Adversary {
             return None;
         }
         let kind = self.random.random_range(1..=7);
-        let edge = if kind == 1 || self.chance(10) { base } else { self.near(edge, 6) };
+        let edge = if kind == 1 || self.chance(10) {
+            base
+        } else {
+            self.near(edge, 6)
+        };
         let rtt_us = [1, RTT_US, 1_000_000, 1_000_001, 0][self.random.random_range(0..5)];
         Some(Declared { kind, edge, rtt_us })
     }
@@ -331,7 +364,10 @@ impl Adversary {
             }
             match holes.last_mut() {
                 Some(last) if last.end == n => last.end += 1,
-                Some(_) | None => holes.push(Span { start: n, end: n + 1 }),
+                Some(_) | None => holes.push(Span {
+                    start: n,
+                    end: n + 1,
+                }),
             }
         }
         holes
@@ -339,9 +375,15 @@ impl Adversary {
 
     /// One attempt at all servers, or some.
     fn attempt(&mut self) {
-        self.ms += if self.chance(30) { self.up_to(1500) } else { self.up_to(30) };
+        self.ms += if self.chance(30) {
+            self.up_to(1500)
+        } else {
+            self.up_to(30)
+        };
         let chosen = self.random.random_range(0..2);
-        let back = self.random.random_range(0..2 + self.victims[chosen].copies.len() / 4);
+        let back = self
+            .random
+            .random_range(0..2 + self.victims[chosen].copies.len() / 4);
         let copies = &self.victims[chosen].copies;
         let copy = copies[copies.len().saturating_sub(1 + back)].clone();
         let mut peer = self.victims[chosen].peer.clone();
@@ -351,11 +393,15 @@ impl Adversary {
         let near = self.near(highest, 3).max(base);
         let upto = if self.chance(60) { highest } else { near };
         let by = self.up_to(20);
-        let after = upto.saturating_sub(by).max(if self.chance(98) { base } else { 0 });
+        let after = upto
+            .saturating_sub(by)
+            .max(if self.chance(98) { base } else { 0 });
         let mut request = peer.acknowledging(after, upto.max(after));
         request.declared = self.declaration(base, after);
         request.wants_continuation = true;
-        let event = request.declared.and_then(|declared| transition(&peer.epoch, declared));
+        let event = request
+            .declared
+            .and_then(|declared| transition(&peer.epoch, declared));
         let mut end = request.upto + if self.chance(20) { self.up_to(20) } else { 0 };
         request.reach = end;
         if let Some(event) = &event {
@@ -411,8 +457,13 @@ impl Adversary {
         let (shown, issued) = opened.expect("nothing else opens");
         assert_eq!(shown.address, from.src);
         let victim = &mut self.victims[chosen];
-        assert_eq!(request.connection, victim.peer.connection, "a foreign continuation");
-        let event = request.declared.map(|d| transition(&shown.epoch, d).expect("a transition"));
+        assert_eq!(
+            request.connection, victim.peer.connection,
+            "a foreign continuation"
+        );
+        let event = request
+            .declared
+            .map(|d| transition(&shown.epoch, d).expect("a transition"));
         let bound = hold_against_bound(&shown, event.as_ref(), request, &victim.peer.x);
         check_gates(&shown, event.as_ref(), request, now.unix, issued);
         let next = event.map_or(shown.epoch, |event| event.next);
@@ -434,7 +485,10 @@ impl Adversary {
             if !packet.continuation.is_empty() && self.random.random_ratio(1, 3) {
                 let known = victim.copies.iter().any(|copy| copy.epoch == next);
                 if !known || self.random.random_ratio(1, 4) {
-                    victim.copies.push(Copy { epoch: next, sealed: packet.continuation });
+                    victim.copies.push(Copy {
+                        epoch: next,
+                        sealed: packet.continuation,
+                    });
                 }
             }
             // Some answers are lost, so that there are numbers to withhold and to lie about.
@@ -447,7 +501,11 @@ impl Adversary {
 
 fn transition(epoch: &Epoch, declared: Declared) -> Option<Transition> {
     let kind = Kind::from_code(declared.kind)?;
-    let declaration = Declaration { kind, p: declared.edge, rtt_us: declared.rtt_us };
+    let declaration = Declaration {
+        kind,
+        p: declared.edge,
+        rtt_us: declared.rtt_us,
+    };
     epoch.transition(declaration).ok()
 }
 
@@ -466,7 +524,12 @@ fn hold_against_bound(
     };
     let edge = event.map_or(k, |event| event.p.min(k));
     let window = u64::from(epoch.window(edge));
-    let missing = |n: &u64| request.holes.iter().any(|hole| (hole.start..hole.end).contains(n));
+    let missing = |n: &u64| {
+        request
+            .holes
+            .iter()
+            .any(|hole| (hole.start..hole.end).contains(n))
+    };
     for n in (epoch.base + 1..=k).filter(|n| !missing(n)) {
         assert!(received.contains_key(&n), "{n} was never received");
     }
@@ -478,7 +541,10 @@ fn hold_against_bound(
         assert!(pending.iter().all(|n| n + 4 * window > edge), "{pending:?}");
     } else {
         // The zone that was given up may have had its share.
-        assert!(pending.len() as u64 <= allowed + (edge - epoch.base) * 3 / 4, "{pending:?}");
+        assert!(
+            pending.len() as u64 <= allowed + (edge - epoch.base) * 3 / 4,
+            "{pending:?}"
+        );
     }
     match event {
         None => {
@@ -487,7 +553,10 @@ fn hold_against_bound(
         }
         Some(event) => {
             if matches!(event.kind, Kind::Loss | Kind::Ce | Kind::Exit) {
-                assert!(4 * passed.len() as u64 <= 3 * (k - edge), "less than a quarter proven");
+                assert!(
+                    4 * passed.len() as u64 <= 3 * (k - edge),
+                    "less than a quarter proven"
+                );
             }
             event.r + u64::from(event.next.c)
         }
@@ -510,7 +579,10 @@ fn check_gates(
     }
     let edge = event.map_or(request.upto, |event| event.p.min(request.upto));
     let on_curve = Duration::from_micros(shown.epoch.elapsed_us(edge));
-    assert!(on_curve <= real + Duration::from_secs(4), "{on_curve:?} after {real:?}");
+    assert!(
+        on_curve <= real + Duration::from_secs(4),
+        "{on_curve:?} after {real:?}"
+    );
 }
 
 proptest! {
@@ -530,7 +602,11 @@ proptest! {
 fn memory_does_not_depend_on_who_was_served() {
     let mut server = server(1);
     let memory = |server: &Server| {
-        (server.soft_state_bytes(), server.stage.capacity(), server.counters.drops().len())
+        (
+            server.soft_state_bytes(),
+            server.stage.capacity(),
+            server.counters.drops().len(),
+        )
     };
     let mut after_first = None;
     for client in 0..5000u16 {
@@ -539,9 +615,16 @@ fn memory_does_not_depend_on_who_was_served() {
         let base = peer.epoch.base;
         let request = peer.acknowledging(base, base + 5);
         assert!(peer.ask(&mut server, at(client.into()), &request).is_ok());
-        assert_eq!(peer.ask(&mut server, at(client.into()), &request), Err("replayed"));
+        assert_eq!(
+            peer.ask(&mut server, at(client.into()), &request),
+            Err("replayed")
+        );
         let now = memory(&server);
-        assert_eq!(*after_first.get_or_insert(now), now, "after {client} clients");
+        assert_eq!(
+            *after_first.get_or_insert(now),
+            now,
+            "after {client} clients"
+        );
     }
     assert_eq!(server.counters().opens, 5000);
 }

@@ -28,7 +28,11 @@ pub(super) fn keys() -> KeyRing {
 }
 
 pub(super) fn server(id: u16) -> Server {
-    let config = ServerConfig { server_id: id, site_id: 7, mtu: 1500 };
+    let config = ServerConfig {
+        server_id: id,
+        site_id: 7,
+        mtu: 1500,
+    };
     Server::new(config, keys())
 }
 
@@ -38,16 +42,22 @@ pub(super) fn path() -> UdpPath {
 
 pub(super) fn path_from(client: &str) -> UdpPath {
     let src: std::net::SocketAddr = client.parse().unwrap();
-    let service = if src.is_ipv6() { "[2001:db8::2]:7600" } else { "192.0.2.2:7600" };
-    UdpPath { src, dst: service.parse().unwrap() }
+    let service = if src.is_ipv6() {
+        "[2001:db8::2]:7600"
+    } else {
+        "192.0.2.2:7600"
+    };
+    UdpPath {
+        src,
+        dst: service.parse().unwrap(),
+    }
 }
 
 pub(super) fn byte(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
-/// Streams of deterministic bytes. The request is their length in decimal, or one of the words
-/// below.
+/// Streams of deterministic bytes. The request is their length in decimal, or `not ready`.
 pub(super) struct Bytes {
     /// Length of the user continuations made.
     pub(super) user: usize,
@@ -56,7 +66,10 @@ pub(super) struct Bytes {
 }
 
 pub(super) const fn bytes() -> Bytes {
-    Bytes { user: 60, refuses: None }
+    Bytes {
+        user: 60,
+        refuses: None,
+    }
 }
 
 impl Application for Bytes {
@@ -64,8 +77,14 @@ impl Application for Bytes {
         if request == b"not ready" {
             return Err(Unavailable::NotReady);
         }
-        let length = std::str::from_utf8(request).unwrap().parse().unwrap();
-        Ok(Begun { user: vec![7; self.user], length })
+        // Noise may look like a request.
+        let length = std::str::from_utf8(request)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        Ok(Begun {
+            user: vec![7; self.user],
+            length: length.unwrap_or(0),
+        })
     }
 
     fn read(&mut self, _: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
@@ -100,7 +119,10 @@ impl Packet {
         let header = response.header;
         let spans = response.chunks().map(|(start, bytes)| {
             let end = start + bytes.len() as u64;
-            assert!((start..end).map(byte).eq(bytes.iter().copied()), "bytes from {start}");
+            assert!(
+                (start..end).map(byte).eq(bytes.iter().copied()),
+                "bytes from {start}"
+            );
             Span { start, end }
         });
         Self {
@@ -110,7 +132,9 @@ impl Packet {
             x: header.x,
             changed: header.changed,
             continuation: response.continuation.to_vec(),
-            user: response.user.map(|user| (user.sealed.to_vec(), user.length)),
+            user: response
+                .user
+                .map(|user| (user.sealed.to_vec(), user.length)),
             spans: spans.collect(),
             length: datagram.len(),
         }
@@ -131,7 +155,11 @@ pub(super) fn send(
     assert!(out.len() <= 1, "one flight at most");
     match out.pop() {
         Some(flight) => {
-            assert_eq!(before.drops(), server.counters().drops(), "answered and dropped");
+            assert_eq!(
+                before.drops(),
+                server.counters().drops(),
+                "answered and dropped"
+            );
             assert_eq!(flight.path, path.reversed());
             let sent = server.counters().packets - before.packets;
             assert_eq!(sent, flight.datagrams().count() as u64);
@@ -139,10 +167,17 @@ pub(super) fn send(
         }
         None => {
             let count = |label: &str| {
-                before.drops().iter().find(|(known, _)| *known == label).map_or(0, |(_, n)| *n)
+                before
+                    .drops()
+                    .iter()
+                    .find(|(known, _)| *known == label)
+                    .map_or(0, |(_, n)| *n)
             };
-            let mut grown =
-                server.counters().drops().iter().filter(|(label, n)| *n == count(label) + 1);
+            let mut grown = server
+                .counters()
+                .drops()
+                .iter()
+                .filter(|(label, n)| *n == count(label) + 1);
             let (label, _) = grown.next().expect("silence is counted");
             assert!(grown.next().is_none(), "one reason");
             Err(label)
@@ -166,7 +201,15 @@ pub(super) fn open_bytes(length: &str, size: u16, token: Option<(u64, &[u8])>) -
     let token = token.map(|(connection, sealed)| Token { connection, sealed });
     let wanted = Wanted::New(length.as_bytes());
     let mut out = Vec::new();
-    Open { echo: 5, size, stream: 3, token, wanted, offset: 0 }.emit(&mut out);
+    Open {
+        echo: 5,
+        size,
+        stream: 3,
+        token,
+        wanted,
+        offset: 0,
+    }
+    .emit(&mut out);
     assert_eq!(out.len(), OPEN_BYTES);
     out
 }
@@ -212,7 +255,9 @@ impl Peer {
     pub(super) fn opened(server: &mut Server, now: Now, path: UdpPath) -> Self {
         let mut peer = Self::open(server, now, path);
         let opened = peer.transition(Kind::Opened, 0);
-        let answer = peer.ask(server, now, &peer.declaring(&opened, 0, opened.r)).unwrap();
+        let answer = peer
+            .ask(server, now, &peer.declaring(&opened, 0, opened.r))
+            .unwrap();
         peer.go_over(&opened, &answer);
         peer
     }
@@ -235,8 +280,12 @@ impl Peer {
     /// The proof over the numbers above the epoch's base up to `reach`, but the holes.
     pub(super) fn proof(&self, reach: u64, holes: &[Span]) -> u64 {
         let inside = |n: u64| holes.iter().any(|hole| (hole.start..hole.end).contains(&n));
-        let proven = self.x.range(self.epoch.base + 1..reach.max(self.epoch.base) + 1);
-        proven.filter(|(n, _)| !inside(**n)).fold(0, |proof, (_, x)| proof ^ x)
+        let proven = self
+            .x
+            .range(self.epoch.base + 1..reach.max(self.epoch.base) + 1);
+        proven
+            .filter(|(n, _)| !inside(**n))
+            .fold(0, |proof, (_, x)| proof ^ x)
     }
 
     /// Acknowledges `(after, upto]` in the epoch and asks for bytes without end.
@@ -255,21 +304,34 @@ impl Peer {
             declared: None,
             cookie: None,
             probe: None,
-            ranges: vec![Span { start: 100, end: 1 << 40 }],
+            ranges: vec![Span {
+                start: 100,
+                end: 1 << 40,
+            }],
             wanted: Wanted::Of(&self.user),
         }
     }
 
     /// The transition of an event at `p`.
     pub(super) fn transition(&self, kind: Kind, p: u64) -> Transition {
-        self.epoch.transition(Declaration { kind, p, rtt_us: RTT_US }).unwrap()
+        self.epoch
+            .transition(Declaration {
+                kind,
+                p,
+                rtt_us: RTT_US,
+            })
+            .unwrap()
     }
 
     /// Acknowledges `(after, upto]` of the numbers that an event closes; asks for a continuation.
     pub(super) fn declaring(&self, event: &Transition, after: u64, upto: u64) -> Request<'_> {
         let reach = if event.kind.has_zone() { upto } else { event.p };
         Request {
-            declared: Some(Declared { kind: event.kind.code(), edge: event.p, rtt_us: RTT_US }),
+            declared: Some(Declared {
+                kind: event.kind.code(),
+                edge: event.p,
+                rtt_us: RTT_US,
+            }),
             wants_continuation: true,
             proof: self.proof(reach, &[]),
             ..self.acknowledging(after, upto)
@@ -299,6 +361,8 @@ impl Peer {
 
     /// Looks into the continuation shown, as only a server can.
     pub(super) fn look_inside(&self, keys: &KeyRing, now: Now) -> Continuation {
-        Continuation::open(keys, self.connection, now.unix, MAX_AGE, &self.continuation).unwrap().0
+        Continuation::open(keys, self.connection, now.unix, MAX_AGE, &self.continuation)
+            .unwrap()
+            .0
     }
 }
