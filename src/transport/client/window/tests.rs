@@ -485,3 +485,33 @@ fn so_many_numbers_wait_and_no_more() {
     assert!(window.receive(base + 2, 0, 1), "at the bound");
     assert!(!window.receive(base + 4, 0, 1), "past it");
 }
+
+/// Numbers are given away where a request has no room for more holes, but not below the quarter
+/// that must be proven.
+#[test]
+fn what_is_given_away_leaves_a_quarter() {
+    let (mut window, now) = (opened(), Instant::from_micros(0));
+    while window.edge() < 250 {
+        assert!(window.receive(window.edge() + 1, 0, 1));
+        let interval = window.next_interval(now, 2).unwrap();
+        window.asked(interval.first + u64::from(interval.count) - 1);
+    }
+    assert!(window.declare(Kind::Loss, 40_000));
+    let (p, r) = (window.edge(), window.event().unwrap().transition.r);
+    for n in (p + 3..=window.highest()).step_by(3) {
+        assert!(window.receive(n, 0, 1));
+    }
+    let zone = |window: &Window| window.holes().into_iter().filter(|hole| hole.start > p);
+    let mut most = 0;
+    while window.next_interval(now, 8).is_some() {
+        most = most.max(zone(&window).count());
+        let missing: u64 = zone(&window).map(|hole| hole.len()).sum();
+        assert!(
+            4 * missing <= 3 * (window.edge() - p),
+            "{missing} up to {}",
+            window.edge()
+        );
+    }
+    assert_eq!(most, MAX_ZONE_SPANS);
+    assert!(window.edge() < r, "the rest cannot be shown");
+}
