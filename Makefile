@@ -6,7 +6,7 @@ SEED ?= 1
 RUNS ?= 100
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test check bench sim fuzz setup clean
+.PHONY: help demo test check bench sim fuzz hostile setup clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -37,6 +37,9 @@ sim: ## simulate: make sim SEED=n RUNS=m
 
 fuzz: ## fuzz every target for FUZZ_SECONDS each (nightly Rust, cargo-fuzz)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
+hostile: ## ten million hostile packets at a machine in use; prints what became of them
+	HEADWATER_MUTATIONS=10000000 $(CARGO) test --release --locked --test hostile -- --nocapture
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -60,6 +60,15 @@
 //! may attack what; [`manual::limits`] lists every bound; [`manual::deviations`] tells where this
 //! differs from its models; [`manual::architecture`] what lies where.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::type_complexity,
+        reason = "tests draw small numbers and tabulate cases as tuples"
+    )
+)]
+
 pub mod apps;
 pub mod cli;
 pub mod device;

@@ -21,15 +21,18 @@ use crate::transport::replay::{ReplayFilter, TokenBuckets};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::segment::{
     CHUNK_BYTES, CONTINUATION_FIELD_BYTES, Challenge, Cookie, DATA_HEADER_BYTES, OPEN_BYTES,
-    OPENED_BYTES, Open, Probed, Request, ResponseHeader, ResponseKind, SINGLE_CHUNK_BYTES, Span,
-    ToServer, Token, UserField, Wanted, put_chunk,
+    OPENED_BYTES, Open, Probed, Request, ResponseHeader, ResponseKind, Span, ToServer, Token,
+    UserField, Wanted,
 };
 
 mod counters;
+mod emit;
 #[cfg(test)]
 mod tests;
 
 pub use counters::{Drop, ServerCounters};
+
+use emit::{Numbered, Seals, small};
 
 /// Most datagrams of an answer to an OPEN whose address is not proven: as many bytes as three times
 /// the OPEN (RFC 9000 §8).
@@ -80,21 +83,6 @@ impl Content {
             sealed,
         })
     }
-}
-
-/// What the packets of one flight have in common.
-struct Numbered {
-    header: ResponseHeader,
-    identity: ProofKey,
-    /// Number of the first packet of the layout.
-    first: u64,
-    /// Numbers granted.
-    count: u32,
-    /// Which of them to send: bit `i` for `first + i`.
-    send: u64,
-    size: usize,
-    /// Numbers after a datagram that it stands for.
-    void: u8,
 }
 
 impl Server {
@@ -223,7 +211,7 @@ impl Server {
             everywhere: true,
             user: content.field(),
         };
-        let payload = self.emit(&numbered, &seals);
+        let payload = numbered.emit(&self.layout, &self.stage, &seals);
         Ok(Flight {
             path: path.reversed(),
             ecn: Ecn::Ect0,
@@ -491,7 +479,7 @@ impl Server {
             everywhere: false,
             user: content.field(),
         };
-        let payload = self.emit(&numbered, &seals);
+        let payload = numbered.emit(&self.layout, &self.stage, &seals);
         Ok(Flight {
             path: path.reversed(),
             ecn: Ecn::Ect0,
@@ -586,112 +574,6 @@ impl Server {
         }
         Ok(())
     }
-
-    /// Writes the datagrams of a flight that are to be sent.
-    fn emit(&self, numbered: &Numbered, seals: &Seals<'_>) -> Vec<u8> {
-        let sent = numbered.send.count_ones() as usize;
-        let mut payload = Vec::with_capacity(numbered.size * sent);
-        let used = u32::try_from(self.layout.len()).unwrap_or(u32::MAX);
-        let mut staged = &self.stage[..];
-        let mut void = numbered.count.saturating_sub(used);
-        for (index, chunks) in (0..).zip(self.layout.datagrams()) {
-            let length: u64 = chunks.iter().map(Span::len).sum();
-            let length = usize::try_from(length)
-                .unwrap_or(usize::MAX)
-                .min(staged.len());
-            let (bytes, rest) = staged.split_at(length);
-            staged = rest;
-            let last = index + 1 == used;
-            let start = payload.len();
-            let here = numbered.write(&mut payload, seals, index, last, chunks, bytes);
-            // The last datagram stands for all numbers after it too, if it has room to say so.
-            if last && void > 0 && payload.len() - start < numbered.size {
-                payload.truncate(start);
-                let numbered = Numbered {
-                    void: small(void),
-                    ..*numbered
-                };
-                numbered.write(&mut payload, seals, index, true, chunks, bytes);
-                void = 0;
-            }
-            if !here {
-                payload.truncate(start);
-            }
-        }
-        if void > 0 {
-            let start = payload.len();
-            let numbered = Numbered {
-                void: small(void - 1),
-                ..*numbered
-            };
-            if !numbered.write(&mut payload, seals, used, true, &[], &[]) {
-                payload.truncate(start);
-            }
-        }
-        payload
-    }
-}
-
-/// Sealed things to be given to the client.
-struct Seals<'a> {
-    continuation: &'a [u8],
-    /// Every datagram carries the continuation, not only the first.
-    everywhere: bool,
-    user: Option<UserField<'a>>,
-}
-
-impl Numbered {
-    /// Writes datagram `index`; whether it is one to be sent.
-    fn write(
-        &self,
-        out: &mut Vec<u8>,
-        seals: &Seals<'_>,
-        index: u32,
-        last: bool,
-        chunks: &[Span],
-        mut bytes: &[u8],
-    ) -> bool {
-        let start = out.len();
-        let number = self.first + u64::from(index);
-        let continuation = if index == 0 || seals.everywhere {
-            seals.continuation
-        } else {
-            &[]
-        };
-        let user = seals.user.filter(|_| index == 0);
-        let mut header = self.header;
-        header.number = low_bits(number);
-        header.void = self.void;
-        header.x = self
-            .identity
-            .fold(number - 1, number + u64::from(self.void));
-        header.emit(out, continuation, user);
-        // All datagrams but the last are of one size: a chunk that leaves room says its length.
-        let alone = out.len() - start + SINGLE_CHUNK_BYTES + bytes.len();
-        let multi = chunks.len() > 1 || (!last && alone < self.size);
-        if multi {
-            out.truncate(start);
-            header.multi = true;
-            header.emit(out, continuation, user);
-        }
-        for chunk in chunks {
-            let length = usize::try_from(chunk.len())
-                .unwrap_or(usize::MAX)
-                .min(bytes.len());
-            let (here, rest) = bytes.split_at(length);
-            put_chunk(
-                out,
-                chunk.start,
-                multi.then(|| u16::try_from(length).unwrap_or(u16::MAX)),
-            );
-            out.extend(here);
-            bytes = rest;
-        }
-        if !last {
-            out.resize(start + self.size, 0);
-        }
-        self.send >> index & 1 != 0
-    }
 }
 
 /// The first datagram of an answer cannot be cut short: what it must carry has to fit, and a chunk.
@@ -722,14 +604,6 @@ fn constant_time_equal(a: &[u8; 16], b: &[u8; 16]) -> bool {
 
 fn user_field_bytes(sealed: &[u8]) -> usize {
     8 + sealed.len()
-}
-
-fn small(void: u32) -> u8 {
-    u8::try_from(void).unwrap_or(u8::MAX)
-}
-
-fn low_bits(number: u64) -> u32 {
-    u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 fn address_bytes(address: SocketAddr) -> Vec<u8> {

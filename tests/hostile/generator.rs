@@ -107,7 +107,7 @@ impl Generator {
     }
 
     /// Makes the next packet.
-    pub fn next(&mut self) -> (Recipe, &[u8]) {
+    pub fn make(&mut self) -> (Recipe, &[u8]) {
         let recipe = Recipe::ALL[self.random.random_range(0..Recipe::ALL.len())];
         self.packet.clear();
         match recipe {

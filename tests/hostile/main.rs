@@ -69,7 +69,7 @@ fn hostile_packets_change_nothing() {
     let total = mutations();
     let services = SERVICES.map(|text| text.parse().unwrap()).to_vec();
     let mut generator = Generator::new(1, services, corpus());
-    let mut world = World::new();
+    let mut world = World::begun();
     let mut outcomes: BTreeMap<Recipe, BTreeMap<Outcome, u64>> = BTreeMap::new();
     let (mut resident, soft_state) = (0, world.soft_state_bytes());
     for sent in 0..total {
@@ -79,7 +79,7 @@ fn hostile_packets_change_nothing() {
         if sent == total / 4 {
             resident = resident_kib();
         }
-        let (recipe, packet) = generator.next();
+        let (recipe, packet) = generator.make();
         let outcome = world.attack(packet);
         *outcomes
             .entry(recipe)

@@ -143,7 +143,7 @@ pub struct World {
 
 impl World {
     /// A world in which both clients have begun.
-    pub fn new() -> Self {
+    pub fn begun() -> Self {
         let now = Now {
             instant: Instant::from_micros(1_000_000),
             unix: UnixMillis::new(1_800_000_000_000),
@@ -336,7 +336,7 @@ impl World {
     /// Nobody here speaks TCP or pings, so the generator is shown how.
     fn learn_handshakes(&mut self, generator: &mut Generator) {
         let number = (self.now.instant.as_micros() / 500) as u16;
-        if number % 16 != 0 {
+        if !number.is_multiple_of(16) {
             return;
         }
         for service in SERVICES {

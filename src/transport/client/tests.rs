@@ -111,54 +111,6 @@ fn an_outage_is_survived() {
     assert!(took < 11_000_000, "{took} {:?}", network.client.stats());
 }
 
-/// Servers that are held up now and then answer late, not never: what comes late is not lost.
-#[test]
-fn servers_held_up_do_not_break_the_window() {
-    for seed in 0..5 {
-        let path = Path {
-            delay_us: 50,
-            servers: 2,
-            hold_percent: 2.0,
-            ..LAN
-        };
-        let mut network = Network::new(path, seed);
-        let (_, took) = network.fetch(40_000_000);
-        let stats = network.client.stats();
-        let drops: Vec<_> = network
-            .servers
-            .iter()
-            .map(|server| server.counters().drops().to_vec())
-            .collect();
-        assert!(
-            took < 2_000_000,
-            "seed {seed}: {took} µs {stats:?} {drops:?}"
-        );
-    }
-}
-
-/// The keys of a stream are gone from all servers: the stream ends as changed, not as a time-out.
-#[test]
-fn a_stream_whose_keys_are_gone_is_given_up() {
-    let mut network = Network::new(
-        Path {
-            service_us: 1000,
-            ..LAN
-        },
-        1,
-    );
-    network.new_keys_at = Some(1_200_000);
-    let (event, took) = network.fetch(20_000_000);
-    assert_eq!(
-        event,
-        ClientEvent::Changed,
-        "{took} µs {:?}",
-        network.client.stats()
-    );
-    assert!(took < 40_000_000, "{took} µs");
-    network.new_keys_at = None;
-    assert_eq!(network.fetch(100_000).0, ClientEvent::Finished);
-}
-
 #[test]
 fn a_request_of_a_past_epoch_is_not_repeated() {
     let mut network = Network::new(LAN, 1);
@@ -236,4 +188,52 @@ proptest! {
         refusals.remove("too_often");
         prop_assert!(refusals.is_empty(), "{:?} {:?}", refusals, network.client.stats());
     }
+}
+
+/// Servers that are held up now and then answer late, not never: what comes late is not lost.
+#[test]
+fn servers_held_up_do_not_break_the_window() {
+    for seed in 0..5 {
+        let path = Path {
+            delay_us: 50,
+            servers: 2,
+            hold_percent: 2.0,
+            ..LAN
+        };
+        let mut network = Network::new(path, seed);
+        let (_, took) = network.fetch(40_000_000);
+        let stats = network.client.stats();
+        let drops: Vec<_> = network
+            .servers
+            .iter()
+            .map(|server| server.counters().drops().to_vec())
+            .collect();
+        assert!(
+            took < 2_000_000,
+            "seed {seed}: {took} µs {stats:?} {drops:?}"
+        );
+    }
+}
+
+/// The keys of a stream are gone from all servers: the stream ends as changed, not as a time-out.
+#[test]
+fn a_stream_whose_keys_are_gone_is_given_up() {
+    let mut network = Network::new(
+        Path {
+            service_us: 1000,
+            ..LAN
+        },
+        1,
+    );
+    network.new_keys_at = Some(1_200_000);
+    let (event, took) = network.fetch(20_000_000);
+    assert_eq!(
+        event,
+        ClientEvent::Changed,
+        "{took} µs {:?}",
+        network.client.stats()
+    );
+    assert!(took < 40_000_000, "{took} µs");
+    network.new_keys_at = None;
+    assert_eq!(network.fetch(100_000).0, ClientEvent::Finished);
 }

@@ -64,7 +64,7 @@ proptest! {
     ) {
         let [multi, changed, with_user] = flags;
         let header = ResponseHeader {
-            kind: echo.map_or(ResponseKind::Data, |echo| ResponseKind::Opened { echo, size: ids.3, count: stream }),
+            kind: echo.map_or(ResponseKind::Data, |echo| ResponseKind::Opened { echo, size: ids.3.max(256), count: stream }),
             connection: ids.0, number: ids.1, x: ids.2, server: ids.3, stream, void, changed, multi,
         };
         let user = with_user.then_some(UserField { length: offset, sealed: &user });
@@ -177,4 +177,29 @@ fn counts_are_bounded() {
     assert!(request(MAX_HOLES, MAX_RANGES));
     assert!(!request(MAX_HOLES + 1, 0));
     assert!(!request(0, MAX_RANGES + 1));
+}
+
+/// The client names this size in its requests, so it must be one that servers accept.
+#[test]
+fn an_answer_to_an_open_names_a_size_that_can_be_asked_for() {
+    for (size, want) in [(MIN_DATAGRAM_BYTES - 1, false), (MIN_DATAGRAM_BYTES, true)] {
+        let header = ResponseHeader {
+            kind: ResponseKind::Opened {
+                echo: 1,
+                size: u16::try_from(size).unwrap(),
+                count: 1,
+            },
+            connection: 2,
+            number: 1,
+            x: 3,
+            server: 4,
+            stream: 5,
+            void: 0,
+            changed: false,
+            multi: false,
+        };
+        let mut out = Vec::new();
+        header.emit(&mut out, &[], None);
+        assert_eq!(ToClient::parse(&out).is_ok(), want, "{size}");
+    }
 }

@@ -164,51 +164,54 @@ impl Network {
             at = self.free_at;
         }
         at += self.path.delay_us + self.random.random_range(0..=self.path.jitter_us);
-        let server = self.random.random_range(0..self.servers.len());
-        let to = (!to_client).then_some(server);
         if self.random.random_bool(self.path.repeated_percent / 100.0) {
             let later = at + self.random.random_range(0..=self.path.delay_us);
             self.sent += 1;
+            let to = self.destination(to_client);
             self.queue
                 .insert((later, self.sent), (to, datagram.clone()));
         }
         self.sent += 1;
+        let to = self.destination(to_client);
         self.queue.insert((at, self.sent), (to, datagram));
+    }
+
+    fn destination(&mut self, to_client: bool) -> Option<usize> {
+        let server = self.random.random_range(0..self.servers.len());
+        (!to_client).then_some(server)
     }
 
     fn deliver(&mut self, server: Option<usize>, datagram: Vec<u8>) {
         let now = self.now();
-        let path = UdpPath {
+        let to_server = UdpPath {
             src: self.client.config.local,
             dst: self.client.config.remote,
         };
-        let Some(server) = server else {
+        let Some(chosen) = server else {
             let marked = self.random.random_bool(self.path.marked_percent / 100.0);
             let ecn = if marked { Ecn::Ce } else { Ecn::Ect0 };
             self.client
-                .handle_datagram(now, path.reversed(), ecn, &datagram);
+                .handle_datagram(now, to_server.reversed(), ecn, &datagram);
             return;
         };
-        if self.random.random_bool(self.path.forgetful_percent / 100.0) {
-            self.refusals = self.refusals();
-            self.servers[server] = new_server(server as u16 + 1);
-        }
-        if self.new_keys_at.is_some_and(|at| at <= self.now_us) {
-            self.servers[server].set_keys(KeyRing::with_secret([2; 32]));
-        }
         if self.random.random_bool(self.path.hold_percent / 100.0) {
-            self.held_until[server] = self.now_us + self.random.random_range(1000..5000);
+            self.held_until[chosen] = self.now_us + self.random.random_range(1000..5000);
         }
-        if self.held_until[server] > self.now_us {
+        if self.held_until[chosen] > self.now_us {
             self.sent += 1;
-            self.queue.insert(
-                (self.held_until[server], self.sent),
-                (Some(server), datagram),
-            );
+            self.queue
+                .insert((self.held_until[chosen], self.sent), (server, datagram));
             return;
         }
+        if self.random.random_bool(self.path.forgetful_percent / 100.0) {
+            self.refusals = self.refusals();
+            self.servers[chosen] = new_server(chosen as u16 + 1);
+        }
+        if self.new_keys_at.is_some_and(|at| at <= self.now_us) {
+            self.servers[chosen].set_keys(KeyRing::with_secret([2; 32]));
+        }
         let mut out = Vec::new();
-        self.servers[server].respond(now, path, &datagram, &mut Bytes, &mut out);
+        self.servers[chosen].respond(now, to_server, &datagram, &mut Bytes, &mut out);
         for flight in out {
             for datagram in flight.datagrams() {
                 self.send(true, datagram.to_vec());

@@ -91,7 +91,7 @@ impl Walk {
         let Some(start) = missing.next() else {
             return Vec::new();
         };
-        let end = missing.last().unwrap_or(start) + 1;
+        let end = missing.next_back().unwrap_or(start) + 1;
         vec![Span { start, end }]
     }
 
