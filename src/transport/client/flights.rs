@@ -118,7 +118,7 @@ pub(super) struct Loss {
     pub(super) stream: u8,
     pub(super) bytes: Vec<Span>,
     /// When it should have come.
-    due: Instant,
+    pub(super) due: Instant,
 }
 
 /// See the head of this file.

@@ -355,7 +355,7 @@ impl Client {
     }
 
     /// A flight that is missing whole is a lost request, most likely: it is sent again, once.
-    fn repeat(&mut self, now: Instant, loss: &Loss) -> bool {
+    pub(super) fn repeat(&mut self, now: Instant, loss: &Loss) -> bool {
         let Some(connection) = &mut self.connection else {
             return false;
         };

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::transport::client::flights::{Loss, Record};
+use crate::transport::client::window::Interval;
 use network::{LAN, Network, Path};
 
 mod network;
@@ -107,6 +109,41 @@ fn an_outage_is_survived() {
     assert_eq!(event, ClientEvent::Finished);
     assert_eq!(network.client.stats().handshakes, 1);
     assert!(took < 11_000_000, "{took} {:?}", network.client.stats());
+}
+
+#[test]
+fn a_request_of_a_past_epoch_is_not_repeated() {
+    let mut network = Network::new(LAN, 1);
+    network.fetch(100_000);
+    let client = &mut network.client;
+    let now = Instant::from_micros(network.now_us);
+    let window = &client.connection.as_ref().unwrap().window;
+    let (present, event) = (
+        window.releasing(),
+        window.event().map(|event| event.declaration),
+    );
+    for (yields, want) in [(Epoch::opening(3), false), (present, true)] {
+        let interval = Interval {
+            after: 0,
+            upto: 8,
+            first: 1 << 20,
+            count: 8,
+        };
+        let mut record = Record::new(interval, now, client.stream.id, yields);
+        record.declared = event;
+        client.flights.push(record);
+        let loss = Loss {
+            flight: interval.first,
+            lowest: interval.first,
+            highest: interval.first + 7,
+            count: 8,
+            whole: true,
+            stream: client.stream.id,
+            bytes: Vec::new(),
+            due: now,
+        };
+        assert_eq!(client.repeat(now, &loss), want);
+    }
 }
 
 fn path() -> impl Strategy<Value = Path> {

@@ -25,19 +25,23 @@ struct Weather {
     voids: u32,
     /// Per mille of steps that declare an event.
     events: u32,
+    /// Steps before any of this happens, in which the window grows.
+    calm: usize,
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
     let rate = || prop_oneof![Just(0u32), 0u32..60, 0u32..700];
     let reordering = prop_oneof![Just(1usize), 1usize..8, 1usize..200];
-    (rate(), rate(), rate(), reordering, rate(), rate()).prop_map(
-        |(loss, lost_requests, duplicates, reordering, voids, events)| Weather {
+    let calm = prop_oneof![Just(0usize), 0usize..600];
+    (rate(), rate(), rate(), reordering, rate(), (rate(), calm)).prop_map(
+        |(loss, lost_requests, duplicates, reordering, voids, (events, calm))| Weather {
             loss,
             lost_requests: lost_requests / 4,
             duplicates,
             reordering,
             voids,
             events: events / 8,
+            calm,
         },
     )
 }
@@ -119,6 +123,9 @@ impl Model {
     }
 
     fn chance(&mut self, per_mille: u32) -> bool {
+        if self.weather.calm > 0 {
+            return false;
+        }
         self.random.random_ratio(per_mille, 1000)
     }
 
@@ -324,6 +331,7 @@ impl Model {
     }
 
     fn step(&mut self) {
+        self.weather.calm = self.weather.calm.saturating_sub(1);
         let quiet = self.random.random_ratio(1, 100);
         self.us += if quiet {
             1_200_000
@@ -339,7 +347,11 @@ impl Model {
             2..10 => {
                 self.ask();
             }
-            _ => self.deliver(),
+            _ => {
+                for _ in 0..self.random.random_range(1..4) {
+                    self.deliver();
+                }
+            }
         }
     }
 
@@ -352,6 +364,7 @@ impl Model {
             reordering: 1,
             voids: 0,
             events: 0,
+            calm: 0,
         };
         self.network.clear();
         self.us += 1_200_000;
@@ -384,4 +397,121 @@ proptest! {
         for _ in 0..1500 { model.step(); }
         model.recover();
     }
+}
+
+/// A window that has passed the zone of its opening; the continuation of the next epoch is `first`.
+fn opened() -> Window {
+    let now = Instant::from_micros(0);
+    let mut window = Window::new(1, b"opening", now);
+    assert!(window.declare(Kind::Opened, 40_000));
+    let next = window.releasing();
+    window.hold(next, b"first", true, now);
+    assert!(window.receive(1, 0, 7));
+    assert!(window.next_interval(now, 44).is_some());
+    window.asked(11);
+    assert_eq!(window.next_interval(now, 44), None);
+    assert_eq!(
+        (*window.epoch(), &window.held().sealed[..]),
+        (next, &b"first"[..])
+    );
+    window
+}
+
+#[test]
+fn of_the_copies_that_open_an_epoch_the_first_counts() {
+    let (mut window, later) = (opened(), Instant::from_micros(9));
+    let epoch = *window.epoch();
+    window.hold(epoch, b"second", true, later);
+    assert_eq!(window.held().sealed, b"first");
+    window.hold(epoch, b"fresher", false, later);
+    assert_eq!(
+        (&window.held().sealed[..], window.held().since),
+        (&b"fresher"[..], later)
+    );
+    window.hold(Epoch::opening(1), b"older", false, later);
+    assert_eq!(window.held().sealed, b"fresher");
+}
+
+#[test]
+fn what_would_be_a_hole_too_many_waits() {
+    let (mut window, now) = (opened(), Instant::from_micros(0));
+    let base = window.epoch().base;
+    let mut largest = base;
+    let x = |n: u64| 1 << (n % 64);
+    window.asked(base + 200);
+    // Holes of three numbers, each followed by one that came.
+    for hole in 0..MAX_PENDING_SPANS as u64 {
+        largest = base + 4 + 4 * hole;
+        assert!(window.receive(largest, 0, x(largest)));
+        assert!(window.next_interval(now, 44).is_some(), "{hole}");
+    }
+    assert_eq!(window.edge(), largest);
+    let middle = base + 2;
+    assert!(window.receive(middle, 0, x(middle)));
+    assert!(!window.receive(middle, 0, x(middle)), "known");
+    assert_eq!(window.holes().len(), MAX_PENDING_SPANS);
+    assert_eq!(window.proof() & x(middle), 0, "not folded yet");
+    // Another hole closes, so there is room for the halves of the first.
+    for n in base + 5..base + 8 {
+        assert!(window.receive(n, 0, x(n)));
+    }
+    assert_eq!(window.holes().len(), MAX_PENDING_SPANS);
+    assert_eq!(window.proof() & x(middle), x(middle));
+}
+
+#[test]
+fn so_many_numbers_wait_and_no_more() {
+    let mut window = opened();
+    let base = window.epoch().base;
+    window.asked(base + 1000);
+    window.waiting = (500..499 + MAX_WAITING as u64)
+        .map(|n| {
+            (
+                Span {
+                    start: n,
+                    end: n + 1,
+                },
+                0,
+            )
+        })
+        .collect();
+    for hole in 0..MAX_PENDING_SPANS as u64 {
+        window.holes.insert(Span {
+            start: base + 1 + 6 * hole,
+            end: base + 6 + 6 * hole,
+        });
+    }
+    window.edge = base + 100;
+    assert!(window.receive(base + 2, 0, 1), "at the bound");
+    assert!(!window.receive(base + 4, 0, 1), "past it");
+}
+
+/// Numbers are given away where a request has no room for more holes, but not below the quarter
+/// that must be proven.
+#[test]
+fn what_is_given_away_leaves_a_quarter() {
+    let (mut window, now) = (opened(), Instant::from_micros(0));
+    while window.edge() < 250 {
+        assert!(window.receive(window.edge() + 1, 0, 1));
+        let interval = window.next_interval(now, 2).unwrap();
+        window.asked(interval.first + u64::from(interval.count) - 1);
+    }
+    assert!(window.declare(Kind::Loss, 40_000));
+    let (p, r) = (window.edge(), window.event().unwrap().transition.r);
+    for n in (p + 3..=window.highest()).step_by(3) {
+        assert!(window.receive(n, 0, 1));
+    }
+    let zone = |window: &Window| window.holes().into_iter().filter(|hole| hole.start > p);
+    let mut most = 0;
+    while window.next_interval(now, 8).is_some() {
+        most = most.max(zone(&window).count());
+        let missing: u64 = zone(&window).map(|hole| hole.len()).sum();
+        assert!(
+            4 * missing <= 3 * (window.edge() - p),
+            "{missing} up to {}",
+            window.edge()
+        );
+    }
+    assert_eq!(most, MAX_ZONE_SPANS);
+    assert!(window.edge() < r, "the rest cannot be shown");
 }

@@ -57,8 +57,7 @@ pub(super) fn byte(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
-/// Streams of deterministic bytes. The request is their length in decimal, or one of the words
-/// below.
+/// Streams of deterministic bytes. The request is their length in decimal, or `not ready`.
 pub(super) struct Bytes {
     /// Length of the user continuations made.
     pub(super) user: usize,
@@ -78,10 +77,13 @@ impl Application for Bytes {
         if request == b"not ready" {
             return Err(Unavailable::NotReady);
         }
-        let length = std::str::from_utf8(request).unwrap().parse().unwrap();
+        // Noise may look like a request.
+        let length = std::str::from_utf8(request)
+            .ok()
+            .and_then(|text| text.parse().ok());
         Ok(Begun {
             user: vec![7; self.user],
-            length,
+            length: length.unwrap_or(0),
         })
     }
 
