@@ -3,10 +3,16 @@
 //! A failure names its seed and leaves captures of the last packets in the target folder.
 
 use std::path::Path;
+use std::time::Duration;
 use std::{fs, io};
 
+use headwater::link::{Chance, LinkConfig};
 use headwater::sim::machines::TransportKit;
-use headwater::sim::{Failure, Options, run_seed};
+use headwater::sim::object::Object;
+use headwater::sim::scenario::{ClientPlan, Reader, Scenario, ServerPlan};
+use headwater::sim::world::{Clock, Spray};
+use headwater::sim::{Failure, Options, run, run_seed};
+use headwater::time::Instant;
 
 /// Worlds of one run of the tests.
 const WORLDS: u64 = 1000;
@@ -50,4 +56,68 @@ fn a_thousand_worlds_break_no_law() {
         texts.len(),
         texts.join("\n")
     );
+}
+
+/// 2 % of the packets lost each way, 1 % damaged and 1 % doubled, for as long as the world lasts.
+fn bad_link() -> LinkConfig {
+    LinkConfig {
+        delay: Duration::from_millis(10),
+        rate: Some(20_000_000),
+        queue_bytes: 64 * 1024,
+        loss: Chance::from_percent(2),
+        duplicate: Chance::from_percent(1),
+        corrupt: Chance::from_percent(1),
+        ..LinkConfig::default()
+    }
+}
+
+fn client(index: u16) -> ClientPlan {
+    let [high, low] = index.to_be_bytes();
+    ClientPlan {
+        cheats: false,
+        local: ([10, 1, high, low], 4000).into(),
+        remote: ([10, 0, 0, 1], 7600).into(),
+        mtu: 1500,
+        buffer: 1 << 20,
+        objects: vec![Object {
+            seed: u64::from(index),
+            length: 300_000,
+        }],
+        starts: Instant::from_micros(0),
+        pause: Duration::ZERO,
+        reader: Reader::Greedy,
+        seed: u64::from(index),
+        clock: Clock::default(),
+        up: bad_link(),
+        down: bad_link(),
+    }
+}
+
+#[test]
+fn sixty_four_clients_on_bad_links_all_finish() {
+    let server = |id| ServerPlan {
+        id,
+        clock: Clock::default(),
+    };
+    let scenario = Scenario {
+        seed: 64,
+        service: ([10, 0, 0, 1], 7600).into(),
+        spray: Spray::Random,
+        servers: vec![server(1), server(2)],
+        clients: (1..=64).map(client).collect(),
+        script: Vec::new(),
+        // The links never heal; whoever hangs is told by the laws from here on.
+        heals_at: Instant::from_micros(30_000_000),
+        secret: 1,
+    };
+    let report = match run(&TransportKit, &scenario, &Options::default()) {
+        Ok(report) => report,
+        Err(failure) => panic!("{}", leave_captures(&failure).unwrap()),
+    };
+    assert_eq!(
+        (report.clients, report.bytes),
+        (64, 64 * 300_000),
+        "{report}"
+    );
+    assert_eq!(report.handshakes, 64, "{report}");
 }
