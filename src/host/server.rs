@@ -36,6 +36,10 @@ pub struct ServerHostConfig {
     pub seed: u64,
 }
 
+/// Most flights that wait to be sent. The loop drains them after each packet read, so only a device
+/// that joins very many datagrams into one packet gets here.
+pub const MAX_FLIGHTS: usize = 1024;
+
 /// The machine of a server.
 pub struct ServerHost<A> {
     stack: Stack,
@@ -44,6 +48,8 @@ pub struct ServerHost<A> {
     app: A,
     answers: Vec<Flight>,
     flights: VecDeque<Flight>,
+    /// Datagrams left unanswered because too many flights waited.
+    overflow: u64,
 }
 
 impl<A: Application> ServerHost<A> {
@@ -89,6 +95,7 @@ impl<A: Application> ServerHost<A> {
             app,
             answers: Vec::new(),
             flights: VecDeque::new(),
+            overflow: 0,
         })
     }
 
@@ -123,7 +130,7 @@ impl<A: Application> ServerHost<A> {
         metrics
     }
 
-    fn transport_metrics(&self) -> [Metric; 6] {
+    fn transport_metrics(&self) -> [Metric; 7] {
         let counters = self.server.counters();
         let drops = counters.drops().iter();
         [
@@ -152,6 +159,11 @@ impl<A: Application> ServerHost<A> {
                 "Requests dropped, by reason.",
                 "reason",
                 drops.map(|&(reason, count)| (reason.to_owned(), count)),
+            ),
+            Metric::counter(
+                "headwater_flight_overflow_total",
+                "Datagrams left unanswered because too many flights waited.",
+                self.overflow,
             ),
             Metric::gauge(
                 "headwater_soft_state_bytes",
@@ -239,6 +251,10 @@ impl<A: Application> Machine for ServerHost<A> {
         match self.stack.handle_packet(now.instant, packet, segment) {
             Demuxed::Transport(view) => {
                 for datagram in view.datagrams(segment) {
+                    if self.flights.len() >= MAX_FLIGHTS {
+                        self.overflow += 1;
+                        continue;
+                    }
                     let (app, out) = (&mut self.app, &mut self.answers);
                     self.server.respond(now, view.path, datagram, app, out);
                     self.flights.extend(self.answers.drain(..));

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::client::{ClientHost, ClientHostConfig, Protocol};
-use super::server::{ServerHost, ServerHostConfig};
+use super::metrics::Metric;
+use super::server::{MAX_FLIGHTS, ServerHost, ServerHostConfig};
 use super::*;
 use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::{Held, Output, OutputError};
@@ -18,7 +19,9 @@ use crate::http::request::RequestHead;
 use crate::time::UnixMillis;
 use crate::transport::application::{Application, Begun, Unavailable};
 use crate::transport::keys::KeyRing;
-use crate::wire::ip::{MAX_PACKET, UdpTemplate};
+use crate::wire::flight::{Ecn, UdpPath};
+use crate::wire::ip::{MAX_PACKET, UdpTemplate, emit_udp};
+use crate::wire::segment::{Open, Wanted};
 
 const ONE_WAY: Duration = Duration::from_millis(5);
 
@@ -540,4 +543,42 @@ fn metrics_are_named_after_the_conventions() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), metrics.len());
+}
+
+#[test]
+fn flights_that_wait_are_bounded() {
+    let version = Rc::new(RefCell::new(1));
+    let now = Now {
+        instant: Instant::from_micros(1_000_000),
+        unix: UnixMillis::new(1_700_000_000_000),
+    };
+    let mut server = server(&version, [10, 9, 0, 2].into(), now, 0);
+    let path = UdpPath {
+        src: "10.9.0.1:5000".parse().unwrap(),
+        dst: "10.9.0.2:7600".parse().unwrap(),
+    };
+    let mut open = Vec::new();
+    let wanted = Wanted::New(&[]);
+    Open {
+        echo: 1,
+        size: 1472,
+        stream: 0,
+        token: None,
+        wanted,
+        offset: 0,
+    }
+    .emit(&mut open);
+    let mut packet = vec![0; 1500];
+    let length = emit_udp(path, Ecn::NotEct, &open, 0, &mut packet).unwrap();
+    for _ in 0..=MAX_FLIGHTS {
+        server.handle_packet(now, &packet[..length], None);
+    }
+    let flights = core::iter::from_fn(|| server.poll_transmit(now)).count();
+    assert_eq!(flights, MAX_FLIGHTS);
+    let overflow = server
+        .metrics()
+        .into_iter()
+        .find(|m| m.name == "headwater_flight_overflow_total")
+        .unwrap();
+    assert_eq!(overflow.samples, Metric::counter("", "", 1).samples);
 }
