@@ -35,6 +35,11 @@ impl Reassembly {
         self.read
     }
 
+    /// Bytes that fit.
+    pub(super) fn capacity(&self) -> u64 {
+        to_u64(self.ring.len())
+    }
+
     /// One past the last byte that there is room for.
     pub(super) fn limit(&self) -> u64 {
         self.read + to_u64(self.ring.len())

@@ -7,6 +7,9 @@ use crate::transport::client::spans::SpanSet;
 use crate::transport::layout::Layout;
 use crate::wire::segment::{MAX_RANGES, Span};
 
+/// Room in the buffer that is worth a request however large the buffer: a full flight.
+const MAX_GRAIN: u64 = 64 * 1024;
+
 /// See the head of this file. Bytes below `fresh` were asked for once; those of them that are lost
 /// stand in `missing`.
 #[derive(Debug)]
@@ -78,8 +81,19 @@ impl Stream {
         self.user.is_some() && self.reassembly.read_offset() >= self.length
     }
 
+    /// Where fresh bytes end. Room that the reader makes is used a good part at a time, so that a
+    /// full buffer does not mean a request a packet (RFC 1122 §4.2.3.3).
     fn fresh_end(&self) -> u64 {
-        self.length.min(self.reassembly.limit())
+        let limit = self.reassembly.limit();
+        if self.length <= limit {
+            return self.length;
+        }
+        let worthwhile = (self.reassembly.capacity() / 4).min(MAX_GRAIN);
+        if limit - self.fresh.min(limit) < worthwhile {
+            self.fresh
+        } else {
+            limit
+        }
     }
 
     /// How many bytes could be asked for now.

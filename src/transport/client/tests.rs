@@ -237,3 +237,29 @@ fn a_stream_whose_keys_are_gone_is_given_up() {
     network.new_keys_at = None;
     assert_eq!(network.fetch(100_000).0, ClientEvent::Finished);
 }
+
+#[test]
+fn a_small_buffer_costs_neither_requests_nor_stalls() {
+    let mut network = Network::new(
+        Path {
+            delay_us: 5_000,
+            ..LAN
+        },
+        1,
+    );
+    let config = ClientConfig {
+        buffer: 64 << 10,
+        ..network.client.config.clone()
+    };
+    network.client = Client::new(config, 1);
+    for round in 0..40 {
+        assert_eq!(network.fetch(2_000_000).0, ClientEvent::Finished);
+        let stats = network.client.stats();
+        assert_eq!(
+            (stats.lost, stats.timeouts, stats.probes),
+            (0, 0, 0),
+            "object {round}: {stats:?}"
+        );
+        assert!(stats.requests * 4 < stats.packets_in, "{stats:?}");
+    }
+}
