@@ -70,7 +70,8 @@ pub(super) struct Window {
     /// Numbers from `cells_after + 1` on.
     cells: VecDeque<Cell>,
     cells_after: u64,
-    /// Holes that filled after the edge had passed them, and are not acknowledged yet.
+    /// Numbers behind the edge that are received and not acknowledged yet: of holes that filled late,
+    /// and the rest of void stretches.
     late: SpanSet,
     /// Numbers that came late and would split a hole when there are as many as may be: filled in
     /// when there are fewer.
@@ -420,18 +421,24 @@ impl Window {
             .count();
         let after = self.edge + to_u64(gap);
         let most = self.epoch.max_ack(after, after + to_u64(run), budget);
-        let upto = self.end_at(most, after, after + to_u64(run))?;
+        let end = self.end_at(most, after, after + to_u64(run))?;
+        let upto = most.min(end);
         let interval = Self::released(after, upto, self.epoch.edge(after), self.epoch.edge(upto))?;
         let hole = Span {
             start: self.edge + 1,
             end: after + 1,
         };
-        let ahead = self.epoch.elapsed_us(upto);
+        let ahead = self.epoch.elapsed_us(end);
         let real = micros(now.saturating_since(self.started) + CURVE_LEAD);
-        if ahead > real || !self.pending_allowed(upto, (gap > 0).then_some(hole)) {
+        if ahead > real || !self.pending_allowed(end, (gap > 0).then_some(hole)) {
             return None;
         }
-        self.advance(upto);
+        self.advance(end);
+        // A stretch that one packet proves may release more than a flight: the rest of it follows.
+        self.late.insert(Span {
+            start: upto + 1,
+            end: end + 1,
+        });
         Some(interval)
     }
 

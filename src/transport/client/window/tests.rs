@@ -515,3 +515,26 @@ fn what_is_given_away_leaves_a_quarter() {
     assert_eq!(most, MAX_ZONE_SPANS);
     assert!(window.edge() < r, "the rest cannot be shown");
 }
+
+/// One packet may prove a stretch whose acknowledgement releases more than one flight.
+#[test]
+fn a_long_void_stretch_is_acknowledged_in_parts() {
+    let (mut window, now) = (opened(), Instant::from_micros(0));
+    while window.edge() < 60 {
+        assert!(window.receive(window.edge() + 1, 0, 1));
+        let interval = window.next_interval(now, 2).unwrap();
+        window.asked(interval.first + u64::from(interval.count) - 1);
+    }
+    for void in 0..u64::from(MAX_FLIGHT) {
+        let mut window = window.clone();
+        let (edge, mut next) = (window.edge(), window.highest() + 1);
+        assert!(window.receive(edge + 1, void, 2));
+        while let Some(interval) = window.next_interval(now, MAX_FLIGHT) {
+            assert_eq!(interval.first, next);
+            assert!((1..=MAX_FLIGHT).contains(&interval.count));
+            next += u64::from(interval.count);
+        }
+        assert_eq!(window.edge(), edge + 1 + void);
+        assert_eq!(next, window.epoch().edge(window.edge()) + 1, "void {void}");
+    }
+}
