@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`architecture`] | what lies where, who may import whom, and the words used |
 //! | [`protocol`] | the transport, byte by byte and rule by rule |
+//! | [`laws`] | what must hold, which tests hold it, and the breaks they were seen to notice |
 //! | [`threats`] | who may attack what, and what holds them |
 //! | [`limits`] | every bound, its reason, and what happens at it |
 //! | [`deviations`] | where this differs from its models and from RFCs, and why |
@@ -15,6 +16,9 @@ pub mod architecture {}
 
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
+
+#[doc = include_str!("laws.md")]
+pub mod laws {}
 
 #[doc = include_str!("threats.md")]
 pub mod threats {}
