@@ -205,19 +205,12 @@ impl Server {
             void: 0,
         };
         self.counters.opens += 1;
-        self.counters.bytes += self.stage.len() as u64;
         let seals = Seals {
             continuation: &sealed,
             everywhere: true,
             user: content.field(),
         };
-        let payload = numbered.emit(&self.layout, &self.stage, &seals);
-        Ok(Flight {
-            path: path.reversed(),
-            ecn: Ecn::Ect0,
-            segment: size,
-            payload,
-        })
+        Ok(self.flight(path, &numbered, &seals))
     }
 
     const fn first_continuation(
@@ -473,19 +466,23 @@ impl Server {
             void: 0,
         };
         self.counters.requests += 1;
-        self.counters.bytes += self.stage.len() as u64;
         let seals = Seals {
             continuation: &sealed,
             everywhere: false,
             user: content.field(),
         };
-        let payload = numbered.emit(&self.layout, &self.stage, &seals);
-        Ok(Flight {
+        Ok(self.flight(path, &numbered, &seals))
+    }
+
+    /// The flight of what is laid out and staged.
+    fn flight(&mut self, path: UdpPath, numbered: &Numbered, seals: &Seals<'_>) -> Flight {
+        self.counters.bytes += self.stage.len() as u64;
+        Flight {
             path: path.reversed(),
             ecn: Ecn::Ect0,
-            segment: size,
-            payload,
-        })
+            segment: numbered.size,
+            payload: numbered.emit(&self.layout, &self.stage, seals),
+        }
     }
 
     const fn header(
