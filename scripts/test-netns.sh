@@ -357,7 +357,7 @@ overhead() {
     serve 1
     get --pcap "$SCRATCH/capture.pcap" -o "$SCRATCH/got" "http://$1/object"
     identical "$SCRATCH/root/object" "$SCRATCH/got"
-    result=$(tshark -r "$SCRATCH/capture.pcap" -Y "$2" -T fields -e udp.payload 2>/dev/null |
+    result=$(shark -r "$SCRATCH/capture.pcap" -Y "$2" -T fields -e udp.payload 2>/dev/null |
         awk 'NR % 40 == 0 && kept++ < 200' | python3 scripts/payload.py "$SCRATCH/root/object")
     echo "$result"
     at_least "full packets looked at" "$(jq .datagrams <<<"$result")" 100
@@ -377,7 +377,7 @@ scenario_one_round_trip() {
     serve 1
     get --pcap "$SCRATCH/capture.pcap" -o "$SCRATCH/got" http://10.77.2.101/small
     identical "$SCRATCH/root/small" "$SCRATCH/got"
-    tshark -r "$SCRATCH/capture.pcap" -Y udp -T fields -e frame.number -e frame.time_relative \
+    shark -r "$SCRATCH/capture.pcap" -Y udp -T fields -e frame.number -e frame.time_relative \
         -e ip.src -e ip.dst -e udp.length 2>/dev/null | tee "$SCRATCH/frames"
     equal "client packets before the last answer" "$(awk '
         $3 == "10.77.1.100" { sent++ }
@@ -427,7 +427,14 @@ scenario_metrics() {
     equal "an unknown path" "$(in_ns server1 curl -s -o /dev/null -m 5 -w '%{http_code}' http://127.0.0.1:9100/x)" 404
 }
 
-# Captures of both ends and of both protocols are what tshark calls sound.
+# shark OPTION...: tshark, told that our port carries data: by its heuristics random bytes look like
+# this or that protocol now and then, and like malformed packets of it.
+shark() {
+    tshark -d udp.port==7600,data "$@"
+}
+
+# Captures of both ends and of both protocols are what tshark calls sound; but it wants 0x0000 where
+# the kernel writes the other zero of ones' complement (RFC 1624 section 3).
 scenario_captures() {
     local side
     fleet 1
@@ -439,16 +446,16 @@ scenario_captures() {
     in_ns client ping -c 2 -i 0.02 10.77.2.101
     stop server1
     for side in client server; do
-        tshark -r "$SCRATCH/$side.pcap" -q -z io,phs 2>"$SCRATCH/tshark.err" || fail "$side: unreadable"
+        shark -r "$SCRATCH/$side.pcap" -q -z io,phs 2>"$SCRATCH/tshark.err" || fail "$side: unreadable"
         ! grep -Ei 'cut short|malformed|damaged' "$SCRATCH/tshark.err" || fail "$side: damaged"
-        at_least "$side packets" "$(tshark -r "$SCRATCH/$side.pcap" 2>/dev/null | wc -l)" 20
-        equal "$side: bad packets" "$(tshark -r "$SCRATCH/$side.pcap" -o ip.check_checksum:TRUE \
+        at_least "$side packets" "$(shark -r "$SCRATCH/$side.pcap" 2>/dev/null | wc -l)" 20
+        equal "$side: bad packets" "$(shark -r "$SCRATCH/$side.pcap" -o ip.check_checksum:TRUE \
             -o udp.check_checksum:TRUE -o tcp.check_checksum:TRUE -Y '_ws.malformed ||
             ip.checksum.status == "Bad" || udp.checksum.status == "Bad" ||
-            tcp.checksum.status == "Bad"' 2>/dev/null | wc -l)" 0
+            (tcp.checksum.status == "Bad" && tcp.checksum != 0xffff)' 2>/dev/null | wc -l)" 0
     done
-    at_least "TCP in the server's" "$(tshark -r "$SCRATCH/server.pcap" -Y tcp 2>/dev/null | wc -l)" 10
-    at_least "pings in the server's" "$(tshark -r "$SCRATCH/server.pcap" -Y icmp 2>/dev/null | wc -l)" 4
+    at_least "TCP in the server's" "$(shark -r "$SCRATCH/server.pcap" -Y tcp 2>/dev/null | wc -l)" 10
+    at_least "pings in the server's" "$(shark -r "$SCRATCH/server.pcap" -Y icmp 2>/dev/null | wc -l)" 4
 }
 
 # What serve says when it cannot start.

@@ -106,8 +106,8 @@ struct Connection {
     window: Window,
     /// Datagrams asked for, in bytes of UDP payload.
     size: u16,
+    /// The last challenge, to be echoed until a continuation bound to the new address comes.
     cookie: Option<Cookie>,
-    /// Every answer so far came from this address, however it was rewritten on the way.
     hystart: HyStart,
     /// A number beyond the present event is lost: an event of the next epoch.
     deferred_loss: Option<u64>,

@@ -289,7 +289,7 @@ impl Client {
         let spaced = self
             .probe
             .is_none_or(|probe| probe.sent + self.rtt.pto() <= now);
-        waits && spaced && self.stream.wanted() > 0
+        waits && spaced
     }
 
     /// Asks for a sign of life, and for the continuation that results from the present event.

@@ -65,7 +65,7 @@ impl Stream {
         self.id
     }
 
-    /// The answer to the request has come; `laid_out` is where the bytes of its flight end.
+    /// The first datagram of the answer has come: how to go on with the stream, and its length.
     pub(super) fn begin(&mut self, sealed: &[u8], length: u64) {
         self.user = Some(sealed.to_vec());
         self.length = length;
