@@ -42,6 +42,17 @@ pub enum HeadError {
     Malformed,
 }
 
+impl HeadError {
+    /// What is wrong with a head that does not end within `bytes`.
+    const fn unfinished(bytes: &[u8]) -> Self {
+        if bytes.len() >= MAX_HEAD_BYTES {
+            Self::TooLarge
+        } else {
+            Self::Incomplete
+        }
+    }
+}
+
 impl From<httparse::Error> for HeadError {
     fn from(error: httparse::Error) -> Self {
         match error {

@@ -91,11 +91,7 @@ impl RequestHead {
         let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Request::new(&mut slots);
         let httparse::Status::Complete(length) = parsed.parse(window)? else {
-            return Err(if bytes.len() >= MAX_HEAD_BYTES {
-                HeadError::TooLarge
-            } else {
-                HeadError::Incomplete
-            });
+            return Err(HeadError::unfinished(bytes));
         };
         let (Some(method), Some(target), Some(minor)) =
             (parsed.method, parsed.path, parsed.version)

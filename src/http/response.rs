@@ -29,11 +29,7 @@ impl ResponseHead {
         let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut slots);
         let httparse::Status::Complete(length) = parsed.parse(window)? else {
-            return Err(if bytes.len() >= MAX_HEAD_BYTES {
-                HeadError::TooLarge
-            } else {
-                HeadError::Incomplete
-            });
+            return Err(HeadError::unfinished(bytes));
         };
         let (Some(code), Some(minor)) = (parsed.code, parsed.version) else {
             return Err(HeadError::Malformed);
