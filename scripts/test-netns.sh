@@ -370,20 +370,36 @@ scenario_overhead_ipv6() {
     overhead '[fd77:2::101]' 'ipv6.src == fd77:2::101 && udp && ipv6.plen == 1460' 1420
 }
 
-# A 3 kB object: everything arrives before the client sends a second packet.
+# A 3 kB object: everything arrives before the client sends a second packet. So does one of 10 kB when
+# the client shows what it remembers of an earlier run, and only then.
 scenario_one_round_trip() {
+    local tokens
     fleet 1
+    tokens=$SCRATCH/tokens
     head -c 3000 /dev/urandom >"$SCRATCH/root/small"
+    head -c 10000 /dev/urandom >"$SCRATCH/root/medium"
     serve 1
-    get --pcap "$SCRATCH/capture.pcap" -o "$SCRATCH/got" http://10.77.2.101/small
-    identical "$SCRATCH/root/small" "$SCRATCH/got"
+    equal "client packets before the last answer" "$(asked small --tokens "$tokens")" 1
+    at_most "answer packets" "$(answers)" 3
+    equal "mode of the tokens" "$(stat -c %a "$tokens")" 600
+    equal "client packets for 10 kB with a token" "$(asked medium --tokens "$tokens")" 1
+    at_most "answer packets" "$(answers)" 10
+    at_least "client packets for 10 kB without one" "$(asked medium)" 2
+}
+# asked OBJECT [OPTION...]: packets that the client sends before the last of the answers comes.
+asked() {
+    local object=$1
+    shift
+    get --pcap "$SCRATCH/capture.pcap" -o "$SCRATCH/got" "$@" "http://10.77.2.101/$object" >&2
+    identical "$SCRATCH/root/$object" "$SCRATCH/got" >&2
     shark -r "$SCRATCH/capture.pcap" -Y udp -T fields -e frame.number -e frame.time_relative \
-        -e ip.src -e ip.dst -e udp.length 2>/dev/null | tee "$SCRATCH/frames"
-    equal "client packets before the last answer" "$(awk '
-        $3 == "10.77.1.100" { sent++ }
+        -e ip.src -e ip.dst -e udp.length 2>/dev/null | tee "$SCRATCH/frames" >&2
+    awk '$3 == "10.77.1.100" { sent++ }
         $3 == "10.77.2.101" { before = sent }
-        END { print before + 0 }' "$SCRATCH/frames")" 1
-    at_most "answer packets" "$(grep -c '10\.77\.2\.101[[:space:]]*10\.77\.1\.100' "$SCRATCH/frames")" 3
+        END { print before + 0 }' "$SCRATCH/frames"
+}
+answers() {
+    grep -c '10\.77\.2\.101[[:space:]]*10\.77\.1\.100' "$SCRATCH/frames"
 }
 
 # 100 MB without loss: what the client sends is at most a hundredth of what it receives, as IP

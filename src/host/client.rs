@@ -16,6 +16,7 @@ use crate::host::carrier::Carrier;
 use crate::host::metrics::Metric;
 use crate::host::report::Report;
 use crate::host::server::stack_metrics;
+use crate::host::tokens::{Remembered, Tokens};
 use crate::host::{Machine, Transmit};
 use crate::stack::{Demuxed, Stack, StackConfig, StackError};
 use crate::time::{Instant, Now};
@@ -60,6 +61,8 @@ pub struct ClientHostConfig {
     pub idle_timeout: Duration,
     /// How long a transfer may take.
     pub max_time: Option<Duration>,
+    /// Proofs of the own addresses from earlier connections.
+    pub tokens: Tokens,
     /// Feeds every random choice.
     pub seed: u64,
     /// Finds addresses.
@@ -167,6 +170,16 @@ impl ClientHost {
         report
     }
 
+    /// The tokens it was given, and those that its connections left behind.
+    #[must_use]
+    pub fn tokens(&self, now: Now) -> Tokens {
+        let mut tokens = self.config.tokens.clone();
+        if let Some(token) = self.token_of_carrier(now) {
+            tokens.remember(token);
+        }
+        tokens
+    }
+
     /// Counters, none by peer.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
@@ -210,7 +223,7 @@ impl ClientHost {
         let mut carrier = match keep {
             Some((_, carrier)) => carrier,
             None => {
-                self.drop_carrier();
+                self.drop_carrier(now);
                 self.connect(now, local, remote)?
             }
         };
@@ -235,11 +248,16 @@ impl ClientHost {
             Protocol::Tcp => target.port(),
         };
         let pair = known.into_iter().find_map(|remote| {
-            let mut own = self.config.addresses.iter();
-            let local = own.find(|own| own.is_ipv4() == remote.is_ipv4())?;
-            Some((*local, SocketAddr::new(remote, port)))
+            let remote = SocketAddr::new(remote, port);
+            Some((self.own_address(remote)?, remote))
         });
         pair.ok_or(Failure::Family { host })
+    }
+
+    /// The own address that speaks to `remote`.
+    fn own_address(&self, remote: SocketAddr) -> Option<IpAddr> {
+        let mut own = self.config.addresses.iter().copied();
+        own.find(|own| own.is_ipv4() == remote.is_ipv4())
     }
 
     fn connect(&mut self, now: Now, local: IpAddr, remote: SocketAddr) -> Result<Carrier, Failure> {
@@ -255,7 +273,7 @@ impl ClientHost {
                     mtu: self.config.mtu,
                     buffer: self.config.buffer,
                     idle_timeout: self.config.idle_timeout,
-                    token: None,
+                    token: self.config.tokens.get(now.unix, local, remote).cloned(),
                 };
                 let client = Client::new(config, self.random.random());
                 Ok(Carrier::Trickles(Box::new(client)))
@@ -263,7 +281,24 @@ impl ClientHost {
         }
     }
 
-    fn drop_carrier(&mut self) {
+    /// What the present connection leaves to later ones.
+    fn token_of_carrier(&self, now: Now) -> Option<Remembered> {
+        let Some((service, Carrier::Trickles(client))) = &self.carrier else {
+            return None;
+        };
+        let (token, since) = client.address_token()?;
+        Some(Remembered {
+            local: self.own_address(*service)?,
+            service: *service,
+            received: now.unix - now.instant.saturating_since(since),
+            token,
+        })
+    }
+
+    fn drop_carrier(&mut self, now: Now) {
+        if let Some(token) = self.token_of_carrier(now) {
+            self.config.tokens.remember(token);
+        }
         if let Some((_, mut carrier)) = self.carrier.take() {
             if let Carrier::Trickles(client) = &carrier {
                 self.report.add_connection(&client.stats());
@@ -355,7 +390,7 @@ impl Machine for ClientHost {
             if let Some(failure) = failure {
                 running.transfer.fail(failure);
                 (running.connect_by, running.finish_by) = (None, None);
-                self.drop_carrier();
+                self.drop_carrier(now);
             }
         }
         self.pump(now);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::client::{ClientHost, ClientHostConfig, Protocol};
 use super::metrics::Metric;
 use super::server::{MAX_FLIGHTS, ServerHost, ServerHostConfig};
+use super::tokens::Tokens;
 use super::*;
 use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::{Held, Output, OutputError};
@@ -157,47 +158,55 @@ fn server(version: &Rc<RefCell<u8>>, own: IpAddr, now: Now, unready: u32) -> Ser
     ServerHost::new(now, config, KeyRing::with_secret([3; 32]), app).unwrap()
 }
 
+fn address(v6: bool, last: u8) -> IpAddr {
+    let text = if v6 {
+        format!("fd00::{last}")
+    } else {
+        format!("10.9.0.{last}")
+    };
+    text.parse().unwrap()
+}
+
+fn client_config(protocol: Protocol, v6: bool) -> ClientHostConfig {
+    ClientHostConfig {
+        addresses: vec![address(v6, 1)],
+        mtu: 1500,
+        protocol,
+        buffer: 1 << 20,
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(60),
+        max_time: None,
+        tokens: Tokens::default(),
+        seed: 9,
+        resolve: Box::new(move |host| {
+            if host == "files" {
+                vec![address(v6, 2)]
+            } else {
+                vec![]
+            }
+        }),
+    }
+}
+
 impl World {
     fn new(protocol: Protocol, v6: bool) -> Self {
         Self::limited(protocol, v6, None)
     }
 
     fn limited(protocol: Protocol, v6: bool, max_time: Option<Duration>) -> Self {
-        let address = |last| -> IpAddr {
-            let text = if v6 {
-                format!("fd00::{last}")
-            } else {
-                format!("10.9.0.{last}")
-            };
-            text.parse().unwrap()
-        };
         let now = Now {
             instant: Instant::from_micros(1_000_000),
             unix: UnixMillis::new(1_700_000_000_000),
         };
-        let service = address(2);
         let config = ClientHostConfig {
-            addresses: vec![address(1)],
-            mtu: 1500,
-            protocol,
-            buffer: 1 << 20,
-            connect_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(60),
             max_time,
-            seed: 9,
-            resolve: Box::new(move |host| {
-                if host == "files" {
-                    vec![service]
-                } else {
-                    vec![]
-                }
-            }),
+            ..client_config(protocol, v6)
         };
         let version = Rc::new(RefCell::new(0));
         Self {
             now,
             client: ClientHost::new(now, config).unwrap(),
-            server: server(&version, service, now, 2),
+            server: server(&version, address(v6, 2), now, 2),
             version,
             wire: VecDeque::new(),
             lose_every: 0,
@@ -338,6 +347,36 @@ fn redirects_stay_on_the_connection() {
         assert_eq!(world.finish(), VERIFIED);
         assert_eq!(memory.0.borrow().0, body(0, 1000));
         assert_eq!(world.client.report().connections, 1);
+    }
+}
+
+/// 10 kB are more than the answer to an OPEN may have, unless a token proves the address.
+#[test]
+fn what_one_client_remembers_saves_the_next_a_round_trip() {
+    let mut world = World::new(TRICKLES, true);
+    let mut tokens = Tokens::default();
+    for (name, round_trips) in [("nothing known", 2), ("remembered", 1), ("again", 2)] {
+        let config = ClientHostConfig {
+            tokens: tokens.clone(),
+            ..client_config(TRICKLES, true)
+        };
+        world.client = ClientHost::new(world.now, config).unwrap();
+        let begun = world.now.instant;
+        let memory = world.start("http://files:1/10000", false);
+        if name == "nothing known" {
+            // A server that is not ready is silent: it would cost more than a round trip.
+            world.server = server(&world.version, address(true, 2), world.now, 0);
+        }
+        assert_eq!(world.finish(), VERIFIED, "{name}");
+        assert_eq!(memory.0.borrow().0, body(0, 10_000), "{name}");
+        let took = world.now.instant.saturating_since(begun);
+        let report = world.client.report().transport;
+        let took = took.as_micros() / (2 * ONE_WAY).as_micros();
+        assert_eq!(took, round_trips, "{name}: {report:?}");
+        assert_eq!(report.opens, 1, "{name}");
+        if name == "nothing known" {
+            tokens = world.client.tokens(world.now);
+        }
     }
 }
 

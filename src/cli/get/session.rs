@@ -35,7 +35,8 @@ pub(super) struct Session<'a> {
     current: Option<Current<'a>>,
     ended: Vec<UrlStats>,
     failed: Option<Failed>,
-    begun: Instant,
+    /// When the first transfer began, and when the last one ended.
+    begun: Option<Instant>,
     last_end: Instant,
 }
 
@@ -66,7 +67,7 @@ impl<'a> Session<'a> {
             current: None,
             ended: Vec::new(),
             failed: None,
-            begun: now,
+            begun: None,
             last_end: now,
         }
     }
@@ -87,9 +88,10 @@ impl<'a> Session<'a> {
             // Why the whole run ended outranks what became of one URL.
             self.failed = Some(failed);
         }
+        let begun = self.begun.unwrap_or(self.last_end);
         Summary {
             urls: self.ended,
-            elapsed: self.last_end.saturating_since(self.begun),
+            elapsed: self.last_end.saturating_since(begun),
             failed: self.failed,
         }
     }
@@ -97,6 +99,7 @@ impl<'a> Session<'a> {
     /// Begins the next transfer whose output can be had; `false` if there is none.
     fn start_next(&mut self, now: Now, machine: &mut ClientHost) -> bool {
         while let Some(job) = self.waiting.next() {
+            self.begun.get_or_insert(now.instant);
             let output = prepare(&job.destination, self.config.resume);
             let held = output.as_ref().map_or(0, |output| output.held().bytes);
             let url = job.target.to_string();

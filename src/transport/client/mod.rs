@@ -270,15 +270,16 @@ impl Client {
         self.stream.reassembly.readable()
     }
 
-    /// The newest continuation, to be remembered as an address token.
+    /// The newest continuation, to be remembered as an address token, and when it came.
     #[must_use]
-    pub fn address_token(&self) -> Option<AddressToken> {
+    pub fn address_token(&self) -> Option<(AddressToken, Instant)> {
         let connection = self.connection.as_ref()?;
-        let sealed = connection.window.held().sealed.clone();
-        Some(AddressToken {
+        let held = connection.window.held();
+        let token = AddressToken {
             connection: connection.id,
-            sealed,
-        })
+            sealed: held.sealed.clone(),
+        };
+        Some((token, held.since))
     }
 
     // --- Parts of more than one of these ---
