@@ -5,6 +5,7 @@
 //! reads a clock; names are resolved by a function that is given.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
@@ -26,7 +27,7 @@ use crate::transport::client::{Client, ClientConfig};
 const FIRST_EPHEMERAL_PORT: u16 = 49_152;
 
 /// Bytes read from a connection at a time.
-const STAGE_BYTES: usize = 256 * 1024;
+pub(super) const STAGE_BYTES: usize = 256 * 1024;
 
 /// What carries the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +141,29 @@ impl ClientHost {
         self.pump(now);
     }
 
+    /// Lets the output of the transfer write what it keeps back, and goes on if that has made room. To
+    /// be called once a turn.
+    pub fn flush(&mut self, now: Now) {
+        while let Some(running) = &mut self.running {
+            let held_up = !running.transfer.has_room();
+            running.transfer.flush();
+            if held_up && running.transfer.has_room() {
+                self.report.resume(now.instant);
+            }
+            let waits = running.transfer.waits_for().is_some();
+            if !self.pump(now) || waits {
+                return;
+            }
+        }
+    }
+
     // --- Output ---
+
+    /// What becomes writable when `flush` is worth a call; none if the output keeps nothing back.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
+        self.running.as_ref()?.transfer.waits_for()
+    }
 
     /// The next event of the transfer. After the last one (`Done`, `Failed`) the next transfer can
     /// be started.
@@ -188,13 +211,15 @@ impl ClientHost {
 
     // --- Parts of more than one of these ---
 
-    /// Moves requests down and bytes up until neither is possible.
-    fn pump(&mut self, now: Now) {
+    /// Moves requests down and bytes up until neither is possible; whether any was.
+    fn pump(&mut self, now: Now) -> bool {
+        let mut any = false;
         loop {
             self.issue(now);
             if !self.deliver(now) && !self.end_stream() {
-                return;
+                return any;
             }
+            any = true;
         }
     }
 
@@ -313,7 +338,7 @@ impl ClientHost {
             return false;
         };
         let mut any = false;
-        while running.transfer.is_reading() {
+        while running.transfer.is_reading() && running.transfer.has_room() {
             let count = carrier.read(now, &mut self.stack, &mut self.stage);
             if count == 0 {
                 break;
@@ -338,7 +363,7 @@ impl ClientHost {
         let (Some(running), Some((_, carrier))) = (&mut self.running, &mut self.carrier) else {
             return false;
         };
-        if !running.transfer.is_reading() {
+        if !running.transfer.is_reading() || !running.transfer.has_room() {
             return false;
         }
         match carrier.poll_end() {

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::apps::fetch::output::OutputError;
@@ -216,6 +217,7 @@ impl<'a> Session<'a> {
 
 impl Hooks<ClientHost> for Session<'_> {
     fn turn(&mut self, now: Now, machine: &mut ClientHost) -> ControlFlow<()> {
+        machine.flush(now);
         loop {
             while let Some(event) = machine.poll_event() {
                 self.handle_event(now.instant, machine, event);
@@ -229,6 +231,10 @@ impl Hooks<ClientHost> for Session<'_> {
                 return ControlFlow::Break(());
             }
         }
+    }
+
+    fn waits_for<'a>(&'a self, machine: &'a ClientHost) -> Option<BorrowedFd<'a>> {
+        machine.waits_for()
     }
 
     fn deadline(&self) -> Option<Instant> {
