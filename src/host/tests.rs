@@ -501,6 +501,46 @@ fn a_reader_may_be_slow_and_then_fast() {
     }
 }
 
+/// The reader pauses for ten minutes and the server is replaced meanwhile: one request brings the next
+/// bytes.
+#[test]
+fn a_paused_download_goes_on_in_one_round_trip_with_another_server() {
+    let mut world = World::new(TRICKLES, false);
+    world.server = server(&world.version, address(false, 2), world.now, 0);
+    let slow = Slow::default();
+    slow.0.borrow_mut().takes = 100_000;
+    world.start_into("http://files:1/4000000", false, Box::new(slow.clone()));
+    let end = world.now.instant + Duration::from_secs(600);
+    while world.step_until(end) {
+        world.client.flush(world.now);
+    }
+    let idle = end.saturating_since(world.now.instant);
+    assert!(idle > Duration::from_secs(598), "{idle:?}");
+    world.now.unix = UnixMillis::new(world.now.unix.as_millis() + idle.as_millis() as u64);
+    world.now.instant = end;
+    world.server = server(&world.version, address(false, 2), world.now, 0);
+
+    let before = world.client.report().transport;
+    slow.0.borrow_mut().takes = usize::MAX;
+    world.client.flush(world.now);
+    world.drain();
+    while world.client.report().transport.stream_bytes == before.stream_bytes {
+        let sent = world.client.report().transport.packets_out;
+        assert_eq!(sent, before.packets_out + 1);
+        assert!(world.step(), "nothing more will happen");
+    }
+    let took = world.now.instant.saturating_since(end);
+    assert_eq!(took, 2 * ONE_WAY);
+    while !slow.0.borrow().finished {
+        assert!(world.step(), "nothing more will happen");
+        world.client.flush(world.now);
+    }
+    assert_eq!(slow.0.borrow().taken, body(0, 4_000_000));
+    let after = world.client.report().transport;
+    let trouble = (after.lost, after.timeouts, after.probes);
+    assert_eq!((trouble, after.handshakes), ((0, 0, 0), 1), "{after:?}");
+}
+
 #[test]
 fn an_object_that_changes_midway_is_fetched_anew() {
     let mut world = World::new(TRICKLES, false);

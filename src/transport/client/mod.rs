@@ -224,8 +224,15 @@ impl Client {
 
     /// Takes bytes of the stream in order; returns how many.
     pub fn read(&mut self, now: Now, out: &mut [u8]) -> usize {
+        let idle = !self.busy();
         let count = self.stream.reassembly.read(out);
         if count > 0 {
+            if idle {
+                // The buffer was full: there was nothing to wait for until now.
+                self.waiting_since = now.instant;
+                self.last_answer = now.instant;
+                self.last_new_byte = now.instant;
+            }
             self.check_finished();
             self.fill_outbox(now.instant);
         }
