@@ -3,17 +3,19 @@
 //! Each packet passes, in this order: outages, loss (independent, then in bursts), damage, the
 //! queue (drop tail, ECN marking), serialization at the rate, and the delay with jitter,
 //! reordering, duplication and replay. The same configuration, seed and calls give the same
-//! packets at the same microseconds; nothing here reads a clock. `sim` and emulating loops drive
-//! it: after each `push`, ask `poll_timeout`; when that instant has come, drain `pop`. A step costs
-//! O(log n) in the packets on the link.
+//! packets at the same microseconds; nothing here reads a clock. `sim` and `runtime` drive it:
+//! after each `push`, ask `poll_timeout`; when that instant has come, drain `pop`. A step costs
+//! O(1), and O(log n) in the packets on the link if they overtake each other.
 
 mod config;
+mod counters;
 mod damage;
+mod histogram;
+mod queue;
 #[cfg(test)]
 mod tests;
+mod transit;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use rand::rngs::Xoshiro256PlusPlus;
@@ -23,71 +25,23 @@ pub use config::{
     BurstLoss, Chance, ConfigError, LinkConfig, MAX_DELAY, MAX_OUTAGES, MAX_QUEUE_BYTES, MAX_RATE,
     Outage,
 };
+pub use counters::LinkCounters;
+pub use histogram::{Histogram, Summary};
 
 use crate::time::{Instant, micros};
+use queue::{Departure, Queue, Waiting};
+use transit::Transit;
 
 /// Most packets on one link, queued or in flight: twice 1 Gb/s for 1 s in full packets. Beyond it
 /// packets are dropped as [`LinkCounters::overflow`].
 pub const MAX_PACKETS: usize = 1 << 17;
 
+/// Most bytes on one link, for packets that are longer than usual: half a gigabyte.
+pub const MAX_BYTES: usize = 1 << 29;
+
 /// Packets remembered for replay. Each new packet takes the place of a random one now and then, so
 /// that replays are of all ages.
 pub const MAX_REMEMBERED: usize = 64;
-
-/// What a link has done; all monotonic. What was pushed, duplicated and replayed has been dropped,
-/// popped, or is still on the link; only refused copies count in `overflow` alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinkCounters {
-    /// Packets that came in.
-    pub pushed: u64,
-    /// Packets that came out.
-    pub popped: u64,
-    /// Dropped in an outage.
-    pub outage: u64,
-    /// Dropped by independent loss.
-    pub lost: u64,
-    /// Dropped in a burst of losses.
-    pub burst: u64,
-    /// Dropped because the queue was full.
-    pub queue: u64,
-    /// Dropped because [`MAX_PACKETS`] were on the link; copies that were not made count too.
-    pub overflow: u64,
-    /// Marked CE.
-    pub marked: u64,
-    /// Damaged.
-    pub corrupted: u64,
-    /// Held back.
-    pub reordered: u64,
-    /// Second copies made.
-    pub duplicated: u64,
-    /// Old packets sent once more.
-    pub replayed: u64,
-}
-
-impl LinkCounters {
-    /// Packets dropped, for whatever cause.
-    #[must_use]
-    pub const fn dropped(&self) -> u64 {
-        self.outage + self.lost + self.burst + self.queue + self.overflow
-    }
-}
-
-impl core::ops::AddAssign for LinkCounters {
-    fn add_assign(&mut self, other: Self) {
-        self.pushed += other.pushed;
-        self.popped += other.popped;
-        self.outage += other.outage;
-        self.lost += other.lost;
-        self.burst += other.burst;
-        self.queue += other.queue;
-        self.overflow += other.overflow;
-        self.marked += other.marked;
-        self.corrupted += other.corrupted;
-        self.reordered += other.reordered;
-        self.duplicated += other.duplicated;
-        self.replayed += other.replayed;
-    }
-}
 
 /// One direction of a link.
 #[derive(Debug)]
@@ -96,11 +50,22 @@ pub struct Link {
     rng: Xoshiro256PlusPlus,
     queue: Queue,
     in_burst: bool,
-    flying: BinaryHeap<Reverse<Flying>>,
-    sequence: u64,
+    flying: Transit,
     last_arrival: Instant,
     remembered: Vec<Vec<u8>>,
     counters: LinkCounters,
+    sojourn: Histogram,
+}
+
+/// What is on a link now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Occupancy {
+    /// Packets that the wire has not taken.
+    pub waiting_packets: usize,
+    /// Their bytes.
+    pub waiting_bytes: usize,
+    /// Packets on the wire or delayed.
+    pub flying_packets: usize,
 }
 
 impl Link {
@@ -115,11 +80,11 @@ impl Link {
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             queue: Queue::default(),
             in_burst: false,
-            flying: BinaryHeap::new(),
-            sequence: 0,
+            flying: Transit::default(),
             last_arrival: Instant::ZERO,
             remembered: Vec::new(),
             counters: LinkCounters::default(),
+            sojourn: Histogram::default(),
         })
     }
 
@@ -129,27 +94,53 @@ impl Link {
         &self.config
     }
 
-    /// Changes the link for packets still to come; those on it arrive as they would have.
+    /// Changes the link. Faults change for packets still to come, rate and delay also for those
+    /// that wait; what the wire has taken arrives as it would have, and is overtaken only where
+    /// jitter may change the order.
     ///
     /// # Errors
     /// [`ConfigError`] if the configuration breaks a bound; nothing changes then.
     pub fn reconfigure(&mut self, config: LinkConfig) -> Result<(), ConfigError> {
         config.validate()?;
         self.in_burst = false;
-        self.queue.remainder = 0;
+        self.queue.change_rate();
         self.config = config;
         Ok(())
     }
 
-    /// What has happened since the start.
+    /// What has happened since the start, or the last reset.
     #[must_use]
     pub const fn counters(&self) -> LinkCounters {
         self.counters
     }
 
+    /// How long packets waited until the wire took them.
+    #[must_use]
+    pub const fn sojourn(&self) -> &Histogram {
+        &self.sojourn
+    }
+
+    /// What is on the link, as of the last call.
+    #[must_use]
+    pub fn occupancy(&self) -> Occupancy {
+        Occupancy {
+            waiting_packets: self.queue.len(),
+            waiting_bytes: self.queue.bytes(),
+            flying_packets: self.flying.len(),
+        }
+    }
+
+    /// Sets all counters to zero and forgets how long packets waited. What is on the link stays.
+    pub fn reset(&mut self) {
+        self.counters = LinkCounters::default();
+        self.sojourn.clear();
+    }
+
     /// Takes one IP packet. `now` must not go backwards.
     pub fn push(&mut self, now: Instant, mut packet: Vec<u8>) {
         self.counters.pushed += 1;
+        self.counters.pushed_bytes += length(&packet);
+        self.depart(now);
         if !self.survives(now) {
             return;
         }
@@ -158,40 +149,49 @@ impl Link {
         if self.happens(self.config.corrupt) && damage::corrupt(&mut packet, &mut self.rng) {
             self.counters.corrupted += 1;
         }
-        if self.flying.len() >= MAX_PACKETS {
+        if self.is_full(packet.len()) {
             self.counters.overflow += 1;
-            return;
-        }
-        let Some(sent) = self.enqueue(now, &mut packet) else {
+        } else if self.admits(now, &mut packet) {
+            let waiting = self.draw(now, packet);
+            self.queue.push(waiting);
+            self.depart(now);
+        } else {
             self.counters.queue += 1;
-            return;
-        };
-        let arrival = self.arrival(sent);
-        let copy = self.happens(self.config.duplicate).then(|| packet.clone());
-        self.fly(arrival, packet);
-        if let Some(copy) = copy {
-            if self.flying.len() >= MAX_PACKETS {
-                self.counters.overflow += 1;
-            } else {
-                self.counters.duplicated += 1;
-                self.fly(arrival, copy);
-            }
         }
     }
 
     /// The next packet that has arrived by `now`, if any.
     pub fn pop(&mut self, now: Instant) -> Option<Vec<u8>> {
-        if self.poll_timeout()? > now {
-            return None;
-        }
-        self.counters.popped += 1;
-        self.flying.pop().map(|Reverse(flying)| flying.packet)
+        self.pop_early(now, Duration::ZERO)
     }
 
-    /// When the next packet arrives, if one is on the link.
+    /// The next packet that arrives within `early` after `now`, if any: a driver that wakes up
+    /// anyway saves itself another time.
+    pub fn pop_early(&mut self, now: Instant, early: Duration) -> Option<Vec<u8>> {
+        self.depart(now);
+        if self.flying.next_arrival()? > now + early {
+            return None;
+        }
+        let packet = self.flying.pop()?;
+        self.counters.popped += 1;
+        self.counters.popped_bytes += length(&packet);
+        Some(packet)
+    }
+
+    /// When the next packet may arrive, if one is on the link. Exact but where packets overtake
+    /// each other while others wait, or where one was popped early: then it may be too soon, and
+    /// `pop` gives nothing.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.flying.peek().map(|Reverse(flying)| flying.arrival)
+        let first = self.flying.next_arrival();
+        let Some(start) = self.queue.next_start() else {
+            return first;
+        };
+        let mut next = start + self.config.delay;
+        if !self.config.jitter_reorders && self.config.reorder == Chance::NEVER {
+            next = next.max(self.last_arrival);
+        }
+        Some(first.map_or(next, |first| first.min(next)))
     }
 
     fn happens(&mut self, chance: Chance) -> bool {
@@ -224,64 +224,97 @@ impl Link {
         true
     }
 
-    /// When the packet will have left the queue, or `None` if the queue is full.
-    fn enqueue(&mut self, now: Instant, packet: &mut [u8]) -> Option<Instant> {
-        let Some(rate) = self.config.rate else {
-            return Some(now);
-        };
-        let waiting = self.queue.bytes(now);
-        if waiting > 0 && waiting + packet.len() > self.config.queue_bytes {
-            return None;
-        }
-        if self.config.mark_bytes.is_some_and(|limit| waiting >= limit) && damage::mark_ce(packet) {
-            self.counters.marked += 1;
-        }
-        Some(self.queue.send(now, packet.len(), rate))
+    fn is_full(&self, len: usize) -> bool {
+        self.queue.len() + self.flying.len() >= MAX_PACKETS
+            || self.queue.bytes() + self.flying.bytes() + len > MAX_BYTES
     }
 
-    fn arrival(&mut self, sent: Instant) -> Instant {
-        let jitter = self.up_to(self.config.jitter);
-        let arrival = sent + self.config.delay + jitter;
-        if self.happens(self.config.reorder) {
-            self.counters.reordered += 1;
-            return arrival + self.up_to(self.config.reorder_delay);
+    /// Whether the queue has room for the packet, which may get a mark.
+    fn admits(&mut self, now: Instant, packet: &mut [u8]) -> bool {
+        if self.config.rate.is_none() {
+            return true;
         }
-        if self.config.jitter_reorders {
+        let backlog = self.queue.backlog(now);
+        if backlog > 0 && backlog + packet.len() > self.config.queue_bytes {
+            return false;
+        }
+        if self.config.mark_bytes.is_some_and(|limit| backlog >= limit) && damage::mark_ce(packet) {
+            self.counters.marked += 1;
+        }
+        true
+    }
+
+    /// Draws what befalls a packet behind the queue.
+    fn draw(&mut self, since: Instant, packet: Vec<u8>) -> Waiting {
+        let mut extra = self.up_to(self.config.jitter);
+        let held = self.happens(self.config.reorder);
+        if held {
+            self.counters.reordered += 1;
+            extra += self.up_to(self.config.reorder_delay);
+        }
+        Waiting {
+            since,
+            packet,
+            extra,
+            held,
+            twice: self.happens(self.config.duplicate),
+        }
+    }
+
+    /// Hands to the wire what it takes by `now`.
+    fn depart(&mut self, now: Instant) {
+        while let Some(departure) = self.queue.depart(now, self.config.rate) {
+            let Departure {
+                waiting,
+                start,
+                end,
+            } = departure;
+            self.sojourn.record(start.saturating_since(waiting.since));
+            let arrival = self.arrival(end, waiting.extra, waiting.held);
+            let copy = waiting.twice.then(|| waiting.packet.clone());
+            self.flying.push(arrival, waiting.packet);
+            if let Some(copy) = copy {
+                if self.is_full(copy.len()) {
+                    self.counters.overflow += 1;
+                } else {
+                    self.counters.duplicated += 1;
+                    self.flying.push(arrival, copy);
+                }
+            }
+        }
+    }
+
+    fn arrival(&mut self, sent: Instant, extra: u32, held: bool) -> Instant {
+        let arrival = sent + self.config.delay + Duration::from_micros(u64::from(extra));
+        if held || self.config.jitter_reorders {
             return arrival;
         }
         self.last_arrival = self.last_arrival.max(arrival);
         self.last_arrival
     }
 
-    fn up_to(&mut self, longest: Duration) -> Duration {
+    /// Uniform up to `longest`, in microseconds.
+    fn up_to(&mut self, longest: Duration) -> u32 {
         if longest.is_zero() {
-            return Duration::ZERO;
+            return 0;
         }
-        Duration::from_micros(self.rng.random_range(0..=micros(longest)))
-    }
-
-    fn fly(&mut self, arrival: Instant, packet: Vec<u8>) {
-        self.flying.push(Reverse(Flying {
-            arrival,
-            sequence: self.sequence,
-            packet,
-        }));
-        self.sequence += 1;
+        let drawn = self.rng.random_range(0..=micros(longest));
+        // MAX_DELAY is far below 2^32 µs.
+        u32::try_from(drawn).unwrap_or(u32::MAX)
     }
 
     fn replay(&mut self, now: Instant) {
         if self.remembered.is_empty() || !self.happens(self.config.replay) {
             return;
         }
-        if self.flying.len() >= MAX_PACKETS {
+        if self.is_full(0) {
             self.counters.overflow += 1;
             return;
         }
         let index = self.rng.random_range(0..self.remembered.len());
         if let Some(packet) = self.remembered.get(index) {
-            let packet = packet.clone();
             self.counters.replayed += 1;
-            self.fly(now + self.config.delay, packet);
+            self.flying.push(now + self.config.delay, packet.clone());
         }
     }
 
@@ -301,54 +334,6 @@ impl Link {
     }
 }
 
-/// A packet on its way; ordered by arrival, then by age.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Flying {
-    arrival: Instant,
-    sequence: u64,
-    packet: Vec<u8>,
-}
-
-/// What waits for the wire: the end of serialization and the length of each packet. Serialization
-/// times are exact: what a microsecond cannot hold is carried to the next packet.
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<(Instant, usize)>,
-    bytes: usize,
-    free_at: Instant,
-    /// Part of a microsecond after `free_at`, in units of 1/rate.
-    remainder: u64,
-}
-
-impl Queue {
-    /// Bytes not yet on the far side of the wire.
-    fn bytes(&mut self, now: Instant) -> usize {
-        while let Some(&(done, len)) = self.waiting.front() {
-            if done > now {
-                break;
-            }
-            self.bytes -= len;
-            self.waiting.pop_front();
-        }
-        self.bytes
-    }
-
-    fn send(&mut self, now: Instant, len: usize, rate: u64) -> Instant {
-        if self.free_at < now {
-            self.free_at = now;
-            self.remainder = 0;
-        }
-        // IP packets are below 2^17 bytes, and `remainder` is below MAX_RATE: no saturation.
-        let bits = u64::try_from(len)
-            .unwrap_or(u64::from(u32::MAX))
-            .saturating_mul(8);
-        let total = bits
-            .saturating_mul(1_000_000)
-            .saturating_add(self.remainder);
-        self.free_at += Duration::from_micros(total / rate);
-        self.remainder = total % rate;
-        self.waiting.push_back((self.free_at, len));
-        self.bytes += len;
-        self.free_at
-    }
+fn length(packet: &[u8]) -> u64 {
+    u64::try_from(packet.len()).unwrap_or(u64::MAX)
 }
