@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -33,6 +34,8 @@ fn help_and_version_go_to_standard_output() {
         &["--version"],
         &["get", "--help"],
         &["help", "serve"],
+        &["link", "--help"],
+        &["link-control", "--help"],
     ] {
         let output = headwater(words);
         assert_eq!(code(&output), 0, "{words:?}");
@@ -253,4 +256,85 @@ fn statistics_are_written_for_a_run_that_fails() {
     assert!(headwater(&words).stderr.is_empty());
     words.push("--show-error");
     assert!(!headwater(&words).stderr.is_empty());
+}
+
+#[test]
+fn link_refuses_nonsense_before_it_makes_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    fs::write(at("file"), "keep me").unwrap();
+    let (file, nowhere) = (at("file"), at("none/socket"));
+    let cases: [Wrong<'_>; 14] = [
+        (&["--a", "hw-x"], 2, "--b <NAME>"),
+        (&["--a", "hw-x", "--b", "hw-x"], 2, "two devices"),
+        (&["ENDS", "--delay", "20"], 2, "'20' is no time"),
+        (&["ENDS", "--rate", "10mbps"], 2, "no rate"),
+        (&["ENDS", "--loss", "101%"], 2, "too large"),
+        (&["ENDS", "--queue", "64k"], 2, "set a rate"),
+        (
+            &["ENDS", "--rate", "1mbit", "--queue", "1bdp"],
+            2,
+            "a delay",
+        ),
+        (&["ENDS", "--ab", "loss=1%,loss=2%"], 2, "twice"),
+        (&["ENDS", "--ba", "speed=1mbit"], 2, "'speed'"),
+        (&["ENDS", "--jitter-order", "maybe"], 2, "keep|free"),
+        (&["ENDS", "--outage", "5s"], 2, "START+LENGTH"),
+        (&["ENDS", "--mtu", "500"], 2, "500"),
+        (&["ENDS", "--control", &nowhere], 120, "--control"),
+        (&["ENDS", "--control", &file], 120, "--control"),
+    ];
+    for (words, want, part) in cases {
+        let ends = ["--a", "hw-x", "--b", "hw-y"];
+        let mut typed = vec!["link"];
+        for word in words {
+            match *word {
+                "ENDS" => typed.extend(ends),
+                word => typed.push(word),
+            }
+        }
+        let output = headwater(&typed);
+        let error = text(&output.stderr);
+        assert_eq!(code(&output), want, "{typed:?}: {error}");
+        assert!(error.contains(part), "{typed:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{typed:?}: {error}");
+        assert!(output.stdout.is_empty(), "not ready");
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"keep me");
+}
+
+#[test]
+fn link_control_prints_the_answer_or_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let socket = path.to_str().unwrap();
+    let nobody = headwater(&["link-control", socket, "show"]);
+    assert_eq!(code(&nobody), 120);
+    assert!(text(&nobody.stderr).contains("is it running"));
+
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let cases = [
+        ("ok\n", 0, "", ""),
+        ("{}\nok\n", 0, "{}\n", ""),
+        ("a\nb\nok\n", 0, "a\nb\n", ""),
+        ("error: no such thing\n", 121, "", "no such thing"),
+        ("", 120, "", "is it running"),
+        ("{}\n", 120, "", "is it running"),
+    ];
+    let link = std::thread::spawn(move || {
+        for (answer, ..) in cases {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            stream.read_to_string(&mut line).unwrap();
+            assert_eq!(line, "set ab loss=1% delay=2ms\n");
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    for (answer, want, stdout, stderr) in cases {
+        let output = headwater(&["link-control", socket, "set", "ab", "loss=1%", "delay=2ms"]);
+        assert_eq!(code(&output), want, "{answer:?}");
+        assert_eq!(text(&output.stdout), stdout, "{answer:?}");
+        assert!(text(&output.stderr).contains(stderr), "{answer:?}");
+    }
+    link.join().unwrap();
 }

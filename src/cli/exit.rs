@@ -68,6 +68,10 @@ pub enum Exit {
     Root,
     /// The metrics address cannot be listened on.
     Metrics,
+    /// The control socket cannot be made, or nobody answers at it.
+    Control,
+    /// A running link refused a command.
+    Refused,
     /// Ended by SIGINT.
     Interrupted,
     /// Ended by SIGTERM.
@@ -76,7 +80,7 @@ pub enum Exit {
 
 impl Exit {
     /// Every way to end, in the order of the codes.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::Success,
         Self::UnsupportedScheme,
         Self::Usage,
@@ -106,6 +110,8 @@ impl Exit {
         Self::KeyFileContent,
         Self::Root,
         Self::Metrics,
+        Self::Control,
+        Self::Refused,
         Self::Interrupted,
         Self::Terminated,
     ];
@@ -153,6 +159,8 @@ impl Exit {
             Self::KeyFileContent => (117, "the key file is truncated or malformed"),
             Self::Root => (118, "the root is missing, empty or not a directory"),
             Self::Metrics => (119, "the metrics address cannot be listened on"),
+            Self::Control => (120, "the control socket cannot be made or reached"),
+            Self::Refused => (121, "the link refused the command"),
             Self::Interrupted => (130, "ended by SIGINT"),
             Self::Terminated => (143, "ended by SIGTERM"),
         }

@@ -110,7 +110,7 @@ impl LocalArgs {
     }
 }
 
-const fn tun_exit(error: &TunError) -> Exit {
+pub(super) const fn tun_exit(error: &TunError) -> Exit {
     match error {
         TunError::InvalidName { .. }
         | TunError::MtuTooSmall { .. }

@@ -7,6 +7,7 @@ pub mod exit;
 pub mod get;
 pub mod hosts;
 pub mod keygen;
+pub mod link;
 pub mod load;
 pub mod local;
 pub mod serve;
@@ -45,6 +46,12 @@ enum Command {
     Sim(sim::SimArgs),
     /// Test a server with very many connections and with mutated packets
     Load(load::LoadArgs),
+    /// Join two TUN devices by an emulated link
+    #[command(after_long_help = link::after_help(), after_help = "See --help for units and control.")]
+    Link(Box<link::LinkArgs>),
+    /// Change or show a running link
+    #[command(after_help = link::control_help())]
+    LinkControl(link::ControlArgs),
 }
 
 fn get_help() -> String {
@@ -89,6 +96,14 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         Command::Load(args) => {
             start_logging("warn");
             load::run(&args)
+        }
+        Command::Link(args) => {
+            start_logging("warn");
+            link::run(&args)
+        }
+        Command::LinkControl(args) => {
+            start_logging("warn");
+            link::control(&args)
         }
         Command::Get(args) => {
             start_logging(match (args.verbose, args.silent) {

@@ -131,8 +131,15 @@ mod tests {
         assert_eq!((ten.p50_us, ten.p95_us, ten.max_us), (4, 31, 31));
         assert_eq!((ten.count, ten.mean_us), (10, 6));
         let many = of(1..=100_000).summary();
-        for (have, want) in [(many.p50_us, 50_000), (many.p95_us, 95_000), (many.p99_us, 99_000)] {
-            assert!((want..=want + want / 32).contains(&have), "{have}, not {want}");
+        for (have, want) in [
+            (many.p50_us, 50_000),
+            (many.p95_us, 95_000),
+            (many.p99_us, 99_000),
+        ] {
+            assert!(
+                (want..=want + want / 32).contains(&have),
+                "{have}, not {want}"
+            );
         }
         assert_eq!((many.max_us, many.mean_us), (100_000, 50_000));
     }

@@ -11,10 +11,13 @@ mod config;
 mod counters;
 mod damage;
 mod histogram;
+pub mod path;
 mod queue;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 mod transit;
+pub mod units;
 
 use std::time::Duration;
 

@@ -15,8 +15,10 @@
     reason = "the one place that reads the clocks"
 )]
 
+pub mod control;
 pub mod digester;
 pub mod metrics;
+pub mod relay;
 mod signals;
 mod timer;
 
@@ -69,16 +71,22 @@ impl OsClock {
         }
     }
 
+    /// The monotonic clock.
+    #[must_use]
+    pub fn instant(&self) -> Instant {
+        let micros = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Instant::from_micros(micros)
+    }
+
     /// Both clocks, read once.
     #[must_use]
     pub fn now(&self) -> Now {
-        let micros = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         let since_epoch = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
         let millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
         Now {
-            instant: Instant::from_micros(micros),
+            instant: self.instant(),
             unix: UnixMillis::new(millis),
         }
     }

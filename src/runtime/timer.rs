@@ -35,20 +35,27 @@ impl Timer {
         if pause.is_zero() || pause >= COARSE {
             return Ok(Some(pause));
         }
+        self.arm_exactly(pause)?;
+        // Should the timer fail to fire, `poll` still ends.
+        Ok(Some(pause + Duration::from_millis(2)))
+    }
+
+    /// Makes the descriptor readable after `pause`, however long, but for zero, which disarms.
+    pub(super) fn arm_exactly(&self, pause: Duration) -> io::Result<()> {
         let nanos = i64::from(pause.subsec_nanos());
+        let seconds = i64::try_from(pause.as_secs()).unwrap_or(i64::MAX);
         let spec = Itimerspec {
             it_interval: Timespec {
                 tv_sec: 0,
                 tv_nsec: 0,
             },
             it_value: Timespec {
-                tv_sec: 0,
+                tv_sec: seconds,
                 tv_nsec: nanos,
             },
         };
         timerfd_settime(&self.descriptor, TimerfdTimerFlags::empty(), &spec)?;
-        // Should the timer fail to fire, `poll` still ends.
-        Ok(Some(pause + Duration::from_millis(2)))
+        Ok(())
     }
 }
 

@@ -1,0 +1,269 @@
+//! `headwater link` joins two TUN devices by an emulated link; `headwater link-control` changes
+//! and shows it while it runs.
+//!
+//! In: arguments. Out: for `link` one line `ready` on standard output when both devices are up,
+//! and at SIGINT or SIGTERM one line of JSON with all that has happened; for `link-control` the
+//! link's answer.
+
+use std::fmt::Write as _;
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path as FilePath, PathBuf};
+use std::time::Duration;
+
+use crate::cli::exit::{Exit, Failed};
+use crate::cli::local::tun_exit;
+use crate::device::tun::{MIN_MTU, Tun, TunConfig};
+use crate::link::path::Path;
+use crate::link::settings::{NAMES, Setting, Settings, Wish};
+use crate::runtime::control::{ControlServer, ERROR, OK};
+use crate::runtime::relay::{HELP, Relay};
+use crate::runtime::{OsClock, os_seed};
+use crate::time::Instant;
+
+/// How long a link may take to answer a command.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Arguments of `headwater link`.
+#[derive(Debug, clap::Args)]
+pub struct LinkArgs {
+    /// TUN device at end a, to create or attach to
+    #[arg(long, value_name = "NAME")]
+    pub a: String,
+    /// TUN device at end b
+    #[arg(long, value_name = "NAME")]
+    pub b: String,
+    /// Largest IP packet in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 1500,
+          value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
+    pub mtu: u16,
+    /// Propagation delay of each direction, one way: the round trip takes both
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| Setting::parse("delay", text))]
+    pub delay: Option<Setting>,
+    /// Longest random delay on top of it, uniform; the order of packets is kept
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| Setting::parse("jitter", text))]
+    pub jitter: Option<Setting>,
+    /// Whether jitter may change the order of packets: keep or free
+    #[arg(long, value_name = "ORDER",
+          value_parser = |text: &str| Setting::parse("jitter-order", text))]
+    pub jitter_order: Option<Setting>,
+    /// Rate of each direction, in bits of IP packets; without it there is no queue
+    #[arg(long, value_name = "RATE", value_parser = |text: &str| Setting::parse("rate", text))]
+    pub rate: Option<Setting>,
+    /// Limit of the queue before the wire: 64k, 50ms or 1bdp, where a bdp is what the rate carries
+    /// in the delays of both directions [default: 1bdp, but at least 64k]
+    #[arg(long, value_name = "AMOUNT", value_parser = |text: &str| Setting::parse("queue", text))]
+    pub queue: Option<Setting>,
+    /// Queue from which on ECN-capable packets are marked: 32k, 5ms or 0.5bdp
+    #[arg(long, value_name = "AMOUNT", value_parser = |text: &str| Setting::parse("mark", text))]
+    pub mark: Option<Setting>,
+    /// Independent loss
+    #[arg(long, value_name = "PERCENT", value_parser = |text: &str| Setting::parse("loss", text))]
+    pub loss: Option<Setting>,
+    /// Loss in bursts (Gilbert-Elliott): chance a packet to enter and to leave the bad state, and
+    /// of loss in it [default of the last: 100%]
+    #[arg(long, value_name = "ENTER/LEAVE[/LOSS]",
+          value_parser = |text: &str| Setting::parse("burst", text))]
+    pub burst: Option<Setting>,
+    /// Packets that arrive twice
+    #[arg(long, value_name = "PERCENT",
+          value_parser = |text: &str| Setting::parse("duplicate", text))]
+    pub duplicate: Option<Setting>,
+    /// Packets that are damaged, always so that a checksum shows it
+    #[arg(long, value_name = "PERCENT", value_parser = |text: &str| Setting::parse("corrupt", text))]
+    pub corrupt: Option<Setting>,
+    /// Packets that are held back for up to a time and overtaken: 1%/5ms
+    #[arg(long, value_name = "PERCENT/TIME",
+          value_parser = |text: &str| Setting::parse("reorder", text))]
+    pub reorder: Option<Setting>,
+    /// Chance, each packet, that an earlier one arrives once more
+    #[arg(long, value_name = "PERCENT", value_parser = |text: &str| Setting::parse("replay", text))]
+    pub replay: Option<Setting>,
+    /// When nothing passes: start after the beginning, and length; repeat it for more
+    #[arg(long = "outage", value_name = "START+LENGTH",
+          value_parser = |text: &str| Setting::parse("outage", text))]
+    pub outages: Vec<Setting>,
+    /// Settings of the direction from a to b alone, as delay=5ms,loss=1%; they outrank the others
+    #[arg(long, value_name = "NAME=VALUE,...")]
+    pub ab: Option<Settings>,
+    /// Settings of the direction from b to a alone
+    #[arg(long, value_name = "NAME=VALUE,...")]
+    pub ba: Option<Settings>,
+    /// Seed of the random faults: same seed, same faults [default: drawn, shown in the report]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// UNIX socket to make, at which `headwater link-control` changes and shows the link
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+}
+
+/// Arguments of `headwater link-control`.
+#[derive(Debug, clap::Args)]
+pub struct ControlArgs {
+    /// The socket that `headwater link --control` made
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// A command and its words
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    pub command: Vec<String>,
+}
+
+/// What `link --help` says at its end.
+pub(super) fn after_help() -> String {
+    format!(
+        "Units are those of tc(8). Times: us, ms, s. Rates: bit, kbit, mbit, gbit (thousands). \
+         Sizes: b, k, m, g (1024). Chances: %. A bare number is refused.\n\n\
+         The devices may be moved into other network namespaces once they are there: \
+         `ip link set tunA netns NAME`, then set it up anew in NAME. Packets that come faster than \
+         the link reads them are counted by the kernel: `ip -s link show tunA`, TX dropped.\n\n{}\n\
+         The report is also printed when SIGINT or SIGTERM ends the link.",
+        control_help()
+    )
+}
+
+/// What `link-control --help` says at its end.
+pub(super) fn control_help() -> String {
+    let mut text = String::from("Commands of `headwater link-control PATH COMMAND...`:\n");
+    for line in HELP.lines() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {line}");
+    }
+    text.push_str("Settings, also of --ab and --ba:\n");
+    for (name, form) in NAMES {
+        let _ = writeln!(text, "  {name}={form}");
+    }
+    text
+}
+
+impl LinkArgs {
+    /// Settings of both directions.
+    fn common(&self) -> Settings {
+        [
+            self.delay,
+            self.jitter,
+            self.jitter_order,
+            self.rate,
+            self.queue,
+            self.mark,
+            self.loss,
+            self.burst,
+            self.duplicate,
+            self.corrupt,
+            self.reorder,
+            self.replay,
+        ]
+        .into_iter()
+        .flatten()
+        .chain(self.outages.iter().copied())
+        .collect()
+    }
+
+    /// The path, whose clock starts with the program's.
+    fn path(&self, seed: u64) -> Result<Path, Failed> {
+        let wish = |own: &Option<Settings>| {
+            let mut wish = Wish::default();
+            wish.apply(&self.common(), Instant::ZERO);
+            if let Some(own) = own {
+                wish.apply(own, Instant::ZERO);
+            }
+            wish
+        };
+        Path::new(wish(&self.ab), wish(&self.ba), seed)
+            .map_err(|error| Failed::new(Exit::Usage, error))
+    }
+}
+
+/// Carries packets until a signal comes.
+///
+/// # Errors
+/// What keeps it from doing so.
+pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
+    if args.a == args.b {
+        let message = format!("--a and --b are both {}: name two devices", args.a);
+        return Err(Failed::new(Exit::Usage, message));
+    }
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => os_seed().map_err(|error| {
+            let message = format!("no random numbers ({error}): give a --seed");
+            Failed::new(Exit::Device, message)
+        })?,
+    };
+    let path = args.path(seed)?;
+    let control = match &args.control {
+        Some(path) => Some(ControlServer::bind(path).map_err(|error| unusable(path, &error))?),
+        None => None,
+    };
+    let open = |name: &String| {
+        let config = TunConfig {
+            name: name.clone(),
+            mtu: args.mtu,
+            addresses: Vec::new(),
+        };
+        Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))
+    };
+    let (a, b) = (open(&args.a)?, open(&args.b)?);
+    let system = |error: io::Error| {
+        let message = format!("a device failed ({error}): look at dmesg");
+        Failed::new(Exit::Device, message)
+    };
+    let mut relay = Relay::new(OsClock::new(), a, b, path).map_err(system)?;
+    if let Some(control) = control {
+        relay.serve_control(control).map_err(system)?;
+    }
+    // Whoever closed standard output does not want to know.
+    let _ = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush());
+    let ended = relay.run();
+    if let Ok(report) = serde_json::to_string(&relay.report()) {
+        let _ = writeln!(io::stdout(), "{report}");
+    }
+    ended.map_err(system)?;
+    Ok(Exit::Success)
+}
+
+fn unusable(path: &FilePath, error: &io::Error) -> Failed {
+    let name = path.display();
+    let message = format!("cannot make the socket {name} ({error}): name another for --control");
+    Failed::new(Exit::Control, message)
+}
+
+/// Sends a command to a running link and prints the answer.
+///
+/// # Errors
+/// [`Exit::Control`] if nobody answers, [`Exit::Refused`] with the link's reason.
+pub fn control(args: &ControlArgs) -> Result<Exit, Failed> {
+    let unreachable = |error: io::Error| {
+        let name = args.path.display();
+        let message = format!("no link answers at {name} ({error}): is it running?");
+        Failed::new(Exit::Control, message)
+    };
+    let answer = ask(&args.path, &args.command.join(" ")).map_err(unreachable)?;
+    let (text, last) = match answer.trim_end().rsplit_once('\n') {
+        Some((text, last)) => (text, last),
+        None => ("", answer.trim_end()),
+    };
+    if let Some(reason) = last.strip_prefix(ERROR) {
+        return Err(Failed::new(Exit::Refused, reason));
+    }
+    if last != OK {
+        return Err(unreachable(io::ErrorKind::UnexpectedEof.into()));
+    }
+    if !text.is_empty() {
+        writeln!(io::stdout(), "{text}").map_err(|_| Failed::new(Exit::WriteError, ""))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn ask(path: &FilePath, command: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    // Line breaks would make two commands of one.
+    let line = command.replace(['\n', '\r'], " ");
+    stream.write_all(format!("{line}\n").as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}

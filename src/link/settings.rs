@@ -1,0 +1,460 @@
+//! What a user wants of a link, as `name=value` words, and what that comes to.
+//!
+//! In: words as `delay=20ms`, from a command line or a control socket. Out: a [`Wish`] for each
+//! direction, which keeps what was asked for (a queue of one round trip, say), and from both
+//! wishes together the two [`LinkConfig`]s. Nothing is applied by halves: words are read first,
+//! then all bounds are checked.
+
+use std::time::Duration;
+
+use crate::link::units::{self, Amount, UnitError, excerpt};
+use crate::link::{BurstLoss, Chance, ConfigError, LinkConfig, MAX_QUEUE_BYTES, Outage};
+use crate::time::{Instant, micros};
+
+/// Least that a queue holds whose size nobody chose: a window's burst passes a short path.
+const LEAST_AUTOMATIC_QUEUE: usize = 64 << 10;
+
+/// One thing to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// `delay=20ms`
+    Delay(Duration),
+    /// `jitter=5ms`
+    Jitter(Duration),
+    /// `jitter-order=free`, or `keep`: whether jitter may change the order.
+    JitterReorders(bool),
+    /// `rate=100mbit`, or `none`
+    Rate(Option<u64>),
+    /// `queue=1bdp`, or `auto`
+    Queue(Option<Amount>),
+    /// `mark=20ms`, or `none`
+    Mark(Option<Amount>),
+    /// `loss=1%`
+    Loss(Chance),
+    /// `burst=0.1%/20%/100%`, or `none`
+    Burst(Option<BurstLoss>),
+    /// `duplicate=1%`
+    Duplicate(Chance),
+    /// `corrupt=1%`
+    Corrupt(Chance),
+    /// `reorder=1%/5ms`, or `none`
+    Reorder(Chance, Duration),
+    /// `replay=1%`
+    Replay(Chance),
+    /// `outage=10s+2s`, or `none`: when it begins, counted from now, and how long it lasts.
+    Outage(Option<(Duration, Duration)>),
+}
+
+/// Names of the settings, in the order of [`Setting`], with what follows the `=`.
+pub const NAMES: [(&str, &str); 13] = [
+    ("delay", "TIME"),
+    ("jitter", "TIME"),
+    ("jitter-order", "keep|free"),
+    ("rate", "RATE|none"),
+    ("queue", "SIZE|TIME|Nbdp|auto"),
+    ("mark", "SIZE|TIME|Nbdp|none"),
+    ("loss", "PERCENT"),
+    ("burst", "ENTER/LEAVE[/LOSS]|none"),
+    ("duplicate", "PERCENT"),
+    ("corrupt", "PERCENT"),
+    ("reorder", "PERCENT/TIME|none"),
+    ("replay", "PERCENT"),
+    ("outage", "START+LENGTH|none"),
+];
+
+/// Why a word is no setting.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// There is no `=`.
+    #[error("'{text}' is no setting: write for example loss=1%")]
+    NoValue {
+        /// As typed.
+        text: String,
+    },
+    /// No such name.
+    #[error("'{name}' cannot be set: there are {}", names())]
+    UnknownName {
+        /// As typed.
+        name: String,
+    },
+    /// One name twice.
+    #[error("'{name}' is set twice: once is enough")]
+    Twice {
+        /// As typed.
+        name: &'static str,
+    },
+    /// A part is no quantity.
+    #[error("{name}: {error}")]
+    Quantity {
+        /// Of the setting.
+        name: &'static str,
+        /// What is wrong.
+        error: UnitError,
+    },
+    /// The parts are not those that belong there.
+    #[error("{name}: '{value}' should be {form}")]
+    Form {
+        /// Of the setting.
+        name: &'static str,
+        /// As typed.
+        value: String,
+        /// What it should look like.
+        form: &'static str,
+    },
+    /// Nothing to set.
+    #[error("nothing to set: write for example loss=1%")]
+    Empty,
+}
+
+fn names() -> String {
+    NAMES.map(|(name, _)| name).join(", ")
+}
+
+impl Setting {
+    /// Reads the value of the setting `name`.
+    ///
+    /// # Errors
+    /// [`SettingError`].
+    pub fn parse(name: &str, value: &str) -> Result<Self, SettingError> {
+        let known = NAMES.iter().find(|(known, _)| *known == name);
+        let Some(&(name, form)) = known else {
+            let name = excerpt(name);
+            return Err(SettingError::UnknownName { name });
+        };
+        let quantity = |error| SettingError::Quantity { name, error };
+        let ill_formed = || SettingError::Form {
+            name,
+            value: excerpt(value),
+            form,
+        };
+        let off = value == "none";
+        let time = |text| units::duration(text).map_err(quantity);
+        let chance = |text| units::chance(text).map_err(quantity);
+        let amount = |text| units::amount(text).map_err(quantity);
+        Ok(match name {
+            "delay" => Self::Delay(time(value)?),
+            "jitter" => Self::Jitter(time(value)?),
+            "jitter-order" if value == "keep" => Self::JitterReorders(false),
+            "jitter-order" if value == "free" => Self::JitterReorders(true),
+            "rate" if off => Self::Rate(None),
+            "rate" => Self::Rate(Some(units::rate(value).map_err(quantity)?)),
+            "queue" if value == "auto" => Self::Queue(None),
+            "queue" => Self::Queue(Some(amount(value)?)),
+            "mark" if off => Self::Mark(None),
+            "mark" => Self::Mark(Some(amount(value)?)),
+            "loss" => Self::Loss(chance(value)?),
+            "burst" if off => Self::Burst(None),
+            "burst" => {
+                let (enter, rest) = value.split_once('/').ok_or_else(ill_formed)?;
+                let (leave, loss) = rest.split_once('/').unwrap_or((rest, "100%"));
+                Self::Burst(Some(BurstLoss {
+                    enter: chance(enter)?,
+                    leave: chance(leave)?,
+                    loss: chance(loss)?,
+                }))
+            }
+            "duplicate" => Self::Duplicate(chance(value)?),
+            "corrupt" => Self::Corrupt(chance(value)?),
+            "reorder" if off => Self::Reorder(Chance::NEVER, Duration::ZERO),
+            "reorder" => {
+                let (often, held) = value.split_once('/').ok_or_else(ill_formed)?;
+                Self::Reorder(chance(often)?, time(held)?)
+            }
+            "replay" => Self::Replay(chance(value)?),
+            "outage" if off => Self::Outage(None),
+            "outage" => {
+                let (start, length) = value.split_once('+').ok_or_else(ill_formed)?;
+                Self::Outage(Some((time(start)?, time(length)?)))
+            }
+            _ => return Err(ill_formed()),
+        })
+    }
+}
+
+/// Settings in one line, each name but `outage` at most once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings(Vec<Setting>);
+
+impl core::str::FromStr for Settings {
+    type Err = SettingError;
+
+    /// Words as `loss=1%`, separated by commas or white space.
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        let words = text.split(|c: char| c == ',' || c.is_whitespace());
+        let mut settings = Vec::new();
+        let mut seen = [false; NAMES.len()];
+        for word in words.filter(|word| !word.is_empty()) {
+            let (name, value) = word.split_once('=').ok_or_else(|| SettingError::NoValue {
+                text: excerpt(word),
+            })?;
+            settings.push(Setting::parse(name, value)?);
+            for (seen, (known, _)) in seen.iter_mut().zip(NAMES) {
+                let again = known == name && core::mem::replace(seen, true);
+                if again && known != "outage" {
+                    return Err(SettingError::Twice { name: known });
+                }
+            }
+        }
+        if settings.is_empty() {
+            return Err(SettingError::Empty);
+        }
+        Ok(Self(settings))
+    }
+}
+
+impl FromIterator<Setting> for Settings {
+    fn from_iter<T: IntoIterator<Item = Setting>>(settings: T) -> Self {
+        Self(settings.into_iter().collect())
+    }
+}
+
+/// What is wanted of one direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// All but the limits of the queue, which depend on the other direction.
+    config: LinkConfig,
+    queue: Option<Amount>,
+    mark: Option<Amount>,
+}
+
+/// Why wishes cannot be granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WishError {
+    /// A limit of a queue that is not there.
+    #[error("without a rate there is no queue: set a rate, or queue=auto and mark=none")]
+    NoQueue,
+    /// A round trip of zero.
+    #[error("a queue in bdp needs a delay: set one, or give the queue as 64k or 50ms")]
+    NoRoundTrip,
+    /// A bound of the link.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+}
+
+impl Wish {
+    /// Changes what the settings name. Outages count from `now`; they replace those before.
+    pub fn apply(&mut self, settings: &Settings, now: Instant) {
+        let Settings(settings) = settings;
+        if settings
+            .iter()
+            .any(|setting| matches!(setting, Setting::Outage(_)))
+        {
+            self.config.outages.clear();
+        }
+        let config = &mut self.config;
+        for setting in settings {
+            match *setting {
+                Setting::Delay(delay) => config.delay = delay,
+                Setting::Jitter(jitter) => config.jitter = jitter,
+                Setting::JitterReorders(free) => config.jitter_reorders = free,
+                Setting::Rate(rate) => config.rate = rate,
+                Setting::Queue(amount) => self.queue = amount,
+                Setting::Mark(amount) => self.mark = amount,
+                Setting::Loss(chance) => config.loss = chance,
+                Setting::Burst(burst) => config.burst = burst,
+                Setting::Duplicate(chance) => config.duplicate = chance,
+                Setting::Corrupt(chance) => config.corrupt = chance,
+                Setting::Reorder(chance, delay) => {
+                    config.reorder = chance;
+                    config.reorder_delay = delay;
+                }
+                Setting::Replay(chance) => config.replay = chance,
+                Setting::Outage(None) => config.outages.clear(),
+                Setting::Outage(Some((start, length))) => config.outages.push(Outage {
+                    from: now + start,
+                    until: now + start + length,
+                }),
+            }
+        }
+    }
+
+    /// The configuration, on a path whose other direction is `other`.
+    ///
+    /// # Errors
+    /// [`WishError`].
+    pub fn resolve(&self, other: &Self) -> Result<LinkConfig, WishError> {
+        let mut config = self.config.clone();
+        let round_trip = micros(config.delay).saturating_add(micros(other.config.delay));
+        match config.rate {
+            None if self.queue.is_some() || self.mark.is_some() => return Err(WishError::NoQueue),
+            None => {}
+            Some(rate) => {
+                config.queue_bytes = match self.queue {
+                    Some(amount) => bytes(amount, rate, round_trip)?,
+                    None => carried(rate, round_trip).clamp(LEAST_AUTOMATIC_QUEUE, MAX_QUEUE_BYTES),
+                };
+                config.mark_bytes = match self.mark {
+                    Some(amount) => Some(bytes(amount, rate, round_trip)?),
+                    None => None,
+                };
+            }
+        }
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+fn bytes(amount: Amount, rate: u64, round_trip: u64) -> Result<usize, WishError> {
+    Ok(match amount {
+        Amount::Bytes(bytes) => bytes,
+        Amount::Time(time) => carried(rate, micros(time)),
+        Amount::Bdp(_) if round_trip == 0 => return Err(WishError::NoRoundTrip),
+        Amount::Bdp(millionths) => {
+            let product = u128::try_from(carried(rate, round_trip)).unwrap_or(u128::MAX);
+            let bytes = product.saturating_mul(millionths.into()) / u128::from(units::ONE_BDP);
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        }
+    })
+}
+
+/// Bytes that a rate carries in so many microseconds.
+fn carried(rate: u64, micros: u64) -> usize {
+    let bytes = u128::from(rate).saturating_mul(micros.into()) / 8_000_000;
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::link::{MAX_DELAY, MAX_OUTAGES};
+
+    fn wish(text: &str) -> Wish {
+        let mut wish = Wish::default();
+        wish.apply(&text.parse().unwrap(), Instant::from_micros(1_000_000));
+        wish
+    }
+
+    fn percent(percent: u32) -> Chance {
+        Chance::from_percent(percent)
+    }
+
+    #[test]
+    fn every_setting_sets_its_field() {
+        let text = "delay=20ms,jitter=5ms jitter-order=free, rate=8mbit\tqueue=64k mark=1ms \
+            loss=1% burst=2%/30% duplicate=4% corrupt=5% reorder=6%/7ms replay=8% \
+            outage=1s+2s outage=10s+1s";
+        let outage = |from: u64, until: u64| Outage {
+            from: Instant::from_micros(from),
+            until: Instant::from_micros(until),
+        };
+        let want = LinkConfig {
+            delay: Duration::from_millis(20),
+            jitter: Duration::from_millis(5),
+            jitter_reorders: true,
+            rate: Some(8_000_000),
+            queue_bytes: 65_536,
+            mark_bytes: Some(1000),
+            loss: percent(1),
+            burst: Some(BurstLoss {
+                enter: percent(2),
+                leave: percent(30),
+                loss: percent(100),
+            }),
+            duplicate: percent(4),
+            corrupt: percent(5),
+            reorder: percent(6),
+            reorder_delay: Duration::from_millis(7),
+            replay: percent(8),
+            outages: vec![outage(2_000_000, 4_000_000), outage(11_000_000, 12_000_000)],
+        };
+        let mut wish = wish(text);
+        assert_eq!(wish.resolve(&Wish::default()), Ok(want));
+        for (name, _) in NAMES {
+            assert!(text.contains(&format!("{name}=")), "{name}");
+        }
+        let off = "delay=0ms jitter=0s jitter-order=keep rate=none queue=auto mark=none loss=0% \
+            burst=none duplicate=0% corrupt=0% reorder=none replay=0% outage=none";
+        wish.apply(&off.parse().unwrap(), Instant::ZERO);
+        assert_eq!(wish.resolve(&Wish::default()), Ok(LinkConfig::default()));
+    }
+
+    #[test]
+    fn queues_follow_the_rate_and_both_delays() {
+        for (text, other, want) in [
+            ("rate=8mbit delay=20ms queue=1bdp", "delay=30ms", Ok(50_000)),
+            ("rate=8mbit queue=0.5bdp", "delay=30ms", Ok(15_000)),
+            ("rate=8mbit queue=50ms", "delay=30ms", Ok(50_000)),
+            ("rate=8mbit queue=5k", "delay=30ms", Ok(5120)),
+            ("rate=8mbit", "delay=30ms", Ok(64 << 10)),
+            ("rate=80mbit", "delay=30ms", Ok(300_000)),
+            ("rate=1tbit", "delay=60s", Ok(MAX_QUEUE_BYTES)),
+            ("rate=8mbit queue=1bdp", "jitter=1ms", Err("needs a delay")),
+            ("queue=64k", "rate=8mbit", Err("set a rate")),
+            ("mark=64k", "rate=8mbit", Err("set a rate")),
+            ("rate=8mbit mark=1bdp", "loss=1%", Err("needs a delay")),
+            ("rate=8mbit queue=1g", "loss=1%", Err("at most 500000000")),
+            ("rate=0bit", "loss=1%", Err("must be 1 to")),
+            ("delay=61s", "loss=1%", Err("60s")),
+            ("burst=1%/0%", "loss=1%", Err("able to end")),
+        ] {
+            match (wish(text).resolve(&wish(other)), want) {
+                (Ok(have), Ok(want)) => assert_eq!(have.queue_bytes, want, "{text}"),
+                (Err(have), Err(want)) => assert!(have.to_string().contains(want), "{have}"),
+                (have, want) => panic!("{text}: {have:?}, expected {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, want) in [
+            ("", "nothing to set"),
+            (" , ", "nothing to set"),
+            ("loss", "no setting"),
+            ("los=1%", "there are delay, jitter"),
+            ("loss=1% loss=2%", "twice"),
+            ("loss=1", "loss: '1' is no chance"),
+            ("loss=none", "no chance"),
+            ("delay=none", "no time"),
+            ("jitter-order=maybe", "keep|free"),
+            ("burst=1%", "ENTER/LEAVE"),
+            ("burst=1%/2%/3%/4%", "no chance"),
+            ("reorder=1%", "PERCENT/TIME"),
+            ("outage=1s", "START+LENGTH"),
+            ("outage=1s-2s", "START+LENGTH"),
+            ("rate=auto", "no rate"),
+            ("queue=none", "no queue"),
+            ("=1%", "cannot be set"),
+            ("LOSS=1%", "cannot be set"),
+        ] {
+            let error = text.parse::<Settings>().unwrap_err().to_string();
+            assert!(error.contains(want), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn outages_are_replaced_together_and_bounded() {
+        let mut wish = wish("outage=1s+1s");
+        let now = Instant::from_micros(50);
+        wish.apply(&"loss=1%".parse().unwrap(), now);
+        assert_eq!(wish.config.outages.len(), 1);
+        wish.apply(&"outage=0s+1s outage=2s+1s".parse().unwrap(), now);
+        assert_eq!(wish.config.outages.len(), 2);
+        assert_eq!(wish.config.outages[0].from, now);
+        let many = |count| vec!["outage=0s+1s"; count].join(",").parse().unwrap();
+        wish.apply(&many(MAX_OUTAGES), now);
+        assert!(wish.resolve(&Wish::default()).is_ok());
+        wish.apply(&many(MAX_OUTAGES + 1), now);
+        assert!(wish.resolve(&Wish::default()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_read_or_refused_in_one_line(
+            line in "\\PC{0,80}|((delay|rate|queue|burst|outage|x)=[0-9.]{0,30}[a-z%/+]{0,5}[, ]?){0,6}",
+        ) {
+            match line.parse::<Settings>() {
+                Err(error) => prop_assert_eq!(error.to_string().lines().count(), 1),
+                Ok(settings) => {
+                    let mut wish = Wish::default();
+                    wish.apply(&settings, Instant::from_micros(u64::MAX));
+                    if let Ok(config) = wish.resolve(&wish.clone()) {
+                        prop_assert!(config.delay <= MAX_DELAY);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! A UNIX socket at which a running program takes commands, a line each.
+//!
+//! In: connections and lines; out: an answer to each line, whose last line is `ok` or begins with
+//! `error: `. Never waits for a client and never does more than one command of each at a time, so
+//! that none can disturb what the loop is for. Clients are bounded in number; a further one takes
+//! the place of the one that has been silent longest.
+//! Sources: unix(7).
+
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+
+use mio::net::{UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+
+/// Connections at a time.
+pub const MAX_CLIENTS: usize = 8;
+
+/// Longest command, in bytes; who sends a longer one is told and closed.
+pub const MAX_LINE_BYTES: usize = 4096;
+
+/// Answers that a client has not read, in bytes, from which on no command of it is carried out.
+pub const MAX_UNREAD_BYTES: usize = 64 * 1024;
+
+const LISTENER: Token = Token(64);
+const FIRST_CLIENT: usize = 65;
+
+/// The last line of an answer to a command that was carried out.
+pub const OK: &str = "ok";
+
+/// What the last line of any other answer begins with.
+pub const ERROR: &str = "error: ";
+
+/// The socket and its clients.
+#[derive(Debug)]
+pub struct ControlServer {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode of the socket's name, as we made it.
+    identity: (u64, u64),
+    clients: [Option<Client>; MAX_CLIENTS],
+    acceptable: bool,
+    /// Counts what clients do, to tell who has been silent longest.
+    steps: u64,
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    received: Vec<u8>,
+    answer: Vec<u8>,
+    written: usize,
+    /// The descriptor has not said that it would block since its last event.
+    ready: bool,
+    /// Nothing more will come.
+    ended: bool,
+    last_step: u64,
+}
+
+impl ControlServer {
+    /// Makes the socket, for its owner alone. One that nobody listens at any more is replaced.
+    ///
+    /// # Errors
+    /// When another program listens there, the name is that of something else, or the directory
+    /// cannot be written.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path) => {
+                fs::remove_file(path)?;
+                UnixListener::bind(path)?
+            }
+            bound => bound?,
+        };
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            identity: (metadata.dev(), metadata.ino()),
+            clients: Default::default(),
+            acceptable: true,
+            steps: 0,
+        })
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.register(&mut self.listener, LISTENER, Interest::READABLE)
+    }
+
+    /// Notes an event of the loop.
+    pub(super) fn note(&mut self, token: Token) {
+        if token == LISTENER {
+            self.acceptable = true;
+        } else if let Some(Some(client)) = token
+            .0
+            .checked_sub(FIRST_CLIENT)
+            .and_then(|slot| self.clients.get_mut(slot))
+        {
+            client.ready = true;
+        }
+    }
+
+    /// Whether there is more to do at once.
+    pub(super) fn is_busy(&self) -> bool {
+        let busy = |client: &Client| client.ready && !client.is_stuck();
+        self.acceptable || self.clients.iter().flatten().any(busy)
+    }
+
+    /// Does what can be done now, at most one command a client. `execute` gives the answer to a
+    /// command, without its last line, or says why there is none.
+    pub(super) fn turn(
+        &mut self,
+        registry: &Registry,
+        mut execute: impl FnMut(&str) -> Result<String, String>,
+    ) {
+        self.accept(registry);
+        for slot in &mut self.clients {
+            let Some(client) = slot.as_mut().filter(|client| client.ready) else {
+                continue;
+            };
+            self.steps += 1;
+            client.last_step = self.steps;
+            if client.advance(&mut execute).is_err() {
+                *slot = None;
+            }
+        }
+    }
+
+    fn accept(&mut self, registry: &Registry) {
+        while self.acceptable {
+            match self.listener.accept() {
+                Ok((mut stream, _)) => {
+                    let age = |client: &Option<Client>| client.as_ref().map(|old| old.last_step);
+                    // No client at all is older than any.
+                    let slots = self.clients.iter_mut().enumerate();
+                    let Some((n, slot)) = slots.min_by_key(|(_, slot)| age(slot)) else {
+                        return;
+                    };
+                    let both = Interest::READABLE | Interest::WRITABLE;
+                    let token = Token(FIRST_CLIENT + n);
+                    if registry.register(&mut stream, token, both).is_ok() {
+                        self.steps += 1;
+                        *slot = Some(Client {
+                            stream,
+                            received: Vec::new(),
+                            answer: Vec::new(),
+                            written: 0,
+                            ready: true,
+                            ended: false,
+                            last_step: self.steps,
+                        });
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Also when descriptors have run out: the next attempt wakes us again.
+                Err(_) => self.acceptable = false,
+            }
+        }
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        // Somebody may have put another socket there.
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
+        if ours {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Whether the name is that of a socket at which nobody listens.
+fn is_stale(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
+    let refused = |error: &io::Error| error.kind() == ErrorKind::ConnectionRefused;
+    is_socket && StdStream::connect(path).is_err_and(|error| refused(&error))
+}
+
+impl Client {
+    /// It does not read its answers.
+    const fn is_stuck(&self) -> bool {
+        self.answer.len() - self.written >= MAX_UNREAD_BYTES
+    }
+
+    /// Writes, reads and carries out a little. An error: the client has gone or shall go.
+    fn advance(
+        &mut self,
+        execute: &mut impl FnMut(&str) -> Result<String, String>,
+    ) -> io::Result<()> {
+        let writable = self.write()?;
+        if !self.is_stuck() {
+            let readable = self.read()?;
+            let executed = self.execute(execute);
+            self.ready = readable || executed;
+        } else {
+            self.ready = writable;
+        }
+        self.write()?;
+        let done = self.ended && !self.ready && self.written == self.answer.len();
+        if done {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+
+    /// Reads until a line is whole; false if nothing more can be read now.
+    fn read(&mut self) -> io::Result<bool> {
+        let mut chunk = [0; MAX_LINE_BYTES];
+        while !self.ended && !self.received.contains(&b'\n') {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => {
+                    self.ended = true;
+                    // A last line may lack its end.
+                    if !self.received.is_empty() {
+                        self.received.push(b'\n');
+                    }
+                }
+                Ok(len) => self
+                    .received
+                    .extend_from_slice(chunk.get(..len).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if self.received.len() > MAX_LINE_BYTES && !self.received.contains(&b'\n') {
+                break;
+            }
+        }
+        Ok(!self.ended)
+    }
+
+    /// Carries out one command; true if there was one.
+    fn execute(&mut self, execute: &mut impl FnMut(&str) -> Result<String, String>) -> bool {
+        let end = self.received.iter().position(|byte| *byte == b'\n');
+        let end = end.unwrap_or(self.received.len());
+        if end > MAX_LINE_BYTES {
+            self.received.clear();
+            self.ended = true;
+            let text = format!("{ERROR}a command has at most {MAX_LINE_BYTES} bytes\n");
+            self.answer.extend_from_slice(text.as_bytes());
+            return false;
+        }
+        if end == self.received.len() {
+            return false;
+        }
+        let line: Vec<u8> = self.received.drain(..=end).collect();
+        let answer = match std::str::from_utf8(&line) {
+            Ok(line) => execute(line.trim()),
+            Err(_) => Err("a command is text in UTF-8".to_owned()),
+        };
+        let answer = match answer {
+            Ok(text) if text.is_empty() => format!("{OK}\n"),
+            Ok(text) => format!("{}\n{OK}\n", text.trim_end()),
+            Err(why) => format!("{ERROR}{why}\n"),
+        };
+        self.answer.extend_from_slice(answer.as_bytes());
+        true
+    }
+
+    /// Writes what can be written; false if the client must read first.
+    fn write(&mut self) -> io::Result<bool> {
+        while let Some(rest) = self
+            .answer
+            .get(self.written..)
+            .filter(|rest| !rest.is_empty())
+        {
+            match self.stream.write(rest) {
+                Ok(len) => self.written += len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.answer.clear();
+        self.written = 0;
+        Ok(true)
+    }
+}
