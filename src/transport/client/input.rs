@@ -5,7 +5,7 @@ use crate::transport::client::flights::{Arrival, Loss, Record};
 use crate::transport::client::hystart::HyStart;
 use crate::transport::client::window::{Interval, Window};
 use crate::transport::client::{Client, ClientEvent, Connection, MAX_REOPENED};
-use crate::transport::epoch::{Epoch, INITIAL_WINDOW, Kind};
+use crate::transport::epoch::{Epoch, KNOWN_WINDOW, Kind};
 use crate::wire::flight::{Ecn, UdpPath};
 use crate::wire::segment::{
     Challenge, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Probed, Response, ResponseHeader,
@@ -41,7 +41,7 @@ impl Client {
                 now,
                 &header,
                 size,
-                u32::from(count).clamp(1, INITIAL_WINDOW),
+                u32::from(count).clamp(1, KNOWN_WINDOW),
                 response.continuation,
             );
         }

@@ -212,7 +212,7 @@ impl Client {
         }
         self.pacer
             .sent(now, interval.count, window, self.rtt.expected(), slow_start);
-        self.unacknowledged_since = None;
+        self.unacknowledged_since = (connection.window.releasable() > 0).then_some(now);
         self.stats.requests += 1;
         self.emit(now, &record, None);
         self.flights.push(record);

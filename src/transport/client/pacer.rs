@@ -8,6 +8,9 @@ use crate::time::Instant;
 /// Unused time that may be made up for, so that a coarse timer costs no rate.
 const MAX_CREDIT: Duration = Duration::from_millis(2);
 
+/// Greatest window in packets that slow start does not pace.
+const MAX_UNPACED: u32 = 64;
+
 /// When the next request may leave.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pacer {
@@ -30,6 +33,9 @@ impl Pacer {
         rtt: Duration,
         slow_start: bool,
     ) {
+        if slow_start && window <= MAX_UNPACED {
+            return;
+        }
         let (up, down) = if slow_start { (1, 2) } else { (4, 5) };
         let interval = rtt * count * up / (window.max(1) * down);
         self.next = self.next.max(now - MAX_CREDIT) + interval;

@@ -148,7 +148,10 @@ impl Window {
 
     /// Whether slow start still grows the window.
     pub(super) fn in_slow_start(&self) -> bool {
-        self.event.is_none() && self.epoch.in_slow_start(self.edge)
+        match &self.event {
+            None => self.epoch.in_slow_start(self.edge),
+            Some(event) => event.transition.kind == Kind::Opened,
+        }
     }
 
     /// Whether a lost or marked number belongs to an event that is declared already.
