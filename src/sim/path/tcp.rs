@@ -456,7 +456,7 @@ impl Sender {
         let until = self.una + self.segments.len() as u64;
         let flight = self.flying_f64() + self.lost.len() as f64;
         self.remember_maximum();
-        self.ssthresh = (self.cwnd * self.beta()).max(2.0);
+        self.ssthresh = (self.cwnd.floor() * self.beta()).floor().max(2.0);
         self.recovery = Some(Recovery {
             until,
             flight,
@@ -518,7 +518,7 @@ impl Sender {
         }
         if self.backoff == 0 && self.recovery.is_none() {
             self.remember_maximum();
-            self.ssthresh = (self.cwnd * self.beta()).max(2.0);
+            self.ssthresh = (self.cwnd.floor() * self.beta()).floor().max(2.0);
         }
         self.backoff += 1;
         self.recovery = None;
@@ -560,10 +560,8 @@ impl Cubic {
         });
         let t = (now.saturating_since(start) + rtt).as_secs_f64();
         let target = C * (t - self.k).powi(3) + self.w_max;
-        let alpha = match self.reno < self.w_max {
-            true => 3.0 * (1.0 - CUBIC_BETA) / (1.0 + CUBIC_BETA),
-            false => 1.0,
-        };
+        // Linux keeps this slope beyond the plateau, too.
+        let alpha = 3.0 * (1.0 - CUBIC_BETA) / (1.0 + CUBIC_BETA);
         self.reno += alpha * delivered / cwnd;
         let target = target.clamp(cwnd, 1.5 * cwnd);
         let step = (target - cwnd) * delivered / cwnd;

@@ -147,7 +147,7 @@ impl Client {
             }
         };
         let budget = (window / 8).clamp(2, MAX_FLIGHT).min(needed);
-        if !gives_up && !self.may_send(now, budget) {
+        if !gives_up && !self.may_send(now, budget, window) {
             return false;
         }
         let Some(connection) = &mut self.connection else {
@@ -162,7 +162,7 @@ impl Client {
     }
 
     /// Whether pacing and the wish for large flights let a request leave now.
-    fn may_send(&mut self, now: Instant, budget: u32) -> bool {
+    fn may_send(&mut self, now: Instant, budget: u32, window: u32) -> bool {
         let Some(connection) = &self.connection else {
             return false;
         };
@@ -174,7 +174,7 @@ impl Client {
         let releasable = connection.window.releasable();
         let delay = (self.rtt.expected() / DELAY_PART).min(MAX_DELAY);
         let until = self.unacknowledged_since.unwrap_or(now) + delay;
-        let wait = releasable < u64::from(budget) && until > now && !self.flights.is_empty();
+        let wait = window > 16 && releasable < u64::from(budget) && until > now && !self.flights.is_empty();
         if wait {
             self.send_timer = Some((until, "delayed acknowledgement"));
         }
