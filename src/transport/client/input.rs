@@ -12,6 +12,12 @@ use crate::wire::segment::{
     ResponseKind, Span, ToClient,
 };
 
+/// Packets of a flight whose loss as a whole is a lost request, whoever the servers are.
+const MIN_TELLING_FLIGHT: u32 = 4;
+
+/// Round trips for which an answer from another server is remembered.
+const SEVERAL_SERVERS_RTTS: u32 = 16;
+
 impl Client {
     /// Takes one datagram from the network. What is not ours is dropped and counted.
     pub fn handle_datagram(&mut self, now: Now, path: UdpPath, ecn: Ecn, datagram: &[u8]) {
@@ -63,7 +69,7 @@ impl Client {
         }
         let fresh = connection.window.receive(n, void, header.x);
         let arrival = self.flights.arrive(now, n, void);
-        self.stats.answered_by(header.server);
+        self.note_server(now, header.server);
         if fresh || arrival.is_some() {
             self.answered(now);
         } else {
@@ -344,13 +350,35 @@ impl Client {
         let losses = self.flights.detect(now, &self.rtt);
         let alone = losses.len() == 1;
         for loss in losses {
-            if alone && loss.whole && self.repeat(now, &loss) {
+            if loss.whole && self.may_be_request(now, &loss, alone) && self.repeat(now, &loss) {
                 continue;
             }
             self.stats.lost += u64::from(loss.count);
             self.flights.give_up(&loss);
             self.lose_bytes(loss.stream, &loss.bytes);
             self.congestion(loss.highest, Kind::Loss);
+        }
+    }
+
+    /// Whether a flight that is missing whole may be taken for a lost request. One server knows what
+    /// it has sent: a repeat of what was lost on the way here stays unanswered, and the loss is seen
+    /// then. Several servers do not know of each other, so that only the flight itself can tell.
+    fn may_be_request(&self, now: Instant, loss: &Loss, alone: bool) -> bool {
+        let several = self
+            .several_servers_at
+            .is_some_and(|at| now.saturating_since(at) < self.rtt.expected() * SEVERAL_SERVERS_RTTS);
+        let again = self
+            .connection
+            .as_ref()
+            .is_some_and(|connection| loss.flight <= connection.repeated_up_to);
+        !several || (alone && loss.count >= MIN_TELLING_FLIGHT && !again)
+    }
+
+    /// Takes note of who answered.
+    fn note_server(&mut self, now: Instant, server: u16) {
+        self.stats.answered_by(server);
+        if self.last_server.replace(server).is_some_and(|last| last != server) {
+            self.several_servers_at = Some(now);
         }
     }
 
@@ -365,7 +393,7 @@ impl Client {
         };
         // Once its epoch is over no server would grant it.
         let over = record.declared != event || record.yields != connection.window.releasing();
-        if over || loss.flight <= connection.repeated_up_to {
+        if over {
             return false;
         }
         connection.repeated_up_to = connection.window.highest();
