@@ -136,3 +136,4 @@ impl Ends for Ours {
         Some(self.client.stats())
     }
 }
+impl Drop for Ours { fn drop(&mut self) { eprintln!("server drops {:?}", self.server.counters().drops()); } }

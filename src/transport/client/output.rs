@@ -282,9 +282,9 @@ impl Client {
             return false;
         };
         let window = &connection.window;
-        let stuck = window.event().is_some_and(|event| {
-            event.transition.kind.has_zone() && window.edge() == event.transition.r
-        });
+        let stuck = window
+            .event()
+            .is_some_and(|event| event.transition.kind.has_zone() && event.is_passed());
         let waits = stuck && self.flights.is_empty() && self.stream.wanted() > 0;
         let spaced = self
             .probe
