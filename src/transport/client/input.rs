@@ -364,14 +364,18 @@ impl Client {
     /// it has sent: a repeat of what was lost on the way here stays unanswered, and the loss is seen
     /// then. Several servers do not know of each other, so that only the flight itself can tell.
     fn may_be_request(&self, now: Instant, loss: &Loss, alone: bool) -> bool {
-        let several = self
-            .several_servers_at
-            .is_some_and(|at| now.saturating_since(at) < self.rtt.expected() * SEVERAL_SERVERS_RTTS);
         let again = self
             .connection
             .as_ref()
             .is_some_and(|connection| loss.flight <= connection.repeated_up_to);
-        !several || (alone && loss.count >= MIN_TELLING_FLIGHT && !again)
+        !self.has_several_servers(now) || (alone && loss.count >= MIN_TELLING_FLIGHT && !again)
+    }
+
+    /// Whether several servers answer, by turns.
+    pub(super) fn has_several_servers(&self, now: Instant) -> bool {
+        let recently = self.rtt.expected() * SEVERAL_SERVERS_RTTS;
+        let since = |at| now.saturating_since(at);
+        self.several_servers_at.is_some_and(|at| since(at) < recently)
     }
 
     /// Takes note of who answered.

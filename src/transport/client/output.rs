@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use crate::time::Instant;
+use crate::time::{Instant, micros};
 use crate::transport::client::flights::Record;
 use crate::transport::client::window::Interval;
 use crate::transport::client::{Client, MAX_OUTBOX, Opening, Probe};
@@ -35,6 +35,17 @@ const DELAY_PART: u32 = 8;
 
 /// Unanswered timeouts after which an OPEN goes along with each further one.
 pub(super) const OPEN_AFTER_TIMEOUTS: u32 = 3;
+
+/// Time that a flight takes at the present rate: longer ones are bursts that short queues drop.
+const FLIGHT_TIME: Duration = Duration::from_millis(2);
+
+/// Packets to ask for at once: so much as comes in [`FLIGHT_TIME`], at most an eighth of the window.
+fn flight_size(window: u32, rtt: Duration) -> u32 {
+    let rtt = micros(rtt).max(1);
+    let share = u64::from(window) * micros(FLIGHT_TIME) / rtt;
+    let share = u32::try_from(share).unwrap_or(u32::MAX);
+    share.min(window / 8).clamp(2, MAX_FLIGHT)
+}
 
 impl Client {
     /// Largest datagram wanted, in bytes of UDP payload.
@@ -146,7 +157,7 @@ impl Client {
                 u32::try_from(needed).unwrap_or(u32::MAX)
             }
         };
-        let budget = (window / 8).clamp(2, MAX_FLIGHT).min(needed);
+        let budget = flight_size(window, self.rtt.expected()).min(needed);
         if !gives_up && !self.may_send(now, budget, window) {
             return false;
         }
@@ -224,8 +235,13 @@ impl Client {
         };
         record.sent = now;
         let record = record.clone();
-        self.stats.requests += 1;
-        self.emit(now, &record, None);
+        // One server answers once; should the repeat be lost as well, it would be taken for a loss of
+        // answers.
+        let copies = if self.has_several_servers(now) { 1 } else { 2 };
+        for _ in 0..copies {
+            self.stats.requests += 1;
+            self.emit(now, &record, None);
+        }
     }
 
     /// Writes the request of a record, with the evidence of now.

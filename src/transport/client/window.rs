@@ -613,8 +613,8 @@ impl Window {
 
     /// About how many numbers could be released now.
     pub(super) fn releasable(&self) -> u64 {
-        if !self.late.is_empty() {
-            return u64::from(MAX_FLIGHT);
+        if let Some(late) = self.late.first() {
+            return self.epoch.edge(late.end - 1) - self.epoch.edge(late.start - 1);
         }
         let end = self.cells_after + to_u64(self.cells.len());
         match &self.event {
