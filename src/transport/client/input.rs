@@ -180,21 +180,24 @@ impl Client {
     }
 
     fn sample(&mut self, now: Instant, n: u64, arrival: &Arrival) {
-        if arrival.repeated {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        connection.hystart.arrived(now);
+        if arrival.repeated || !arrival.first_of_flight {
             return;
         }
         let rtt = now.saturating_since(arrival.sent);
         // Sent and answered within one reading of the clock: no measurement.
-        if arrival.first_of_flight && !rtt.is_zero() {
-            self.rtt.sample(rtt);
-            let Some(connection) = &mut self.connection else {
-                return;
-            };
-            let highest = connection.window.highest();
-            let exit = connection.hystart.sample(n, highest, rtt);
-            if exit && connection.window.in_slow_start() {
-                self.declare(Kind::Exit);
-            }
+        if rtt.is_zero() {
+            return;
+        }
+        self.rtt.sample(rtt);
+        let (window, min) = (&connection.window, self.rtt.min().unwrap_or(rtt));
+        let rises = connection.hystart.sample(n, window.highest(), rtt);
+        let full = connection.hystart.is_full(window.packets(), rtt, min);
+        if (rises || full) && window.event().is_none() && window.in_slow_start() {
+            self.declare(Kind::Exit);
         }
     }
 
