@@ -70,11 +70,11 @@ fn main() {
         for i in 0..no + nt { flows.push(FlowPlan { carrier: if i < no { Carrier::Ours } else { Carrier::Tcp(Growth::Cubic) }, starts: Duration::from_millis(137 * (if i % 2 == 0 { i / 2 } else { no + nt - i }) as u64), access: Duration::from_secs_f64(if i % 2 == 1 { acc / 1e3 } else { 0.0 }), bytes: 1 << 40 }); }
         let secs = num(7) as u64;
         for seed in 1..=3 {
-        let o = run(&Path { down: down.clone(), up: up.clone(), seed, lasts: Duration::from_secs(secs), flows: flows.clone() }).unwrap();
+        for (i, f) in flows.iter_mut().enumerate() { f.starts = Duration::from_micros((i as u64 * 7919 + seed * 104_729) * 7 % 300_000); } let o = run(&Path { down: down.clone(), up: up.clone(), seed, lasts: Duration::from_secs(secs), flows: flows.clone() }).unwrap();
         let total: u64 = o.flows.iter().map(|f| f.received).sum();
         let ours: u64 = o.flows[..no].iter().map(|f| f.received).sum();
         let sq: f64 = o.flows.iter().map(|f| (f.received as f64).powi(2)).sum();
-        println!("ours {:.3} of {:.3} of rate; jain {:.3}; {:?}", ours as f64 / total as f64, total as f64 * 8.0 / secs as f64 / 1e6 / num(2), (total as f64).powi(2) / (no + nt) as f64 / sq, o.flows.iter().map(|f| f.received / 1000000).collect::<Vec<_>>());
+        if std::env::var("SERIES").is_ok() { for f in &o.flows { println!("{:?} {:?}", f.by_second.windows(2).map(|w| (w[1]-w[0]) * 8 / 100_000).map(|x| x as f64 / 10.0).collect::<Vec<_>>(), f.stats.as_ref().map(|s| s.transitions.clone())); } } println!("ours {:.3} of {:.3} of rate; jain {:.3}; {:?}", ours as f64 / total as f64, total as f64 * 8.0 / secs as f64 / 1e6 / num(2), (total as f64).powi(2) / (no + nt) as f64 / sq, o.flows.iter().map(|f| f.received / 1000000).collect::<Vec<_>>());
         }
     }
 }

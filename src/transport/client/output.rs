@@ -37,7 +37,7 @@ const DELAY_PART: u32 = 8;
 pub(super) const OPEN_AFTER_TIMEOUTS: u32 = 3;
 
 /// Time that a flight takes at the present rate: longer ones are bursts that short queues drop.
-const FLIGHT_TIME: Duration = Duration::from_millis(2);
+const FLIGHT_TIME: Duration = Duration::from_micros(500);
 
 /// Packets to ask for at once: so much as comes in [`FLIGHT_TIME`], at most an eighth of the window.
 fn flight_size(window: u32, rtt: Duration) -> u32 {
