@@ -196,7 +196,7 @@ impl Client {
         let (window, min) = (&connection.window, self.rtt.min().unwrap_or(rtt));
         let rises = connection.hystart.sample(n, window.highest(), rtt);
         let full = connection.hystart.is_full(window.packets(), rtt, min);
-        if (rises || full) && window.event().is_none() && window.in_slow_start() {
+        if (rises || full) && window.in_slow_start() {
             self.declare(Kind::Exit);
         }
     }

@@ -207,7 +207,7 @@ impl Client {
         record.declared = connection.window.event().map(|event| event.declaration);
         record.wants_continuation = wants;
         record.rebinds = connection.cookie.is_some();
-        let slow_start = connection.window.in_slow_start();
+        let slow_start = connection.window.in_slow_start() || connection.window.is_opening();
         let size = usize::from(connection.size);
         if self.stream.user.is_none() {
             record.stream = self.stream.begin_again();

@@ -150,10 +150,13 @@ impl Window {
 
     /// Whether slow start still grows the window.
     pub(super) fn in_slow_start(&self) -> bool {
-        match &self.event {
-            None => self.epoch.in_slow_start(self.edge),
-            Some(event) => event.transition.kind == Kind::Opened,
-        }
+        self.event.is_none() && self.epoch.in_slow_start(self.edge)
+    }
+
+    /// Whether the connection has just been opened.
+    pub(super) fn is_opening(&self) -> bool {
+        let opened = |event: &Event| event.transition.kind == Kind::Opened;
+        self.event.as_ref().is_some_and(opened)
     }
 
     /// Whether a lost or marked number belongs to an event that is declared already.
