@@ -21,7 +21,7 @@ SEED=${SEED:-$RANDOM}
 readonly SCENARIOS=(
     testbed ping curl_over_tcp real_files large_object random_loss many_clients kill_restart
     round_robin round_robin_one_dead overhead_ipv4 overhead_ipv6 one_round_trip upstream_share
-    metrics captures serve_errors get_errors
+    slow_reader metrics captures serve_errors get_errors
 )
 
 # fail MESSAGE...: ends the scenario.
@@ -370,20 +370,36 @@ scenario_overhead_ipv6() {
     overhead '[fd77:2::101]' 'ipv6.src == fd77:2::101 && udp && ipv6.plen == 1460' 1420
 }
 
-# A 3 kB object: everything arrives before the client sends a second packet.
+# A 3 kB object: everything arrives before the client sends a second packet. So does one of 10 kB when
+# the client shows what it remembers of an earlier run, and only then.
 scenario_one_round_trip() {
+    local tokens
     fleet 1
+    tokens=$SCRATCH/tokens
     head -c 3000 /dev/urandom >"$SCRATCH/root/small"
+    head -c 10000 /dev/urandom >"$SCRATCH/root/medium"
     serve 1
-    get --pcap "$SCRATCH/capture.pcap" -o "$SCRATCH/got" http://10.77.2.101/small
-    identical "$SCRATCH/root/small" "$SCRATCH/got"
+    equal "client packets before the last answer" "$(asked small --tokens "$tokens")" 1
+    at_most "answer packets" "$(answers)" 3
+    equal "mode of the tokens" "$(stat -c %a "$tokens")" 600
+    equal "client packets for 10 kB with a token" "$(asked medium --tokens "$tokens")" 1
+    at_most "answer packets" "$(answers)" 10
+    at_least "client packets for 10 kB without one" "$(asked medium)" 2
+}
+# asked OBJECT [OPTION...]: packets that the client sends before the last of the answers comes.
+asked() {
+    local object=$1
+    shift
+    get --pcap "$SCRATCH/capture.pcap" -o "$SCRATCH/got" "$@" "http://10.77.2.101/$object" >&2
+    identical "$SCRATCH/root/$object" "$SCRATCH/got" >&2
     shark -r "$SCRATCH/capture.pcap" -Y udp -T fields -e frame.number -e frame.time_relative \
-        -e ip.src -e ip.dst -e udp.length 2>/dev/null | tee "$SCRATCH/frames"
-    equal "client packets before the last answer" "$(awk '
-        $3 == "10.77.1.100" { sent++ }
+        -e ip.src -e ip.dst -e udp.length 2>/dev/null | tee "$SCRATCH/frames" >&2
+    awk '$3 == "10.77.1.100" { sent++ }
         $3 == "10.77.2.101" { before = sent }
-        END { print before + 0 }' "$SCRATCH/frames")" 1
-    at_most "answer packets" "$(grep -c '10\.77\.2\.101[[:space:]]*10\.77\.1\.100' "$SCRATCH/frames")" 3
+        END { print before + 0 }' "$SCRATCH/frames"
+}
+answers() {
+    grep -c '10\.77\.2\.101[[:space:]]*10\.77\.1\.100' "$SCRATCH/frames"
 }
 
 # 100 MB without loss: what the client sends is at most a hundredth of what it receives, as IP
@@ -401,6 +417,41 @@ scenario_upstream_share() {
     at_most "bytes up per 100 down" "$(awk -v up=$((after[3] - before[3])) \
         -v down=$((after[1] - before[1])) 'BEGIN { print 100 * up / down }')" 1
     jq -c '{packets_in, packets_out, bytes_in, bytes_out, lost, repeated}' "$SCRATCH/stats"
+}
+
+# A reader that takes 1 Mb/s for four seconds, then all it can get: the client asks for no more than its
+# buffer holds, answers and measures meanwhile, and has lost no pace when the reader hurries.
+scenario_slow_reader() {
+    local sampled rss=0 received
+    fleet 1
+    object 12
+    serve 1
+    rate 100mbit
+    mkfifo "$SCRATCH/pipe"
+    # shellcheck disable=SC2016 # for the inner shell
+    start reader client bash -c 'exec python3 scripts/slow-reader.py 4 125000 "$1" <"$0"' \
+        "$SCRATCH/pipe" "$SCRATCH/got"
+    # shellcheck disable=SC2016 # for the inner shell
+    start download client bash -c 'exec "$@" >"$0"' "$SCRATCH/pipe" "$HEADWATER" get --tun hw0 \
+        --address 10.77.1.100 --silent --show-error --max-time 60 --buffer 1M --stats "$SCRATCH/stats" \
+        http://10.77.2.101/object
+    for _ in 1 2 3; do
+        sleep 1
+        sampled=$(rss_kib download)
+        rss=$((sampled > rss ? sampled : rss))
+    done
+    read -r received _ < <(link_bytes download)
+    finish download || fail "exit status $?: $(cat "$SCRATCH/download.err")"
+    finish reader || fail "the reader: $(cat "$SCRATCH/reader.err")"
+    identical "$SCRATCH/root/object" "$SCRATCH/got"
+    cat "$SCRATCH/reader.out"
+    jq -c '{seconds, lost, timeouts, probes, transitions, rtt_smoothed_us}' "$SCRATCH/stats"
+    at_most "KiB of memory while it was slow" "$rss" 12288
+    at_least "bytes that came while it was slow" "$received" 1000000
+    at_most "bytes that came while it was slow" "$received" 2500000
+    at_most "its longest gap when it was fast (ms)" "$(jq .longest_gap_ms "$SCRATCH/reader.out")" 500
+    at_most "seconds when it was fast" "$(jq .fast_seconds "$SCRATCH/reader.out")" 4
+    at_most "longest stall (ms)" "$(stat_of "$SCRATCH/stats" .longest_stall_ms)" 300
 }
 
 # Prometheus text on the server's own loopback: well-formed, moving, nothing about single clients.

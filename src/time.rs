@@ -85,6 +85,14 @@ impl UnixMillis {
     }
 }
 
+impl Sub<Duration> for UnixMillis {
+    type Output = Self;
+    fn sub(self, rhs: Duration) -> Self {
+        let millis = u64::try_from(rhs.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(millis))
+    }
+}
+
 /// One sampling of both clocks. Every `handle_*` of one turn of a loop gets the same value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {

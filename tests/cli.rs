@@ -209,6 +209,32 @@ fn a_closed_standard_output_is_a_quiet_failure() {
     assert!(output.stderr.is_empty());
 }
 
+/// A file named by mistake is neither taken for tokens nor overwritten, and is no reason to fail.
+#[test]
+fn what_is_no_token_file_is_told_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("diary");
+    fs::write(&path, "dear diary\n").unwrap();
+    let name = path.to_str().unwrap();
+    let local = ["--tun", "not/a/name", "--address", "10.255.255.1"];
+    let mut words = vec!["get", "--tokens", name, "http://10.255.255.2/"];
+    words.extend(local);
+    let output = headwater(&words);
+    let error = text(&output.stderr);
+    assert_eq!(code(&output), 2, "why the run fails is its device: {error}");
+    let mut lines = error.lines();
+    let warning = lines.next().unwrap();
+    assert!(
+        warning.contains(name) && warning.contains("--tokens"),
+        "{error}"
+    );
+    assert!(
+        lines.next().unwrap().starts_with("headwater: 'not/a/name'"),
+        "{error}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"dear diary\n");
+}
+
 #[test]
 fn statistics_are_written_for_a_run_that_fails() {
     let dir = tempfile::tempdir().unwrap();

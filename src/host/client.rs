@@ -5,6 +5,7 @@
 //! reads a clock; names are resolved by a function that is given.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
@@ -16,6 +17,7 @@ use crate::host::carrier::Carrier;
 use crate::host::metrics::Metric;
 use crate::host::report::Report;
 use crate::host::server::stack_metrics;
+use crate::host::tokens::{Remembered, Tokens};
 use crate::host::{Machine, Transmit};
 use crate::stack::{Demuxed, Stack, StackConfig, StackError};
 use crate::time::{Instant, Now};
@@ -25,7 +27,7 @@ use crate::transport::client::{Client, ClientConfig};
 const FIRST_EPHEMERAL_PORT: u16 = 49_152;
 
 /// Bytes read from a connection at a time.
-const STAGE_BYTES: usize = 256 * 1024;
+pub(super) const STAGE_BYTES: usize = 256 * 1024;
 
 /// What carries the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub struct ClientHostConfig {
     pub idle_timeout: Duration,
     /// How long a transfer may take.
     pub max_time: Option<Duration>,
+    /// Proofs of the own addresses from earlier connections.
+    pub tokens: Tokens,
     /// Feeds every random choice.
     pub seed: u64,
     /// Finds addresses.
@@ -137,7 +141,29 @@ impl ClientHost {
         self.pump(now);
     }
 
+    /// Lets the output of the transfer write what it keeps back, and goes on if that has made room. To
+    /// be called once a turn.
+    pub fn flush(&mut self, now: Now) {
+        while let Some(running) = &mut self.running {
+            let held_up = !running.transfer.has_room();
+            running.transfer.flush();
+            if held_up && running.transfer.has_room() {
+                self.report.resume(now.instant);
+            }
+            let waits = running.transfer.waits_for().is_some();
+            if !self.pump(now) || waits {
+                return;
+            }
+        }
+    }
+
     // --- Output ---
+
+    /// What becomes writable when `flush` is worth a call; none if the output keeps nothing back.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
+        self.running.as_ref()?.transfer.waits_for()
+    }
 
     /// The next event of the transfer. After the last one (`Done`, `Failed`) the next transfer can
     /// be started.
@@ -167,6 +193,16 @@ impl ClientHost {
         report
     }
 
+    /// The tokens it was given, and those that its connections left behind.
+    #[must_use]
+    pub fn tokens(&self, now: Now) -> Tokens {
+        let mut tokens = self.config.tokens.clone();
+        if let Some(token) = self.token_of_carrier(now) {
+            tokens.remember(token);
+        }
+        tokens
+    }
+
     /// Counters, none by peer.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
@@ -175,13 +211,15 @@ impl ClientHost {
 
     // --- Parts of more than one of these ---
 
-    /// Moves requests down and bytes up until neither is possible.
-    fn pump(&mut self, now: Now) {
+    /// Moves requests down and bytes up until neither is possible; whether any was.
+    fn pump(&mut self, now: Now) -> bool {
+        let mut any = false;
         loop {
             self.issue(now);
             if !self.deliver(now) && !self.end_stream() {
-                return;
+                return any;
             }
+            any = true;
         }
     }
 
@@ -210,7 +248,7 @@ impl ClientHost {
         let mut carrier = match keep {
             Some((_, carrier)) => carrier,
             None => {
-                self.drop_carrier();
+                self.drop_carrier(now);
                 self.connect(now, local, remote)?
             }
         };
@@ -235,11 +273,16 @@ impl ClientHost {
             Protocol::Tcp => target.port(),
         };
         let pair = known.into_iter().find_map(|remote| {
-            let mut own = self.config.addresses.iter();
-            let local = own.find(|own| own.is_ipv4() == remote.is_ipv4())?;
-            Some((*local, SocketAddr::new(remote, port)))
+            let remote = SocketAddr::new(remote, port);
+            Some((self.own_address(remote)?, remote))
         });
         pair.ok_or(Failure::Family { host })
+    }
+
+    /// The own address that speaks to `remote`.
+    fn own_address(&self, remote: SocketAddr) -> Option<IpAddr> {
+        let mut own = self.config.addresses.iter().copied();
+        own.find(|own| own.is_ipv4() == remote.is_ipv4())
     }
 
     fn connect(&mut self, now: Now, local: IpAddr, remote: SocketAddr) -> Result<Carrier, Failure> {
@@ -255,7 +298,7 @@ impl ClientHost {
                     mtu: self.config.mtu,
                     buffer: self.config.buffer,
                     idle_timeout: self.config.idle_timeout,
-                    token: None,
+                    token: self.config.tokens.get(now.unix, local, remote).cloned(),
                 };
                 let client = Client::new(config, self.random.random());
                 Ok(Carrier::Trickles(Box::new(client)))
@@ -263,7 +306,24 @@ impl ClientHost {
         }
     }
 
-    fn drop_carrier(&mut self) {
+    /// What the present connection leaves to later ones.
+    fn token_of_carrier(&self, now: Now) -> Option<Remembered> {
+        let Some((service, Carrier::Trickles(client))) = &self.carrier else {
+            return None;
+        };
+        let (token, since) = client.address_token()?;
+        Some(Remembered {
+            local: self.own_address(*service)?,
+            service: *service,
+            received: now.unix - now.instant.saturating_since(since),
+            token,
+        })
+    }
+
+    fn drop_carrier(&mut self, now: Now) {
+        if let Some(token) = self.token_of_carrier(now) {
+            self.config.tokens.remember(token);
+        }
         if let Some((_, mut carrier)) = self.carrier.take() {
             if let Carrier::Trickles(client) = &carrier {
                 self.report.add_connection(&client.stats());
@@ -278,7 +338,7 @@ impl ClientHost {
             return false;
         };
         let mut any = false;
-        while running.transfer.is_reading() {
+        while running.transfer.is_reading() && running.transfer.has_room() {
             let count = carrier.read(now, &mut self.stack, &mut self.stage);
             if count == 0 {
                 break;
@@ -303,7 +363,7 @@ impl ClientHost {
         let (Some(running), Some((_, carrier))) = (&mut self.running, &mut self.carrier) else {
             return false;
         };
-        if !running.transfer.is_reading() {
+        if !running.transfer.is_reading() || !running.transfer.has_room() {
             return false;
         }
         match carrier.poll_end() {
@@ -355,7 +415,7 @@ impl Machine for ClientHost {
             if let Some(failure) = failure {
                 running.transfer.fail(failure);
                 (running.connect_by, running.finish_by) = (None, None);
-                self.drop_carrier();
+                self.drop_carrier(now);
             }
         }
         self.pump(now);

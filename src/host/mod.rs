@@ -6,6 +6,7 @@ pub mod load;
 pub mod metrics;
 pub mod report;
 pub mod server;
+pub mod tokens;
 pub mod web;
 
 use crate::time::{Instant, Now};

@@ -19,7 +19,7 @@ pub struct Report {
     pub stack: Counters,
     /// From the start of the first transfer to its first byte.
     pub first_byte: Option<Duration>,
-    /// Longest time without a byte after the first one of a transfer.
+    /// Longest time without a byte after the first one of a transfer, while the output took bytes.
     pub longest_stall: Duration,
     /// When a byte came last.
     last_byte: Option<Instant>,
@@ -29,6 +29,11 @@ impl Report {
     /// A transfer begins.
     pub(super) fn begin(&mut self, _now: Instant) {
         self.last_byte = None;
+    }
+
+    /// The output takes bytes again: how long it did not is nothing that the network did.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.last_byte = self.last_byte.map(|_| now);
     }
 
     /// Bytes of a stream came; `begun`: when its transfer did.

@@ -6,14 +6,15 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::client::{ClientHost, ClientHostConfig, Protocol};
+use super::client::{ClientHost, ClientHostConfig, Protocol, STAGE_BYTES};
 use super::metrics::Metric;
 use super::server::{MAX_FLIGHTS, ServerHost, ServerHostConfig};
+use super::tokens::Tokens;
 use super::*;
 use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::{Held, Output, OutputError};
 use crate::apps::fetch::target::Target;
-use crate::apps::fetch::{Event, Transfer};
+use crate::apps::fetch::{Event, MAX_KEPT_BYTES, Transfer};
 use crate::http::digest;
 use crate::http::request::RequestHead;
 use crate::time::UnixMillis;
@@ -157,47 +158,55 @@ fn server(version: &Rc<RefCell<u8>>, own: IpAddr, now: Now, unready: u32) -> Ser
     ServerHost::new(now, config, KeyRing::with_secret([3; 32]), app).unwrap()
 }
 
+fn address(v6: bool, last: u8) -> IpAddr {
+    let text = if v6 {
+        format!("fd00::{last}")
+    } else {
+        format!("10.9.0.{last}")
+    };
+    text.parse().unwrap()
+}
+
+fn client_config(protocol: Protocol, v6: bool) -> ClientHostConfig {
+    ClientHostConfig {
+        addresses: vec![address(v6, 1)],
+        mtu: 1500,
+        protocol,
+        buffer: 1 << 20,
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(60),
+        max_time: None,
+        tokens: Tokens::default(),
+        seed: 9,
+        resolve: Box::new(move |host| {
+            if host == "files" {
+                vec![address(v6, 2)]
+            } else {
+                vec![]
+            }
+        }),
+    }
+}
+
 impl World {
     fn new(protocol: Protocol, v6: bool) -> Self {
         Self::limited(protocol, v6, None)
     }
 
     fn limited(protocol: Protocol, v6: bool, max_time: Option<Duration>) -> Self {
-        let address = |last| -> IpAddr {
-            let text = if v6 {
-                format!("fd00::{last}")
-            } else {
-                format!("10.9.0.{last}")
-            };
-            text.parse().unwrap()
-        };
         let now = Now {
             instant: Instant::from_micros(1_000_000),
             unix: UnixMillis::new(1_700_000_000_000),
         };
-        let service = address(2);
         let config = ClientHostConfig {
-            addresses: vec![address(1)],
-            mtu: 1500,
-            protocol,
-            buffer: 1 << 20,
-            connect_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(60),
             max_time,
-            seed: 9,
-            resolve: Box::new(move |host| {
-                if host == "files" {
-                    vec![service]
-                } else {
-                    vec![]
-                }
-            }),
+            ..client_config(protocol, v6)
         };
         let version = Rc::new(RefCell::new(0));
         Self {
             now,
             client: ClientHost::new(now, config).unwrap(),
-            server: server(&version, service, now, 2),
+            server: server(&version, address(v6, 2), now, 2),
             version,
             wire: VecDeque::new(),
             lose_every: 0,
@@ -207,14 +216,17 @@ impl World {
 
     fn start(&mut self, url: &str, follow: bool) -> Memory {
         let memory = Memory::default();
+        self.start_into(url, follow, Box::new(memory.clone()));
+        memory
+    }
+
+    fn start_into(&mut self, url: &str, follow: bool, output: Box<dyn Output>) {
         let config = TransferConfig {
             follow,
             ..TransferConfig::default()
         };
-        let target = Target::parse(url).unwrap();
-        let transfer = Transfer::new(config, target, Box::new(memory.clone()));
+        let transfer = Transfer::new(config, Target::parse(url).unwrap(), output);
         self.client.start(self.now, transfer);
-        memory
     }
 
     fn put(&mut self, to_server: bool, transmit: Transmit) {
@@ -252,11 +264,17 @@ impl World {
 
     /// Goes to the next thing that happens; `false` if nothing will.
     fn step(&mut self) -> bool {
+        self.step_until(Instant::from_micros(u64::MAX))
+    }
+
+    /// Goes to the next thing that happens before `end`; `false` if nothing will.
+    fn step_until(&mut self, end: Instant) -> bool {
         self.drain();
         let arrival = self.wire.front().map(|(at, ..)| *at);
         let client = self.client.poll_timeout(self.now).map(|(at, _)| at);
         let server = self.server.poll_timeout(self.now).map(|(at, _)| at);
-        let Some(next) = [arrival, client, server].into_iter().flatten().min() else {
+        let next = [arrival, client, server].into_iter().flatten().min();
+        let Some(next) = next.filter(|next| *next < end) else {
             return false;
         };
         let elapsed = next.saturating_since(self.now.instant);
@@ -300,6 +318,55 @@ impl World {
     }
 }
 
+/// An output whose reader takes only so many bytes at a time.
+#[derive(Clone, Default)]
+struct Slow(Rc<RefCell<Reader>>);
+
+#[derive(Default)]
+struct Reader {
+    kept: VecDeque<u8>,
+    taken: Vec<u8>,
+    takes: usize,
+    finished: bool,
+}
+
+impl Output for Slow {
+    fn held(&self) -> Held {
+        Held::default()
+    }
+    fn replay(&mut self, _sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
+        Ok(false)
+    }
+    fn begin(&mut self, _offset: u64, _etag: Option<&str>) -> Result<(), OutputError> {
+        Ok(())
+    }
+    fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
+        self.0.borrow_mut().kept.extend(bytes);
+        Ok(())
+    }
+    fn kept(&self) -> usize {
+        self.0.borrow().kept.len()
+    }
+    fn flush(&mut self) -> Result<(), OutputError> {
+        let Reader {
+            kept, taken, takes, ..
+        } = &mut *self.0.borrow_mut();
+        let count = kept.len().min(*takes);
+        taken.extend(kept.drain(..count));
+        *takes -= count;
+        Ok(())
+    }
+    fn rewind(&mut self) -> Result<(), OutputError> {
+        Err(OutputError::CannotRewind)
+    }
+    fn finish(&mut self) -> Result<(), OutputError> {
+        let mut reader = self.0.borrow_mut();
+        assert!(reader.kept.is_empty(), "presented before it is written");
+        reader.finished = true;
+        Ok(())
+    }
+}
+
 const TRICKLES: Protocol = Protocol::Trickles {
     udp_port: 7600,
     local_port: None,
@@ -339,6 +406,139 @@ fn redirects_stay_on_the_connection() {
         assert_eq!(memory.0.borrow().0, body(0, 1000));
         assert_eq!(world.client.report().connections, 1);
     }
+}
+
+/// 10 kB are more than the answer to an OPEN may have, unless a token proves the address.
+#[test]
+fn what_one_client_remembers_saves_the_next_a_round_trip() {
+    let mut world = World::new(TRICKLES, true);
+    let mut tokens = Tokens::default();
+    for (name, round_trips) in [("nothing known", 2), ("remembered", 1), ("again", 2)] {
+        let config = ClientHostConfig {
+            tokens: tokens.clone(),
+            ..client_config(TRICKLES, true)
+        };
+        world.client = ClientHost::new(world.now, config).unwrap();
+        let begun = world.now.instant;
+        let memory = world.start("http://files:1/10000", false);
+        if name == "nothing known" {
+            // A server that is not ready is silent: it would cost more than a round trip.
+            world.server = server(&world.version, address(true, 2), world.now, 0);
+        }
+        assert_eq!(world.finish(), VERIFIED, "{name}");
+        assert_eq!(memory.0.borrow().0, body(0, 10_000), "{name}");
+        let took = world.now.instant.saturating_since(begun);
+        let report = world.client.report().transport;
+        let took = took.as_micros() / (2 * ONE_WAY).as_micros();
+        assert_eq!(took, round_trips, "{name}: {report:?}");
+        assert_eq!(report.opens, 1, "{name}");
+        if name == "nothing known" {
+            tokens = world.client.tokens(world.now);
+        }
+    }
+}
+
+/// Four seconds at 1 Mb/s, then as fast as it comes: nothing is lost, no more is asked for than the
+/// buffer holds, and the pause before has no part in the pace after.
+#[test]
+fn a_reader_may_be_slow_and_then_fast() {
+    const TICK: Duration = Duration::from_millis(100);
+    const SIZE: usize = 4_000_000;
+    for protocol in [TRICKLES, Protocol::Tcp] {
+        let mut world = World::new(protocol, false);
+        world.server = server(&world.version, address(false, 2), world.now, 0);
+        let (port, slow) = (
+            if protocol == Protocol::Tcp { 80 } else { 1 },
+            Slow::default(),
+        );
+        let url = format!("http://files:{port}/{SIZE}");
+        world.start_into(&url, false, Box::new(slow.clone()));
+        for tick in 1..=40 {
+            let end = world.now.instant + TICK;
+            while world.step_until(end) {}
+            world.now.unix = UnixMillis::new(world.now.unix.as_millis() + 100);
+            world.now.instant = end;
+            slow.0.borrow_mut().takes = 12_500;
+            world.client.flush(world.now);
+            let ahead = world.client.progress().received as usize - slow.0.borrow().taken.len();
+            assert!(ahead < MAX_KEPT_BYTES + STAGE_BYTES, "{ahead} at {tick}");
+        }
+        let report = world.client.report();
+        let read = slow.0.borrow().taken.len();
+        assert!((480_000..=500_000).contains(&read), "{protocol:?}: {read}");
+        let asked = report.transport.stream_bytes as usize;
+        let most = read + (1 << 20) + MAX_KEPT_BYTES + STAGE_BYTES;
+        assert!(asked <= most, "{asked}, expected at most {most}");
+
+        let fast_from = world.now.instant;
+        slow.0.borrow_mut().takes = usize::MAX;
+        world.client.flush(world.now);
+        let mut last = world.now.instant;
+        while !slow.0.borrow().finished {
+            let before = slow.0.borrow().taken.len();
+            assert!(world.step(), "nothing more will happen");
+            world.client.flush(world.now);
+            if slow.0.borrow().taken.len() > before {
+                let pause = world.now.instant.saturating_since(last);
+                assert!(pause <= 4 * ONE_WAY, "{protocol:?}: no byte for {pause:?}");
+                last = world.now.instant;
+            }
+        }
+        assert_eq!(world.finish(), VERIFIED);
+        assert_eq!(slow.0.borrow().taken, body(0, SIZE as u64));
+        let report = world.client.report();
+        let took = world.now.instant.saturating_since(fast_from);
+        assert!(
+            took < Duration::from_secs(1),
+            "{protocol:?}: {took:?} {report:?}"
+        );
+        assert!(
+            report.longest_stall <= 4 * ONE_WAY,
+            "{protocol:?}: {report:?}"
+        );
+        let lost = (report.transport.lost, report.transport.timeouts);
+        assert_eq!(lost, (0, 0), "{report:?}");
+    }
+}
+
+/// The reader pauses for ten minutes and the server is replaced meanwhile: one request brings the next
+/// bytes.
+#[test]
+fn a_paused_download_goes_on_in_one_round_trip_with_another_server() {
+    let mut world = World::new(TRICKLES, false);
+    world.server = server(&world.version, address(false, 2), world.now, 0);
+    let slow = Slow::default();
+    slow.0.borrow_mut().takes = 100_000;
+    world.start_into("http://files:1/4000000", false, Box::new(slow.clone()));
+    let end = world.now.instant + Duration::from_secs(600);
+    while world.step_until(end) {
+        world.client.flush(world.now);
+    }
+    let idle = end.saturating_since(world.now.instant);
+    assert!(idle > Duration::from_secs(598), "{idle:?}");
+    world.now.unix = UnixMillis::new(world.now.unix.as_millis() + idle.as_millis() as u64);
+    world.now.instant = end;
+    world.server = server(&world.version, address(false, 2), world.now, 0);
+
+    let before = world.client.report().transport;
+    slow.0.borrow_mut().takes = usize::MAX;
+    world.client.flush(world.now);
+    world.drain();
+    while world.client.report().transport.stream_bytes == before.stream_bytes {
+        let sent = world.client.report().transport.packets_out;
+        assert_eq!(sent, before.packets_out + 1);
+        assert!(world.step(), "nothing more will happen");
+    }
+    let took = world.now.instant.saturating_since(end);
+    assert_eq!(took, 2 * ONE_WAY);
+    while !slow.0.borrow().finished {
+        assert!(world.step(), "nothing more will happen");
+        world.client.flush(world.now);
+    }
+    assert_eq!(slow.0.borrow().taken, body(0, 4_000_000));
+    let after = world.client.report().transport;
+    let trouble = (after.lost, after.timeouts, after.probes);
+    assert_eq!((trouble, after.handshakes), ((0, 0, 0), 1), "{after:?}");
 }
 
 #[test]

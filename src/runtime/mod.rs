@@ -22,7 +22,7 @@ mod timer;
 
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -107,6 +107,12 @@ pub trait Hooks<M> {
         None
     }
 
+    /// A descriptor that the machine or the hook waits to write to: `turn` is called when it is
+    /// writable. Asked for before each sleep.
+    fn waits_for<'a>(&'a self, _machine: &'a M) -> Option<BorrowedFd<'a>> {
+        None
+    }
+
     /// A signal has come. `Continue` if the machine shall end in its own time; another signal is
     /// told again.
     fn signal(&mut self, _now: Now, _signal: Signal, _machine: &mut M) -> ControlFlow<()> {
@@ -145,6 +151,7 @@ pub struct Runtime<D> {
 const DEVICE: Token = Token(0);
 const TIMER: Token = Token(1);
 const SIGNALS: Token = Token(2);
+const SINK: Token = Token(3);
 
 impl<D: Device + AsRawFd> Runtime<D> {
     /// A loop over `device`, which is non-blocking. SIGINT and SIGTERM are caught from here on.
@@ -229,7 +236,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
             ];
             let wait = deadlines.into_iter().flatten().min();
             let wait = if more { Some(now.instant) } else { wait };
-            self.wait(now, wait)?;
+            self.wait(now, wait, hooks.waits_for(machine))?;
             if let Some(signal) = self.signals.take()
                 && hooks.signal(self.clock.now(), signal, machine).is_break()
             {
@@ -277,8 +284,13 @@ impl<D: Device + AsRawFd> Runtime<D> {
         Ok(true)
     }
 
-    /// Sleeps until something happens or `until` comes, and notes what happened.
-    fn wait(&mut self, now: Now, until: Option<Instant>) -> io::Result<()> {
+    /// Sleeps until something happens, `until` comes or `sink` is writable, and notes what happened.
+    fn wait(
+        &mut self,
+        now: Now,
+        until: Option<Instant>,
+        sink: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
         let pause = until.map(|at| at.saturating_since(now.instant));
         let timeout = match pause {
             Some(Duration::ZERO) => Some(Duration::ZERO),
@@ -293,14 +305,24 @@ impl<D: Device + AsRawFd> Runtime<D> {
                 self.timer.arm(pause.unwrap_or_default())?
             }
         };
-        match self.poll.poll(&mut self.events, timeout) {
+        // Only for this sleep: whose descriptor it is may close it in any turn.
+        let sink = sink.map(|sink| sink.as_raw_fd());
+        if let Some(sink) = sink {
+            let registry = self.poll.registry();
+            registry.register(&mut SourceFd(&sink), SINK, Interest::WRITABLE)?;
+        }
+        let polled = self.poll.poll(&mut self.events, timeout);
+        if let Some(sink) = sink {
+            self.poll.registry().deregister(&mut SourceFd(&sink))?;
+        }
+        match polled {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             polled => polled?,
         }
         for event in &self.events {
             match event.token() {
                 DEVICE => self.readable = true,
-                TIMER => {}
+                TIMER | SINK => {}
                 SIGNALS => self.signals.drain(),
                 token => {
                     if let Some(server) = &mut self.metrics {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd as _, RawFd};
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 
@@ -133,6 +133,51 @@ impl<F: FnMut(&mut Echo) -> ControlFlow<()>> Hooks<Echo> for Hook<F> {
         let calls = u64::try_from(machine.called.len()).unwrap();
         vec![Metric::counter("calls_total", "Calls.", calls)]
     }
+}
+
+/// Writes into a pipe whenever it may, and never asks to be called for another reason.
+struct Writing {
+    pipe: UnixStream,
+    left: usize,
+    turns: usize,
+}
+
+impl Hooks<Echo> for Writing {
+    fn turn(&mut self, _: Now, _: &mut Echo) -> ControlFlow<()> {
+        self.turns += 1;
+        while self.left > 0 {
+            match self.pipe.write(&vec![0; self.left]) {
+                Ok(count) => self.left -= count,
+                Err(_) => return ControlFlow::Continue(()),
+            }
+        }
+        ControlFlow::Break(())
+    }
+    fn waits_for<'a>(&'a self, _: &'a Echo) -> Option<BorrowedFd<'a>> {
+        Some(self.pipe.as_fd())
+    }
+}
+
+#[test]
+fn a_slow_reader_wakes_the_loop() {
+    let (pipe, mut reader) = UnixStream::pair().unwrap();
+    pipe.set_nonblocking(true).unwrap();
+    let mut hook = Writing {
+        pipe,
+        left: 4 << 20,
+        turns: 0,
+    };
+    let thread = std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 20];
+        reader
+            .read_exact(&mut buffer)
+            .and_then(|()| reader.read_to_end(&mut buffer))
+    });
+    let stopped = runtime(OneEdge::new(0)).run(&mut Echo::default(), &mut hook);
+    assert_eq!(stopped.unwrap(), Stopped::ByHook);
+    assert!((2..10_000).contains(&hook.turns), "{} turns", hook.turns);
+    drop(hook);
+    assert_eq!(thread.join().unwrap().unwrap(), 3 << 20);
 }
 
 fn runtime(device: OneEdge) -> Runtime<OneEdge> {

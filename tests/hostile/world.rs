@@ -17,6 +17,7 @@ use headwater::apps::origin::digest::InlineDigester;
 use headwater::apps::origin::{Origin, dynamic};
 use headwater::host::client::{ClientHost, ClientHostConfig, Protocol};
 use headwater::host::server::{ServerHost, ServerHostConfig};
+use headwater::host::tokens::Tokens;
 use headwater::host::{Machine, Transmit};
 use headwater::time::{Instant, Now, UnixMillis};
 use headwater::transport::keys::KeyRing;
@@ -456,6 +457,7 @@ impl Downloader {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             max_time: None,
+            tokens: Tokens::default(),
             seed: 9 + index as u64,
             resolve: Box::new(move |_| vec![service.ip()]),
         };

@@ -14,6 +14,7 @@ mod verdict;
 mod verify;
 
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 
 use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::{Held, Output, OutputError};
@@ -31,6 +32,9 @@ pub const MAX_REDIRECTS: usize = 10;
 
 /// How often an object may change before the transfer is given up.
 pub const MAX_RESTARTS: usize = 5;
+
+/// Bytes that an output may keep back before it is given no more.
+pub const MAX_KEPT_BYTES: usize = 64 * 1024;
 
 /// Longest body that is read only to keep a connection, in bytes.
 pub const MAX_DRAIN_BYTES: u64 = 64 * 1024;
@@ -168,6 +172,11 @@ enum Phase {
         body: Body,
         any: bool,
     },
+    /// Every byte has come, but the output keeps some back.
+    Writing {
+        ask: Ask,
+        outcome: DigestOutcome,
+    },
     Ended,
 }
 
@@ -246,6 +255,35 @@ impl Transfer {
     #[must_use]
     pub const fn is_reading(&self) -> bool {
         matches!(self.phase, Phase::Reading { .. })
+    }
+
+    /// Whether the output takes more bytes; if not, they should stay where they are until `flush` has
+    /// made room.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.output.kept() < MAX_KEPT_BYTES
+    }
+
+    /// What becomes writable when `flush` is worth a call; none if nothing is kept back.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
+        let waits = self.output.kept() > 0 && !matches!(self.phase, Phase::Ended);
+        self.output.descriptor().filter(|_| waits)
+    }
+
+    /// Lets the output write what it keeps back.
+    pub fn flush(&mut self) {
+        if matches!(self.phase, Phase::Ended) {
+            return;
+        }
+        if let Err(error) = self.output.flush() {
+            self.fail(Failure::Output(error));
+        }
+        if let Phase::Writing { ask, outcome } = self.phase
+            && self.output.kept() == 0
+        {
+            self.conclude(ask, outcome);
+        }
     }
 
     /// The next request to send, if it is time for one. After it, bytes of its response are taken.
@@ -336,6 +374,8 @@ impl Transfer {
     /// Gives the transfer up. Without effect if it has ended.
     pub fn fail(&mut self, failure: Failure) {
         if !matches!(self.phase, Phase::Ended) {
+            // A reader that keeps up gets what came; one that does not shall not hold us up.
+            let _ = self.output.flush();
             self.end(Event::Failed(failure));
         }
     }
@@ -467,13 +507,15 @@ impl Transfer {
                 ..
             } => {
                 let outcome = verifier.map_or(outcome, |verifier| verifier.finish());
-                self.conclude(ask, outcome);
+                self.phase = Phase::Writing { ask, outcome };
+                self.flush();
             }
             Phase::Reading {
                 body: Body::Unknown,
                 ..
             }
             | Phase::Ready { .. }
+            | Phase::Writing { .. }
             | Phase::Ended => {}
         }
     }

@@ -4,6 +4,7 @@
 //! Bytes come in order and without gaps. An output presents nothing as whole before `finish`.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 /// What an output holds of an earlier attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,11 +45,29 @@ pub trait Output {
     /// [`OutputError`].
     fn begin(&mut self, offset: u64, etag: Option<&str>) -> Result<(), OutputError>;
 
-    /// Appends bytes.
+    /// Appends bytes; those that would have to wait for a slow reader may be kept back.
     ///
     /// # Errors
     /// [`OutputError::Io`].
     fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError>;
+
+    /// How many bytes are kept back.
+    fn kept(&self) -> usize {
+        0
+    }
+
+    /// Writes what is kept back, as far as that needs no waiting.
+    ///
+    /// # Errors
+    /// [`OutputError::Io`].
+    fn flush(&mut self) -> Result<(), OutputError> {
+        Ok(())
+    }
+
+    /// What becomes writable when `flush` is worth a call, if it keeps anything back.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Forgets everything, also what was held: the next `begin` is at 0.
     ///
@@ -56,7 +75,7 @@ pub trait Output {
     /// [`OutputError`]; then nothing more may be written.
     fn rewind(&mut self) -> Result<(), OutputError>;
 
-    /// The body is whole: present it.
+    /// The body is whole, and nothing is kept back: present it.
     ///
     /// # Errors
     /// [`OutputError::Io`].

@@ -17,6 +17,9 @@ struct Store {
     pipe: bool,
     unreadable: bool,
     room: Option<usize>,
+    /// Nobody reads now; and how many bytes wait for that.
+    stuck: bool,
+    kept: usize,
 }
 
 #[derive(Clone, Default)]
@@ -45,9 +48,19 @@ impl Output for Memory {
     fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
         let mut store = self.0.borrow_mut();
         store.bytes.extend_from_slice(bytes);
+        store.kept += bytes.len();
         if store.room.is_some_and(|room| store.bytes.len() > room) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
+        Ok(())
+    }
+    fn kept(&self) -> usize {
+        let store = self.0.borrow();
+        if store.stuck { store.kept } else { 0 }
+    }
+    fn flush(&mut self) -> Result<(), OutputError> {
+        let mut store = self.0.borrow_mut();
+        store.kept = if store.stuck { store.kept } else { 0 };
         Ok(())
     }
     fn rewind(&mut self) -> Result<(), OutputError> {
@@ -523,6 +536,26 @@ fn ranges_and_heads() {
     let got = play(&config, &memory, &[("HEAD /", head.into(), None)]);
     assert_eq!(got, "Done { digest: Absent }");
     assert_eq!(memory.0.borrow().bytes, head.as_bytes());
+}
+
+#[test]
+fn a_transfer_is_done_when_its_output_is_written() {
+    for (size, room) in [(MAX_KEPT_BYTES - 1, true), (MAX_KEPT_BYTES, false)] {
+        let memory = Memory::default();
+        memory.0.borrow_mut().stuck = true;
+        let target = Target::parse("http://10.0.0.1/file").unwrap();
+        let mut transfer = Transfer::new(follow(), target, Box::new(memory.clone()));
+        transfer.poll_request().unwrap();
+        transfer.handle_bytes(whole("a", &"x".repeat(size), &"x".repeat(size)).as_bytes());
+        assert_eq!(transfer.has_room(), room, "{size}");
+        transfer.flush();
+        assert!(matches!(transfer.poll_event(), Some(Event::Head { .. })));
+        assert!(transfer.poll_event().is_none() && !memory.0.borrow().finished);
+        memory.0.borrow_mut().stuck = false;
+        transfer.flush();
+        assert!(matches!(transfer.poll_event(), Some(Event::Done { .. })));
+        assert!(memory.0.borrow().finished);
+    }
 }
 
 #[test]

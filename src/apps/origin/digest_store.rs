@@ -88,6 +88,9 @@ impl DigestStore {
     /// # Errors
     /// What the operating system says; the file that was there is then unchanged.
     pub fn save(&self, path: &Path) -> io::Result<()> {
+        if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(io::Error::other("not a regular file"));
+        }
         let mut name = path.as_os_str().to_owned();
         name.push(".new");
         let fresh = Path::new(&name);
@@ -216,6 +219,15 @@ mod tests {
             DigestStore::load(&path).unwrap().is_empty(),
             "others could have written it"
         );
+    }
+
+    #[test]
+    fn only_a_file_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(DigestStore::new().save(&path).is_err());
+        assert!(!fs::metadata(&path).unwrap().is_file());
     }
 
     #[test]

@@ -96,6 +96,9 @@ pub struct GetArgs {
     /// Write statistics to FILE as JSON, also when the run fails
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
+    /// Remember proofs of the own address in FILE: a later run gets more with the first answer
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
     /// Give up if there is no connection after so many seconds
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
     pub connect_timeout: Duration,
@@ -137,6 +140,8 @@ pub struct GetConfig {
     pub show_errors: bool,
     /// Where statistics go.
     pub stats: Option<PathBuf>,
+    /// Where address tokens are kept.
+    pub tokens: Option<PathBuf>,
     /// How long a connection may take to come about.
     pub connect_timeout: Duration,
     /// How long a connection may be without any answer.
@@ -181,6 +186,7 @@ impl GetConfig {
             progress: !args.silent,
             show_errors: !args.silent || args.show_error,
             stats: args.stats,
+            tokens: args.tokens,
             connect_timeout: args.connect_timeout,
             idle_timeout: args.idle_timeout,
             max_time: args.max_time,

@@ -9,6 +9,7 @@ pub mod output;
 mod progress;
 mod session;
 pub mod stats;
+pub mod tokens;
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -21,11 +22,13 @@ use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::args::{GetArgs, GetConfig};
 use crate::cli::get::session::{Session, Summary};
 use crate::cli::get::stats::{Counted, Stats};
+use crate::cli::get::tokens::TokenFileError;
 use crate::cli::hosts::{HOSTS, Hosts};
 use crate::cli::local::Opened;
 use crate::device::Device;
 use crate::host::client::{ClientHost, ClientHostConfig};
 use crate::host::report::Report;
+use crate::host::tokens::Tokens;
 use crate::runtime::{OsClock, Runtime, Signal, Stopped, os_seed};
 use crate::time::Now;
 
@@ -35,6 +38,10 @@ Files: the body is written to FILE.part beside FILE and renamed when it is whole
 where the server offers one, is right. A failed transfer leaves FILE.part, and FILE as it was. \
 `-C -` continues FILE.part, or a copy of FILE if there is none; if the object has changed since, it \
 starts again. Devices and pipes are written as the bytes come.
+
+Tokens: the last answers of a service prove to it, for an hour, that the own address is ours. With \
+--tokens FILE the next run shows the newest proof, and so gets ten packets in the first answer \
+instead of three. FILE is made if it is missing; several runs may share it.
 
 Several URLs are fetched one after the other over one connection where they can; the exit code is \
 that of the first that failed.";
@@ -46,9 +53,10 @@ that of the first that failed.";
 pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
     let config = GetConfig::resolve(args, matches)?;
     let clock = OsClock::new();
+    let remembered = recall(&config);
     let ran = match config.local.open() {
-        Ok(Opened::Plain(device)) => drive(&config, clock, device),
-        Ok(Opened::Tapped(device)) => drive(&config, clock, device),
+        Ok(Opened::Plain(device)) => drive(&config, remembered, clock, device),
+        Ok(Opened::Tapped(device)) => drive(&config, remembered, clock, device),
         Err(failed) => Err(failed),
     };
     let (summary, report) = ran.unwrap_or_else(|failed| {
@@ -75,6 +83,7 @@ pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
 
 fn drive<D: Device + AsRawFd>(
     config: &GetConfig,
+    remembered: Option<(&Path, Tokens)>,
     clock: OsClock,
     device: D,
 ) -> Result<(Summary, Report), Failed> {
@@ -84,17 +93,26 @@ fn drive<D: Device + AsRawFd>(
     };
     let mut runtime = Runtime::new(clock, device).map_err(system)?;
     let now = clock.now();
-    let mut machine = machine(config, now)?;
+    let (token_file, tokens) = remembered.unzip();
+    let mut machine = machine(config, now, tokens.unwrap_or_default())?;
     let mut session = Session::new(config, now.instant);
     let stopped = runtime.run(&mut machine, &mut session);
-    let now = clock.now().instant;
+    let now = clock.now();
+    if let Some(path) = token_file
+        && let Err(error) = tokens::save(path, &machine.tokens(now), now.unix)
+    {
+        complain(path, &error);
+    }
     let failed = match stopped {
         Ok(Stopped::ByHook) => None,
         Ok(Stopped::BySignal(Signal::Interrupt)) => Some(Failed::new(Exit::Interrupted, "")),
         Ok(Stopped::BySignal(Signal::Terminate)) => Some(Failed::new(Exit::Terminated, "")),
         Err(error) => Some(system(error)),
     };
-    Ok((session.conclude(now, &machine, failed), machine.report()))
+    Ok((
+        session.conclude(now.instant, &machine, failed),
+        machine.report(),
+    ))
 }
 
 /// Says on standard error what failed, if that is wanted and there is something to say.
@@ -109,7 +127,27 @@ fn show(config: &GetConfig, url: Option<&str>, failed: &Failed) {
     }
 }
 
-fn machine(config: &GetConfig, now: Now) -> Result<ClientHost, Failed> {
+/// The file for address tokens and what earlier runs left in it, if it is wanted and of use.
+fn recall(config: &GetConfig) -> Option<(&Path, Tokens)> {
+    let path = config.tokens.as_deref()?;
+    match tokens::load(path) {
+        Ok(tokens) => Some((path, tokens)),
+        Err(error) => {
+            complain(path, &error);
+            None
+        }
+    }
+}
+
+/// A transfer needs no token, so a file that cannot be used is no failure.
+fn complain(path: &Path, error: &TokenFileError) {
+    log::warn!(
+        "{}: {error}: name another file for --tokens",
+        path.display()
+    );
+}
+
+fn machine(config: &GetConfig, now: Now, tokens: Tokens) -> Result<ClientHost, Failed> {
     let seed = os_seed().map_err(|error| {
         Failed::new(
             Exit::Device,
@@ -126,6 +164,7 @@ fn machine(config: &GetConfig, now: Now) -> Result<ClientHost, Failed> {
         connect_timeout: config.connect_timeout,
         idle_timeout: config.idle_timeout,
         max_time: config.max_time,
+        tokens,
         seed,
         resolve: Box::new(resolve),
     };

@@ -7,6 +7,8 @@
 //! Never follows a symlink that stands in the place of a `.part` file, and never lets two processes
 //! write one.
 
+mod pipe;
+
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
@@ -17,6 +19,7 @@ use rustix::fs::{FlockOperation, OFlags, XattrFlags, fgetxattr, flock, fremovexa
 
 use crate::apps::fetch::output::{Held, Output, OutputError};
 use crate::cli::exit::{Exit, Failed};
+use crate::cli::get::output::pipe::Pipe;
 
 /// What is appended to the name of a file that is not whole yet.
 pub const PART_SUFFIX: &str = ".part";
@@ -63,11 +66,19 @@ pub fn prepare(destination: &Destination, resume: Resume) -> Result<Box<dyn Outp
                 Exit::BadResume,
                 "-C - needs an output file: name one with -o",
             )),
-            Resume::No => Ok(Box::new(Pipe::new(io::stdout(), 0))),
-            Resume::At(offset) => Ok(Box::new(Pipe::new(io::stdout(), offset))),
+            Resume::No => stdout(0),
+            Resume::At(offset) => stdout(offset),
         },
         Destination::File(path) => prepare_file(path, resume),
     }
+}
+
+fn stdout(offset: u64) -> Result<Box<dyn Output>, Failed> {
+    let pipe = Pipe::stdout(offset).map_err(|error| {
+        let advice = format!("cannot write standard output ({error}): name a file with -o");
+        Failed::new(Exit::WriteError, advice)
+    })?;
+    Ok(Box::new(pipe))
 }
 
 fn prepare_file(path: &Path, resume: Resume) -> Result<Box<dyn Output>, Failed> {
@@ -84,8 +95,7 @@ fn prepare_file(path: &Path, resume: Resume) -> Result<Box<dyn Output>, Failed> 
                 Resume::No | Resume::Auto => 0,
                 Resume::At(offset) => offset,
             };
-            let file = OpenOptions::new().write(true).open(path);
-            Ok(Box::new(Pipe::new(file.map_err(refused)?, offset)))
+            Ok(Box::new(Pipe::open(path, offset).map_err(refused)?))
         }
         // The file behind a symlink is replaced, not the symlink.
         Ok(_) => {
@@ -96,57 +106,6 @@ fn prepare_file(path: &Path, resume: Resume) -> Result<Box<dyn Output>, Failed> 
             Ok(Box::new(PartFile::new(path.to_owned(), resume)?))
         }
         Err(error) => Err(refused(error)),
-    }
-}
-
-/// Bytes that are gone once written.
-struct Pipe<W> {
-    writer: W,
-    offset: u64,
-    written: bool,
-}
-
-impl<W: Write> Pipe<W> {
-    const fn new(writer: W, offset: u64) -> Self {
-        Self {
-            writer,
-            offset,
-            written: false,
-        }
-    }
-}
-
-impl<W: Write> Output for Pipe<W> {
-    fn held(&self) -> Held {
-        Held {
-            bytes: self.offset,
-            etag: None,
-        }
-    }
-
-    fn replay(&mut self, _sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
-        Ok(false)
-    }
-
-    fn begin(&mut self, _offset: u64, _etag: Option<&str>) -> Result<(), OutputError> {
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
-        self.written |= !bytes.is_empty();
-        Ok(self.writer.write_all(bytes)?)
-    }
-
-    fn rewind(&mut self) -> Result<(), OutputError> {
-        // Whoever asked for bytes from an offset on has no use for others.
-        if self.written || self.offset > 0 {
-            return Err(OutputError::CannotRewind);
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), OutputError> {
-        Ok(self.writer.flush()?)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::apps::fetch::output::OutputError;
@@ -35,7 +36,8 @@ pub(super) struct Session<'a> {
     current: Option<Current<'a>>,
     ended: Vec<UrlStats>,
     failed: Option<Failed>,
-    begun: Instant,
+    /// When the first transfer began, and when the last one ended.
+    begun: Option<Instant>,
     last_end: Instant,
 }
 
@@ -66,7 +68,7 @@ impl<'a> Session<'a> {
             current: None,
             ended: Vec::new(),
             failed: None,
-            begun: now,
+            begun: None,
             last_end: now,
         }
     }
@@ -87,9 +89,10 @@ impl<'a> Session<'a> {
             // Why the whole run ended outranks what became of one URL.
             self.failed = Some(failed);
         }
+        let begun = self.begun.unwrap_or(self.last_end);
         Summary {
             urls: self.ended,
-            elapsed: self.last_end.saturating_since(self.begun),
+            elapsed: self.last_end.saturating_since(begun),
             failed: self.failed,
         }
     }
@@ -97,6 +100,7 @@ impl<'a> Session<'a> {
     /// Begins the next transfer whose output can be had; `false` if there is none.
     fn start_next(&mut self, now: Now, machine: &mut ClientHost) -> bool {
         while let Some(job) = self.waiting.next() {
+            self.begun.get_or_insert(now.instant);
             let output = prepare(&job.destination, self.config.resume);
             let held = output.as_ref().map_or(0, |output| output.held().bytes);
             let url = job.target.to_string();
@@ -213,6 +217,7 @@ impl<'a> Session<'a> {
 
 impl Hooks<ClientHost> for Session<'_> {
     fn turn(&mut self, now: Now, machine: &mut ClientHost) -> ControlFlow<()> {
+        machine.flush(now);
         loop {
             while let Some(event) = machine.poll_event() {
                 self.handle_event(now.instant, machine, event);
@@ -226,6 +231,10 @@ impl Hooks<ClientHost> for Session<'_> {
                 return ControlFlow::Break(());
             }
         }
+    }
+
+    fn waits_for<'a>(&'a self, machine: &'a ClientHost) -> Option<BorrowedFd<'a>> {
+        machine.waits_for()
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -4,8 +4,8 @@
 //! changes its meaning or goes away, not when one is added.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -94,7 +94,8 @@ pub struct Stats {
     pub drops: BTreeMap<&'static str, u64>,
     /// The worst of the URLs' digests: `mismatch`, `unchecked`, `absent`, `verified`.
     pub digest: &'static str,
-    /// Longest time without a byte after the first one, in milliseconds.
+    /// Longest time without a byte after the first one, in milliseconds. Time in which the reader of
+    /// the output took none does not count.
     pub longest_stall_ms: f64,
 }
 
@@ -195,17 +196,22 @@ impl Stats {
     }
 }
 
-/// Writes figures as JSON under another name and renames the file.
+/// Writes figures as JSON under another name and renames the file. A device or a pipe is written to,
+/// and what a symlink leads to is replaced, not the symlink.
 ///
 /// # Errors
 /// What the operating system says; then a file that was there before is untouched.
 pub fn write_json(figures: &impl Serialize, path: &Path) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(figures).map_err(io::Error::other)?;
     text.push(b'\n');
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return File::options().write(true).open(path)?.write_all(&text);
+    }
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);
-    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
     if written.is_err() {
         // It may never have come about.
         let _ = fs::remove_file(&temporary);
@@ -231,6 +237,10 @@ const fn to_f64(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn url(digest: Option<&'static str>) -> UrlStats {
@@ -276,6 +286,25 @@ mod tests {
         );
         let nowhere = dir.path().join("none/stats.json");
         assert!(stats(vec![]).write(&nowhere).is_err());
+    }
+
+    #[test]
+    fn only_files_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stats.json");
+        let link = dir.path().join("link");
+        fs::write(&path, "before").unwrap();
+        symlink(&path, &link).unwrap();
+        stats(vec![]).write(&link).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(fs::read_to_string(&path).unwrap().contains("\"schema\""));
+        let (mut reader, writer) = io::pipe().unwrap();
+        let pipe = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
+        stats(vec![]).write(&pipe).unwrap();
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(text.contains("\"schema\""), "{text}");
     }
 
     #[test]

@@ -230,8 +230,15 @@ impl Client {
 
     /// Takes bytes of the stream in order; returns how many.
     pub fn read(&mut self, now: Now, out: &mut [u8]) -> usize {
+        let idle = !self.busy();
         let count = self.stream.reassembly.read(out);
         if count > 0 {
+            if idle {
+                // The buffer was full: there was nothing to wait for until now.
+                self.waiting_since = now.instant;
+                self.last_answer = now.instant;
+                self.last_new_byte = now.instant;
+            }
             self.check_finished();
             self.fill_outbox(now.instant);
         }
@@ -276,15 +283,16 @@ impl Client {
         self.stream.reassembly.readable()
     }
 
-    /// The newest continuation, to be remembered as an address token.
+    /// The newest continuation, to be remembered as an address token, and when it came.
     #[must_use]
-    pub fn address_token(&self) -> Option<AddressToken> {
+    pub fn address_token(&self) -> Option<(AddressToken, Instant)> {
         let connection = self.connection.as_ref()?;
-        let sealed = connection.window.held().sealed.clone();
-        Some(AddressToken {
+        let held = connection.window.held();
+        let token = AddressToken {
             connection: connection.id,
-            sealed,
-        })
+            sealed: held.sealed.clone(),
+        };
+        Some((token, held.since))
     }
 
     // --- Parts of more than one of these ---

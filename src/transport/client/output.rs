@@ -94,7 +94,8 @@ impl Client {
     }
 
     fn send_open(&mut self, now: Instant) {
-        let token = self.address_token().or_else(|| self.config.token.clone());
+        let own = self.address_token().map(|(token, _)| token);
+        let token = own.or_else(|| self.config.token.clone());
         let size = self.datagram_max();
         let Some(opening) = &mut self.opening else {
             return;

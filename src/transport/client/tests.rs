@@ -75,6 +75,37 @@ fn several_streams_follow_each_other() {
 }
 
 #[test]
+fn an_idle_connection_goes_on_in_one_round_trip_with_another_server() {
+    let path = Path {
+        delay_us: 20_000,
+        ..LAN
+    };
+    // Seconds of nothing, and the OPENs in all: a continuation is shown for 14 minutes.
+    for (idle, opens) in [(2, 1), (600, 1), (839, 1), (841, 2)] {
+        let mut network = Network::new(path, 1);
+        network.fetch(500_000);
+        network.now_us += idle * 1_000_000;
+        network.restart_servers();
+        let before = network.client.stats();
+        let (event, took) = network.fetch(10_000);
+        let after = network.client.stats();
+        assert_eq!(event, ClientEvent::Finished, "{idle} s");
+        assert!(
+            (40_000..41_000).contains(&took),
+            "{idle} s: {took} µs {after:?}"
+        );
+        let sent = after.packets_out - before.packets_out;
+        assert_eq!((sent, after.opens), (1, opens), "{idle} s: {after:?}");
+        assert_eq!(after.timeouts + after.probes, 0, "{idle} s: {after:?}");
+        assert!(
+            network.refusals().is_empty(),
+            "{idle} s: {:?}",
+            network.refusals()
+        );
+    }
+}
+
+#[test]
 fn a_bottleneck_is_filled() {
     // 100 Mb/s, 40 ms, a queue of one bandwidth-delay product.
     let path = Path {

@@ -293,7 +293,8 @@ pub fn transcript() -> &'static Transcript {
             session.request(b"20000 from elsewhere");
             record(&mut session, &mut transcript, false);
             let now_us = session.now_us;
-            let mut later = Session::new(ipv6, session.client.address_token());
+            let token = session.client.address_token().map(|(token, _)| token);
+            let mut later = Session::new(ipv6, token);
             (later.now_us, later.outside) = (now_us, session.outside);
             later.request(b"30000 with a token");
             record(&mut later, &mut transcript, false);

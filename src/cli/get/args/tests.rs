@@ -66,7 +66,7 @@ fn values_are_checked() {
         "--buffer 64k h",
         "--buffer 1G h",
         "-H X-A:b -H Host: h",
-        "-sSfv --stats s --pcap p h",
+        "-sSfv --stats s --tokens t --pcap p h",
         "--transport tcp h",
         "--udp-port 1 --port-source 65535 h",
     ];

@@ -135,6 +135,11 @@ impl Network {
         }
     }
 
+    /// All servers die and come back: with their keys, and without anything else.
+    pub(super) fn restart_servers(&mut self) {
+        self.servers = (1..=self.path.servers as u16).map(new_server).collect();
+    }
+
     /// Why servers dropped datagrams, if any did.
     pub(super) fn refusals(&self) -> BTreeSet<&'static str> {
         let drops = self

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+#
+# An idle connection outlives its server: the reader of a download takes one piece and then nothing
+# for SECONDS, so that the client's buffer is full and nothing is asked for; half way the server is
+# killed and started again. When the reader goes on, one request must bring the next bytes.
+#
+#   idle.sh [SECONDS]      600 by default; continuations are good for 15 minutes
+#
+# Environment: OUT (out: idle.json). Prints the same figures. Fails if the bytes differ, or if the
+# client sent more than one packet before the first answer.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/topology.sh
+source scripts/topology.sh
+
+readonly SECONDS_IDLE=${1:-600} OUT=${OUT:-out}
+HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
+
+# resumption CAPTURE: what the client sent and got after the longest silence in a capture of it.
+resumption() {
+    tshark -r "$1" -Y udp -T fields -e frame.time_epoch -e ip.src 2>/dev/null | awk '
+        { time[NR] = $1; own[NR] = $2 == "10.77.1.100" }
+        NR > 1 && time[NR] - time[NR - 1] > idle { idle = time[NR] - time[NR - 1]; first = NR }
+        END {
+            for (n = first; n <= NR && own[n]; n++) sent++
+            ms = (time[n] - time[first]) * 1000
+            printf "{\"idle_seconds\":%.3f,\"requests\":%d,\"ms_to_the_answer\":%.3f}\n", idle, sent, ms
+        }'
+}
+
+main() {
+    local figures
+    become_root "$@"
+    need ip jq tshark python3
+    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
+    [[ $SECONDS_IDLE =~ ^[1-9][0-9]{0,2}$ ]] || die "SECONDS are 1 to 999"
+    topology_up 1
+    mkdir "$SCRATCH/root"
+    # So large that the digest is remembered across the restart, not computed before the first answer.
+    head -c 24000000 /dev/urandom >"$SCRATCH/root/object"
+    "$HEADWATER" keygen --out "$SCRATCH/keys"
+    serve 1
+    mkfifo "$SCRATCH/pipe"
+    # shellcheck disable=SC2016 # for the inner shell
+    start reader client bash -c 'exec python3 scripts/slow-reader.py "$1" 0 "$2" <"$0"' \
+        "$SCRATCH/pipe" "$SECONDS_IDLE" "$SCRATCH/got"
+    # shellcheck disable=SC2016 # for the inner shell
+    start download client bash -c 'exec "$@" >"$0"' "$SCRATCH/pipe" "$HEADWATER" get --tun hw0 \
+        --address 10.77.1.100 --silent --show-error --buffer 1M --pcap "$SCRATCH/capture.pcap" \
+        --stats "$SCRATCH/stats" http://10.77.2.101/object
+    sleep $((SECONDS_IDLE / 2))
+    running download || die "the download ended at once: $(cat "$SCRATCH/download.err")"
+    kill9 server1
+    serve 1
+    finish download || die "the download failed: $(cat "$SCRATCH/download.err")"
+    finish reader || die "the reader failed: $(cat "$SCRATCH/reader.err")"
+    cmp "$SCRATCH/root/object" "$SCRATCH/got" || die "the bytes differ"
+    mkdir -p "$OUT"
+    figures=$(resumption "$SCRATCH/capture.pcap")
+    jq -c --argjson resumed "$figures" '$resumed + {rtt_min_us, handshakes, lost, timeouts, probes}' \
+        "$SCRATCH/stats" | tee "$OUT/idle.json"
+    [[ $(jq .requests <<<"$figures") == 1 ]] || die "more than one packet before the answer"
+}
+
+main "$@"

@@ -1,0 +1,186 @@
+//! Bytes that are gone once written: to standard output, a FIFO or a device.
+//!
+//! In: bytes in order. Out: the same bytes, as fast as their reader takes them. Where the system can
+//! say that a write would wait (pipes, terminals), the bytes are kept back instead, and the loop goes
+//! on meanwhile: a program that waits for its reader answers no packet and misses every timer.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+use crate::apps::fetch::output::{Held, Output, OutputError};
+
+/// Standard output, under a name by which it can be opened again.
+const STDOUT: &str = "/proc/self/fd/1";
+
+/// See the head of this file.
+pub(super) struct Pipe {
+    file: File,
+    /// Where the first byte stands in the object.
+    offset: u64,
+    written: bool,
+    kept: VecDeque<u8>,
+}
+
+impl Pipe {
+    /// Standard output. Its descriptor is shared with whoever started us, who may not expect it to
+    /// refuse a write; so one of our own is opened, where that can be done.
+    pub(super) fn stdout(offset: u64) -> io::Result<Self> {
+        let shared = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let file = if may_wait(&shared)? {
+            let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+            let flags = i32::try_from(flags.bits()).unwrap_or_default();
+            let mut options = OpenOptions::new();
+            let own = options.write(true).custom_flags(flags).open(STDOUT);
+            own.unwrap_or(shared)
+        } else {
+            shared
+        };
+        Ok(Self::new(file, offset))
+    }
+
+    /// What is no regular file. Opening a FIFO waits for its reader.
+    pub(super) fn open(path: &Path, offset: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        if may_wait(&file)? {
+            fcntl_setfl(&file, fcntl_getfl(&file)? | OFlags::NONBLOCK)?;
+        }
+        Ok(Self::new(file, offset))
+    }
+
+    const fn new(file: File, offset: u64) -> Self {
+        Self {
+            file,
+            offset,
+            written: false,
+            kept: VecDeque::new(),
+        }
+    }
+}
+
+/// Whether a write may wait for a reader, and can be told not to.
+fn may_wait(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.file_type().is_fifo() || file.is_terminal())
+}
+
+impl Output for Pipe {
+    fn held(&self) -> Held {
+        Held {
+            bytes: self.offset,
+            etag: None,
+        }
+    }
+
+    fn replay(&mut self, _sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
+        Ok(false)
+    }
+
+    fn begin(&mut self, _offset: u64, _etag: Option<&str>) -> Result<(), OutputError> {
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
+        self.written |= !bytes.is_empty();
+        self.kept.extend(bytes);
+        Ok(())
+    }
+
+    fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    fn flush(&mut self) -> Result<(), OutputError> {
+        while !self.kept.is_empty() {
+            match self.file.write(self.kept.as_slices().0) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
+                Ok(count) => drop(self.kept.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
+    }
+
+    fn rewind(&mut self) -> Result<(), OutputError> {
+        // Whoever asked for bytes from an offset on has no use for others.
+        if self.written || self.offset > 0 {
+            return Err(OutputError::CannotRewind);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), OutputError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    /// A pipe whose end for writing does not wait, as `stdout` and `open` make it.
+    fn pipe() -> (io::PipeReader, Pipe) {
+        let (reader, writer) = io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        fcntl_setfl(&file, fcntl_getfl(&file).unwrap() | OFlags::NONBLOCK).unwrap();
+        (reader, Pipe::new(file, 0))
+    }
+
+    #[test]
+    fn what_a_slow_reader_leaves_is_kept_and_written_later() {
+        let (mut reader, mut output) = pipe();
+        let sent: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+        output.write(&sent).unwrap();
+        assert_eq!(
+            output.kept(),
+            sent.len(),
+            "nothing is written before `flush`"
+        );
+        output.flush().unwrap();
+        let before = output.kept();
+        assert!(
+            before > 0 && before < sent.len(),
+            "the pipe is full: {before}"
+        );
+        let mut got = Vec::new();
+        while output.kept() > 0 {
+            let mut buffer = [0; 5000];
+            let count = reader.read(&mut buffer).unwrap();
+            got.extend_from_slice(&buffer[..count]);
+            output.flush().unwrap();
+        }
+        output.finish().unwrap();
+        drop(output);
+        reader.read_to_end(&mut got).unwrap();
+        assert_eq!(got, sent);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_an_error() {
+        let (reader, mut output) = pipe();
+        drop(reader);
+        output.write(b"x").unwrap();
+        let error = output.flush().unwrap_err();
+        assert!(matches!(error, OutputError::Io(error) if error.kind() == ErrorKind::BrokenPipe));
+    }
+
+    #[test]
+    fn only_what_was_not_written_to_can_be_rewound() {
+        let (_reader, mut output) = pipe();
+        assert!(output.rewind().is_ok());
+        output.write(b"x").unwrap();
+        assert!(output.rewind().is_err());
+    }
+}

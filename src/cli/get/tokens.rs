@@ -1,0 +1,186 @@
+//! The file in which `get` remembers address tokens from one run to the next.
+//!
+//! In: a path. Out: [`Tokens`]; and back. A line per token, `LOCAL SERVICE RECEIVED CONNECTION
+//! CONTINUATION`: addresses, milliseconds since the Unix epoch, and two hexadecimal values. The file
+//! is replaced whole, under a lock, with mode 0600. What is not such a file is never written to; and
+//! nothing that is wrong with it keeps a transfer from its bytes: it is told, and no token is shown.
+
+use core::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::host::tokens::{Remembered, Tokens};
+use crate::time::UnixMillis;
+use crate::transport::client::AddressToken;
+use crate::wire::segment::MAX_CONTINUATION_BYTES;
+
+/// Longest file that is read, in bytes: as many tokens as are kept take a third of it.
+pub const MAX_TOKEN_FILE_BYTES: u64 = 256 * 1024;
+
+/// The first line of every such file.
+const HEAD: &str = "# headwater address tokens";
+
+/// Why a file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFileError {
+    /// The operating system refused.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A directory, a device, or a file of something else.
+    #[error("it holds something else than address tokens and is left as it is")]
+    Foreign,
+}
+
+/// Reads the tokens of an earlier run; there are none if there is no file. Lines that are no tokens
+/// are passed over: a copy may have been cut short.
+///
+/// # Errors
+/// [`TokenFileError`].
+pub fn load(path: &Path) -> Result<Tokens, TokenFileError> {
+    match fs::metadata(path) {
+        // Before it is opened: to open a FIFO would be to wait for its writer.
+        Ok(metadata) if !metadata.is_file() => Err(TokenFileError::Foreign),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Tokens::default()),
+        Ok(_) => read(&mut File::open(path)?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Adds `tokens` to those in the file, which another run may have changed meanwhile, and takes out
+/// what has become too old. Does nothing if there is nothing to add.
+///
+/// # Errors
+/// [`TokenFileError`]; the file is then as it was.
+pub fn save(path: &Path, tokens: &Tokens, now: UnixMillis) -> Result<(), TokenFileError> {
+    if tokens.is_empty() {
+        return Ok(());
+    }
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(TokenFileError::Foreign);
+    }
+    let mut file = lock(path)?;
+    let mut all = read(&mut file)?;
+    for token in tokens.iter() {
+        all.remember(token.clone());
+    }
+    all.expire(now);
+    Ok(replace(path, emit(&all).as_bytes())?)
+}
+
+/// Opens and locks the file, which is made if there is none. Whoever replaces it holds the lock of
+/// the file before, so a lock that was waited for may be that of a file which is no longer there.
+fn lock(path: &Path) -> io::Result<File> {
+    loop {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.mode(0o600).open(path)?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        let locked = file.metadata()?;
+        let same = |there: fs::Metadata| (there.dev(), there.ino()) == (locked.dev(), locked.ino());
+        if fs::metadata(path).is_ok_and(same) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Writes a file beside the old one and renames it. The file behind a symlink is replaced, not the
+/// symlink.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let mut temporary = path.clone().into_os_string();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    let written = file
+        .write_all(content)
+        .and_then(|()| fs::rename(&temporary, &path));
+    if written.is_err() {
+        // The disk is full, most likely: nothing shall be left on it.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn read(file: &mut File) -> Result<Tokens, TokenFileError> {
+    let mut bytes = Vec::new();
+    file.take(MAX_TOKEN_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    let short = bytes.len() <= usize::try_from(MAX_TOKEN_FILE_BYTES).unwrap_or(usize::MAX);
+    let text = core::str::from_utf8(&bytes).ok().filter(|_| short);
+    text.and_then(parse).ok_or(TokenFileError::Foreign)
+}
+
+/// The tokens of a text; `None` if it is of another kind. An empty one may become such a file.
+fn parse(text: &str) -> Option<Tokens> {
+    let mut lines = text.lines();
+    if lines.next().is_some_and(|head| head != HEAD) {
+        return None;
+    }
+    let mut tokens = Tokens::default();
+    lines
+        .filter_map(parse_line)
+        .for_each(|token| tokens.remember(token));
+    Some(tokens)
+}
+
+fn parse_line(line: &str) -> Option<Remembered> {
+    let mut words = line.split_ascii_whitespace();
+    let local: IpAddr = words.next()?.parse().ok()?;
+    let service: SocketAddr = words.next()?.parse().ok()?;
+    let received = UnixMillis::new(words.next()?.parse().ok()?);
+    let connection = u64::from_str_radix(words.next()?, 16).ok()?;
+    let sealed = parse_hex(words.next()?)?;
+    let sound = !sealed.is_empty() && sealed.len() <= MAX_CONTINUATION_BYTES;
+    let whole = sound && words.next().is_none() && local.is_ipv4() == service.is_ipv4();
+    whole.then_some(Remembered {
+        local,
+        service,
+        received,
+        token: AddressToken { connection, sealed },
+    })
+}
+
+fn parse_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let bytes = pairs
+        .iter()
+        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?));
+    if rest.is_empty() {
+        bytes.collect()
+    } else {
+        None
+    }
+}
+
+fn emit(tokens: &Tokens) -> String {
+    let mut text = format!("{HEAD}\n");
+    for known in tokens.iter() {
+        let (local, service, token) = (known.local, known.service, &known.token);
+        let (received, connection) = (known.received.as_millis(), token.connection);
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{local} {service} {received} {connection:016x} ");
+        for byte in &token.sealed {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
