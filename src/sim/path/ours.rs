@@ -69,7 +69,7 @@ impl Ours {
                 }
             }
         }
-        self.config.token = self.client.address_token();
+        self.config.token = self.client.address_token().map(|(token, _)| token);
         self.client = Client::new(self.config.clone(), self.seed);
         self
     }

@@ -394,13 +394,14 @@ impl Client {
         let Some(connection) = &mut self.connection else {
             return false;
         };
-        let event = connection.window.event().map(|event| event.declaration);
         let Some(record) = self.flights.get_mut(loss.flight) else {
             return false;
         };
-        // Once its epoch is over no server would grant it.
-        let over = record.declared != event || record.yields != connection.window.releasing();
-        if over {
+        // Once there is no evidence left for it no server would grant it.
+        let evidence = connection
+            .window
+            .evidence_for(record.declared, &record.yields);
+        if evidence.is_none() {
             return false;
         }
         connection.repeated_up_to = connection.window.highest();

@@ -250,7 +250,12 @@ impl Client {
         let Some(connection) = &self.connection else {
             return;
         };
-        let window = &connection.window;
+        let evidence = connection
+            .window
+            .evidence_for(record.declared, &record.yields);
+        let Some(evidence) = evidence else {
+            return;
+        };
         let wanted = match &self.stream.user {
             _ if probe.is_some() => Wanted::Of(&[]),
             Some(user) => Wanted::Of(user),
@@ -272,12 +277,12 @@ impl Client {
             size: connection.size,
             stream: record.stream,
             wants_continuation: record.wants_continuation,
-            continuation: &window.held().sealed,
+            continuation: &evidence.sealed,
             after: record.interval.after,
             upto: record.interval.upto,
-            reach: window.edge().max(record.interval.upto),
-            proof: window.proof(),
-            holes: window.holes(),
+            reach: evidence.reach.max(record.interval.upto),
+            proof: evidence.proof,
+            holes: evidence.holes,
             declared: record.declared.map(|declaration| Declared {
                 kind: declaration.kind.code(),
                 edge: declaration.p,

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use crate::time::Instant;
 use crate::time::micros;
+use crate::transport::client::evidence::{Evidence, Past};
 use crate::transport::client::spans::SpanSet;
 use crate::transport::curve::MAX_FLIGHT;
 use crate::transport::epoch::{Declaration, Epoch, Kind, Transition};
@@ -79,6 +80,7 @@ pub(super) struct Window {
     /// when there are fewer.
     waiting: Vec<(Span, u64)>,
     event: Option<Event>,
+    past: Past,
     /// Highest number ever asked for: none beyond it is believed.
     highest: u64,
 }
@@ -101,6 +103,7 @@ impl Window {
             late: SpanSet::default(),
             waiting: Vec::new(),
             event: None,
+            past: Past::default(),
             highest: u64::from(count),
         }
     }
@@ -125,8 +128,31 @@ impl Window {
         &self.held
     }
 
-    pub(super) const fn proof(&self) -> u64 {
-        self.proof
+    /// What a request of now shows.
+    pub(super) fn evidence(&self) -> Evidence {
+        Evidence {
+            declared: self.event.as_ref().map(|event| event.declaration),
+            releases: self.releasing(),
+            sealed: self.held.sealed.clone(),
+            proof: self.proof,
+            holes: self.holes(),
+            reach: self.edge,
+        }
+    }
+
+    /// What a request shows that declares that event and releases into that epoch, if it can still be
+    /// sent.
+    pub(super) fn evidence_for(
+        &self,
+        declared: Option<Declaration>,
+        releases: &Epoch,
+    ) -> Option<Evidence> {
+        let present = self.event.as_ref().map(|event| event.declaration) == declared
+            && self.releasing() == *releases;
+        match present {
+            true => Some(self.evidence()),
+            false => self.past.find(declared, releases).cloned(),
+        }
     }
 
     pub(super) const fn started(&self) -> Instant {
@@ -293,10 +319,14 @@ impl Window {
     /// Goes over to the next epoch once its continuation is there and the zone is passed.
     fn switch(&mut self, now: Instant) {
         let ready = |event: &mut Event| event.next.is_some() && event.is_passed();
+        let evidence = self.event.is_some().then(|| self.evidence());
         let Some(event) = self.event.take_if(ready) else {
             return;
         };
         let Some(next) = event.next else { return };
+        if let Some(evidence) = evidence {
+            self.past.keep(evidence);
+        }
         self.epoch = event.transition.next;
         self.started = next.since;
         self.held = next;
@@ -324,6 +354,10 @@ impl Window {
         let unproven = kind == Kind::Restart && self.epoch.base == 0;
         if repeated || unproven || (kind.has_zone() && !self.pending_allowed(self.edge, None)) {
             return false;
+        }
+        match kind.has_zone() {
+            true => self.past.keep(self.evidence()),
+            false => self.past.clear(),
         }
         self.late.clear();
         if !kind.has_zone() {
