@@ -61,6 +61,19 @@ fn main() {
             }).collect();
             println!("rtt {rtt} {bytes:8} cubic {:.1} ours {:.1} ({:.3}) remembered {:.1} ({:.3})", t[0], t[1], t[1]/t[0], t[2], t[2]/t[0]);
         }}
+    } else if what == "fairstat" {
+        for (rate, rtt) in if a.len() > 4 { vec![(100.0, 20.0)] } else { vec![(20.0, 20.0), (20.0, 100.0), (100.0, 20.0), (100.0, 100.0)] } {
+            let (down, up) = cell(rtt, rate, 1.0, "clean");
+            let mut shares = vec![];
+            for seed in 1..=num(2) as u64 {
+                let flows = (0..2u64).map(|i| FlowPlan { carrier: if i == 0 && a[3] != "tcp" { Carrier::Ours } else { Carrier::Tcp(Growth::Cubic) }, starts: Duration::from_micros((i * 7919 + seed * 104_729 * (i + 1)) * 7 % 300_000), access: Duration::ZERO, bytes: 1 << 40 }).collect();
+                let o = run(&Path { down: down.clone(), up: up.clone(), seed, lasts: Duration::from_secs(60), flows }).unwrap();
+                let got: Vec<f64> = o.flows.iter().map(|f| (f.received - f.by_second[10]) as f64).collect();
+                shares.push(got[0] / (got[0] + got[1]));
+            }
+            shares.sort_by(f64::total_cmp);
+            println!("{rate}/{rtt}: mean {:.2} {}", shares.iter().sum::<f64>() / shares.len() as f64, shares.iter().map(|s| format!("{s:.2} ")).collect::<String>());
+        }
     } else if what == "fair" {
         // fair rate rtt bdp n_ours n_tcp secs [access_ms of half the flows]
         let (down, up) = cell(num(3), num(2), num(4), "clean");
