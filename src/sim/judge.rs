@@ -13,7 +13,7 @@ use super::check::{Claim, Excess, Grant, Judge};
 use super::world::START;
 use crate::time::{Instant, UnixMillis, micros};
 use crate::transport::continuation::{Continuation, MAX_AGE, MAX_CLOCK_SKEW};
-use crate::transport::epoch::{Declaration, Epoch, INITIAL_WINDOW, Kind, Transition};
+use crate::transport::epoch::{Declaration, Epoch, KNOWN_WINDOW, Kind, Transition};
 use crate::transport::keys::KeyRing;
 use crate::wire::flight::UdpPath;
 use crate::wire::segment::{Declared, Request, Span, ToClient, ToServer};
@@ -62,7 +62,7 @@ impl Judge for TransportJudge {
                 proven: Vec::new(),
                 allowed: Span {
                     start: 1,
-                    end: 1 + u64::from(INITIAL_WINDOW),
+                    end: 1 + u64::from(KNOWN_WINDOW),
                 },
                 once: false,
                 excess: None,

@@ -12,6 +12,7 @@ mod dice;
 pub mod judge;
 pub mod machines;
 pub mod object;
+pub mod path;
 pub mod scenario;
 #[cfg(test)]
 mod tests;

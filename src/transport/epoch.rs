@@ -23,6 +23,10 @@ pub const MAX_NUMBER: u64 = 1 << 62;
 /// Window of a connection whose address is proven, in packets (RFC 6928 §2).
 pub const INITIAL_WINDOW: u32 = 10;
 
+/// First window of a client that shows an address token, in packets: two more than RFC 6928 gives to
+/// strangers. `manual::deviations` tells what that buys.
+pub const KNOWN_WINDOW: u32 = 12;
+
 /// Window after a loss or a timeout is never below this, in packets.
 pub const MIN_WINDOW: u32 = 2;
 
@@ -67,7 +71,7 @@ impl Epoch {
         // `Opened` starts from this edge and would release numbers again.
         let c = self.c.clamp(1, MAX_WINDOW);
         let k = u64::from(c).min(k);
-        let zone = (u64::from(c) + zone_share(k, INITIAL_WINDOW, c)).saturating_sub(k);
+        let zone = (u64::from(c) + zone_share(k, opened(c), c)).saturating_sub(k);
         u32::try_from(zone).unwrap_or(MAX_WINDOW).max(window)
     }
 
@@ -152,7 +156,7 @@ impl Epoch {
         let slow_start = |threshold| Curve::SlowStart { threshold, rtt_us };
         let after_loss = MIN_WINDOW.max(portion(w, 14));
         match kind {
-            Kind::Opened => (INITIAL_WINDOW, slow_start(MAX_WINDOW)),
+            Kind::Opened => (opened(w), slow_start(MAX_WINDOW)),
             Kind::Loss => (after_loss, cubic(self.plateau(w))),
             Kind::Ce => (MIN_WINDOW.max(portion(w, 17)), cubic(self.plateau(w))),
             Kind::Exit => (w, cubic(w)),
@@ -169,6 +173,14 @@ impl Epoch {
             Curve::Cubic { .. } | Curve::SlowStart { .. } => w,
         }
     }
+}
+
+/// The window that follows a first answer of `packets`: slow start from there, but an initial window
+/// at the least, since the address is proven now.
+fn opened(packets: u32) -> u32 {
+    packets
+        .saturating_mul(2)
+        .clamp(INITIAL_WINDOW, MAX_WINDOW)
 }
 
 /// What ends an epoch.

@@ -12,7 +12,7 @@ use crate::transport::application::{Application, MAX_STREAM_BYTES, MAX_USER_BYTE
 use crate::transport::continuation::{
     Continuation, MAX_AGE, MAX_CLOCK_SKEW, MAX_TOKEN_AGE, OpenError, UserContinuation,
 };
-use crate::transport::epoch::{Epoch, INITIAL_WINDOW, Kind};
+use crate::transport::epoch::{Epoch, KNOWN_WINDOW, Kind};
 use crate::transport::grant::{Grant, GrantError, Times, grant};
 use crate::transport::keys::KeyRing;
 use crate::transport::layout::Layout;
@@ -158,7 +158,7 @@ impl Server {
             .is_some_and(|token| self.token_proves(now, path, token));
         let datagram_max = open.size.min(self.datagram_max(path.src));
         let (most, size) = match proven {
-            true => (INITIAL_WINDOW, usize::from(datagram_max)),
+            true => (KNOWN_WINDOW, usize::from(datagram_max)),
             false => (
                 MAX_UNPROVEN_PACKETS,
                 usize::from(datagram_max).min(OPEN_BYTES),

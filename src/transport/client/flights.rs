@@ -113,7 +113,7 @@ pub(super) struct Loss {
     /// Its highest lost number.
     pub(super) highest: u64,
     pub(super) count: u32,
-    /// The whole flight, of at least four packets, never repeated.
+    /// The whole flight, never repeated.
     pub(super) whole: bool,
     pub(super) stream: u8,
     pub(super) bytes: Vec<Span>,
@@ -248,7 +248,6 @@ impl Flights {
                 highest,
                 count: late.count_ones(),
                 whole: late == mask(u64::from(record.interval.count))
-                    && late.count_ones() >= 4
                     && !record.repeated
                     && !record.chunks.is_empty(),
                 stream: record.stream,

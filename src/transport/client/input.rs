@@ -5,12 +5,18 @@ use crate::transport::client::flights::{Arrival, Loss, Record};
 use crate::transport::client::hystart::HyStart;
 use crate::transport::client::window::{Interval, Window};
 use crate::transport::client::{Client, ClientEvent, Connection, MAX_REOPENED};
-use crate::transport::epoch::{Epoch, INITIAL_WINDOW, Kind};
+use crate::transport::epoch::{Epoch, KNOWN_WINDOW, Kind};
 use crate::wire::flight::{Ecn, UdpPath};
 use crate::wire::segment::{
     Challenge, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Probed, Response, ResponseHeader,
     ResponseKind, Span, ToClient,
 };
+
+/// Packets of a flight whose loss as a whole is a lost request, whoever the servers are.
+const MIN_TELLING_FLIGHT: u32 = 4;
+
+/// Round trips for which an answer from another server is remembered.
+const SEVERAL_SERVERS_RTTS: u32 = 16;
 
 impl Client {
     /// Takes one datagram from the network. What is not ours is dropped and counted.
@@ -41,7 +47,7 @@ impl Client {
                 now,
                 &header,
                 size,
-                u32::from(count).clamp(1, INITIAL_WINDOW),
+                u32::from(count).clamp(1, KNOWN_WINDOW),
                 response.continuation,
             );
         }
@@ -63,7 +69,7 @@ impl Client {
         }
         let fresh = connection.window.receive(n, void, header.x);
         let arrival = self.flights.arrive(now, n, void);
-        self.stats.answered_by(header.server);
+        self.note_server(now, header.server);
         if fresh || arrival.is_some() {
             self.answered(now);
         } else {
@@ -174,21 +180,24 @@ impl Client {
     }
 
     fn sample(&mut self, now: Instant, n: u64, arrival: &Arrival) {
-        if arrival.repeated {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        connection.hystart.arrived(now);
+        if arrival.repeated || !arrival.first_of_flight {
             return;
         }
         let rtt = now.saturating_since(arrival.sent);
         // Sent and answered within one reading of the clock: no measurement.
-        if arrival.first_of_flight && !rtt.is_zero() {
-            self.rtt.sample(rtt);
-            let Some(connection) = &mut self.connection else {
-                return;
-            };
-            let highest = connection.window.highest();
-            let exit = connection.hystart.sample(n, highest, rtt);
-            if exit && connection.window.in_slow_start() {
-                self.declare(Kind::Exit);
-            }
+        if rtt.is_zero() {
+            return;
+        }
+        self.rtt.sample(rtt);
+        let (window, min) = (&connection.window, self.rtt.min().unwrap_or(rtt));
+        let rises = connection.hystart.sample(n, window.highest(), rtt);
+        let full = connection.hystart.is_full(window.packets(), rtt, min);
+        if (rises || full) && window.in_slow_start() {
+            self.declare(Kind::Exit);
         }
     }
 
@@ -344,7 +353,7 @@ impl Client {
         let losses = self.flights.detect(now, &self.rtt);
         let alone = losses.len() == 1;
         for loss in losses {
-            if alone && loss.whole && self.repeat(now, &loss) {
+            if loss.whole && self.may_be_request(now, &loss, alone) && self.repeat(now, &loss) {
                 continue;
             }
             self.stats.lost += u64::from(loss.count);
@@ -354,18 +363,45 @@ impl Client {
         }
     }
 
+    /// Whether a flight that is missing whole may be taken for a lost request. One server knows what
+    /// it has sent: a repeat of what was lost on the way here stays unanswered, and the loss is seen
+    /// then. Several servers do not know of each other, so that only the flight itself can tell.
+    fn may_be_request(&self, now: Instant, loss: &Loss, alone: bool) -> bool {
+        let again = self
+            .connection
+            .as_ref()
+            .is_some_and(|connection| loss.flight <= connection.repeated_up_to);
+        !self.has_several_servers(now) || (alone && loss.count >= MIN_TELLING_FLIGHT && !again)
+    }
+
+    /// Whether several servers answer, by turns.
+    pub(super) fn has_several_servers(&self, now: Instant) -> bool {
+        let recently = self.rtt.expected() * SEVERAL_SERVERS_RTTS;
+        let since = |at| now.saturating_since(at);
+        self.several_servers_at.is_some_and(|at| since(at) < recently)
+    }
+
+    /// Takes note of who answered.
+    fn note_server(&mut self, now: Instant, server: u16) {
+        self.stats.answered_by(server);
+        if self.last_server.replace(server).is_some_and(|last| last != server) {
+            self.several_servers_at = Some(now);
+        }
+    }
+
     /// A flight that is missing whole is a lost request, most likely: it is sent again, once.
     pub(super) fn repeat(&mut self, now: Instant, loss: &Loss) -> bool {
         let Some(connection) = &mut self.connection else {
             return false;
         };
-        let event = connection.window.event().map(|event| event.declaration);
         let Some(record) = self.flights.get_mut(loss.flight) else {
             return false;
         };
-        // Once its epoch is over no server would grant it.
-        let over = record.declared != event || record.yields != connection.window.releasing();
-        if over || loss.flight <= connection.repeated_up_to {
+        // Once there is no evidence left for it no server would grant it.
+        let evidence = connection
+            .window
+            .evidence_for(record.declared, &record.yields);
+        if evidence.is_none() {
             return false;
         }
         connection.repeated_up_to = connection.window.highest();

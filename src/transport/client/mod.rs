@@ -7,6 +7,7 @@
 //!
 //! This file routes between the parts and knows the connection's life; each part has a file.
 
+mod evidence;
 mod flights;
 mod hystart;
 mod input;
@@ -165,6 +166,10 @@ pub struct Client {
     last_new_byte: Instant,
     /// Last datagram received or sent.
     active_at: Instant,
+    /// Who answered last.
+    last_server: Option<u16>,
+    /// When another server than the one before answered.
+    several_servers_at: Option<Instant>,
     /// When the first number not acknowledged came.
     unacknowledged_since: Option<Instant>,
     /// When to look again for something to send (pacing, delayed acknowledgement, gates).
@@ -197,6 +202,8 @@ impl Client {
             last_answer: Instant::ZERO,
             last_new_byte: Instant::ZERO,
             active_at: Instant::ZERO,
+            last_server: None,
+            several_servers_at: None,
             unacknowledged_since: None,
             send_timer: None,
         }

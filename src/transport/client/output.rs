@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use crate::time::Instant;
+use crate::time::{Instant, micros};
 use crate::transport::client::flights::Record;
 use crate::transport::client::window::Interval;
 use crate::transport::client::{Client, MAX_OUTBOX, Opening, Probe};
@@ -35,6 +35,17 @@ const DELAY_PART: u32 = 8;
 
 /// Unanswered timeouts after which an OPEN goes along with each further one.
 pub(super) const OPEN_AFTER_TIMEOUTS: u32 = 3;
+
+/// Time that a flight takes at the present rate: longer ones are bursts that short queues drop.
+const FLIGHT_TIME: Duration = Duration::from_micros(500);
+
+/// Packets to ask for at once: so much as comes in [`FLIGHT_TIME`], at most an eighth of the window.
+fn flight_size(window: u32, rtt: Duration) -> u32 {
+    let rtt = micros(rtt).max(1);
+    let share = u64::from(window) * micros(FLIGHT_TIME) / rtt;
+    let share = u32::try_from(share).unwrap_or(u32::MAX);
+    share.min(window / 8).clamp(2, MAX_FLIGHT)
+}
 
 impl Client {
     /// Largest datagram wanted, in bytes of UDP payload.
@@ -147,8 +158,8 @@ impl Client {
                 u32::try_from(needed).unwrap_or(u32::MAX)
             }
         };
-        let budget = (window / 8).clamp(2, MAX_FLIGHT).min(needed);
-        if !gives_up && !self.may_send(now, budget) {
+        let budget = flight_size(window, self.rtt.expected()).min(needed);
+        if !gives_up && !self.may_send(now, budget, window) {
             return false;
         }
         let Some(connection) = &mut self.connection else {
@@ -163,7 +174,7 @@ impl Client {
     }
 
     /// Whether pacing and the wish for large flights let a request leave now.
-    fn may_send(&mut self, now: Instant, budget: u32) -> bool {
+    fn may_send(&mut self, now: Instant, budget: u32, window: u32) -> bool {
         let Some(connection) = &self.connection else {
             return false;
         };
@@ -175,7 +186,7 @@ impl Client {
         let releasable = connection.window.releasable();
         let delay = (self.rtt.expected() / DELAY_PART).min(MAX_DELAY);
         let until = self.unacknowledged_since.unwrap_or(now) + delay;
-        let wait = releasable < u64::from(budget) && until > now && !self.flights.is_empty();
+        let wait = window > 16 && releasable < u64::from(budget) && until > now && !self.flights.is_empty();
         if wait {
             self.send_timer = Some((until, "delayed acknowledgement"));
         }
@@ -197,7 +208,7 @@ impl Client {
         record.declared = connection.window.event().map(|event| event.declaration);
         record.wants_continuation = wants;
         record.rebinds = connection.cookie.is_some();
-        let slow_start = connection.window.in_slow_start();
+        let slow_start = connection.window.in_slow_start() || connection.window.is_opening();
         let size = usize::from(connection.size);
         if self.stream.user.is_none() {
             record.stream = self.stream.begin_again();
@@ -213,7 +224,7 @@ impl Client {
         }
         self.pacer
             .sent(now, interval.count, window, self.rtt.expected(), slow_start);
-        self.unacknowledged_since = None;
+        self.unacknowledged_since = (connection.window.releasable() > 0).then_some(now);
         self.stats.requests += 1;
         self.emit(now, &record, None);
         self.flights.push(record);
@@ -225,8 +236,13 @@ impl Client {
         };
         record.sent = now;
         let record = record.clone();
-        self.stats.requests += 1;
-        self.emit(now, &record, None);
+        // One server answers once; should the repeat be lost as well, it would be taken for a loss of
+        // answers.
+        let copies = if self.has_several_servers(now) { 1 } else { 2 };
+        for _ in 0..copies {
+            self.stats.requests += 1;
+            self.emit(now, &record, None);
+        }
     }
 
     /// Writes the request of a record, with the evidence of now.
@@ -234,7 +250,12 @@ impl Client {
         let Some(connection) = &self.connection else {
             return;
         };
-        let window = &connection.window;
+        let evidence = connection
+            .window
+            .evidence_for(record.declared, &record.yields);
+        let Some(evidence) = evidence else {
+            return;
+        };
         let wanted = match &self.stream.user {
             _ if probe.is_some() => Wanted::Of(&[]),
             Some(user) => Wanted::Of(user),
@@ -256,12 +277,12 @@ impl Client {
             size: connection.size,
             stream: record.stream,
             wants_continuation: record.wants_continuation,
-            continuation: &window.held().sealed,
+            continuation: &evidence.sealed,
             after: record.interval.after,
             upto: record.interval.upto,
-            reach: window.edge().max(record.interval.upto),
-            proof: window.proof(),
-            holes: window.holes(),
+            reach: evidence.reach.max(record.interval.upto),
+            proof: evidence.proof,
+            holes: evidence.holes,
             declared: record.declared.map(|declaration| Declared {
                 kind: declaration.kind.code(),
                 edge: declaration.p,
@@ -283,9 +304,9 @@ impl Client {
             return false;
         };
         let window = &connection.window;
-        let stuck = window.event().is_some_and(|event| {
-            event.transition.kind.has_zone() && window.edge() == event.transition.r
-        });
+        let stuck = window
+            .event()
+            .is_some_and(|event| event.transition.kind.has_zone() && event.is_passed());
         let waits = stuck && self.flights.is_empty() && self.stream.wanted() > 0;
         let spaced = self
             .probe

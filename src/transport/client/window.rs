@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use crate::time::Instant;
 use crate::time::micros;
+use crate::transport::client::evidence::{Evidence, Past};
 use crate::transport::client::spans::SpanSet;
 use crate::transport::curve::MAX_FLIGHT;
 use crate::transport::epoch::{Declaration, Epoch, Kind, Transition};
@@ -43,6 +44,8 @@ pub(super) struct Event {
     pub(super) transition: Transition,
     /// The continuation of the next epoch; the earliest copy, whose epoch start is the oldest.
     next: Option<Held>,
+    /// Up to here the zone's intervals have been asked for; what is proven may reach further.
+    acknowledged: u64,
     /// Proof values of the numbers `p + 1 ..= edge`, 0 for those that carry none.
     passed: Vec<u64>,
 }
@@ -77,6 +80,7 @@ pub(super) struct Window {
     /// when there are fewer.
     waiting: Vec<(Span, u64)>,
     event: Option<Event>,
+    past: Past,
     /// Highest number ever asked for: none beyond it is believed.
     highest: u64,
 }
@@ -99,6 +103,7 @@ impl Window {
             late: SpanSet::default(),
             waiting: Vec::new(),
             event: None,
+            past: Past::default(),
             highest: u64::from(count),
         }
     }
@@ -123,8 +128,31 @@ impl Window {
         &self.held
     }
 
-    pub(super) const fn proof(&self) -> u64 {
-        self.proof
+    /// What a request of now shows.
+    pub(super) fn evidence(&self) -> Evidence {
+        Evidence {
+            declared: self.event.as_ref().map(|event| event.declaration),
+            releases: self.releasing(),
+            sealed: self.held.sealed.clone(),
+            proof: self.proof,
+            holes: self.holes(),
+            reach: self.edge,
+        }
+    }
+
+    /// What a request shows that declares that event and releases into that epoch, if it can still be
+    /// sent.
+    pub(super) fn evidence_for(
+        &self,
+        declared: Option<Declaration>,
+        releases: &Epoch,
+    ) -> Option<Evidence> {
+        let present = self.event.as_ref().map(|event| event.declaration) == declared
+            && self.releasing() == *releases;
+        match present {
+            true => Some(self.evidence()),
+            false => self.past.find(declared, releases).cloned(),
+        }
     }
 
     pub(super) const fn started(&self) -> Instant {
@@ -149,6 +177,12 @@ impl Window {
     /// Whether slow start still grows the window.
     pub(super) fn in_slow_start(&self) -> bool {
         self.event.is_none() && self.epoch.in_slow_start(self.edge)
+    }
+
+    /// Whether the connection has just been opened.
+    pub(super) fn is_opening(&self) -> bool {
+        let opened = |event: &Event| event.transition.kind == Kind::Opened;
+        self.event.as_ref().is_some_and(opened)
     }
 
     /// Whether a lost or marked number belongs to an event that is declared already.
@@ -284,14 +318,15 @@ impl Window {
 
     /// Goes over to the next epoch once its continuation is there and the zone is passed.
     fn switch(&mut self, now: Instant) {
-        let edge = self.edge;
-        let passed =
-            |event: &Event| edge == event.transition.r || !event.transition.kind.has_zone();
-        let ready = |event: &mut Event| event.next.is_some() && passed(event);
+        let ready = |event: &mut Event| event.next.is_some() && event.is_passed();
+        let evidence = self.event.is_some().then(|| self.evidence());
         let Some(event) = self.event.take_if(ready) else {
             return;
         };
         let Some(next) = event.next else { return };
+        if let Some(evidence) = evidence {
+            self.past.keep(evidence);
+        }
         self.epoch = event.transition.next;
         self.started = next.since;
         self.held = next;
@@ -320,6 +355,10 @@ impl Window {
         if repeated || unproven || (kind.has_zone() && !self.pending_allowed(self.edge, None)) {
             return false;
         }
+        match kind.has_zone() {
+            true => self.past.keep(self.evidence()),
+            false => self.past.clear(),
+        }
         self.late.clear();
         if !kind.has_zone() {
             self.waiting.clear();
@@ -330,6 +369,7 @@ impl Window {
             declaration,
             transition,
             next: None,
+            acknowledged: transition.p,
             passed: Vec::new(),
         });
         true
@@ -373,9 +413,10 @@ impl Window {
                     count: next.c,
                 });
             }
-            let before = self.edge;
+            let before = event.acknowledged;
             let interval = self.zone_interval(budget);
-            if interval.is_some() || self.edge == before {
+            let stands = |event: &Event| event.acknowledged == before;
+            if interval.is_some() || self.event.as_ref().is_none_or(stands) {
                 return interval;
             }
         }
@@ -464,44 +505,64 @@ impl Window {
     }
 
     fn zone_interval(&mut self, budget: u32) -> Option<Interval> {
-        let transition = self.event.as_ref()?.transition;
-        let last = self
+        let event = self.event.as_ref()?;
+        let (transition, after) = (event.transition, event.acknowledged);
+        let newest = self
             .cells
             .iter()
-            .rposition(|cell| matches!(cell, Cell::Received(_)))?;
-        let last = self.cells_after + to_u64(last) + 1;
-        let after = self.edge;
-        let most = transition.max_ack(after, last.min(transition.r), budget);
+            .rposition(|cell| matches!(cell, Cell::Received(_)));
         // Whether a number of the zone arrived or not, it passes once a later one has come.
-        let upto = match self.cell(most) {
-            Some(Cell::Joined) => self.end_at(most, after, last.min(transition.r))?,
-            Some(Cell::Missing | Cell::Received(_)) | None => most,
-        };
+        let last = newest.map_or(self.edge, |index| self.cells_after + to_u64(index) + 1);
+        let last = last.min(transition.r);
+        let upto = transition.max_ack(after, last, budget);
         let (from, to) = (transition.edge(after), transition.edge(upto));
         let ends = upto == transition.r && upto > after;
-        if (to == from && !ends) || !self.quarter_proven(&transition, upto) {
+        if (to == from && !ends) || (upto > self.edge && !self.prove(&transition, upto, last)) {
             return None;
         }
-        // What must be given away for want of room may be too much.
-        let before = self.crowded(&transition, upto).then(|| self.clone());
-        self.advance(upto);
-        self.forfeit();
-        if let Some(before) = before
-            && !self.quarter_proven(&transition, upto)
-        {
-            *self = before;
-            return None;
+        if let Some(event) = &mut self.event {
+            event.acknowledged = upto;
         }
         Self::released(after, upto, from, to)
     }
 
-    fn quarter_proven(&self, transition: &Transition, upto: u64) -> bool {
-        if transition.kind == Kind::Opened {
-            return true;
+    /// Moves the edge to `upto` or as far beyond it, up to `last`, as it takes to show enough of the
+    /// zone: what a pending request was to release is missing in one stretch. `false` if it cannot be
+    /// shown; nothing changes then.
+    fn prove(&mut self, transition: &Transition, upto: u64, last: u64) -> bool {
+        let Some(reach) = self.provable(transition, upto, last) else {
+            return false;
+        };
+        // What must be given away for want of room may be too much.
+        let before = self.crowded(transition, reach).then(|| self.clone());
+        self.advance(reach);
+        self.forfeit();
+        if let Some(before) = before
+            && !quarter_proven(transition, reach, self.missing_behind(transition))
+        {
+            *self = before;
+            return false;
         }
+        true
+    }
+
+    /// The nearest number from `upto` to `last` that a proof of enough of the zone may end at.
+    fn provable(&self, transition: &Transition, upto: u64, last: u64) -> Option<u64> {
+        let mut missing = self.missing_behind(transition);
+        let ahead = (self.edge + 1..=last).zip(&self.cells);
+        ahead
+            .filter_map(|(number, cell)| {
+                missing += u64::from(*cell == Cell::Missing);
+                let ends = number >= upto && *cell != Cell::Joined;
+                (ends && quarter_proven(transition, number, missing)).then_some(number)
+            })
+            .next()
+    }
+
+    /// Numbers of the zone that are behind the edge and not shown.
+    fn missing_behind(&self, transition: &Transition) -> u64 {
         let behind = self.holes.iter().filter(|hole| hole.start > transition.p);
-        let missing = behind.map(|hole| hole.len()).sum::<u64>() + to_u64(self.missing_ahead(upto));
-        missing.saturating_mul(4) <= (upto - transition.p).saturating_mul(3)
+        behind.map(|hole| hole.len()).sum()
     }
 
     fn missing_ahead(&self, upto: u64) -> usize {
@@ -589,17 +650,31 @@ impl Window {
 
     /// About how many numbers could be released now.
     pub(super) fn releasable(&self) -> u64 {
-        if !self.late.is_empty() {
-            return u64::from(MAX_FLIGHT);
+        if let Some(late) = self.late.first() {
+            return self.epoch.edge(late.end - 1) - self.epoch.edge(late.start - 1);
         }
         let end = self.cells_after + to_u64(self.cells.len());
         match &self.event {
             None => self.epoch.edge(end) - self.epoch.edge(self.edge),
             Some(event) => {
-                event.transition.edge(end.max(self.edge)) - event.transition.edge(self.edge)
+                let transition = &event.transition;
+                transition.edge(end.max(self.edge)) - transition.edge(event.acknowledged)
             }
         }
     }
+}
+
+impl Event {
+    /// Whether everything that the zone releases has been asked for.
+    pub(super) fn is_passed(&self) -> bool {
+        self.acknowledged == self.transition.r || !self.transition.kind.has_zone()
+    }
+}
+
+/// Whether a quarter of the zone up to `upto` is proven if `missing` numbers of it are not.
+fn quarter_proven(transition: &Transition, upto: u64, missing: u64) -> bool {
+    let passed = upto - transition.p;
+    transition.kind == Kind::Opened || missing.saturating_mul(4) <= passed.saturating_mul(3)
 }
 
 fn to_u64(n: usize) -> u64 {

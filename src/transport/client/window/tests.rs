@@ -171,7 +171,7 @@ impl Model {
             after,
             upto,
             reach: window.edge().max(upto),
-            proof: window.proof(),
+            proof: window.evidence().proof,
             holes: window.holes(),
             declared: declared.map(|d| Declared {
                 kind: d.kind.code(),
@@ -450,13 +450,13 @@ fn what_would_be_a_hole_too_many_waits() {
     assert!(window.receive(middle, 0, x(middle)));
     assert!(!window.receive(middle, 0, x(middle)), "known");
     assert_eq!(window.holes().len(), MAX_PENDING_SPANS);
-    assert_eq!(window.proof() & x(middle), 0, "not folded yet");
+    assert_eq!(window.evidence().proof & x(middle), 0, "not folded yet");
     // Another hole closes, so there is room for the halves of the first.
     for n in base + 5..base + 8 {
         assert!(window.receive(n, 0, x(n)));
     }
     assert_eq!(window.holes().len(), MAX_PENDING_SPANS);
-    assert_eq!(window.proof() & x(middle), x(middle));
+    assert_eq!(window.evidence().proof & x(middle), x(middle));
 }
 
 #[test]
