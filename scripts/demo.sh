@@ -54,7 +54,7 @@ contend() {
     local name=$1 server=$2 threshold received first
     shift 2
     threshold=$((OBJECT_MB * 1048576 * 2 / 5))
-    start sampler client python3 "$PWD/scripts/sample.py" uplink 50
+    start sampler client python3 "$PWD/scripts/sample.py" router 50
     until_true 10 test -s "$SCRATCH/sampler.out" || die "no samples"
     start "$name" client "$@"
     RESULT_START=$EPOCHREALTIME
@@ -112,7 +112,7 @@ mib() { awk -v kib="$1" 'BEGIN { printf "%.1f MiB", kib / 1024 }'; }
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 say "Planting files, making namespaces: client -- router ($RATE) -- server"
-topology_up 1
+topology_up servers 1
 plant "$SCRATCH/root"
 echo "  $(find "$SCRATCH/root" -type f | wc -l) files, $(du -sm "$SCRATCH/root" | cut -f1) MB; large.bin has $OBJECT_MB MiB"
 "$HEADWATER" keygen --out "$SCRATCH/keys"

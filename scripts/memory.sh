@@ -161,7 +161,7 @@ main() {
     become_root "$@"
     need ip jq nginx python3 curl pgrep
     [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
-    topology_up 1
+    topology_up servers 1
     mkdir "$SCRATCH/root"
     head -c 1M /dev/urandom >"$SCRATCH/root/object"
     "$HEADWATER" keygen --out "$SCRATCH/keys"

@@ -72,7 +72,7 @@ stat_of() {
 
 # fleet SERVERS: a testbed with keys and an empty root.
 fleet() {
-    topology_up "$1"
+    topology_up servers "$1"
     mkdir "$SCRATCH/root"
     "$HEADWATER" keygen --out "$SCRATCH/keys"
 }
@@ -89,7 +89,7 @@ url_path() {
 # The instruments first: what the other scenarios measure with must tell the truth.
 scenario_testbed() {
     local n result
-    topology_up 2
+    topology_up servers 2
     for n in 1 2; do
         ip -n "$TOPOLOGY-server$n" addr add "10.77.2.10$n/32" dev lo
         ip -n "$TOPOLOGY-server$n" addr add "fd77:2::10$n/128" dev lo nodad
