@@ -6,7 +6,7 @@ SEED ?= 1
 RUNS ?= 100
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test check bench sim fuzz hostile setup clean
+.PHONY: help demo test check bench sim compare fuzz hostile setup clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -31,6 +31,10 @@ check: setup ## format, lints, documentation, shell scripts
 bench: setup ## micro-benchmarks, then goodput beside smoltcp's and the kernel's TCP
 	$(CARGO) build --release --locked
 	@scripts/bench.sh
+
+compare: setup ## downloads beside kernel TCP over emulated paths (15 minutes); out/compare/report.html
+	$(CARGO) build --release --locked
+	@scripts/compare.sh
 
 sim: ## simulate: make sim SEED=n RUNS=m
 	$(CARGO) run --release --locked -- sim --seed $(SEED) --runs $(RUNS)

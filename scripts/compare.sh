@@ -23,7 +23,7 @@
 #   loss1      1 % of the packets lost           jitter    up to 0.3 ms later each, out of order
 #   ecn        clean, both ends agree on ECN and the queue marks from a quarter of it on
 #
-# A run lasts max(0.5 s, 12 RTT), for the start, and then max(2.5 s, 10 RTT), whose bytes are the
+# A run lasts max(1 s, 12 RTT), for the start, and then max(2.5 s, 10 RTT), whose bytes are the
 # goodput and in which the queue is watched. Every contender of a round uses the same process of the
 # link, and the seed of its faults is the round's number.
 set -euo pipefail
@@ -38,7 +38,7 @@ readonly FAULTS=(clean loss0.1 loss1 reverse1 burst0.5 jitter)
 readonly CHOSEN=(
     40ms-100mbit-{clean,loss0.1,loss1,reverse1,burst0.5,jitter,ecn}-1bdp
     40ms-100mbit-clean-{0.25,4}bdp
-    {10,100,300}ms-100mbit-clean-1bdp
+    {100,300}ms-100mbit-clean-1bdp
     40ms-10mbit-clean-1bdp 10ms-1000mbit-clean-1bdp
 )
 readonly OBJECT_MIB=1024 MIN_QUEUE=6000
@@ -121,7 +121,7 @@ enter() {
     CELL=$1 RTT=${BASH_REMATCH[1]} RATE=${BASH_REMATCH[2]} FAULT=${BASH_REMATCH[3]}
     QUEUE=${BASH_REMATCH[4]} ECN=0
     QUEUE_BYTES=$(queue_bytes "$RTT" "$RATE" "$QUEUE")
-    WARM=$(awk -v rtt="$RTT" 'BEGIN { t = rtt * 0.012; print (t > 0.5 ? t : 0.5) }')
+    WARM=$(awk -v rtt="$RTT" 'BEGIN { t = rtt * 0.012; print (t > 1 ? t : 1) }')
     WINDOW=$(awk -v rtt="$RTT" 'BEGIN { t = rtt * 0.01; print (t > 2.5 ? t : 2.5) }')
     LINK=(--delay "$(calculate "$RTT / 2")ms" --rate "${RATE}mbit" --queue "$QUEUE_BYTES")
     case $FAULT in
@@ -234,7 +234,7 @@ measure() {
         --rawfile ss "$SCRATCH/ss" --slurpfile window "$SCRATCH/window" \
         --slurpfile link_start "$SCRATCH/link-start" --slurpfile link_end "$SCRATCH/link-end" \
         --slurpfile stats "$SCRATCH/stats" --slurpfile versions "$SCRATCH/versions" '
-        $window[0] as $w
+        $window[0] as $w | $link_end[0].ba as $way
         | {schema: 1, kind: "transfer", run: $run, cell: $cell, contender: $contender, round: $round,
            began: $began, rtt_ms: $rtt, rate_mbit: $rate, fault: $fault, queue_bdp: $queue,
            queue_bytes: $queue_bytes, ecn: ($ecn == 1), link_options: $link, load: $load,
@@ -242,6 +242,8 @@ measure() {
            goodput_from_start_mbit: ($w.bytes * 8e-6 / $w.seconds),
            congestion_control: ([$ss | capture("\\s(?<name>cubic|reno|bbr)\\s").name] | first),
            retransmitted_packets: ([$ss | capture("retrans:\\d+/(?<n>\\d+)").n | tonumber] | first),
+           queue_p50_ms: ($way.sojourn.p50_us / 1000), queue_p95_ms: ($way.sojourn.p95_us / 1000),
+           drops: $way.dropped, marks: $way.marked,
            window: $w, link_start: $link_start[0], link_window: $link_end[0],
            stats: $stats[0], socket: $ss, versions: $versions[0]}'
 }
@@ -274,7 +276,7 @@ progress() {
         --argjson share "$(calculate "$done_seconds / $all_seconds")" '
         def left: $elapsed / $share - $elapsed | if . < 90 then "\(. | round) s" else "\(. / 60 | round) min" end;
         "\($n)/\($of) \(.cell) round \(.round) \(.contender): \(.goodput_mbit * 10 | round / 10) Mbit/s, "
-        + "queue p95 \(.link_window.ba.queue_ms.p95 // "?") ms, \(left) left"' "$SCRATCH/record" >&2
+        + "queue p95 \(.queue_p95_ms) ms, \(left) left"' "$SCRATCH/record" >&2
 }
 
 main() {
@@ -301,6 +303,7 @@ main() {
     echo "compare.sh: ${#chosen[@]} cells, $all_runs runs, at least $(calculate "int($all_seconds / 60 + 1)") minutes" >&2
     mkdir -p "$OUT"
     for cell in "${chosen[@]}"; do run_cell "$cell"; done
+    python3 scripts/report.py "$OUT"
     if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
 }
 

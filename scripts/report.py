@@ -1,0 +1,351 @@
+"""Summarises what compare.sh has measured: a table, summary.json and report.html.
+
+    report.py DIR    reads DIR/results.jsonl, writes DIR/summary.json and DIR/report.html
+
+Of every cell and contender the newest run counts. Figures are medians of rounds, ranges go from the
+least to the greatest round. A ratio is our median over CUBIC's. Utilisation is the goodput over what
+full packets could carry of the link's rate (see PAYLOAD).
+"""
+
+import json
+import statistics
+import sys
+from html import escape
+from pathlib import Path
+
+CONTENDERS = {
+    "headwater": "headwater",
+    "cubic": "kernel TCP, CUBIC",
+    "reno": "kernel TCP, Reno",
+    "bbr": "kernel TCP, BBR",
+    "smoltcp": "smoltcp TCP",
+}
+FAULTS = {
+    "clean": "no fault",
+    "loss0.1": "0.1 % lost",
+    "loss1": "1 % lost",
+    "reverse1": "1 % lost on the way back",
+    "burst0.5": "0.5 % lost in bursts",
+    "jitter": "0.3 ms jitter, reordering",
+    "ecn": "ECN marks",
+}
+# Bytes of the object in a full IPv4 packet of 1500: TCP with and without timestamps, and ours.
+PAYLOAD = {"cubic": 1448, "reno": 1448, "bbr": 1448, "smoltcp": 1460, "headwater": 1442}
+MTU = 1500
+
+# Targets: least ratio to CUBIC in any cell, least utilisation without faults and with a queue of at
+# least one bandwidth-delay product, least goodput with losses on the way back over that without.
+LEAST_RATIO, LEAST_UTILISATION, LEAST_REVERSE = 0.95, 0.97, 0.90
+# A run in which the machine had fewer idle cores than this share says little about the transport.
+MOST_BUSY = 0.9
+
+
+def load(path):
+    """{(cell, contender): [record, ...]} of transfers, newest runs only."""
+    newest = {}
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            if record["kind"] != "transfer":
+                continue
+            held = newest.setdefault((record["cell"], record["contender"]), [])
+            if held and held[0]["run"] != record["run"]:
+                held.clear()
+            held.append(record)
+    return newest
+
+
+def spread(values):
+    values = [value for value in values if value is not None]
+    if not values:
+        return None
+    return {
+        "median": statistics.median(values),
+        "least": min(values),
+        "greatest": max(values),
+        "rounds": values,
+    }
+
+
+def contender_summary(name, records):
+    full = records[0]["rate_mbit"] * PAYLOAD[name] / MTU
+    goodput = spread(record["goodput_mbit"] for record in records)
+    return {
+        "goodput_mbit": goodput,
+        "goodput_from_start_mbit": spread(r["goodput_from_start_mbit"] for r in records),
+        "utilisation": goodput["median"] / full,
+        "queue_p50_ms": spread(record["queue_p50_ms"] for record in records),
+        "queue_p95_ms": spread(record["queue_p95_ms"] for record in records),
+        "drops": spread(record["drops"] for record in records),
+        "marks": spread(record["marks"] for record in records),
+        "retransmitted_packets": spread(record["retransmitted_packets"] for record in records),
+        "busy": max(record["window"]["busy"] for record in records),
+        "congestion_control": records[0]["congestion_control"],
+        "run": records[0]["run"],
+    }
+
+
+def cell_summary(cell, by_name):
+    """One cell: its parameters, its contenders, ratios and verdicts."""
+    first = next(iter(by_name.values()))[0]
+    result = {key: first[key] for key in
+              ("cell", "rtt_ms", "rate_mbit", "fault", "queue_bdp", "queue_bytes", "ecn")}
+    contenders = {name: contender_summary(name, by_name[name]) for name in CONTENDERS if name in by_name}
+    result["contenders"] = contenders
+    result["verdicts"] = {}
+    ours, cubic = contenders.get("headwater"), contenders.get("cubic")
+    if ours and cubic:
+        ratio = ours["goodput_mbit"]["median"] / max(cubic["goodput_mbit"]["median"], 1e-9)
+        result["ratio"] = ratio
+        pairs = zip(ours["goodput_mbit"]["rounds"], cubic["goodput_mbit"]["rounds"])
+        result["ratio_rounds"] = [a / max(b, 1e-9) for a, b in pairs]
+        queues = [side["queue_p95_ms"]["median"] for side in (ours, cubic) if side["queue_p95_ms"]]
+        if len(queues) == 2:
+            result["queue_p95_difference_ms"] = queues[0] - queues[1]
+        result["same_run"] = ours["run"] == cubic["run"]
+        result["verdicts"]["ratio"] = verdict(ratio, LEAST_RATIO)
+    if ours and result["fault"] == "clean" and result["queue_bdp"] >= 1:
+        result["verdicts"]["utilisation"] = verdict(ours["utilisation"], LEAST_UTILISATION)
+    return result
+
+
+def verdict(have, least):
+    return {"have": have, "least": least, "pass": have >= least}
+
+
+def add_reverse_verdicts(cells):
+    """Losses on the way back, against the cell that differs in nothing else."""
+    for cell in cells.values():
+        clean = cells.get(cell["cell"].replace("-reverse1-", "-clean-"))
+        if cell["fault"] != "reverse1" or clean is None:
+            continue
+        both = [side["contenders"].get("headwater") for side in (cell, clean)]
+        if all(both):
+            share = both[0]["goodput_mbit"]["median"] / max(both[1]["goodput_mbit"]["median"], 1e-9)
+            cell["verdicts"]["reverse"] = verdict(share, LEAST_REVERSE)
+
+
+def summarise(newest):
+    by_cell = {}
+    for (cell, contender), records in newest.items():
+        by_cell.setdefault(cell, {})[contender] = records
+    cells = {cell: cell_summary(cell, by_name) for cell, by_name in by_cell.items()}
+    add_reverse_verdicts(cells)
+    order = list(FAULTS)
+    ranked = sorted(cells.values(), key=lambda cell: (
+        cell["rate_mbit"], cell["rtt_ms"], order.index(cell["fault"]), cell["queue_bdp"]))
+    verdicts = [verdict for cell in ranked for verdict in cell["verdicts"].values()]
+    latest = max((records[-1] for records in newest.values()), key=lambda record: record["began"])
+    return {
+        "schema": 1,
+        "payload_of_1500": PAYLOAD,
+        "versions": latest["versions"],
+        "passed": sum(verdict["pass"] for verdict in verdicts),
+        "failed": sum(not verdict["pass"] for verdict in verdicts),
+        "cells": ranked,
+    }
+
+
+def number(value, digits=3):
+    """With so many significant digits, and never an exponent."""
+    if value is None:
+        return "–"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:.0f}"
+    return f"{value:.{digits}g}"
+
+
+def median_of(figures):
+    return None if figures is None else figures["median"]
+
+
+def print_table(summary):
+    names = [name for name in CONTENDERS if any(name in c["contenders"] for c in summary["cells"])]
+    print(f"{'goodput in Mbit/s, queue p95 in ms':<34}" + "".join(f"{name:>18}" for name in names)
+          + f"{'ratio':>8}  verdicts")
+    for cell in summary["cells"]:
+        columns = []
+        for name in names:
+            figures = cell["contenders"].get(name)
+            columns.append("" if figures is None else
+                           f"{number(figures['goodput_mbit']['median'])} / "
+                           f"{number(median_of(figures['queue_p95_ms']))}")
+        ratio = f"{cell['ratio']:.2f}" if "ratio" in cell else ""
+        failed = [f"{name} {v['have']:.2f} < {v['least']}" for name, v in cell["verdicts"].items() if not v["pass"]]
+        said = "; ".join(failed) or ("ok" if cell["verdicts"] else "")
+        print(f"{cell['cell']:<34}" + "".join(f"{column:>18}" for column in columns) + f"{ratio:>8}  {said}")
+    print(f"{summary['passed']} verdicts pass, {summary['failed']} fail")
+
+
+STYLE = """
+:root { color-scheme: light dark; --page: #ffffff; --card: #f6f8fa; --text: #1f2328; --soft: #59636e;
+  --edge: #d1d9e0; --good: #1a7f37; --bad: #cf222e; --headwater: #0969da; --cubic: #bc4c00;
+  --reno: #8250df; --bbr: #9a6700; --smoltcp: #57606a; }
+@media (prefers-color-scheme: dark) { :root { --page: #0d1117; --card: #151b23; --text: #e6edf3;
+  --soft: #9198a1; --edge: #3d444d; --good: #3fb950; --bad: #f85149; --headwater: #58a6ff;
+  --cubic: #f0883e; --reno: #bc8cff; --bbr: #d29922; --smoltcp: #9198a1; } }
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 76rem; background: var(--page);
+  color: var(--text); font: 15px/1.5 system-ui, sans-serif }
+h1 { font-size: 1.6rem; margin: 0 0 .25rem } h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem }
+p, li { max-width: 62rem } .soft { color: var(--soft) } .pass { color: var(--good) } .fail { color: var(--bad) }
+.scroll { overflow-x: auto }
+table { border-collapse: separate; border-spacing: 3px; font-variant-numeric: tabular-nums }
+th { font-weight: 500; color: var(--soft); text-align: left; padding: .25rem .6rem; white-space: nowrap }
+.heat td { min-width: 5.6rem; padding: .45rem .6rem; text-align: center; border-radius: 6px; background: var(--card) }
+.heat a { color: inherit; text-decoration: none; display: block } .heat .missed { outline: 2px solid var(--bad) }
+.cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(23rem, 1fr)) }
+.card { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: .9rem 1rem }
+.card:target { outline: 2px solid var(--headwater) }
+.card h3 { font-size: .95rem; margin: 0 } .card p { margin: .15rem 0 .5rem; font-size: .85rem }
+svg { display: block; width: 100%; height: auto } svg text { font: 11px system-ui, sans-serif; fill: var(--text) }
+svg .soft { fill: var(--soft) } .range { stroke: var(--text); stroke-width: 1.4 }
+.track { fill: var(--edge); fill-opacity: .45 } .line { fill: none; stroke-width: 1.6; stroke-linejoin: round }
+.axis { stroke: var(--edge) }
+""" + "".join(f".{n} {{ fill: var(--{n}) }} .line.{n} {{ fill: none; stroke: var(--{n}) }}\n" for n in CONTENDERS)
+
+
+def heat(ratio):
+    """Background of a ratio: green above 1, red below, full colour at twice and half."""
+    strength = min(abs(ratio - 1) if ratio >= 1 else 1 / max(ratio, 0.01) - 1, 1)
+    colour = "--good" if ratio >= 1 else "--bad"
+    return f"background: color-mix(in oklab, var({colour}) {strength * 62 + 4:.0f}%, var(--card))"
+
+
+def details(cell):
+    """What hovering over a cell tells."""
+    lines = [cell["cell"]]
+    for name, figures in cell["contenders"].items():
+        goodput = figures["goodput_mbit"]
+        lines.append(
+            f"{CONTENDERS[name]}: {number(goodput['median'])} Mbit/s "
+            f"({number(goodput['least'])}–{number(goodput['greatest'])}), queue p50 "
+            f"{number(median_of(figures['queue_p50_ms']))} ms, p95 {number(median_of(figures['queue_p95_ms']))} ms, "
+            f"{number(median_of(figures['drops']))} dropped")
+    if "ratio_rounds" in cell:
+        lines.append("ratio in each round: " + ", ".join(f"{ratio:.2f}" for ratio in cell["ratio_rounds"]))
+    for name, figures in cell["verdicts"].items():
+        lines.append(f"{name}: {figures['have']:.3f}, at least {figures['least']}: {'pass' if figures['pass'] else 'FAIL'}")
+    return "\n".join(lines)
+
+
+def heat_table(cells):
+    rows = sorted({(c["rate_mbit"], c["rtt_ms"], c["queue_bdp"]) for c in cells})
+    faults = [fault for fault in FAULTS if any(c["fault"] == fault for c in cells)]
+    at = {(c["rate_mbit"], c["rtt_ms"], c["queue_bdp"], c["fault"]): c for c in cells}
+    out = ['<div class="scroll"><table class="heat"><tr><th>link</th>']
+    out += [f"<th>{escape(FAULTS[fault])}</th>" for fault in faults]
+    out.append("</tr>")
+    for rate, rtt, queue in rows:
+        out.append(f"<tr><th>{rate} Mbit/s, {rtt} ms, {queue:g} BDP</th>")
+        for fault in faults:
+            cell = at.get((rate, rtt, queue, fault))
+            if cell is None or "ratio" not in cell:
+                out.append("<td></td>")
+                continue
+            missed = any(not v["pass"] for v in cell["verdicts"].values())
+            out.append(f'<td class="{"missed" if missed else ""}" style="{heat(cell["ratio"])}" title="{escape(details(cell))}">'
+                       f'<a href="#{cell["cell"]}">{cell["ratio"]:.2f}</a></td>')
+        out.append("</tr>")
+    out.append("</table></div>")
+    return out
+
+
+def bars(cell):
+    """Goodput by contender: a bar to the median, a line over the range; p95 of the queue as text."""
+    left, width, step = 116, 210, 22
+    top = max(cell["rate_mbit"], max(f["goodput_mbit"]["greatest"] for f in cell["contenders"].values()))
+    height = step * len(cell["contenders"]) + 16
+    out = [f'<svg viewBox="0 0 400 {height}" role="img"><title>goodput by contender</title>']
+    for index, (name, figures) in enumerate(cell["contenders"].items()):
+        y, goodput = index * step, figures["goodput_mbit"]
+        x = {key: left + width * goodput[key] / top for key in ("least", "median", "greatest")}
+        queue = number(median_of(figures["queue_p95_ms"]))
+        out.append(f'<text x="{left - 6}" y="{y + 14}" text-anchor="end">{escape(CONTENDERS[name].replace("kernel TCP, ", ""))}</text>')
+        out.append(f'<rect class="track" x="{left}" y="{y + 4}" width="{width * cell["rate_mbit"] / top:.1f}" height="13" rx="2"/>')
+        out.append(f'<rect class="{name}" x="{left}" y="{y + 4}" width="{x["median"] - left:.1f}" height="13" rx="2"/>')
+        out.append(f'<line class="range" x1="{x["least"]:.1f}" x2="{x["greatest"]:.1f}" y1="{y + 10.5}" y2="{y + 10.5}"/>')
+        out.append(f'<text x="{left + width + 6}" y="{y + 14}">{number(goodput["median"])}<tspan class="soft"> · {queue} ms</tspan></text>')
+    out.append(f'<text class="soft" x="{left}" y="{height - 2}">Mbit/s of {cell["rate_mbit"]} · p95 of the queue</text></svg>')
+    return out
+
+
+def curves(cell, newest):
+    """Goodput over time since the start, of the last round, in steps of half a second or so."""
+    series, seconds = {}, 0
+    for name in cell["contenders"]:
+        window = newest[cell["cell"], name][-1]["window"]
+        tick, samples = window["tick_seconds"], [0] + window["samples"]
+        stride = max(1, round(cell["rtt_ms"] / 1000 / tick), 2)
+        points = [((i + stride / 2) * tick, (samples[i + stride] - samples[i]) * 8e-6 / (stride * tick))
+                  for i in range(0, len(samples) - stride, stride)]
+        series[name] = points
+        seconds = max(seconds, window["seconds"])
+    left, width, height, top = 8, 384, 84, cell["rate_mbit"] * 1.15
+    out = [f'<svg viewBox="0 0 400 {height + 16}" role="img"><title>goodput over time</title>'
+           f'<line class="axis" x1="{left}" x2="{left + width}" y1="{height}" y2="{height}"/>']
+    for name, points in series.items():
+        path = " ".join(f"{left + width * t / seconds:.1f},{height - height * min(v / top, 1):.1f}" for t, v in points)
+        out.append(f'<polyline class="line {name}" points="{path}"/>')
+    warm = left + width * (1 - newest[cell["cell"], next(iter(series))][-1]["window"]["window_seconds"] / seconds)
+    out.append(f'<line class="axis" x1="{warm:.1f}" x2="{warm:.1f}" y1="0" y2="{height}"/>')
+    out.append(f'<text class="soft" x="{left}" y="{height + 13}">goodput over {seconds:.1f} s; what is right of the line counts</text></svg>')
+    return out
+
+
+def card(cell, newest):
+    said = [f'<span class="{"pass" if v["pass"] else "fail"}">{name} {v["have"]:.2f}</span>' for name, v in cell["verdicts"].items()]
+    if any(f["busy"] > MOST_BUSY for f in cell["contenders"].values()):
+        said.append('<span class="fail">cores exhausted</span>')
+    if cell.get("same_run") is False:
+        said.append('<span class="soft">contenders of different runs</span>')
+    return [f'<div class="card" id="{cell["cell"]}" title="{escape(details(cell))}">',
+            f'<h3>{cell["rate_mbit"]} Mbit/s, {cell["rtt_ms"]} ms, {cell["queue_bdp"]:g} BDP, {escape(FAULTS[cell["fault"]])}</h3>',
+            f'<p>{" · ".join(said)}</p>', *bars(cell), *curves(cell, newest), "</div>"]
+
+
+def html(summary, newest):
+    versions = summary["versions"]
+    missed = [cell for cell in summary["cells"] if any(not v["pass"] for v in cell["verdicts"].values())]
+    out = ['<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+           f"<title>Headwater beside TCP</title><style>{STYLE}</style><h1>Headwater beside TCP</h1>",
+           f'<p class="soft">{escape(versions["headwater"])} {escape(versions["revision"])} · Linux {escape(versions["kernel"])}, '
+           f'{versions["cores"]} cores · {escape(versions["nginx"])} · {escape(versions["curl"].split(" (")[0])}</p>',
+           f'<p><span class="pass">{summary["passed"]} verdicts pass</span>, <span class="fail">{summary["failed"]} fail</span>. '
+           f"Targets: goodput at least {LEAST_RATIO} of CUBIC's in every cell; utilisation at least {LEAST_UTILISATION} without faults "
+           f"and with a queue of 1 BDP or more; with 1 % lost on the way back at least {LEAST_REVERSE} of the goodput without.</p>",
+           "<h2>Goodput, ours over CUBIC's</h2>",
+           '<p class="soft">Medians of rounds; an outline marks a missed target; hover for details, click for the cell.</p>']
+    out += heat_table(summary["cells"])
+    if missed:
+        out.append("<h2>Missed targets</h2><ul>")
+        for cell in missed:
+            what = ", ".join(f"{n} {v['have']:.3f} of {v['least']}" for n, v in cell["verdicts"].items() if not v["pass"])
+            out.append(f'<li><a href="#{cell["cell"]}">{cell["cell"]}</a>: {what}</li>')
+        out.append("</ul>")
+    out.append('<h2>Every cell</h2><p class="soft">Bars are medians, lines over them go from the least to the greatest round.</p><div class="cards">')
+    for cell in summary["cells"]:
+        out += card(cell, newest)
+    out.append("</div><h2>How it was measured</h2>")
+    out.append("<p>One download at a time over an emulated link, contenders in turn within a round. The first "
+               "max(1 s, 12 RTT) of a run do not count; goodput is what reached the reader in the following "
+               "max(2.5 s, 10 RTT), whatever had to be repeated for it, and the queue is that of the same time. "
+               "Utilisation compares it with what full packets of 1500 bytes carry at the link's rate: "
+               + ", ".join(f"{CONTENDERS[name]} {size}" for name, size in PAYLOAD.items()) + " bytes each. "
+               f"Buffers of the kernel's TCP: receive {escape(versions['rmem'])}, send {escape(versions['wmem'])} bytes; "
+               "its congestion control was read from the sockets. smoltcp sends from a buffer of 1 MiB.</p></html>")
+    return "\n".join(out) + "\n"
+
+
+def main(folder):
+    newest = load(folder / "results.jsonl")
+    if not newest:
+        sys.exit(f"report: no results in {folder}")
+    summary = summarise(newest)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(html(summary, newest), encoding="utf-8")
+    print_table(summary)
+    print(f"{folder}/report.html, {folder}/summary.json")
+
+
+main(Path(sys.argv[1]))
