@@ -19,7 +19,7 @@ readonly OBJECT_MB=${OBJECT_MB:-1000}
 SEED=${SEED:-$RANDOM}
 
 readonly SCENARIOS=(
-    testbed ping curl_over_tcp real_files large_object random_loss many_clients kill_restart
+    testbed topologies ping curl_over_tcp real_files large_object random_loss many_clients kill_restart
     round_robin round_robin_one_dead overhead_ipv4 overhead_ipv6 one_round_trip upstream_share
     slow_reader metrics captures serve_errors get_errors
 )
@@ -117,6 +117,38 @@ scenario_testbed() {
 }
 probe() {
     in_ns client python3 "$PWD/scripts/udp-probe.py" send "$1" "$2" 7600 "$3"
+}
+
+# Every topology comes up twice side by side, carries both families end to end, and goes away whole.
+scenario_topologies() {
+    local name="$BASHPID" side shape ends pids
+    while IFS='|' read -r -u 3 shape ends; do
+        pids=()
+        for side in a b; do
+            # shellcheck disable=SC2086 # arguments
+            (TOPOLOGY_NAME=$name$side topology_up $shape && pings $ends) &
+            pids+=($!)
+        done
+        for side in "${pids[@]}"; do wait "$side" || fail "$shape"; done
+        ! ip netns list | grep "^hw-$name" || fail "$shape: namespaces are left"
+        ! pgrep -f "/hw-$name" || fail "$shape: processes are left"
+        [[ -z $(find "${TMPDIR:-/tmp}" -maxdepth 1 -name "hw-$name*") ]] || fail "$shape: files are left"
+        echo "$shape"
+    done 3<<'SHAPES'
+servers 2|client 10.77.22.2 client fd77:21::2
+path --delay 2ms --rate 50mbit|client 10.77.21.2 client fd77:21::2
+dumbbell 3 --delay 2ms -- 0ms 3ms|client1 10.77.21.2 client3 10.77.23.2 client2 fd77:22::2
+uplinks --delay 2ms -- --delay 3ms|client 10.77.21.2 client fd77:21::2
+nat --delay 2ms|client 10.77.30.2 client fd77:30::2
+sites --delay 2ms|client1 10.77.21.2 client1 10.77.22.2 client2 fd77:21::2
+SHAPES
+}
+# pings ROLE ADDRESS...
+pings() {
+    while (($# > 0)); do
+        in_ns "$1" ping -c 2 -i 0.05 -W 1 -q "$2" || fail "no answer from $2 to $1"
+        shift 2
+    done
 }
 
 scenario_ping() {
@@ -631,7 +663,7 @@ main() {
         return
     fi
     become_root "$@"
-    need ip tc nft jq curl tshark python3 ping setpriv unshare
+    need ip tc nft jq curl tshark python3 ping pgrep setpriv unshare
     [[ -c /dev/net/tun ]] || {
         echo "test-netns.sh: skipped: no /dev/net/tun" >&2
         exit 77

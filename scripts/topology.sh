@@ -107,8 +107,8 @@ through() {
     shift 2
     read -r net end <<<"${TOPOLOGY_HOPS["$a $b"]}"
     for prefix in "$@"; do
-        [[ $prefix == *:* ]] || ip -n "$TOPOLOGY-$a" route add "$prefix" via "10.77.$net.$end"
-        [[ $prefix == *.* ]] || ip -n "$TOPOLOGY-$a" -6 route add "$prefix" via "fd77:$net::$end"
+        [[ $prefix == *:* ]] || ip -n "$TOPOLOGY-$a" route replace "$prefix" via "10.77.$net.$end"
+        [[ $prefix == *.* ]] || ip -n "$TOPOLOGY-$a" -6 route replace "$prefix" via "fd77:$net::$end"
     done
 }
 
@@ -132,12 +132,15 @@ large_windows() {
     done
 }
 
-# topology_up SHAPE [ARGUMENT...]: makes it, with SCRATCH a directory that goes away with it.
+# topology_up SHAPE [ARGUMENT...]: makes it, with SCRATCH a directory that goes away with it. Its
+# namespaces are hw-NAME-ROLE; NAME is TOPOLOGY_NAME or else the number of this process.
 topology_up() {
     local shape=$1
     shift
     [[ -f $TOPOLOGY_SHAPES/$shape.sh ]] || die "no topology '$shape': see scripts/topologies"
-    TOPOLOGY="hw-$BASHPID"
+    TOPOLOGY="hw-${TOPOLOGY_NAME:-$BASHPID}"
+    SCRATCH="${TMPDIR:-/tmp}/$TOPOLOGY"
+    mkdir -m 700 -- "$SCRATCH" || die "is '${TOPOLOGY#hw-}' up already?"
     TOPOLOGY_OWNER=$BASHPID
     TOPOLOGY_ROLES=()
     declare -gA TOPOLOGY_PIDS=() TOPOLOGY_HOPS=()
@@ -145,9 +148,32 @@ topology_up() {
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/$TOPOLOGY.XXXXXX")
     # shellcheck source=/dev/null
     source "$TOPOLOGY_SHAPES/$shape.sh" "$@"
+    until_true 10 topology_has_carrier || die "a wire has no carrier"
+}
+
+# topology_has_carrier: a kernel can take a second to see that the far end of a veth pair is up;
+# IPv6 is deaf until then.
+topology_has_carrier() {
+    local role
+    for role in "${TOPOLOGY_ROLES[@]}"; do
+        [[ $(ip -n "$TOPOLOGY-$role" link) != *NO-CARRIER* ]] || return 1
+    done
+}
+
+# topology_keep: what was made outlives this process; topology_take NAME makes it this one's again.
+topology_keep() {
+    trap - EXIT HUP INT TERM
+    TOPOLOGY_OWNER=
+}
+topology_take() {
+    TOPOLOGY="hw-$1"
+    SCRATCH="${TMPDIR:-/tmp}/$TOPOLOGY"
+    [[ -d $SCRATCH ]] || die "no testbed '$1': see 'testbed.sh list'"
+    TOPOLOGY_OWNER=$BASHPID
+    mapfile -t TOPOLOGY_ROLES < <(ip netns list | sed -n "s/^$TOPOLOGY-\([^ ]*\).*/\1/p")
+    declare -gA TOPOLOGY_PIDS=()
 }
 
 # topology_down: ends what was started, removes what was made; safe to call at any moment.
