@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 #
 # make compare: our transport beside the kernel's TCP and smoltcp's over emulated paths, one download
-# at a time: goodput and queueing delay in cells of round trip x rate x fault x queue.
+# at a time: goodput and queueing delay in cells of round trip x rate x fault x queue, and the time
+# that small objects take.
 #
 #   compare.sh [--full] [--list] [--cells REGEX] [--contenders NAME,...] [--rounds N] [--out DIR]
 #
@@ -10,7 +11,7 @@
 #   --cells       only cells whose name matches, of all there are
 #   --contenders  of cubic,reno,bbr (the kernel's TCP, curl from nginx), smoltcp (curl from our
 #                 server's TCP), headwater (our transport); all by default
-#   --rounds      of every cell (3); contenders take turns within each
+#   --rounds      of every cell (3), of objects twice as many and one; contenders take turns in each
 #   --out         where results.jsonl grows by a line a run, and report.html and summary.json are
 #                 made anew (out/compare)
 #
@@ -23,7 +24,12 @@
 #   loss1      1 % of the packets lost           jitter    up to 0.3 ms later each, out of order
 #   ecn        clean, both ends agree on ECN and the queue marks from a quarter of it on
 #
-# A run lasts max(1 s, 12 RTT), for the start, and then max(2.5 s, 10 RTT), whose bytes are the
+# A cell RTT-RATE-object-SIZE fetches one object of 1kB (1000 bytes) to 1MB over the clean link with a
+# queue of 1bdp, on a connection of its own: from CUBIC, from us by a client never seen before
+# (headwater) and by one that has kept an address token (remembered). Times are the clients' own, from
+# the start of the transfer to its last byte, without the start of the process.
+#
+# A run of the others lasts max(1 s, 12 RTT), for the start, and then max(2.5 s, 10 RTT), whose bytes are the
 # goodput and in which the queue is watched. Every contender of a round uses the same process of the
 # link, and the seed of its faults is the round's number.
 set -euo pipefail
@@ -41,8 +47,10 @@ readonly CHOSEN=(
     {100,300}ms-100mbit-clean-1bdp
     40ms-10mbit-clean-1bdp 10ms-1000mbit-clean-1bdp
 )
+readonly OBJECT_CELLS=({40,100}ms-100mbit-object-{1kB,10kB,100kB,1MB})
 readonly OBJECT_MIB=1024 MIN_QUEUE=6000
 
+REMEMBERED=()
 FULL='' LIST='' CELLS='' ROUNDS=3 OUT=out/compare CHOSEN_CONTENDERS=("${CONTENDERS[@]}")
 
 options() {
@@ -102,6 +110,7 @@ every_cell() {
             done
         done
     done
+    printf '%s\n' "${OBJECT_CELLS[@]}"
 }
 
 # cells: the names of those to run.
@@ -111,19 +120,34 @@ cells() {
     elif [[ -n $FULL ]]; then
         every_cell
     else
-        printf '%s\n' "${CHOSEN[@]}"
+        printf '%s\n' "${CHOSEN[@]}" "${OBJECT_CELLS[@]}"
     fi
 }
 
-# enter CELL: sets what describes it, and LINK, the options that make it.
+# enter CELL: sets what describes it: LINK, the options that make it, WARM and WINDOW, the seconds of
+# a run, NAMES, those who take part, and TIMES, how often.
 enter() {
-    [[ $1 =~ ^([0-9]+)ms-([0-9]+)mbit-([a-z0-9.]+)-([0-9.]+)bdp$ ]] || die "no cell '$1'"
-    CELL=$1 RTT=${BASH_REMATCH[1]} RATE=${BASH_REMATCH[2]} FAULT=${BASH_REMATCH[3]}
-    QUEUE=${BASH_REMATCH[4]} ECN=0
+    local name
+    CELL=$1 ECN=0 NAMES=("${CHOSEN_CONTENDERS[@]}") TIMES=$ROUNDS
+    if [[ $1 =~ ^([0-9]+)ms-([0-9]+)mbit-object-([0-9]+[kM]B)$ ]]; then
+        RTT=${BASH_REMATCH[1]} RATE=${BASH_REMATCH[2]} SIZE=${BASH_REMATCH[3]} FAULT=clean QUEUE=1
+        WARM=0 WINDOW=$(calculate "$RTT * 0.006 + 0.4") TIMES=$((2 * ROUNDS + 1)) NAMES=()
+        for name in "${CHOSEN_CONTENDERS[@]}"; do
+            case $name in
+                cubic) NAMES+=(cubic) ;;
+                headwater) NAMES+=(headwater "${REMEMBERED[@]}") ;;
+            esac
+        done
+    elif [[ $1 =~ ^([0-9]+)ms-([0-9]+)mbit-([a-z0-9.]+)-([0-9.]+)bdp$ ]]; then
+        RTT=${BASH_REMATCH[1]} RATE=${BASH_REMATCH[2]} FAULT=${BASH_REMATCH[3]}
+        QUEUE=${BASH_REMATCH[4]} SIZE=
+        WARM=$(awk -v rtt="$RTT" 'BEGIN { t = rtt * 0.012; print (t > 1 ? t : 1) }')
+        WINDOW=$(awk -v rtt="$RTT" 'BEGIN { t = rtt * 0.01; print (t > 2.5 ? t : 2.5) }')
+    else
+        die "no cell '$1'"
+    fi
     QUEUE_BYTES=$(queue_bytes "$RTT" "$RATE" "$QUEUE")
-    WARM=$(awk -v rtt="$RTT" 'BEGIN { t = rtt * 0.012; print (t > 1 ? t : 1) }')
-    WINDOW=$(awk -v rtt="$RTT" 'BEGIN { t = rtt * 0.01; print (t > 2.5 ? t : 2.5) }')
-    LINK=(--delay "$(calculate "$RTT / 2")ms" --rate "${RATE}mbit" --queue "$QUEUE_BYTES")
+    LINK=(--delay "$(calculate "$RTT / 2")ms" --rate "${RATE}mbit" --queue "${QUEUE_BYTES}b")
     case $FAULT in
         clean) ;;
         loss0.1) LINK+=(--ba loss=0.1%) ;;
@@ -131,10 +155,10 @@ enter() {
         reverse1) LINK+=(--ab loss=1%) ;;
         # In the bad state all is lost; it is left after 5 packets and entered after 995.
         burst0.5) LINK+=(--ba burst=0.1005%/20%) ;;
-        jitter) LINK+=(--ba "jitter=0.3ms,reorder=on") ;;
+        jitter) LINK+=(--ba "jitter=0.3ms,jitter-order=free") ;;
         ecn)
             ECN=1
-            LINK+=(--ba "mark=$((QUEUE_BYTES / 4))")
+            LINK+=(--ba "mark=$((QUEUE_BYTES / 4))b")
             ;;
         *) die "no fault '$FAULT'" ;;
     esac
@@ -152,6 +176,7 @@ testbed() {
     done
     mkdir "$SCRATCH/root"
     truncate -s "${OBJECT_MIB}M" "$SCRATCH/root/object"
+    for name in 1kB 10kB 100kB 1MB; do truncate -s "$name" "$SCRATCH/root/$name"; done
     "$HEADWATER" keygen --out "$SCRATCH/keys"
     serve 1
     start_nginx 1
@@ -202,14 +227,14 @@ watch() {
     sleep "$WARM"
     ask_link show >"$SCRATCH/link-start"
     ask_link reset >"$SCRATCH/reset"
-    sleep "$(calculate "$WINDOW - 0.2")"
+    sleep "$(calculate "$WINDOW - 0.5")"
     in_ns server1 ss -tinH state established "dst ${SOURCE[$1]:-10.77.1.100}" >"$SCRATCH/ss"
 }
 
 # settle: until nothing of the last run is under way.
 settle() {
     # shellcheck disable=SC2317 # called by name
-    link_is_empty() { ask_link show | jq -e '[.ab.waiting_packets, .ba.waiting_packets] | add == 0' >/dev/null; }
+    link_is_empty() { ask_link show | jq -e '[.ab, .ba | .now | .waiting_packets + .flying_packets] | add == 0' >/dev/null; }
     sleep "$(calculate "$RTT * 0.0015 + 0.05")"
     until_true 20 link_is_empty || die "packets of the last run do not cease"
     ask_link reset >"$SCRATCH/reset"
@@ -243,44 +268,91 @@ measure() {
            congestion_control: ([$ss | capture("\\s(?<name>cubic|reno|bbr)\\s").name] | first),
            retransmitted_packets: ([$ss | capture("retrans:\\d+/(?<n>\\d+)").n | tonumber] | first),
            queue_p50_ms: ($way.sojourn.p50_us / 1000), queue_p95_ms: ($way.sojourn.p95_us / 1000),
-           drops: $way.dropped, marks: $way.marked,
+           drops: $way.dropped, marks: $way.counters.marked,
            window: $w, link_start: $link_start[0], link_window: $link_end[0],
            stats: $stats[0], socket: $ss, versions: $versions[0]}'
 }
 
+# object_seconds NAME: fetches the cell's object, prints how long it took.
+object_seconds() {
+    local extra=()
+    case $1 in
+        cubic)
+            in_ns client curl -sSf -m 60 -o /dev/null -w '%{time_total}\n' \
+                --interface "${SOURCE[cubic]}" "http://10.77.21.2/$SIZE"
+            ;;
+        *)
+            [[ $1 == headwater ]] || extra=(--tokens "$SCRATCH/tokens")
+            GET_SECONDS=60 get --stats "$SCRATCH/stats" "${extra[@]}" "http://10.77.2.101/$SIZE" >/dev/null
+            jq .seconds "$SCRATCH/stats"
+            ;;
+    esac
+}
+
+# measure_object NAME ROUND: one run; prints its line.
+measure_object() {
+    object_seconds "$1" >"$SCRATCH/seconds"
+    jq -nc --arg cell "$CELL" --arg contender "$1" --argjson round "$2" --argjson run "$RUN" \
+        --argjson began "$EPOCHREALTIME" --argjson rtt "$RTT" --argjson rate "$RATE" --arg size "$SIZE" \
+        --argjson load "$(cut -d ' ' -f 1 /proc/loadavg)" --arg link "${LINK[*]}" \
+        --slurpfile seconds "$SCRATCH/seconds" --slurpfile versions "$SCRATCH/versions" '
+        {schema: 1, kind: "object", run: $run, cell: $cell, contender: $contender, round: $round,
+         began: $began, rtt_ms: $rtt, rate_mbit: $rate, size: $size, link_options: $link, load: $load,
+         seconds: $seconds[0], versions: $versions[0]}'
+}
+
 # run_cell CELL: all its rounds.
 run_cell() {
-    local round index name count=${#CHOSEN_CONTENDERS[@]}
+    local round index name count
     enter "$1"
-    for round in $(seq "$ROUNDS"); do
-        relink "$round"
+    count=${#NAMES[@]}
+    for round in $(seq "$TIMES"); do
+        # A short transfer meets no faults: one link will do for all rounds.
+        if [[ -z $SIZE ]] || ((round == 1)); then relink "$round"; fi
+        if [[ -n $SIZE && -n ${REMEMBERED[*]} ]] && ((round == 1)); then
+            object_seconds remembered >/dev/null
+        fi
         for ((index = 0; index < count; index++)); do
-            name=${CHOSEN_CONTENDERS[(index + round) % count]}
+            name=${NAMES[(index + round) % count]}
             settle
-            measure "$name" "$round" >"$SCRATCH/record" || die "$CELL, round $round: $name failed"
-            jq -e --arg name "$name" 'select(.congestion_control != null)
-                | .congestion_control != $name' "$SCRATCH/record" >/dev/null &&
-                die "$name was asked for, the kernel took $(jq -r .congestion_control "$SCRATCH/record")"
+            if [[ -n $SIZE ]]; then
+                measure_object "$name" "$round" >"$SCRATCH/record" || die "$CELL: $name failed"
+            else
+                measure "$name" "$round" >"$SCRATCH/record" || die "$CELL, round $round: $name failed"
+                agreed "$name"
+            fi
             cat "$SCRATCH/record" >>"$OUT/results.jsonl"
-            progress "$name" "$round"
+            progress
         done
     done
 }
 
-# progress NAME ROUND: a line for the run in SCRATCH/record; the time left is by the planned lengths
-# of the runs and what the past ones took.
+# agreed NAME: whether the kernel's TCP used the congestion control that the run is about.
+agreed() {
+    local took
+    took=$(jq -r '.congestion_control // empty' "$SCRATCH/record")
+    case $1 in
+        cubic | reno | bbr) [[ $took == "$1" ]] || die "$1 was asked for, the kernel took '$took'" ;;
+    esac
+}
+
+# progress: a line for the run in SCRATCH/record; the time left is by the planned lengths of the runs
+# and what the past ones took.
 progress() {
     done_runs=$((done_runs + 1))
     done_seconds=$(calculate "$done_seconds + $WARM + $WINDOW")
     jq -r --argjson n "$done_runs" --argjson of "$all_runs" --argjson elapsed "$((EPOCHSECONDS - RUN))" \
         --argjson share "$(calculate "$done_seconds / $all_seconds")" '
-        def left: $elapsed / $share - $elapsed | if . < 90 then "\(. | round) s" else "\(. / 60 | round) min" end;
-        "\($n)/\($of) \(.cell) round \(.round) \(.contender): \(.goodput_mbit * 10 | round / 10) Mbit/s, "
-        + "queue p95 \(.queue_p95_ms) ms, \(left) left"' "$SCRATCH/record" >&2
+        def left: $elapsed / $share - $elapsed
+            | if . < 90 then "\(. | round) s" else "\(. / 60 | round) min" end;
+        "\($n)/\($of) \(.cell) round \(.round) \(.contender): "
+        + if .kind == "object" then "\(.seconds * 1000 | round) ms"
+          else "\(.goodput_mbit * 10 | round / 10) Mbit/s, queue p95 \(.queue_p95_ms) ms" end
+        + ", \(left) left"' "$SCRATCH/record" >&2
 }
 
 main() {
-    local chosen cell done_runs=0 done_seconds=0 all_runs all_seconds=0
+    local chosen cell done_runs=0 done_seconds=0 all_runs=0 all_seconds=0
     options "$@"
     mapfile -t chosen < <(cells)
     ((${#chosen[@]} > 0)) || exit 1
@@ -294,12 +366,13 @@ main() {
     [[ -z $(ip netns list | grep '^hw-' || true) ]] ||
         echo "compare.sh: another testbed is up: what runs beside this disturbs the figures" >&2
     readonly RUN=$EPOCHSECONDS
-    testbed
-    all_runs=$((${#chosen[@]} * ROUNDS * ${#CHOSEN_CONTENDERS[@]}))
+    ! "$HEADWATER" get --help | grep -q -- '--tokens ' || REMEMBERED=(remembered)
     for cell in "${chosen[@]}"; do
         enter "$cell"
-        all_seconds=$(calculate "$all_seconds + ($WARM + $WINDOW) * $ROUNDS * ${#CHOSEN_CONTENDERS[@]}")
+        all_runs=$((all_runs + TIMES * ${#NAMES[@]}))
+        all_seconds=$(calculate "$all_seconds + ($WARM + $WINDOW) * $TIMES * ${#NAMES[@]}")
     done
+    testbed
     echo "compare.sh: ${#chosen[@]} cells, $all_runs runs, at least $(calculate "int($all_seconds / 60 + 1)") minutes" >&2
     mkdir -p "$OUT"
     for cell in "${chosen[@]}"; do run_cell "$cell"; done

@@ -126,7 +126,11 @@ scenario_topologies() {
         pids=()
         for side in a b; do
             # shellcheck disable=SC2086 # arguments
-            (TOPOLOGY_NAME=$name$side topology_up $shape && pings $ends) &
+            (
+                TOPOLOGY_NAME=$name$side
+                topology_up $shape
+                pings $ends
+            ) &
             pids+=($!)
         done
         for side in "${pids[@]}"; do wait "$side" || fail "$shape"; done
