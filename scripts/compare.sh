@@ -207,7 +207,7 @@ relink() {
     done
 }
 
-ask_link() { "$HEADWATER" link --control "$SCRATCH/link-client-server1" --send "$1"; }
+ask_link() { "$HEADWATER" link-control "$SCRATCH/link-client-server1" "$1"; }
 
 # command_of NAME: sets COMMAND, the contender's download to standard output.
 command_of() {

@@ -3,7 +3,8 @@
     report.py DIR    reads DIR/results.jsonl, writes DIR/summary.json and DIR/report.html
 
 Of every cell and contender the newest run counts. Figures are medians of rounds, ranges go from the
-least to the greatest round. A ratio is our median over CUBIC's. Utilisation is the goodput over what
+least to the greatest round. A ratio is our median over CUBIC's: of goodputs, or of the times that
+small objects take. Utilisation is the goodput over what
 full packets could carry of the link's rate (see PAYLOAD).
 """
 
@@ -36,23 +37,34 @@ MTU = 1500
 # Targets: least ratio to CUBIC in any cell, least utilisation without faults and with a queue of at
 # least one bandwidth-delay product, least goodput with losses on the way back over that without.
 LEAST_RATIO, LEAST_UTILISATION, LEAST_REVERSE = 0.95, 0.97, 0.90
+# Greatest time for an object over CUBIC's: by a client never seen before, and by one that has kept an
+# address token.
+GREATEST_TIME = {
+    "1kB": {"headwater": 0.60, "remembered": 0.60},
+    "10kB": {"headwater": 1.02, "remembered": 0.60},
+    "100kB": {"headwater": 1.02, "remembered": 0.80},
+    "1MB": {"headwater": 1.02, "remembered": 0.95},
+}
+OBJECT_CLIENTS = {
+    "cubic": "kernel TCP, CUBIC",
+    "headwater": "headwater, never seen before",
+    "remembered": "headwater, address token kept",
+}
 # A run in which the machine had fewer idle cores than this share says little about the transport.
 MOST_BUSY = 0.9
 
 
 def load(path):
-    """{(cell, contender): [record, ...]} of transfers, newest runs only."""
-    newest = {}
+    """{kind: {(cell, contender): [record, ...]}}, newest runs only."""
+    kinds = {"transfer": {}, "object": {}}
     with open(path, encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
-            if record["kind"] != "transfer":
-                continue
-            held = newest.setdefault((record["cell"], record["contender"]), [])
+            held = kinds[record["kind"]].setdefault((record["cell"], record["contender"]), [])
             if held and held[0]["run"] != record["run"]:
                 held.clear()
             held.append(record)
-    return newest
+    return kinds
 
 
 def spread(values):
@@ -113,6 +125,15 @@ def verdict(have, least):
     return {"have": have, "least": least, "pass": have >= least}
 
 
+def at_most(have, greatest):
+    return {"have": have, "greatest": greatest, "pass": have <= greatest}
+
+
+def bound(verdict):
+    """The target in words."""
+    return f"at least {verdict['least']}" if "least" in verdict else f"at most {verdict['greatest']}"
+
+
 def add_reverse_verdicts(cells):
     """Losses on the way back, against the cell that differs in nothing else."""
     for cell in cells.values():
@@ -125,17 +146,40 @@ def add_reverse_verdicts(cells):
             cell["verdicts"]["reverse"] = verdict(share, LEAST_REVERSE)
 
 
-def summarise(newest):
+def by_cell_of(newest):
     by_cell = {}
     for (cell, contender), records in newest.items():
         by_cell.setdefault(cell, {})[contender] = records
+    return by_cell
+
+
+def object_summary(cell, by_name):
+    """One object: times of each client in seconds, and ours over CUBIC's."""
+    first = next(iter(by_name.values()))[0]
+    result = {key: first[key] for key in ("cell", "rtt_ms", "rate_mbit", "size")}
+    result["seconds"] = {name: spread(record["seconds"] for record in by_name[name])
+                         for name in OBJECT_CLIENTS if name in by_name}
+    result["verdicts"] = {}
+    cubic = result["seconds"].get("cubic")
+    for name, greatest in GREATEST_TIME[result["size"]].items():
+        if cubic and name in result["seconds"]:
+            ratio = result["seconds"][name]["median"] / cubic["median"]
+            result["verdicts"][name] = at_most(ratio, greatest)
+    return result
+
+
+def summarise(kinds):
+    by_cell = by_cell_of(kinds["transfer"])
+    objects = [object_summary(cell, by_name) for cell, by_name in by_cell_of(kinds["object"]).items()]
+    sizes = list(GREATEST_TIME)
+    objects.sort(key=lambda cell: (cell["rate_mbit"], cell["rtt_ms"], sizes.index(cell["size"])))
     cells = {cell: cell_summary(cell, by_name) for cell, by_name in by_cell.items()}
     add_reverse_verdicts(cells)
     order = list(FAULTS)
     ranked = sorted(cells.values(), key=lambda cell: (
         cell["rate_mbit"], cell["rtt_ms"], order.index(cell["fault"]), cell["queue_bdp"]))
-    verdicts = [verdict for cell in ranked for verdict in cell["verdicts"].values()]
-    latest = max((records[-1] for records in newest.values()), key=lambda record: record["began"])
+    verdicts = [verdict for cell in ranked + objects for verdict in cell["verdicts"].values()]
+    latest = max((records[-1] for newest in kinds.values() for records in newest.values()), key=lambda record: record["began"])
     return {
         "schema": 1,
         "payload_of_1500": PAYLOAD,
@@ -143,6 +187,7 @@ def summarise(newest):
         "passed": sum(verdict["pass"] for verdict in verdicts),
         "failed": sum(not verdict["pass"] for verdict in verdicts),
         "cells": ranked,
+        "objects": objects,
     }
 
 
@@ -159,7 +204,27 @@ def median_of(figures):
     return None if figures is None else figures["median"]
 
 
-def print_table(summary):
+def failures(cell):
+    return "; ".join(f"{name} {v['have']:.3f}, {bound(v)}" for name, v in cell["verdicts"].items() if not v["pass"])
+
+
+def print_tables(summary):
+    if summary["cells"]:
+        print_transfers(summary)
+    if summary["objects"]:
+        print_objects(summary["objects"])
+    print(f"{summary['passed']} verdicts pass, {summary['failed']} fail")
+
+
+def print_objects(objects):
+    print(f"{'time of an object in ms':<34}{'cubic':>12}{'never seen':>12}{'remembered':>12}{'ratios':>16}  verdicts")
+    for cell in objects:
+        times = [f"{cell['seconds'][name]['median'] * 1000:.1f}" if name in cell["seconds"] else "" for name in OBJECT_CLIENTS]
+        ratios = ", ".join(f"{v['have']:.2f}" for v in cell["verdicts"].values())
+        print(f"{cell['cell']:<34}" + "".join(f"{t:>12}" for t in times) + f"{ratios:>16}  {failures(cell) or 'ok'}")
+
+
+def print_transfers(summary):
     names = [name for name in CONTENDERS if any(name in c["contenders"] for c in summary["cells"])]
     print(f"{'goodput in Mbit/s, queue p95 in ms':<34}" + "".join(f"{name:>18}" for name in names)
           + f"{'ratio':>8}  verdicts")
@@ -171,10 +236,8 @@ def print_table(summary):
                            f"{number(figures['goodput_mbit']['median'])} / "
                            f"{number(median_of(figures['queue_p95_ms']))}")
         ratio = f"{cell['ratio']:.2f}" if "ratio" in cell else ""
-        failed = [f"{name} {v['have']:.2f} < {v['least']}" for name, v in cell["verdicts"].items() if not v["pass"]]
-        said = "; ".join(failed) or ("ok" if cell["verdicts"] else "")
+        said = failures(cell) or ("ok" if cell["verdicts"] else "")
         print(f"{cell['cell']:<34}" + "".join(f"{column:>18}" for column in columns) + f"{ratio:>8}  {said}")
-    print(f"{summary['passed']} verdicts pass, {summary['failed']} fail")
 
 
 STYLE = """
@@ -225,7 +288,7 @@ def details(cell):
     if "ratio_rounds" in cell:
         lines.append("ratio in each round: " + ", ".join(f"{ratio:.2f}" for ratio in cell["ratio_rounds"]))
     for name, figures in cell["verdicts"].items():
-        lines.append(f"{name}: {figures['have']:.3f}, at least {figures['least']}: {'pass' if figures['pass'] else 'FAIL'}")
+        lines.append(f"{name}: {figures['have']:.3f}, {bound(figures)}: {'pass' if figures['pass'] else 'FAIL'}")
     return "\n".join(lines)
 
 
@@ -304,9 +367,32 @@ def card(cell, newest):
             f'<p>{" · ".join(said)}</p>', *bars(cell), *curves(cell, newest), "</div>"]
 
 
+def object_table(objects):
+    out = ['<div class="scroll"><table class="heat"><tr><th>link</th><th>object</th>']
+    out += [f"<th>{escape(name)}</th>" for name in OBJECT_CLIENTS.values()]
+    out.append("</tr>")
+    for cell in objects:
+        out.append(f'<tr id="{cell["cell"]}"><th>{cell["rate_mbit"]} Mbit/s, {cell["rtt_ms"]} ms</th><th>{cell["size"]}</th>')
+        for name in OBJECT_CLIENTS:
+            seconds, verdict = cell["seconds"].get(name), cell["verdicts"].get(name)
+            if seconds is None:
+                out.append("<td></td>")
+                continue
+            hover = ", ".join(f"{value * 1000:.1f}" for value in seconds["rounds"]) + " ms"
+            text, style, missed = f"{seconds['median'] * 1000:.1f} ms", "", ""
+            if verdict:
+                text += f"<br>× {verdict['have']:.2f}"
+                style, missed = heat(1 / verdict["have"]), "" if verdict["pass"] else "missed"
+                hover += f"; {bound(verdict)} of CUBIC's"
+            out.append(f'<td class="{missed}" style="{style}" title="{escape(hover)}">{text}</td>')
+        out.append("</tr>")
+    out.append("</table></div>")
+    return out
+
+
 def html(summary, newest):
     versions = summary["versions"]
-    missed = [cell for cell in summary["cells"] if any(not v["pass"] for v in cell["verdicts"].values())]
+    missed = [cell for cell in summary["cells"] + summary["objects"] if any(not v["pass"] for v in cell["verdicts"].values())]
     out = ['<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
            f"<title>Headwater beside TCP</title><style>{STYLE}</style><h1>Headwater beside TCP</h1>",
            f'<p class="soft">{escape(versions["headwater"])} {escape(versions["revision"])} · Linux {escape(versions["kernel"])}, '
@@ -317,11 +403,14 @@ def html(summary, newest):
            "<h2>Goodput, ours over CUBIC's</h2>",
            '<p class="soft">Medians of rounds; an outline marks a missed target; hover for details, click for the cell.</p>']
     out += heat_table(summary["cells"])
+    if summary["objects"]:
+        out.append('<h2>Small objects</h2><p class="soft">Time of one object on a connection of its own, from the '
+                   "start of the transfer to its last byte, and that over CUBIC's.</p>")
+        out += object_table(summary["objects"])
     if missed:
         out.append("<h2>Missed targets</h2><ul>")
         for cell in missed:
-            what = ", ".join(f"{n} {v['have']:.3f} of {v['least']}" for n, v in cell["verdicts"].items() if not v["pass"])
-            out.append(f'<li><a href="#{cell["cell"]}">{cell["cell"]}</a>: {what}</li>')
+            out.append(f'<li><a href="#{cell["cell"]}">{cell["cell"]}</a>: {failures(cell)}</li>')
         out.append("</ul>")
     out.append('<h2>Every cell</h2><p class="soft">Bars are medians, lines over them go from the least to the greatest round.</p><div class="cards">')
     for cell in summary["cells"]:
@@ -338,13 +427,13 @@ def html(summary, newest):
 
 
 def main(folder):
-    newest = load(folder / "results.jsonl")
-    if not newest:
+    kinds = load(folder / "results.jsonl")
+    if not any(kinds.values()):
         sys.exit(f"report: no results in {folder}")
-    summary = summarise(newest)
+    summary = summarise(kinds)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(html(summary, newest), encoding="utf-8")
-    print_table(summary)
+    (folder / "report.html").write_text(html(summary, kinds["transfer"]), encoding="utf-8")
+    print_tables(summary)
     print(f"{folder}/report.html, {folder}/summary.json")
 
 
