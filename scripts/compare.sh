@@ -36,6 +36,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/topology.sh
 source scripts/topology.sh
+# shellcheck source=scripts/contenders.sh
+source scripts/contenders.sh
 
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 readonly CONTENDERS=(cubic reno bbr smoltcp headwater)
@@ -48,7 +50,7 @@ readonly CHOSEN=(
     40ms-10mbit-clean-1bdp 10ms-1000mbit-clean-1bdp
 )
 readonly OBJECT_CELLS=({40,100}ms-100mbit-object-{1kB,10kB,100kB,1MB})
-readonly OBJECT_MIB=1024 MIN_QUEUE=6000
+readonly OBJECT_BYTES=1073741824
 
 REMEMBERED=()
 FULL='' LIST='' CELLS='' ROUNDS=3 OUT=out/compare CHOSEN_CONTENDERS=("${CONTENDERS[@]}")
@@ -81,17 +83,6 @@ options() {
     for name in "${CHOSEN_CONTENDERS[@]}"; do
         [[ " ${CONTENDERS[*]} " == *" $name "* ]] || die "no contender '$name': ${CONTENDERS[*]}"
     done
-}
-
-# calculate EXPRESSION: by awk, up to six digits after the point.
-calculate() {
-    awk "BEGIN { x = sprintf(\"%.6f\", $1); sub(/\\.?0+\$/, \"\", x); print x }"
-}
-
-# queue_bytes RTT_MS RATE_MBIT BDP
-queue_bytes() {
-    awk -v rtt="$1" -v rate="$2" -v bdp="$3" -v least=$MIN_QUEUE \
-        'BEGIN { q = int(rtt * rate * 125 * bdp); print (q < least ? least : q) }'
 }
 
 # every_cell: all names. A queue that the least one would replace by a cell's smaller brother is
@@ -164,8 +155,8 @@ enter() {
     esac
 }
 
-# The kernel's TCP takes the congestion control of the route to its peer: each contender has an
-# address of its own at the client.
+# Each contender has an address of its own at the client, whose route tells the kernel which
+# congestion control to use.
 declare -A SOURCE=([cubic]=10.77.1.1 [reno]=10.77.1.2 [bbr]=10.77.1.3 [smoltcp]=10.77.1.4)
 
 testbed() {
@@ -174,25 +165,9 @@ testbed() {
     for name in "${!SOURCE[@]}"; do
         ip -n "$TOPOLOGY-client" addr add "${SOURCE[$name]}/32" dev lo
     done
-    mkdir "$SCRATCH/root"
-    truncate -s "${OBJECT_MIB}M" "$SCRATCH/root/object"
-    for name in 1kB 10kB 100kB 1MB; do truncate -s "$name" "$SCRATCH/root/$name"; done
-    "$HEADWATER" keygen --out "$SCRATCH/keys"
-    serve 1
-    start_nginx 1
-    # A large file is digested once, which must not fall into a run.
-    in_ns client curl -sI -o /dev/null http://10.77.2.101/object
-    until_true 60 test -s "$SCRATCH/digests1" || die "the object is not digested"
-    versions >"$SCRATCH/versions"
-}
-
-versions() {
-    jq -n --arg kernel "$(uname -r)" --argjson cores "$(nproc)" \
-        --arg headwater "$("$HEADWATER" --version)" \
-        --arg revision "$(git describe --always --dirty 2>/dev/null || true)" \
-        --arg curl "$(curl --version | sed q)" --arg nginx "$(nginx -v 2>&1)" \
-        --arg rmem "$(in_ns client sysctl -n net.ipv4.tcp_rmem)" \
-        --arg wmem "$(in_ns server1 sysctl -n net.ipv4.tcp_wmem)" '$ARGS.named'
+    objects "$OBJECT_BYTES"
+    contenders_up 1
+    versions client server1 >"$SCRATCH/versions"
 }
 
 # relink SEED: the cell's link, from new, and what depends on it.
@@ -200,14 +175,12 @@ relink() {
     local name
     path_link "${LINK[@]}" --seed "$1"
     for name in cubic reno bbr; do
-        ip -n "$TOPOLOGY-server1" route add "${SOURCE[$name]}/32" via 10.77.21.1 congctl "$name"
+        congestion_route server1 "${SOURCE[$name]}/32" 10.77.21.1 "$name"
     done
     for name in client server1; do
         in_ns "$name" sysctl -qw "net.ipv4.tcp_ecn=$ECN"
     done
 }
-
-ask_link() { "$HEADWATER" link-control "$SCRATCH/link-client-server1" "$1"; }
 
 # command_of NAME: sets COMMAND, the contender's download to standard output.
 command_of() {
@@ -225,8 +198,8 @@ command_of() {
 # the sending socket says.
 watch() {
     sleep "$WARM"
-    ask_link show >"$SCRATCH/link-start"
-    ask_link reset >"$SCRATCH/reset"
+    ask_link client-server1 show >"$SCRATCH/link-start"
+    ask_link client-server1 reset >"$SCRATCH/reset"
     sleep "$(calculate "$WINDOW - 0.5")"
     in_ns server1 ss -tinH state established "dst ${SOURCE[$1]:-10.77.1.100}" >"$SCRATCH/ss"
 }
@@ -234,10 +207,10 @@ watch() {
 # settle: until nothing of the last run is under way.
 settle() {
     # shellcheck disable=SC2317 # called by name
-    link_is_empty() { ask_link show | jq -e '[.ab, .ba | .now | .waiting_packets + .flying_packets] | add == 0' >/dev/null; }
+    link_is_empty() { ask_link client-server1 show | jq -e '[.ab, .ba | .now | .waiting_packets + .flying_packets] | add == 0' >/dev/null; }
     sleep "$(calculate "$RTT * 0.0015 + 0.05")"
     until_true 20 link_is_empty || die "packets of the last run do not cease"
-    ask_link reset >"$SCRATCH/reset"
+    ask_link client-server1 reset >"$SCRATCH/reset"
 }
 
 # measure NAME ROUND: one run; prints its line.
@@ -249,7 +222,7 @@ measure() {
     watch "$1" &
     watcher=$!
     in_ns client python3 scripts/window.py "$WARM" "$WINDOW" "${COMMAND[@]}" >"$SCRATCH/window"
-    ask_link show >"$SCRATCH/link-end"
+    ask_link client-server1 show >"$SCRATCH/link-end"
     wait "$watcher"
     [[ -s $SCRATCH/stats ]] || echo null >"$SCRATCH/stats"
     jq -nc --arg cell "$CELL" --arg contender "$1" --argjson round "$2" --argjson began "$began" \
