@@ -56,7 +56,7 @@ MOST_BUSY = 0.9
 
 def load(path):
     """{kind: {(cell, contender): [record, ...]}}, newest runs only."""
-    kinds = {"transfer": {}, "object": {}}
+    kinds = {"transfer": {}, "object": {}, "shared": {}}
     with open(path, encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
@@ -168,6 +168,29 @@ def object_summary(cell, by_name):
     return result
 
 
+def shared_summary(records):
+    """Flows that shared a link: sums by kind, Jain's index of all, medians of rounds."""
+    result = {key: records[0][key] for key in ("cell", "rate_mbit", "queue_bytes", "seconds")}
+    result["flows"] = [
+        {"contender": flow["contender"], "rtt_ms": flow["rtt_ms"], "goodput_mbit": flow["goodput_mbit"]}
+        for flow in records[0]["flows"]]
+    result["ours_share"] = spread(share_of("headwater", record["flows"]) for record in records)
+    result["jain"] = spread(jain([flow["goodput_mbit"] for flow in record["flows"]]) for record in records)
+    result["total_mbit"] = spread(sum(flow["goodput_mbit"] for flow in record["flows"]) for record in records)
+    result["queue_p95_ms"] = spread(record["queue_p95_ms"] for record in records)
+    return result
+
+
+def share_of(contender, flows):
+    total = sum(flow["goodput_mbit"] for flow in flows)
+    return sum(f["goodput_mbit"] for f in flows if f["contender"] == contender) / max(total, 1e-9)
+
+
+def jain(values):
+    """Jain's fairness index: 1 if all are equal, 1/n if one has all."""
+    return sum(values) ** 2 / max(len(values) * sum(value * value for value in values), 1e-9)
+
+
 def summarise(kinds):
     by_cell = by_cell_of(kinds["transfer"])
     objects = [object_summary(cell, by_name) for cell, by_name in by_cell_of(kinds["object"]).items()]
@@ -188,6 +211,7 @@ def summarise(kinds):
         "failed": sum(not verdict["pass"] for verdict in verdicts),
         "cells": ranked,
         "objects": objects,
+        "shared": [shared_summary(records) for _, records in sorted(kinds["shared"].items())],
     }
 
 
@@ -213,6 +237,8 @@ def print_tables(summary):
         print_transfers(summary)
     if summary["objects"]:
         print_objects(summary["objects"])
+    if summary["shared"]:
+        print_shared(summary["shared"])
     print(f"{summary['passed']} verdicts pass, {summary['failed']} fail")
 
 
@@ -222,6 +248,14 @@ def print_objects(objects):
         times = [f"{cell['seconds'][name]['median'] * 1000:.1f}" if name in cell["seconds"] else "" for name in OBJECT_CLIENTS]
         ratios = ", ".join(f"{v['have']:.2f}" for v in cell["verdicts"].values())
         print(f"{cell['cell']:<34}" + "".join(f"{t:>12}" for t in times) + f"{ratios:>16}  {failures(cell) or 'ok'}")
+
+
+def print_shared(shared):
+    print(f"{'flows that share a link':<34}{'our share':>12}{'Jain':>8}{'total':>8}{'queue p95':>11}  Mbit/s each")
+    for cell in shared:
+        each = ", ".join(f"{f['contender']} {number(f['goodput_mbit'])}" for f in cell["flows"])
+        print(f"{cell['cell']:<34}{cell['ours_share']['median']:>12.2f}{cell['jain']['median']:>8.3f}"
+              f"{number(cell['total_mbit']['median']):>8}{number(cell['queue_p95_ms']['median']):>11}  {each}")
 
 
 def print_transfers(summary):
@@ -390,7 +424,54 @@ def object_table(objects):
     return out
 
 
-def html(summary, newest):
+def shared_cards(summary, shared):
+    """A picture for each: what each flow got, one bar a flow, and over time."""
+    out = ['<div class="cards">']
+    for cell in summary["shared"]:
+        flows = shared[cell["cell"], "all"][0]["flows"]
+        out.append(f'<div class="card" id="shared-{cell["cell"]}"><h3>{escape(cell["cell"])}</h3>'
+                   f'<p class="soft">our share {cell["ours_share"]["median"]:.2f} · Jain {cell["jain"]["median"]:.3f} · '
+                   f'queue p95 {number(cell["queue_p95_ms"]["median"])} ms</p>')
+        out += flow_bars(flows, cell["rate_mbit"])
+        out += flow_curves(flows, cell["rate_mbit"])
+        out.append("</div>")
+    out.append("</div>")
+    return out
+
+
+def flow_bars(flows, rate):
+    left, width, step = 116, 210, 18
+    most = max(flow["goodput_mbit"] for flow in flows)
+    out = [f'<svg viewBox="0 0 400 {step * len(flows) + 4}" role="img"><title>goodput of each flow</title>']
+    for index, flow in enumerate(sorted(flows, key=lambda flow: flow["contender"])):
+        y, long = index * step, width * flow["goodput_mbit"] / max(most, rate / len(flows))
+        out.append(f'<text x="{left - 6}" y="{y + 13}" text-anchor="end">{flow["contender"]} {flow["rtt_ms"]} ms</text>')
+        out.append(f'<rect class="{flow["contender"]}" x="{left}" y="{y + 4}" width="{long:.1f}" height="11" rx="2"/>')
+        out.append(f'<text x="{left + width + 6}" y="{y + 13}">{number(flow["goodput_mbit"])}</text>')
+    fair = left + width * rate / len(flows) / max(most, rate / len(flows))
+    out.append(f'<line class="range" x1="{fair:.1f}" x2="{fair:.1f}" y1="0" y2="{step * len(flows)}"/></svg>')
+    return out
+
+
+def flow_curves(flows, rate):
+    """Goodput of each flow in steps of a second."""
+    left, width, height = 8, 384, 84
+    seconds = max(flow["window"]["seconds"] for flow in flows)
+    out = [f'<svg viewBox="0 0 400 {height + 16}" role="img"><title>goodput over time</title>'
+           f'<line class="axis" x1="{left}" x2="{left + width}" y1="{height}" y2="{height}"/>']
+    for flow in flows:
+        tick, samples = flow["window"]["tick_seconds"], [0] + flow["window"]["samples"]
+        stride = max(1, round(1 / tick))
+        points = [((i + stride / 2) * tick, (samples[i + stride] - samples[i]) * 8e-6 / (stride * tick))
+                  for i in range(0, len(samples) - stride, stride)]
+        path = " ".join(f"{left + width * t / seconds:.1f},{height - height * min(v / rate, 1):.1f}" for t, v in points)
+        out.append(f'<polyline class="line {flow["contender"]}" points="{path}"/>')
+    out.append(f'<text class="soft" x="{left}" y="{height + 13}">goodput over {seconds:.0f} s, up to {rate} Mbit/s</text></svg>')
+    return out
+
+
+def html(summary, kinds):
+    newest = kinds["transfer"]
     versions = summary["versions"]
     missed = [cell for cell in summary["cells"] + summary["objects"] if any(not v["pass"] for v in cell["verdicts"].values())]
     out = ['<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
@@ -412,6 +493,9 @@ def html(summary, newest):
         for cell in missed:
             out.append(f'<li><a href="#{cell["cell"]}">{cell["cell"]}</a>: {failures(cell)}</li>')
         out.append("</ul>")
+    if summary["shared"]:
+        out.append('<h2>Flows that share a link</h2><p class="soft">The upright line is an equal share.</p>')
+        out += shared_cards(summary, kinds["shared"])
     out.append('<h2>Every cell</h2><p class="soft">Bars are medians, lines over them go from the least to the greatest round.</p><div class="cards">')
     for cell in summary["cells"]:
         out += card(cell, newest)
@@ -432,7 +516,7 @@ def main(folder):
         sys.exit(f"report: no results in {folder}")
     summary = summarise(kinds)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(html(summary, kinds["transfer"]), encoding="utf-8")
+    (folder / "report.html").write_text(html(summary, kinds), encoding="utf-8")
     print_tables(summary)
     print(f"{folder}/report.html, {folder}/summary.json")
 
