@@ -213,9 +213,16 @@ settle() {
     ask_link client-server1 reset >"$SCRATCH/reset"
 }
 
+# device_drops: packets that the TUN devices of link and server had no room for so far.
+device_drops() {
+    { ip -n "$TOPOLOGY-client" -s -j link show; ip -n "$TOPOLOGY-server1" -s -j link show; } |
+        jq -s '[.[][].stats64.tx.dropped] | add'
+}
+
 # measure NAME ROUND: one run; prints its line.
 measure() {
-    local watcher began=$EPOCHREALTIME
+    local watcher began=$EPOCHREALTIME dropped
+    dropped=$(device_drops)
     command_of "$1"
     rm -f "$SCRATCH/stats"
     : >"$SCRATCH/ss"
@@ -224,12 +231,13 @@ measure() {
     in_ns client python3 scripts/window.py "$WARM" "$WINDOW" "${COMMAND[@]}" >"$SCRATCH/window"
     ask_link client-server1 show >"$SCRATCH/link-end"
     wait "$watcher"
+    dropped=$(($(device_drops) - dropped))
     [[ -s $SCRATCH/stats ]] || echo null >"$SCRATCH/stats"
     jq -nc --arg cell "$CELL" --arg contender "$1" --argjson round "$2" --argjson began "$began" \
         --argjson run "$RUN" --argjson rtt "$RTT" --argjson rate "$RATE" --arg fault "$FAULT" \
         --argjson queue "$QUEUE" --argjson queue_bytes "$QUEUE_BYTES" --argjson ecn "$ECN" \
         --argjson load "$(cut -d ' ' -f 1 /proc/loadavg)" --arg link "${LINK[*]}" \
-        --rawfile ss "$SCRATCH/ss" --slurpfile window "$SCRATCH/window" \
+        --argjson device_drops "$dropped" --rawfile ss "$SCRATCH/ss" --slurpfile window "$SCRATCH/window" \
         --slurpfile link_start "$SCRATCH/link-start" --slurpfile link_end "$SCRATCH/link-end" \
         --slurpfile stats "$SCRATCH/stats" --slurpfile versions "$SCRATCH/versions" '
         $window[0] as $w | $link_end[0].ba as $way
@@ -241,7 +249,7 @@ measure() {
            congestion_control: ([$ss | capture("\\s(?<name>cubic|reno|bbr)\\s").name] | first),
            retransmitted_packets: ([$ss | capture("retrans:\\d+/(?<n>\\d+)").n | tonumber] | first),
            queue_p50_ms: ($way.sojourn.p50_us / 1000), queue_p95_ms: ($way.sojourn.p95_us / 1000),
-           drops: $way.dropped, marks: $way.counters.marked,
+           drops: $way.dropped, device_drops: $device_drops, marks: $way.counters.marked,
            window: $w, link_start: $link_start[0], link_window: $link_end[0],
            stats: $stats[0], socket: $ss, versions: $versions[0]}'
 }

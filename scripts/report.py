@@ -89,6 +89,7 @@ def contender_summary(name, records):
         "queue_p50_ms": spread(record["queue_p50_ms"] for record in records),
         "queue_p95_ms": spread(record["queue_p95_ms"] for record in records),
         "drops": spread(record["drops"] for record in records),
+        "device_drops": sum(record["device_drops"] for record in records),
         "marks": spread(record["marks"] for record in records),
         "retransmitted_packets": spread(record["retransmitted_packets"] for record in records),
         "busy": max(record["window"]["busy"] for record in records),
@@ -394,6 +395,8 @@ def card(cell, newest):
     said = [f'<span class="{"pass" if v["pass"] else "fail"}">{name} {v["have"]:.2f}</span>' for name, v in cell["verdicts"].items()]
     if any(f["busy"] > MOST_BUSY for f in cell["contenders"].values()):
         said.append('<span class="fail">cores exhausted</span>')
+    if any(f["device_drops"] for f in cell["contenders"].values()):
+        said.append('<span class="fail">a TUN device dropped packets</span>')
     if cell.get("same_run") is False:
         said.append('<span class="soft">contenders of different runs</span>')
     return [f'<div class="card" id="{cell["cell"]}" title="{escape(details(cell))}">',
