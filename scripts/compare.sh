@@ -221,16 +221,16 @@ device_drops() {
 
 # measure NAME ROUND: one run; prints its line.
 measure() {
-    local watcher began=$EPOCHREALTIME dropped
+    local began=$EPOCHREALTIME dropped
     dropped=$(device_drops)
     command_of "$1"
     rm -f "$SCRATCH/stats"
     : >"$SCRATCH/ss"
     watch "$1" &
-    watcher=$!
+    TOPOLOGY_PIDS[watch]=$!
     in_ns client python3 scripts/window.py "$WARM" "$WINDOW" "${COMMAND[@]}" >"$SCRATCH/window"
     ask_link client-server1 show >"$SCRATCH/link-end"
-    wait "$watcher"
+    finish watch
     dropped=$(($(device_drops) - dropped))
     [[ -s $SCRATCH/stats ]] || echo null >"$SCRATCH/stats"
     jq -nc --arg cell "$CELL" --arg contender "$1" --argjson round "$2" --argjson began "$began" \
