@@ -357,7 +357,7 @@ main() {
     echo "compare.sh: ${#chosen[@]} cells, $all_runs runs, at least $(calculate "int($all_seconds / 60 + 1)") minutes" >&2
     mkdir -p "$OUT"
     for cell in "${chosen[@]}"; do run_cell "$cell"; done
-    python3 scripts/report.py "$OUT"
+    python3 -B scripts/report.py "$OUT"
     if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
 }
 

@@ -153,7 +153,7 @@ main() {
             run "$round"
         done
     done
-    python3 scripts/report.py "$OUT"
+    python3 -B scripts/report.py "$OUT"
     if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
 }
 

@@ -14,13 +14,8 @@ import sys
 from html import escape
 from pathlib import Path
 
-CONTENDERS = {
-    "headwater": "headwater",
-    "cubic": "kernel TCP, CUBIC",
-    "reno": "kernel TCP, Reno",
-    "bbr": "kernel TCP, BBR",
-    "smoltcp": "smoltcp TCP",
-}
+from drawing import CONTENDERS, document, every, number, polyline, throughput, versions_line
+
 FAULTS = {
     "clean": "no fault",
     "loss0.1": "0.1 % lost",
@@ -216,15 +211,6 @@ def summarise(kinds):
     }
 
 
-def number(value, digits=3):
-    """With so many significant digits, and never an exponent."""
-    if value is None:
-        return "–"
-    if abs(value) >= 10 ** (digits - 1):
-        return f"{value:.0f}"
-    return f"{value:.{digits}g}"
-
-
 def median_of(figures):
     return None if figures is None else figures["median"]
 
@@ -275,34 +261,6 @@ def print_transfers(summary):
         print(f"{cell['cell']:<34}" + "".join(f"{column:>18}" for column in columns) + f"{ratio:>8}  {said}")
 
 
-STYLE = """
-:root { color-scheme: light dark; --page: #ffffff; --card: #f6f8fa; --text: #1f2328; --soft: #59636e;
-  --edge: #d1d9e0; --good: #1a7f37; --bad: #cf222e; --headwater: #0969da; --cubic: #bc4c00;
-  --reno: #8250df; --bbr: #9a6700; --smoltcp: #57606a; }
-@media (prefers-color-scheme: dark) { :root { --page: #0d1117; --card: #151b23; --text: #e6edf3;
-  --soft: #9198a1; --edge: #3d444d; --good: #3fb950; --bad: #f85149; --headwater: #58a6ff;
-  --cubic: #f0883e; --reno: #bc8cff; --bbr: #d29922; --smoltcp: #9198a1; } }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 76rem; background: var(--page);
-  color: var(--text); font: 15px/1.5 system-ui, sans-serif }
-h1 { font-size: 1.6rem; margin: 0 0 .25rem } h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem }
-p, li { max-width: 62rem } .soft { color: var(--soft) } .pass { color: var(--good) } .fail { color: var(--bad) }
-.scroll { overflow-x: auto }
-table { border-collapse: separate; border-spacing: 3px; font-variant-numeric: tabular-nums }
-th { font-weight: 500; color: var(--soft); text-align: left; padding: .25rem .6rem; white-space: nowrap }
-.heat td { min-width: 5.6rem; padding: .45rem .6rem; text-align: center; border-radius: 6px; background: var(--card) }
-.heat a { color: inherit; text-decoration: none; display: block } .heat .missed { outline: 2px solid var(--bad) }
-.cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(23rem, 1fr)) }
-.card { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: .9rem 1rem }
-.card:target { outline: 2px solid var(--headwater) }
-.card h3 { font-size: .95rem; margin: 0 } .card p { margin: .15rem 0 .5rem; font-size: .85rem }
-svg { display: block; width: 100%; height: auto } svg text { font: 11px system-ui, sans-serif; fill: var(--text) }
-svg .soft { fill: var(--soft) } .range { stroke: var(--text); stroke-width: 1.4 }
-.track { fill: var(--edge); fill-opacity: .45 } .line { fill: none; stroke-width: 1.6; stroke-linejoin: round }
-.axis { stroke: var(--edge) }
-""" + "".join(f".{n} {{ fill: var(--{n}) }} .line.{n} {{ fill: none; stroke: var(--{n}) }}\n" for n in CONTENDERS)
-
-
 def heat(ratio):
     """Background of a ratio: green above 1, red below, full colour at twice and half."""
     strength = min(abs(ratio - 1) if ratio >= 1 else 1 / max(ratio, 0.01) - 1, 1)
@@ -351,7 +309,7 @@ def heat_table(cells):
 
 def bars(cell):
     """Goodput by contender: a bar to the median, a line over the range; p95 of the queue as text."""
-    left, width, step = 116, 210, 22
+    left, width, step = 100, 204, 22
     top = max(cell["rate_mbit"], max(f["goodput_mbit"]["greatest"] for f in cell["contenders"].values()))
     height = step * len(cell["contenders"]) + 16
     out = [f'<svg viewBox="0 0 400 {height}" role="img"><title>goodput by contender</title>']
@@ -373,18 +331,16 @@ def curves(cell, newest):
     series, seconds = {}, 0
     for name in cell["contenders"]:
         window = newest[cell["cell"], name][-1]["window"]
-        tick, samples = window["tick_seconds"], [0] + window["samples"]
+        tick = window["tick_seconds"]
         stride = max(1, round(cell["rtt_ms"] / 1000 / tick), 2)
-        points = [((i + stride / 2) * tick, (samples[i + stride] - samples[i]) * 8e-6 / (stride * tick))
-                  for i in range(0, len(samples) - stride, stride)]
+        points = throughput(every(window["samples"], tick, stride))
         series[name] = points
         seconds = max(seconds, window["seconds"])
     left, width, height, top = 8, 384, 84, cell["rate_mbit"] * 1.15
     out = [f'<svg viewBox="0 0 400 {height + 16}" role="img"><title>goodput over time</title>'
            f'<line class="axis" x1="{left}" x2="{left + width}" y1="{height}" y2="{height}"/>']
     for name, points in series.items():
-        path = " ".join(f"{left + width * t / seconds:.1f},{height - height * min(v / top, 1):.1f}" for t, v in points)
-        out.append(f'<polyline class="line {name}" points="{path}"/>')
+        out.append(polyline([(left + width * t / seconds, height - height * min(v / top, 1)) for t, v in points], name))
     warm = left + width * (1 - newest[cell["cell"], next(iter(series))][-1]["window"]["window_seconds"] / seconds)
     out.append(f'<line class="axis" x1="{warm:.1f}" x2="{warm:.1f}" y1="0" y2="{height}"/>')
     out.append(f'<text class="soft" x="{left}" y="{height + 13}">goodput over {seconds:.1f} s; what is right of the line counts</text></svg>')
@@ -463,12 +419,9 @@ def flow_curves(flows, rate):
     out = [f'<svg viewBox="0 0 400 {height + 16}" role="img"><title>goodput over time</title>'
            f'<line class="axis" x1="{left}" x2="{left + width}" y1="{height}" y2="{height}"/>']
     for flow in flows:
-        tick, samples = flow["window"]["tick_seconds"], [0] + flow["window"]["samples"]
-        stride = max(1, round(1 / tick))
-        points = [((i + stride / 2) * tick, (samples[i + stride] - samples[i]) * 8e-6 / (stride * tick))
-                  for i in range(0, len(samples) - stride, stride)]
-        path = " ".join(f"{left + width * t / seconds:.1f},{height - height * min(v / rate, 1):.1f}" for t, v in points)
-        out.append(f'<polyline class="line {flow["contender"]}" points="{path}"/>')
+        tick = flow["window"]["tick_seconds"]
+        points = throughput(every(flow["window"]["samples"], tick, max(1, round(1 / tick))))
+        out.append(polyline([(left + width * t / seconds, height - height * min(v / rate, 1)) for t, v in points], flow["contender"]))
     out.append(f'<text class="soft" x="{left}" y="{height + 13}">goodput over {seconds:.0f} s, up to {rate} Mbit/s</text></svg>')
     return out
 
@@ -477,10 +430,7 @@ def html(summary, kinds):
     newest = kinds["transfer"]
     versions = summary["versions"]
     missed = [cell for cell in summary["cells"] + summary["objects"] if any(not v["pass"] for v in cell["verdicts"].values())]
-    out = ['<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-           f"<title>Headwater beside TCP</title><style>{STYLE}</style><h1>Headwater beside TCP</h1>",
-           f'<p class="soft">{escape(versions["headwater"])} {escape(versions["revision"])} · Linux {escape(versions["kernel"])}, '
-           f'{versions["cores"]} cores · {escape(versions["nginx"])} · {escape(versions["curl"].split(" (")[0])}</p>',
+    out = [versions_line(versions),
            f'<p><span class="pass">{summary["passed"]} verdicts pass</span>, <span class="fail">{summary["failed"]} fail</span>. '
            f"Targets: goodput at least {LEAST_RATIO} of CUBIC's in every cell; utilisation at least {LEAST_UTILISATION} without faults "
            f"and with a queue of 1 BDP or more; with 1 % lost on the way back at least {LEAST_REVERSE} of the goodput without.</p>",
@@ -509,8 +459,8 @@ def html(summary, kinds):
                "Utilisation compares it with what full packets of 1500 bytes carry at the link's rate: "
                + ", ".join(f"{CONTENDERS[name]} {size}" for name, size in PAYLOAD.items()) + " bytes each. "
                f"Buffers of the kernel's TCP: receive {escape(versions['rmem'])}, send {escape(versions['wmem'])} bytes; "
-               "its congestion control was read from the sockets. smoltcp sends from a buffer of 1 MiB.</p></html>")
-    return "\n".join(out) + "\n"
+               "its congestion control was read from the sockets. smoltcp sends from a buffer of 1 MiB.</p>")
+    return document("Headwater beside TCP", out)
 
 
 def main(folder):
