@@ -204,15 +204,6 @@ watch() {
     in_ns server1 ss -tinH state established "dst ${SOURCE[$1]:-10.77.1.100}" >"$SCRATCH/ss"
 }
 
-# settle: until nothing of the last run is under way.
-settle() {
-    # shellcheck disable=SC2317 # called by name
-    link_is_empty() { ask_link client-server1 show | jq -e '[.ab, .ba | .now | .waiting_packets + .flying_packets] | add == 0' >/dev/null; }
-    sleep "$(calculate "$RTT * 0.0015 + 0.05")"
-    until_true 20 link_is_empty || die "packets of the last run do not cease"
-    ask_link client-server1 reset >"$SCRATCH/reset"
-}
-
 # device_drops: packets that the TUN devices of link and server had no room for so far.
 device_drops() {
     { ip -n "$TOPOLOGY-client" -s -j link show; ip -n "$TOPOLOGY-server1" -s -j link show; } |
@@ -295,7 +286,7 @@ run_cell() {
         fi
         for ((index = 0; index < count; index++)); do
             name=${NAMES[(index + round) % count]}
-            settle
+            settle client-server1 "$RTT"
             if [[ -n $SIZE ]]; then
                 measure_object "$name" "$round" >"$SCRATCH/record" || die "$CELL: $name failed"
             else

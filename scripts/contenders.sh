@@ -49,6 +49,16 @@ congestion_route() {
 # ask_link A-B COMMAND
 ask_link() { "$HEADWATER" link-control "$SCRATCH/link-$1" "$2"; }
 
+# settle A-B RTT_MS: until nothing of the last run is under way there.
+settle() {
+    local link=$1
+    # shellcheck disable=SC2317 # called by name
+    link_is_empty() { ask_link "$link" show | jq -e '[.ab, .ba | .now | .waiting_packets + .flying_packets] | add == 0' >/dev/null; }
+    sleep "$(calculate "$2 * 0.0015 + 0.05")"
+    until_true 20 link_is_empty || die "packets of the last run do not cease"
+    ask_link "$link" reset >"$SCRATCH/reset"
+}
+
 # versions CLIENT SERVER: of programs and settings, as JSON.
 versions() {
     jq -n --arg kernel "$(uname -r)" --argjson cores "$(nproc)" \
