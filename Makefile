@@ -6,7 +6,7 @@ SEED ?= 1
 RUNS ?= 100
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test check bench sim compare fuzz hostile setup clean
+.PHONY: help demo test check bench sim compare paper fuzz hostile setup clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -35,6 +35,10 @@ bench: setup ## micro-benchmarks, then goodput beside smoltcp's and the kernel's
 compare: setup ## downloads beside kernel TCP over emulated paths (15 minutes); out/compare/report.html
 	$(CARGO) build --release --locked
 	@scripts/compare.sh
+
+paper: setup ## the experiments of the Trickles paper beside kernel TCP (8 minutes); out/paper/report.html
+	$(CARGO) build --release --locked
+	@scripts/paper.sh
 
 sim: ## simulate: make sim SEED=n RUNS=m
 	$(CARGO) run --release --locked -- sim --seed $(SEED) --runs $(RUNS)

@@ -7,8 +7,9 @@
 # the connections besides: those of both ends are counted, since the machine is one, so that half of
 # it is what one end takes.
 
-# Own UDP ports of one address of the load generator; connections of one kernel process and source.
-readonly LOAD_PORTS=64512 PER_PROCESS=15000
+# Own UDP ports of one address of the load generator; connections of one kernel process and source,
+# just below half of the ephemeral ports, from where on the kernel searches long for a free one.
+readonly LOAD_PORTS=64512 PER_PROCESS=14000
 
 # socket_kib: what sockets take in the kernel on the whole machine: TCP state, socket, file, epoll.
 socket_kib() {
