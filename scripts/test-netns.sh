@@ -19,7 +19,7 @@ readonly OBJECT_MB=${OBJECT_MB:-1000}
 SEED=${SEED:-$RANDOM}
 
 readonly SCENARIOS=(
-    testbed topologies ping curl_over_tcp real_files large_object random_loss many_clients kill_restart
+    testbed topologies ping curl_over_tcp real_files large_object random_loss many_clients many_downloads kill_restart
     round_robin round_robin_one_dead overhead_ipv4 overhead_ipv6 one_round_trip upstream_share
     slow_reader metrics captures serve_errors get_errors
 )
@@ -288,6 +288,27 @@ scenario_many_clients() {
         cmp "$SCRATCH/root/object" "$SCRATCH/got$i" || fail "client $i has other bytes"
     done
     echo "64 clients, all identical"
+}
+
+# 200 downloads at once in one process, through a link that they fill.
+scenario_many_downloads() {
+    local stats
+    fleet 1
+    stats="$SCRATCH/stats"
+    object 4
+    serve 1
+    rate 50mbit
+    in_ns client timeout --foreground 30 "$HEADWATER" load --tun hw0 --address 10.77.1.100 \
+        --connections 200 --warm 2 --download 4 --stats "$stats" http://10.77.2.101/object ||
+        fail "exit status $?"
+    at_least "downloads that began" "$(jq .began "$stats")" 100
+    at_least "Mbit/s of all" "$(jq '.window_bytes * 8e-6 / .window_seconds' "$stats")" 25
+    at_most "Mbit/s of all" "$(jq '.window_bytes * 8e-6 / .window_seconds' "$stats")" 51
+    equal "HTTP statuses" "$(jq -c '.statuses | keys' "$stats")" '["200"]'
+    expect 22 '404' in_ns client "$HEADWATER" load --tun hw0 --address 10.77.1.100 \
+        --connections 2 --download 1 --stats "$stats" http://10.77.2.101/missing
+    expect 7 'no download began' in_ns client "$HEADWATER" load --tun hw0 --address 10.77.1.100 \
+        --connections 2 --download 1 --stats "$stats" http://10.77.2.102/object
 }
 
 # SIGKILL and restart at 20 random places of one transfer.
