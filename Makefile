@@ -6,7 +6,7 @@ SEED ?= 1
 RUNS ?= 100
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test check bench sim fuzz hostile setup clean
+.PHONY: help demo test check bench sim compare paper fuzz hostile setup clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -26,11 +26,19 @@ check: setup ## format, lints, documentation, shell scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
-	shellcheck -x scripts/*.sh .ci/run
+	shellcheck -x scripts/*.sh scripts/topologies/*.sh .ci/run
 
 bench: setup ## micro-benchmarks, then goodput beside smoltcp's and the kernel's TCP
 	$(CARGO) build --release --locked
 	@scripts/bench.sh
+
+compare: setup ## downloads beside kernel TCP over emulated paths (15 minutes); out/compare/report.html
+	$(CARGO) build --release --locked
+	@scripts/compare.sh
+
+paper: setup ## the experiments of the Trickles paper beside kernel TCP (8 minutes); out/paper/report.html
+	$(CARGO) build --release --locked
+	@scripts/paper.sh
 
 sim: ## simulate: make sim SEED=n RUNS=m
 	$(CARGO) run --release --locked -- sim --seed $(SEED) --runs $(RUNS)

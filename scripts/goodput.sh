@@ -50,7 +50,7 @@ main() {
     become_root "$@"
     need ip tc jq curl nginx iperf3 ethtool
     [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
-    topology_up 1
+    topology_up servers 1
     mkdir "$SCRATCH/root"
     head -c "${OBJECT_MB}M" /dev/urandom >"$SCRATCH/root/object"
     "$HEADWATER" keygen --out "$SCRATCH/keys"

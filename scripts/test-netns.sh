@@ -19,7 +19,7 @@ readonly OBJECT_MB=${OBJECT_MB:-1000}
 SEED=${SEED:-$RANDOM}
 
 readonly SCENARIOS=(
-    testbed ping curl_over_tcp real_files large_object random_loss many_clients kill_restart
+    testbed topologies ping curl_over_tcp real_files large_object random_loss many_clients many_downloads kill_restart
     round_robin round_robin_one_dead overhead_ipv4 overhead_ipv6 one_round_trip upstream_share
     slow_reader metrics captures serve_errors get_errors
 )
@@ -72,7 +72,7 @@ stat_of() {
 
 # fleet SERVERS: a testbed with keys and an empty root.
 fleet() {
-    topology_up "$1"
+    topology_up servers "$1"
     mkdir "$SCRATCH/root"
     "$HEADWATER" keygen --out "$SCRATCH/keys"
 }
@@ -89,7 +89,7 @@ url_path() {
 # The instruments first: what the other scenarios measure with must tell the truth.
 scenario_testbed() {
     local n result
-    topology_up 2
+    topology_up servers 2
     for n in 1 2; do
         ip -n "$TOPOLOGY-server$n" addr add "10.77.2.10$n/32" dev lo
         ip -n "$TOPOLOGY-server$n" addr add "fd77:2::10$n/128" dev lo nodad
@@ -117,6 +117,42 @@ scenario_testbed() {
 }
 probe() {
     in_ns client python3 "$PWD/scripts/udp-probe.py" send "$1" "$2" 7600 "$3"
+}
+
+# Every topology comes up twice side by side, carries both families end to end, and goes away whole.
+scenario_topologies() {
+    local name="$BASHPID" side shape ends pids
+    while IFS='|' read -r -u 3 shape ends; do
+        pids=()
+        for side in a b; do
+            # shellcheck disable=SC2086 # arguments
+            (
+                TOPOLOGY_NAME=$name$side
+                topology_up $shape
+                pings $ends
+            ) &
+            pids+=($!)
+        done
+        for side in "${pids[@]}"; do wait "$side" || fail "$shape"; done
+        ! ip netns list | grep "^hw-$name" || fail "$shape: namespaces are left"
+        ! pgrep -f "/hw-$name" || fail "$shape: processes are left"
+        [[ -z $(find "${TMPDIR:-/tmp}" -maxdepth 1 -name "hw-$name*") ]] || fail "$shape: files are left"
+        echo "$shape"
+    done 3<<'SHAPES'
+servers 2|client 10.77.22.2 client fd77:21::2
+path --delay 2ms --rate 50mbit|client 10.77.21.2 client fd77:21::2
+dumbbell 3 --delay 2ms -- 0ms 3ms|client1 10.77.21.2 client3 10.77.23.2 client2 fd77:22::2
+uplinks --delay 2ms -- --delay 3ms|client 10.77.21.2 client fd77:21::2
+nat --delay 2ms|client 10.77.30.2 client fd77:30::2
+sites --delay 2ms|client1 10.77.21.2 client1 10.77.22.2 client2 fd77:21::2
+SHAPES
+}
+# pings ROLE ADDRESS...
+pings() {
+    while (($# > 0)); do
+        in_ns "$1" ping -c 2 -i 0.05 -W 1 -q "$2" || fail "no answer from $2 to $1"
+        shift 2
+    done
 }
 
 scenario_ping() {
@@ -252,6 +288,27 @@ scenario_many_clients() {
         cmp "$SCRATCH/root/object" "$SCRATCH/got$i" || fail "client $i has other bytes"
     done
     echo "64 clients, all identical"
+}
+
+# 200 downloads at once in one process, through a link that they fill.
+scenario_many_downloads() {
+    local stats
+    fleet 1
+    stats="$SCRATCH/stats"
+    object 4
+    serve 1
+    rate 50mbit
+    in_ns client timeout --foreground 30 "$HEADWATER" load --tun hw0 --address 10.77.1.100 \
+        --connections 200 --warm 2 --download 4 --stats "$stats" http://10.77.2.101/object ||
+        fail "exit status $?"
+    at_least "downloads that began" "$(jq .began "$stats")" 100
+    at_least "Mbit/s of all" "$(jq '.window_bytes * 8e-6 / .window_seconds' "$stats")" 25
+    at_most "Mbit/s of all" "$(jq '.window_bytes * 8e-6 / .window_seconds' "$stats")" 51
+    equal "HTTP statuses" "$(jq -c '.statuses | keys' "$stats")" '["200"]'
+    expect 22 '404' in_ns client "$HEADWATER" load --tun hw0 --address 10.77.1.100 \
+        --connections 2 --download 1 --stats "$stats" http://10.77.2.101/missing
+    expect 7 'no download began' in_ns client "$HEADWATER" load --tun hw0 --address 10.77.1.100 \
+        --connections 2 --download 1 --stats "$stats" http://10.77.2.102/object
 }
 
 # SIGKILL and restart at 20 random places of one transfer.
@@ -631,7 +688,7 @@ main() {
         return
     fi
     become_root "$@"
-    need ip tc nft jq curl tshark python3 ping setpriv unshare
+    need ip tc nft jq curl tshark python3 ping pgrep setpriv unshare
     [[ -c /dev/net/tun ]] || {
         echo "test-netns.sh: skipped: no /dev/net/tun" >&2
         exit 77

@@ -1,16 +1,20 @@
 # shellcheck shell=bash
 #
-# The testbed: network namespaces client -- router -- server 1..n, joined by veth pairs. Sourced.
+# The testbed: network namespaces joined by veth pairs and emulated links. Sourced.
 #
-#   kernel links   client 10.77.11.2 -- router 10.77.11.1      fd77:11::2 -- fd77:11::1
-#                  server N 10.77.2N.2 -- router 10.77.2N.1    fd77:2N::2 -- fd77:2N::1
-#   userspace      10.77.1.0/24, fd77:1::/64 behind the client; 10.77.2.10N, fd77:2::10N behind
-#   stacks         server N; 10.77.2.100, fd77:2::100 is the service that the router may spray
+# `topology_up SHAPE ARGUMENT...` makes the shape that scripts/topologies/SHAPE.sh describes by three
+# verbs: `node NAME`, `wire A B NET` and `link A B NET OPTION...`; `through` adds routes. A device is
+# named after the neighbour it leads to.
+#
+#   wire or link A B NET   A has 10.77.NET.1, fd77:NET::1, B has 10.77.NET.2, fd77:NET::2
+#   userspace stacks       10.77.1.0/24, fd77:1::/64 at clients; 10.77.2.10N, fd77:2::10N at server
+#                          N; 10.77.2.100, fd77:2::100 is the service that a router may spray
 #
 # `topology_up` arms traps, so that every way out of the caller removes what was made. Only
 # processes started here end with it: their ids are recorded, and whatever else is found inside a
 # namespace was started by one of them. Nothing outside the namespaces is changed.
 
+TOPOLOGY_SHAPES=$(dirname "${BASH_SOURCE[0]}")/topologies
 TOPOLOGY_MAX_SERVERS=8
 
 # die MESSAGE...: the one-line error of every script here.
@@ -46,38 +50,10 @@ in_ns() {
     ip netns exec "$TOPOLOGY-$role" "$@"
 }
 
-# link_up ROLE N ROUTER_PORT: joins ROLE to the router by the links 10.77.N.0/30, fd77:N::/64.
-link_up() {
-    local role=$1 n=$2 port=$3 ns="$TOPOLOGY-$1" router="$TOPOLOGY-router"
-    ip -n "$ns" link add uplink type veth peer name "$port" netns "$router"
-    ip -n "$router" -batch - <<LINK
-addr add 10.77.$n.1/30 dev $port
-addr add fd77:$n::1/64 dev $port nodad
-link set $port up
-LINK
-    ip -n "$ns" -batch - <<LINK
-addr add 10.77.$n.2/30 dev uplink
-addr add fd77:$n::2/64 dev uplink nodad
-link set uplink up
-route add default via 10.77.$n.1
-route add default via fd77:$n::1
-LINK
-}
-
-# topology_up [SERVERS]: makes everything, with SCRATCH a directory that goes away with it.
-topology_up() {
-    local servers=${1:-1} role n
-    ((servers >= 1 && servers <= TOPOLOGY_MAX_SERVERS)) || die "1 to $TOPOLOGY_MAX_SERVERS servers"
-    TOPOLOGY="hw-$BASHPID"
-    TOPOLOGY_OWNER=$BASHPID
-    TOPOLOGY_ROLES=()
-    declare -gA TOPOLOGY_PIDS=()
-    trap topology_down EXIT
-    trap 'exit 129' HUP
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/$TOPOLOGY.XXXXXX")
-    for role in client router $(seq -f 'server%.0f' "$servers"); do
+# node NAME...: namespaces that forward packets.
+node() {
+    local role
+    for role in "$@"; do
         ip netns add "$TOPOLOGY-$role"
         TOPOLOGY_ROLES+=("$role")
         ip -n "$TOPOLOGY-$role" link set lo up
@@ -87,14 +63,117 @@ topology_up() {
             net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 \
             net.ipv6.conf.default.router_solicitations=0 net.ipv6.conf.default.accept_ra=0
     done
-    link_up client 11 client
-    ip -n "$TOPOLOGY-router" route add 10.77.1.0/24 via 10.77.11.2
-    ip -n "$TOPOLOGY-router" route add fd77:1::/64 via fd77:11::2
-    for n in $(seq "$servers"); do
-        link_up "server$n" "2$n" "server$n"
-        ip -n "$TOPOLOGY-router" route add "10.77.2.10$n/32" via "10.77.2$n.2"
-        ip -n "$TOPOLOGY-router" route add "fd77:2::10$n/128" via "fd77:2$n::2"
+}
+
+# wire A B NET: joins the two by a veth pair.
+wire() {
+    ip -n "$TOPOLOGY-$1" link add "$2" type veth peer name "$1" netns "$TOPOLOGY-$2"
+    number "$@"
+}
+
+# link A B NET OPTION...: joins the two by an emulated link, `headwater link OPTION...`, the process
+# "link-A-B": `ab` is from A to B. `stop link-A-B` takes it away, with its devices and routes; its
+# control socket is SCRATCH/link-A-B. The TUN devices are moved to where their packets are, which
+# costs no further hop.
+link() {
+    local a=$1 b=$2 net=$3 name="link-$1-$2"
+    shift 3
+    rm -f -- "$SCRATCH/$name"
+    start "$name" "$a" "$HEADWATER" link --a "$b" --b "to-$b" --control "$SCRATCH/$name" "$@"
+    wait_ready "$name" 10
+    ip -n "$TOPOLOGY-$a" link set "to-$b" netns "$TOPOLOGY-$b" name "$a"
+    number "$a" "$b" "$net"
+}
+
+# number A B NET: addresses for the two ends, and room for bursts where the device has a queue.
+number() {
+    local a=$1 b=$2 net=$3
+    TOPOLOGY_HOPS["$a $b"]="$net 2"
+    TOPOLOGY_HOPS["$b $a"]="$net 1"
+    ends() {
+        ip -n "$TOPOLOGY-$1" -batch - <<ENDS
+addr replace 10.77.$net.$3/30 dev $2
+addr replace fd77:$net::$3/64 dev $2 nodad
+link set $2 txqueuelen 10000 up
+ENDS
+    }
+    ends "$a" "$b" 1
+    ends "$b" "$a" 2
+}
+
+# through A B PREFIX...: A sends what is for PREFIX ("default" is both families) to its neighbour B.
+through() {
+    local a=$1 b=$2 net end prefix
+    shift 2
+    read -r net end <<<"${TOPOLOGY_HOPS["$a $b"]}"
+    for prefix in "$@"; do
+        [[ $prefix == *:* ]] || ip -n "$TOPOLOGY-$a" route replace "$prefix" via "10.77.$net.$end"
+        [[ $prefix == *.* ]] || ip -n "$TOPOLOGY-$a" -6 route replace "$prefix" via "fd77:$net::$end"
     done
+}
+
+# sink ROLE PREFIX...: what comes for a userspace stack that is gone ends at ROLE; over its default
+# route it would go in circles.
+sink() {
+    local role=$1 prefix
+    shift
+    for prefix in "$@"; do
+        ip -n "$TOPOLOGY-$role" route add blackhole "$prefix" metric 4096
+    done
+}
+
+# large_windows ROLE...: the kernel's TCP may keep 1 Gb/s busy over 300 ms, and starts each
+# connection without memory of earlier ones.
+large_windows() {
+    local role
+    for role in "$@"; do
+        in_ns "$role" sysctl -qw net.ipv4.tcp_rmem='4096 131072 134217728' \
+            net.ipv4.tcp_wmem='4096 65536 134217728' net.ipv4.tcp_no_metrics_save=1
+    done
+}
+
+# topology_up SHAPE [ARGUMENT...]: makes it, with SCRATCH a directory that goes away with it. Its
+# namespaces are hw-NAME-ROLE; NAME is TOPOLOGY_NAME or else the number of this process.
+topology_up() {
+    local shape=$1
+    shift
+    [[ -f $TOPOLOGY_SHAPES/$shape.sh ]] || die "no topology '$shape': see scripts/topologies"
+    TOPOLOGY="hw-${TOPOLOGY_NAME:-$BASHPID}"
+    SCRATCH="${TMPDIR:-/tmp}/$TOPOLOGY"
+    mkdir -m 700 -- "$SCRATCH" || die "is '${TOPOLOGY#hw-}' up already?"
+    TOPOLOGY_OWNER=$BASHPID
+    TOPOLOGY_ROLES=()
+    declare -gA TOPOLOGY_PIDS=() TOPOLOGY_HOPS=()
+    trap topology_down EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    # shellcheck source=/dev/null
+    source "$TOPOLOGY_SHAPES/$shape.sh" "$@"
+    until_true 10 topology_has_carrier || die "a wire has no carrier"
+}
+
+# topology_has_carrier: a kernel can take a second to see that the far end of a veth pair is up;
+# IPv6 is deaf until then.
+topology_has_carrier() {
+    local role
+    for role in "${TOPOLOGY_ROLES[@]}"; do
+        [[ $(ip -n "$TOPOLOGY-$role" link) != *NO-CARRIER* ]] || return 1
+    done
+}
+
+# topology_keep: what was made outlives this process; topology_take NAME makes it this one's again.
+topology_keep() {
+    trap - EXIT HUP INT TERM
+    TOPOLOGY_OWNER=
+}
+topology_take() {
+    TOPOLOGY="hw-$1"
+    SCRATCH="${TMPDIR:-/tmp}/$TOPOLOGY"
+    [[ -d $SCRATCH ]] || die "no testbed '$1': see 'testbed.sh list'"
+    TOPOLOGY_OWNER=$BASHPID
+    mapfile -t TOPOLOGY_ROLES < <(ip netns list | sed -n "s/^$TOPOLOGY-\([^ ]*\).*/\1/p")
+    declare -gA TOPOLOGY_PIDS=()
 }
 
 # topology_down: ends what was started, removes what was made; safe to call at any moment.
@@ -283,33 +362,33 @@ spray_count() {
 # buffer of 20 ms; `rate none` ends it.
 rate() {
     tc -n "$TOPOLOGY-router" qdisc del dev client root 2>/dev/null || true
-    tc -n "$TOPOLOGY-client" qdisc del dev uplink root 2>/dev/null || true
+    tc -n "$TOPOLOGY-client" qdisc del dev router root 2>/dev/null || true
     [[ $1 == none ]] && return 0
     tc -n "$TOPOLOGY-router" qdisc add dev client root tbf rate "$1" burst 128kb latency 20ms
     if [[ -n ${2:-} ]]; then
-        tc -n "$TOPOLOGY-client" qdisc add dev uplink root tbf rate "$2" burst 128kb latency 20ms
+        tc -n "$TOPOLOGY-client" qdisc add dev router root tbf rate "$2" burst 128kb latency 20ms
     fi
 }
 
 # offloads on|off: whether the veth links may carry segments larger than the MTU.
 offloads() {
     local role n
-    in_ns client ethtool -K uplink tso "$1" gso "$1" gro "$1" >/dev/null
+    in_ns client ethtool -K router tso "$1" gso "$1" gro "$1" >/dev/null
     in_ns router ethtool -K client tso "$1" gso "$1" gro "$1" >/dev/null
     for role in "${TOPOLOGY_ROLES[@]}"; do
         [[ $role == server* ]] || continue
         n=${role#server}
-        in_ns "$role" ethtool -K uplink tso "$1" gso "$1" gro "$1" >/dev/null
+        in_ns "$role" ethtool -K router tso "$1" gso "$1" gro "$1" >/dev/null
         in_ns router ethtool -K "server$n" tso "$1" gso "$1" gro "$1" >/dev/null
     done
 }
 
-# link_bytes NAME: bytes received and sent by the uplink of the namespace of the running process
-# NAME; fails when it has ended or has not entered its namespace yet.
+# link_bytes NAME: bytes received and sent over the link to the router by the namespace of the
+# running process NAME; fails when it has ended or has not entered its namespace yet.
 link_bytes() {
     local device received sent rest
     while read -r device received rest; do
-        [[ $device == uplink: ]] || continue
+        [[ $device == router: ]] || continue
         read -r _ _ _ _ _ _ _ sent _ <<<"$rest"
         echo "$received $sent"
         return 0
@@ -317,10 +396,11 @@ link_bytes() {
     return 1
 }
 
-# link_totals ROLE: packets and bytes of its uplink, as IP packets (the Ethernet headers taken off):
+# link_totals ROLE: packets and bytes of its link to the router, as IP packets (the Ethernet headers
+# taken off):
 # "rx_packets rx_bytes tx_packets tx_bytes".
 link_totals() {
-    ip -n "$TOPOLOGY-$1" -s -j link show uplink | jq -r '.[0].stats64 |
+    ip -n "$TOPOLOGY-$1" -s -j link show router | jq -r '.[0].stats64 |
         "\(.rx.packets) \(.rx.bytes - 14 * .rx.packets) \(.tx.packets) \(.tx.bytes - 14 * .tx.packets)"'
 }
 

@@ -1,9 +1,12 @@
-//! `headwater load`: tests a server with very many connections that never close, and with mutated
-//! packets.
+//! `headwater load`: tests a server with very many connections that never close, with mutated
+//! packets, or with very many downloads at once.
 //!
 //! In: arguments. Out: progress on standard error, figures as JSON, and an exit code that says
 //! whether every connection opened, the server answered to the end and the sample went on.
 
+mod downloads;
+
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -67,6 +70,16 @@ pub struct LoadArgs {
     /// Go on with so many of the kept connections at the end, chosen at random
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub resume_sample: u32,
+    /// Instead, download the object on all connections at once, again and again, for so many
+    /// seconds
+    #[arg(long, value_name = "SECONDS",
+          conflicts_with_all = ["rate", "keep", "duration", "hostile", "resume_sample"],
+          value_parser = clap::value_parser!(u64).range(1..=MAX_DURATION_SECONDS))]
+    pub download: Option<u64>,
+    /// Begin to count so many seconds after the start of the downloads
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, requires = "download",
+          value_parser = clap::value_parser!(u64).range(..=MAX_DURATION_SECONDS))]
+    pub warm: u64,
     /// Repeat the random choices of another run
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -77,13 +90,20 @@ pub struct LoadArgs {
 
 /// What is printed.
 #[derive(Serialize)]
-struct Figures<'a> {
+struct Figures<'a, R> {
     schema: u32,
     exit: u8,
     seed: u64,
     seconds: f64,
     #[serde(flatten)]
-    report: &'a LoadReport,
+    report: &'a R,
+}
+
+/// What is asked for, and of whom.
+struct Wanted {
+    remote: SocketAddr,
+    head: Vec<u8>,
+    seed: u64,
 }
 
 /// Runs the test.
@@ -100,8 +120,16 @@ pub fn run(args: &LoadArgs) -> Result<Exit, Failed> {
             Failed::new(Exit::Device, advice)
         })?,
     };
-    let config = resolve(args, seed)?;
+    let wanted = resolve(args, seed)?;
     let clock = OsClock::new();
+    if let Some(seconds) = args.download {
+        let config = downloads::config(args, wanted, seconds);
+        return match args.local.open()? {
+            Opened::Plain(device) => downloads::drive(args, config, clock, device),
+            Opened::Tapped(device) => downloads::drive(args, config, clock, device),
+        };
+    }
+    let config = keeping(args, wanted);
     let machine = LoadHost::new(clock.now(), config);
     let machine = machine.map_err(|error| Failed::new(Exit::Usage, error))?;
     match args.local.open()? {
@@ -110,7 +138,7 @@ pub fn run(args: &LoadArgs) -> Result<Exit, Failed> {
     }
 }
 
-fn resolve(args: &LoadArgs, seed: u64) -> Result<LoadConfig, Failed> {
+fn resolve(args: &LoadArgs, seed: u64) -> Result<Wanted, Failed> {
     let url = &args.url;
     let bad = |error: &dyn core::fmt::Display| Failed::new(Exit::BadUrl, format!("{url}: {error}"));
     let target = Target::parse(url).map_err(|error| bad(&error))?;
@@ -126,11 +154,20 @@ fn resolve(args: &LoadArgs, seed: u64) -> Result<LoadConfig, Failed> {
     };
     let (path, authority) = (target.path_and_query(), target.authority());
     let head = RequestHead::emit(Method::Get, &path, &authority, &[]);
-    Ok(LoadConfig {
-        addresses: own.clone(),
-        mtu: args.local.mtu,
+    Ok(Wanted {
         remote: SocketAddr::new(remote, args.udp_port),
         head: head.map_err(|error| bad(&error))?,
+        seed,
+    })
+}
+
+/// What a machine that keeps connections is to do.
+fn keeping(args: &LoadArgs, wanted: Wanted) -> LoadConfig {
+    LoadConfig {
+        addresses: args.local.addresses.clone(),
+        mtu: args.local.mtu,
+        remote: wanted.remote,
+        head: wanted.head,
         connections: args.connections.get(),
         rate: args.rate,
         hold: match (args.duration, args.keep) {
@@ -140,8 +177,8 @@ fn resolve(args: &LoadArgs, seed: u64) -> Result<LoadConfig, Failed> {
         },
         hostile: args.hostile,
         resume_sample: args.resume_sample,
-        seed,
-    })
+        seed: wanted.seed,
+    }
 }
 
 /// Tells how far it is.
@@ -217,39 +254,48 @@ fn drive<D: Device + AsRawFd>(
     clock: OsClock,
     device: D,
 ) -> Result<Exit, Failed> {
-    let system = |error: io::Error| {
-        Failed::new(
-            Exit::Device,
-            format!("the device failed ({error}): look at dmesg"),
-        )
-    };
     let begun = clock.now().instant;
-    let mut runtime = Runtime::new(clock, device).map_err(system)?;
+    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
     let mut watching = Watching {
         next: begun + PROGRESS,
         told_holding: false,
         cut_short: None,
     };
-    runtime.run(&mut machine, &mut watching).map_err(system)?;
+    runtime
+        .run(&mut machine, &mut watching)
+        .map_err(device_failed)?;
     let report = machine.report();
     let cut_short = watching.cut_short.map(|exit| Failed::new(exit, ""));
     let failed = cut_short.or_else(|| verdict(&report));
-    let exit = failed.as_ref().map_or(Exit::Success, |failed| failed.exit);
     let seconds = clock.now().instant.saturating_since(begun).as_secs_f64();
-    write(
-        args.stats.as_deref(),
-        &Figures {
-            schema: SCHEMA,
-            exit: exit.code(),
-            seed,
-            seconds,
-            report: &report,
-        },
-    )?;
-    match failed {
-        None => Ok(exit),
-        Some(failed) => Err(failed),
-    }
+    conclude(args, seed, seconds, &report, failed)
+}
+
+fn device_failed(error: io::Error) -> Failed {
+    Failed::new(
+        Exit::Device,
+        format!("the device failed ({error}): look at dmesg"),
+    )
+}
+
+/// Writes the figures, and passes on what failed.
+fn conclude<R: Serialize>(
+    args: &LoadArgs,
+    seed: u64,
+    seconds: f64,
+    report: &R,
+    failed: Option<Failed>,
+) -> Result<Exit, Failed> {
+    let exit = failed.as_ref().map_or(Exit::Success, |failed| failed.exit);
+    let figures = Figures {
+        schema: SCHEMA,
+        exit: exit.code(),
+        seed,
+        seconds,
+        report,
+    };
+    write(args.stats.as_deref(), &figures)?;
+    failed.map_or(Ok(exit), Err)
 }
 
 /// What the test found wrong, if anything.
@@ -274,12 +320,17 @@ fn verdict(report: &LoadReport) -> Option<Failed> {
         let advice = format!("{bad} of {all} kept connections did not go on: look at the server");
         return Some(Failed::new(Exit::ReceiveFailure, advice));
     }
-    let refused = report.statuses.keys().find(|status| **status >= 400)?;
+    refused(&report.statuses)
+}
+
+/// The complaint about an answer that is an error, if there was one.
+fn refused(statuses: &BTreeMap<u16, u64>) -> Option<Failed> {
+    let refused = statuses.keys().find(|status| **status >= 400)?;
     let advice = format!("the server answered {refused}: name an object that it has");
     Some(Failed::new(Exit::HttpError, advice))
 }
 
-fn write(path: Option<&Path>, figures: &Figures<'_>) -> Result<(), Failed> {
+fn write<R: Serialize>(path: Option<&Path>, figures: &Figures<'_, R>) -> Result<(), Failed> {
     let (written, name) = match path {
         Some(path) => (write_json(figures, path), path.display().to_string()),
         None => {

@@ -6,6 +6,7 @@
 //! connections are busy at a time, so that a test of the server's memory is no test of queues.
 //! Never reads a clock. Every random choice comes from the seed.
 
+pub mod downloads;
 mod exchange;
 mod hostile;
 pub mod report;
@@ -107,6 +108,15 @@ pub enum LoadError {
         addresses: usize,
         /// Most that are possible.
         most: u32,
+    },
+    /// More downloads at once than there may be.
+    #[error(
+        "{have} downloads at once, at most {} are possible: ask for fewer",
+        downloads::MAX_DOWNLOADS
+    )]
+    TooManyDownloads {
+        /// As wanted.
+        have: u32,
     },
     /// The request is longer than the transport carries.
     #[error("the request has {have} bytes, at most {MAX_REQUEST_BYTES} fit: shorten the URL")]

@@ -1,11 +1,13 @@
 //! What a load run has seen, as the figures that are printed.
 //!
 //! In: counts. Out: plain values that `cli` writes as JSON; names of fields are part of what scripts
-//! rely on. Nothing is counted by connection.
+//! rely on. Nothing is counted by connection but the bytes of downloads.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+use crate::transport::client::ClientStats;
 
 /// Figures of a load run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -70,5 +72,72 @@ impl HostileReport {
     #[must_use]
     pub fn sent_total(&self) -> u64 {
         self.sent.values().sum()
+    }
+}
+
+/// Figures of many downloads at once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct DownloadReport {
+    /// Downloads wanted.
+    pub connections: u32,
+    /// Downloads of which any byte came.
+    pub began: u32,
+    /// Stream bytes of all since the start.
+    pub bytes: u64,
+    /// Stream bytes of all in the time that counts.
+    pub window_bytes: u64,
+    /// The time that counts, in seconds.
+    pub window_seconds: f64,
+    /// Time between two samples, in seconds.
+    pub tick_seconds: f64,
+    /// Bytes of all since the start, a sample a tick.
+    pub samples: Vec<u64>,
+    /// Stream bytes of each in the time that counts.
+    pub window_bytes_each: Vec<u64>,
+    /// Responses begun, by HTTP status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Responses that were whole, and asked for again.
+    pub finished: u64,
+    /// Responses given up because the object had changed.
+    pub changed: u64,
+    /// Responses given up for want of any answer.
+    pub timed_out: u64,
+    /// OPENs sent.
+    pub opens: u64,
+    /// Requests sent.
+    pub requests: u64,
+    /// Numbers given up as lost.
+    pub lost: u64,
+    /// Requests repeated because their whole flight was missing.
+    pub repeated: u64,
+    /// Retransmission timeouts.
+    pub timeouts: u64,
+    /// Datagrams received.
+    pub packets_in: u64,
+    /// Datagrams sent.
+    pub packets_out: u64,
+    /// UDP payload received, in bytes.
+    pub bytes_in: u64,
+    /// UDP payload sent, in bytes.
+    pub bytes_out: u64,
+    /// Datagrams received that belong to no download.
+    pub strays: u64,
+}
+
+impl DownloadReport {
+    /// Adds the counters of one of the downloads.
+    pub(super) fn add(&mut self, bytes: u64, window_bytes: u64, stats: &ClientStats) {
+        self.began += u32::from(bytes > 0);
+        self.window_bytes += window_bytes;
+        self.window_bytes_each.push(window_bytes);
+        self.opens += stats.opens;
+        self.requests += stats.requests;
+        self.lost += stats.lost;
+        self.repeated += stats.repeated;
+        self.timeouts += stats.timeouts;
+        self.packets_in += stats.packets_in;
+        self.packets_out += stats.packets_out;
+        self.bytes_in += stats.bytes_in;
+        self.bytes_out += stats.bytes_out;
     }
 }

@@ -1,5 +1,7 @@
 //! A load generator and a server back to back, on virtual time.
 
+mod downloads;
+
 use super::*;
 use crate::host::server::{ServerHost, ServerHostConfig};
 use crate::time::UnixMillis;
@@ -31,9 +33,9 @@ impl Application for One {
     }
 }
 
-struct World {
+struct World<M> {
     now: Now,
-    load: LoadHost,
+    load: M,
     server: ServerHost<One>,
     /// When, whether for the server, and the packet.
     wire: VecDeque<(Instant, bool, Vec<u8>)>,
@@ -44,6 +46,11 @@ struct World {
     dead_from: Option<Instant>,
     most_busy: usize,
 }
+
+const START: Now = Now {
+    instant: Instant::from_micros(1_000_000),
+    unix: UnixMillis::new(1_700_000_000_000),
+};
 
 fn address(v6: bool, last: u8) -> IpAddr {
     let text = if v6 {
@@ -69,12 +76,9 @@ fn config(connections: u32) -> LoadConfig {
     }
 }
 
-impl World {
-    fn new(config: LoadConfig, object: usize) -> Self {
-        let now = Now {
-            instant: Instant::from_micros(1_000_000),
-            unix: UnixMillis::new(1_700_000_000_000),
-        };
+impl<M: Machine> World<M> {
+    fn of(load: M, object: usize) -> Self {
+        let now = START;
         let settings = ServerHostConfig {
             addresses: vec![address(false, 2), address(true, 2)],
             mtu: 1500,
@@ -87,7 +91,7 @@ impl World {
         let keys = KeyRing::with_secret([3; 32]);
         Self {
             now,
-            load: LoadHost::new(now, config).unwrap(),
+            load,
             server: ServerHost::new(now, settings, keys, One(object)).unwrap(),
             wire: VecDeque::new(),
             sent: 0,
@@ -131,7 +135,6 @@ impl World {
         while let Some(transmit) = self.server.poll_transmit(self.now) {
             self.put(false, transmit);
         }
-        self.most_busy = self.most_busy.max(self.load.busy.len());
         let arrival = self.wire.front().map(|(at, ..)| *at);
         let due = self.load.poll_timeout(self.now).map(|(at, _)| at);
         let Some(next) = [arrival, due].into_iter().flatten().min() else {
@@ -154,6 +157,12 @@ impl World {
         }
         true
     }
+}
+
+impl World<LoadHost> {
+    fn new(config: LoadConfig, object: usize) -> Self {
+        Self::of(LoadHost::new(START, config).unwrap(), object)
+    }
 
     fn run(mut self) -> (LoadReport, Self) {
         for _ in 0..1_000_000 {
@@ -161,6 +170,7 @@ impl World {
                 return (self.load.report(), self);
             }
             assert!(self.step(), "stuck: {:?}", self.load.report());
+            self.most_busy = self.most_busy.max(self.load.busy.len());
         }
         panic!("no end: {:?}", self.load.report());
     }

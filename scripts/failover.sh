@@ -1,0 +1,75 @@
+# shellcheck shell=bash
+#
+# A download whose server dies in its middle and comes back. Sourced after topology.sh; the testbed
+# is `topology_up servers 1`, the downloads are of OBJECT_MB MiB.
+
+readonly OUTAGE_S=0.5
+
+# milliseconds of the longest stretch of samples without progress, between start and end.
+longest_stall() {
+    awk -v from="$2" -v to="$3" '
+        $1 < from || $1 > to { next }
+        last == "" || $2 - bytes > 20000 { if (last != "" && $1 - last > stall) stall = $1 - last
+                                           last = $1; bytes = $2; next }
+        END { printf "%d", stall * 1000 }' "$1"
+}
+
+# contend NAME SERVER COMMAND...: starts COMMAND as a download, kills SERVER when two fifths have
+# arrived, brings it back, waits for the end. Sets RESULT_* and leaves SCRATCH/NAME.samples.
+contend() {
+    local name=$1 server=$2 threshold received first
+    shift 2
+    threshold=$((OBJECT_MB * 1048576 * 2 / 5))
+    start sampler client python3 "$PWD/scripts/sample.py" router 50
+    until_true 10 test -s "$SCRATCH/sampler.out" || die "no samples"
+    start "$name" client "$@"
+    RESULT_START=$EPOCHREALTIME
+    until_true 5 link_bytes "$name" >/dev/null || die "$name ended at once: $(cat "$SCRATCH/$name.err")"
+    read -r first _ < <(link_bytes "$name")
+    while read -r received _ < <(link_bytes "$name"); do
+        ((received - first < threshold)) || break
+        sleep 0.01
+    done
+    running "$name" || die "$name ended early: $(cat "$SCRATCH/$name.err")"
+    # shellcheck disable=SC2034 # for the caller
+    RESULT_RSS_KILLED=$(rss_kib "$server")
+    kill9 "$server"
+    RESULT_KILLED=$EPOCHREALTIME
+    # A download that the kill breaks ends here, one that survives waits for the server.
+    # shellcheck disable=SC2317 # called by name
+    gone() { ! running "$name"; }
+    RESULT_END=
+    if until_true "$OUTAGE_S" gone; then RESULT_END=$EPOCHREALTIME; fi
+    sleep "$(awk -v from="$RESULT_KILLED" -v now="$EPOCHREALTIME" -v outage="$OUTAGE_S" \
+        'BEGIN { left = from + outage - now; print (left > 0 ? left : 0) }')"
+    "$server"
+    RESULT_BACK=$EPOCHREALTIME
+    RESULT_STATUS=0
+    finish "$name" || RESULT_STATUS=$?
+    RESULT_END=${RESULT_END:-$EPOCHREALTIME}
+    sleep 0.3
+    # shellcheck disable=SC2034 # for the caller
+    RESULT_RSS_END=$(rss_kib "$server")
+    stop sampler
+    mv "$SCRATCH/sampler.out" "$SCRATCH/$name.samples"
+    RESULT_STALL=$(longest_stall "$SCRATCH/$name.samples" "$RESULT_START" "$RESULT_END")
+}
+
+# The servers as `contend` knows them.
+server1() { serve 1; }
+nginx1() { start_nginx 1; }
+
+# figures NAME LABEL OUTCOME COMPLETED: one contender for the JSON and the picture.
+figures() {
+    jq -Rn --arg name "$2" --arg outcome "$3" --argjson completed "$4" \
+        --argjson start "$RESULT_START" --argjson killed "$RESULT_KILLED" \
+        --argjson back "$RESULT_BACK" --argjson ended "$RESULT_END" \
+        --argjson stall "$RESULT_STALL" --argjson status "$RESULT_STATUS" '
+        [inputs | split(" ") | map(tonumber)] as $rows
+        | ([$rows[] | select(.[0] <= $start)] | last) as $zero
+        | {name: $name, outcome: $outcome, completed: $completed, exit_status: $status,
+           killed_s: ($killed - $start), back_s: ($back - $start), end_s: ($ended - $start),
+           longest_stall_ms: $stall,
+           samples: [$rows[] | select(.[0] >= $zero[0]) | [.[0] - $start, .[1] - $zero[1]]]}
+        ' "$SCRATCH/$1.samples"
+}

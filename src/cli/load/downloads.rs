@@ -1,0 +1,97 @@
+//! `headwater load --download`: the object on all connections at once, for a given time.
+//!
+//! In: arguments. Out: figures as JSON, and an exit code that says whether bytes came.
+
+use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use crate::cli::exit::{Exit, Failed};
+use crate::cli::load::{LoadArgs, Wanted, conclude, device_failed};
+use crate::device::Device;
+use crate::host::load::downloads::{DownloadConfig, DownloadHost};
+use crate::host::load::report::DownloadReport;
+use crate::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
+use crate::time::Now;
+
+/// Ends the loop when the time is up.
+struct UntilDone;
+
+impl Hooks<DownloadHost> for UntilDone {
+    fn turn(&mut self, _now: Now, machine: &mut DownloadHost) -> ControlFlow<()> {
+        match machine.is_done() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// What the machine is to do in `seconds`.
+pub(super) fn config(args: &LoadArgs, wanted: Wanted, seconds: u64) -> DownloadConfig {
+    DownloadConfig {
+        addresses: args.local.addresses.clone(),
+        mtu: args.local.mtu,
+        remote: wanted.remote,
+        head: wanted.head,
+        connections: args.connections.get(),
+        warm: Duration::from_secs(args.warm),
+        window: Duration::from_secs(seconds),
+        seed: wanted.seed,
+    }
+}
+
+/// Runs the machine and writes its figures.
+pub(super) fn drive<D: Device + AsRawFd>(
+    args: &LoadArgs,
+    config: DownloadConfig,
+    clock: OsClock,
+    device: D,
+) -> Result<Exit, Failed> {
+    let seed = config.seed;
+    let begun = clock.now();
+    let machine = DownloadHost::new(begun, config);
+    let mut machine = machine.map_err(|error| Failed::new(Exit::Usage, error))?;
+    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
+    let stopped = runtime.run(&mut machine, &mut UntilDone);
+    let report = machine.report();
+    let failed = match stopped.map_err(device_failed)? {
+        Stopped::ByHook => verdict(&report),
+        Stopped::BySignal(Signal::Interrupt) => Some(Failed::new(Exit::Interrupted, "")),
+        Stopped::BySignal(Signal::Terminate) => Some(Failed::new(Exit::Terminated, "")),
+    };
+    let seconds = clock.now().instant.saturating_since(begun.instant);
+    conclude(args, seed, seconds.as_secs_f64(), &report, failed)
+}
+
+/// What went wrong, if anything. Downloads that starve among others are in the figures.
+fn verdict(report: &DownloadReport) -> Option<Failed> {
+    if report.began == 0 {
+        let advice = "no download began: check the address, the routes and the server";
+        return Some(Failed::new(Exit::CannotConnect, advice));
+    }
+    super::refused(&report.statuses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts() {
+        let cases = [
+            ("none began", 0, 200, Exit::CannotConnect),
+            ("some began", 3, 200, Exit::Success),
+            ("missing", 3, 404, Exit::HttpError),
+        ];
+        for (name, began, status, want) in cases {
+            let report = DownloadReport {
+                connections: 4,
+                began,
+                statuses: [(status, 1)].into(),
+                ..DownloadReport::default()
+            };
+            let got = verdict(&report).map_or(Exit::Success, |failed| failed.exit);
+            assert_eq!(got, want, "{name}");
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The machine of very many downloads at once: each is a whole client of the transport with a UDP
+//! port of its own, and fetches the same object again and again until the time is up.
+//!
+//! In: IP packets and time. Out: IP packets, flights and a [`DownloadReport`]; the bytes themselves
+//! are counted and dropped. Only clients that something has happened to are looked at, so that a
+//! packet costs the same however many there are. Never reads a clock. Every random choice comes
+//! from the seed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::host::load::report::DownloadReport;
+use crate::host::load::{FIRST_PORT, LoadError};
+use crate::host::{Machine, Transmit};
+use crate::stack::{Demuxed, Stack, StackConfig};
+use crate::time::{Instant, Now};
+use crate::transport::application::MAX_REQUEST_BYTES;
+use crate::transport::client::{Client, ClientConfig, ClientEvent};
+use crate::wire::ip::UdpView;
+
+/// Most downloads at once; further ones are refused.
+pub const MAX_DOWNLOADS: u32 = 4096;
+
+/// Reassembly buffer of each, in bytes: 300 Mbit/s over 100 ms.
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// Time between two samples of the bytes received.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Bytes read from a client at a time.
+const STAGE_BYTES: usize = 64 * 1024;
+
+/// A client gives up after this long without an answer, and then asks anew.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a machine of many downloads is set up with.
+#[derive(Clone, Debug)]
+pub struct DownloadConfig {
+    /// Own addresses; the first of the server's family is used.
+    pub addresses: Vec<IpAddr>,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// Address and UDP port of the server.
+    pub remote: SocketAddr,
+    /// The application request, at most [`MAX_REQUEST_BYTES`].
+    pub head: Vec<u8>,
+    /// Downloads at once, at most [`MAX_DOWNLOADS`].
+    pub connections: u32,
+    /// The time from the start that does not count.
+    pub warm: Duration,
+    /// The time after it, whose bytes do.
+    pub window: Duration,
+    /// Feeds every random choice.
+    pub seed: u64,
+}
+
+/// One of the downloads.
+struct Download {
+    client: Client,
+    bytes: u64,
+    window_bytes: u64,
+    /// No byte of the present response has been read.
+    fresh: bool,
+    /// It stands in the queue of those that may have something to send.
+    ready: bool,
+    /// Under which it stands among the deadlines.
+    wake: Option<Instant>,
+}
+
+/// The machine of many downloads.
+pub struct DownloadHost {
+    head: Vec<u8>,
+    remote: SocketAddr,
+    stack: Stack,
+    /// By own port, from [`FIRST_PORT`] on.
+    downloads: Vec<Download>,
+    /// Numbers of those that may have something to send.
+    ready: VecDeque<usize>,
+    deadlines: BTreeMap<(Instant, usize), &'static str>,
+    stage: Vec<u8>,
+    window_from: Instant,
+    until: Instant,
+    next_tick: Instant,
+    done: bool,
+    report: DownloadReport,
+}
+
+impl DownloadHost {
+    /// Downloads that begin with the first `poll_transmit`; the time counts from `now`.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn new(now: Now, config: DownloadConfig) -> Result<Self, LoadError> {
+        let have = config.head.len();
+        if have > MAX_REQUEST_BYTES {
+            return Err(LoadError::RequestTooLong { have });
+        }
+        let have = config.connections;
+        if have > MAX_DOWNLOADS {
+            return Err(LoadError::TooManyDownloads { have });
+        }
+        let v4 = config.remote.is_ipv4();
+        let mut own = config.addresses.iter().filter(|own| own.is_ipv4() == v4);
+        let Some(own) = own.next().copied() else {
+            return Err(LoadError::TooManyConnections {
+                have,
+                addresses: 0,
+                most: 0,
+            });
+        };
+        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+        let ports = (FIRST_PORT..).zip(0..have).map(|(port, _)| port);
+        let last_port = ports.clone().last().unwrap_or(FIRST_PORT);
+        let settings = StackConfig {
+            addresses: config.addresses.clone(),
+            mtu: config.mtu,
+            transport_ports: FIRST_PORT..=last_port,
+            seed: random.random(),
+        };
+        let stack = Stack::new(now.instant, settings)?;
+        let downloads = ports.map(|port| {
+            let local = SocketAddr::new(own, port);
+            Download::begin(now, &config, local, random.random())
+        });
+        let downloads: Vec<Download> = downloads.collect();
+        Ok(Self {
+            ready: (0..downloads.len()).collect(),
+            downloads,
+            deadlines: BTreeMap::new(),
+            stage: vec![0; STAGE_BYTES],
+            window_from: now.instant + config.warm,
+            until: now.instant + config.warm + config.window,
+            next_tick: now.instant + TICK,
+            done: false,
+            report: DownloadReport {
+                connections: have,
+                tick_seconds: TICK.as_secs_f64(),
+                window_seconds: config.window.as_secs_f64(),
+                ..DownloadReport::default()
+            },
+            head: config.head,
+            remote: config.remote,
+            stack,
+        })
+    }
+
+    // --- Getters ---
+
+    /// Whether the time is up.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// What has happened since the start.
+    #[must_use]
+    pub fn report(&self) -> DownloadReport {
+        let mut report = self.report.clone();
+        for download in &self.downloads {
+            report.add(
+                download.bytes,
+                download.window_bytes,
+                &download.client.stats(),
+            );
+        }
+        report
+    }
+
+    // --- Parts of more than one of these ---
+
+    /// Takes samples that are due, and notes that the time is up.
+    fn tick(&mut self, now: Instant) {
+        while self.next_tick <= now.min(self.until) {
+            self.report.samples.push(self.report.bytes);
+            self.next_tick += TICK;
+        }
+        self.done |= now >= self.until;
+    }
+
+    fn handle_datagrams(&mut self, now: Now, view: UdpView<'_>, segment: Option<usize>) {
+        let number = view.path.dst.port().checked_sub(FIRST_PORT);
+        let number = usize::from(number.unwrap_or(u16::MAX));
+        let download = self.downloads.get_mut(number);
+        let Some(download) = download.filter(|_| view.path.src == self.remote) else {
+            self.report.strays += 1;
+            return;
+        };
+        for datagram in view.datagrams(segment) {
+            let client = &mut download.client;
+            client.handle_datagram(now, view.path, view.ecn, datagram);
+        }
+        self.advance(now, number);
+    }
+
+    /// Reads what has come for a download, and begins again what has ended.
+    fn advance(&mut self, now: Now, number: usize) {
+        let Some(download) = self.downloads.get_mut(number) else {
+            return;
+        };
+        loop {
+            let count = download.client.read(now, &mut self.stage);
+            if count == 0 {
+                break;
+            }
+            let bytes = self.stage.get(..count).unwrap_or_default();
+            if core::mem::take(&mut download.fresh)
+                && let Some(status) = status_of(bytes)
+            {
+                *self.report.statuses.entry(status).or_default() += 1;
+            }
+            let count = bytes.len() as u64;
+            self.report.bytes += count;
+            download.bytes += count;
+            if now.instant >= self.window_from {
+                download.window_bytes += count;
+            }
+        }
+        let mut again = false;
+        while let Some(event) = download.client.poll_event() {
+            match event {
+                ClientEvent::Finished => self.report.finished += 1,
+                ClientEvent::Changed => self.report.changed += 1,
+                ClientEvent::TimedOut => self.report.timed_out += 1,
+                ClientEvent::Connected | ClientEvent::Began { .. } | ClientEvent::Readable => {
+                    continue;
+                }
+            }
+            again = true;
+        }
+        if again {
+            download.client.request(now, &self.head);
+            download.fresh = true;
+        }
+        if !core::mem::replace(&mut download.ready, true) {
+            self.ready.push_back(number);
+        }
+    }
+
+    /// Notes when a download that has nothing more to send must be looked at again.
+    fn settle(&mut self, number: usize) {
+        let Some(download) = self.downloads.get_mut(number) else {
+            return;
+        };
+        download.ready = false;
+        if let Some(at) = download.wake.take() {
+            self.deadlines.remove(&(at, number));
+        }
+        if let Some((at, reason)) = download.client.poll_timeout() {
+            download.wake = Some(at);
+            self.deadlines.insert((at, number), reason);
+        }
+    }
+}
+
+impl Download {
+    fn begin(now: Now, config: &DownloadConfig, local: SocketAddr, seed: u64) -> Self {
+        let settings = ClientConfig {
+            local,
+            remote: config.remote,
+            mtu: config.mtu,
+            buffer: BUFFER_BYTES,
+            idle_timeout: IDLE_TIMEOUT,
+            token: None,
+        };
+        let mut client = Client::new(settings, seed);
+        client.request(now, &config.head);
+        Self {
+            client,
+            bytes: 0,
+            window_bytes: 0,
+            fresh: true,
+            ready: true,
+            wake: None,
+        }
+    }
+}
+
+/// The status code of the HTTP response that begins so.
+fn status_of(bytes: &[u8]) -> Option<u16> {
+    let rest = bytes.strip_prefix(b"HTTP/1.1 ")?;
+    std::str::from_utf8(rest.get(..3)?).ok()?.parse().ok()
+}
+
+impl Machine for DownloadHost {
+    fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
+        self.tick(now.instant);
+        if self.done {
+            return;
+        }
+        match self.stack.handle_packet(now.instant, packet, segment) {
+            Demuxed::Transport(view) => self.handle_datagrams(now, view, segment),
+            Demuxed::Taken => {}
+            Demuxed::Dropped(reason) => log::trace!("packet dropped reason={}", reason.label()),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.tick(now.instant);
+        self.stack.handle_timeout(now.instant);
+        while let Some((&(at, number), _)) = self.deadlines.first_key_value()
+            && at <= now.instant
+        {
+            self.deadlines.pop_first();
+            if let Some(download) = self.downloads.get_mut(number) {
+                download.wake = None;
+                download.client.handle_timeout(now);
+            }
+            self.advance(now, number);
+        }
+    }
+
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        while let Some(&number) = self.ready.front()
+            && !self.done
+        {
+            let download = self.downloads.get_mut(number);
+            let flight = download.and_then(|download| download.client.poll_transmit(now));
+            if let Some(flight) = flight {
+                return Some(Transmit::Flight(flight));
+            }
+            self.ready.pop_front();
+            self.settle(number);
+        }
+        self.stack.poll_transmit(now.instant).map(Transmit::Packet)
+    }
+
+    fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
+        if self.done {
+            return None;
+        }
+        let first = self.deadlines.first_key_value();
+        let own = [
+            first.map(|(&(at, _), reason)| (at, *reason)),
+            Some((self.next_tick.min(self.until), "sample")),
+            self.stack.poll_timeout(now.instant),
+        ];
+        own.into_iter().flatten().min()
+    }
+}
