@@ -21,8 +21,14 @@ const MAX_RISE: Duration = Duration::from_millis(16);
 const MIN_TRAIN: u32 = 16;
 const MIN_TRAIN_TIME: Duration = Duration::from_millis(2);
 
-/// Least rise of the round trip that tells of a queue.
+/// A rise must last so long, or this part of a round trip: a machine that is busy with something else
+/// delays what comes in a few milliseconds, a queue what comes for longer.
+const MIN_LAST: Duration = Duration::from_millis(4);
+const LAST_PART: u32 = 8;
+
+/// Least rise of the round trip that tells of a queue, when the rate says that there is one.
 const MIN_WAIT: Duration = Duration::from_millis(1);
+const WAIT_PART: u32 = 16;
 
 /// Smallest window in packets that the rate may end slow start at.
 const MIN_FULL: u32 = 32;
@@ -30,14 +36,16 @@ const MIN_FULL: u32 = 32;
 /// Smallest round trips and best rates of the present round and of the one before.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HyStart {
-    train: Option<Train>,
-    rate: f64,
-    last_rate: f64,
     /// The round ends when this number arrives.
     round_end: u64,
     last_min: Option<Duration>,
     min: Option<Duration>,
     samples: u32,
+    began: Instant,
+    last_rate: f64,
+    rate: f64,
+    train: Option<Train>,
+    lately: Lately,
 }
 
 /// Packets that came one after the other.
@@ -45,6 +53,31 @@ pub(super) struct HyStart {
 struct Train {
     began: Instant,
     packets: u32,
+}
+
+/// The smallest round trip of the last while, in two parts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lately {
+    began: Instant,
+    before: Option<Duration>,
+    now: Option<Duration>,
+}
+
+impl Lately {
+    fn sample(&mut self, now: Instant, rtt: Duration, part: Duration) {
+        if now.saturating_since(self.began) >= part {
+            *self = Self {
+                began: now,
+                before: self.now,
+                now: None,
+            };
+        }
+        self.now = Some(self.now.map_or(rtt, |least| least.min(rtt)));
+    }
+
+    fn min(&self) -> Option<Duration> {
+        self.before.zip(self.now).map(|(before, now)| before.min(now))
+    }
 }
 
 impl HyStart {
@@ -66,35 +99,54 @@ impl HyStart {
         train.packets += 1;
     }
 
-    /// Whether a window of `window` packets holds what the path holds and an eighth more, and a round
-    /// trip `rtt` shows that packets wait there.
-    pub(super) fn is_full(&self, window: u32, rtt: Duration, min: Duration) -> bool {
-        let waits = rtt >= min + (min / 16).max(MIN_WAIT);
-        let holds = self.rate.max(self.last_rate) * min.as_secs_f64();
-        let measured = self.last_rate > 0.0;
-        measured && waits && window >= MIN_FULL && f64::from(window) >= holds * 1.125
+    /// Takes the round trip of packet `number`, `highest` being the last number asked for; `least` is
+    /// the smallest of the connection, `window` the present window in packets. Whether slow start
+    /// should end.
+    pub(super) fn sample(
+        &mut self,
+        now: Instant,
+        number: u64,
+        highest: u64,
+        (rtt, least): (Duration, Duration),
+        window: u32,
+    ) -> bool {
+        if number > self.round_end {
+            self.begin_round(now, highest);
+        }
+        self.min = Some(self.min.map_or(rtt, |min| min.min(rtt)));
+        self.samples += 1;
+        let part = (least / LAST_PART).max(MIN_LAST);
+        self.lately.sample(now, rtt, part);
+        let lasted = now.saturating_since(self.began) >= part * 2;
+        (lasted && self.rises()) || self.is_full(window, least)
     }
 
-    /// Takes the round trip of packet `number`, `highest` being the last number asked for; whether
-    /// slow start should end.
-    pub(super) fn sample(&mut self, number: u64, highest: u64, rtt: Duration) -> bool {
-        if number > self.round_end {
-            self.last_min = self.min;
-            self.min = None;
-            self.last_rate = self.rate;
-            self.rate = 0.0;
-            self.train = None;
-            self.samples = 0;
-            self.round_end = highest;
-        }
-        let min = self.min.map_or(rtt, |min| min.min(rtt));
-        self.min = Some(min);
-        self.samples += 1;
-        let Some(last) = self.last_min else {
-            return false;
+    fn begin_round(&mut self, now: Instant, highest: u64) {
+        *self = Self {
+            round_end: highest,
+            last_min: self.min,
+            began: now,
+            last_rate: self.rate,
+            lately: self.lately,
+            ..Self::default()
         };
-        let rise = (last / 8).clamp(MIN_RISE, MAX_RISE);
-        self.samples >= MIN_SAMPLES && min >= last + rise
+    }
+
+    /// RFC 9406 §4.2.
+    fn rises(&self) -> bool {
+        let rises = |(last, min): (Duration, Duration)| {
+            min >= last + (last / 8).clamp(MIN_RISE, MAX_RISE)
+        };
+        self.samples >= MIN_SAMPLES && self.last_min.zip(self.min).is_some_and(rises)
+    }
+
+    /// Whether the window holds what the path holds and an eighth more, and packets wait there.
+    fn is_full(&self, window: u32, least: Duration) -> bool {
+        let wait = (least / WAIT_PART).max(MIN_WAIT);
+        let waits = self.lately.min().is_some_and(|rtt| rtt >= least + wait);
+        let holds = self.rate.max(self.last_rate) * least.as_secs_f64();
+        let measured = self.last_rate > 0.0;
+        measured && waits && window >= MIN_FULL && f64::from(window) >= holds * 1.125
     }
 }
 
@@ -106,10 +158,14 @@ mod tests {
         let mut hystart = HyStart::default();
         let mut exit = false;
         let mut number = 0;
+        let mut now = Instant::ZERO;
         for rtt in round_trips_ms {
             for _ in 0..20 {
                 number += 1;
-                exit |= hystart.sample(number, (number / 20 + 1) * 20, Duration::from_millis(rtt));
+                now += Duration::from_millis(2);
+                let rtt = Duration::from_millis(rtt);
+                let highest = (number / 20 + 1) * 20;
+                exit |= hystart.sample(now, number, highest, (rtt, rtt), 20);
             }
         }
         exit

@@ -193,10 +193,13 @@ impl Client {
             return;
         }
         self.rtt.sample(rtt);
-        let (window, min) = (&connection.window, self.rtt.min().unwrap_or(rtt));
-        let rises = connection.hystart.sample(n, window.highest(), rtt);
-        let full = connection.hystart.is_full(window.packets(), rtt, min);
-        if (rises || full) && window.in_slow_start() {
+        let window = &connection.window;
+        let round_trips = (rtt, self.rtt.min().unwrap_or(rtt));
+        let (highest, packets) = (window.highest(), window.packets());
+        let ends = connection
+            .hystart
+            .sample(now, n, highest, round_trips, packets);
+        if ends && window.in_slow_start() {
             self.declare(Kind::Exit);
         }
     }

@@ -10,7 +10,7 @@ const MAX_CREDIT: Duration = Duration::from_micros(500);
 
 /// Greatest window in packets that slow start does not pace: what a short object needs. At 64, queues
 /// of a quarter of the path's product overflow too early; at 20, 100 kB take longer than by TCP.
-const MAX_UNPACED: u32 = 32;
+const MAX_UNPACED: u32 = 48;
 
 /// When the next request may leave.
 #[derive(Clone, Copy, Debug, Default)]
