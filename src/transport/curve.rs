@@ -116,6 +116,10 @@ struct Cubic {
     /// Plateau, `c` to MAX_WINDOW.
     w_max: u64,
     rtt_us: u64,
+    /// Window before the reduction, at the most: from here on α is 1 (RFC 9438 §4.3).
+    prior: u64,
+    /// Packets acknowledged when the Reno line is there; below 2⁴⁰.
+    at_prior: u64,
     /// When the window is back at the plateau.
     k: u64,
     /// First instant with `w(t) ≥ MAX_WINDOW`.
@@ -131,9 +135,13 @@ impl Cubic {
         let rise = missing
             .checked_sub(1)
             .map_or(0, |below| cube_root(below) + 1);
+        let (c, w_max) = (u64::from(c), u64::from(w_max));
+        let prior = w_max.max(c * 10 / 7).min(u64::from(MAX_WINDOW));
         Self {
-            c: u64::from(c),
-            w_max: u64::from(w_max),
+            c,
+            w_max,
+            prior,
+            at_prior: (17 * (prior * prior - c * c)).div_ceil(18),
             rtt_us: u64::from(rtt_us.clamp(MIN_RTT_US, MAX_RTT_US)),
             k,
             full: k + rise,
@@ -217,19 +225,24 @@ impl Cubic {
         t as u64
     }
 
-    /// The Reno-friendly line √(c² + 2αn), α = 9/17, in units of 2^−LINE_BITS packets, rounded
-    /// down; at most MAX_WINDOW (RFC 9438 §4.3, β = 0.7).
+    /// The Reno-friendly line √(c² + 2αn) in units of 2^−LINE_BITS packets, rounded down; at most
+    /// MAX_WINDOW. α is 9/17, and 1 once the window before the reduction is reached again (RFC 9438
+    /// §4.3, β = 0.7).
     fn reno_line(&self, n: u64) -> u64 {
-        let squared = 17 * self.c * self.c + 18 * n.min(self.reno_end());
+        let n = n.min(self.reno_end());
+        let slow = 17 * self.c * self.c + 18 * n.min(self.at_prior);
+        let squared = slow + 34 * n.saturating_sub(self.at_prior);
         let line = saturate(((u128::from(squared) << (2 * LINE_BITS)) / 17).isqrt());
         line.min(u64::from(MAX_WINDOW) << LINE_BITS)
     }
 
     /// When the Reno line, at `line` for `n` and held at MAX_WINDOW from its end on, acknowledges packet `n`.
     fn reno_elapsed_us(&self, line: u64, n: u64) -> u64 {
-        // Below 2³⁷ · 2²⁰ · 17 < 2⁶².
-        let grown = line - (self.c << LINE_BITS);
-        let rising = (grown * self.rtt_us * 17 / 9) >> LINE_BITS;
+        let prior = self.prior << LINE_BITS;
+        // Both below 2³⁷ · 2²⁰ · 17 < 2⁶².
+        let slow = (line.min(prior) - (self.c << LINE_BITS)) * self.rtt_us * 17 / 9;
+        let fast = line.saturating_sub(prior) * self.rtt_us;
+        let rising = slow.saturating_add(fast) >> LINE_BITS;
         let beyond = u128::from(n.saturating_sub(self.reno_end())) * u128::from(self.rtt_us);
         rising.saturating_add(saturate(beyond / u128::from(MAX_WINDOW)))
     }
@@ -237,7 +250,7 @@ impl Cubic {
     /// The least `n` at which the Reno line is at MAX_WINDOW; below 2⁴¹.
     fn reno_end(&self) -> u64 {
         let max = u64::from(MAX_WINDOW);
-        (17 * (max * max - self.c * self.c)).div_ceil(18)
+        self.at_prior + (max * max - self.prior * self.prior).div_ceil(2)
     }
 }
 
