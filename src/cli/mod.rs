@@ -12,6 +12,7 @@ pub mod load;
 pub mod local;
 pub mod serve;
 pub mod sim;
+pub mod sim_path;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -44,6 +45,8 @@ enum Command {
     Get(get::args::GetArgs),
     /// Run simulated worlds and hold them against the laws of the transport
     Sim(sim::SimArgs),
+    /// Simulate downloads of ours and of TCP that share a bottleneck
+    SimPath(Box<sim_path::SimPathArgs>),
     /// Test a server with very many connections and with mutated packets
     Load(load::LoadArgs),
     /// Join two TUN devices by an emulated link
@@ -92,6 +95,10 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         Command::Sim(args) => {
             start_logging("warn");
             sim::run(&args)
+        }
+        Command::SimPath(args) => {
+            start_logging("warn");
+            sim_path::run(&args)
         }
         Command::Load(args) => {
             start_logging("warn");

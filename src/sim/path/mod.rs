@@ -7,13 +7,15 @@
 
 mod ours;
 pub mod tcp;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::dice::Dice;
 use super::world::START;
-use crate::link::{ConfigError, Link, LinkConfig, LinkCounters};
+use crate::link::{ConfigError, Link, LinkConfig, LinkCounters, Summary};
 use crate::time::{Instant, Now, UnixMillis};
 use crate::transport::client::ClientStats;
 use crate::wire::flight::{Flight, UdpPath};
@@ -78,6 +80,8 @@ pub struct FlowOutcome {
     pub by_second: Vec<u64>,
     /// What our client counted; `None` for TCP.
     pub stats: Option<ClientStats>,
+    /// Requests that our server refused, repeats of what it had sent among them.
+    pub refused: u64,
 }
 
 /// What became of a path.
@@ -89,6 +93,8 @@ pub struct Outcome {
     pub ended: Duration,
     /// What the bottleneck did to packets towards the clients.
     pub down: LinkCounters,
+    /// How long they waited there.
+    pub waited: Summary,
     /// What it did to packets towards the servers.
     pub up: LinkCounters,
 }
@@ -99,13 +105,15 @@ trait Ends {
     fn at_server(&mut self, now: Now, packet: &[u8]);
     fn handle_timeout(&mut self, now: Now);
     /// The next flight of the client, if any.
-    fn from_client(&mut self, now: Now) -> Option<Flight>;
+    fn next_of_client(&mut self, now: Now) -> Option<Flight>;
     /// The next flight of the server, if any.
-    fn from_server(&mut self, now: Now) -> Option<Flight>;
+    fn next_of_server(&mut self, now: Now) -> Option<Flight>;
     fn poll_timeout(&self) -> Option<Instant>;
     /// Stream bytes received in order.
     fn received(&self) -> u64;
     fn stats(&self) -> Option<ClientStats>;
+    /// Requests that the server refused.
+    fn refused(&self) -> u64;
 }
 
 struct Flow {
@@ -138,7 +146,11 @@ pub fn run(path: &Path) -> Result<Outcome, ConfigError> {
             break;
         }
         run.step(at, source);
-        if run.flows.iter().all(|flow| flow.outcome.completed.is_some()) {
+        if run
+            .flows
+            .iter()
+            .all(|flow| flow.outcome.completed.is_some())
+        {
             break;
         }
     }
@@ -203,9 +215,15 @@ impl Run {
             };
             let finished = flow.outcome.completed.is_some();
             [
-                flow.up.poll_timeout().map(|at| (at, Source::AccessUp(index))),
-                flow.down.poll_timeout().map(|at| (at, Source::AccessDown(index))),
-                timer.filter(|_| !finished).map(|at| (at, Source::Timer(index))),
+                flow.up
+                    .poll_timeout()
+                    .map(|at| (at, Source::AccessUp(index))),
+                flow.down
+                    .poll_timeout()
+                    .map(|at| (at, Source::AccessDown(index))),
+                timer
+                    .filter(|_| !finished)
+                    .map(|at| (at, Source::Timer(index))),
             ]
         });
         let next = own.chain(shared).flatten().min();
@@ -271,27 +289,36 @@ impl Run {
         let Some(flow) = self.flows.get_mut(index) else {
             return;
         };
-        while let Some(flight) = flow.ends.from_client(clocks(at)) {
+        while let Some(flight) = flow.ends.next_of_client(clocks(at)) {
             emit(&flight, |packet| flow.up.push(at, packet));
         }
-        while let Some(flight) = flow.ends.from_server(clocks(at)) {
+        while let Some(flight) = flow.ends.next_of_server(clocks(at)) {
             emit(&flight, |packet| self.down.push(at, packet));
         }
         flow.note(at);
     }
 
     fn outcome(self, lasts: Duration) -> Outcome {
-        let done = self.flows.iter().all(|flow| flow.outcome.completed.is_some());
-        let (now, counters) = (self.now, (self.up.counters(), self.down.counters()));
+        let done = self
+            .flows
+            .iter()
+            .all(|flow| flow.outcome.completed.is_some());
+        let now = self.now;
         let flows = self.flows.into_iter().map(|mut flow| {
             flow.outcome.stats = flow.ends.stats();
+            flow.outcome.refused = flow.ends.refused();
             flow.outcome
         });
         Outcome {
             flows: flows.collect(),
-            ended: if done { now.saturating_since(Instant::ZERO) } else { lasts },
-            up: counters.0,
-            down: counters.1,
+            ended: if done {
+                now.saturating_since(Instant::ZERO)
+            } else {
+                lasts
+            },
+            up: self.up.counters(),
+            down: self.down.counters(),
+            waited: self.down.sojourn().summary(),
         }
     }
 }
@@ -301,7 +328,9 @@ impl Flow {
         let second = usize::try_from(at.as_micros() / 1_000_000).unwrap_or(usize::MAX);
         let before = self.outcome.received;
         let outcome = &mut self.outcome;
-        outcome.by_second.resize(outcome.by_second.len().max(second + 1), before);
+        outcome
+            .by_second
+            .resize(outcome.by_second.len().max(second + 1), before);
         outcome.received = self.ends.received();
         if let Some(last) = outcome.by_second.last_mut() {
             *last = outcome.received;
@@ -330,7 +359,9 @@ fn address_pair(index: usize) -> UdpPath {
 }
 
 fn index_at(packet: &[u8], field: usize) -> usize {
-    packet.get(field + 3).map_or(usize::MAX, |&last| last.into())
+    packet
+        .get(field + 3)
+        .map_or(usize::MAX, |&last| last.into())
 }
 
 fn clocks(at: Instant) -> Now {

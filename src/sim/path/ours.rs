@@ -59,13 +59,17 @@ impl Ours {
 
     /// Fetches a byte without a network in between, and remembers the address token.
     pub(super) fn with_token(mut self, now: Now) -> Self {
-        let first = Object { length: 1, ..self.object };
+        let first = Object {
+            length: 1,
+            ..self.object
+        };
         self.client.request(now, &first.request());
         while let Some(request) = self.client.poll_transmit(now) {
             self.answer(now, request.path, &request.payload);
             for flight in core::mem::take(&mut self.answers) {
                 for datagram in flight.datagrams() {
-                    self.client.handle_datagram(now, flight.path, flight.ecn, datagram);
+                    self.client
+                        .handle_datagram(now, flight.path, flight.ecn, datagram);
                 }
             }
         }
@@ -76,7 +80,8 @@ impl Ours {
 
     fn answer(&mut self, now: Now, path: UdpPath, datagram: &[u8]) {
         let mut flights = Vec::new();
-        self.server.respond(now, path, datagram, &mut Objects, &mut flights);
+        self.server
+            .respond(now, path, datagram, &mut Objects, &mut flights);
         self.answers.extend(flights);
     }
 
@@ -96,7 +101,8 @@ impl Ours {
 impl Ends for Ours {
     fn at_client(&mut self, now: Now, packet: &[u8]) {
         if let Ok(Some(datagram)) = parse_udp(packet) {
-            self.client.handle_datagram(now, datagram.path, datagram.ecn, datagram.payload);
+            self.client
+                .handle_datagram(now, datagram.path, datagram.ecn, datagram.payload);
             self.read(now);
         }
     }
@@ -116,11 +122,11 @@ impl Ends for Ours {
         }
     }
 
-    fn from_client(&mut self, now: Now) -> Option<Flight> {
+    fn next_of_client(&mut self, now: Now) -> Option<Flight> {
         self.client.poll_transmit(now)
     }
 
-    fn from_server(&mut self, _now: Now) -> Option<Flight> {
+    fn next_of_server(&mut self, _now: Now) -> Option<Flight> {
         self.answers.pop_front()
     }
 
@@ -135,5 +141,9 @@ impl Ends for Ours {
     fn stats(&self) -> Option<ClientStats> {
         Some(self.client.stats())
     }
+
+    fn refused(&self) -> u64 {
+        let drops = self.server.counters().drops();
+        drops.iter().map(|(_, count)| count).sum()
+    }
 }
-impl Drop for Ours { fn drop(&mut self) { eprintln!("server drops {:?}", self.server.counters().drops()); } }

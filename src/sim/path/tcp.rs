@@ -86,12 +86,12 @@ impl Ends for Tcp {
         self.server.handle_timeout(now.instant);
     }
 
-    fn from_client(&mut self, _now: Now) -> Option<Flight> {
+    fn next_of_client(&mut self, _now: Now) -> Option<Flight> {
         let message = self.client.out.pop_front()?;
         Some(Flight::single(self.path, Ecn::NotEct, message))
     }
 
-    fn from_server(&mut self, now: Now) -> Option<Flight> {
+    fn next_of_server(&mut self, now: Now) -> Option<Flight> {
         let message = self.server.next(now.instant)?;
         Some(Flight::single(self.path.reversed(), Ecn::NotEct, message))
     }
@@ -107,6 +107,10 @@ impl Ends for Tcp {
 
     fn stats(&self) -> Option<ClientStats> {
         None
+    }
+
+    fn refused(&self) -> u64 {
+        0
     }
 }
 
@@ -319,7 +323,7 @@ impl Sender {
             sent: now,
             again: number < fresh,
         };
-        match self.segments.get_mut((number - self.una) as usize) {
+        match self.segments.get_mut(to_usize(number - self.una)) {
             Some(old) => *old = segment,
             None => self.segments.push_back(segment),
         }
@@ -334,7 +338,7 @@ impl Sender {
         let length = MSS.min(self.bytes - number * MSS);
         let mut message = vec![DATA];
         message.extend(number.to_be_bytes());
-        message.resize(EXTRA_HEADERS + length as usize, 0);
+        message.resize(EXTRA_HEADERS + to_usize(length), 0);
         Some(message)
     }
 
@@ -343,9 +347,11 @@ impl Sender {
     }
 
     fn rto(&self) -> Duration {
-        let base = self.rtt.map_or(Duration::from_secs(1), |(smoothed, variation)| {
-            smoothed + (variation * 4).max(MIN_RTO)
-        });
+        let base = self
+            .rtt
+            .map_or(Duration::from_secs(1), |(smoothed, variation)| {
+                smoothed + (variation * 4).max(MIN_RTO)
+            });
         (base * (1 << self.backoff.min(10))).min(MAX_RTO)
     }
 
@@ -376,7 +382,7 @@ impl Sender {
 
     /// One segment has arrived; returns 1 if that is news.
     fn arrive(&mut self, now: Instant, number: u64, sample: &mut Option<Duration>) -> f64 {
-        let index = number.checked_sub(self.una).map(|index| index as usize);
+        let index = number.checked_sub(self.una).map(to_usize);
         let Some(segment) = index.and_then(|index| self.segments.get_mut(index)) else {
             return 0.0;
         };
@@ -415,10 +421,12 @@ impl Sender {
     /// RFC 8985 §6.2.
     fn detect(&mut self, now: Instant) {
         self.rack_timer = None;
-        let Some((latest, rtt)) = self.rack else { return };
+        let Some((latest, rtt)) = self.rack else {
+            return;
+        };
         let mut found = false;
         while let Some(&(sent, number)) = self.order.front() {
-            let index = number.checked_sub(self.una).map(|index| index as usize);
+            let index = number.checked_sub(self.una).map(to_usize);
             let segment = index.and_then(|index| self.segments.get_mut(index));
             let current = segment.filter(|s| s.state == State::Flying && s.sent == sent);
             let Some(segment) = current else {
@@ -606,4 +614,8 @@ impl HyStart {
 fn word(message: &[u8], at: usize) -> u64 {
     let bytes = message.get(at..).and_then(|rest| rest.first_chunk::<8>());
     bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+fn to_usize(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
 }
