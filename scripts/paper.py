@@ -162,6 +162,11 @@ def median(row, name, figure, digits=3):
     return number(row[name][figure]["median"], digits) if name in row else ""
 
 
+def busiest(row):
+    """The greatest share of the cores that anything took while a contender was measured."""
+    return f"{max(row[name]['busy']['greatest'] for name in NAMES if name in row) * 100:.0f} %"
+
+
 def columns(kind, row):
     """One line of an experiment's table."""
     point, ratio = row["point"], f"{row['ratio']:.2f}" if "ratio" in row else ""
@@ -172,18 +177,18 @@ def columns(kind, row):
             target = {True: "pass", False: "FAIL", None: ""}[row.get("pass")]
             return [str(point), *(median(row, name, "goodput_mbit") for name in NAMES), ratio, target,
                     *(median(row, name, "served") for name in NAMES),
-                    *(median(row, name, "server_mib") for name in NAMES), median(row, "cubic", "queued_mib")]
+                    *(median(row, name, "server_mib") for name in NAMES), median(row, "cubic", "queued_mib"), busiest(row)]
         case "friendliness":
             return [f"{point[0]} ms", str(point[1]), *(median(row, name, "goodput_mbit") for name in NAMES), ratio,
-                    *(median(row, name, "background_mbit") for name in NAMES)]
+                    *(median(row, name, "background_mbit") for name in NAMES), busiest(row)]
 
 
 HEADS = {
     "memory": ["idle connections", "headwater MiB", "nginx + kernel MiB"],
     "throughput": ["downloads", "headwater Mbit/s", "CUBIC Mbit/s", "ratio", f"target {LEAST_RATIO}", "served by us", "by nginx",
-                   "headwater MiB", "nginx + kernel MiB", "in send buffers MiB"],
+                   "headwater MiB", "nginx + kernel MiB", "in send buffers MiB", "cores busy"],
     "friendliness": ["round trip", "beside", "headwater Mbit/s", "CUBIC Mbit/s", "ratio", "others, beside us",
-                     "others, beside CUBIC"],
+                     "others, beside CUBIC", "cores busy"],
 }
 
 
@@ -235,7 +240,8 @@ def page(summary, made, versions):
     out.append("<h2>How it was measured</h2><p>Network namespaces on one machine; the link is emulated. Goodput is what reached "
                "the reader, counted after a start that does not count. The downloads of one contender run in one process. "
                f"Buffers of the kernel's TCP: receive {escape(versions['rmem'])}, send {escape(versions['wmem'])} bytes; that it "
-               "used CUBIC was read from its sockets. Points are medians of rounds.</p>")
+               "used CUBIC was read from its sockets. Points are medians of rounds. Where the cores were busy all the time, with "
+               "whatever the machine did besides, the figures say little about transports.</p>")
     return document("The experiments of the Trickles paper", out)
 
 
