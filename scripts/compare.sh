@@ -29,8 +29,8 @@
 # (headwater) and by one that has kept an address token (remembered). Times are the clients' own, from
 # the start of the transfer to its last byte, without the start of the process.
 #
-# A run of the others lasts max(1 s, 12 RTT), for the start, and then max(2.5 s, 10 RTT), whose bytes are the
-# goodput and in which the queue is watched. Every contender of a round uses the same process of the
+# A run of the others lasts max(1 s, 12 RTT), for the start, and then max(2 s, 10 RTT), whose bytes are
+# the goodput and in which the queue is watched; with random loss, 2 s and 5 s at the least. Every contender of a round uses the same process of the
 # link, and the seed of its faults is the round's number.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -115,6 +115,11 @@ cells() {
     fi
 }
 
+# larger A B: the larger of two numbers.
+larger() {
+    awk -v a="$1" -v b="$2" 'BEGIN { print (a > b ? a : b) }'
+}
+
 # enter CELL: sets what describes it: LINK, the options that make it, WARM and WINDOW, the seconds of
 # a run, NAMES, those who take part, and TIMES, how often.
 enter() {
@@ -132,8 +137,13 @@ enter() {
     elif [[ $1 =~ ^([0-9]+)ms-([0-9]+)mbit-([a-z0-9.]+)-([0-9.]+)bdp$ ]]; then
         RTT=${BASH_REMATCH[1]} RATE=${BASH_REMATCH[2]} FAULT=${BASH_REMATCH[3]}
         QUEUE=${BASH_REMATCH[4]} SIZE=
-        WARM=$(awk -v rtt="$RTT" 'BEGIN { t = rtt * 0.012; print (t > 1 ? t : 1) }')
-        WINDOW=$(awk -v rtt="$RTT" 'BEGIN { t = rtt * 0.01; print (t > 2.5 ? t : 2.5) }')
+        # Where chance drops packets, a few losses must not decide.
+        case $FAULT in
+            loss* | burst*) LEAST=(2 5) ;;
+            *) LEAST=(1 2) ;;
+        esac
+        WARM=$(larger "${LEAST[0]}" "$(calculate "$RTT * 0.012")")
+        WINDOW=$(larger "${LEAST[1]}" "$(calculate "$RTT * 0.01")")
     else
         die "no cell '$1'"
     fi
