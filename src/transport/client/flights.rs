@@ -74,6 +74,13 @@ impl Record {
         self.open == mask(u64::from(self.interval.count))
     }
 
+    /// The chunks of a datagram that has come.
+    fn take_chunks(&mut self, index: u64) -> Vec<Span> {
+        let place = usize::try_from(index).unwrap_or(usize::MAX);
+        let chunks = self.chunks.get_mut(place);
+        chunks.map(core::mem::take).unwrap_or_default()
+    }
+
     /// The bytes of the datagrams in `which` that are known.
     fn bytes(&self, which: u64) -> Vec<Span> {
         let chosen = self
@@ -173,7 +180,7 @@ impl Flights {
             opens: record.declared.is_some(),
             rebinds: record.rebinds,
             stream: record.stream,
-            expected: record.bytes(1 << index),
+            expected: record.take_chunks(index),
         };
         record.open &= !(mask(void + 1) << index);
         let sent = record.sent;

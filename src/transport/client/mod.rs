@@ -153,6 +153,8 @@ pub struct Client {
     repeats: VecDeque<u64>,
     layout: Layout,
     outbox: VecDeque<Flight>,
+    /// When nothing was left that could be put into the outbox; `None` if something may be.
+    filled_at: Option<Instant>,
     events: VecDeque<ClientEvent>,
     stats: ClientStats,
     /// What the retransmission timeout and the probe timeout count from.
@@ -194,6 +196,7 @@ impl Client {
             repeats: VecDeque::new(),
             layout: Layout::default(),
             outbox: VecDeque::new(),
+            filled_at: None,
             events: VecDeque::new(),
             stats: ClientStats::default(),
             waiting_since: Instant::ZERO,
@@ -250,7 +253,7 @@ impl Client {
 
     /// The next datagram to send, if any.
     pub fn poll_transmit(&mut self, now: Now) -> Option<Flight> {
-        if self.outbox.is_empty() {
+        if self.outbox.is_empty() && self.filled_at != Some(now.instant) {
             self.fill_outbox(now.instant);
         }
         self.outbox.pop_front()

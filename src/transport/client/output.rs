@@ -79,6 +79,7 @@ impl Client {
         if self.opening.is_some_and(|opening| opening.due) {
             self.send_open(now);
         }
+        self.filled_at = (self.outbox.len() < MAX_OUTBOX).then_some(now);
     }
 
     fn push(&mut self, now: Instant, datagram: Vec<u8>) {
@@ -148,6 +149,11 @@ impl Client {
         if gives_up && !connection.declare_due {
             return false;
         }
+        let ready = self.pacer.ready_at();
+        if !gives_up && ready > now {
+            self.send_timer = Some((ready, "pacing"));
+            return false;
+        }
         let window = connection.window.packets();
         let begins = self.stream.user.is_none();
         let needed = match begins {
@@ -173,16 +179,11 @@ impl Client {
         true
     }
 
-    /// Whether pacing and the wish for large flights let a request leave now.
+    /// Whether the wish for large flights lets a request leave now.
     fn may_send(&mut self, now: Instant, budget: u32, window: u32) -> bool {
         let Some(connection) = &self.connection else {
             return false;
         };
-        let ready = self.pacer.ready_at();
-        if ready > now {
-            self.send_timer = Some((ready, "pacing"));
-            return false;
-        }
         let releasable = connection.window.releasable();
         let delay = (self.rtt.expected() / DELAY_PART).min(MAX_DELAY);
         let until = self.unacknowledged_since.unwrap_or(now) + delay;

@@ -28,6 +28,7 @@ impl Client {
             self.opening = None;
             self.give_up_flights();
             self.event(ClientEvent::TimedOut);
+            self.filled_at = None;
             return;
         }
         if self.flights.timer().is_some_and(|at| at <= now) {

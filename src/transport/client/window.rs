@@ -67,6 +67,8 @@ pub(super) struct Window {
     /// When the first continuation of this epoch came: real time for the gates.
     started: Instant,
     edge: u64,
+    /// The epoch's window at the edge: asked for with every packet, and dear to compute.
+    at_edge: u32,
     /// Folded over the received numbers of `(base, edge]`.
     proof: u64,
     holes: SpanSet,
@@ -88,14 +90,16 @@ pub(super) struct Window {
 impl Window {
     /// The window of a connection that was just opened with `count` packets.
     pub(super) fn new(count: u32, sealed: &[u8], now: Instant) -> Self {
+        let epoch = Epoch::opening(count);
         Self {
-            epoch: Epoch::opening(count),
+            epoch,
             held: Held {
                 sealed: sealed.to_vec(),
                 since: now,
             },
             started: now,
             edge: 0,
+            at_edge: epoch.window(0),
             proof: 0,
             holes: SpanSet::default(),
             cells: VecDeque::new(),
@@ -163,7 +167,7 @@ impl Window {
     pub(super) fn packets(&self) -> u32 {
         match &self.event {
             Some(event) => event.transition.next.c,
-            None => self.epoch.window(self.edge),
+            None => self.at_edge,
         }
     }
 
@@ -331,6 +335,7 @@ impl Window {
         self.started = next.since;
         self.held = next;
         self.edge = self.epoch.base;
+        self.at_edge = self.epoch.window(self.edge);
         self.proof = 0;
         self.holes.clear();
         self.late.clear();
@@ -601,6 +606,7 @@ impl Window {
                 event.passed.push(value);
             }
         }
+        self.at_edge = self.epoch.window(self.edge);
     }
 
     /// Joins the nearest holes of a zone, giving the numbers between them away, until a request has
@@ -655,7 +661,7 @@ impl Window {
         }
         let end = self.cells_after + to_u64(self.cells.len());
         match &self.event {
-            None => self.epoch.edge(end) - self.epoch.edge(self.edge),
+            None => self.epoch.edge(end) - self.edge - u64::from(self.at_edge),
             Some(event) => {
                 let transition = &event.transition;
                 transition.edge(end.max(self.edge)) - transition.edge(event.acknowledged)
