@@ -3,8 +3,8 @@
 //!
 //! In: packets of the device, deadlines of the machine, SIGINT and SIGTERM, requests for metrics;
 //! out: the machine's packets. One sampling of the clocks a turn serves everything in the turn.
-//! Never blocks but in `poll` and, while packets come densely, for the moment in which some gather;
-//! never lets one source starve the others: packets and transmissions of one turn are bounded.
+//! Never blocks but in `poll`, and never lets one source starve the others: packets and
+//! transmissions of one turn are bounded.
 //! Sources: epoll(7) on edge-triggered use, timerfd_create(2).
 #![expect(
     clippy::disallowed_methods,
@@ -17,7 +17,6 @@
 
 pub mod control;
 pub mod digester;
-mod gather;
 pub mod metrics;
 pub mod relay;
 mod signals;
@@ -40,7 +39,6 @@ use crate::wire::ip::MAX_PACKET;
 
 pub use signals::Signal;
 
-use gather::Gather;
 use metrics::MetricsServer;
 use signals::Signals;
 use timer::Timer;
@@ -156,7 +154,6 @@ pub struct Runtime<D> {
     buffer: Vec<u8>,
     /// The device has not said that it is empty since its last event: it will send no other.
     readable: bool,
-    gather: Gather,
 }
 
 const DEVICE: Token = Token(0);
@@ -194,7 +191,6 @@ impl<D: Device + AsRawFd> Runtime<D> {
             metrics: None,
             buffer,
             readable,
-            gather: Gather::default(),
         })
     }
 
@@ -268,7 +264,6 @@ impl<D: Device + AsRawFd> Runtime<D> {
     /// there may be more to do.
     fn receive<M: Machine>(&mut self, now: Now, machine: &mut M) -> io::Result<bool> {
         let mut more = false;
-        let mut packets = 0;
         for _ in 0..MAX_PACKETS_PER_TURN {
             if !self.readable {
                 break;
@@ -276,27 +271,13 @@ impl<D: Device + AsRawFd> Runtime<D> {
             match self.device.receive(&mut self.buffer)? {
                 None => self.readable = false,
                 Some(received) => {
-                    packets += 1;
                     let packet = self.buffer.get(..received.len).unwrap_or_default();
                     machine.handle_packet(now, packet, received.segment);
                     more |= self.transmit(now, machine)?;
                 }
             }
         }
-        self.gather.note(now.instant, packets);
         Ok(more || self.readable)
-    }
-
-    /// Lets packets gather if that is worth while and nothing is due meanwhile; whether it did.
-    fn gather(&mut self, pause: Option<Duration>) -> io::Result<bool> {
-        let free = pause.is_none_or(|pause| pause >= gather::PAUSE);
-        let gathers = free && self.gather.is_worth_while();
-        if gathers {
-            self.timer.sleep(gather::PAUSE)?;
-            // To try costs less than to ask.
-            self.readable = true;
-        }
-        Ok(gathers)
     }
 
     /// Sends what the machine has; true if the bound was reached.
@@ -321,7 +302,6 @@ impl<D: Device + AsRawFd> Runtime<D> {
         let pause = until.map(|at| at.saturating_since(now.instant));
         let timeout = match pause {
             Some(Duration::ZERO) => Some(Duration::ZERO),
-            pause if self.gather(pause)? => Some(Duration::ZERO),
             None => {
                 self.device.idle();
                 None
