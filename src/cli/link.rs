@@ -58,6 +58,11 @@ pub struct LinkArgs {
     /// Queue from which on ECN-capable packets are marked: 32k, 5ms or 0.5bdp
     #[arg(long, value_name = "AMOUNT", value_parser = |text: &str| Setting::parse("mark", text))]
     pub mark: Option<Setting>,
+    /// Management of the queue: droptail or codel, with target and interval if they are not 5ms
+    /// and 100ms; codel marks ECN-capable packets and drops others
+    #[arg(long, value_name = "NAME[/TARGET/INTERVAL]",
+          value_parser = |text: &str| Setting::parse("aqm", text))]
+    pub aqm: Option<Setting>,
     /// Independent loss
     #[arg(long, value_name = "PERCENT", value_parser = |text: &str| Setting::parse("loss", text))]
     pub loss: Option<Setting>,
@@ -146,6 +151,7 @@ impl LinkArgs {
             self.rate,
             self.queue,
             self.mark,
+            self.aqm,
             self.loss,
             self.burst,
             self.duplicate,
