@@ -12,6 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
+use rustix::process::setpriority_process;
+
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::local::tun_exit;
 use crate::device::tun::{MIN_MTU, Tun, TunConfig};
@@ -21,6 +23,10 @@ use crate::runtime::control::{ControlServer, ERROR, OK};
 use crate::runtime::relay::{HELP, Relay};
 use crate::runtime::{OsClock, os_seed};
 use crate::time::Instant;
+
+/// Niceness. The link stands for hardware, which does not wait for the programs at its ends: as one
+/// of them it would wake up late, and lose the processor to the reader of each packet it delivers.
+const PRIORITY: i32 = -10;
 
 /// How long a link may take to answer a command.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -218,6 +224,8 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
     if let Some(control) = control {
         relay.serve_control(control).map_err(system)?;
     }
+    // Without the privilege the link is as good, but on a busy machine less exact.
+    let _ = setpriority_process(None, PRIORITY);
     // Whoever closed standard output does not want to know.
     let _ = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush());
     let ended = relay.run();

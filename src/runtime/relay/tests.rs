@@ -283,3 +283,19 @@ fn a_socket_is_replaced_only_if_nobody_listens() {
     assert!(path.exists());
     assert!(ControlServer::bind(&path).is_err(), "a plain file");
 }
+
+#[test]
+fn a_busy_loop_naps_and_an_idle_one_waits_for_a_packet() {
+    let (mut relay, a, b) = relay("", "");
+    for n in 0..BUSY {
+        a.send(&[u8::try_from(n).unwrap(); 40]).unwrap();
+    }
+    relay.turn().unwrap();
+    assert!(relay.carried >= BUSY && !relay.more);
+    // Nothing comes: the turn ends all the same, and the next one would wait.
+    relay.turn().unwrap();
+    assert_eq!((relay.carried, relay.more), (0, false));
+    let mut buffer = [0; 100];
+    let count = (0..BUSY).filter(|_| b.recv(&mut buffer).is_ok()).count();
+    assert_eq!(count, BUSY);
+}
