@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
@@ -15,7 +15,8 @@ use std::time::Duration;
 use rustix::process::setpriority_process;
 
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::local::tun_exit;
+use crate::cli::local::{capture_file, listen_for_metrics, tun_exit, unwritable};
+use crate::device::pcap::Recorder;
 use crate::device::tun::{MIN_MTU, Tun, TunConfig};
 use crate::link::path::Path;
 use crate::link::settings::{NAMES, Setting, Settings, Wish};
@@ -107,6 +108,13 @@ pub struct LinkArgs {
     /// UNIX socket to make, at which `headwater link-control` changes and shows the link
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
+    /// Show metrics at http://ADDR:PORT/metrics of the kernel's network
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// Write what passes end a to this file, for tshark or tcpdump: packets as they enter there,
+    /// and as they leave
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
 }
 
 /// Arguments of `headwater link-control`.
@@ -207,6 +215,11 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
         Some(path) => Some(ControlServer::bind(path).map_err(|error| unusable(path, &error))?),
         None => None,
     };
+    let metrics = listen_for_metrics(args.metrics)?;
+    let recorder = match capture_file(args.pcap.as_deref())? {
+        Some(file) => Some(Recorder::new(file).map_err(|error| unwritable(&error))?),
+        None => None,
+    };
     let open = |name: &String| {
         let config = TunConfig {
             name: name.clone(),
@@ -223,6 +236,12 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
     let mut relay = Relay::new(OsClock::new(), a, b, path).map_err(system)?;
     if let Some(control) = control {
         relay.serve_control(control).map_err(system)?;
+    }
+    if let Some(metrics) = metrics {
+        relay.serve_metrics(metrics).map_err(system)?;
+    }
+    if let Some(recorder) = recorder {
+        relay.record(recorder);
     }
     // Without the privilege the link is as good, but on a busy machine less exact.
     let _ = setpriority_process(None, PRIORITY);
