@@ -10,9 +10,8 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path as FilePath, PathBuf};
+use std::process::{self, Command, Stdio};
 use std::time::Duration;
-
-use rustix::process::setpriority_process;
 
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::local::{capture_file, listen_for_metrics, tun_exit, unwritable};
@@ -24,10 +23,6 @@ use crate::runtime::control::{ControlServer, ERROR, OK};
 use crate::runtime::relay::{HELP, Relay};
 use crate::runtime::{OsClock, os_seed};
 use crate::time::Instant;
-
-/// Niceness. The link stands for hardware, which does not wait for the programs at its ends: as one
-/// of them it would wake up late, and lose the processor to the reader of each packet it delivers.
-const PRIORITY: i32 = -10;
 
 /// How long a link may take to answer a command.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -135,7 +130,9 @@ pub(super) fn after_help() -> String {
          Sizes: b, k, m, g (1024). Chances: %. A bare number is refused.\n\n\
          The devices may be moved into other network namespaces once they are there: \
          `ip link set tunA netns NAME`, then set it up anew in NAME. Packets that come faster than \
-         the link reads them are counted by the kernel: `ip -s link show tunA`, TX dropped.\n\n{}\n\
+         the link reads them are counted by the kernel: `ip -s link show tunA`, TX dropped. If it \
+         may, the link runs at a real-time priority (`chrt`), so that delays hold on a busy \
+         machine.\n\n{}\n\
          The report is also printed when SIGINT or SIGTERM ends the link.",
         control_help()
     )
@@ -243,8 +240,7 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
     if let Some(recorder) = recorder {
         relay.record(recorder);
     }
-    // Without the privilege the link is as good, but on a busy machine less exact.
-    let _ = setpriority_process(None, PRIORITY);
+    go_first();
     // Whoever closed standard output does not want to know.
     let _ = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush());
     let ended = relay.run();
@@ -253,6 +249,22 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
     }
     ended.map_err(system)?;
     Ok(Exit::Success)
+}
+
+/// Asks for a real-time priority, through the program `chrt` (util-linux). The link stands for
+/// hardware, which does not wait for the programs at its ends: as one of them it would wake up
+/// milliseconds late on a busy machine, and lose the processor to the reader of each packet it
+/// delivers. It sleeps while there is nothing to do, and the kernel leaves other programs a
+/// twentieth of the time in any case (sched(7), sched_rt_runtime_us).
+fn go_first() {
+    let own = process::id().to_string();
+    let run = Command::new("chrt")
+        .args(["--fifo", "--pid", "1", &own])
+        .stdin(Stdio::null())
+        .output();
+    if !run.is_ok_and(|run| run.status.success()) {
+        log::warn!("no real-time priority: delays are less exact while other programs run");
+    }
 }
 
 fn unusable(path: &FilePath, error: &io::Error) -> Failed {
