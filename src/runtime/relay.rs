@@ -7,24 +7,23 @@
 //! One thread, and as few system calls as can be: a read and a write a packet, while packets keep
 //! coming hardly any poll, and no timer but before a sleep. Packets get the time at which they
 //! are read, in runs short enough that it is the time of their coming, and leave with those that
-//! are due a few microseconds later, as a network card gathers interrupts: while several come
-//! within a sleep the loop sleeps by the clock, and no packet wakes it.
+//! are due a few microseconds later, as a network card gathers interrupts; while they come densely
+//! the loop sleeps by the clock, and none wakes it.
 //! Sources: epoll(7) on edge-triggered use; Documentation/networking/tuntap.rst of Linux.
 
 use std::fs::File;
 use std::io;
-use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use rustix::thread::{Timespec, nanosleep, set_current_timer_slack};
 
 use crate::device::Device;
 use crate::device::pcap::Recorder;
 use crate::link::path::{Command, CommandError, Direction, Path, Report};
 use crate::runtime::control::ControlServer;
+use crate::runtime::gather::{self, Gather};
 use crate::runtime::metrics::MetricsServer;
 use crate::runtime::signals::Signals;
 use crate::runtime::timer::Timer;
@@ -46,16 +45,6 @@ const EARLY: Duration = Duration::from_micros(50);
 
 /// Shortest sleep; going to sleep and waking up takes nearly as long.
 const LEAST_SLEEP: Duration = Duration::from_micros(20);
-
-/// Packets carried since the last sleep from which on the loop naps before it looks for more: a
-/// wake-up for each would cost more than the packets.
-const BUSY: usize = 4;
-
-/// Length of a nap. What comes in it is late by no more, and what is due in it has left.
-const NAP: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000,
-};
 
 /// How long signals and commands may wait while packets keep coming.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
@@ -97,8 +86,9 @@ pub struct Relay<D> {
     polled: Instant,
     /// The last turn left something undone.
     more: bool,
-    /// Packets read and written since the last sleep.
-    carried: usize,
+    gather: Gather,
+    /// Packets read in this turn.
+    read: u32,
     metrics: Option<MetricsServer>,
     /// Of what passes end a.
     recorder: Option<Recorder<File>>,
@@ -140,7 +130,8 @@ impl<D: Device + AsRawFd> Relay<D> {
             control: None,
             polled: Instant::ZERO,
             more: true,
-            carried: 0,
+            gather: Gather::default(),
+            read: 0,
             metrics: None,
             recorder: None,
         })
@@ -182,8 +173,6 @@ impl<D: Device + AsRawFd> Relay<D> {
     /// # Errors
     /// Those of the devices and of `poll`; the loop is then of no more use.
     pub fn run(&mut self) -> io::Result<Signal> {
-        // The kernel would make naps twice as long (prctl(2), PR_SET_TIMERSLACK).
-        set_current_timer_slack(NonZeroU64::new(1))?;
         loop {
             if let Some(signal) = self.turn()? {
                 return Ok(signal);
@@ -193,11 +182,11 @@ impl<D: Device + AsRawFd> Relay<D> {
 
     /// Sleeps if there is nothing to do, then carries what there is to carry.
     fn turn(&mut self) -> io::Result<Option<Signal>> {
-        if !self.more && self.carried >= BUSY {
-            // A signal may cut it short, which does no harm.
-            let _ = nanosleep(&NAP);
+        // What is due in the pause has left, and what comes in it is late by no more.
+        if !self.more && self.gather.is_worth_while() {
+            self.timer.sleep(gather::PAUSE)?;
+            self.armed = None;
             self.more = true;
-            self.carried = 0;
         }
         let now = self.clock.instant();
         if self.more {
@@ -209,10 +198,7 @@ impl<D: Device + AsRawFd> Relay<D> {
         if !self.more || now.saturating_since(self.polled) >= POLL_INTERVAL {
             let timeout = match self.more {
                 true => Some(Duration::ZERO),
-                false => {
-                    self.carried = 0;
-                    self.prepare_sleep(now)?
-                }
+                false => self.prepare_sleep(now)?,
             };
             self.poll(timeout)?;
             self.polled = now;
@@ -223,9 +209,11 @@ impl<D: Device + AsRawFd> Relay<D> {
             self.show();
         }
         self.more = false;
+        self.read = 0;
         for direction in Direction::BOTH {
             self.more |= self.receive(direction)?;
         }
+        self.gather.note(now, self.read);
         for direction in Direction::BOTH {
             self.more |= self.deliver(direction)?;
         }
@@ -256,7 +244,7 @@ impl<D: Device + AsRawFd> Relay<D> {
                 recorder.record(&packet);
             }
             link.push(now, packet);
-            self.carried += 1;
+            self.read += 1;
         }
         Ok(true)
     }
@@ -284,7 +272,6 @@ impl<D: Device + AsRawFd> Relay<D> {
             }
             to.device.send_packet(&packet)?;
             self.buffers.give_back(packet);
-            self.carried += 1;
         }
         Ok(true)
     }
