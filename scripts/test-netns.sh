@@ -21,7 +21,7 @@ SEED=${SEED:-$RANDOM}
 readonly SCENARIOS=(
     testbed topologies ping curl_over_tcp real_files large_object random_loss many_clients many_downloads kill_restart
     round_robin round_robin_one_dead overhead_ipv4 overhead_ipv6 one_round_trip upstream_share
-    slow_reader metrics captures serve_errors get_errors
+    slow_reader metrics captures serve_errors get_errors link
 )
 
 # fail MESSAGE...: ends the scenario.
@@ -646,6 +646,66 @@ get_status() {
 
 # run SCENARIO: in a subshell of its own, whose exit removes its testbed, and in a process group of
 # its own, which `interrupted` can end.
+# The emulated link between two kernels: delay, loss, an outage, a rate with either queue; what it
+# shows, and what it refuses. Bounds leave room for a machine that does other things.
+scenario_link() {
+    local got
+    topology_up path --delay 20ms --seed 1 --metrics 127.0.0.1:9100
+    command_link() { "$HEADWATER" link-control "$SCRATCH/link-client-server1" "$@"; }
+    shown() { command_link show | jq "$1"; }
+    echoes() { in_ns client ping -q "$@" 10.77.21.2 || true; }
+
+    got=$(echoes -c 5 -i 0.1 | sed -n 's|^rtt.* = ||p' | cut -d/ -f1)
+    at_least "shortest round trip, ms" "$got" 39.8
+    at_most "shortest round trip, ms" "$got" 60
+
+    command_link set both delay=0ms
+    command_link set ab loss=30%
+    command_link reset
+    got=$(echoes -c 400 -i 0.002 -W 1 | sed -n 's/.* \([0-9]*\) received.*/\1/p')
+    at_least "echoes of 400 at 30 % loss" "$got" 220
+    at_most "echoes of 400 at 30 % loss" "$got" 340
+    equal "sent and lost" $((got + $(shown .ab.counters.lost))) 400
+
+    command_link set ab loss=0% outage=0s+1s
+    equal "echoes in an outage" "$(echoes -c 3 -i 0.1 -W 0.2 | sed -n 's/.* \([0-9]*\) received.*/\1/p')" 0
+    until_true 5 in_ns client ping -q -c 1 -W 1 10.77.21.2 || fail "the outage does not end"
+    at_least "lost in the outage" "$(shown .ab.counters.outage)" 3
+
+    start iperf3 server1 iperf3 --server --bind 10.77.21.2
+    command_link set both rate=20mbit delay=5ms queue=200ms
+    stream
+    at_most "Mbit/s over 20 Mbit/s" "$MBITS" 20
+    at_least "Mbit/s over 20 Mbit/s" "$MBITS" 8
+    at_least "longest wait in a queue of 200 ms, us" "$(shown .ba.sojourn.max_us)" 20000
+    command_link set ba aqm=codel/5ms/20ms
+    stream
+    at_least "dropped by CoDel" "$(shown .ba.counters.codel)" 1
+
+    in_ns client curl -sf -m 5 http://127.0.0.1:9100/metrics >"$SCRATCH/metrics"
+    at_least "metrics of drops by CoDel" "$(sed -n \
+        's/^headwater_link_dropped_packets_total{direction="ba",cause="codel"} //p' "$SCRATCH/metrics")" 1
+
+    expect 121 "delay: '5' is no time" command_link set ab loss=1% delay=5
+    expect 121 "'speed' cannot be set" command_link set both speed=1mbit
+    expect 121 "no direction" command_link set loss=1%
+    expect 121 "without a rate" command_link set ba rate=none
+    equal "loss after refusals" "$(shown .ab.config.loss_ppm)" 0
+    expect 120 "is it running" "$HEADWATER" link-control "$SCRATCH/nobody" show
+    expect 112 "in use by another" in_ns client "$HEADWATER" link --a server1 --b x
+    expect 120 "name another for --control" in_ns client "$HEADWATER" link --a x --b y \
+        --control "$SCRATCH/link-client-server1"
+}
+# stream: the kernel's TCP for a second, server to client; MBITS is its goodput.
+stream() {
+    command_link reset
+    # shellcheck disable=SC2317 # called by name
+    listens() { in_ns server1 ss -Hltn 'sport = 5201' | grep -q 5201; }
+    until_true 5 listens || fail "iperf3 does not listen"
+    in_ns client iperf3 --client 10.77.21.2 --reverse --time 1 --json >"$SCRATCH/iperf3.json"
+    MBITS=$(stat_of "$SCRATCH/iperf3.json" '.end.sum_received.bits_per_second / 1e6')
+}
+
 run() {
     local name=$1 log status=0 began seconds
     log=$(mktemp)
@@ -688,7 +748,7 @@ main() {
         return
     fi
     become_root "$@"
-    need ip tc nft jq curl tshark python3 ping pgrep setpriv unshare
+    need ip tc nft jq curl iperf3 tshark python3 ping pgrep setpriv unshare
     [[ -c /dev/net/tun ]] || {
         echo "test-netns.sh: skipped: no /dev/net/tun" >&2
         exit 77

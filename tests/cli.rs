@@ -264,7 +264,7 @@ fn link_refuses_nonsense_before_it_makes_anything() {
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     fs::write(at("file"), "keep me").unwrap();
     let (file, nowhere) = (at("file"), at("none/socket"));
-    let cases: [Wrong<'_>; 14] = [
+    let cases: [Wrong<'_>; 19] = [
         (&["--a", "hw-x"], 2, "--b <NAME>"),
         (&["--a", "hw-x", "--b", "hw-x"], 2, "two devices"),
         (&["ENDS", "--delay", "20"], 2, "'20' is no time"),
@@ -281,6 +281,11 @@ fn link_refuses_nonsense_before_it_makes_anything() {
         (&["ENDS", "--jitter-order", "maybe"], 2, "keep|free"),
         (&["ENDS", "--outage", "5s"], 2, "START+LENGTH"),
         (&["ENDS", "--mtu", "500"], 2, "500"),
+        (&["ENDS", "--aqm", "red"], 2, "droptail|codel"),
+        (&["ENDS", "--aqm", "codel"], 2, "set a rate"),
+        (&["ENDS", "--pcap", &nowhere], 23, "--pcap"),
+        (&["ENDS", "--metrics", "9100"], 2, "9100"),
+        (&["ENDS", "--metrics", "192.0.2.1:1"], 119, "--metrics"),
         (&["ENDS", "--control", &nowhere], 120, "--control"),
         (&["ENDS", "--control", &file], 120, "--control"),
     ];

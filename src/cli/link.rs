@@ -7,13 +7,15 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path as FilePath, PathBuf};
+use std::process::{self, Command, Stdio};
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::local::tun_exit;
+use crate::cli::local::{capture_file, listen_for_metrics, tun_exit, unwritable};
+use crate::device::pcap::Recorder;
 use crate::device::tun::{MIN_MTU, Tun, TunConfig};
 use crate::link::path::Path;
 use crate::link::settings::{NAMES, Setting, Settings, Wish};
@@ -58,6 +60,11 @@ pub struct LinkArgs {
     /// Queue from which on ECN-capable packets are marked: 32k, 5ms or 0.5bdp
     #[arg(long, value_name = "AMOUNT", value_parser = |text: &str| Setting::parse("mark", text))]
     pub mark: Option<Setting>,
+    /// Management of the queue: droptail or codel, with target and interval if they are not 5ms
+    /// and 100ms; codel marks ECN-capable packets and drops others
+    #[arg(long, value_name = "NAME[/TARGET/INTERVAL]",
+          value_parser = |text: &str| Setting::parse("aqm", text))]
+    pub aqm: Option<Setting>,
     /// Independent loss
     #[arg(long, value_name = "PERCENT", value_parser = |text: &str| Setting::parse("loss", text))]
     pub loss: Option<Setting>,
@@ -96,6 +103,13 @@ pub struct LinkArgs {
     /// UNIX socket to make, at which `headwater link-control` changes and shows the link
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
+    /// Show metrics at http://ADDR:PORT/metrics of the kernel's network
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// Write what passes end a to this file, for tshark or tcpdump: packets as they enter there,
+    /// and as they leave
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
 }
 
 /// Arguments of `headwater link-control`.
@@ -116,7 +130,9 @@ pub(super) fn after_help() -> String {
          Sizes: b, k, m, g (1024). Chances: %. A bare number is refused.\n\n\
          The devices may be moved into other network namespaces once they are there: \
          `ip link set tunA netns NAME`, then set it up anew in NAME. Packets that come faster than \
-         the link reads them are counted by the kernel: `ip -s link show tunA`, TX dropped.\n\n{}\n\
+         the link reads them are counted by the kernel: `ip -s link show tunA`, TX dropped. If it \
+         may, the link runs at a real-time priority (`chrt`), so that delays hold on a busy \
+         machine.\n\n{}\n\
          The report is also printed when SIGINT or SIGTERM ends the link.",
         control_help()
     )
@@ -146,6 +162,7 @@ impl LinkArgs {
             self.rate,
             self.queue,
             self.mark,
+            self.aqm,
             self.loss,
             self.burst,
             self.duplicate,
@@ -195,6 +212,11 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
         Some(path) => Some(ControlServer::bind(path).map_err(|error| unusable(path, &error))?),
         None => None,
     };
+    let metrics = listen_for_metrics(args.metrics)?;
+    let recorder = match capture_file(args.pcap.as_deref())? {
+        Some(file) => Some(Recorder::new(file).map_err(|error| unwritable(&error))?),
+        None => None,
+    };
     let open = |name: &String| {
         let config = TunConfig {
             name: name.clone(),
@@ -212,6 +234,13 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
     if let Some(control) = control {
         relay.serve_control(control).map_err(system)?;
     }
+    if let Some(metrics) = metrics {
+        relay.serve_metrics(metrics).map_err(system)?;
+    }
+    if let Some(recorder) = recorder {
+        relay.record(recorder);
+    }
+    go_first();
     // Whoever closed standard output does not want to know.
     let _ = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush());
     let ended = relay.run();
@@ -220,6 +249,22 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
     }
     ended.map_err(system)?;
     Ok(Exit::Success)
+}
+
+/// Asks for a real-time priority, through the program `chrt` (util-linux). The link stands for
+/// hardware, which does not wait for the programs at its ends: as one of them it would wake up
+/// milliseconds late on a busy machine, and lose the processor to the reader of each packet it
+/// delivers. It sleeps while there is nothing to do, and the kernel leaves other programs a
+/// twentieth of the time in any case (sched(7), sched_rt_runtime_us).
+fn go_first() {
+    let own = process::id().to_string();
+    let run = Command::new("chrt")
+        .args(["--fifo", "--pid", "1", &own])
+        .stdin(Stdio::null())
+        .output();
+    if !run.is_ok_and(|run| run.status.success()) {
+        log::warn!("no real-time priority: delays are less exact while other programs run");
+    }
 }
 
 fn unusable(path: &FilePath, error: &io::Error) -> Failed {

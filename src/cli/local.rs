@@ -1,14 +1,16 @@
-//! What `serve` and `get` have in common: a TUN device with addresses of our own, and a tap.
+//! What programs with a device have in common: a TUN device with addresses of our own, a tap, metrics.
 //!
 //! In: arguments as typed. Out: an open device, or a failure whose line says what to do.
 
 use std::fs::File;
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use crate::cli::exit::{Exit, Failed};
 use crate::device::pcap::Pcap;
 use crate::device::tun::{MIN_MTU, MIN_MTU_V6, Tun, TunConfig, TunError};
+use crate::runtime::metrics::MetricsServer;
 
 /// Arguments of the own device.
 #[derive(Debug, Clone, clap::Args)]
@@ -83,14 +85,7 @@ impl LocalArgs {
     /// for the tap.
     pub fn open(&self) -> Result<Opened, Failed> {
         // A device is a bigger change to the machine than a file: it comes second.
-        let file = match &self.pcap {
-            Some(path) => Some(File::create(path).map_err(|error| {
-                let name = path.display();
-                let advice = format!("cannot write {name} ({error}): name another file for --pcap");
-                Failed::new(Exit::WriteError, advice)
-            })?),
-            None => None,
-        };
+        let file = capture_file(self.pcap.as_deref())?;
         let config = TunConfig {
             name: self.tun.clone(),
             mtu: self.mtu,
@@ -101,13 +96,40 @@ impl LocalArgs {
             None => Ok(Opened::Plain(tun)),
             Some(file) => match Pcap::new(tun, file) {
                 Ok(pcap) => Ok(Opened::Tapped(pcap)),
-                Err(error) => Err(Failed::new(
-                    Exit::WriteError,
-                    format!("cannot write the capture ({error}): free some space"),
-                )),
+                Err(error) => Err(unwritable(&error)),
             },
         }
     }
+}
+
+/// Makes the file for a capture, if one is asked for.
+pub(super) fn capture_file(path: Option<&Path>) -> Result<Option<File>, Failed> {
+    let create = |path: &Path| {
+        File::create(path).map_err(|error| {
+            let name = path.display();
+            let advice = format!("cannot write {name} ({error}): name another file for --pcap");
+            Failed::new(Exit::WriteError, advice)
+        })
+    };
+    path.map(create).transpose()
+}
+
+pub(super) fn unwritable(error: &io::Error) -> Failed {
+    let advice = format!("cannot write the capture ({error}): free some space");
+    Failed::new(Exit::WriteError, advice)
+}
+
+/// Listens where metrics are to be shown, if they are.
+pub(super) fn listen_for_metrics(
+    address: Option<SocketAddr>,
+) -> Result<Option<MetricsServer>, Failed> {
+    let bind = |address| {
+        MetricsServer::bind(address).map_err(|error| {
+            let advice = format!("cannot listen on {address} ({error}): choose another --metrics");
+            Failed::new(Exit::Metrics, advice)
+        })
+    };
+    address.map(bind).transpose()
 }
 
 pub(super) const fn tun_exit(error: &TunError) -> Exit {

@@ -13,7 +13,7 @@ use crate::apps::origin::Origin;
 use crate::apps::origin::tree::Tree;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::keygen;
-use crate::cli::local::{LocalArgs, Opened};
+use crate::cli::local::{LocalArgs, Opened, listen_for_metrics};
 use crate::device::Device;
 use crate::host::metrics::Metric;
 use crate::host::server::{ServerHost, ServerHostConfig};
@@ -65,13 +65,7 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     args.local.check()?;
     let keys = keygen::load(&args.keys)?;
     let origin = origin(args)?;
-    let metrics = match args.metrics {
-        Some(address) => Some(MetricsServer::bind(address).map_err(|error| {
-            let advice = format!("cannot listen on {address} ({error}): choose another --metrics");
-            Failed::new(Exit::Metrics, advice)
-        })?),
-        None => None,
-    };
+    let metrics = listen_for_metrics(args.metrics)?;
     let clock = OsClock::new();
     let machine = machine(args, clock.now(), keys, origin)?;
     match args.local.open()? {

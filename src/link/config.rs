@@ -77,6 +77,26 @@ pub struct Outage {
     pub until: Instant,
 }
 
+/// CoDel instead of drop tail alone (RFC 8289). Packets that can bear it are marked CE, others
+/// dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Codel {
+    /// Time in the queue that is no reason to signal.
+    pub target: Duration,
+    /// For how long packets must wait longer than that; not zero. About a long round trip.
+    pub interval: Duration,
+}
+
+impl Default for Codel {
+    /// As RFC 8289 §4.2 and §4.3 recommend for paths over the internet.
+    fn default() -> Self {
+        Self {
+            target: Duration::from_millis(5),
+            interval: Duration::from_millis(100),
+        }
+    }
+}
+
 /// One direction of a link. The default is an ideal wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkConfig {
@@ -93,6 +113,8 @@ pub struct LinkConfig {
     pub queue_bytes: usize,
     /// Bytes in the queue from which on ECN-capable packets are marked CE.
     pub mark_bytes: Option<usize>,
+    /// Active queue management before the queue is full. Of no effect without a rate.
+    pub codel: Option<Codel>,
     /// Independent loss.
     pub loss: Chance,
     /// Loss in bursts, beside the independent one.
@@ -120,7 +142,7 @@ pub enum ConfigError {
         /// What was asked for, in bit/s.
         have: u64,
     },
-    /// A delay, jitter or reordering delay above [`MAX_DELAY`].
+    /// A delay, jitter, reordering delay or time of CoDel above [`MAX_DELAY`].
     #[error("delay of {have:?}; at most {MAX_DELAY:?} is allowed")]
     Delay {
         /// What was asked for.
@@ -132,6 +154,9 @@ pub enum ConfigError {
         /// What was asked for, in bytes.
         have: usize,
     },
+    /// CoDel whose interval is zero.
+    #[error("the interval of CoDel must be above zero: a round trip, such as 100ms")]
+    NoInterval,
     /// A burst that never ends.
     #[error("a burst of losses must be able to end: its chance to leave is zero")]
     EndlessBurst,
@@ -157,7 +182,9 @@ impl LinkConfig {
         {
             return Err(ConfigError::Rate { have });
         }
-        for have in [self.delay, self.jitter, self.reorder_delay] {
+        let codel = self.codel.unwrap_or_default();
+        let times = [self.delay, self.jitter, self.reorder_delay];
+        for have in times.into_iter().chain([codel.target, codel.interval]) {
             if have > MAX_DELAY {
                 return Err(ConfigError::Delay { have });
             }
@@ -166,6 +193,9 @@ impl LinkConfig {
             return Err(ConfigError::Queue {
                 have: self.queue_bytes,
             });
+        }
+        if codel.interval.is_zero() {
+            return Err(ConfigError::NoInterval);
         }
         if self.burst.is_some_and(|burst| burst.leave == Chance::NEVER) {
             return Err(ConfigError::EndlessBurst);
@@ -181,7 +211,7 @@ impl LinkConfig {
         Ok(())
     }
 
-    /// The same path without its faults: delay, rate, queue and marking stay.
+    /// The same path without its faults: delay, rate and queue stay.
     #[must_use]
     pub fn healed(&self) -> Self {
         Self {
@@ -189,6 +219,7 @@ impl LinkConfig {
             rate: self.rate,
             queue_bytes: self.queue_bytes,
             mark_bytes: self.mark_bytes,
+            codel: self.codel,
             ..Self::default()
         }
     }
@@ -220,7 +251,7 @@ mod tests {
         let many = MAX_OUTAGES + 1;
         let queue = ConfigError::Queue { have: large };
         let outages = ConfigError::TooManyOutages { have: many };
-        let cases: [Case; 14] = [
+        let cases: [Case; 17] = [
             ("default", |_| (), None),
             ("slow", |c| c.rate = Some(1), None),
             (
@@ -241,6 +272,17 @@ mod tests {
                 "too large",
                 |c| c.queue_bytes = MAX_QUEUE_BYTES + 1,
                 Some(queue),
+            ),
+            ("slow CoDel", |c| c.codel = Some(codel(MAX_DELAY)), None),
+            (
+                "too slow CoDel",
+                |c| c.codel = Some(codel(MAX_DELAY + Duration::from_micros(1))),
+                Some(ConfigError::Delay { have: longer }),
+            ),
+            (
+                "CoDel without an interval",
+                |c| c.codel = Some(codel(Duration::ZERO)),
+                Some(ConfigError::NoInterval),
             ),
             (
                 "endless",
@@ -268,6 +310,13 @@ mod tests {
             let mut config = LinkConfig::default();
             change(&mut config);
             assert_eq!(config.validate().err(), want, "{name}");
+        }
+    }
+
+    fn codel(interval: Duration) -> Codel {
+        Codel {
+            interval,
+            ..Codel::default()
         }
     }
 

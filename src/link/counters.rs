@@ -21,6 +21,8 @@ pub struct LinkCounters {
     pub burst: u64,
     /// Dropped because the queue was full.
     pub queue: u64,
+    /// Dropped by CoDel at the head of the queue.
+    pub codel: u64,
     /// Dropped because [`MAX_PACKETS`](super::MAX_PACKETS) or [`MAX_BYTES`](super::MAX_BYTES) were
     /// on the link; copies that were not made count too.
     pub overflow: u64,
@@ -40,7 +42,7 @@ impl LinkCounters {
     /// Packets dropped, for whatever cause.
     #[must_use]
     pub const fn dropped(&self) -> u64 {
-        self.outage + self.lost + self.burst + self.queue + self.overflow
+        self.outage + self.lost + self.burst + self.queue + self.codel + self.overflow
     }
 }
 
@@ -54,6 +56,7 @@ impl core::ops::AddAssign for LinkCounters {
         self.lost += other.lost;
         self.burst += other.burst;
         self.queue += other.queue;
+        self.codel += other.codel;
         self.overflow += other.overflow;
         self.marked += other.marked;
         self.corrupted += other.corrupted;

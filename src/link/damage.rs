@@ -38,6 +38,16 @@ pub(super) fn corrupt(packet: &mut [u8], rng: &mut impl Rng) -> bool {
     false
 }
 
+/// Whether the packet carries CE.
+pub(super) fn is_ce(packet: &[u8]) -> bool {
+    let bits = match (packet.first().map(|byte| byte >> 4), packet.get(1)) {
+        (Some(4), Some(byte)) => *byte,
+        (Some(6), Some(byte)) => *byte >> 4,
+        _ => return false,
+    };
+    Ecn::from_bits(bits) == Ecn::Ce
+}
+
 /// Marks an ECN-capable packet CE (RFC 3168 §5) and repairs the IPv4 header checksum. Returns
 /// whether it did.
 pub(super) fn mark_ce(packet: &mut [u8]) -> bool {

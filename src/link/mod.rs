@@ -1,12 +1,13 @@
 //! One direction of an emulated link, without I/O: packets and time in, packets out.
 //!
 //! Each packet passes, in this order: outages, loss (independent, then in bursts), damage, the
-//! queue (drop tail, ECN marking), serialization at the rate, and the delay with jitter,
+//! queue (drop tail, ECN marking, CoDel), serialization at the rate, and the delay with jitter,
 //! reordering, duplication and replay. The same configuration, seed and calls give the same
 //! packets at the same microseconds; nothing here reads a clock. `sim` and `runtime` drive it:
 //! after each `push`, ask `poll_timeout`; when that instant has come, drain `pop`. A step costs
 //! O(1), and O(log n) in the packets on the link if they overtake each other.
 
+mod codel;
 mod config;
 mod counters;
 mod damage;
@@ -25,8 +26,8 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 
 pub use config::{
-    BurstLoss, Chance, ConfigError, LinkConfig, MAX_DELAY, MAX_OUTAGES, MAX_QUEUE_BYTES, MAX_RATE,
-    Outage,
+    BurstLoss, Chance, Codel, ConfigError, LinkConfig, MAX_DELAY, MAX_OUTAGES, MAX_QUEUE_BYTES,
+    MAX_RATE, Outage,
 };
 pub use counters::LinkCounters;
 pub use histogram::{Histogram, Summary};
@@ -106,7 +107,7 @@ impl Link {
     pub fn reconfigure(&mut self, config: LinkConfig) -> Result<(), ConfigError> {
         config.validate()?;
         self.in_burst = false;
-        self.queue.change_rate();
+        self.queue.reconfigure(&self.config, &config);
         self.config = config;
         Ok(())
     }
@@ -266,12 +267,18 @@ impl Link {
 
     /// Hands to the wire what it takes by `now`.
     fn depart(&mut self, now: Instant) {
-        while let Some(departure) = self.queue.depart(now, self.config.rate) {
-            let Departure {
+        while let Some(departure) = self.queue.depart(now, &self.config) {
+            let Departure::Sent {
                 waiting,
                 start,
                 end,
-            } = departure;
+                marked,
+            } = departure
+            else {
+                self.counters.codel += 1;
+                continue;
+            };
+            self.counters.marked += u64::from(marked);
             self.sojourn.record(start.saturating_since(waiting.since));
             let arrival = self.arrival(end, waiting.extra, waiting.held);
             let copy = waiting.twice.then(|| waiting.packet.clone());

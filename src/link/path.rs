@@ -254,6 +254,8 @@ pub struct ConfigReport {
     pub rate_bps: Option<u64>,
     pub queue_bytes: Option<usize>,
     pub mark_bytes: Option<usize>,
+    /// Target and interval.
+    pub codel_us: Option<[u64; 2]>,
     pub loss_ppm: u32,
     /// Chances to enter, to leave, and of loss.
     pub burst_ppm: Option<[u32; 3]>,
@@ -281,7 +283,7 @@ impl DirectionReport {
 
 impl ConfigReport {
     fn new(config: &LinkConfig) -> Self {
-        let burst = config.burst;
+        let (burst, codel) = (config.burst, config.codel);
         let outages = config.outages.iter();
         Self {
             delay_us: micros(config.delay),
@@ -290,6 +292,7 @@ impl ConfigReport {
             rate_bps: config.rate,
             queue_bytes: config.rate.map(|_| config.queue_bytes),
             mark_bytes: config.mark_bytes,
+            codel_us: codel.map(|codel| [codel.target, codel.interval].map(micros)),
             loss_ppm: config.loss.ppm(),
             burst_ppm: burst.map(|burst| [burst.enter, burst.leave, burst.loss].map(|c| c.ppm())),
             duplicate_ppm: config.duplicate.ppm(),

@@ -2,12 +2,16 @@
 //!
 //! In: packets with the time of their coming. Out: each with the instants between which it is on
 //! the wire. What becomes of a packet is decided when the wire takes it, not when it comes: a
-//! change of the rate holds for everything that waits. Serialization times are exact: what a
-//! microsecond cannot hold is carried to the next packet.
+//! change of the rate holds for everything that waits, and CoDel, where it is asked for, sees how
+//! long each has waited. Serialization times are exact: what a microsecond cannot hold is carried
+//! to the next packet.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::codel;
+use super::config::LinkConfig;
+use super::damage;
 use crate::time::Instant;
 
 /// A packet in the queue, and what was drawn for it when it came.
@@ -23,14 +27,21 @@ pub(super) struct Waiting {
     pub(super) twice: bool,
 }
 
-/// A packet that the wire took.
+/// What became of a packet at the head of the queue.
 #[derive(Debug)]
-pub(super) struct Departure {
-    pub(super) waiting: Waiting,
-    /// First bit on the wire.
-    pub(super) start: Instant,
-    /// Last bit on the wire.
-    pub(super) end: Instant,
+pub(super) enum Departure {
+    /// The wire took it.
+    Sent {
+        waiting: Waiting,
+        /// First bit on the wire.
+        start: Instant,
+        /// Last bit on the wire.
+        end: Instant,
+        /// It got the mark CE here.
+        marked: bool,
+    },
+    /// CoDel dropped it.
+    Dropped,
 }
 
 /// The queue and the near end of the wire.
@@ -39,6 +50,9 @@ pub(super) struct Queue {
     waiting: VecDeque<Waiting>,
     /// Bytes in `waiting`.
     bytes: usize,
+    /// Bytes of the longest packet that ever waited.
+    longest: usize,
+    codel: codel::State,
     /// Bytes of the last packet that the wire took.
     on_wire: usize,
     free_at: Instant,
@@ -65,6 +79,7 @@ impl Queue {
 
     pub(super) fn push(&mut self, waiting: Waiting) {
         self.bytes += waiting.packet.len();
+        self.longest = self.longest.max(waiting.packet.len());
         self.waiting.push_back(waiting);
     }
 
@@ -75,27 +90,42 @@ impl Queue {
             .map(|first| first.since.max(self.free_at))
     }
 
-    /// The next packet that the wire takes by `now`, if any. Without a rate the wire is always
-    /// free.
-    pub(super) fn depart(&mut self, now: Instant, rate: Option<u64>) -> Option<Departure> {
+    /// What becomes of the next packet that the wire could take by `now`, if any. Without a rate
+    /// the wire is always free. Decisions must not be late: ask before each `push`.
+    pub(super) fn depart(&mut self, now: Instant, config: &LinkConfig) -> Option<Departure> {
         let start = self.next_start().filter(|start| *start <= now)?;
-        let waiting = self.waiting.pop_front()?;
+        let mut waiting = self.waiting.pop_front()?;
         self.bytes -= waiting.packet.len();
+        let sojourn = start.saturating_since(waiting.since);
+        let room = (self.bytes, self.longest);
+        let managed = config.codel.filter(|_| config.rate.is_some());
+        let mut marked = false;
+        if managed.is_some_and(|codel| self.codel.signals(codel, start, sojourn, room)) {
+            marked = damage::mark_ce(&mut waiting.packet);
+            if !marked && !damage::is_ce(&waiting.packet) {
+                return Some(Departure::Dropped);
+            }
+        }
         if self.free_at < start {
             self.free_at = start;
             self.remainder = 0;
         }
-        self.serialize(waiting.packet.len(), rate);
-        Some(Departure {
+        self.serialize(waiting.packet.len(), config.rate);
+        Some(Departure::Sent {
             waiting,
             start,
             end: self.free_at,
+            marked,
         })
     }
 
-    /// Forgets the part of a microsecond, whose unit a change of the rate takes away.
-    pub(super) const fn change_rate(&mut self) {
+    /// Forgets the part of a microsecond, whose unit a change of the rate takes away, and what
+    /// CoDel had seen, if that changes.
+    pub(super) fn reconfigure(&mut self, from: &LinkConfig, to: &LinkConfig) {
         self.remainder = 0;
+        if from.codel != to.codel {
+            self.codel = codel::State::default();
+        }
     }
 
     fn serialize(&mut self, len: usize, rate: Option<u64>) {

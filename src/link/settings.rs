@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::link::units::{self, Amount, UnitError, excerpt};
-use crate::link::{BurstLoss, Chance, ConfigError, LinkConfig, MAX_QUEUE_BYTES, Outage};
+use crate::link::{BurstLoss, Chance, Codel, ConfigError, LinkConfig, MAX_QUEUE_BYTES, Outage};
 use crate::time::{Instant, micros};
 
 /// Least that a queue holds whose size nobody chose: a window's burst passes a short path.
@@ -29,6 +29,8 @@ pub enum Setting {
     Queue(Option<Amount>),
     /// `mark=20ms`, or `none`
     Mark(Option<Amount>),
+    /// `aqm=codel`, `aqm=codel/5ms/100ms`, or `droptail`
+    Aqm(Option<Codel>),
     /// `loss=1%`
     Loss(Chance),
     /// `burst=0.1%/20%/100%`, or `none`
@@ -46,13 +48,14 @@ pub enum Setting {
 }
 
 /// Names of the settings, in the order of [`Setting`], with what follows the `=`.
-pub const NAMES: [(&str, &str); 13] = [
+pub const NAMES: [(&str, &str); 14] = [
     ("delay", "TIME"),
     ("jitter", "TIME"),
     ("jitter-order", "keep|free"),
     ("rate", "RATE|none"),
     ("queue", "SIZE|TIME|Nbdp|auto"),
     ("mark", "SIZE|TIME|Nbdp|none"),
+    ("aqm", "droptail|codel[/TARGET/INTERVAL]"),
     ("loss", "PERCENT"),
     ("burst", "ENTER/LEAVE[/LOSS]|none"),
     ("duplicate", "PERCENT"),
@@ -142,6 +145,16 @@ impl Setting {
             "queue" => Self::Queue(Some(amount(value)?)),
             "mark" if off => Self::Mark(None),
             "mark" => Self::Mark(Some(amount(value)?)),
+            "aqm" if value == "droptail" => Self::Aqm(None),
+            "aqm" if value == "codel" => Self::Aqm(Some(Codel::default())),
+            "aqm" => {
+                let times = value.strip_prefix("codel/").ok_or_else(ill_formed)?;
+                let (target, interval) = times.split_once('/').ok_or_else(ill_formed)?;
+                Self::Aqm(Some(Codel {
+                    target: time(target)?,
+                    interval: time(interval)?,
+                }))
+            }
             "loss" => Self::Loss(chance(value)?),
             "burst" if off => Self::Burst(None),
             "burst" => {
@@ -221,7 +234,9 @@ pub struct Wish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WishError {
     /// A limit of a queue that is not there.
-    #[error("without a rate there is no queue: set a rate, or queue=auto and mark=none")]
+    #[error(
+        "without a rate there is no queue: set a rate, or queue=auto, mark=none and aqm=droptail"
+    )]
     NoQueue,
     /// A round trip of zero.
     #[error("a queue in bdp needs a delay: set one, or give the queue as 64k or 50ms")]
@@ -250,6 +265,7 @@ impl Wish {
                 Setting::Rate(rate) => config.rate = rate,
                 Setting::Queue(amount) => self.queue = amount,
                 Setting::Mark(amount) => self.mark = amount,
+                Setting::Aqm(codel) => config.codel = codel,
                 Setting::Loss(chance) => config.loss = chance,
                 Setting::Burst(burst) => config.burst = burst,
                 Setting::Duplicate(chance) => config.duplicate = chance,
@@ -276,7 +292,9 @@ impl Wish {
         let mut config = self.config.clone();
         let round_trip = micros(config.delay).saturating_add(micros(other.config.delay));
         match config.rate {
-            None if self.queue.is_some() || self.mark.is_some() => return Err(WishError::NoQueue),
+            None if self.queue.is_some() || self.mark.is_some() || config.codel.is_some() => {
+                return Err(WishError::NoQueue);
+            }
             None => {}
             Some(rate) => {
                 config.queue_bytes = match self.queue {
@@ -332,7 +350,7 @@ mod tests {
 
     #[test]
     fn every_setting_sets_its_field() {
-        let text = "delay=20ms,jitter=5ms jitter-order=free, rate=8mbit\tqueue=64k mark=1ms \
+        let text = "delay=20ms,jitter=5ms jitter-order=free, rate=8mbit\tqueue=64k mark=1ms aqm=codel/2ms/40ms \
             loss=1% burst=2%/30% duplicate=4% corrupt=5% reorder=6%/7ms replay=8% \
             outage=1s+2s outage=10s+1s";
         let outage = |from: u64, until: u64| Outage {
@@ -346,6 +364,10 @@ mod tests {
             rate: Some(8_000_000),
             queue_bytes: 65_536,
             mark_bytes: Some(1000),
+            codel: Some(Codel {
+                target: Duration::from_millis(2),
+                interval: Duration::from_millis(40),
+            }),
             loss: percent(1),
             burst: Some(BurstLoss {
                 enter: percent(2),
@@ -364,7 +386,7 @@ mod tests {
         for (name, _) in NAMES {
             assert!(text.contains(&format!("{name}=")), "{name}");
         }
-        let off = "delay=0ms jitter=0s jitter-order=keep rate=none queue=auto mark=none loss=0% \
+        let off = "delay=0ms jitter=0s jitter-order=keep rate=none queue=auto mark=none aqm=droptail loss=0% \
             burst=none duplicate=0% corrupt=0% reorder=none replay=0% outage=none";
         wish.apply(&off.parse().unwrap(), Instant::ZERO);
         assert_eq!(wish.resolve(&Wish::default()), Ok(LinkConfig::default()));
@@ -384,6 +406,10 @@ mod tests {
             ("queue=64k", "rate=8mbit", Err("set a rate")),
             ("mark=64k", "rate=8mbit", Err("set a rate")),
             ("rate=8mbit mark=1bdp", "loss=1%", Err("needs a delay")),
+            ("aqm=codel", "rate=8mbit", Err("set a rate")),
+            ("rate=8mbit aqm=codel", "delay=1ms", Ok(64 << 10)),
+            ("rate=8mbit aqm=codel/5ms/0ms", "loss=1%", Err("interval")),
+            ("rate=8mbit aqm=codel/5ms/61s", "loss=1%", Err("60s")),
             ("rate=8mbit queue=1g", "loss=1%", Err("at most 500000000")),
             ("rate=0bit", "loss=1%", Err("must be 1 to")),
             ("delay=61s", "loss=1%", Err("60s")),
@@ -411,6 +437,9 @@ mod tests {
             ("jitter-order=maybe", "keep|free"),
             ("burst=1%", "ENTER/LEAVE"),
             ("burst=1%/2%/3%/4%", "no chance"),
+            ("aqm=red", "droptail|codel"),
+            ("aqm=codel/5ms", "droptail|codel"),
+            ("aqm=codel/5/100ms", "aqm: '5' is no time"),
             ("reorder=1%", "PERCENT/TIME"),
             ("outage=1s", "START+LENGTH"),
             ("outage=1s-2s", "START+LENGTH"),

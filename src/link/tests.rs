@@ -189,6 +189,73 @@ fn a_standing_queue_marks_ect_and_repairs_the_checksum() {
     }
 }
 
+/// A wire of a packet a millisecond, offered twice that for two seconds.
+fn overloaded(codel: Option<Codel>, class: u8) -> (Link, Vec<(u64, Vec<u8>)>) {
+    let mut link = link(LinkConfig {
+        delay: Duration::from_millis(1),
+        rate: Some(8_000_000),
+        queue_bytes: 200_000,
+        codel,
+        ..LinkConfig::default()
+    });
+    let mut got = Vec::new();
+    for n in 0..4000 {
+        link.push(
+            at(n * 500),
+            packet(n % 2 == 0, n, if n % 2 == 0 { 952 } else { 972 }, class),
+        );
+        got.extend(link.pop(at(n * 500)).map(|packet| (n * 500, packet)));
+    }
+    (link, got)
+}
+
+#[test]
+fn codel_drops_from_the_head_what_cannot_bear_a_mark() {
+    let (link, got) = overloaded(Some(Codel::default()), 0);
+    let counters = link.counters();
+    assert!(counters.codel > 50 && counters.queue > 0, "{counters:?}");
+    assert_eq!((counters.marked, counters.overflow), (0, 0));
+    let held = link.occupancy();
+    let held = u64::try_from(held.waiting_packets + held.flying_packets).unwrap();
+    assert_eq!(counters.pushed, counters.popped + counters.dropped() + held);
+    // Packet n leaves at n ms after n/2 ms: the tenth is the first to wait for the target, and an
+    // interval later there is the first drop.
+    let mut pairs = got.windows(2);
+    let gap = pairs.find(|pair| tag(&pair[1].1) != tag(&pair[0].1) + 1);
+    assert_eq!(tag(&gap.unwrap()[0].1), 109);
+    let sent = counters.popped + u64::try_from(link.occupancy().flying_packets).unwrap();
+    assert_eq!(
+        link.sojourn().summary().count,
+        sent,
+        "what is dropped was not sent"
+    );
+}
+
+#[test]
+fn codel_marks_what_can_bear_it_and_passes_what_is_marked() {
+    let (drops, _) = overloaded(Some(Codel::default()), 0);
+    for (class, marks) in [(1, true), (2, true), (3, false)] {
+        let (link, got) = overloaded(Some(Codel::default()), class);
+        let counters = link.counters();
+        assert_eq!(counters.codel, 0, "class {class}");
+        assert_eq!(counters.marked > 50, marks, "{counters:?}");
+        assert!(got.iter().all(|(_, packet)| verified(packet).is_some()));
+        let ce = got
+            .iter()
+            .filter(|(_, packet)| damage::is_ce(packet))
+            .count();
+        let want = if marks {
+            counters.marked
+        } else {
+            counters.popped
+        };
+        assert!(want.abs_diff(u64::try_from(ce).unwrap()) <= 1);
+    }
+    let (tail, _) = overloaded(None, 0);
+    assert!(drops.counters().queue < tail.counters().queue);
+    assert_eq!(tail.counters().codel, 0);
+}
+
 #[test]
 fn checksum_update_matches_a_full_sum() {
     for class in 0..=255u8 {
@@ -410,6 +477,10 @@ proptest! {
             rate,
             queue_bytes: 500,
             mark_bytes: Some(50),
+            codel: (seed % 3 == 0).then_some(Codel {
+                target: Duration::from_micros(50),
+                interval: Duration::from_micros(100),
+            }),
             loss: third,
             burst: Some(BurstLoss { enter: third, leave: third, loss: third }),
             duplicate: third,

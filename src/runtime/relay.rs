@@ -1,14 +1,17 @@
 //! The loop that carries packets between two devices over an emulated path, in real time.
 //!
-//! In: packets of the devices a and b, commands at a control socket, SIGINT and SIGTERM. Out: the
-//! packets that the path lets through, each when it has arrived. What the path does to them is all
+//! In: packets of the devices a and b, commands at a control socket, requests for metrics, SIGINT
+//! and SIGTERM. Out: the packets that the path lets through, each when it has arrived, and if asked
+//! for a capture of what passes end a. What the path does to them is all
 //! decided in `link`; here is only when to look.
 //! One thread, and as few system calls as can be: a read and a write a packet, while packets keep
 //! coming hardly any poll, and no timer but before a sleep. Packets get the time at which they
 //! are read, in runs short enough that it is the time of their coming, and leave with those that
-//! are due a few microseconds later, as a network card gathers interrupts.
+//! are due a few microseconds later, as a network card gathers interrupts; while they come densely
+//! the loop sleeps by the clock, and none wakes it.
 //! Sources: epoll(7) on edge-triggered use; Documentation/networking/tuntap.rst of Linux.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -17,8 +20,11 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::device::Device;
+use crate::device::pcap::Recorder;
 use crate::link::path::{Command, CommandError, Direction, Path, Report};
 use crate::runtime::control::ControlServer;
+use crate::runtime::gather::{self, Gather};
+use crate::runtime::metrics::MetricsServer;
 use crate::runtime::signals::Signals;
 use crate::runtime::timer::Timer;
 use crate::runtime::{MAX_EVENTS, OsClock, Signal};
@@ -80,6 +86,12 @@ pub struct Relay<D> {
     polled: Instant,
     /// The last turn left something undone.
     more: bool,
+    gather: Gather,
+    /// Packets read in this turn.
+    read: u32,
+    metrics: Option<MetricsServer>,
+    /// Of what passes end a.
+    recorder: Option<Recorder<File>>,
 }
 
 impl<D: Device + AsRawFd> Relay<D> {
@@ -118,6 +130,10 @@ impl<D: Device + AsRawFd> Relay<D> {
             control: None,
             polled: Instant::ZERO,
             more: true,
+            gather: Gather::default(),
+            read: 0,
+            metrics: None,
+            recorder: None,
         })
     }
 
@@ -129,6 +145,21 @@ impl<D: Device + AsRawFd> Relay<D> {
         server.register(self.poll.registry())?;
         self.control = Some(server);
         Ok(())
+    }
+
+    /// Answers requests for metrics too.
+    ///
+    /// # Errors
+    /// When the listener cannot be registered.
+    pub fn serve_metrics(&mut self, mut server: MetricsServer) -> io::Result<()> {
+        server.register(self.poll.registry())?;
+        self.metrics = Some(server);
+        Ok(())
+    }
+
+    /// Records what passes end a: packets as they come in there, and as they go out.
+    pub fn record(&mut self, recorder: Recorder<File>) {
+        self.recorder = Some(recorder);
     }
 
     /// What the path shows of itself.
@@ -151,6 +182,12 @@ impl<D: Device + AsRawFd> Relay<D> {
 
     /// Sleeps if there is nothing to do, then carries what there is to carry.
     fn turn(&mut self) -> io::Result<Option<Signal>> {
+        // What is due in the pause has left, and what comes in it is late by no more.
+        if !self.more && self.gather.is_worth_while() {
+            self.timer.sleep(gather::PAUSE)?;
+            self.armed = None;
+            self.more = true;
+        }
         let now = self.clock.instant();
         if self.more {
             for end in &mut self.ends {
@@ -169,11 +206,14 @@ impl<D: Device + AsRawFd> Relay<D> {
                 return Ok(Some(signal));
             }
             self.obey();
+            self.show();
         }
         self.more = false;
+        self.read = 0;
         for direction in Direction::BOTH {
             self.more |= self.receive(direction)?;
         }
+        self.gather.note(now, self.read);
         for direction in Direction::BOTH {
             self.more |= self.deliver(direction)?;
         }
@@ -190,14 +230,21 @@ impl<D: Device + AsRawFd> Relay<D> {
         if !from.readable {
             return Ok(false);
         }
-        let now = self.clock.instant();
+        let recorder = self.recorder.as_mut();
+        let mut recorder = recorder.filter(|_| direction == Direction::Ab);
+        let now = stamp(self.clock, &mut recorder);
         let link = self.path.link_mut(direction);
         for _ in 0..MAX_READS_PER_TURN {
             let Some(received) = from.device.receive(self.buffers.next())? else {
                 from.readable = false;
                 return Ok(false);
             };
-            link.push(now, self.buffers.take(received.len));
+            let packet = self.buffers.take(received.len);
+            if let Some(recorder) = &mut recorder {
+                recorder.record(&packet);
+            }
+            link.push(now, packet);
+            self.read += 1;
         }
         Ok(true)
     }
@@ -213,11 +260,16 @@ impl<D: Device + AsRawFd> Relay<D> {
         if link.poll_timeout().is_none() {
             return Ok(false);
         }
-        let now = self.clock.instant();
+        let recorder = self.recorder.as_mut();
+        let mut recorder = recorder.filter(|_| direction == Direction::Ba);
+        let now = stamp(self.clock, &mut recorder);
         for _ in 0..MAX_WRITES_PER_TURN {
             let Some(packet) = link.pop_early(now, EARLY) else {
                 return Ok(false);
             };
+            if let Some(recorder) = &mut recorder {
+                recorder.record(&packet);
+            }
             to.device.send_packet(&packet)?;
             self.buffers.give_back(packet);
         }
@@ -229,7 +281,11 @@ impl<D: Device + AsRawFd> Relay<D> {
         if self.control.as_ref().is_some_and(ControlServer::is_busy) {
             return Ok(Some(Duration::ZERO));
         }
-        let due = self.path.poll_timeout();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush();
+        }
+        let closing = self.metrics.as_ref().and_then(MetricsServer::deadline);
+        let due = self.path.poll_timeout().into_iter().chain(closing).min();
         if let Some(due) = due
             && self.armed != Some(due)
         {
@@ -254,13 +310,29 @@ impl<D: Device + AsRawFd> Relay<D> {
                     let mut devices = self.ends.iter_mut().zip(DEVICES);
                     if let Some((end, _)) = devices.find(|(_, device)| *device == token) {
                         end.readable = true;
-                    } else if let Some(control) = &mut self.control {
-                        control.note(token);
+                    } else {
+                        if let Some(control) = &mut self.control {
+                            control.note(token);
+                        }
+                        if let Some(metrics) = &mut self.metrics {
+                            metrics.note(token);
+                        }
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Answers who has asked for metrics.
+    fn show(&mut self) {
+        let Some(server) = &mut self.metrics else {
+            return;
+        };
+        let (path, ends, now) = (&self.path, &self.ends, self.clock.instant());
+        server.turn(now, self.poll.registry(), || {
+            metrics::metrics(&report(path, ends, now))
+        });
     }
 
     /// Carries out what has come at the control socket.
@@ -294,6 +366,18 @@ impl<D: Device + AsRawFd> Relay<D> {
                 Command::Help => Ok(HELP.to_owned()),
             }
         });
+    }
+}
+
+/// The time, which a recorder is told.
+fn stamp(clock: OsClock, recorder: &mut Option<&mut Recorder<File>>) -> Instant {
+    match recorder {
+        None => clock.instant(),
+        Some(recorder) => {
+            let now = clock.now();
+            recorder.set_now(now);
+            now.instant
+        }
     }
 }
 
@@ -347,5 +431,6 @@ impl Buffers {
     }
 }
 
+mod metrics;
 #[cfg(test)]
 mod tests;

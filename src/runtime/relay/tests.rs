@@ -283,3 +283,77 @@ fn a_socket_is_replaced_only_if_nobody_listens() {
     assert!(path.exists());
     assert!(ControlServer::bind(&path).is_err(), "a plain file");
 }
+
+#[test]
+fn metrics_are_shown_while_packets_pass() {
+    let (mut relay, a, b) = relay("loss=0%", "rate=8mbit");
+    let server = MetricsServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = server.local_addr().unwrap();
+    relay.serve_metrics(server).unwrap();
+    a.send(&[1; 100]).unwrap();
+    await_packet(&mut relay, &b);
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut answer = Vec::new();
+    while stream.read_to_end(&mut answer).is_err() {
+        a.send(&[1; 100]).unwrap();
+        await_packet(&mut relay, &b);
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    for line in [
+        "headwater_link_received_bytes_total{direction=\"ba\"} 0",
+        "headwater_link_dropped_packets_total{direction=\"ab\",cause=\"codel\"} 0",
+        "headwater_link_sojourn_microseconds{direction=\"ba\",quantile=\"0.95\"} 0",
+        "headwater_link_waiting_packets{direction=\"ab\"} 0",
+    ] {
+        assert!(answer.lines().any(|have| have == line), "{line}:\n{answer}");
+    }
+    let delivered = "headwater_link_delivered_packets_total{direction=\"ab\"} ";
+    let count = answer.lines().find_map(|line| line.strip_prefix(delivered));
+    assert!(count.unwrap().parse::<u64>().unwrap() >= 1);
+}
+
+#[test]
+fn the_capture_shows_end_a_both_ways() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let (mut relay, a, b) = relay("delay=2ms", "corrupt=0%");
+    relay.record(Recorder::new(file.reopen().unwrap()).unwrap());
+    a.send(&[1; 100]).unwrap();
+    await_packet(&mut relay, &b);
+    b.send(&[2; 60]).unwrap();
+    await_packet(&mut relay, &a);
+    drop(relay);
+    let bytes = std::fs::read(file.path()).unwrap();
+    let (first, second) = bytes[24..].split_at(16 + 100);
+    assert_eq!(first[16..], [1; 100]);
+    assert_eq!(second[16..], [2; 60]);
+    let number = |at: usize, record: &[u8]| {
+        u64::from(u32::from_ne_bytes(record[at..at + 4].try_into().unwrap()))
+    };
+    let micros = |record: &[u8]| number(0, record) * 1_000_000 + number(4, record);
+    let between = micros(second) - micros(first);
+    assert!(
+        between + 50 >= 2000,
+        "{between} µs: the way to b lies between"
+    );
+}
+
+#[test]
+fn a_dense_flow_is_gathered_until_it_stops() {
+    let (mut relay, a, b) = relay("", "");
+    let clock = OsClock::new();
+    let mut buffer = [0; 100];
+    // For as long as it takes: the machine may be busy.
+    while !relay.gather.is_worth_while() {
+        for _ in 0..2 * MAX_READS_PER_TURN {
+            a.send(&[1; 40]).unwrap();
+            relay.turn().unwrap();
+            while b.recv(&mut buffer).is_ok() {}
+        }
+        assert!(clock.instant() < Instant::from_micros(20_000_000));
+    }
+    // Nothing comes, and no packet is needed to end the turn; the next one would wait for one.
+    relay.turn().unwrap();
+    assert!(!relay.more && !relay.gather.is_worth_while());
+}

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+#
+# How exact and how fast `headwater link` is on this machine: one-way delays beyond the configured
+# one, and the kernel's TCP (CUBIC, one flow, MTU 1500) across it. Other programs that run meanwhile
+# show in the figures.
+#
+#   link-accuracy.sh [--seconds N]      of each throughput (5)
+#
+# Prints a table of delays, then for each rate the goodput of TCP and what the link spent on a packet,
+# both directions together: time of its thread, of which a part is in the kernel. A TUN device
+# receives within the system call that writes a packet: what the kernel's TCP does with a packet,
+# acknowledgements included, is in the time of the link.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/topology.sh
+source scripts/topology.sh
+# shellcheck source=scripts/contenders.sh
+source scripts/contenders.sh
+
+HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
+readonly DELAYS_MS=(1 10 40 100 300) PACKETS=1000 GAP_MS=2 PORT=7700
+SECONDS_EACH=5
+
+options() {
+    while (($# > 0)); do
+        case $1 in
+            --seconds)
+                SECONDS_EACH=${2:-}
+                shift
+                ;;
+            -h | --help)
+                sed -n '3,/^set /s/^# \{0,1\}//p' "$0"
+                exit 0
+                ;;
+            *) die "no option '$1': see --help" ;;
+        esac
+        shift
+    done
+    [[ $SECONDS_EACH =~ ^[1-9][0-9]*$ ]] || die "--seconds takes a number above 0"
+}
+
+# delay MS: the link's one-way delay, compared with what packets take from the client to the server.
+delay() {
+    local received p50 p99
+    ask_link client-server1 "set both delay=$1ms"
+    start receiver server1 python3 scripts/delays.py receive 10.77.21.2 $PORT $PACKETS "$1"
+    wait_ready receiver 10
+    in_ns client python3 scripts/delays.py send 10.77.21.2 $PORT $PACKETS $GAP_MS
+    finish receiver
+    read -r received p50 p99 < <(tail -n 1 "$SCRATCH/receiver.out")
+    printf '%10s %10s %12s %12s\n' "$1 ms" "$received" "$p50 ms" "$p99 ms"
+}
+
+# link_time: ticks that the link has run, in the program and in the kernel.
+link_time() {
+    awk '{ print $14, $15 }' "/proc/${TOPOLOGY_PIDS[link-client-server1]}/stat"
+}
+
+# throughput RATE: one flow of the kernel's TCP from the server to the client.
+throughput() {
+    local user system user_before system_before
+    ask_link client-server1 "set both delay=5ms rate=$1"
+    ask_link client-server1 reset
+    read -r user_before system_before < <(link_time)
+    in_ns client iperf3 --client 10.77.21.2 --reverse --time "$SECONDS_EACH" --json >"$SCRATCH/iperf3.json"
+    read -r user system < <(link_time)
+    ask_link client-server1 show >"$SCRATCH/show"
+    jq -r --slurpfile iperf "$SCRATCH/iperf3.json" --arg rate "$1" --argjson hz "$(getconf CLK_TCK)" \
+        --argjson user $((user - user_before)) --argjson system $((system - system_before)) '
+        def micros($ticks): $ticks / $hz * 1e6 / (.ab.counters.popped + .ba.counters.popped)
+            | . * 100 | round / 100;
+        [$rate, ($iperf[0].end.sum_received.bits_per_second / 1e6 | round | "\(.) Mbit/s"),
+         "\(micros($user)) us", "\(micros($system)) us"] | @tsv' "$SCRATCH/show" |
+        while IFS=$'\t' read -r rate goodput in_program in_kernel; do
+            printf '%10s %14s %14s %14s\n' "$rate" "$goodput" "$in_program" "$in_kernel"
+        done
+}
+
+main() {
+    local ms rate
+    become_root "$@"
+    options "$@"
+    need ip jq python3 iperf3
+    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
+    topology_up path --delay 1ms
+    printf '%10s %10s %12s %12s\n' delay packets 'p50 beyond' 'p99 beyond'
+    for ms in "${DELAYS_MS[@]}"; do delay "$ms"; done
+    congestion_route server1 10.77.21.1/32 10.77.21.1 cubic
+    start iperf3 server1 iperf3 --server --bind 10.77.21.2
+    # shellcheck disable=SC2317 # called by name
+    iperf3_listens() { in_ns server1 ss -Hltn 'sport = 5201' | grep -q 5201; }
+    until_true 10 iperf3_listens || die "iperf3 does not listen"
+    printf '\n%10s %14s %14s %14s\n' rate goodput 'program/packet' 'kernel/packet'
+    for rate in none 1gbit; do throughput "$rate"; done
+}
+
+main "$@"
