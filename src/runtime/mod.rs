@@ -17,6 +17,7 @@
 
 pub mod control;
 pub mod digester;
+mod gather;
 pub mod metrics;
 pub mod relay;
 mod signals;

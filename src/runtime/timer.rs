@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -56,6 +58,16 @@ impl Timer {
         };
         timerfd_settime(&self.descriptor, TimerfdTimerFlags::empty(), &spec)?;
         Ok(())
+    }
+
+    /// Sleeps for `pause`, which is not zero, or until a signal comes.
+    pub(super) fn sleep(&self, pause: Duration) -> io::Result<()> {
+        self.arm_exactly(pause)?;
+        let mut expiry = [PollFd::new(&self.descriptor, PollFlags::IN)];
+        match poll(&mut expiry, None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
