@@ -36,7 +36,11 @@ impl Past {
         self.0.push_back(evidence);
     }
 
-    pub(super) fn find(&self, declared: Option<Declaration>, releases: &Epoch) -> Option<&Evidence> {
+    pub(super) fn find(
+        &self,
+        declared: Option<Declaration>,
+        releases: &Epoch,
+    ) -> Option<&Evidence> {
         let fits = |kept: &&Evidence| kept.declared == declared && kept.releases == *releases;
         self.0.iter().find(fits)
     }

@@ -76,7 +76,9 @@ impl Lately {
     }
 
     fn min(&self) -> Option<Duration> {
-        self.before.zip(self.now).map(|(before, now)| before.min(now))
+        self.before
+            .zip(self.now)
+            .map(|(before, now)| before.min(now))
     }
 }
 
@@ -134,9 +136,8 @@ impl HyStart {
 
     /// RFC 9406 §4.2.
     fn rises(&self) -> bool {
-        let rises = |(last, min): (Duration, Duration)| {
-            min >= last + (last / 8).clamp(MIN_RISE, MAX_RISE)
-        };
+        let rises =
+            |(last, min): (Duration, Duration)| min >= last + (last / 8).clamp(MIN_RISE, MAX_RISE);
         self.samples >= MIN_SAMPLES && self.last_min.zip(self.min).is_some_and(rises)
     }
 

@@ -186,7 +186,10 @@ impl Client {
         let releasable = connection.window.releasable();
         let delay = (self.rtt.expected() / DELAY_PART).min(MAX_DELAY);
         let until = self.unacknowledged_since.unwrap_or(now) + delay;
-        let wait = window > 16 && releasable < u64::from(budget) && until > now && !self.flights.is_empty();
+        let wait = window > 16
+            && releasable < u64::from(budget)
+            && until > now
+            && !self.flights.is_empty();
         if wait {
             self.send_timer = Some((until, "delayed acknowledgement"));
         }
