@@ -402,3 +402,24 @@ impl Client {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flight_is_half_a_millisecond_long_and_an_eighth_of_the_window_at_most() {
+        for (name, window, rtt_us, want) in [
+            ("half a millisecond", 1000, 40_000, 12),
+            ("at 1 Gb/s", 3333, 40_000, 41),
+            ("one offloaded write", 10_000, 40_000, MAX_FLIGHT),
+            ("an eighth", 80, 1000, 10),
+            ("two at the least", 2, 100_000, 2),
+            ("a slow path", 100, 100_000, 2),
+            ("no round trip", 1000, 0, MAX_FLIGHT),
+        ] {
+            let rtt = Duration::from_micros(rtt_us);
+            assert_eq!(flight_size(window, rtt), want, "{name}");
+        }
+    }
+}
