@@ -166,7 +166,7 @@ fn what_there_is_no_evidence_for_is_not_repeated() {
     let window = &client.connection.as_ref().unwrap().window;
     let present = window.releasing();
     assert!(window.event().is_none());
-    let mut repeats = |client: &mut Client, yields| {
+    let repeats = |client: &mut Client, yields| {
         let interval = Interval {
             after: 0,
             upto: 8,
