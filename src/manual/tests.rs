@@ -220,6 +220,7 @@ fn constants_are_those_of_the_program() {
         ("MAX_FLIGHT", u64::from(curve::MAX_FLIGHT)),
         ("MAX_WINDOW", u64::from(MAX_WINDOW)),
         ("INITIAL_WINDOW", u64::from(epoch::INITIAL_WINDOW)),
+        ("KNOWN_WINDOW", u64::from(epoch::KNOWN_WINDOW)),
         ("MIN_WINDOW", u64::from(epoch::MIN_WINDOW)),
         (
             "MAX_UNPROVEN_PACKETS",
@@ -279,7 +280,7 @@ where
 #[test]
 fn the_curve_is_that_of_the_program() {
     let rows = table("| c | w_max | r | n | W | t in µs |");
-    assert_eq!(rows.len(), 10);
+    assert_eq!(rows.len(), 11);
     for row in rows {
         let curve = Curve::Cubic {
             w_max: number(row[1]),
@@ -308,7 +309,7 @@ fn curve_of(cell: &str, rtt_us: u32) -> Curve {
 #[test]
 fn transitions_are_those_of_the_program() {
     let rows = table("| kind | B | c | curve | p | w | R | next c | next curve |");
-    assert_eq!(rows.len(), 7);
+    assert_eq!(rows.len(), 8);
     for row in rows {
         let old = Epoch {
             base: number(row[1]),
@@ -342,7 +343,7 @@ fn the_opening_window_is_that_of_the_program() {
     for c in 1..=20_u32 {
         for k in 0..100_u32 {
             let j = k.min(c);
-            let want = (c + k).max(c + j * 10 / c - j);
+            let want = (c + k).max(c + j * (2 * c).max(10) / c - j);
             assert_eq!(Epoch::opening(c).window(k.into()), want, "c {c}, k {k}");
         }
     }

@@ -102,9 +102,8 @@ enum Phase {
 /// CUBIC from one window reduction on; time is in microseconds since the reduction.
 ///
 /// A sender after RFC 9438 §4 with an ack for each packet has the same window within one packet,
-/// except where the cubic overtakes the Reno line late: there this one runs ahead, by up to a
-/// quarter, for a few seconds. α stays 9/17 for the whole epoch; a SHOULD of §4.3 raises it to 1
-/// once the window before the reduction is reached again.
+/// except where the cubic overtakes the Reno line late: there this one runs ahead for a few seconds
+/// (`manual::deviations` tells by how much).
 ///
 /// With `d = t − k` the window is `w(t) = w_max + 4d³/10¹⁹`, and its integral from 0 to `t` is
 /// `w_max·t + (d⁴ − k⁴)/10¹⁹`. That integral divided by the round trip is the number of packets

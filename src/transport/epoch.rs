@@ -7,7 +7,7 @@
 //! whatever they are. What is not decided here is whether a client may declare an event at all
 //! (proofs, time): those gates never change a number.
 //! Source: `manual::protocol`; windows after an event: RFC 9438 §4.6-4.8, RFC 8511 (CE), RFC 5681
-//! §3.1 (timeout) and §4.1 (restart).
+//! §3.1 (timeout) and §4.1 (restart), RFC 6928 §2 (opened).
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +20,8 @@ use crate::transport::curve::{Curve, MAX_RTT_US, MAX_WINDOW, MIN_RTT_US, greates
 /// numbers and windows within 64 bits.
 pub const MAX_NUMBER: u64 = 1 << 62;
 
-/// Window of a connection whose address is proven, in packets (RFC 6928 §2).
+/// Least window of a connection whose address has just been proven, and the greatest after a restart,
+/// in packets (RFC 6928 §2).
 pub const INITIAL_WINDOW: u32 = 10;
 
 /// First window of a client that shows an address token, in packets: two more than RFC 6928 gives to
@@ -178,9 +179,7 @@ impl Epoch {
 /// The window that follows a first answer of `packets`: slow start from there, but an initial window
 /// at the least, since the address is proven now.
 fn opened(packets: u32) -> u32 {
-    packets
-        .saturating_mul(2)
-        .clamp(INITIAL_WINDOW, MAX_WINDOW)
+    packets.saturating_mul(2).clamp(INITIAL_WINDOW, MAX_WINDOW)
 }
 
 /// What ends an epoch.

@@ -36,12 +36,52 @@ impl Past {
         self.0.push_back(evidence);
     }
 
-    pub(super) fn find(&self, declared: Option<Declaration>, releases: &Epoch) -> Option<&Evidence> {
+    pub(super) fn find(
+        &self,
+        declared: Option<Declaration>,
+        releases: &Epoch,
+    ) -> Option<&Evidence> {
         let fits = |kept: &&Evidence| kept.declared == declared && kept.releases == *releases;
         self.0.iter().find(fits)
     }
 
     pub(super) fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evidence(proof: u64) -> Evidence {
+        Evidence {
+            declared: None,
+            releases: Epoch::opening(1 + proof as u32),
+            sealed: Vec::new(),
+            proof,
+            holes: Vec::new(),
+            reach: 0,
+        }
+    }
+
+    #[test]
+    fn the_oldest_evidence_makes_room() {
+        let mut past = Past::default();
+        let find = |past: &Past, proof| {
+            let found = past.find(None, &evidence(proof).releases);
+            found.map(|kept| kept.proof)
+        };
+        for proof in 0..MAX_PAST as u64 {
+            past.keep(evidence(proof));
+        }
+        assert_eq!(find(&past, 0), Some(0), "at the bound");
+        past.keep(evidence(MAX_PAST as u64));
+        assert_eq!((past.0.len(), find(&past, 0)), (MAX_PAST, None), "past it");
+        for proof in 1..=MAX_PAST as u64 {
+            assert_eq!(find(&past, proof), Some(proof));
+        }
+        past.clear();
+        assert_eq!(find(&past, 1), None);
     }
 }

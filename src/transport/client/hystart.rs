@@ -76,7 +76,9 @@ impl Lately {
     }
 
     fn min(&self) -> Option<Duration> {
-        self.before.zip(self.now).map(|(before, now)| before.min(now))
+        self.before
+            .zip(self.now)
+            .map(|(before, now)| before.min(now))
     }
 }
 
@@ -134,9 +136,8 @@ impl HyStart {
 
     /// RFC 9406 §4.2.
     fn rises(&self) -> bool {
-        let rises = |(last, min): (Duration, Duration)| {
-            min >= last + (last / 8).clamp(MIN_RISE, MAX_RISE)
-        };
+        let rises =
+            |(last, min): (Duration, Duration)| min >= last + (last / 8).clamp(MIN_RISE, MAX_RISE);
         self.samples >= MIN_SAMPLES && self.last_min.zip(self.min).is_some_and(rises)
     }
 
@@ -154,18 +155,23 @@ impl HyStart {
 mod tests {
     use super::*;
 
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Rounds of 20 packets, two milliseconds apart, and the round trips of each; no queue can be
+    /// told from the smallest round trip.
     fn exits(round_trips_ms: [u64; 3]) -> bool {
         let mut hystart = HyStart::default();
         let mut exit = false;
         let mut number = 0;
         let mut now = Instant::ZERO;
         for rtt in round_trips_ms {
-            for _ in 0..20 {
+            for _ in 0..50 {
                 number += 1;
-                now += Duration::from_millis(2);
-                let rtt = Duration::from_millis(rtt);
-                let highest = (number / 20 + 1) * 20;
-                exit |= hystart.sample(now, number, highest, (rtt, rtt), 20);
+                now += ms(2);
+                let highest = (number / 50 + 1) * 50;
+                exit |= hystart.sample(now, number, highest, (ms(rtt), ms(rtt)), 50);
             }
         }
         exit
@@ -180,9 +186,139 @@ mod tests {
             ("short path, below 4 ms", [1, 3, 4], false),
             ("short path", [1, 1, 5], true),
             ("long path, 16 ms are enough", [300, 300, 316], true),
+            ("long path, not quite", [300, 300, 315], false),
             ("fall", [60, 50, 40], false),
         ] {
             assert_eq!(exits(round_trips), want, "{name}");
         }
+    }
+
+    /// A round of 40 ms, then one of 50 ms: when that ends slow start.
+    fn judged_after(least: Duration, spacing: Duration) -> Option<Duration> {
+        let mut hystart = HyStart::default();
+        let mut now = Instant::ZERO;
+        for number in 1..=20 {
+            now += spacing;
+            assert!(!hystart.sample(now, number, 20, (ms(40), least), 20));
+        }
+        let began = now + spacing;
+        (21..=1000).find_map(|number| {
+            now += spacing;
+            let ends = hystart.sample(now, number, 1000, (ms(50), least), 20);
+            ends.then(|| now.saturating_since(began))
+        })
+    }
+
+    #[test]
+    fn a_rise_must_last_a_quarter_of_a_round_trip() {
+        for (name, least, spacing, want) in [
+            (
+                "8 ms at the least",
+                ms(1),
+                Duration::from_micros(100),
+                ms(8),
+            ),
+            ("a quarter", ms(40), Duration::from_micros(100), ms(10)),
+            ("eight samples", ms(40), ms(5), ms(35)),
+        ] {
+            assert_eq!(judged_after(least, spacing), Some(want), "{name}");
+        }
+    }
+
+    /// Packets that come one every `apart`, all with the same round trip, at one window; whether they
+    /// end slow start. The least round trip is 40 ms.
+    fn fills(apart: Duration, rtt: Duration, window: u32, packets: u64) -> bool {
+        let mut hystart = HyStart::default();
+        let mut now = Instant::ZERO;
+        (1..=packets).any(|number| {
+            now += apart;
+            hystart.arrived(now);
+            // One round of half the packets: the rate of the one before counts too.
+            let highest = if number <= packets / 2 {
+                packets / 2
+            } else {
+                packets
+            };
+            hystart.sample(now, number, highest, (rtt, ms(40)), window)
+        })
+    }
+
+    #[test]
+    fn a_window_that_the_path_holds_ends_slow_start() {
+        // One packet each 0.1 ms: 400 in 40 ms, 450 with an eighth more.
+        let apart = Duration::from_micros(100);
+        let waits = ms(40) + ms(40) / WAIT_PART;
+        for (name, apart, rtt, window, packets, want) in [
+            ("an eighth more", apart, waits, 450, 1000, true),
+            ("not quite", apart, waits, 449, 1000, false),
+            (
+                "nothing waits",
+                apart,
+                waits - Duration::from_micros(1),
+                1000,
+                1000,
+                false,
+            ),
+            ("no rate known", apart, waits, 450, 20, false),
+            ("a slow path", ms(10), waits, MIN_FULL, 100, true),
+            (
+                "too small a window",
+                ms(10),
+                waits,
+                MIN_FULL - 1,
+                100,
+                false,
+            ),
+        ] {
+            assert_eq!(fills(apart, rtt, window, packets), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_rate_takes_many_packets_and_some_time() {
+        let mut hystart = HyStart::default();
+        let mut now = Instant::from_micros(1_000_000);
+        // A burst: many packets, no time.
+        for _ in 0..100 {
+            hystart.arrived(now);
+        }
+        assert!(hystart.rate.abs() < 1e-9);
+        // The burst and the pause count together.
+        now += ms(2);
+        hystart.arrived(now);
+        assert!((hystart.rate - 50_000.0).abs() < 1.0, "{}", hystart.rate);
+        // Time, but few packets.
+        let mut hystart = HyStart::default();
+        for _ in 0..MIN_TRAIN {
+            now += ms(1);
+            hystart.arrived(now);
+        }
+        assert!(hystart.rate.abs() < 1e-9);
+        now += ms(1);
+        hystart.arrived(now);
+        assert!((hystart.rate - 1000.0).abs() < 1.0, "{}", hystart.rate);
+        // The best rate stays.
+        for _ in 0..100 {
+            now += ms(2);
+            hystart.arrived(now);
+        }
+        assert!((hystart.rate - 1000.0).abs() < 1.0, "{}", hystart.rate);
+    }
+
+    #[test]
+    fn the_last_while_is_two_parts_long() {
+        let mut lately = Lately::default();
+        let part = ms(5);
+        let at = |us: u64| Instant::from_micros(1_000_000 + us);
+        lately.sample(at(0), ms(40), part);
+        assert_eq!(lately.min(), None, "one part says nothing");
+        lately.sample(at(4999), ms(45), part);
+        lately.sample(at(5000), ms(50), part);
+        assert_eq!(lately.min(), Some(ms(40)), "both parts count");
+        lately.sample(at(9999), ms(49), part);
+        lately.sample(at(10_000), ms(60), part);
+        assert_eq!(lately.min(), Some(ms(49)), "the first is forgotten");
+        lately.sample(at(10_001), ms(41), part);
+        assert_eq!(lately.min(), Some(ms(41)));
     }
 }

@@ -369,7 +369,7 @@ impl Client {
     /// Whether a flight that is missing whole may be taken for a lost request. One server knows what
     /// it has sent: a repeat of what was lost on the way here stays unanswered, and the loss is seen
     /// then. Several servers do not know of each other, so that only the flight itself can tell.
-    fn may_be_request(&self, now: Instant, loss: &Loss, alone: bool) -> bool {
+    pub(super) fn may_be_request(&self, now: Instant, loss: &Loss, alone: bool) -> bool {
         let again = self
             .connection
             .as_ref()
@@ -381,13 +381,18 @@ impl Client {
     pub(super) fn has_several_servers(&self, now: Instant) -> bool {
         let recently = self.rtt.expected() * SEVERAL_SERVERS_RTTS;
         let since = |at| now.saturating_since(at);
-        self.several_servers_at.is_some_and(|at| since(at) < recently)
+        self.several_servers_at
+            .is_some_and(|at| since(at) < recently)
     }
 
     /// Takes note of who answered.
-    fn note_server(&mut self, now: Instant, server: u16) {
+    pub(super) fn note_server(&mut self, now: Instant, server: u16) {
         self.stats.answered_by(server);
-        if self.last_server.replace(server).is_some_and(|last| last != server) {
+        if self
+            .last_server
+            .replace(server)
+            .is_some_and(|last| last != server)
+        {
             self.several_servers_at = Some(now);
         }
     }

@@ -187,7 +187,10 @@ impl Client {
         let releasable = connection.window.releasable();
         let delay = (self.rtt.expected() / DELAY_PART).min(MAX_DELAY);
         let until = self.unacknowledged_since.unwrap_or(now) + delay;
-        let wait = window > 16 && releasable < u64::from(budget) && until > now && !self.flights.is_empty();
+        let wait = window > 16
+            && releasable < u64::from(budget)
+            && until > now
+            && !self.flights.is_empty();
         if wait {
             self.send_timer = Some((until, "delayed acknowledgement"));
         }
@@ -398,5 +401,26 @@ impl Client {
         }
         self.pacer.reset(now);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flight_is_half_a_millisecond_long_and_an_eighth_of_the_window_at_most() {
+        for (name, window, rtt_us, want) in [
+            ("half a millisecond", 1000, 40_000, 12),
+            ("at 1 Gb/s", 3333, 40_000, 41),
+            ("one offloaded write", 10_000, 40_000, MAX_FLIGHT),
+            ("an eighth", 80, 1000, 10),
+            ("two at the least", 2, 100_000, 2),
+            ("a slow path", 100, 100_000, 2),
+            ("no round trip", 1000, 0, MAX_FLIGHT),
+        ] {
+            let rtt = Duration::from_micros(rtt_us);
+            assert_eq!(flight_size(window, rtt), want, "{name}");
+        }
     }
 }

@@ -25,7 +25,8 @@ impl Pacer {
     }
 
     /// A request for `count` packets left at a window of `window` packets and a round trip of `rtt`.
-    /// The rate is 5/4 of the window per round trip, in slow start twice the window.
+    /// The rate is 11/10 of the window per round trip, in slow start twice the window, but without
+    /// limit up to [`MAX_UNPACED`].
     pub(super) fn sent(
         &mut self,
         now: Instant,
@@ -52,33 +53,39 @@ impl Pacer {
 mod tests {
     use super::*;
 
+    const START: Instant = Instant::from_micros(10_000_000);
+
+    /// How long ten requests for ten packets each take at a round trip of 110 ms.
+    fn takes(window: u32, slow_start: bool) -> Duration {
+        let mut pacer = Pacer::default();
+        pacer.reset(START);
+        for _ in 0..10 {
+            let now = pacer.ready_at();
+            pacer.sent(now, 10, window, Duration::from_millis(110), slow_start);
+        }
+        pacer.ready_at().saturating_since(START)
+    }
+
     #[test]
     fn a_window_takes_its_share_of_a_round_trip() {
-        for (slow_start, want_ms) in [(false, 80), (true, 50)] {
-            let mut pacer = Pacer::default();
-            let start = Instant::from_micros(10_000_000);
-            pacer.reset(start);
-            for _ in 0..10 {
-                pacer.sent(
-                    pacer.ready_at(),
-                    10,
-                    100,
-                    Duration::from_millis(100),
-                    slow_start,
-                );
-            }
-            assert_eq!(pacer.ready_at(), start + Duration::from_millis(want_ms));
+        for (name, window, slow_start, want_ms) in [
+            ("eleven tenths", 100, false, 100),
+            ("of a small window too", 10, false, 1000),
+            ("slow start", 100, true, 55),
+            ("just paced", 50, true, 110),
+            ("what a short object needs", MAX_UNPACED, true, 0),
+        ] {
+            let took = takes(window, slow_start);
+            assert_eq!(took.as_millis(), want_ms, "{name}: {took:?}");
         }
+        assert!(!takes(MAX_UNPACED + 1, true).is_zero());
     }
 
     #[test]
     fn little_credit_is_saved_up() {
         let mut pacer = Pacer::default();
-        let now = Instant::from_micros(10_000_000);
-        pacer.sent(now, 10, 100, Duration::from_millis(100), false);
-        assert_eq!(
-            pacer.ready_at(),
-            now - MAX_CREDIT + Duration::from_millis(8)
-        );
+        pacer.sent(START, 10, 100, Duration::from_millis(110), false);
+        let want = START - MAX_CREDIT + Duration::from_millis(10);
+        assert_eq!(pacer.ready_at(), want);
     }
 }

@@ -18,10 +18,6 @@ impl SpanSet {
         self.total
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.spans.is_empty()
-    }
-
     /// How many spans it is made of.
     pub(super) fn len(&self) -> usize {
         self.spans.len()

@@ -142,38 +142,138 @@ fn an_outage_is_survived() {
     assert!(took < 11_000_000, "{took} {:?}", network.client.stats());
 }
 
+/// A flight of `count` packets that is missing whole.
+fn missing(count: u32) -> Loss {
+    let flight = 1 << 20;
+    Loss {
+        flight,
+        lowest: flight,
+        highest: flight + u64::from(count) - 1,
+        count,
+        whole: true,
+        stream: 0,
+        bytes: Vec::new(),
+        due: Instant::ZERO,
+    }
+}
+
 #[test]
-fn a_request_of_a_past_epoch_is_not_repeated() {
+fn what_there_is_no_evidence_for_is_not_repeated() {
     let mut network = Network::new(LAN, 1);
     network.fetch(100_000);
     let client = &mut network.client;
     let now = Instant::from_micros(network.now_us);
     let window = &client.connection.as_ref().unwrap().window;
-    let (present, event) = (
-        window.releasing(),
-        window.event().map(|event| event.declaration),
-    );
-    for (yields, want) in [(Epoch::opening(3), false), (present, true)] {
+    let present = window.releasing();
+    assert!(window.event().is_none());
+    let repeats = |client: &mut Client, yields| {
         let interval = Interval {
             after: 0,
             upto: 8,
-            first: 1 << 20,
+            first: missing(8).flight,
             count: 8,
         };
-        let mut record = Record::new(interval, now, client.stream.id, yields);
-        record.declared = event;
+        let record = Record::new(interval, now, client.stream.id, yields);
         client.flights.push(record);
-        let loss = Loss {
-            flight: interval.first,
-            lowest: interval.first,
-            highest: interval.first + 7,
-            count: 8,
-            whole: true,
-            stream: client.stream.id,
-            bytes: Vec::new(),
-            due: now,
+        client.repeat(now, &missing(8))
+    };
+    assert!(repeats(client, present));
+    assert!(repeats(client, Epoch::opening(3)), "before the event");
+    assert!(!repeats(client, Epoch::opening(2)), "unknown");
+    assert!(client.declare(Kind::Timeout));
+    assert!(!repeats(client, present), "given up");
+    assert!(!repeats(client, Epoch::opening(3)), "given up");
+}
+
+#[test]
+fn several_servers_make_a_missing_flight_ambiguous() {
+    let path = Path {
+        delay_us: 5_000,
+        ..LAN
+    };
+    let mut network = Network::new(path, 1);
+    network.fetch(1_000_000);
+    let client = &mut network.client;
+    let now = Instant::from_micros(network.now_us);
+    let connection = client.connection.as_mut().unwrap();
+    connection.repeated_up_to = missing(1).flight - 1;
+    assert!(!client.has_several_servers(now));
+    // One server: any flight, with others or not, again or not.
+    for count in [1, 3, 4] {
+        assert!(client.may_be_request(now, &missing(count), true));
+        assert!(client.may_be_request(now, &missing(count), false));
+    }
+    client.note_server(now, 1);
+    assert!(!client.has_several_servers(now), "the same");
+    client.note_server(now, 2);
+    assert!(client.has_several_servers(now));
+    assert!(client.may_be_request(now, &missing(4), true));
+    assert!(!client.may_be_request(now, &missing(3), true), "too few");
+    assert!(!client.may_be_request(now, &missing(4), false), "not alone");
+    client.connection.as_mut().unwrap().repeated_up_to += 1;
+    assert!(!client.may_be_request(now, &missing(4), true), "again");
+    let later = now + client.rtt.expected() * 16 + Duration::from_micros(1);
+    client.note_server(later, 2);
+    assert!(!client.has_several_servers(later), "one again");
+    assert!(client.has_several_servers(later - Duration::from_micros(2)));
+}
+
+/// 20 MB in a second and a half, one server, and a round trip of 20 ms.
+const STEADY: Path = Path {
+    delay_us: 10_000,
+    service_us: 100,
+    ..LAN
+};
+
+/// Where in the transfer something is lost.
+const MIDDLE_US: u64 = 1_600_000;
+
+/// A request that is lost before a loss is declared, in its zone or after that is sent again, as it
+/// was meant, and answered: the window is reduced for the packet alone.
+#[test]
+fn a_request_lost_around_an_event_costs_no_reduction() {
+    for after_us in (0..80_000).step_by(1000) {
+        let mut network = Network::new(STEADY, 1);
+        network.lose_packet_at = Some(MIDDLE_US);
+        network.lose_request_at = Some(MIDDLE_US - 20_000 + after_us);
+        let (event, took) = network.fetch(20_000_000);
+        assert_eq!(event, ClientEvent::Finished);
+        let stats = network.client.stats();
+        let told = (stats.lost, stats.repeated, stats.timeouts);
+        assert_eq!(told, (1, 1, 0), "{after_us} µs: {stats:?}");
+        let losses = stats.transitions.get("loss");
+        assert_eq!(losses, Some(&1), "{after_us} µs: {stats:?}");
+        // The second copy was not needed.
+        let refusals = network.refusals();
+        assert!(refusals.iter().eq(["replayed"].iter()), "{refusals:?}");
+        assert!(took < 2_000_000, "{after_us} µs: {took} µs");
+    }
+}
+
+#[test]
+fn an_answer_lost_whole_is_a_loss() {
+    let mut network = Network::new(STEADY, 1);
+    network.lose_answer_at = Some(MIDDLE_US);
+    assert_eq!(network.fetch(20_000_000).0, ClientEvent::Finished);
+    let stats = network.client.stats();
+    assert_eq!((stats.repeated, stats.timeouts), (1, 0), "{stats:?}");
+    assert!(stats.lost > 1, "{stats:?}");
+    assert_eq!(stats.transitions.get("loss"), Some(&1), "{stats:?}");
+}
+
+/// With one server, requests that are lost now and then cost next to nothing.
+#[test]
+fn lost_requests_do_not_break_the_window() {
+    for seed in 0..5 {
+        let path = Path {
+            request_loss_percent: 1.0,
+            ..STEADY
         };
-        assert_eq!(client.repeat(now, &loss), want);
+        let mut network = Network::new(path, seed);
+        let (_, took) = network.fetch(20_000_000);
+        let stats = network.client.stats();
+        assert!(stats.repeated > 3, "seed {seed}: {stats:?}");
+        assert!(took < 2_000_000, "seed {seed}: {took} µs {stats:?}");
     }
 }
 
@@ -193,6 +293,7 @@ fn path() -> impl Strategy<Value = Path> {
         repeated_percent: rates.1,
         marked_percent: rates.2,
         forgetful_percent: rates.3,
+        request_loss_percent: 0.0,
         queue,
         servers,
         hold_percent: 0.0,

@@ -41,8 +41,14 @@ const SMALLEST: Epoch = cubic(100, 2, 2);
 
 /// Name, epoch, kind, p, W(p), the next epoch.
 #[rustfmt::skip]
-const TRANSITIONS: [(&str, Epoch, Kind, u64, u32, Epoch); 13] = [
+const TRANSITIONS: [(&str, Epoch, Kind, u64, u32, Epoch); 18] = [
     ("opened", Epoch::opening(3), Kind::Opened, 0, 3, slow_start(3, 10, MAX_WINDOW)),
+    ("opened with one", Epoch::opening(1), Kind::Opened, 0, 1, slow_start(1, 10, MAX_WINDOW)),
+    ("the initial window", Epoch::opening(5), Kind::Opened, 0, 5, slow_start(5, 10, MAX_WINDOW)),
+    ("opened with ten", Epoch::opening(10), Kind::Opened, 0, 10, slow_start(10, 20, MAX_WINDOW)),
+    ("known", Epoch::opening(KNOWN_WINDOW), Kind::Opened, 0, 12, slow_start(12, 24, MAX_WINDOW)),
+    ("opened at the largest", Epoch::opening(MAX_WINDOW), Kind::Opened, 0, MAX_WINDOW,
+        slow_start(MAX_WINDOW as u64, MAX_WINDOW, MAX_WINDOW)),
     ("loss in slow start", GROWING, Kind::Loss, 121, 31, cubic(152, 21, 31)),
     ("loss below the plateau", REDUCED, Kind::Loss, 100, 70, cubic(170, 49, 59)),
     ("loss at the plateau", cubic(100, 90, 90), Kind::Loss, 100, 90, cubic(190, 63, 90)),
@@ -349,7 +355,7 @@ proptest! {
     /// exactly once, except what superseded events gave up, which is never released.
     #[test]
     fn every_number_is_released_once(
-        opening in 1..=10_u32, events in vec(event(), 1..10), last in 0..300_u64,
+        opening in 1..=KNOWN_WINDOW, events in vec(event(), 1..10), last in 0..300_u64,
     ) {
         let mut walk = Walk::new(opening);
         for event in &events {

@@ -47,6 +47,8 @@ pub(super) struct Path {
     pub(super) delay_us: u64,
     pub(super) jitter_us: u64,
     pub(super) loss_percent: f64,
+    /// Of the datagrams to a server, besides.
+    pub(super) request_loss_percent: f64,
     /// µs per datagram towards the client, and the most that may queue.
     pub(super) service_us: u64,
     pub(super) queue: usize,
@@ -64,6 +66,7 @@ pub(super) const LAN: Path = Path {
     delay_us: 500,
     jitter_us: 0,
     loss_percent: 0.0,
+    request_loss_percent: 0.0,
     service_us: 10,
     queue: 100_000,
     servers: 1,
@@ -90,6 +93,18 @@ pub(super) struct Network {
     pub(super) outage: Option<(u64, u64)>,
     /// When all servers get other keys.
     pub(super) new_keys_at: Option<u64>,
+    /// When the next datagram to a server, the next one to the client, and the next whole answer is
+    /// lost.
+    pub(super) lose_request_at: Option<u64>,
+    pub(super) lose_packet_at: Option<u64>,
+    pub(super) lose_answer_at: Option<u64>,
+    /// Since an acknowledgement was last delayed to its end, nothing has happened.
+    put_off: bool,
+}
+
+/// Whether it is time for something that happens once.
+fn falls_due(at: &mut Option<u64>, now_us: u64) -> bool {
+    at.take_if(|at| *at <= now_us).is_some()
 }
 
 fn new_server(id: u16) -> Server {
@@ -125,6 +140,10 @@ impl Network {
             refusals: BTreeSet::new(),
             outage: None,
             new_keys_at: None,
+            lose_request_at: None,
+            lose_packet_at: None,
+            lose_answer_at: None,
+            put_off: false,
         }
     }
 
@@ -153,10 +172,21 @@ impl Network {
     }
 
     fn send(&mut self, to_client: bool, datagram: Vec<u8>) {
+        let at = match to_client {
+            true => &mut self.lose_packet_at,
+            false => &mut self.lose_request_at,
+        };
+        if falls_due(at, self.now_us) {
+            return;
+        }
         let out = self
             .outage
             .is_some_and(|(from, to)| (from..to).contains(&self.now_us));
         if out || self.random.random_bool(self.path.loss_percent / 100.0) {
+            return;
+        }
+        let request_loss = self.path.request_loss_percent / 100.0;
+        if !to_client && request_loss > 0.0 && self.random.random_bool(request_loss) {
             return;
         }
         let mut at = self.now_us;
@@ -217,6 +247,9 @@ impl Network {
         }
         let mut out = Vec::new();
         self.servers[chosen].respond(now, to_server, &datagram, &mut Bytes, &mut out);
+        if !out.is_empty() && falls_due(&mut self.lose_answer_at, self.now_us) {
+            return;
+        }
         for flight in out {
             for datagram in flight.datagrams() {
                 self.send(true, datagram.to_vec());
@@ -233,6 +266,7 @@ impl Network {
         loop {
             let now = self.now();
             while let Some(flight) = self.client.poll_transmit(now) {
+                self.put_off = false;
                 self.send(false, flight.payload);
             }
             let mut buffer = [0; 65536];
@@ -247,6 +281,7 @@ impl Network {
                 }
             }
             while let Some(flight) = self.client.poll_transmit(now) {
+                self.put_off = false;
                 self.send(false, flight.payload);
             }
             while let Some(event) = self.client.poll_event() {
@@ -269,10 +304,20 @@ impl Network {
             if packet.is_some_and(|packet| timer.is_none_or(|(timer, _)| packet <= timer)) {
                 let ((at, _), (server, datagram)) = self.queue.pop_first().unwrap();
                 self.now_us = self.now_us.max(at);
+                self.put_off = false;
                 self.deliver(server, datagram);
             } else {
                 let (at, why) = timer.expect("a timer while the stream is not finished");
                 assert!(at < self.now_us + 100_000_000, "a timer far ahead: {why}");
+                // With nothing to acknowledge that timer has nothing to do.
+                let connection = self.client.connection.as_ref();
+                let left = connection.is_some_and(|c| c.window.releasable() > 0);
+                let delayed = why == "delayed acknowledgement" && left;
+                assert!(
+                    !(delayed && self.put_off),
+                    "delayed again, and nothing came"
+                );
+                self.put_off |= delayed;
                 self.now_us = self.now_us.max(at);
                 self.client.handle_timeout(self.now());
             }

@@ -157,11 +157,15 @@ impl Model {
         }
     }
 
-    /// Has a request granted, with the evidence of now, as a server would.
-    fn grant(&self, after: u64, upto: u64, declared: Option<Declaration>, probe: bool) -> Grant {
-        let window = &self.window;
-        let index = u64::from_be_bytes(window.held().sealed[..].try_into().unwrap());
-        let (shown, issued) = self.sealed[usize::try_from(index).unwrap()];
+    /// The continuation that evidence shows, and when it was issued.
+    fn shown(&self, evidence: &Evidence) -> (Continuation, UnixMillis) {
+        let index = u64::from_be_bytes(evidence.sealed[..].try_into().unwrap());
+        self.sealed[usize::try_from(index).unwrap()]
+    }
+
+    /// Has a request granted as a server would.
+    fn grant(&self, (after, upto): (u64, u64), evidence: &Evidence, probe: bool) -> Grant {
+        let (shown, issued) = self.shown(evidence);
         let request = Request {
             connection: 1,
             size: 1472,
@@ -170,10 +174,10 @@ impl Model {
             continuation: &[],
             after,
             upto,
-            reach: window.edge().max(upto),
-            proof: window.evidence().proof,
-            holes: window.holes(),
-            declared: declared.map(|d| Declared {
+            reach: evidence.reach.max(upto),
+            proof: evidence.proof,
+            holes: evidence.holes.clone(),
+            declared: evidence.declared.map(|d| Declared {
                 kind: d.kind.code(),
                 edge: d.p,
                 rtt_us: d.rtt_us,
@@ -201,9 +205,8 @@ impl Model {
     }
 
     /// The continuation that an answer brings.
-    fn seal(&mut self, transition: Option<Transition>) -> Vec<u8> {
-        let index = u64::from_be_bytes(self.window.held().sealed[..].try_into().unwrap());
-        let (shown, _) = self.sealed[usize::try_from(index).unwrap()];
+    fn seal(&mut self, evidence: &Evidence, transition: Option<Transition>) -> Vec<u8> {
+        let (shown, _) = self.shown(evidence);
         let epoch = transition.map_or(shown.epoch, |transition| transition.next);
         let epoch_start = transition.map_or(shown.epoch_start, |_| self.unix());
         let next = Continuation {
@@ -240,47 +243,53 @@ impl Model {
             yields: self.window.releasing(),
             wants: self.window.wants_continuation() || self.chance(30),
         };
-        self.answer(&asked);
+        assert!(self.answer(&asked), "there is evidence of now");
         self.asked.push(asked);
         true
     }
 
-    fn answer(&mut self, asked: &Asked) {
+    /// `false` if there is no evidence for the request any more.
+    fn answer(&mut self, asked: &Asked) -> bool {
         let Interval {
             after,
             upto,
             first,
             count,
         } = asked.interval;
-        let granted = self.grant(after, upto, asked.declared, false);
+        let Some(evidence) = self.window.evidence_for(asked.declared, &asked.yields) else {
+            return false;
+        };
+        let granted = self.grant((after, upto), &evidence, false);
         assert_eq!((granted.first, granted.count), (first, count));
         self.granted += 1;
-        let sealed = self.seal(granted.transition);
+        let sealed = self.seal(&evidence, granted.transition);
         let brings = asked
             .wants
             .then_some((asked.yields, sealed, asked.declared.is_some()));
         self.release(first, count, brings);
+        true
     }
 
-    /// Sends an earlier request again.
+    /// Sends an earlier request again, of the present or of a moment whose evidence is kept.
     fn repeat(&mut self) {
         let from = self.asked.len().saturating_sub(20);
         let chosen = self.random.random_range(from..=self.asked.len());
         let Some(asked) = self.asked.get(chosen).cloned() else {
             return;
         };
-        let event = self.window.event().map(|event| event.declaration);
-        if asked.declared == event && asked.yields == self.window.releasing() {
-            self.answer(&asked);
-        }
+        self.answer(&asked);
     }
 
     fn probe(&mut self) {
         let edge = self.window.edge();
         let declared = self.window.event().map(|event| event.declaration);
-        let granted = self.grant(edge, edge, declared, true);
+        let evidence = self.window.evidence();
+        let granted = self.grant((edge, edge), &evidence, true);
         assert_eq!(granted.count, 0);
-        let (epoch, sealed) = (self.window.releasing(), self.seal(granted.transition));
+        let (epoch, sealed) = (
+            self.window.releasing(),
+            self.seal(&evidence, granted.transition),
+        );
         if self.random.random() {
             let now = self.now();
             self.window.hold(epoch, &sealed, declared.is_some(), now);
@@ -392,7 +401,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn every_request_is_granted_what_was_expected(weather in weather(), opening in 1u32..=10, seed: u64) {
+    fn every_request_is_granted_what_was_expected(weather in weather(), opening in 1u32..=12, seed: u64) {
         let mut model = Model::new(weather, opening, seed);
         for _ in 0..1500 { model.step(); }
         model.recover();
@@ -537,4 +546,79 @@ fn a_long_void_stretch_is_acknowledged_in_parts() {
         assert_eq!(window.edge(), edge + 1 + void);
         assert_eq!(next, window.epoch().edge(window.edge()) + 1, "void {void}");
     }
+}
+
+/// A window in slow start with everything acknowledged up to 60, and an event declared there.
+fn with_event(kind: Kind) -> (Window, Epoch, Instant) {
+    let (mut window, now) = (opened(), Instant::from_micros(0));
+    while window.edge() < 60 {
+        assert!(window.receive(window.edge() + 1, 0, 1));
+        let interval = window.next_interval(now, 2).unwrap();
+        window.asked(interval.first + u64::from(interval.count) - 1);
+    }
+    let epoch = *window.epoch();
+    assert!(window.declare(kind, 40_000));
+    (window, epoch, now)
+}
+
+/// What a pending request was to release is missing in one stretch at the beginning of a zone: the
+/// proof reaches beyond it, as long as a quarter is there.
+#[test]
+fn a_zone_whose_first_stretch_is_missing_is_passed() {
+    for (per_cent, passes) in [(0, true), (50, true), (74, true), (77, false)] {
+        let (mut window, _, now) = with_event(Kind::Loss);
+        let transition = window.event().unwrap().transition;
+        let (p, r) = (transition.p, transition.r);
+        let missing = (r - p) * per_cent / 100;
+        for n in p + missing + 1..=r {
+            assert!(window.receive(n, 0, 1));
+        }
+        let (mut after, mut next) = (p, r + 1);
+        while let Some(interval) = window.next_interval(now, 2) {
+            assert_eq!((interval.after, interval.first), (after, next));
+            (after, next) = (interval.upto, next + u64::from(interval.count));
+            let reach = window.evidence().reach;
+            assert!(reach >= interval.upto);
+            assert!(4 * missing.min(reach - p) <= 3 * (reach - p), "{reach}");
+        }
+        let whole = (r, r + 1 + u64::from(transition.next.c));
+        assert_eq!((after, next) == whole, passes, "{per_cent} %: {after}");
+        assert_eq!(window.event().unwrap().is_passed(), passes);
+    }
+}
+
+/// Evidence of the epoch before an event, and of its zone, is kept as it was.
+#[test]
+fn evidence_is_kept_across_an_event() {
+    let (mut window, epoch, now) = with_event(Kind::Loss);
+    let declared = window.evidence().declared;
+    let transition = window.event().unwrap().transition;
+    assert!(declared.is_some());
+    let before = window.evidence_for(None, &epoch).unwrap();
+    assert_eq!((before.proof, before.reach), (window.proof, 60));
+    for n in 61..=transition.r {
+        assert!(window.receive(n, 0, 1 << 20 | n));
+    }
+    while window.next_interval(now, 44).is_some() {}
+    let zone = window.evidence();
+    assert_ne!(zone.proof, before.proof);
+    window.hold(transition.next, b"next", true, now);
+    assert!(window.event().is_none());
+    for (name, declared, releases, want) in [
+        ("before", None, &epoch, Some((before.proof, 60))),
+        (
+            "zone",
+            declared,
+            &transition.next,
+            Some((zone.proof, transition.r)),
+        ),
+        ("present", None, &transition.next, Some((0, transition.r))),
+        ("never", declared, &epoch, None),
+    ] {
+        let found = window.evidence_for(declared, releases);
+        let found = found.map(|kept| (kept.proof, kept.reach));
+        assert_eq!(found, want, "{name}");
+    }
+    assert!(window.declare(Kind::Timeout, 40_000));
+    assert!(window.evidence_for(None, &epoch).is_none(), "given up");
 }
