@@ -227,6 +227,8 @@ process_state() {
 start() {
     local name=$1 role=$2
     shift 2
+    # Now, not when the child gets to run: what an earlier process of that name said is over.
+    : >"$SCRATCH/$name.out"
     ip netns exec "$TOPOLOGY-$role" "$@" \
         >"$SCRATCH/$name.out" 2>"$SCRATCH/$name.err" </dev/null &
     TOPOLOGY_PIDS[$name]=$!
