@@ -27,6 +27,8 @@ pub(super) struct Record {
     pub(super) interval: Interval,
     /// When it was sent (last).
     pub(super) sent: Instant,
+    /// Its place among all that was sent: one instant may have seen several leave.
+    order: u64,
     /// Sent again, so that its round trip is ambiguous.
     pub(super) repeated: bool,
     /// The client's name of the stream that the bytes belong to.
@@ -52,6 +54,7 @@ impl Record {
         Self {
             interval,
             sent,
+            order: 0,
             repeated: false,
             stream,
             ranges: Vec::new(),
@@ -132,8 +135,10 @@ pub(super) struct Loss {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flights {
     records: BTreeMap<u64, Record>,
-    /// When the latest-sent number that has come was sent, the number, and its round trip.
-    latest: Option<(Instant, u64, Duration)>,
+    /// How much was sent so far.
+    sent: u64,
+    /// The order of the latest-sent number that has come, the number, and its round trip.
+    latest: Option<(u64, u64, Duration)>,
     reordering_seen: bool,
     /// How late numbers were that came after they were given up, with some headroom; fades.
     lateness: Duration,
@@ -147,12 +152,24 @@ impl Flights {
         self.records.is_empty()
     }
 
-    pub(super) fn push(&mut self, record: Record) {
+    pub(super) fn push(&mut self, mut record: Record) {
+        self.sent += 1;
+        record.order = self.sent;
         self.records.insert(record.interval.first, record);
     }
 
     pub(super) fn get_mut(&mut self, flight: u64) -> Option<&mut Record> {
         self.records.get_mut(&flight)
+    }
+
+    /// Takes note that a flight is asked for again.
+    pub(super) fn repeat(&mut self, now: Instant, flight: u64) {
+        if let Some(record) = self.records.get_mut(&flight) {
+            self.sent += 1;
+            record.order = self.sent;
+            record.sent = now;
+            record.repeated = true;
+        }
     }
 
     /// How late numbers may come beyond their round trip, by experience.
@@ -166,7 +183,7 @@ impl Flights {
     }
 
     /// Takes note of the numbers `n ..= n + void`; `None` if they were not awaited.
-    pub(super) fn arrive(&mut self, now: Instant, n: u64, void: u64) -> Option<Arrival> {
+    pub(super) fn arrive(&mut self, now: Instant, n: u64, void: u64, rtt: &Rtt) -> Option<Arrival> {
         let Some((first, record)) = awaited(&mut self.records, n) else {
             self.note_spurious(now, n);
             return None;
@@ -183,11 +200,16 @@ impl Flights {
             expected: record.take_chunks(index),
         };
         record.open &= !(mask(void + 1) << index);
-        let sent = record.sent;
+        let (sent, order) = (record.sent, record.order);
         if record.open == 0 {
             self.records.remove(&first);
         }
-        self.note(now, sent, n, arrival.repeated);
+        let round_trip = now.saturating_since(sent);
+        // Sooner than any answer comes, it is the answer to the first request (RFC 8985 §6.2).
+        let first = arrival.repeated && rtt.min().is_some_and(|least| round_trip < least);
+        if !first {
+            self.note(order, n, round_trip, arrival.repeated);
+        }
         Some(arrival)
     }
 
@@ -203,12 +225,12 @@ impl Flights {
         }
     }
 
-    fn note(&mut self, now: Instant, sent: Instant, n: u64, repeated: bool) {
+    fn note(&mut self, order: u64, n: u64, round_trip: Duration, repeated: bool) {
         let newer = self
             .latest
-            .is_none_or(|(latest, number, _)| (sent, n) > (latest, number));
+            .is_none_or(|(latest, number, _)| (order, n) > (latest, number));
         if newer {
-            self.latest = Some((sent, n, now.saturating_since(sent)));
+            self.latest = Some((order, n, round_trip));
         } else if !repeated {
             self.reordering_seen = true;
         }
@@ -216,8 +238,10 @@ impl Flights {
 
     /// A probe sent then was answered now: what was asked for before it should have come.
     pub(super) fn probed(&mut self, now: Instant, sent: Instant) {
-        if self.latest.is_none_or(|(latest, ..)| sent > latest) {
-            self.latest = Some((sent, u64::MAX, now.saturating_since(sent)));
+        let before = self.records.values().filter(|record| record.sent < sent);
+        let order = before.map(|record| record.order).max().unwrap_or(0);
+        if self.latest.is_none_or(|(latest, ..)| order >= latest) {
+            self.latest = Some((order, u64::MAX, now.saturating_since(sent)));
         }
     }
 
@@ -229,7 +253,7 @@ impl Flights {
         };
         let mut losses = Vec::new();
         for (&first, record) in &self.records {
-            let late = match record.sent.cmp(&latest) {
+            let late = match record.order.cmp(&latest) {
                 core::cmp::Ordering::Less => record.open,
                 core::cmp::Ordering::Equal => record.open & mask(number.saturating_sub(first)),
                 core::cmp::Ordering::Greater => 0,
@@ -333,5 +357,71 @@ const fn mask(count: u64) -> u64 {
         u64::MAX
     } else {
         (1 << count) - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUND_TRIP: u64 = 40_000;
+
+    const fn at(us: u64) -> Instant {
+        Instant::from_micros(us)
+    }
+
+    /// Flights of four numbers from `first` on, asked for one after the other at one instant.
+    fn flights(sent: Instant, firsts: &[u64]) -> Flights {
+        let mut flights = Flights::default();
+        for &first in firsts {
+            let interval = Interval {
+                after: first,
+                upto: first + 2,
+                first,
+                count: 4,
+            };
+            flights.push(Record::new(interval, sent, 0, Epoch::opening(3)));
+        }
+        flights
+    }
+
+    fn rtt() -> Rtt {
+        let mut rtt = Rtt::default();
+        rtt.sample(Duration::from_micros(ROUND_TRIP));
+        rtt
+    }
+
+    fn lost(flights: &mut Flights, now: Instant) -> Vec<u64> {
+        let losses = flights.detect(now, &rtt());
+        losses.iter().map(|loss| loss.flight).collect()
+    }
+
+    #[test]
+    fn a_repeat_is_not_overtaken_by_what_left_before_it_at_the_same_instant() {
+        let mut flights = flights(at(0), &[1, 5]);
+        for n in 5..9 {
+            flights.arrive(at(ROUND_TRIP), n, 0, &rtt());
+        }
+        assert_eq!(lost(&mut flights, at(ROUND_TRIP)), [1]);
+        let again = at(ROUND_TRIP);
+        let mut other = self::flights(again, &[9]);
+        flights.push(other.records.remove(&9).unwrap());
+        flights.repeat(again, 1);
+        for n in 9..13 {
+            flights.arrive(at(2 * ROUND_TRIP), n, 0, &rtt());
+        }
+        assert_eq!(lost(&mut flights, at(2 * ROUND_TRIP)), []);
+        assert!(flights.arrive(at(2 * ROUND_TRIP), 1, 0, &rtt()).is_some());
+    }
+
+    #[test]
+    fn the_answer_to_the_first_request_does_not_time_the_repeat() {
+        let mut flights = flights(at(0), &[1, 5, 9]);
+        flights.repeat(at(ROUND_TRIP), 9);
+        // What was sent before must not look late by half a millisecond.
+        flights.arrive(at(ROUND_TRIP + 500), 9, 0, &rtt());
+        assert_eq!(lost(&mut flights, at(ROUND_TRIP + 1000)), []);
+        flights.arrive(at(2 * ROUND_TRIP), 10, 0, &rtt());
+        assert_eq!(lost(&mut flights, at(2 * ROUND_TRIP)), [1, 5]);
     }
 }

@@ -68,7 +68,7 @@ impl Client {
             return;
         }
         let fresh = connection.window.receive(n, void, header.x);
-        let arrival = self.flights.arrive(now, n, void);
+        let arrival = self.flights.arrive(now, n, void, &self.rtt);
         self.note_server(now, header.server);
         if fresh || arrival.is_some() {
             self.answered(now);
@@ -413,8 +413,7 @@ impl Client {
             return false;
         }
         connection.repeated_up_to = connection.window.highest();
-        record.repeated = true;
-        record.sent = now;
+        self.flights.repeat(now, loss.flight);
         self.repeats.push_back(loss.flight);
         self.stats.repeated += 1;
         true

@@ -235,11 +235,9 @@ impl Client {
     }
 
     fn send_repeat(&mut self, now: Instant, flight: u64) {
-        let Some(record) = self.flights.get_mut(flight) else {
+        let Some(record) = self.flights.get_mut(flight).map(|record| record.clone()) else {
             return;
         };
-        record.sent = now;
-        let record = record.clone();
         // One server answers once; should the repeat be lost as well, it would be taken for a loss of
         // answers.
         let copies = if self.has_several_servers(now) { 1 } else { 2 };
