@@ -30,8 +30,9 @@
 # the start of the transfer to its last byte, without the start of the process.
 #
 # A run of the others lasts max(1 s, 12 RTT), for the start, and then max(2 s, 10 RTT), whose bytes are
-# the goodput and in which the queue is watched; with random loss, 2 s and 5 s at the least. Every contender of a round uses the same process of the
-# link, and the seed of its faults is the round's number.
+# the goodput and in which the queue is watched; with random loss, 2 s and 5 s at the least. Every
+# contender of a round uses the same process of the link, and the seed of its faults is the round's
+# number.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/topology.sh
@@ -71,14 +72,14 @@ options() {
                 shift
                 ;;
             -h | --help)
-                sed -n '3,/^set /s/^# \{0,1\}//p' "$0"
+                show_help
                 exit 0
                 ;;
             *) die "no option '$1': see --help" ;;
         esac
         shift
     done
-    [[ $ROUNDS =~ ^[1-9][0-9]*$ ]] || die "--rounds takes a number above 0, not '$ROUNDS'"
+    above_zero --rounds "$ROUNDS"
     local name
     for name in "${CHOSEN_CONTENDERS[@]}"; do
         [[ " ${CONTENDERS[*]} " == *" $name "* ]] || die "no contender '$name': ${CONTENDERS[*]}"
@@ -139,11 +140,11 @@ enter() {
         QUEUE=${BASH_REMATCH[4]} SIZE=
         # Where chance drops packets, a few losses must not decide.
         case $FAULT in
-            loss* | burst*) LEAST=(2 5) ;;
-            *) LEAST=(1 2) ;;
+            loss* | burst*) WARM=2 WINDOW=5 ;;
+            *) WARM=1 WINDOW=2 ;;
         esac
-        WARM=$(larger "${LEAST[0]}" "$(calculate "$RTT * 0.012")")
-        WINDOW=$(larger "${LEAST[1]}" "$(calculate "$RTT * 0.01")")
+        WARM=$(larger "$WARM" "$(calculate "$RTT * 0.012")")
+        WINDOW=$(larger "$WINDOW" "$(calculate "$RTT * 0.01")")
     else
         die "no cell '$1'"
     fi

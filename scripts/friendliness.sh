@@ -45,15 +45,15 @@ options() {
                 shift
                 ;;
             -h | --help)
-                sed -n '3,/^set /s/^# \{0,1\}//p' "$0"
+                show_help
                 exit 0
                 ;;
             *) die "no option '$1': see --help" ;;
         esac
         shift
     done
-    [[ $ROUNDS =~ ^[1-9][0-9]*$ ]] || die "--rounds takes a number above 0, not '$ROUNDS'"
-    [[ $SECONDS_EACH =~ ^[1-9][0-9]*$ ]] || die "--seconds takes a number above 0, not '$SECONDS_EACH'"
+    above_zero --rounds "$ROUNDS"
+    above_zero --seconds "$SECONDS_EACH"
 }
 
 # enter CELL: sets RTTS, RATE, OURS and CUBICS.

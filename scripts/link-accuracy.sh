@@ -25,18 +25,19 @@ options() {
     while (($# > 0)); do
         case $1 in
             --seconds)
-                SECONDS_EACH=${2:-}
+                (($# > 1)) || die "$1 needs a value"
+                SECONDS_EACH=$2
                 shift
                 ;;
             -h | --help)
-                sed -n '3,/^set /s/^# \{0,1\}//p' "$0"
+                show_help
                 exit 0
                 ;;
             *) die "no option '$1': see --help" ;;
         esac
         shift
     done
-    [[ $SECONDS_EACH =~ ^[1-9][0-9]*$ ]] || die "--seconds takes a number above 0"
+    above_zero --seconds "$SECONDS_EACH"
 }
 
 # delay MS: the link's one-way delay, compared with what packets take from the client to the server.

@@ -53,7 +53,7 @@ options() {
                 shift
                 ;;
             -h | --help)
-                sed -n '3,/^set /s/^# \{0,1\}//p' "$0" | sed '$d'
+                show_help
                 exit 0
                 ;;
             all) CHOSEN+=("${EXPERIMENTS[@]}") ;;
@@ -63,7 +63,7 @@ options() {
         shift
     done
     ((${#CHOSEN[@]} > 0)) || CHOSEN=("${EXPERIMENTS[@]}")
-    [[ $ROUNDS =~ ^[1-9][0-9]*$ ]] || die "--rounds takes a number above 0, not '$ROUNDS'"
+    above_zero --rounds "$ROUNDS"
 }
 
 # planned EXPERIMENT: about how many seconds it takes.

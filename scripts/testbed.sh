@@ -15,10 +15,6 @@ source "$(dirname "$0")/topology.sh"
 
 HEADWATER=${HEADWATER:-$(dirname "$(realpath "$0")")/../target/release/headwater}
 
-usage() {
-    sed -n '3,/^set /s/^# \{0,1\}//p' "$0" | sed '$d'
-}
-
 up() {
     local name=$1
     [[ $name =~ ^[a-zA-Z0-9_]+$ ]] || die "a name has letters, digits and _, not '$name'"
@@ -38,7 +34,7 @@ main() {
     case $verb:$# in
         up:1 | up:2 | down:1 | exec:[1-3]) die "'$verb' needs more: see 'testbed.sh help'" ;;
         help:* | --help:* | -h:*)
-            usage
+            show_help
             return
             ;;
     esac

@@ -23,6 +23,16 @@ die() {
     exit 1
 }
 
+# show_help: the head of the calling script, without the signs of a comment.
+show_help() {
+    sed -n '3,/^set /s/^# \{0,1\}//p' "$0"
+}
+
+# above_zero OPTION VALUE: refuses what is not a whole number above 0.
+above_zero() {
+    [[ $2 =~ ^[1-9][0-9]*$ ]] || die "$1 takes a number above 0, not '$2'"
+}
+
 # become_root ARGS...: runs the calling script again through sudo if need be; exit status 77 (the
 # customary "skipped") if there is no way to become root.
 become_root() {

@@ -22,7 +22,6 @@ use crate::link::settings::{NAMES, Setting, Settings, Wish};
 use crate::runtime::control::{ControlServer, ERROR, OK};
 use crate::runtime::relay::{HELP, Relay};
 use crate::runtime::{OsClock, os_seed};
-use crate::time::Instant;
 
 /// How long a link may take to answer a command.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -178,14 +177,8 @@ impl LinkArgs {
 
     /// The path, whose clock starts with the program's.
     fn path(&self, seed: u64) -> Result<Path, Failed> {
-        let wish = |own: &Option<Settings>| {
-            let mut wish = Wish::default();
-            wish.apply(&self.common(), Instant::ZERO);
-            if let Some(own) = own {
-                wish.apply(own, Instant::ZERO);
-            }
-            wish
-        };
+        let common = self.common();
+        let wish = |own: &Option<Settings>| Wish::of([&common].into_iter().chain(own));
         Path::new(wish(&self.ab), wish(&self.ba), seed)
             .map_err(|error| Failed::new(Exit::Usage, error))
     }

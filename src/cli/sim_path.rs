@@ -16,7 +16,6 @@ use crate::link::settings::{Settings, Wish};
 use crate::link::{LinkConfig, LinkCounters, Summary, units};
 use crate::sim::path::tcp::Growth;
 use crate::sim::path::{Carrier, FlowOutcome, FlowPlan, MAX_FLOWS, Outcome, Path, run as simulate};
-use crate::time::Instant;
 
 /// Arguments of `headwater sim-path`.
 #[derive(Debug, clap::Args)]
@@ -133,13 +132,7 @@ pub fn run(args: &SimPathArgs) -> Result<Exit, Failed> {
 }
 
 fn path(args: &SimPathArgs) -> Result<Path, Failed> {
-    let wish = |own: &Option<Settings>| {
-        let mut wish = Wish::default();
-        for settings in [&args.both, own].into_iter().flatten() {
-            wish.apply(settings, Instant::ZERO);
-        }
-        wish
-    };
+    let wish = |own: &Option<Settings>| Wish::of(args.both.iter().chain(own));
     let (ab, ba) = (wish(&args.ab), wish(&args.ba));
     let resolve = |own: &Wish, other: &Wish| -> Result<LinkConfig, Failed> {
         let resolved = own.resolve(other);

@@ -21,7 +21,7 @@ use crate::time::UnixMillis;
 use crate::transport::application::{Application, Begun, Unavailable};
 use crate::transport::keys::KeyRing;
 use crate::wire::flight::{Ecn, UdpPath};
-use crate::wire::ip::{MAX_PACKET, UdpTemplate, emit_udp};
+use crate::wire::ip::{UdpTemplate, emit_udp};
 use crate::wire::segment::{Open, Wanted};
 
 const ONE_WAY: Duration = Duration::from_millis(5);
@@ -234,13 +234,8 @@ impl World {
             Transmit::Packet(packet) => vec![packet],
             Transmit::Flight(flight) => {
                 let template = UdpTemplate::new(flight.path, flight.ecn).unwrap();
-                let emit = |datagram: &[u8]| {
-                    let mut packet = vec![0; MAX_PACKET];
-                    let length = template.emit(0, datagram, &mut packet).unwrap();
-                    packet.truncate(length);
-                    packet
-                };
-                flight.datagrams().map(emit).collect()
+                let packet = |datagram: &[u8]| template.packet(datagram).unwrap();
+                flight.datagrams().map(packet).collect()
             }
         };
         for packet in packets {

@@ -247,6 +247,15 @@ pub enum WishError {
 }
 
 impl Wish {
+    /// What several settings make together; later ones outrank earlier ones.
+    pub fn of<'a>(settings: impl IntoIterator<Item = &'a Settings>) -> Self {
+        let mut wish = Self::default();
+        for settings in settings {
+            wish.apply(settings, Instant::ZERO);
+        }
+        wish
+    }
+
     /// Changes what the settings name. Outages count from `now`; they replace those before.
     pub fn apply(&mut self, settings: &Settings, now: Instant) {
         let Settings(settings) = settings;

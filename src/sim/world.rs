@@ -20,7 +20,7 @@ use crate::host::{Machine, Transmit};
 use crate::link::{Link, LinkCounters};
 use crate::time::{Instant, Now, UnixMillis, micros};
 use crate::wire::flight::{Flight, UdpPath};
-use crate::wire::ip::{MAX_PACKET, UdpTemplate, parse_udp};
+use crate::wire::ip::{UdpTemplate, parse_udp};
 
 /// Most events at one microsecond: more mean that some machine asks for a time that has passed, and
 /// the world stands still.
@@ -525,10 +525,8 @@ impl World {
         };
         for payload in flight.datagrams() {
             observer.released(self.now, id, flight.path, payload);
-            let room = template.headers_len() + payload.len();
-            let mut packet = vec![0; room.min(MAX_PACKET)];
-            match template.emit(0, payload, &mut packet) {
-                Ok(_) => self.release(id, packet),
+            match template.packet(payload) {
+                Ok(packet) => self.release(id, packet),
                 Err(_) => self.counters.unroutable += 1,
             }
         }

@@ -314,6 +314,16 @@ impl UdpTemplate {
         self.len
     }
 
+    /// A packet of its own that carries `payload`.
+    ///
+    /// # Errors
+    /// [`EmitError::TooLong`].
+    pub fn packet(&self, payload: &[u8]) -> Result<Vec<u8>, EmitError> {
+        let mut packet = vec![0; self.len + payload.len()];
+        self.emit(0, payload, &mut packet)?;
+        Ok(packet)
+    }
+
     /// Writes headers and `payload` into `out` and returns the bytes of the packet. `ident` is the
     /// IPv4 identification, meaningless in packets that may not be fragmented (RFC 6864 §4.1);
     /// IPv6 has none.

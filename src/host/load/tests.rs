@@ -7,7 +7,7 @@ use crate::host::server::{ServerHost, ServerHostConfig};
 use crate::time::UnixMillis;
 use crate::transport::application::{Application, Begun, Unavailable};
 use crate::transport::keys::KeyRing;
-use crate::wire::ip::{MAX_PACKET, UdpTemplate};
+use crate::wire::ip::UdpTemplate;
 use proptest::prelude::*;
 
 const ONE_WAY: Duration = Duration::from_millis(5);
@@ -106,13 +106,8 @@ impl<M: Machine> World<M> {
             Transmit::Packet(packet) => vec![packet],
             Transmit::Flight(flight) => {
                 let template = UdpTemplate::new(flight.path, flight.ecn).unwrap();
-                let emit = |datagram: &[u8]| {
-                    let mut packet = vec![0; MAX_PACKET];
-                    let length = template.emit(0, datagram, &mut packet).unwrap();
-                    packet.truncate(length);
-                    packet
-                };
-                flight.datagrams().map(emit).collect()
+                let packet = |datagram: &[u8]| template.packet(datagram).unwrap();
+                flight.datagrams().map(packet).collect()
             }
         };
         for packet in packets {

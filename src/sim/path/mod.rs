@@ -14,12 +14,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::dice::Dice;
-use super::world::START;
+use super::world::Clock;
 use crate::link::{ConfigError, Link, LinkConfig, LinkCounters, Summary};
-use crate::time::{Instant, Now, UnixMillis};
+use crate::time::{Instant, Now};
 use crate::transport::client::ClientStats;
 use crate::wire::flight::{Flight, UdpPath};
-use crate::wire::ip::{MAX_PACKET, UdpTemplate};
+use crate::wire::ip::UdpTemplate;
 
 use ours::Ours;
 use tcp::{Growth, Tcp};
@@ -365,10 +365,7 @@ fn index_at(packet: &[u8], field: usize) -> usize {
 }
 
 fn clocks(at: Instant) -> Now {
-    Now {
-        instant: at,
-        unix: UnixMillis::new(START.as_millis() + at.as_micros() / 1000),
-    }
+    Clock::default().at(at)
 }
 
 fn emit(flight: &Flight, mut push: impl FnMut(Vec<u8>)) {
@@ -376,8 +373,7 @@ fn emit(flight: &Flight, mut push: impl FnMut(Vec<u8>)) {
         return;
     };
     for payload in flight.datagrams() {
-        let mut packet = vec![0; (template.headers_len() + payload.len()).min(MAX_PACKET)];
-        if template.emit(0, payload, &mut packet).is_ok() {
+        if let Ok(packet) = template.packet(payload) {
             push(packet);
         }
     }

@@ -206,8 +206,8 @@ impl Flights {
         }
         let round_trip = now.saturating_since(sent);
         // Sooner than any answer comes, it is the answer to the first request (RFC 8985 §6.2).
-        let first = arrival.repeated && rtt.min().is_some_and(|least| round_trip < least);
-        if !first {
+        let early = arrival.repeated && rtt.min().is_some_and(|least| round_trip < least);
+        if !early {
             self.note(order, n, round_trip, arrival.repeated);
         }
         Some(arrival)

@@ -406,10 +406,8 @@ impl Client {
             return false;
         };
         // Once there is no evidence left for it no server would grant it.
-        let evidence = connection
-            .window
-            .evidence_for(record.declared, &record.yields);
-        if evidence.is_none() {
+        let window = &connection.window;
+        if !window.has_evidence_for(record.declared, &record.yields) {
             return false;
         }
         connection.repeated_up_to = connection.window.highest();

@@ -33,6 +33,10 @@ const MAX_DELAY: Duration = Duration::from_millis(10);
 /// Part of a round trip that an acknowledgement is delayed at most.
 const DELAY_PART: u32 = 8;
 
+/// Greatest window in packets whose acknowledgements are not delayed: there each is a good part of
+/// the rate.
+const MAX_UNDELAYED: u32 = 16;
+
 /// Unanswered timeouts after which an OPEN goes along with each further one.
 pub(super) const OPEN_AFTER_TIMEOUTS: u32 = 3;
 
@@ -187,7 +191,7 @@ impl Client {
         let releasable = connection.window.releasable();
         let delay = (self.rtt.expected() / DELAY_PART).min(MAX_DELAY);
         let until = self.unacknowledged_since.unwrap_or(now) + delay;
-        let wait = window > 16
+        let wait = window > MAX_UNDELAYED
             && releasable < u64::from(budget)
             && until > now
             && !self.flights.is_empty();

@@ -151,12 +151,20 @@ impl Window {
         declared: Option<Declaration>,
         releases: &Epoch,
     ) -> Option<Evidence> {
-        let present = self.event.as_ref().map(|event| event.declaration) == declared
-            && self.releasing() == *releases;
-        match present {
+        match self.is_present(declared, releases) {
             true => Some(self.evidence()),
             false => self.past.find(declared, releases).cloned(),
         }
+    }
+
+    /// Whether a request that declares that event and releases into that epoch can still be sent.
+    pub(super) fn has_evidence_for(&self, declared: Option<Declaration>, releases: &Epoch) -> bool {
+        self.is_present(declared, releases) || self.past.find(declared, releases).is_some()
+    }
+
+    fn is_present(&self, declared: Option<Declaration>, releases: &Epoch) -> bool {
+        self.event.as_ref().map(|event| event.declaration) == declared
+            && self.releasing() == *releases
     }
 
     pub(super) const fn started(&self) -> Instant {
@@ -322,15 +330,15 @@ impl Window {
 
     /// Goes over to the next epoch once its continuation is there and the zone is passed.
     fn switch(&mut self, now: Instant) {
-        let ready = |event: &mut Event| event.next.is_some() && event.is_passed();
-        let evidence = self.event.is_some().then(|| self.evidence());
-        let Some(event) = self.event.take_if(ready) else {
+        let ready = |event: &Event| event.next.is_some() && event.is_passed();
+        if !self.event.as_ref().is_some_and(ready) {
+            return;
+        }
+        self.past.keep(self.evidence());
+        let Some(event) = self.event.take() else {
             return;
         };
         let Some(next) = event.next else { return };
-        if let Some(evidence) = evidence {
-            self.past.keep(evidence);
-        }
         self.epoch = event.transition.next;
         self.started = next.since;
         self.held = next;
