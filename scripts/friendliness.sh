@@ -9,7 +9,12 @@
 #   --rounds    of every cell (1)
 #   --out       where results.jsonl grows and the report is made anew (out/compare)
 #
-# Cells, all with a queue of one bandwidth-delay product and no faults:
+# Requests and acknowledgements are late by up to the time of two packets at random, in order. Without
+# it the packets of a flow would come to the full queue in one phase to the departures for ever, and who
+# has the lucky phase gets the others' share (Floyd and Jacobson, On Traffic Phase Effects in
+# Packet-Switched Gateways, 1992).
+#
+# Cells, all with a queue of one bandwidth-delay product and no other faults:
 #
 #   20ms-20mbit-1x1       one of ours beside one of CUBIC, at 20 and 100 Mbit/s and 20 and 100 ms
 #   40ms-100mbit-4x4      4 of ours beside 4 of CUBIC; also 2x2 and 8x8
@@ -69,7 +74,7 @@ enter() {
 # testbed SEED: for the cell: one path, or one with a longer way to the second server. Sets LINK.
 testbed() {
     local options=(--delay "$(calculate "${RTTS[0]} / 2")ms" --rate "${RATE}mbit"
-        --queue "${QUEUE_BYTES}b" --seed "$1") n
+        --queue "${QUEUE_BYTES}b" --ab "jitter=$(calculate "24 / $RATE")ms" --seed "$1") n
     if ((${#RTTS[@]} == 1)); then
         LINK=client-server1
         topology_up path "${options[@]}"

@@ -322,7 +322,7 @@ impl Client {
     }
 
     fn rtt_us(&self) -> u64 {
-        micros(self.rtt.expected())
+        micros(self.rtt.of_next_epoch())
     }
 
     fn declare(&mut self, kind: Kind) -> bool {

@@ -62,6 +62,13 @@ impl Rtt {
         self.smoothed().unwrap_or(INITIAL_RTO / 3)
     }
 
+    /// The round trip that an epoch will have on average, which begins now with a smaller window: the
+    /// queue is at its longest at a loss. A curve that took this for its clock would run ahead of TCP's.
+    pub(super) fn of_next_epoch(&self) -> Duration {
+        let expected = self.expected();
+        (expected * 17 / 20).max(self.min().unwrap_or(expected))
+    }
+
     /// Retransmission timeout after `backoff` unanswered ones.
     pub(super) fn rto(&self, backoff: u32) -> Duration {
         let base = self.state.map_or(INITIAL_RTO, |state| {
@@ -101,6 +108,18 @@ mod tests {
         rtt.sample(ms(180));
         assert_eq!((rtt.smoothed(), rtt.min()), (Some(ms(110)), Some(ms(100))));
         assert_eq!(rtt.rto(0), ms(110) + 4 * Duration::from_micros(57_500));
+    }
+
+    #[test]
+    fn an_epoch_reckons_with_a_shorter_queue_but_not_with_less_than_none() {
+        let mut rtt = Rtt::default();
+        rtt.sample(ms(100));
+        assert_eq!(rtt.of_next_epoch(), ms(100));
+        for _ in 0..100 {
+            rtt.sample(ms(200));
+        }
+        let of_next = rtt.of_next_epoch();
+        assert!(of_next > ms(169) && of_next < ms(171), "{of_next:?}");
     }
 
     #[test]
