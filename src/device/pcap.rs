@@ -2,18 +2,20 @@
 //!
 //! In: the packets and flights that pass, and the time of each turn; out: a pcap stream of link
 //! type RAW (101: the packet begins with the IP header), microsecond stamps, in the order of
-//! passing. Flights are written as the packets they become; a joined packet that was read is
-//! written joined, as the device gave it. Never fails the traffic: when the file cannot be
+//! passing. Flights are written as the packets they become, and joined datagrams as they were before,
+//! but for the hop limit, which is ours; joined segments of TCP stay joined. Never fails the traffic: when the file cannot be
 //! written, recording stops and says so once in the log.
 //! Source: draft-ietf-opsawg-pcap, and the list of link types at tcpdump.org.
 
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
 
+use etherparse::IpNumber;
+
 use crate::device::{Device, Received};
 use crate::time::Now;
 use crate::wire::flight::Flight;
-use crate::wire::ip::{MAX_PACKET, UdpTemplate};
+use crate::wire::ip::{Checksum, IpView, MAX_PACKET, UdpTemplate, complete_checksum};
 
 /// Bytes gathered before they are written to the file.
 pub const BUFFER_BYTES: usize = 1 << 18;
@@ -23,6 +25,9 @@ const MAGIC_MICROSECONDS: u32 = 0xa1b2_c3d4;
 
 /// Link type of packets that begin with an IPv4 or IPv6 header.
 const LINKTYPE_RAW: u32 = 101;
+
+/// Where the checksum stands in a TCP header (RFC 9293 §3.1).
+const TCP_CHECKSUM: usize = 16;
 
 /// A device and its recorder.
 #[derive(Debug)]
@@ -49,6 +54,38 @@ impl<D: Device, W: Write> Pcap<D, W> {
     pub const fn device(&self) -> &D {
         &self.device
     }
+
+    fn record_datagram(&mut self, template: &UdpTemplate, datagram: &[u8]) {
+        if let Ok(len) = template.emit(0, datagram, &mut self.scratch) {
+            self.recorder
+                .record(self.scratch.get(..len).unwrap_or_default());
+        }
+    }
+
+    /// Datagrams are written one by one. What is joined of TCP stays so, as with other recorders
+    /// on Linux, and gets the checksum that the device has vouched for.
+    fn record_joined(&mut self, packet: &[u8], segment: Option<usize>) {
+        let Ok(ip) = IpView::parse(packet) else {
+            return self.recorder.record(packet);
+        };
+        if let Ok(udp) = ip.udp(Checksum::Trusted)
+            && ip.protocol == IpNumber::UDP.0
+            && let Ok(template) = UdpTemplate::new(udp.path, udp.ecn)
+        {
+            let datagrams = udp.datagrams(segment);
+            return datagrams.for_each(|datagram| self.record_datagram(&template, datagram));
+        }
+        let start = packet.len() - ip.payload.len();
+        let Some(copy) = self.scratch.get_mut(..packet.len()) else {
+            return;
+        };
+        copy.copy_from_slice(packet);
+        if !ip.checksum_holds() {
+            // Whatever it is, it is written: a field outside of the packet stays out.
+            let _ = complete_checksum(copy, start, TCP_CHECKSUM);
+        }
+        self.recorder.record(copy);
+    }
 }
 
 impl<D: Device, W: Write> Device for Pcap<D, W> {
@@ -58,8 +95,12 @@ impl<D: Device, W: Write> Device for Pcap<D, W> {
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let received = self.device.receive(buffer)?;
-        if let Some(Received { len, .. }) = received {
-            self.recorder.record(buffer.get(..len).unwrap_or_default());
+        if let Some(Received { len, segment }) = received {
+            let packet = buffer.get(..len).unwrap_or_default();
+            match segment {
+                None => self.recorder.record(packet),
+                Some(_) => self.record_joined(packet, segment),
+            }
         }
         Ok(received)
     }
@@ -71,18 +112,18 @@ impl<D: Device, W: Write> Device for Pcap<D, W> {
 
     fn send_flight(&mut self, flight: &Flight) -> io::Result<()> {
         if let Ok(template) = UdpTemplate::new(flight.path, flight.ecn) {
-            for datagram in flight.datagrams() {
-                if let Ok(len) = template.emit(0, datagram, &mut self.scratch) {
-                    self.recorder
-                        .record(self.scratch.get(..len).unwrap_or_default());
-                }
-            }
+            let datagrams = flight.datagrams();
+            datagrams.for_each(|datagram| self.record_datagram(&template, &datagram));
         }
         self.device.send_flight(flight)
     }
 
     fn send_drops(&self) -> u64 {
         self.device.send_drops()
+    }
+
+    fn receive_drops(&self) -> u64 {
+        self.device.receive_drops()
     }
 
     fn begin_turn(&mut self, now: Now) {
@@ -214,7 +255,7 @@ mod tests {
             path,
             ecn: Ecn::NotEct,
             segment: 4,
-            payload: b"0123456789".to_vec(),
+            payload: b"0123456789".to_vec().into(),
         }
     }
 

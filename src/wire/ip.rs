@@ -334,22 +334,44 @@ impl UdpTemplate {
     /// # Errors
     /// [`EmitError::TooLong`], [`EmitError::NoRoom`]; `out` is then untouched.
     pub fn emit(&self, ident: u16, payload: &[u8], out: &mut [u8]) -> Result<usize, EmitError> {
+        let prepared = self.headers(ident, payload.len())?;
         let need = self.len + payload.len();
-        let (mut headers, length) = self.headers(ident, payload.len())?;
         let have = out.len();
-        let out = out
+        let packet = out
             .get_mut(..need)
             .ok_or(EmitError::NoRoom { need, have })?;
+        let (head, body) = packet.split_at_mut(self.len);
+        body.copy_from_slice(payload);
+        self.seal(prepared, head, body);
+        Ok(need)
+    }
+
+    /// Writes headers before a payload of `payload` bytes that stands in `out` already, behind room
+    /// for them, and returns the packet.
+    ///
+    /// # Errors
+    /// [`EmitError::TooLong`], [`EmitError::NoRoom`].
+    pub fn enclose<'o>(&self, payload: usize, out: &'o mut [u8]) -> Result<&'o [u8], EmitError> {
+        let prepared = self.headers(0, payload)?;
+        let need = self.len + payload;
+        let have = out.len();
+        let packet = out
+            .get_mut(..need)
+            .ok_or(EmitError::NoRoom { need, have })?;
+        let (head, body) = packet.split_at_mut(self.len);
+        self.seal(prepared, head, body);
+        Ok(packet)
+    }
+
+    /// Writes the headers with the checksum over `body`.
+    fn seal(&self, (mut headers, length): (Headers, u64), head: &mut [u8], body: &[u8]) {
         // The length counts twice: in the pseudo header and in the UDP header.
-        let total_sum = self
+        let total = self
             .udp_sum
             .wrapping_add(2 * length)
-            .wrapping_add(sum(payload));
-        put(&mut headers.bytes, self.len - 2, written(total_sum));
-        let (head, body) = out.split_at_mut(self.len);
+            .wrapping_add(sum(body));
+        put(&mut headers.bytes, self.len - 2, written(total));
         head.copy_from_slice(headers.as_slice());
-        body.copy_from_slice(payload);
-        Ok(need)
     }
 
     /// The headers of a packet with `payload` bytes to follow, whose UDP checksum somebody else

@@ -4,5 +4,6 @@
 
 pub mod flight;
 pub mod ip;
+pub mod payload;
 pub mod segment;
 pub mod varint;

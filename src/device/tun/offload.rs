@@ -16,11 +16,12 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, readv, writev};
 
 use crate::device::tun::error::open_error;
-use crate::device::tun::virtio::{HEADER_BYTES, Header};
+use crate::device::tun::virtio::{HEADER_BYTES, Header, UDP_BYTES};
 use crate::device::tun::{TunConfig, TunError, ioctl, is_drop};
 use crate::device::{Device, Received};
 use crate::wire::flight::Flight;
 use crate::wire::ip::UdpTemplate;
+use crate::wire::payload::PayloadReader;
 
 /// Most datagrams in one write (`UDP_MAX_SEGMENTS` of Linux); with more the kernel refuses it.
 pub(super) const MAX_SEGMENTS: usize = 128;
@@ -28,6 +29,10 @@ pub(super) const MAX_SEGMENTS: usize = 128;
 /// Longest joined IP packet, in bytes: with its 14 bytes of an Ethernet header, which veth pairs put
 /// before it, it must stay within the 65,535 that devices take, or the kernel cuts it early.
 pub(super) const MAX_JOINED_BYTES: usize = 65_521;
+
+/// Most parts of one write. A flight of 44 datagrams with a range of the object in each, and 32 more
+/// where ranges end within a datagram, has twice that; the headers before it are two.
+pub(super) const MAX_PARTS: usize = 256;
 
 /// An open offloading device.
 #[derive(Debug)]
@@ -114,23 +119,31 @@ impl Device for Offload {
         };
         let headers = template.headers_len();
         let segment = flight.segment.max(1);
+        if headers + segment.min(flight.payload.len()) > self.mtu {
+            self.send_drops += flight.count() as u64;
+            return Ok(());
+        }
         let together = (MAX_JOINED_BYTES - headers) / segment;
-        let together = together.clamp(1, MAX_SEGMENTS);
-        for payload in flight.payload.chunks(segment * together) {
-            let datagrams = payload.len().div_ceil(segment);
-            let fits = headers + segment.min(payload.len()) <= self.mtu;
-            let Some(packet_head) = template.partial(payload.len()).ok().filter(|_| fits) else {
-                self.send_drops += datagrams as u64;
-                continue;
-            };
+        let most = segment * together.clamp(1, MAX_SEGMENTS);
+        let mut reader = flight.payload.reader();
+        while reader.left() > 0 {
+            let bytes = reader.left().min(most);
+            let datagrams = bytes.div_ceil(segment);
             let joined = (datagrams > 1).then_some(segment);
-            let head = Header::udp(headers - 8, joined).to_bytes();
-            let parts = [
-                IoSlice::new(&head),
-                IoSlice::new(packet_head.as_slice()),
-                IoSlice::new(payload),
-            ];
-            self.write(&parts, datagrams)?;
+            let virtio = Header::udp(headers - UDP_BYTES, joined).to_bytes();
+            let Ok(udp) = template.partial(bytes) else {
+                self.send_drops += datagrams as u64;
+                return Ok(());
+            };
+            let mut parts = [IoSlice::new(&[]); MAX_PARTS];
+            let used = gather(&mut parts, [&virtio, udp.as_slice()], &mut reader, bytes);
+            match used.and_then(|used| parts.get(..used)) {
+                Some(parts) => self.write(parts, datagrams)?,
+                None => {
+                    self.send_drops += (datagrams + reader.left().div_ceil(segment)) as u64;
+                    return Ok(());
+                }
+            }
         }
         Ok(())
     }
@@ -142,6 +155,29 @@ impl Device for Offload {
     fn receive_drops(&self) -> u64 {
         self.receive_drops
     }
+}
+
+/// Points `parts` at two headers and the next `bytes` of a payload; how many parts it took, or
+/// `None` if there are too few.
+fn gather<'a, 'p: 'a>(
+    parts: &mut [IoSlice<'a>],
+    headers: [&'a [u8]; 2],
+    payload: &mut PayloadReader<'p>,
+    bytes: usize,
+) -> Option<usize> {
+    let mut left = bytes;
+    let body = core::iter::from_fn(|| {
+        let slice = payload.next(left)?;
+        left -= slice.len();
+        Some(slice)
+    });
+    let slices = headers.into_iter().chain(body);
+    let mut used = 0;
+    for (part, slice) in parts.iter_mut().zip(slices) {
+        *part = IoSlice::new(slice);
+        used += 1;
+    }
+    (left == 0).then_some(used)
 }
 
 impl AsRawFd for Offload {

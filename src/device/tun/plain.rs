@@ -88,13 +88,19 @@ impl Device for Plain {
             self.drops += 1;
             return Ok(());
         };
-        for datagram in flight.datagrams() {
-            match template.emit(0, datagram, &mut self.scratch) {
-                Ok(len) if len <= self.mtu => {
-                    let packet = self.scratch.get(..len).unwrap_or_default();
-                    write(&self.iface, packet, &mut self.drops)?;
-                }
-                Ok(_) | Err(_) => self.drops += 1,
+        let headers = template.headers_len();
+        let segment = flight.segment.min(flight.payload.len());
+        if headers + segment > self.mtu {
+            self.drops += flight.count() as u64;
+            return Ok(());
+        }
+        let mut reader = flight.payload.reader();
+        while reader.left() > 0 {
+            let room = self.scratch.get_mut(headers..headers + segment);
+            let filled = reader.fill(room.unwrap_or_default());
+            match template.enclose(filled, &mut self.scratch) {
+                Ok(packet) if filled > 0 => write(&self.iface, packet, &mut self.drops)?,
+                Ok(_) | Err(_) => return Ok(()),
             }
         }
         Ok(())

@@ -123,7 +123,7 @@ impl Header {
 }
 
 /// Bytes of a UDP header, and where in it the checksum stands (RFC 768).
-const UDP_BYTES: usize = 8;
+pub(super) const UDP_BYTES: usize = 8;
 const UDP_CHECKSUM: u16 = 6;
 
 #[cfg(test)]
