@@ -65,17 +65,14 @@ impl Offload {
             receive_drops: 0,
         })
     }
+}
 
-    /// Writes one packet, in parts. What the kernel will not take counts as `packets` dropped.
-    fn write(&mut self, parts: &[IoSlice<'_>], packets: usize) -> io::Result<()> {
-        match writev(&self.tun, parts) {
-            Ok(_) => Ok(()),
-            Err(error) if is_drop(error) => {
-                self.send_drops += packets as u64;
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        }
+/// Writes one packet, in parts; false if the kernel will not take it.
+fn write(tun: &OwnedFd, parts: &[IoSlice<'_>]) -> io::Result<bool> {
+    match writev(tun, parts) {
+        Ok(_) => Ok(true),
+        Err(error) if is_drop(error) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -109,42 +106,21 @@ impl Device for Offload {
             return Ok(());
         }
         let head = Header::default().to_bytes();
-        self.write(&[IoSlice::new(&head), IoSlice::new(packet)], 1)
+        if !write(&self.tun, &[IoSlice::new(&head), IoSlice::new(packet)])? {
+            self.send_drops += 1;
+        }
+        Ok(())
     }
 
     fn send_flight(&mut self, flight: &Flight) -> io::Result<()> {
-        let Ok(template) = UdpTemplate::new(flight.path, flight.ecn) else {
-            self.send_drops += 1;
-            return Ok(());
-        };
-        let headers = template.headers_len();
-        let segment = flight.segment.max(1);
-        if headers + segment.min(flight.payload.len()) > self.mtu {
-            self.send_drops += flight.count() as u64;
-            return Ok(());
-        }
-        let together = (MAX_JOINED_BYTES - headers) / segment;
-        let most = segment * together.clamp(1, MAX_SEGMENTS);
-        let mut reader = flight.payload.reader();
-        while reader.left() > 0 {
-            let bytes = reader.left().min(most);
-            let datagrams = bytes.div_ceil(segment);
-            let joined = (datagrams > 1).then_some(segment);
-            let virtio = Header::udp(headers - UDP_BYTES, joined).to_bytes();
-            let Ok(udp) = template.partial(bytes) else {
-                self.send_drops += datagrams as u64;
-                return Ok(());
-            };
-            let mut parts = [IoSlice::new(&[]); MAX_PARTS];
-            let used = gather(&mut parts, [&virtio, udp.as_slice()], &mut reader, bytes);
-            match used.and_then(|used| parts.get(..used)) {
-                Some(parts) => self.write(parts, datagrams)?,
-                None => {
-                    self.send_drops += (datagrams + reader.left().div_ceil(segment)) as u64;
-                    return Ok(());
-                }
+        let mut lost = 0;
+        let unsent = joined(flight, self.mtu, |parts, datagrams| {
+            if !write(&self.tun, parts)? {
+                lost += datagrams;
             }
-        }
+            Ok(())
+        })?;
+        self.send_drops += (unsent + lost) as u64;
         Ok(())
     }
 
@@ -155,6 +131,43 @@ impl Device for Offload {
     fn receive_drops(&self) -> u64 {
         self.receive_drops
     }
+}
+
+/// Gives a flight to `write` in as few packets as may be, with the datagrams that each holds; how
+/// many datagrams could not be given. One alone is an ordinary packet that lacks its checksum.
+fn joined(
+    flight: &Flight,
+    mtu: usize,
+    mut write: impl FnMut(&[IoSlice<'_>], usize) -> io::Result<()>,
+) -> io::Result<usize> {
+    let segment = flight.segment.max(1);
+    let Ok(template) = UdpTemplate::new(flight.path, flight.ecn) else {
+        return Ok(flight.count());
+    };
+    let headers = template.headers_len();
+    if headers + segment.min(flight.payload.len()) > mtu {
+        return Ok(flight.count());
+    }
+    let together = MAX_JOINED_BYTES.saturating_sub(headers) / segment;
+    let most = segment * together.clamp(1, MAX_SEGMENTS);
+    let mut reader = flight.payload.reader();
+    while reader.left() > 0 {
+        let unsent = reader.left().div_ceil(segment);
+        let bytes = reader.left().min(most);
+        let datagrams = bytes.div_ceil(segment);
+        let size = (datagrams > 1).then_some(segment);
+        let virtio = Header::udp(headers - UDP_BYTES, size).to_bytes();
+        let Ok(udp) = template.partial(bytes) else {
+            return Ok(unsent);
+        };
+        let mut parts = [IoSlice::new(&[]); MAX_PARTS];
+        let used = gather(&mut parts, [&virtio, udp.as_slice()], &mut reader, bytes);
+        let Some(parts) = used.and_then(|used| parts.get(..used)) else {
+            return Ok(unsent);
+        };
+        write(parts, datagrams)?;
+    }
+    Ok(0)
 }
 
 /// Points `parts` at two headers and the next `bytes` of a payload; how many parts it took, or
@@ -190,5 +203,120 @@ impl Drop for Offload {
     fn drop(&mut self) {
         // Of use to who attaches to a persistent device next; the kernel forgets the others.
         let _ = ioctl::clear_offloads(&self.tun);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::flight::{Ecn, UdpPath};
+    use crate::wire::ip::{Checksum, IpView, parse_udp};
+    use crate::wire::payload::{Gathered, Pool};
+
+    fn flight(v6: bool, segment: usize, payload: &[u8], ranges: usize) -> Flight {
+        let (src, dst) = if v6 {
+            ("[fd00::1]:7600", "[fd00::2]:9")
+        } else {
+            ("10.0.0.1:7600", "10.0.0.2:9")
+        };
+        let path = UdpPath {
+            src: src.parse().unwrap(),
+            dst: dst.parse().unwrap(),
+        };
+        let mut gathered = Gathered::default();
+        gathered.room(payload.len()).copy_from_slice(payload);
+        let each = payload.len().div_ceil(ranges.max(1)).max(1);
+        for at in (0..payload.len()).step_by(each) {
+            // One byte of each stretch as a head, the rest of the body.
+            gathered.heads().push(payload[at]);
+            gathered.refer(at + 1, each.min(payload.len() - at) - 1);
+        }
+        let payload = Pool::default().lend(&mut gathered);
+        Flight {
+            path,
+            ecn: Ecn::Ect0,
+            segment,
+            payload,
+        }
+    }
+
+    /// What a reader gets of a flight: datagrams by packet, and how many were not sent.
+    fn received(flight: &Flight, mtu: usize) -> (Vec<Vec<Vec<u8>>>, usize) {
+        let mut packets = Vec::new();
+        let unsent = joined(flight, mtu, |parts, datagrams| {
+            assert!(parts.len() <= MAX_PARTS);
+            let (head, packet) = parts.split_first().unwrap();
+            let mut packet: Vec<u8> = packet.iter().flat_map(|part| part.to_vec()).collect();
+            let segment = Header::from_bytes((**head).try_into().unwrap())
+                .apply(&mut packet)
+                .unwrap();
+            assert!(packet.len() <= MAX_JOINED_BYTES);
+            let ip = IpView::parse(&packet).unwrap();
+            let udp = match segment {
+                None => parse_udp(&packet).unwrap().unwrap(),
+                Some(_) => ip.udp(Checksum::Trusted).unwrap(),
+            };
+            assert_eq!((udp.path, udp.ecn), (flight.path, flight.ecn));
+            let of_packet: Vec<Vec<u8>> = udp.datagrams(segment).map(<[u8]>::to_vec).collect();
+            assert_eq!(of_packet.len(), datagrams);
+            assert!(datagrams <= MAX_SEGMENTS);
+            packets.push(of_packet);
+            Ok(())
+        });
+        (packets, unsent.unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn a_flight_arrives_as_its_datagrams(
+            v6: bool, segment in 1..1452_usize, len in 1..80_000_usize, ranges in 1..100_usize, seed: u8,
+        ) {
+            let payload: Vec<u8> = (0..len).map(|at| (at % 251) as u8 ^ seed).collect();
+            let flight = flight(v6, segment, &payload, ranges);
+            let (packets, unsent) = received(&flight, 1500);
+            prop_assert_eq!(unsent, 0);
+            let got: Vec<Vec<u8>> = packets.into_iter().flatten().collect();
+            let want: Vec<Vec<u8>> = payload.chunks(segment).map(<[u8]>::to_vec).collect();
+            prop_assert_eq!(got, want);
+        }
+    }
+
+    #[test]
+    fn flights_are_split_at_the_bounds() {
+        let sizes = |segment, len| {
+            let (packets, unsent) = received(&flight(false, segment, &vec![1; len], 1), 1500);
+            (packets.iter().map(Vec::len).collect::<Vec<_>>(), unsent)
+        };
+        assert_eq!(sizes(10, 10 * MAX_SEGMENTS), (vec![MAX_SEGMENTS], 0));
+        assert_eq!(sizes(10, 10 * MAX_SEGMENTS + 1), (vec![MAX_SEGMENTS, 1], 0));
+        assert_eq!(
+            sizes(1472, 1472 * 44),
+            (vec![44], 0),
+            "the largest flight of a server"
+        );
+        assert_eq!(
+            sizes(1472, 1472 * 45),
+            (vec![44, 1], 0),
+            "45 would be 66,268 bytes"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let unsent = |segment, len, ranges, mtu| {
+            received(&flight(false, segment, &vec![1; len], ranges), mtu)
+        };
+        assert_eq!(unsent(1473, 5000, 1, 1500).1, 4, "longer than the MTU");
+        assert_eq!(unsent(1473, 1472, 1, 1500).1, 0, "the only datagram is not");
+        assert_eq!(unsent(1472, 1472, 1, 1500).1, 0);
+        // Each range has a head before it, and two headers stand before all.
+        assert_eq!(unsent(1000, 2000, (MAX_PARTS - 2) / 2, 1500).1, 0);
+        assert_eq!(
+            unsent(1000, 2000, MAX_PARTS / 2, 1500).1,
+            2,
+            "too many parts"
+        );
     }
 }
