@@ -310,6 +310,74 @@ mod tests {
         }
     }
 
+    /// A device that has one joined packet.
+    struct Joined(Option<Vec<u8>>, usize);
+
+    impl Device for Joined {
+        fn mtu(&self) -> usize {
+            1500
+        }
+        fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+            Ok(self.0.take().map(|packet| {
+                buffer[..packet.len()].copy_from_slice(&packet);
+                let (len, segment) = (packet.len(), Some(self.1));
+                Received { len, segment }
+            }))
+        }
+        fn send_packet(&mut self, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+        fn send_flight(&mut self, _: &Flight) -> io::Result<()> {
+            Ok(())
+        }
+        fn send_drops(&self) -> u64 {
+            0
+        }
+    }
+
+    /// The packets that are recorded of a joined one.
+    fn recorded(packet: Vec<u8>, segment: usize) -> Vec<Vec<u8>> {
+        let mut file = Vec::new();
+        let mut tapped = Pcap::new(Joined(Some(packet), segment), &mut file).unwrap();
+        tapped.receive(&mut vec![0; MAX_PACKET]).unwrap().unwrap();
+        drop(tapped);
+        let (mut rest, mut packets) = (&file[24..], Vec::new());
+        while let Some((head, after)) = rest.split_at_checked(16) {
+            let length = u32::from_ne_bytes(head[8..12].try_into().unwrap()) as usize;
+            packets.push(after[..length].to_vec());
+            rest = &after[length..];
+        }
+        packets
+    }
+
+    #[test]
+    fn joined_datagrams_are_recorded_one_by_one() {
+        let flight = flight();
+        let template = UdpTemplate::new(flight.path, flight.ecn).unwrap();
+        let mut joined = template.partial(10).unwrap().as_slice().to_vec();
+        joined.extend(b"0123456789");
+        let want = ["0123", "4567", "89"].map(|part| template.packet(part.as_bytes()).unwrap());
+        assert_eq!(recorded(joined, 4), want);
+    }
+
+    #[test]
+    fn joined_segments_get_their_checksum() {
+        let flight = flight();
+        let template = UdpTemplate::new(flight.path, flight.ecn).unwrap();
+        let mut tcp = template.packet(&[0x50; 40]).unwrap();
+        // UDP to TCP: 11 less in the sum of the IP header, so 11 more in its checksum.
+        tcp[9] = IpNumber::TCP.0;
+        let sum = u16::from_be_bytes([tcp[10], tcp[11]]) + 11;
+        tcp[10..12].copy_from_slice(&sum.to_be_bytes());
+        // The field holds the sum over the pseudo header: addresses, protocol and length.
+        let partial = 2 * 0x0a00 + 1 + 2 + 6 + 48_u16;
+        tcp[20 + TCP_CHECKSUM..][..2].copy_from_slice(&partial.to_be_bytes());
+        assert!(!IpView::parse(&tcp).unwrap().checksum_holds());
+        let [whole] = recorded(tcp.clone(), 20).try_into().unwrap();
+        assert!(IpView::parse(&whole).unwrap().checksum_holds());
+        assert_eq!(recorded(whole.clone(), 20), [whole], "stays as it is");
+    }
+
     #[test]
     fn the_file_holds_head_and_records() {
         let mut file = Vec::new();

@@ -619,6 +619,10 @@ fn memory_does_not_depend_on_who_was_served() {
             peer.ask(&mut server, at(client.into()), &request),
             Err("replayed")
         );
+        // Two buffers take turns: by then each has held each kind of flight.
+        if client < 4 {
+            continue;
+        }
         let now = memory(&server);
         assert_eq!(
             *after_first.get_or_insert(now),
