@@ -137,7 +137,9 @@ fn exchange(kind: Kind) {
     assert_eq!(runtime.device().send_drops(), 0);
     assert_eq!(runtime.device().receive_drops(), 0);
     assert_eq!(echo.joined > 0, kind == Kind::Offload);
-    tshark_reads(capture.path());
+    // What the kernel sends comes joined, of either family; what we send of TCP never is.
+    let single_ways = if kind == Kind::Offload { 2 } else { 4 };
+    tshark_reads(capture.path(), single_ways);
 
     let mut raise = Until(|| {
         signal_hook::low_level::raise(signal_hook::consts::SIGTERM).unwrap();
@@ -254,7 +256,7 @@ fn kernel_side() {
     }
 }
 
-fn tshark_reads(file: &Path) {
+fn tshark_reads(file: &Path, single_ways: usize) {
     let run = Command::new("tshark")
         .args([
             "-r",
@@ -289,7 +291,7 @@ fn tshark_reads(file: &Path) {
     );
     let full_packets = usize::try_from(ECHOED_BYTES / 1500).unwrap();
     assert!(
-        protocols.values().sum::<usize>() > 4 * full_packets,
+        protocols.values().sum::<usize>() > single_ways * full_packets,
         "{protocols:?}"
     );
 }
