@@ -24,7 +24,7 @@ pub enum TunError {
         /// The least that works.
         least: u16,
     },
-    /// More addresses than [`MAX_ADDRESSES`].
+    /// More addresses than [`MAX_ADDRESSES`](crate::device::tun::MAX_ADDRESSES).
     #[error("{count} addresses are too many for one device: use at most 8")]
     TooManyAddresses {
         /// As given.
