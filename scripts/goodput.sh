@@ -3,8 +3,9 @@
 # Goodput side by side, client -- router -- server, MTU 1500, no rate limit: contenders take turns
 # within each round, so that whatever else the machine does meets all of them; medians and ratios.
 #
-#   headwater      our transport, plain TUN at both ends
-#   smoltcp        `get --transport tcp` from the same server: smoltcp's TCP through the same TUNs
+#   headwater      our transport, offloading TUN at both ends where the kernel has it
+#   headwater_plain  the same with a plain TUN at both ends
+#   smoltcp        `get --transport tcp` from the same server as headwater, through the same TUNs
 #   curl_nginx     the kernel's TCP over veth, segments of up to 64 kB as the kernel likes them
 #   curl_nginx_1500  the same without segmentation offloads: every packet has at most 1500 bytes
 #   iperf3_cubic   the kernel's TCP with CUBIC asked for by name, offloads on
@@ -16,19 +17,22 @@ cd "$(dirname "$0")/.."
 source scripts/topology.sh
 
 readonly ROUNDS=${ROUNDS:-5} OBJECT_MB=${OBJECT_MB:-400} OUT=${OUT:-out}
-readonly CONTENDERS=(headwater smoltcp curl_nginx curl_nginx_1500 iperf3_cubic)
+readonly CONTENDERS=(headwater headwater_plain smoltcp curl_nginx curl_nginx_1500 iperf3_cubic)
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 
 # mbits BYTES SECONDS
 mbits() { awk -v bytes="$1" -v s="$2" 'BEGIN { printf "%.1f\n", bytes * 8e-6 / s }'; }
 
-# ours TRANSPORT: from the client's own statistics, which leave out process start and set-up.
+# ours SERVER ARGUMENT...: from the client's own statistics, which leave out process start and set-up.
 ours() {
-    get --transport "$1" --stats "$SCRATCH/stats" http://10.77.2.101/object >/dev/null
+    local server=$1
+    shift
+    get "$@" --stats "$SCRATCH/stats" "http://10.77.2.10$server/object" >/dev/null
     mbits "$(jq .bytes "$SCRATCH/stats")" "$(jq .seconds "$SCRATCH/stats")"
 }
-run_headwater() { ours trickles; }
-run_smoltcp() { ours tcp; }
+run_headwater() { ours 1; }
+run_headwater_plain() { ours 2 --device plain; }
+run_smoltcp() { ours 1 --transport tcp; }
 run_curl_nginx() {
     local bytes seconds
     read -r bytes seconds < <(in_ns client curl -sf -m 120 -o /dev/null \
@@ -50,11 +54,12 @@ main() {
     become_root "$@"
     need ip tc jq curl nginx iperf3 ethtool
     [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
-    topology_up servers 1
+    topology_up servers 2
     mkdir "$SCRATCH/root"
     head -c "${OBJECT_MB}M" /dev/urandom >"$SCRATCH/root/object"
     "$HEADWATER" keygen --out "$SCRATCH/keys"
     serve 1
+    serve 2 --device plain
     start_nginx 1
     start iperf3 server1 iperf3 --server --bind 10.77.21.2
     control=$(in_ns server1 sysctl -n net.ipv4.tcp_congestion_control)

@@ -21,7 +21,7 @@ SEED=${SEED:-$RANDOM}
 readonly SCENARIOS=(
     testbed topologies ping curl_over_tcp real_files large_object random_loss many_clients many_downloads kill_restart
     round_robin round_robin_one_dead overhead_ipv4 overhead_ipv6 one_round_trip upstream_share
-    slow_reader metrics captures serve_errors get_errors link
+    slow_reader metrics captures devices device_at_hand serve_errors get_errors link
 )
 
 # fail MESSAGE...: ends the scenario.
@@ -564,6 +564,78 @@ scenario_captures() {
     done
     at_least "TCP in the server's" "$(shark -r "$SCRATCH/server.pcap" -Y tcp 2>/dev/null | wc -l)" 10
     at_least "pings in the server's" "$(shark -r "$SCRATCH/server.pcap" -Y icmp 2>/dev/null | wc -l)" 4
+}
+
+# Both kinds of TUN device with each other and with the kernel's TCP, over links that carry joined
+# packets and over links that do not: the same bytes, and joined where they may be.
+scenario_devices() {
+    local link server client address packets
+    fleet 1
+    object 8
+    start_nginx 1
+    for link in on off; do
+        offloads "$link"
+        for server in offload plain; do
+            serve 1 --device "$server"
+            for address in 10.77.2.101 '[fd77:2::101]'; do
+                for client in offload plain; do
+                    packets=$(device_packets)
+                    fetch "$client $address" --device "$client" "http://$address/object"
+                    packets=$(($(device_packets) - packets))
+                    case $server in
+                    offload) at_most "$link, $server to $client: packets" "$packets" 3000 ;;
+                    plain) at_least "$link, $server to $client: packets" "$packets" 5500 ;;
+                    esac
+                    fetch "TCP, $client $address" --device "$client" --transport tcp "http://$address/object"
+                done
+                in_ns client curl -sf -m 60 -o "$SCRATCH/got" "http://$address/object"
+                identical "$SCRATCH/root/object" "$SCRATCH/got"
+            done
+            stop server1
+        done
+        for client in offload plain; do
+            for address in 10.77.21.2 '[fd77:21::2]'; do
+                fetch "nginx, $client $address" --device "$client" --transport tcp "http://$address/object"
+            done
+        done
+    done
+}
+# device_packets: what the server has written to its device, joined packets counted as one.
+device_packets() {
+    ip -n "$TOPOLOGY-server1" -s -j link show hw0 | jq '.[0].stats64.rx.packets'
+}
+# fetch WHAT ARGUMENT...: the object, which must be identical.
+fetch() {
+    local what=$1
+    shift
+    rm -f "$SCRATCH/got"
+    get -o "$SCRATCH/got" "$@" || fail "$what"
+    identical "$SCRATCH/root/object" "$SCRATCH/got"
+}
+
+# A device that outlives its program keeps the offloads of who was killed; the next one, plain, must
+# not be handed joined packets. Who ends in order leaves none.
+scenario_device_at_hand() {
+    fleet 1
+    object 8
+    ip -n "$TOPOLOGY-server1" tuntap add dev hw0 mode tun
+    serve 1 --device offload
+    equal "in use" "$(has_offloads)" 'on on'
+    kill9 server1
+    equal "after a crash" "$(has_offloads)" 'on on'
+    serve 1 --device plain
+    equal "plain" "$(has_offloads)" 'off off'
+    fetch "from a plain device" http://10.77.2.101/object
+    stop server1
+    serve 1 --device auto
+    equal "in use again" "$(has_offloads)" 'on on'
+    fetch "from an offloading device" http://10.77.2.101/object
+    stop server1
+    equal "after the end" "$(has_offloads)" 'off off'
+}
+has_offloads() {
+    in_ns server1 ethtool -k hw0 |
+        awk '/^(tcp-segmentation-offload|tx-udp-segmentation):/ { print $2 }' | paste -sd ' '
 }
 
 # What serve says when it cannot start.

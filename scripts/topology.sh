@@ -297,9 +297,11 @@ wait_ready() {
 }
 
 # loss PERCENT: the router drops that share (two decimals) of the forwarded packets at random,
-# each way for itself. `loss 0` ends it. `loss_count up|down` tells how many were dropped.
+# each way for itself. `loss 0` ends it. `loss_count up|down` tells how many were dropped. Offloads
+# are off from then on: else a joined packet would be lost whole.
 loss() {
     local share
+    offloads off
     share=$(awk -v p="$1" 'BEGIN { printf "%d", p * 100 + 0.5 }')
     in_ns router nft -f - <<RULES
 table inet loss
@@ -371,8 +373,9 @@ spray_count() {
 }
 
 # rate DOWN [UP]: limits the router's link to the client (and back), as tc writes rates, with a
-# buffer of 20 ms; `rate none` ends it.
+# buffer of 20 ms; `rate none` ends it. Offloads are off from then on: the queue holds packets.
 rate() {
+    offloads off
     tc -n "$TOPOLOGY-router" qdisc del dev client root 2>/dev/null || true
     tc -n "$TOPOLOGY-client" qdisc del dev router root 2>/dev/null || true
     [[ $1 == none ]] && return 0
@@ -382,16 +385,16 @@ rate() {
     fi
 }
 
-# offloads on|off: whether the veth links may carry segments larger than the MTU.
+# offloads on|off: whether the veth links may carry what is larger than the MTU, of TCP and of UDP.
 offloads() {
     local role n
-    in_ns client ethtool -K router tso "$1" gso "$1" gro "$1" >/dev/null
-    in_ns router ethtool -K client tso "$1" gso "$1" gro "$1" >/dev/null
+    in_ns client ethtool -K router tso "$1" gso "$1" gro "$1" tx-udp-segmentation "$1" >/dev/null
+    in_ns router ethtool -K client tso "$1" gso "$1" gro "$1" tx-udp-segmentation "$1" >/dev/null
     for role in "${TOPOLOGY_ROLES[@]}"; do
         [[ $role == server* ]] || continue
         n=${role#server}
-        in_ns "$role" ethtool -K router tso "$1" gso "$1" gro "$1" >/dev/null
-        in_ns router ethtool -K "server$n" tso "$1" gso "$1" gro "$1" >/dev/null
+        in_ns "$role" ethtool -K router tso "$1" gso "$1" gro "$1" tx-udp-segmentation "$1" >/dev/null
+        in_ns router ethtool -K "server$n" tso "$1" gso "$1" gro "$1" tx-udp-segmentation "$1" >/dev/null
     done
 }
 

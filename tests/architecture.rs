@@ -25,7 +25,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("redirect", &["wire", "time"]),
     // Links and devices carry flights whole, so they know what one is and how it becomes packets.
     ("link", &["time", "wire::flight"]),
-    ("device", &["time", "wire::flight", "wire::ip"]),
+    (
+        "device",
+        &["time", "wire::flight", "wire::ip", "wire::payload"],
+    ),
     ("stack", &["wire", "time"]),
     ("apps", &["transport", "connect", "http", "cache", "time"]),
     (

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::local::{capture_file, listen_for_metrics, tun_exit, unwritable};
 use crate::device::pcap::Recorder;
-use crate::device::tun::{MIN_MTU, Tun, TunConfig};
+use crate::device::tun::{Kind, MIN_MTU, Tun, TunConfig};
 use crate::link::path::Path;
 use crate::link::settings::{NAMES, Setting, Settings, Wish};
 use crate::runtime::control::{ControlServer, ERROR, OK};
@@ -215,6 +215,8 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
             name: name.clone(),
             mtu: args.mtu,
             addresses: Vec::new(),
+            // Losses and queues act on single packets.
+            kind: Kind::Plain,
         };
         Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))
     };

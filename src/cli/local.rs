@@ -9,8 +9,29 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::exit::{Exit, Failed};
 use crate::device::pcap::Pcap;
-use crate::device::tun::{MIN_MTU, MIN_MTU_V6, Tun, TunConfig, TunError};
+use crate::device::tun::{Kind, MIN_MTU, MIN_MTU_V6, Tun, TunConfig, TunError};
 use crate::runtime::metrics::MetricsServer;
+
+/// Which kind of TUN device carries packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DeviceArg {
+    /// Offloading where the kernel has it, else plain.
+    Auto,
+    /// One packet a system call.
+    Plain,
+    /// Many datagrams a system call, or an error.
+    Offload,
+}
+
+impl DeviceArg {
+    const fn kind(self) -> Kind {
+        match self {
+            Self::Auto => Kind::Auto,
+            Self::Plain => Kind::Plain,
+            Self::Offload => Kind::Offload,
+        }
+    }
+}
 
 /// Arguments of the own device.
 #[derive(Debug, Clone, clap::Args)]
@@ -18,6 +39,9 @@ pub struct LocalArgs {
     /// TUN device to create or attach to
     #[arg(long, value_name = "NAME")]
     pub tun: String,
+    /// Kind of TUN device
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    pub device: DeviceArg,
     /// Own address, IPv4 or IPv6; repeat it, or separate several by commas
     #[arg(
         long = "address",
@@ -90,6 +114,7 @@ impl LocalArgs {
             name: self.tun.clone(),
             mtu: self.mtu,
             addresses: self.addresses.clone(),
+            kind: self.device.kind(),
         };
         let tun = Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))?;
         match file {
@@ -141,7 +166,10 @@ pub(super) const fn tun_exit(error: &TunError) -> Exit {
         TunError::NoDeviceNode | TunError::NoDriver => Exit::TunMissing,
         TunError::Busy { .. } | TunError::NotTun { .. } => Exit::TunBusy,
         TunError::LocalAddress { .. } | TunError::RoutedElsewhere { .. } => Exit::AddressInUse,
-        TunError::NoIpProgram | TunError::Refused { .. } | TunError::Os { .. } => Exit::Device,
+        TunError::NoIpProgram
+        | TunError::Refused { .. }
+        | TunError::NoOffload { .. }
+        | TunError::Os { .. } => Exit::Device,
     }
 }
 

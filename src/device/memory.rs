@@ -79,7 +79,7 @@ impl Device for Memory {
         };
         let mut packet = vec![0; MAX_PACKET];
         for datagram in flight.datagrams() {
-            match template.emit(0, datagram, &mut packet) {
+            match template.emit(0, &datagram, &mut packet) {
                 Ok(len) => self.send_packet(packet.get(..len).unwrap_or_default())?,
                 Err(_) => self.drops += 1,
             }
@@ -128,7 +128,7 @@ mod tests {
             path,
             ecn: Ecn::Ect0,
             segment: 100,
-            payload: payload.clone(),
+            payload: payload.clone().into(),
         };
         one.send_flight(&flight).unwrap();
         let mut got = Vec::new();

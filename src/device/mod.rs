@@ -18,8 +18,8 @@ use crate::wire::flight::Flight;
 pub struct Received {
     /// Bytes of the IP packet in the buffer.
     pub len: usize,
-    /// If the device joined several UDP datagrams of one path: the payload length of each but the
-    /// last.
+    /// If the device joined several UDP datagrams of one path, or segments of one TCP connection:
+    /// the payload length of each but the last. The device then answers for their checksums.
     pub segment: Option<usize>,
 }
 
@@ -49,6 +49,11 @@ pub trait Device {
 
     /// Packets that `send_packet` and `send_flight` dropped.
     fn send_drops(&self) -> u64;
+
+    /// Packets that were read but made no sense, so that `receive` passed over them.
+    fn receive_drops(&self) -> u64 {
+        0
+    }
 
     /// Tells the time of the turn that begins; recorders stamp packets with it.
     fn begin_turn(&mut self, _now: Now) {}

@@ -2,18 +2,20 @@
 //!
 //! In: the packets and flights that pass, and the time of each turn; out: a pcap stream of link
 //! type RAW (101: the packet begins with the IP header), microsecond stamps, in the order of
-//! passing. Flights are written as the packets they become; a joined packet that was read is
-//! written joined, as the device gave it. Never fails the traffic: when the file cannot be
+//! passing. Flights are written as the packets they become, and joined datagrams as they were before,
+//! but for the hop limit, which is ours; joined segments of TCP stay joined. Never fails the traffic: when the file cannot be
 //! written, recording stops and says so once in the log.
 //! Source: draft-ietf-opsawg-pcap, and the list of link types at tcpdump.org.
 
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
 
+use etherparse::IpNumber;
+
 use crate::device::{Device, Received};
 use crate::time::Now;
 use crate::wire::flight::Flight;
-use crate::wire::ip::{MAX_PACKET, UdpTemplate};
+use crate::wire::ip::{Checksum, IpView, MAX_PACKET, UdpTemplate, complete_checksum};
 
 /// Bytes gathered before they are written to the file.
 pub const BUFFER_BYTES: usize = 1 << 18;
@@ -23,6 +25,9 @@ const MAGIC_MICROSECONDS: u32 = 0xa1b2_c3d4;
 
 /// Link type of packets that begin with an IPv4 or IPv6 header.
 const LINKTYPE_RAW: u32 = 101;
+
+/// Where the checksum stands in a TCP header (RFC 9293 §3.1).
+const TCP_CHECKSUM: usize = 16;
 
 /// A device and its recorder.
 #[derive(Debug)]
@@ -49,6 +54,38 @@ impl<D: Device, W: Write> Pcap<D, W> {
     pub const fn device(&self) -> &D {
         &self.device
     }
+
+    fn record_datagram(&mut self, template: &UdpTemplate, datagram: &[u8]) {
+        if let Ok(len) = template.emit(0, datagram, &mut self.scratch) {
+            self.recorder
+                .record(self.scratch.get(..len).unwrap_or_default());
+        }
+    }
+
+    /// Datagrams are written one by one. What is joined of TCP stays so, as with other recorders
+    /// on Linux, and gets the checksum that the device has vouched for.
+    fn record_joined(&mut self, packet: &[u8], segment: Option<usize>) {
+        let Ok(ip) = IpView::parse(packet) else {
+            return self.recorder.record(packet);
+        };
+        if let Ok(udp) = ip.udp(Checksum::Trusted)
+            && ip.protocol == IpNumber::UDP.0
+            && let Ok(template) = UdpTemplate::new(udp.path, udp.ecn)
+        {
+            let datagrams = udp.datagrams(segment);
+            return datagrams.for_each(|datagram| self.record_datagram(&template, datagram));
+        }
+        let start = packet.len() - ip.payload.len();
+        let Some(copy) = self.scratch.get_mut(..packet.len()) else {
+            return;
+        };
+        copy.copy_from_slice(packet);
+        if !ip.checksum_holds() {
+            // Whatever it is, it is written: a field outside of the packet stays out.
+            let _ = complete_checksum(copy, start, TCP_CHECKSUM);
+        }
+        self.recorder.record(copy);
+    }
 }
 
 impl<D: Device, W: Write> Device for Pcap<D, W> {
@@ -58,8 +95,12 @@ impl<D: Device, W: Write> Device for Pcap<D, W> {
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let received = self.device.receive(buffer)?;
-        if let Some(Received { len, .. }) = received {
-            self.recorder.record(buffer.get(..len).unwrap_or_default());
+        if let Some(Received { len, segment }) = received {
+            let packet = buffer.get(..len).unwrap_or_default();
+            match segment {
+                None => self.recorder.record(packet),
+                Some(_) => self.record_joined(packet, segment),
+            }
         }
         Ok(received)
     }
@@ -71,18 +112,18 @@ impl<D: Device, W: Write> Device for Pcap<D, W> {
 
     fn send_flight(&mut self, flight: &Flight) -> io::Result<()> {
         if let Ok(template) = UdpTemplate::new(flight.path, flight.ecn) {
-            for datagram in flight.datagrams() {
-                if let Ok(len) = template.emit(0, datagram, &mut self.scratch) {
-                    self.recorder
-                        .record(self.scratch.get(..len).unwrap_or_default());
-                }
-            }
+            let datagrams = flight.datagrams();
+            datagrams.for_each(|datagram| self.record_datagram(&template, &datagram));
         }
         self.device.send_flight(flight)
     }
 
     fn send_drops(&self) -> u64 {
         self.device.send_drops()
+    }
+
+    fn receive_drops(&self) -> u64 {
+        self.device.receive_drops()
     }
 
     fn begin_turn(&mut self, now: Now) {
@@ -214,7 +255,7 @@ mod tests {
             path,
             ecn: Ecn::NotEct,
             segment: 4,
-            payload: b"0123456789".to_vec(),
+            payload: b"0123456789".to_vec().into(),
         }
     }
 
@@ -267,6 +308,74 @@ mod tests {
             let length = if n % 3 == 2 { "10" } else { "12" };
             assert_eq!(row[..], [stamp, length, "1", "1"], "row {n}");
         }
+    }
+
+    /// A device that has one joined packet.
+    struct Joined(Option<Vec<u8>>, usize);
+
+    impl Device for Joined {
+        fn mtu(&self) -> usize {
+            1500
+        }
+        fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+            Ok(self.0.take().map(|packet| {
+                buffer[..packet.len()].copy_from_slice(&packet);
+                let (len, segment) = (packet.len(), Some(self.1));
+                Received { len, segment }
+            }))
+        }
+        fn send_packet(&mut self, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+        fn send_flight(&mut self, _: &Flight) -> io::Result<()> {
+            Ok(())
+        }
+        fn send_drops(&self) -> u64 {
+            0
+        }
+    }
+
+    /// The packets that are recorded of a joined one.
+    fn recorded(packet: Vec<u8>, segment: usize) -> Vec<Vec<u8>> {
+        let mut file = Vec::new();
+        let mut tapped = Pcap::new(Joined(Some(packet), segment), &mut file).unwrap();
+        tapped.receive(&mut vec![0; MAX_PACKET]).unwrap().unwrap();
+        drop(tapped);
+        let (mut rest, mut packets) = (&file[24..], Vec::new());
+        while let Some((head, after)) = rest.split_at_checked(16) {
+            let length = u32::from_ne_bytes(head[8..12].try_into().unwrap()) as usize;
+            packets.push(after[..length].to_vec());
+            rest = &after[length..];
+        }
+        packets
+    }
+
+    #[test]
+    fn joined_datagrams_are_recorded_one_by_one() {
+        let flight = flight();
+        let template = UdpTemplate::new(flight.path, flight.ecn).unwrap();
+        let mut joined = template.partial(10).unwrap().as_slice().to_vec();
+        joined.extend(b"0123456789");
+        let want = ["0123", "4567", "89"].map(|part| template.packet(part.as_bytes()).unwrap());
+        assert_eq!(recorded(joined, 4), want);
+    }
+
+    #[test]
+    fn joined_segments_get_their_checksum() {
+        let flight = flight();
+        let template = UdpTemplate::new(flight.path, flight.ecn).unwrap();
+        let mut tcp = template.packet(&[0x50; 40]).unwrap();
+        // UDP to TCP: 11 less in the sum of the IP header, so 11 more in its checksum.
+        tcp[9] = IpNumber::TCP.0;
+        let sum = u16::from_be_bytes([tcp[10], tcp[11]]) + 11;
+        tcp[10..12].copy_from_slice(&sum.to_be_bytes());
+        // The field holds the sum over the pseudo header: addresses, protocol and length.
+        let partial = 2 * 0x0a00 + 1 + 2 + 6 + 48_u16;
+        tcp[20 + TCP_CHECKSUM..][..2].copy_from_slice(&partial.to_be_bytes());
+        assert!(!IpView::parse(&tcp).unwrap().checksum_holds());
+        let [whole] = recorded(tcp.clone(), 20).try_into().unwrap();
+        assert!(IpView::parse(&whole).unwrap().checksum_holds());
+        assert_eq!(recorded(whole.clone(), 20), [whole], "stays as it is");
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Example {
             .respond(now, path, datagram, &mut Counting, &mut out);
         let datagrams: Vec<Vec<u8>> = out
             .iter()
-            .flat_map(|flight| flight.datagrams().map(<[u8]>::to_vec))
+            .flat_map(|flight| flight.datagrams().map(std::borrow::Cow::into_owned))
             .collect();
         assert_eq!(datagrams.len(), 1, "{:?}", self.server.counters());
         datagrams[0].clone()

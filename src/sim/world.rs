@@ -524,8 +524,8 @@ impl World {
             return;
         };
         for payload in flight.datagrams() {
-            observer.released(self.now, id, flight.path, payload);
-            match template.packet(payload) {
+            observer.released(self.now, id, flight.path, &payload);
+            match template.packet(&payload) {
                 Ok(packet) => self.release(id, packet),
                 Err(_) => self.counters.unroutable += 1,
             }

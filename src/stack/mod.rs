@@ -180,7 +180,7 @@ impl Stack {
         }
         match (IpNumber(ip.protocol), ip.dst) {
             (IpNumber::UDP, _) => self.sort_udp(&ip, segment),
-            (IpNumber::TCP, _) => self.sort_tcp(now, packet, &ip),
+            (IpNumber::TCP, _) => self.sort_tcp(now, packet, &ip, segment),
             (IpNumber::ICMP, IpAddr::V4(_)) => self.sort_icmp(now, packet, &ip, ICMP_ECHO),
             (IpNumber::IPV6_ICMP, IpAddr::V6(_)) => self.sort_icmp(now, packet, &ip, ICMPV6_ECHO),
             _ => Err(DropReason::UnknownProtocol),
@@ -192,12 +192,7 @@ impl Stack {
         ip: &IpView<'p>,
         segment: Option<usize>,
     ) -> Result<Demuxed<'p>, DropReason> {
-        let checksum = if segment.is_some() {
-            Checksum::Trusted
-        } else {
-            Checksum::Verify
-        };
-        let datagram = ip.udp(checksum)?;
+        let datagram = ip.udp(checksum(segment))?;
         let UdpPath { src, dst } = datagram.path;
         if !self.transport_ports.contains(&dst.port()) {
             return Err(DropReason::UnknownUdpPort);
@@ -213,15 +208,16 @@ impl Stack {
         now: Instant,
         packet: &'p [u8],
         ip: &IpView<'p>,
+        segment: Option<usize>,
     ) -> Result<Demuxed<'p>, DropReason> {
-        let segment = TcpSlice::from_slice(ip.payload).map_err(|_| DropReason::BadTcp)?;
-        if !ip.checksum_holds() {
+        let tcp = TcpSlice::from_slice(ip.payload).map_err(|_| DropReason::BadTcp)?;
+        if checksum(segment) == Checksum::Verify && !ip.checksum_holds() {
             return Err(DropReason::BadTcp);
         }
-        let opens = segment.syn() && !segment.ack() && !segment.rst();
+        let opens = tcp.syn() && !tcp.ack() && !tcp.rst();
         let listener = if opens {
-            let local = SocketAddr::new(ip.dst, segment.destination_port());
-            let remote = SocketAddr::new(ip.src, segment.source_port());
+            let local = SocketAddr::new(ip.dst, tcp.destination_port());
+            let remote = SocketAddr::new(ip.src, tcp.source_port());
             self.tcp.prepare_to_accept(now, local, remote)?
         } else {
             None
@@ -391,6 +387,14 @@ const ICMPV6_ECHO: u8 = 128;
 
 /// Bytes of an echo header, either version.
 const ICMP_ECHO_HEADER: usize = 8;
+
+/// The device answers for what it has joined.
+const fn checksum(segment: Option<usize>) -> Checksum {
+    match segment {
+        Some(_) => Checksum::Trusted,
+        None => Checksum::Verify,
+    }
+}
 
 fn is_unicast(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());

@@ -252,6 +252,19 @@ fn a_packet_of_the_mtu_passes() {
 }
 
 #[test]
+fn the_device_answers_for_joined_segments() {
+    let mut stack = server();
+    // The sequence number, and with it the checksum, is another than was written.
+    let mut syn = tcp4(CLIENT4, SERVER4, (9, 80), true);
+    syn[24] = 99;
+    let alone = stack.handle_packet(Instant::ZERO, &syn, None);
+    assert_eq!(alone, Demuxed::Dropped(DropReason::BadTcp));
+    let joined = stack.handle_packet(Instant::ZERO, &syn, Some(1460));
+    assert_eq!(joined, Demuxed::Taken);
+    assert_eq!(transmitted(&mut stack, Instant::ZERO).len(), 1, "SYN, ACK");
+}
+
+#[test]
 fn a_joined_packet_may_exceed_the_mtu() {
     let mut stack = server();
     let path = UdpPath {

@@ -19,6 +19,7 @@ use crate::transport::layout::Layout;
 use crate::transport::proof::ProofKey;
 use crate::transport::replay::{ReplayFilter, TokenBuckets};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
+use crate::wire::payload::{Gathered, Pool};
 use crate::wire::segment::{
     CHUNK_BYTES, CONTINUATION_FIELD_BYTES, Challenge, Cookie, DATA_HEADER_BYTES, OPEN_BYTES,
     OPENED_BYTES, Open, Probed, Request, ResponseHeader, ResponseKind, Span, ToServer, Token,
@@ -60,8 +61,9 @@ pub struct Server {
     buckets: TokenBuckets,
     counters: ServerCounters,
     layout: Layout,
-    /// Stream bytes of one flight, read in one go.
-    stage: Vec<u8>,
+    /// The flight that is being made; its body is the stream bytes, read in one go.
+    gathered: Gathered,
+    pool: Pool,
 }
 
 /// The bytes that a flight shall carry.
@@ -96,7 +98,8 @@ impl Server {
             buckets: TokenBuckets::new(),
             counters: ServerCounters::default(),
             layout: Layout::default(),
-            stage: Vec::new(),
+            gathered: Gathered::default(),
+            pool: Pool::default(),
         }
     }
 
@@ -116,7 +119,7 @@ impl Server {
         };
         match answer {
             Ok(flight) => {
-                self.counters.packets += flight.datagrams().count() as u64;
+                self.counters.packets += flight.count() as u64;
                 out.push(flight);
             }
             Err(drop) => self.counters.drop(drop),
@@ -476,12 +479,13 @@ impl Server {
 
     /// The flight of what is laid out and staged.
     fn flight(&mut self, path: UdpPath, numbered: &Numbered, seals: &Seals<'_>) -> Flight {
-        self.counters.bytes += self.stage.len() as u64;
+        self.counters.bytes += self.gathered.staged() as u64;
+        numbered.emit(&self.layout, seals, &mut self.gathered);
         Flight {
             path: path.reversed(),
             ecn: Ecn::Ect0,
             segment: numbered.size,
-            payload: numbered.emit(&self.layout, &self.stage, seals),
+            payload: self.pool.lend(&mut self.gathered),
         }
     }
 
@@ -538,7 +542,7 @@ impl Server {
 
     /// Reads the bytes of the layout. On `Changed` the flight goes out without any.
     fn stage(&mut self, content: &mut Content, app: &mut dyn Application) -> Result<(), Drop> {
-        self.stage.clear();
+        self.gathered.clear();
         let Some(user) = &content.user else {
             return Ok(());
         };
@@ -550,12 +554,7 @@ impl Server {
             }
         }
         for run in runs {
-            let start = self.stage.len();
-            self.stage
-                .resize(start + usize::try_from(run.len()).unwrap_or(0), 0);
-            let Some(room) = self.stage.get_mut(start..) else {
-                continue;
-            };
+            let room = self.gathered.room(usize::try_from(run.len()).unwrap_or(0));
             let wanted = room.len();
             match app.read(&user.user, run.start, room) {
                 Ok(have) if have == wanted => {}
@@ -564,7 +563,7 @@ impl Server {
                 Ok(_) | Err(Unavailable::Changed) => {
                     content.changed = true;
                     self.layout.fill(0, 0, 0, &[]);
-                    self.stage.clear();
+                    self.gathered.clear();
                     return Ok(());
                 }
             }

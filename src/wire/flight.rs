@@ -4,7 +4,10 @@
 //! after the other, all of `segment` bytes, only the last may be shorter. A plain device sends them
 //! one by one; `wire::ip` puts the headers in front.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
+
+use crate::wire::payload::Payload;
 
 /// The ECN field of an IP header (RFC 3168 §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +77,7 @@ pub struct Flight {
     /// UDP payload length of every datagram but the last, in bytes; at least 1.
     pub segment: usize,
     /// The UDP payloads, one after the other.
-    pub payload: Vec<u8>,
+    pub payload: Payload,
 }
 
 impl Flight {
@@ -85,12 +88,30 @@ impl Flight {
             path,
             ecn,
             segment: payload.len().max(1),
-            payload,
+            payload: payload.into(),
         }
     }
 
-    /// The UDP payloads in sending order.
-    pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
-        self.payload.chunks(self.segment.max(1))
+    /// How many datagrams there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.payload.len().div_ceil(self.segment.max(1))
+    }
+
+    /// The UDP payloads in sending order, each in one piece.
+    pub fn datagrams(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
+        let mut reader = self.payload.reader();
+        core::iter::from_fn(move || {
+            let want = reader.left().min(self.segment.max(1));
+            let first = reader.next(want)?;
+            if first.len() == want {
+                return Some(Cow::Borrowed(first));
+            }
+            let mut whole = first.to_vec();
+            while let Some(slice) = reader.next(want - whole.len()) {
+                whole.extend_from_slice(slice);
+            }
+            Some(Cow::Owned(whole))
+        })
     }
 }

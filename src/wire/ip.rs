@@ -64,7 +64,7 @@ pub enum Malformed {
 pub enum Checksum {
     /// Nobody yet: it is verified.
     Verify,
-    /// The device that joined several datagrams into one packet has verified each.
+    /// The device that joined several datagrams or segments into one packet answers for each.
     Trusted,
 }
 
@@ -265,6 +265,8 @@ pub struct UdpTemplate {
     len: usize,
     /// Over the IPv4 header with length and identification zero.
     ip_sum: u64,
+    /// Over addresses and protocol.
+    pseudo_sum: u64,
     /// Over addresses, protocol and ports.
     udp_sum: u64,
 }
@@ -297,13 +299,14 @@ impl UdpTemplate {
             }
         };
         let (ip, udp) = bytes.split_at(len - UdpHeader::LEN);
-        let udp_sum = addresses(path.src.ip(), path.dst.ip())
-            .wrapping_add(word([0, 0, 0, IpNumber::UDP.0]))
-            .wrapping_add(sum(udp));
+        let pseudo_sum =
+            addresses(path.src.ip(), path.dst.ip()).wrapping_add(word([0, 0, 0, IpNumber::UDP.0]));
+        let udp_sum = pseudo_sum.wrapping_add(sum(udp));
         Ok(Self {
             bytes,
             len,
             ip_sum: sum(ip),
+            pseudo_sum,
             udp_sum,
         })
     }
@@ -331,47 +334,105 @@ impl UdpTemplate {
     /// # Errors
     /// [`EmitError::TooLong`], [`EmitError::NoRoom`]; `out` is then untouched.
     pub fn emit(&self, ident: u16, payload: &[u8], out: &mut [u8]) -> Result<usize, EmitError> {
+        let prepared = self.headers(ident, payload.len())?;
         let need = self.len + payload.len();
-        let too_long = EmitError::TooLong { len: payload.len() };
-        let udp_len = u16::try_from(UdpHeader::LEN + payload.len()).map_err(|_| too_long)?;
         let have = out.len();
-        let out = out
+        let packet = out
             .get_mut(..need)
             .ok_or(EmitError::NoRoom { need, have })?;
-        let (head, body) = out.split_at_mut(self.len);
-        let head_template = self.bytes.get(..self.len).unwrap_or_default();
-        let ip_len = self.len - UdpHeader::LEN;
-        if ip_len == Ipv4Header::MIN_LEN {
-            let total = u16::try_from(need).map_err(|_| too_long)?;
-            head.copy_from_slice(head_template);
-            put(head, 2, total.to_be_bytes());
-            put(head, 4, ident.to_be_bytes());
-            let changed = half(total.to_be_bytes()) + half(ident.to_be_bytes());
-            put(
-                head,
-                10,
-                (!fold(self.ip_sum.wrapping_add(changed))).to_ne_bytes(),
-            );
-        } else {
-            head.copy_from_slice(head_template);
-            put(head, 4, udp_len.to_be_bytes());
-        }
+        let (head, body) = packet.split_at_mut(self.len);
         body.copy_from_slice(payload);
-        let length = half(udp_len.to_be_bytes());
-        // The length counts twice: in the pseudo header and in the UDP header.
-        let total_sum = self
-            .udp_sum
-            .wrapping_add(2 * length)
-            .wrapping_add(sum(payload));
-        let checksum = match !fold(total_sum) {
-            // RFC 768: a checksum of zero is sent as all ones, zero means none.
-            0 => u16::MAX,
-            sum => sum,
-        };
-        put(head, ip_len + 4, udp_len.to_be_bytes());
-        put(head, ip_len + 6, checksum.to_ne_bytes());
+        self.seal(prepared, head, body);
         Ok(need)
     }
+
+    /// Writes headers before a payload of `payload` bytes that stands in `out` already, behind room
+    /// for them, and returns the packet.
+    ///
+    /// # Errors
+    /// [`EmitError::TooLong`], [`EmitError::NoRoom`].
+    pub fn enclose<'o>(&self, payload: usize, out: &'o mut [u8]) -> Result<&'o [u8], EmitError> {
+        let prepared = self.headers(0, payload)?;
+        let need = self.len + payload;
+        let have = out.len();
+        let packet = out
+            .get_mut(..need)
+            .ok_or(EmitError::NoRoom { need, have })?;
+        let (head, body) = packet.split_at_mut(self.len);
+        self.seal(prepared, head, body);
+        Ok(packet)
+    }
+
+    /// Writes the headers with the checksum over `body`.
+    fn seal(&self, (mut headers, length): (Headers, u64), head: &mut [u8], body: &[u8]) {
+        // The length counts twice: in the pseudo header and in the UDP header.
+        let total = self
+            .udp_sum
+            .wrapping_add(2 * length)
+            .wrapping_add(sum(body));
+        put(&mut headers.bytes, self.len - 2, written(total));
+        head.copy_from_slice(headers.as_slice());
+    }
+
+    /// The headers of a packet with `payload` bytes to follow, whose UDP checksum somebody else
+    /// finishes: the field holds the sum over the pseudo header.
+    ///
+    /// # Errors
+    /// [`EmitError::TooLong`].
+    pub fn partial(&self, payload: usize) -> Result<Headers, EmitError> {
+        let (mut headers, length) = self.headers(0, payload)?;
+        let pseudo = fold(self.pseudo_sum.wrapping_add(length));
+        put(&mut headers.bytes, self.len - 2, pseudo.to_ne_bytes());
+        Ok(headers)
+    }
+
+    /// Headers with lengths, without the UDP checksum; and the UDP length as part of a sum.
+    fn headers(&self, ident: u16, payload: usize) -> Result<(Headers, u64), EmitError> {
+        let too_long = EmitError::TooLong { len: payload };
+        let udp_len = u16::try_from(UdpHeader::LEN + payload).map_err(|_| too_long)?;
+        let mut bytes = self.bytes;
+        let ip_len = self.len - UdpHeader::LEN;
+        if ip_len == Ipv4Header::MIN_LEN {
+            let total = u16::try_from(self.len + payload).map_err(|_| too_long)?;
+            put(&mut bytes, 2, total.to_be_bytes());
+            put(&mut bytes, 4, ident.to_be_bytes());
+            let changed = half(total.to_be_bytes()) + half(ident.to_be_bytes());
+            let checksum = !fold(self.ip_sum.wrapping_add(changed));
+            put(&mut bytes, 10, checksum.to_ne_bytes());
+        } else {
+            put(&mut bytes, 4, udp_len.to_be_bytes());
+        }
+        put(&mut bytes, ip_len + 4, udp_len.to_be_bytes());
+        let len = self.len;
+        Ok((Headers { bytes, len }, half(udp_len.to_be_bytes())))
+    }
+}
+
+/// The IP and UDP headers of one packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers {
+    bytes: [u8; UDP6_HEADERS],
+    len: usize,
+}
+
+impl Headers {
+    /// Their bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// Finishes a checksum whose field, `offset` bytes behind `start`, holds the sum over the pseudo
+/// header: it covers `packet` from `start` on. `None` if the field lies outside of the packet.
+pub fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
+    let covered = packet.get_mut(start..)?;
+    let checksum = written(sum(covered));
+    covered
+        .get_mut(offset..)?
+        .get_mut(..2)?
+        .copy_from_slice(&checksum);
+    Some(())
 }
 
 /// Writes one UDP datagram with its IP header into `out` and returns the bytes of the packet.
@@ -453,6 +514,16 @@ fn word(bytes: [u8; 4]) -> u64 {
 
 fn half(bytes: [u8; 2]) -> u64 {
     u64::from(u16::from_ne_bytes(bytes))
+}
+
+/// The checksum of a sum as it is written. RFC 768: one of zero is sent as all ones, for zero means
+/// none; to other protocols both are the same.
+fn written(sum: u64) -> [u8; 2] {
+    match !fold(sum) {
+        0 => u16::MAX,
+        checksum => checksum,
+    }
+    .to_ne_bytes()
 }
 
 /// Folds a sum into 16 bits with end-around carry.

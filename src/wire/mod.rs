@@ -1,8 +1,9 @@
-//! Bytes to values and back: IP and UDP headers, the transport's packets. No state, no clock.
+//! Bytes to values and back: IP and UDP headers, the transport's packets, flights. No state, no clock.
 //!
 //! Parsing never panics on any input; every refusal is a variant of an error enum.
 
 pub mod flight;
 pub mod ip;
+pub mod payload;
 pub mod segment;
 pub mod varint;

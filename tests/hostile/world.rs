@@ -278,7 +278,7 @@ impl World {
                 let template = UdpTemplate::new(flight.path, flight.ecn).unwrap();
                 let mut packets = Vec::new();
                 for datagram in flight.datagrams() {
-                    let length = template.emit(0, datagram, &mut self.buffer).unwrap();
+                    let length = template.emit(0, &datagram, &mut self.buffer).unwrap();
                     assert!(length <= 1500, "{length} bytes");
                     packets.push(self.buffer[..length].to_vec());
                 }

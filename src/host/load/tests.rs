@@ -106,7 +106,8 @@ impl<M: Machine> World<M> {
             Transmit::Packet(packet) => vec![packet],
             Transmit::Flight(flight) => {
                 let template = UdpTemplate::new(flight.path, flight.ecn).unwrap();
-                let packet = |datagram: &[u8]| template.packet(datagram).unwrap();
+                let packet =
+                    |datagram: std::borrow::Cow<'_, [u8]>| template.packet(&datagram).unwrap();
                 flight.datagrams().map(packet).collect()
             }
         };

@@ -373,7 +373,7 @@ fn emit(flight: &Flight, mut push: impl FnMut(Vec<u8>)) {
         return;
     };
     for payload in flight.datagrams() {
-        if let Ok(packet) = template.packet(payload) {
+        if let Ok(packet) = template.packet(&payload) {
             push(packet);
         }
     }

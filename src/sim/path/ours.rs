@@ -65,11 +65,11 @@ impl Ours {
         };
         self.client.request(now, &first.request());
         while let Some(request) = self.client.poll_transmit(now) {
-            self.answer(now, request.path, &request.payload);
+            self.answer(now, request.path, &request.payload.to_vec());
             for flight in core::mem::take(&mut self.answers) {
                 for datagram in flight.datagrams() {
                     self.client
-                        .handle_datagram(now, flight.path, flight.ecn, datagram);
+                        .handle_datagram(now, flight.path, flight.ecn, &datagram);
                 }
             }
         }

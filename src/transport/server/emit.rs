@@ -4,6 +4,7 @@
 
 use crate::transport::layout::Layout;
 use crate::transport::proof::ProofKey;
+use crate::wire::payload::Gathered;
 use crate::wire::segment::{ResponseHeader, SINGLE_CHUNK_BYTES, Span, UserField, put_chunk};
 
 /// What the packets of one flight have in common.
@@ -31,61 +32,53 @@ pub(super) struct Seals<'a> {
 }
 
 impl Numbered {
-    /// Writes the datagrams of a flight that are to be sent.
-    pub(super) fn emit(&self, layout: &Layout, stage: &[u8], seals: &Seals<'_>) -> Vec<u8> {
-        let sent = self.send.count_ones() as usize;
-        let mut payload = Vec::with_capacity(self.size * sent);
+    /// Writes the datagrams of a flight that are to be sent, around the body that `out` holds.
+    pub(super) fn emit(&self, layout: &Layout, seals: &Seals<'_>, out: &mut Gathered) {
         let used = u32::try_from(layout.len()).unwrap_or(u32::MAX);
-        let mut staged = stage;
+        let mut at = 0;
         let mut void = self.count.saturating_sub(used);
         for (index, chunks) in (0..).zip(layout.datagrams()) {
-            let length: u64 = chunks.iter().map(Span::len).sum();
-            let length = usize::try_from(length)
-                .unwrap_or(usize::MAX)
-                .min(staged.len());
-            let (bytes, rest) = staged.split_at(length);
-            staged = rest;
             let last = index + 1 == used;
-            let start = payload.len();
-            let here = self.write(&mut payload, seals, index, last, chunks, bytes);
+            let (start, before) = (out.mark(), out.len());
+            let here = self.write(out, seals, index, last, chunks, at);
             // The last datagram stands for all numbers after it too, if it has room to say so.
-            if last && void > 0 && payload.len() - start < self.size {
-                payload.truncate(start);
+            if last && void > 0 && out.len() - before < self.size {
+                out.rewind(start);
                 let numbered = Self {
                     void: small(void),
                     ..*self
                 };
-                numbered.write(&mut payload, seals, index, true, chunks, bytes);
+                numbered.write(out, seals, index, true, chunks, at);
                 void = 0;
             }
             if !here {
-                payload.truncate(start);
+                out.rewind(start);
             }
+            at += chunks.iter().map(length).sum::<usize>();
         }
         if void > 0 {
-            let start = payload.len();
+            let start = out.mark();
             let numbered = Self {
                 void: small(void - 1),
                 ..*self
             };
-            if !numbered.write(&mut payload, seals, used, true, &[], &[]) {
-                payload.truncate(start);
+            if !numbered.write(out, seals, used, true, &[], at) {
+                out.rewind(start);
             }
         }
-        payload
     }
 
-    /// Writes datagram `index`; whether it is one to be sent.
+    /// Writes datagram `index`, whose bytes begin at `at` in the body; whether it is one to be sent.
     fn write(
         &self,
-        out: &mut Vec<u8>,
+        out: &mut Gathered,
         seals: &Seals<'_>,
         index: u32,
         last: bool,
         chunks: &[Span],
-        mut bytes: &[u8],
+        mut at: usize,
     ) -> bool {
-        let start = out.len();
+        let (start, before) = (out.mark(), out.len());
         let number = self.first + u64::from(index);
         let continuation = if index == 0 || seals.everywhere {
             seals.continuation
@@ -99,33 +92,33 @@ impl Numbered {
         header.x = self
             .identity
             .fold(number - 1, number + u64::from(self.void));
-        header.emit(out, continuation, user);
+        header.emit(out.heads(), continuation, user);
         // All datagrams but the last are of one size: a chunk that leaves room says its length.
-        let alone = out.len() - start + SINGLE_CHUNK_BYTES + bytes.len();
+        let bytes: usize = chunks.iter().map(length).sum();
+        let alone = out.len() - before + SINGLE_CHUNK_BYTES + bytes;
         let multi = chunks.len() > 1 || (!last && alone < self.size);
         if multi {
-            out.truncate(start);
+            out.rewind(start);
             header.multi = true;
-            header.emit(out, continuation, user);
+            header.emit(out.heads(), continuation, user);
         }
         for chunk in chunks {
-            let length = usize::try_from(chunk.len())
-                .unwrap_or(usize::MAX)
-                .min(bytes.len());
-            let (here, rest) = bytes.split_at(length);
-            put_chunk(
-                out,
-                chunk.start,
-                multi.then(|| u16::try_from(length).unwrap_or(u16::MAX)),
-            );
-            out.extend(here);
-            bytes = rest;
+            let length = length(chunk);
+            let written = multi.then(|| u16::try_from(length).unwrap_or(u16::MAX));
+            put_chunk(out.heads(), chunk.start, written);
+            at += out.refer(at, length);
         }
         if !last {
-            out.resize(start + self.size, 0);
+            let padding = self.size.saturating_sub(out.len() - before);
+            let heads = out.heads();
+            heads.resize(heads.len() + padding, 0);
         }
         self.send >> index & 1 != 0
     }
+}
+
+fn length(chunk: &Span) -> usize {
+    usize::try_from(chunk.len()).unwrap_or(usize::MAX)
 }
 
 /// Numbers of one flight fit a byte.

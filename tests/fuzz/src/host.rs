@@ -202,7 +202,7 @@ impl World {
                 Transmit::Packet(packet) => vec![packet],
                 Transmit::Flight(flight) => flight
                     .datagrams()
-                    .map(|datagram| udp(flight.path, datagram))
+                    .map(|datagram| udp(flight.path, &datagram))
                     .collect(),
             };
             for packet in packets {

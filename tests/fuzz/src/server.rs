@@ -257,12 +257,16 @@ fn seen(server: &Server) -> (u64, u64) {
 
 fn check_flight(path: UdpPath, datagram: &[u8], flight: &Flight) {
     assert_eq!(flight.path, path.reversed());
-    let count = flight.datagrams().count();
+    let count = flight.count();
     assert!(
         (1..=MAX_FLIGHT as usize).contains(&count),
         "{count} datagrams"
     );
-    let longest = flight.datagrams().map(<[u8]>::len).max().unwrap_or(0);
+    let longest = flight
+        .datagrams()
+        .map(|datagram| datagram.len())
+        .max()
+        .unwrap_or(0);
     let total = flight.payload.len();
     let received = ToServer::parse(datagram).expect("what is answered can be read");
     let stranger = is_stranger(path.src, &received);
@@ -298,7 +302,7 @@ fn check_flight(path: UdpPath, datagram: &[u8], flight: &Flight) {
         }
     }
     for datagram in flight.datagrams() {
-        check_datagram(datagram, stranger);
+        check_datagram(&datagram, stranger);
     }
 }
 

@@ -165,7 +165,7 @@ impl Session {
             let before = self.to_server.len();
             while let Some(flight) = self.client.poll_transmit(now) {
                 self.to_server
-                    .extend(flight.datagrams().map(<[u8]>::to_vec));
+                    .extend(flight.datagrams().map(std::borrow::Cow::into_owned));
                 rounds += 1;
                 assert!(rounds < 10_000, "the client sends for ever");
             }
@@ -195,7 +195,7 @@ impl Session {
             .respond(self.now(), self.path(), datagram, &mut Bytes, &mut out);
         for flight in out {
             self.to_client
-                .extend(flight.datagrams().map(<[u8]>::to_vec));
+                .extend(flight.datagrams().map(std::borrow::Cow::into_owned));
         }
     }
 

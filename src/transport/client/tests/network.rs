@@ -267,7 +267,7 @@ impl Network {
             let now = self.now();
             while let Some(flight) = self.client.poll_transmit(now) {
                 self.put_off = false;
-                self.send(false, flight.payload);
+                self.send(false, flight.payload.to_vec());
             }
             let mut buffer = [0; 65536];
             loop {
@@ -282,7 +282,7 @@ impl Network {
             }
             while let Some(flight) = self.client.poll_transmit(now) {
                 self.put_off = false;
-                self.send(false, flight.payload);
+                self.send(false, flight.payload.to_vec());
             }
             while let Some(event) = self.client.poll_event() {
                 match event {

@@ -424,7 +424,7 @@ proptest! {
                 datagram[index % length] ^= flip;
             }
             if let Ok(flight) = send(server, at(0), path(), &datagram, &mut bytes())
-                && let Ok(ToClient::Response(_)) = ToClient::parse(flight.datagrams().next().unwrap())
+                && let Ok(ToClient::Response(_)) = ToClient::parse(&flight.datagrams().next().unwrap())
             {
                 let most = peer.epoch.edge(base + 10);
                 for packet in packets(&flight) {

@@ -442,7 +442,7 @@ impl Adversary {
         let datagram = to_bytes(request);
         let sent = send(&mut self.servers[index], now, from, &datagram, &mut bytes());
         let Ok(flight) = sent else { return };
-        if let Ok(ToClient::Challenge(_)) = ToClient::parse(&flight.payload) {
+        if let Ok(ToClient::Challenge(_)) = ToClient::parse(&flight.payload.to_vec()) {
             assert!(flight.payload.len() <= datagram.len());
             return;
         }
@@ -604,7 +604,7 @@ fn memory_does_not_depend_on_who_was_served() {
     let memory = |server: &Server| {
         (
             server.soft_state_bytes(),
-            server.stage.capacity(),
+            server.gathered.capacity() + server.pool.capacity(),
             server.counters.drops().len(),
         )
     };
@@ -619,6 +619,10 @@ fn memory_does_not_depend_on_who_was_served() {
             peer.ask(&mut server, at(client.into()), &request),
             Err("replayed")
         );
+        // Two buffers take turns: by then each has held each kind of flight.
+        if client < 4 {
+            continue;
+        }
         let now = memory(&server);
         assert_eq!(
             *after_first.get_or_insert(now),

@@ -162,7 +162,7 @@ pub(super) fn send(
             );
             assert_eq!(flight.path, path.reversed());
             let sent = server.counters().packets - before.packets;
-            assert_eq!(sent, flight.datagrams().count() as u64);
+            assert_eq!(sent, flight.count() as u64);
             Ok(flight)
         }
         None => {
@@ -187,7 +187,10 @@ pub(super) fn send(
 
 /// The numbered responses of a flight.
 pub(super) fn packets(flight: &Flight) -> Vec<Packet> {
-    flight.datagrams().map(Packet::read).collect()
+    flight
+        .datagrams()
+        .map(|datagram| Packet::read(&datagram))
+        .collect()
 }
 
 pub(super) fn to_bytes(request: &Request<'_>) -> Vec<u8> {

@@ -1,0 +1,137 @@
+//! Why a TUN device cannot be had: one line each, which says what to do.
+//!
+//! Source: errno values of drivers/net/tun.c of Linux.
+
+use std::io;
+use std::net::IpAddr;
+
+use rustix::io::Errno;
+
+/// Why a device cannot be had. The message is one line and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TunError {
+    /// The name cannot be one of an interface.
+    #[error("'{name}' is no interface name: use 1 to 15 of a-z, A-Z, 0-9, '.', '_' and '-'")]
+    InvalidName {
+        /// As given.
+        name: String,
+    },
+    /// The MTU is too small for the addresses.
+    #[error("MTU {mtu} is too small: use at least {least} for these addresses")]
+    MtuTooSmall {
+        /// As given.
+        mtu: u16,
+        /// The least that works.
+        least: u16,
+    },
+    /// More addresses than [`MAX_ADDRESSES`](crate::device::tun::MAX_ADDRESSES).
+    #[error("{count} addresses are too many for one device: use at most 8")]
+    TooManyAddresses {
+        /// As given.
+        count: usize,
+    },
+    /// The process may not administer the network.
+    #[error("not permitted to set up a TUN device: run with sudo or give CAP_NET_ADMIN")]
+    NoPermission,
+    /// There is no device node.
+    #[error(
+        "/dev/net/tun is missing: run 'modprobe tun', or 'mkdir -p /dev/net && mknod /dev/net/tun c 10 200'"
+    )]
+    NoDeviceNode,
+    /// There is a device node, but no driver behind it.
+    #[error("/dev/net/tun has no driver: run 'modprobe tun'")]
+    NoDriver,
+    /// Another process is attached to the device.
+    #[error("device '{name}' is in use by another process: stop it or choose another name")]
+    Busy {
+        /// The device.
+        name: String,
+    },
+    /// There is an interface of that name that is no plain TUN.
+    #[error("interface '{name}' exists and is no plain TUN device: choose another name")]
+    NotTun {
+        /// The interface.
+        name: String,
+    },
+    /// The kernel itself has the address.
+    #[error(
+        "address {address} belongs to this machine (interface '{device}'): give the stack one of its own"
+    )]
+    LocalAddress {
+        /// The stack's address.
+        address: IpAddr,
+        /// Who has it.
+        device: String,
+    },
+    /// A host route to the address leads elsewhere.
+    #[error(
+        "address {address} is already routed to '{device}': stop its user, or run 'ip route del {address}'"
+    )]
+    RoutedElsewhere {
+        /// The stack's address.
+        address: IpAddr,
+        /// Where the route leads.
+        device: String,
+    },
+    /// The `ip` program is missing.
+    #[error("the program 'ip' is missing: install iproute2")]
+    NoIpProgram,
+    /// The `ip` program refused.
+    #[error("setting up device '{name}' failed: {message}")]
+    Refused {
+        /// The device.
+        name: String,
+        /// First line of what `ip` said.
+        message: String,
+    },
+    /// An offloading device was asked for, and the kernel has none.
+    #[error(
+        "device '{name}' cannot offload, the kernel has no USO: use Linux 6.2 or later, or a plain device"
+    )]
+    NoOffload {
+        /// The device.
+        name: String,
+    },
+    /// Anything else the operating system says.
+    #[error("cannot open TUN device '{name}': {source}")]
+    Os {
+        /// The device.
+        name: String,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// The errors of open(2) and TUNSETIFF. tun-tap passes them on without saying which it was.
+pub(super) fn open_error(name: &str, source: io::Error) -> TunError {
+    let name = name.to_owned();
+    match Errno::from_io_error(&source) {
+        Some(Errno::PERM | Errno::ACCESS) => TunError::NoPermission,
+        Some(Errno::NOENT) => TunError::NoDeviceNode,
+        Some(Errno::NODEV | Errno::NXIO) => TunError::NoDriver,
+        Some(Errno::BUSY) => TunError::Busy { name },
+        Some(Errno::INVAL) => TunError::NotTun { name },
+        _ => TunError::Os { name, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_kernel_say_what_to_do() {
+        for (errno, want) in [
+            (Errno::PERM, "sudo"),
+            (Errno::ACCESS, "sudo"),
+            (Errno::NOENT, "mknod"),
+            (Errno::NODEV, "modprobe"),
+            (Errno::BUSY, "another process"),
+            (Errno::INVAL, "no plain TUN"),
+            (Errno::NFILE, "cannot open"),
+        ] {
+            let error = open_error("t", errno.into()).to_string();
+            assert!(error.contains(want), "{errno:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! TUN devices: plain, with one system call a packet, or offloading, with one for many datagrams.
+//!
+//! In: name, MTU, kind and the addresses of the stack behind it; out: packets. [`Tun::open`] creates
+//! the device, or attaches to a persistent one, sets it up through the `ip` program (iproute2) and
+//! adds a host route to each address, so that the kernel forwards to us. Whatever goes wrong is a
+//! [`TunError`] that says in one line what to do.
+//! Never blocks. A device that it created disappears with it, and the routes with the device.
+//! Sources: Documentation/networking/tuntap.rst of Linux; drivers/net/tun.c.
+
+mod error;
+mod ioctl;
+mod offload;
+mod plain;
+mod set_up;
+mod virtio;
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, RawFd};
+
+use rustix::io::Errno;
+
+use crate::device::{Device, Received};
+use crate::wire::flight::Flight;
+
+pub use error::TunError;
+
+use offload::Offload;
+use plain::Plain;
+
+/// Slots of the ring between kernel and reader, in packets. The kernel's default of 500 drops at
+/// windows beyond that; 2000 full packets are 3 MB. An offloading device has as many: where the
+/// path or the sender does not join datagrams they come one by one there too. A joined packet takes
+/// one slot like any other, so there the receiver's buffer bounds what waits, not the ring.
+pub const TX_QUEUE_PACKETS: usize = 2000;
+
+/// Longest interface name, in bytes (IFNAMSIZ less the terminator).
+pub const MAX_NAME_BYTES: usize = 15;
+
+/// Most addresses behind one device.
+pub const MAX_ADDRESSES: usize = 8;
+
+/// Smallest MTU: what every IPv4 host accepts (RFC 791).
+pub const MIN_MTU: u16 = 576;
+
+/// Smallest MTU with an IPv6 address (RFC 8200 §5); below it the kernel switches IPv6 off.
+pub const MIN_MTU_V6: u16 = 1280;
+
+/// Which kind of device to open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Offloading if the kernel has it, else plain.
+    #[default]
+    Auto,
+    /// One packet a system call, never joined: for links and experiments that act on packets.
+    Plain,
+    /// Offloading or nothing.
+    Offload,
+}
+
+/// What a device is opened with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunConfig {
+    /// Interface name, 1 to [`MAX_NAME_BYTES`] bytes.
+    pub name: String,
+    /// Largest IP packet in bytes, from [`MIN_MTU`] or [`MIN_MTU_V6`] on.
+    pub mtu: u16,
+    /// The stack's own addresses, at most [`MAX_ADDRESSES`]; a host route leads to each.
+    pub addresses: Vec<IpAddr>,
+    /// Which kind.
+    pub kind: Kind,
+}
+
+/// An open TUN device of either kind.
+#[derive(Debug)]
+pub struct Tun(Opened);
+
+#[derive(Debug)]
+enum Opened {
+    Plain(Plain),
+    Offload(Offload),
+}
+
+impl Tun {
+    /// Creates or attaches to the device and sets it up: MTU, ring, no address autoconfiguration,
+    /// up, host routes.
+    ///
+    /// # Errors
+    /// [`TunError`].
+    pub fn open(config: &TunConfig) -> Result<Self, TunError> {
+        set_up::check(config)?;
+        set_up::check_addresses(config)?;
+        let tun = Self::attach(config)?;
+        set_up::set_up(config, TX_QUEUE_PACKETS)?;
+        Ok(tun)
+    }
+
+    fn attach(config: &TunConfig) -> Result<Self, TunError> {
+        let name = &config.name;
+        let plain = |why| {
+            let device = Plain::open(config)?;
+            log::info!("{name}: plain device, {why}");
+            Ok(Self(Opened::Plain(device)))
+        };
+        if config.kind == Kind::Plain {
+            return plain("as asked for");
+        }
+        match Offload::open(config) {
+            Ok(device) => {
+                log::info!("{name}: offloading device, for the kernel has checksums, TSO and USO");
+                Ok(Self(Opened::Offload(device)))
+            }
+            Err(TunError::NoOffload { .. }) if config.kind == Kind::Auto => {
+                plain("for the kernel has no USO")
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether whole flights go to the kernel in one piece.
+    #[must_use]
+    pub const fn offloads(&self) -> bool {
+        matches!(self.0, Opened::Offload(_))
+    }
+}
+
+impl Device for Tun {
+    fn mtu(&self) -> usize {
+        match &self.0 {
+            Opened::Plain(device) => device.mtu(),
+            Opened::Offload(device) => device.mtu(),
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        match &mut self.0 {
+            Opened::Plain(device) => device.receive(buffer),
+            Opened::Offload(device) => device.receive(buffer),
+        }
+    }
+
+    fn send_packet(&mut self, packet: &[u8]) -> io::Result<()> {
+        match &mut self.0 {
+            Opened::Plain(device) => device.send_packet(packet),
+            Opened::Offload(device) => device.send_packet(packet),
+        }
+    }
+
+    fn send_flight(&mut self, flight: &Flight) -> io::Result<()> {
+        match &mut self.0 {
+            Opened::Plain(device) => device.send_flight(flight),
+            Opened::Offload(device) => device.send_flight(flight),
+        }
+    }
+
+    fn send_drops(&self) -> u64 {
+        match &self.0 {
+            Opened::Plain(device) => device.send_drops(),
+            Opened::Offload(device) => device.send_drops(),
+        }
+    }
+
+    fn receive_drops(&self) -> u64 {
+        match &self.0 {
+            Opened::Plain(device) => device.receive_drops(),
+            Opened::Offload(device) => device.receive_drops(),
+        }
+    }
+}
+
+impl AsRawFd for Tun {
+    fn as_raw_fd(&self) -> RawFd {
+        match &self.0 {
+            Opened::Plain(device) => device.as_raw_fd(),
+            Opened::Offload(device) => device.as_raw_fd(),
+        }
+    }
+}
+
+/// Whether a failed write lost its packet, as any link may, or the device is gone.
+fn is_drop(error: Errno) -> bool {
+    // Down, full, or a packet the kernel will not look at.
+    matches!(
+        error,
+        Errno::IO | Errno::AGAIN | Errno::NOBUFS | Errno::INVAL
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_is_a_drop_unless_the_device_is_gone() {
+        for (errno, lost) in [
+            (Errno::IO, true),
+            (Errno::AGAIN, true),
+            (Errno::NOBUFS, true),
+            (Errno::INVAL, true),
+            (Errno::BADFD, false),
+        ] {
+            assert_eq!(is_drop(errno), lost, "{errno:?}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! An offloading TUN device: many datagrams of one path in one system call.
+//!
+//! Sending: a flight goes to the kernel as one packet with a virtio header, which says where to cut
+//! and which checksums to compute; it travels joined as far as the path allows, through veth pairs
+//! and routers up to the reader of another such device. Receiving: joined packets of UDP come as
+//! [`Received::segment`] tells, those of TCP as well, which smoltcp takes for long segments; so none
+//! is ever cut here.
+//! The offloads belong to the device, not to who is attached: they are taken back at the end.
+//! Sources: Documentation/networking/tuntap.rst and segmentation-offloads.rst of Linux;
+//! `__udp_gso_segment` in net/ipv4/udp_offload.c.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, readv, writev};
+
+use crate::device::tun::error::open_error;
+use crate::device::tun::virtio::{HEADER_BYTES, Header, UDP_BYTES};
+use crate::device::tun::{TunConfig, TunError, ioctl, is_drop};
+use crate::device::{Device, Received};
+use crate::wire::flight::Flight;
+use crate::wire::ip::UdpTemplate;
+use crate::wire::payload::PayloadReader;
+
+/// Most datagrams in one write (`UDP_MAX_SEGMENTS` of Linux); with more the kernel refuses it.
+pub(super) const MAX_SEGMENTS: usize = 128;
+
+/// Longest joined IP packet, in bytes: with its 14 bytes of an Ethernet header, which veth pairs put
+/// before it, it must stay within the 65,535 that devices take, or the kernel cuts it early.
+pub(super) const MAX_JOINED_BYTES: usize = 65_521;
+
+/// Most parts of one write. A flight of 44 datagrams with a range of the object in each, and 32 more
+/// where ranges end within a datagram, has twice that; the headers before it are two.
+pub(super) const MAX_PARTS: usize = 256;
+
+/// An open offloading device.
+#[derive(Debug)]
+pub(super) struct Offload {
+    tun: OwnedFd,
+    mtu: usize,
+    send_drops: u64,
+    receive_drops: u64,
+}
+
+impl Offload {
+    /// Creates the device, or attaches to it. Fails with [`TunError::NoOffload`] where the kernel
+    /// is too old: USO came with Linux 6.2, the rest long before.
+    pub(super) fn open(config: &TunConfig) -> Result<Self, TunError> {
+        let name = &config.name;
+        let failed = |error: Errno| open_error(name, error.into());
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let tun = open("/dev/net/tun", flags, Mode::empty()).map_err(failed)?;
+        ioctl::attach(tun.as_fd(), name).map_err(failed)?;
+        let bytes = i32::try_from(HEADER_BYTES).unwrap_or(i32::MAX);
+        ioctl::set_header_bytes(tun.as_fd(), bytes).map_err(failed)?;
+        ioctl::set_offloads(tun.as_fd()).map_err(|error| match error {
+            Errno::INVAL => TunError::NoOffload { name: name.clone() },
+            error => failed(error),
+        })?;
+        Ok(Self {
+            tun,
+            mtu: usize::from(config.mtu),
+            send_drops: 0,
+            receive_drops: 0,
+        })
+    }
+}
+
+/// Writes one packet, in parts; false if the kernel will not take it.
+fn write(tun: &OwnedFd, parts: &[IoSlice<'_>]) -> io::Result<bool> {
+    match writev(tun, parts) {
+        Ok(_) => Ok(true),
+        Err(error) if is_drop(error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Device for Offload {
+    fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        let mut head = [0; HEADER_BYTES];
+        loop {
+            let mut parts = [IoSliceMut::new(&mut head), IoSliceMut::new(buffer)];
+            let read = match readv(&self.tun, &mut parts) {
+                Ok(read) => read,
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let len = read.saturating_sub(HEADER_BYTES);
+            let packet = buffer.get_mut(..len).unwrap_or_default();
+            match Header::from_bytes(head).apply(packet) {
+                Ok(segment) => return Ok(Some(Received { len, segment })),
+                Err(_) => self.receive_drops += 1,
+            }
+        }
+    }
+
+    fn send_packet(&mut self, packet: &[u8]) -> io::Result<()> {
+        if packet.len() > self.mtu {
+            self.send_drops += 1;
+            return Ok(());
+        }
+        let head = Header::default().to_bytes();
+        if !write(&self.tun, &[IoSlice::new(&head), IoSlice::new(packet)])? {
+            self.send_drops += 1;
+        }
+        Ok(())
+    }
+
+    fn send_flight(&mut self, flight: &Flight) -> io::Result<()> {
+        let mut lost = 0;
+        let unsent = joined(flight, self.mtu, |parts, datagrams| {
+            if !write(&self.tun, parts)? {
+                lost += datagrams;
+            }
+            Ok(())
+        })?;
+        self.send_drops += (unsent + lost) as u64;
+        Ok(())
+    }
+
+    fn send_drops(&self) -> u64 {
+        self.send_drops
+    }
+
+    fn receive_drops(&self) -> u64 {
+        self.receive_drops
+    }
+}
+
+/// Gives a flight to `write` in as few packets as may be, with the datagrams that each holds; how
+/// many datagrams could not be given. One alone is an ordinary packet that lacks its checksum.
+fn joined(
+    flight: &Flight,
+    mtu: usize,
+    mut write: impl FnMut(&[IoSlice<'_>], usize) -> io::Result<()>,
+) -> io::Result<usize> {
+    let segment = flight.segment.max(1);
+    let Ok(template) = UdpTemplate::new(flight.path, flight.ecn) else {
+        return Ok(flight.count());
+    };
+    let headers = template.headers_len();
+    if headers + segment.min(flight.payload.len()) > mtu {
+        return Ok(flight.count());
+    }
+    let together = MAX_JOINED_BYTES.saturating_sub(headers) / segment;
+    let most = segment * together.clamp(1, MAX_SEGMENTS);
+    let mut reader = flight.payload.reader();
+    while reader.left() > 0 {
+        let unsent = reader.left().div_ceil(segment);
+        let bytes = reader.left().min(most);
+        let datagrams = bytes.div_ceil(segment);
+        let size = (datagrams > 1).then_some(segment);
+        let virtio = Header::udp(headers - UDP_BYTES, size).to_bytes();
+        let Ok(udp) = template.partial(bytes) else {
+            return Ok(unsent);
+        };
+        let mut parts = [IoSlice::new(&[]); MAX_PARTS];
+        let used = gather(&mut parts, [&virtio, udp.as_slice()], &mut reader, bytes);
+        let Some(parts) = used.and_then(|used| parts.get(..used)) else {
+            return Ok(unsent);
+        };
+        write(parts, datagrams)?;
+    }
+    Ok(0)
+}
+
+/// Points `parts` at two headers and the next `bytes` of a payload; how many parts it took, or
+/// `None` if there are too few.
+fn gather<'a, 'p: 'a>(
+    parts: &mut [IoSlice<'a>],
+    headers: [&'a [u8]; 2],
+    payload: &mut PayloadReader<'p>,
+    bytes: usize,
+) -> Option<usize> {
+    let mut left = bytes;
+    let body = core::iter::from_fn(|| {
+        let slice = payload.next(left)?;
+        left -= slice.len();
+        Some(slice)
+    });
+    let slices = headers.into_iter().chain(body);
+    let mut used = 0;
+    for (part, slice) in parts.iter_mut().zip(slices) {
+        *part = IoSlice::new(slice);
+        used += 1;
+    }
+    (left == 0).then_some(used)
+}
+
+impl AsRawFd for Offload {
+    fn as_raw_fd(&self) -> RawFd {
+        self.tun.as_raw_fd()
+    }
+}
+
+impl Drop for Offload {
+    fn drop(&mut self) {
+        // Of use to who attaches to a persistent device next; the kernel forgets the others.
+        let _ = ioctl::clear_offloads(&self.tun);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::flight::{Ecn, UdpPath};
+    use crate::wire::ip::{Checksum, IpView, parse_udp};
+    use crate::wire::payload::{Gathered, Pool};
+
+    fn flight(v6: bool, segment: usize, payload: &[u8], ranges: usize) -> Flight {
+        let (src, dst) = if v6 {
+            ("[fd00::1]:7600", "[fd00::2]:9")
+        } else {
+            ("10.0.0.1:7600", "10.0.0.2:9")
+        };
+        let path = UdpPath {
+            src: src.parse().unwrap(),
+            dst: dst.parse().unwrap(),
+        };
+        let mut gathered = Gathered::default();
+        gathered.room(payload.len()).copy_from_slice(payload);
+        let each = payload.len().div_ceil(ranges.max(1)).max(1);
+        for at in (0..payload.len()).step_by(each) {
+            // One byte of each stretch as a head, the rest of the body.
+            gathered.heads().push(payload[at]);
+            gathered.refer(at + 1, each.min(payload.len() - at) - 1);
+        }
+        let payload = Pool::default().lend(&mut gathered);
+        Flight {
+            path,
+            ecn: Ecn::Ect0,
+            segment,
+            payload,
+        }
+    }
+
+    /// What a reader gets of a flight: datagrams by packet, and how many were not sent.
+    fn received(flight: &Flight, mtu: usize) -> (Vec<Vec<Vec<u8>>>, usize) {
+        let mut packets = Vec::new();
+        let unsent = joined(flight, mtu, |parts, datagrams| {
+            assert!(parts.len() <= MAX_PARTS);
+            let (head, packet) = parts.split_first().unwrap();
+            let mut packet: Vec<u8> = packet.iter().flat_map(|part| part.to_vec()).collect();
+            let segment = Header::from_bytes((**head).try_into().unwrap())
+                .apply(&mut packet)
+                .unwrap();
+            assert!(packet.len() <= MAX_JOINED_BYTES);
+            let ip = IpView::parse(&packet).unwrap();
+            let udp = match segment {
+                None => parse_udp(&packet).unwrap().unwrap(),
+                Some(_) => ip.udp(Checksum::Trusted).unwrap(),
+            };
+            assert_eq!((udp.path, udp.ecn), (flight.path, flight.ecn));
+            let of_packet: Vec<Vec<u8>> = udp.datagrams(segment).map(<[u8]>::to_vec).collect();
+            assert_eq!(of_packet.len(), datagrams);
+            assert!(datagrams <= MAX_SEGMENTS);
+            packets.push(of_packet);
+            Ok(())
+        });
+        (packets, unsent.unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn a_flight_arrives_as_its_datagrams(
+            v6: bool, segment in 1..1452_usize, len in 1..80_000_usize, ranges in 1..100_usize, seed: u8,
+        ) {
+            let payload: Vec<u8> = (0..len).map(|at| (at % 251) as u8 ^ seed).collect();
+            let flight = flight(v6, segment, &payload, ranges);
+            let (packets, unsent) = received(&flight, 1500);
+            prop_assert_eq!(unsent, 0);
+            let got: Vec<Vec<u8>> = packets.into_iter().flatten().collect();
+            let want: Vec<Vec<u8>> = payload.chunks(segment).map(<[u8]>::to_vec).collect();
+            prop_assert_eq!(got, want);
+        }
+    }
+
+    #[test]
+    fn flights_are_split_at_the_bounds() {
+        let sizes = |segment, len| {
+            let (packets, unsent) = received(&flight(false, segment, &vec![1; len], 1), 1500);
+            (packets.iter().map(Vec::len).collect::<Vec<_>>(), unsent)
+        };
+        assert_eq!(sizes(10, 10 * MAX_SEGMENTS), (vec![MAX_SEGMENTS], 0));
+        assert_eq!(sizes(10, 10 * MAX_SEGMENTS + 1), (vec![MAX_SEGMENTS, 1], 0));
+        assert_eq!(
+            sizes(1472, 1472 * 44),
+            (vec![44], 0),
+            "the largest flight of a server"
+        );
+        assert_eq!(
+            sizes(1472, 1472 * 45),
+            (vec![44, 1], 0),
+            "45 would be 66,268 bytes"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let unsent = |segment, len, ranges, mtu| {
+            received(&flight(false, segment, &vec![1; len], ranges), mtu)
+        };
+        assert_eq!(unsent(1473, 5000, 1, 1500).1, 4, "longer than the MTU");
+        assert_eq!(unsent(1473, 1472, 1, 1500).1, 0, "the only datagram is not");
+        assert_eq!(unsent(1472, 1472, 1, 1500).1, 0);
+        // Each range has a head before it, and two headers stand before all.
+        assert_eq!(unsent(1000, 127 * 16, 127, 1500).1, 0, "256 parts");
+        assert_eq!(unsent(1000, 128 * 16, 128, 1500).1, 3, "two parts more");
+    }
+}

@@ -1,0 +1,387 @@
+//! The UDP payloads of a flight, as a list of what to gather: nothing is copied to put headers and
+//! bytes of an object side by side.
+//!
+//! In: small things written one after the other (*heads*: packet headers, chunk heads, seals,
+//! padding) and a *body*, filled by the application, of which ranges are referred to in between.
+//! Out: the same bytes as slices in sending order, for one gathering write or for assembly datagram
+//! by datagram. Buffers are lent by a [`Pool`] and come back when the last reader lets go.
+//! Never knows where a datagram ends: that is the segment size of the flight.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Buffers that a pool keeps for flights to come: as many flights as one joined packet of requests
+/// has in the air before they are written, mostly one. Beyond, each has a buffer of its own.
+pub const MAX_POOLED: usize = 8;
+
+/// Heads, a body and the order in which they are sent.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    heads: Vec<u8>,
+    /// Initialised up to its largest use so far, so that a new use writes each byte once.
+    body: Vec<u8>,
+    /// Bytes of `body` in use now.
+    staged: usize,
+    /// Bytes of `body` referred to.
+    referred: usize,
+    parts: Vec<Part>,
+}
+
+/// All heads up to one place and not sent before, then a range of the body.
+#[derive(Clone, Debug)]
+struct Part {
+    heads_end: usize,
+    body: Range<usize>,
+}
+
+/// A place to go back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    heads: usize,
+    referred: usize,
+    parts: usize,
+}
+
+impl Gathered {
+    /// Empties it and keeps the memory.
+    pub fn clear(&mut self) {
+        self.heads.clear();
+        self.parts.clear();
+        (self.staged, self.referred) = (0, 0);
+    }
+
+    /// Room for the next `bytes` of the body. They hold anything until they are written.
+    pub fn room(&mut self, bytes: usize) -> &mut [u8] {
+        let start = self.staged;
+        self.staged += bytes;
+        if self.body.len() < self.staged {
+            self.body.resize(self.staged, 0);
+        }
+        self.body.get_mut(start..self.staged).unwrap_or_default()
+    }
+
+    /// Bytes of the body.
+    #[must_use]
+    pub const fn staged(&self) -> usize {
+        self.staged
+    }
+
+    /// Where heads are appended.
+    pub const fn heads(&mut self) -> &mut Vec<u8> {
+        &mut self.heads
+    }
+
+    /// Appends a range of the body, as far as there is one; returns the bytes appended.
+    pub fn refer(&mut self, at: usize, bytes: usize) -> usize {
+        let end = at.saturating_add(bytes).min(self.staged);
+        let bytes = end.saturating_sub(at);
+        if bytes > 0 {
+            self.referred += bytes;
+            self.parts.push(Part {
+                heads_end: self.heads.len(),
+                body: at..end,
+            });
+        }
+        bytes
+    }
+
+    /// Bytes to be sent.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.heads.len() + self.referred
+    }
+
+    /// Whether there is nothing to be sent.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that it may hold without asking for more memory.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.heads.capacity() + self.body.capacity() + self.parts.capacity() * size_of::<Part>()
+    }
+
+    /// This place.
+    #[must_use]
+    pub const fn mark(&self) -> Mark {
+        Mark {
+            heads: self.heads.len(),
+            referred: self.referred,
+            parts: self.parts.len(),
+        }
+    }
+
+    /// Takes back what was appended since `mark`. The body stays.
+    pub fn rewind(&mut self, mark: Mark) {
+        self.heads.truncate(mark.heads);
+        self.parts.truncate(mark.parts);
+        self.referred = mark.referred;
+    }
+}
+
+/// Lends buffers, and takes them again when nobody reads them any more.
+#[derive(Debug, Default)]
+pub struct Pool(Vec<Arc<Gathered>>);
+
+impl Pool {
+    /// Makes a payload of `gathered`, which gets an empty buffer in exchange.
+    pub fn lend(&mut self, gathered: &mut Gathered) -> Payload {
+        for slot in &mut self.0 {
+            if let Some(free) = Arc::get_mut(slot) {
+                core::mem::swap(free, gathered);
+                gathered.clear();
+                return Payload(Content::Gathered(Arc::clone(slot)));
+            }
+        }
+        let lent = Arc::new(core::mem::take(gathered));
+        if self.0.len() < MAX_POOLED {
+            self.0.push(Arc::clone(&lent));
+        }
+        Payload(Content::Gathered(lent))
+    }
+
+    /// Bytes that the buffers which are kept may hold.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.0.iter().map(|gathered| gathered.capacity()).sum()
+    }
+}
+
+/// The UDP payloads of a flight, one after the other. Cheap to clone if gathered.
+#[derive(Clone, Debug)]
+pub struct Payload(Content);
+
+#[derive(Clone, Debug)]
+enum Content {
+    Whole(Vec<u8>),
+    Gathered(Arc<Gathered>),
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Content::Whole(bytes))
+    }
+}
+
+/// Equal if the same bytes are sent, however they lie in memory.
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.to_vec() == other.to_vec()
+    }
+}
+
+impl Eq for Payload {}
+
+impl Payload {
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Content::Whole(bytes) => bytes.len(),
+            Content::Gathered(gathered) => gathered.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A reader at the first byte.
+    #[must_use]
+    pub fn reader(&self) -> PayloadReader<'_> {
+        let (heads, body, parts) = match &self.0 {
+            Content::Whole(bytes) => (bytes.as_slice(), &[][..], &[][..]),
+            Content::Gathered(gathered) => {
+                let Gathered {
+                    heads, body, parts, ..
+                } = &**gathered;
+                (heads.as_slice(), body.as_slice(), parts.as_slice())
+            }
+        };
+        PayloadReader {
+            heads,
+            body,
+            parts: parts.iter(),
+            heads_sent: 0,
+            now: &[],
+            then: &[],
+            left: self.len(),
+        }
+    }
+
+    /// The bytes in one piece.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len());
+        let mut reader = self.reader();
+        while let Some(slice) = reader.next(usize::MAX) {
+            bytes.extend_from_slice(slice);
+        }
+        bytes
+    }
+}
+
+/// Reads a [`Payload`] once, in order.
+#[derive(Clone, Debug)]
+pub struct PayloadReader<'a> {
+    heads: &'a [u8],
+    body: &'a [u8],
+    parts: core::slice::Iter<'a, Part>,
+    heads_sent: usize,
+    /// What comes next, and what comes after it.
+    now: &'a [u8],
+    then: &'a [u8],
+    left: usize,
+}
+
+impl<'a> PayloadReader<'a> {
+    /// Bytes not yet read.
+    #[must_use]
+    pub const fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The next bytes that lie together, at most `most`; `None` at the end or if `most` is 0.
+    pub fn next(&mut self, most: usize) -> Option<&'a [u8]> {
+        if most == 0 {
+            return None;
+        }
+        while self.now.is_empty() {
+            (self.now, self.then) = match self.then {
+                [] => self.load()?,
+                then => (then, &[][..]),
+            };
+        }
+        let (slice, rest) = self.now.split_at(most.min(self.now.len()));
+        self.now = rest;
+        self.left -= slice.len();
+        Some(slice)
+    }
+
+    /// Copies the next bytes to the start of `out` and returns how many: less than there is room for
+    /// only at the end.
+    pub fn fill(&mut self, out: &mut [u8]) -> usize {
+        let mut filled = 0;
+        while let Some(room) = out.get_mut(filled..)
+            && let Some(slice) = self.next(room.len())
+            && let Some(room) = room.get_mut(..slice.len())
+        {
+            room.copy_from_slice(slice);
+            filled += slice.len();
+        }
+        filled
+    }
+
+    /// The next heads and the range of the body behind them.
+    fn load(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let (end, body) = match self.parts.next() {
+            Some(part) => {
+                let body = self.body.get(part.body.clone());
+                (part.heads_end, body.unwrap_or_default())
+            }
+            None if self.heads_sent < self.heads.len() => (self.heads.len(), &[][..]),
+            None => return None,
+        };
+        let heads = self.heads.get(self.heads_sent..end).unwrap_or_default();
+        self.heads_sent = end;
+        Some((heads, body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Heads, ranges of a body of 256 bytes, and what is taken back at once.
+    fn gather(
+        steps: &[(Vec<u8>, Range<usize>, bool)],
+        pool: &mut Pool,
+        into: &mut Gathered,
+    ) -> (Payload, Vec<u8>) {
+        let mut want = Vec::new();
+        let body: Vec<u8> = (0..=255).collect();
+        into.room(100).copy_from_slice(&body[..100]);
+        into.room(156).copy_from_slice(&body[100..]);
+        for (heads, range, kept) in steps {
+            let mark = into.mark();
+            into.heads().extend(heads);
+            into.refer(range.start, range.len());
+            if *kept {
+                want.extend(heads);
+                want.extend(&body[range.clone()]);
+            } else {
+                into.rewind(mark);
+            }
+        }
+        into.heads().extend([9; 3]);
+        want.extend([9; 3]);
+        (pool.lend(into), want)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_gathered_comes_out_however_it_is_read(
+            steps in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..5), 0..200_usize, 0..56_usize, any::<bool>()), 0..20),
+            cuts in prop::collection::vec(1..90_usize, 1..9),
+        ) {
+            let steps: Vec<_> = steps.into_iter().map(|(heads, at, len, kept)| (heads, at..at + len, kept)).collect();
+            let (mut pool, mut into) = (Pool::default(), Gathered::default());
+            for _ in 0..2 {
+                let (payload, want) = gather(&steps, &mut pool, &mut into);
+                prop_assert_eq!(payload.len(), want.len());
+                prop_assert_eq!(&payload.to_vec(), &want);
+                prop_assert_eq!(&payload, &Payload::from(want.clone()));
+                let (mut reader, mut read) = (payload.reader(), Vec::<u8>::new());
+                for cut in cuts.iter().cycle() {
+                    let mut room = vec![0; *cut];
+                    let filled = reader.fill(&mut room);
+                    read.extend(&room[..filled]);
+                    let slice = reader.next(*cut).unwrap_or_default();
+                    prop_assert!(slice.len() <= *cut);
+                    read.extend(slice);
+                    prop_assert_eq!(reader.left(), want.len() - read.len());
+                    if reader.left() == 0 {
+                        break;
+                    }
+                }
+                prop_assert_eq!(&read, &want);
+            }
+        }
+    }
+
+    #[test]
+    fn a_buffer_comes_back_when_its_reader_lets_go_and_few_are_kept() {
+        let (mut pool, mut gathered) = (Pool::default(), Gathered::default());
+        let mut lend = |byte: u8, pool: &mut Pool| {
+            gathered.room(1).fill(byte);
+            gathered.refer(0, 1);
+            pool.lend(&mut gathered)
+        };
+        let held: Vec<Payload> = (0..12).map(|byte| lend(byte, &mut pool)).collect();
+        assert_eq!(pool.0.len(), MAX_POOLED, "no more are kept");
+        for (byte, payload) in (0..12).zip(&held) {
+            assert_eq!(payload.to_vec(), [byte], "not overwritten while it is held");
+        }
+        drop(held);
+        for byte in 0..100 {
+            assert_eq!(lend(byte, &mut pool).to_vec(), [byte]);
+        }
+        assert_eq!(pool.0.len(), MAX_POOLED);
+    }
+
+    #[test]
+    fn ranges_outside_of_the_body_are_cut() {
+        let mut gathered = Gathered::default();
+        gathered.room(10);
+        assert_eq!(gathered.refer(8, 5), 2);
+        assert_eq!(gathered.refer(10, 5), 0);
+        assert_eq!(gathered.refer(usize::MAX, 5), 0);
+        assert_eq!(gathered.len(), 2);
+    }
+}
