@@ -6,10 +6,10 @@ SEED ?= 1
 RUNS ?= 100
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test check bench sim compare paper fuzz hostile setup clean
+.PHONY: help demo test check bench bench-check sim compare paper fuzz hostile setup clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 setup: ## install missing Debian packages, check for Rust
 	@scripts/setup.sh
@@ -31,6 +31,9 @@ check: setup ## format, lints, documentation, shell scripts
 bench: setup ## micro-benchmarks, then goodput beside smoltcp's and the kernel's TCP
 	$(CARGO) build --release --locked
 	@scripts/bench.sh
+
+bench-check: setup ## instructions of every step of the transport beside a baseline; UPDATE=1 renews it
+	@UPDATE=$(UPDATE) CARGO=$(CARGO) scripts/bench-check.sh
 
 compare: setup ## downloads beside kernel TCP over emulated paths (15 minutes); out/compare/report.html
 	$(CARGO) build --release --locked
