@@ -10,6 +10,7 @@ pub mod downloads;
 mod exchange;
 mod hostile;
 pub mod report;
+mod rota;
 #[cfg(test)]
 mod tests;
 
