@@ -6,11 +6,14 @@
 //! connections are busy at a time, so that a test of the server's memory is no test of queues.
 //! Never reads a clock. Every random choice comes from the seed.
 
+pub mod course;
 pub mod downloads;
 mod exchange;
 mod hostile;
 pub mod report;
+pub mod requests;
 mod rota;
+pub mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -119,6 +122,9 @@ pub enum LoadError {
         /// As wanted.
         have: u32,
     },
+    /// No own address is of the server's family.
+    #[error("no own address is of the server's family: give one as --address")]
+    NoAddress,
     /// The request is longer than the transport carries.
     #[error("the request has {have} bytes, at most {MAX_REQUEST_BYTES} fit: shorten the URL")]
     RequestTooLong {

@@ -1,6 +1,7 @@
 //! A load generator and a server back to back, on virtual time.
 
 mod downloads;
+mod requests;
 
 use super::*;
 use crate::host::server::{ServerHost, ServerHostConfig};
