@@ -176,16 +176,23 @@ impl Answer {
     /// Why the response is not whole.
     pub fn end(&mut self, end: End) -> Result<(), &'static str> {
         match end {
-            End::Closed { .. } => match self.reader.end() {
-                Ok(()) => Ok(()),
-                Err(ReadError::Truncated) => Err("closed_early"),
-                Err(_) => Err("not_http"),
-            },
+            End::Closed { .. } => self.closed(),
             End::Reset { .. } => Err("reset"),
             End::CannotConnect => Err("not_connected"),
             End::TimedOut => Err("timed_out"),
             End::Changed => Err("changed"),
         }
+    }
+
+    /// The stream has ended in order.
+    ///
+    /// # Errors
+    /// Why the response is not whole.
+    pub fn closed(&mut self) -> Result<(), &'static str> {
+        self.reader.end().map_err(|error| match error {
+            ReadError::Truncated => "closed_early",
+            ReadError::Head(_) | ReadError::Chunk(_) | ReadError::TooManyInterim => "not_http",
+        })
     }
 }
 
