@@ -166,6 +166,7 @@ fn keeping(args: &LoadArgs, wanted: Wanted) -> LoadConfig {
         },
         hostile: args.hostile,
         resume_sample: args.resume_sample,
+        live: None,
         seed: wanted.seed,
     }
 }

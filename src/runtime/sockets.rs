@@ -158,7 +158,7 @@ impl Sockets {
             let answer = Answer::default();
             let (Ok(stream), Some(slot)) = (connected, self.running.get_mut(number)) else {
                 self.free.push(number);
-                self.course.end(now, meant, &answer, Err("not_connected"));
+                self.course.end(now, meant, Err("not_connected"));
                 return;
             };
             *slot = Some(Running {
@@ -193,8 +193,8 @@ impl Sockets {
         let Some(ended) = running.advance(head, &mut self.stage, event.is_writable()) else {
             return;
         };
-        let (meant, answer) = (running.meant, &running.answer);
-        self.course.end(now, meant, answer, ended);
+        let ended = ended.map(|()| running.answer.seen());
+        self.course.end(now, running.meant, ended);
         *slot = None;
         self.free.push(number);
     }

@@ -3,6 +3,7 @@
 //! In: arguments. Out: a table on standard output, all figures as JSON in a file, and an exit code
 //! that says whether every peer answered.
 
+mod connections;
 mod contest;
 mod cpu;
 mod peers;
@@ -32,6 +33,8 @@ pub struct BenchArgs {
 enum What {
     /// Objects, each on a connection of its own: requests a second, latency, processor time
     Requests(Box<requests::RequestsArgs>),
+    /// Requests on random ones of 10 to a million open connections
+    Connections(Box<connections::ConnectionsArgs>),
     /// One large object at a time: goodput of single connections
     Throughput(Box<throughput::ThroughputArgs>),
 }
@@ -43,6 +46,7 @@ enum What {
 pub fn run(args: &BenchArgs) -> Result<Exit, Failed> {
     match &args.what {
         What::Requests(args) => requests::run(args),
+        What::Connections(args) => connections::run(args),
         What::Throughput(args) => throughput::run(args),
     }
 }

@@ -107,7 +107,7 @@ pub(super) fn run(args: &RequestsArgs) -> Result<Exit, Failed> {
 const HEADS: [&str; 11] = [
     "peer",
     "requests/s",
-    "to first",
+    "of the first",
     "p50 us",
     "p90 us",
     "p99 us",

@@ -70,7 +70,7 @@ pub(super) fn run(args: &ThroughputArgs) -> Result<Exit, Failed> {
 const HEADS: [&str; 6] = [
     "peer",
     "Mbit/s",
-    "to first",
+    "of the first",
     "MB",
     "server CPU ns/kB",
     "client CPU ns/kB",

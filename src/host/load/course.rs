@@ -54,13 +54,7 @@ impl Course {
     }
 
     /// A request that was meant to begin at `meant` is over.
-    pub fn end(
-        &mut self,
-        now: Instant,
-        meant: Instant,
-        answer: &Answer,
-        ended: Result<(), &'static str>,
-    ) {
+    pub fn end(&mut self, now: Instant, meant: Instant, ended: Result<Whole, &'static str>) {
         self.schedule.end();
         self.last_end = now;
         if (self.from..self.until).contains(&now) && ended.is_ok() {
@@ -70,11 +64,11 @@ impl Course {
             return;
         }
         match ended {
-            Ok(()) => {
+            Ok(whole) => {
                 let took = now.saturating_since(meant);
                 self.latency.record(took);
-                self.report.body_bytes += answer.body_bytes;
-                *self.report.statuses.entry(answer.status).or_default() += 1;
+                self.report.body_bytes += whole.body_bytes;
+                *self.report.statuses.entry(whole.status).or_default() += 1;
                 if self.report.samples_us.len() < MAX_SAMPLES {
                     self.report.samples_us.push(micros(took));
                 }
@@ -134,25 +128,38 @@ fn rate(count: u64, seconds: f64) -> f64 {
     }
 }
 
+/// A response that is whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Whole {
+    /// Its HTTP status.
+    pub status: u16,
+    /// Bytes of its body.
+    pub body_bytes: u64,
+}
+
 /// The response to a request as it comes: its body is counted and dropped.
 #[derive(Debug)]
 pub struct Answer {
     reader: ResponseReader,
-    status: u16,
-    body_bytes: u64,
+    seen: Whole,
 }
 
 impl Default for Answer {
     fn default() -> Self {
         Self {
             reader: ResponseReader::new(Method::Get),
-            status: 0,
-            body_bytes: 0,
+            seen: Whole::default(),
         }
     }
 }
 
 impl Answer {
+    /// What has been seen of it.
+    #[must_use]
+    pub const fn seen(&self) -> Whole {
+        self.seen
+    }
+
     /// Takes the next bytes of the stream; whether the response is whole.
     ///
     /// # Errors
@@ -163,8 +170,8 @@ impl Answer {
             match progress {
                 Progress::NeedMore => return Ok(false),
                 Progress::Done => return Ok(true),
-                Progress::Head(head) => self.status = head.status.0,
-                Progress::Body(body) => self.body_bytes += body.len() as u64,
+                Progress::Head(head) => self.seen.status = head.status.0,
+                Progress::Body(body) => self.seen.body_bytes += body.len() as u64,
             }
             bytes = bytes.get(used..).unwrap_or_default();
         }
@@ -218,11 +225,11 @@ mod tests {
         Course::new(at(0), plan, 10, 1)
     }
 
-    fn whole() -> Answer {
+    fn whole() -> Whole {
         let mut answer = Answer::default();
         assert_eq!(answer.take(&OK[..30]), Ok(false));
         assert_eq!(answer.take(&OK[30..]), Ok(true));
-        answer
+        answer.seen()
     }
 
     #[test]
@@ -230,8 +237,12 @@ mod tests {
         let mut course = course(Pace::Closed, 1);
         for begin in (0..3000).step_by(100) {
             assert_eq!(course.take(at(begin)), Some(at(begin)));
-            let ended = if begin == 2000 { Err("reset") } else { Ok(()) };
-            course.end(at(begin + 50), at(begin), &whole(), ended);
+            let ended = if begin == 2000 {
+                Err("reset")
+            } else {
+                Ok(whole())
+            };
+            course.end(at(begin + 50), at(begin), ended);
         }
         assert!(course.is_over(at(3000)));
         let report = course.finish(at(3000));
@@ -253,7 +264,7 @@ mod tests {
         for now in 0..4000 {
             let stands_still = (1500..2500).contains(&now);
             while !stands_still && let Some(meant) = course.take(at(now)) {
-                course.end(at(now), meant, &whole(), Ok(()));
+                course.end(at(now), meant, Ok(whole()));
             }
         }
         let report = course.finish(at(4000));
@@ -276,7 +287,7 @@ mod tests {
         let mut course = course(Pace::Closed, 1);
         for _ in 0..=MAX_SAMPLES {
             let meant = course.take(at(1500)).unwrap();
-            course.end(at(1500), meant, &whole(), Ok(()));
+            course.end(at(1500), meant, Ok(whole()));
         }
         let report = course.finish(at(3000));
         assert_eq!(report.samples_us.len(), MAX_SAMPLES);

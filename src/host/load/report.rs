@@ -47,6 +47,8 @@ pub struct LoadReport {
     pub not_resumed: u32,
     /// What mutated packets led to, if any were sent.
     pub hostile: Option<HostileReport>,
+    /// What requests on kept connections took, if any were made.
+    pub live: Option<RequestReport>,
 }
 
 /// Figures of the mutated packets.

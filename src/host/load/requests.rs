@@ -189,7 +189,7 @@ impl RequestHost {
             let answer = Answer::default();
             let Some((mut carrier, port)) = connected else {
                 let failed = Err("not_connected");
-                self.course.end(now.instant, meant, &answer, failed);
+                self.course.end(now.instant, meant, failed);
                 return;
             };
             carrier.request(now, &mut self.stack, self.config.head.clone());
@@ -261,8 +261,8 @@ impl RequestHost {
             return;
         };
         self.free.push(number);
-        self.course
-            .end(now.instant, running.meant, &running.answer, ended);
+        let ended = ended.map(|()| running.answer.seen());
+        self.course.end(now.instant, running.meant, ended);
         if let Some(port) = running.port {
             self.by_port.remove(&port);
         }
