@@ -28,8 +28,9 @@ check: setup ## format, lints, documentation, shell scripts
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
 	shellcheck -x scripts/*.sh scripts/topologies/*.sh .ci/run
 
-bench: setup ## micro-benchmarks, then goodput beside smoltcp's and the kernel's TCP
+bench: setup ## micro-benchmarks; requests, goodput, connections beside smoltcp's and the kernel's TCP
 	$(CARGO) build --release --locked
+	$(CARGO) bench --locked --bench packet --bench transport
 	@scripts/bench.sh
 
 bench-check: setup ## instructions of every step of the transport beside a baseline; UPDATE=1 renews it

@@ -245,7 +245,7 @@ fn a_server_that_dies_while_connections_are_held_is_noticed() {
 /// Each connection goes on from where its last request has left it.
 #[test]
 fn requests_are_made_on_kept_connections() {
-    let plan = schedule::Plan {
+    let plan = Plan {
         pace: schedule::Pace::Even(NonZeroU32::new(500).unwrap()),
         warm_up: Duration::from_secs(1),
         window: Duration::from_secs(4),
