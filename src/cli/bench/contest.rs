@@ -300,8 +300,40 @@ fn check(kind: Kind, report: &RequestReport) -> Result<(), Failed> {
 
 #[cfg(test)]
 mod tests {
+    use core::num::NonZeroU32;
+    use std::time::Duration;
+
+    use clap::Parser as _;
+
     use super::*;
     use crate::host::load::report::Latency;
+    use crate::host::load::schedule::Pace;
+
+    #[derive(Debug, clap::Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: ContestArgs,
+    }
+
+    #[test]
+    fn so_many_peers_and_no_more() {
+        let plan = Plan {
+            pace: Pace::Closed(NonZeroU32::MIN),
+            warm_up: Duration::ZERO,
+            window: Duration::ZERO,
+            most: 0,
+        };
+        for (count, good) in [(MAX_PEERS, true), (MAX_PEERS + 1, false)] {
+            let words = ["x", "--tun", "hw0", "--address", "10.0.0.1", "--seed", "1"];
+            let peers = ["--peer", "kernel=10.0.0.2"].repeat(count);
+            let typed = Typed::try_parse_from(words.into_iter().chain(peers)).unwrap();
+            assert_eq!(
+                Contest::new(&typed.args, plan, 4096).is_ok(),
+                good,
+                "{count}"
+            );
+        }
+    }
 
     #[test]
     fn verdicts() {

@@ -196,7 +196,7 @@ fn every_connection_is_opened_proven_and_kept() {
         assert_eq!(report.packets_in, 300 * answer + 600, "{name}");
         let counters = world.server.server().counters();
         assert_eq!((counters.opens, counters.requests), (300, 600), "{name}");
-        assert!(report.state_bytes_per_connection <= 160, "{name}");
+        assert!(report.state_bytes_per_connection <= 192, "{name}");
         assert_eq!(world.most_busy, MAX_IN_FLIGHT, "{name}");
     }
 }
@@ -265,7 +265,13 @@ fn requests_are_made_on_kept_connections() {
             (0, 0),
             "{connections}"
         );
-        assert_eq!(live.statuses, [(200, live.began)].into(), "{connections}");
+        let drops = world.server.server().counters().drops();
+        let drops: Vec<_> = drops.iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(
+            live.statuses,
+            [(200, live.began)].into(),
+            "{connections} {drops:?} {report:?}"
+        );
         if lose_every == 0 {
             assert_eq!((report.opens, report.resumed), (u64::from(connections), 0));
             assert_eq!((live.began, live.latency.max_us), (2000, 10_000));
