@@ -2,7 +2,7 @@
 //! the object is whole. What `host::load::requests` does by our own stack, by the same rules.
 //!
 //! In: a plan and an HTTP server's address. Out: a [`RequestReport`]. Sockets are non-blocking, in
-//! one thread; the clock is read once a turn.
+//! one thread.
 //! Sources: tcp(7), socket(7) on `SO_LINGER`, epoll(7) on edge-triggered use.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -116,14 +116,14 @@ impl Sockets {
     pub fn run(mut self, mut turn: impl FnMut(Now)) -> io::Result<(RequestReport, Option<Signal>)> {
         let mut events = Events::with_capacity(MAX_EVENTS);
         loop {
-            let now = self.clock.now();
             for event in &events {
                 match event.token() {
                     TIMER => {}
                     SIGNALS => self.signals.drain(),
-                    Token(token) => self.advance(now.instant, token, event),
+                    Token(token) => self.advance(token, event),
                 }
             }
+            let now = self.clock.now();
             turn(now);
             let signal = self.signals.take();
             if signal.is_some() || self.course.is_over(now.instant) {
@@ -183,7 +183,7 @@ impl Sockets {
         Ok(stream)
     }
 
-    fn advance(&mut self, now: Instant, token: usize, event: &Event) {
+    fn advance(&mut self, token: usize, event: &Event) {
         let number = token.wrapping_sub(FIRST_SOCKET);
         let Some(slot) = self.running.get_mut(number) else {
             return;
@@ -194,6 +194,8 @@ impl Sockets {
             return;
         };
         let ended = ended.map(|()| running.answer.seen());
+        // A whole download may have passed in this one event.
+        let now = self.clock.now().instant;
         self.course.end(now, running.meant, ended);
         *slot = None;
         self.free.push(number);

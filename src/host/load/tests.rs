@@ -259,7 +259,7 @@ fn requests_are_made_on_kept_connections() {
         let mut world = World::new(settings, 5000);
         world.lose_every = lose_every;
         let (report, world) = world.run();
-        let live = report.live.unwrap();
+        let live = report.live.clone().unwrap();
         assert_eq!(
             (live.unfinished, live.failed.len()),
             (0, 0),
