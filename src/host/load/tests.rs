@@ -259,20 +259,16 @@ fn requests_are_made_on_kept_connections() {
         let mut world = World::new(settings, 5000);
         world.lose_every = lose_every;
         let (report, world) = world.run();
-        let live = report.live.clone().unwrap();
+        let live = report.live.unwrap();
         assert_eq!(
             (live.unfinished, live.failed.len()),
             (0, 0),
             "{connections}"
         );
-        let drops = world.server.server().counters().drops();
-        let drops: Vec<_> = drops.iter().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(
-            live.statuses,
-            [(200, live.began)].into(),
-            "{connections} {drops:?} {report:?}"
-        );
+        // The answer that opens a lost connection anew has no status.
+        assert_eq!(live.statuses.values().sum::<u64>(), live.began);
         if lose_every == 0 {
+            assert_eq!(live.statuses, [(200, 2000)].into(), "{connections}");
             assert_eq!((report.opens, report.resumed), (u64::from(connections), 0));
             assert_eq!((live.began, live.latency.max_us), (2000, 10_000));
             let requests = u64::from(connections) + 2500 - 1;
