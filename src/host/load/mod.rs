@@ -275,10 +275,10 @@ impl LoadHost {
     /// The time whose requests on kept connections count, once it is known.
     #[must_use]
     pub const fn live_window(&self) -> Option<(Instant, Instant)> {
-        match &self.phase {
-            Phase::Live { course, .. } => Some(course.window()),
-            _ => None,
-        }
+        let Phase::Live { course, .. } = &self.phase else {
+            return None;
+        };
+        Some(course.window())
     }
 
     /// What has happened since the start.
@@ -451,8 +451,8 @@ impl LoadHost {
                 let busy = |index: &u32| self.busy.contains_key(index);
                 let chosen = self.random.random_range(0..open.len().max(1));
                 // The next that is not busy: there is one, since fewer than all may be.
-                let all = open.iter().cycle().skip(chosen).take(open.len());
-                let Some(&index) = all.filter(|index| !busy(index)).next() else {
+                let mut all = open.iter().cycle().skip(chosen).take(open.len());
+                let Some(&index) = all.find(|index| !busy(index)) else {
                     return false;
                 };
                 meant = course.take(now);
