@@ -6,10 +6,10 @@ SEED ?= 1
 RUNS ?= 100
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test check bench sim compare paper fuzz hostile setup clean
+.PHONY: help demo test check bench bench-check sim compare paper fuzz hostile setup clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 setup: ## install missing Debian packages, check for Rust
 	@scripts/setup.sh
@@ -28,9 +28,13 @@ check: setup ## format, lints, documentation, shell scripts
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
 	shellcheck -x scripts/*.sh scripts/topologies/*.sh .ci/run
 
-bench: setup ## micro-benchmarks, then goodput beside smoltcp's and the kernel's TCP
+bench: setup ## micro-benchmarks; requests, goodput, connections beside smoltcp's and the kernel's TCP
 	$(CARGO) build --release --locked
+	$(CARGO) bench --locked --bench packet --bench transport
 	@scripts/bench.sh
+
+bench-check: setup ## instructions of every step of the transport beside a baseline; UPDATE=1 renews it
+	@UPDATE=$(UPDATE) CARGO=$(CARGO) scripts/bench-check.sh
 
 compare: setup ## downloads beside kernel TCP over emulated paths (15 minutes); out/compare/report.html
 	$(CARGO) build --release --locked

@@ -21,7 +21,7 @@ SEED=${SEED:-$RANDOM}
 readonly SCENARIOS=(
     testbed topologies ping curl_over_tcp real_files large_object random_loss many_clients many_downloads kill_restart
     round_robin round_robin_one_dead overhead_ipv4 overhead_ipv6 one_round_trip upstream_share
-    slow_reader metrics captures devices device_at_hand serve_errors get_errors link
+    slow_reader metrics captures devices device_at_hand serve_errors get_errors link bench
 )
 
 # fail MESSAGE...: ends the scenario.
@@ -309,6 +309,33 @@ scenario_many_downloads() {
         --connections 2 --download 1 --stats "$stats" http://10.77.2.101/missing
     expect 7 'no download began' in_ns client "$HEADWATER" load --tun hw0 --address 10.77.1.100 \
         --connections 2 --download 1 --stats "$stats" http://10.77.2.102/object
+}
+
+# Requests on connections of their own, by all that can carry them, and on kept connections.
+scenario_bench() {
+    local stats common
+    fleet 1
+    stats="$SCRATCH/stats"
+    head -c 10000 /dev/urandom >"$SCRATCH/root/object"
+    serve 1
+    start_nginx 1
+    common=(--tun hw0 --address 10.77.1.100 --stats "$stats")
+    in_ns client timeout --foreground 60 "$HEADWATER" bench requests "${common[@]}" --clients 4 \
+        --seconds 1 --warm-up 0 --rounds 2 --peer transport=http://10.77.2.101/object \
+        --peer smoltcp=http://10.77.2.101/object --peer kernel=http://10.77.21.2/object \
+        --server-pid "kernel=${TOPOLOGY_PIDS[nginx1]}" || fail "exit status $?"
+    equal "good rounds" "$(jq '[.peers[].rounds[] | select(.completed > 20 and .failed == {}
+        and .unfinished == 0 and .body_bytes == .latency.count * 10000)] | length' "$stats")" 6
+    equal "HTTP statuses" "$(jq -c '[.peers[].rounds[].statuses | keys] | unique' "$stats")" '[["200"]]'
+    in_ns client timeout --foreground 60 "$HEADWATER" bench connections "${common[@]}" \
+        --counts 10,300 --rate 200 --seconds 1 --server-pid "${TOPOLOGY_PIDS[server1]}" \
+        http://10.77.2.101/object || fail "exit status $?"
+    at_least "requests on kept connections" "$(jq '[.peers[].live.completed] | min' "$stats")" 100
+    at_most "bytes a connection" "$(jq '[.peers[].state_bytes_per_connection] | max' "$stats")" 1000
+    expect 22 '404' in_ns client "$HEADWATER" bench requests "${common[@]}" --seconds 1 \
+        --peer kernel=http://10.77.21.2/missing
+    expect 7 'no request by transport was answered' in_ns client "$HEADWATER" bench requests \
+        "${common[@]}" --seconds 1 --peer transport=http://10.77.2.102/object
 }
 
 # SIGKILL and restart at 20 random places of one transfer.

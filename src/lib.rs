@@ -23,6 +23,7 @@
 //! | folder | what lives there |
 //! |---|---|
 //! | [`time`] | instants and wall-clock time; nothing here reads a clock |
+//! | [`histogram`] | how long things took |
 //! | [`wire`] | bytes to values and back |
 //! | [`transport`] | the protocol: a server that is a function, a client that is an engine |
 //! | [`http`] | HTTP/1.1 messages |
@@ -72,6 +73,7 @@
 pub mod apps;
 pub mod cli;
 pub mod device;
+pub mod histogram;
 pub mod host;
 pub mod http;
 pub mod link;

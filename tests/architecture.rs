@@ -16,6 +16,7 @@ use std::{fs, io};
 /// Folder (or file) below `src/`, and the paths below `crate::` it may use besides its own.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("time", &[]),
+    ("histogram", &["time"]),
     ("wire", &[]),
     ("http", &[]),
     ("manual", &[]),
@@ -24,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cache", &["http", "time"]),
     ("redirect", &["wire", "time"]),
     // Links and devices carry flights whole, so they know what one is and how it becomes packets.
-    ("link", &["time", "wire::flight"]),
+    ("link", &["time", "histogram", "wire::flight"]),
     (
         "device",
         &["time", "wire::flight", "wire::ip", "wire::payload"],
@@ -35,6 +36,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "host",
         &[
             "time",
+            "histogram",
             "wire",
             "transport",
             "connect",
@@ -67,6 +69,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "cli",
         &[
             "time",
+            "histogram",
             "wire",
             "transport",
             "connect",

@@ -8,7 +8,7 @@ mod downloads;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
@@ -17,15 +17,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::apps::fetch::target::Target;
+use crate::cli::asked::ask;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::stats::write_json;
-use crate::cli::hosts::{HOSTS, Hosts};
 use crate::cli::local::{LocalArgs, Opened};
 use crate::device::Device;
 use crate::host::load::report::LoadReport;
 use crate::host::load::{Hold, LoadConfig, LoadHost};
-use crate::http::request::{Method, RequestHead};
 use crate::runtime::{Hooks, OsClock, Runtime, Signal, os_seed};
 use crate::time::{Instant, Now};
 
@@ -112,14 +110,7 @@ struct Wanted {
 /// What kept it from running, or what it found; figures are written all the same.
 pub fn run(args: &LoadArgs) -> Result<Exit, Failed> {
     args.local.check()?;
-    let seed = match args.seed {
-        Some(seed) => seed,
-        // JSON numbers are exact up to 2⁵³.
-        None => os_seed().map(|seed| seed >> 11).map_err(|error| {
-            let advice = format!("no random numbers ({error}): name a --seed");
-            Failed::new(Exit::Device, advice)
-        })?,
-    };
+    let seed = seed(args.seed)?;
     let wanted = resolve(args, seed)?;
     let clock = OsClock::new();
     if let Some(seconds) = args.download {
@@ -138,25 +129,23 @@ pub fn run(args: &LoadArgs) -> Result<Exit, Failed> {
     }
 }
 
+/// The seed as named, or one that can be named in another run.
+pub(super) fn seed(named: Option<u64>) -> Result<u64, Failed> {
+    // JSON numbers are exact up to 2⁵³.
+    let drawn = || os_seed().map(|seed| seed >> 11);
+    named.map_or_else(drawn, Ok).map_err(|error| {
+        let advice = format!("no random numbers ({error}): name a --seed");
+        Failed::new(Exit::Device, advice)
+    })
+}
+
 fn resolve(args: &LoadArgs, seed: u64) -> Result<Wanted, Failed> {
-    let url = &args.url;
-    let bad = |error: &dyn core::fmt::Display| Failed::new(Exit::BadUrl, format!("{url}: {error}"));
-    let target = Target::parse(url).map_err(|error| bad(&error))?;
-    let host = target.host();
     let own = &args.local.addresses;
-    let mut known = Hosts::read(Path::new(HOSTS)).lookup(host).into_iter();
-    let remote = known.find(|remote| own.iter().any(|own| own.is_ipv4() == remote.is_ipv4()));
-    let Some(remote) = remote else {
-        let advice = format!(
-            "{host} has no address of the family of an --address: use an IP address as the host"
-        );
-        return Err(Failed::new(Exit::CannotResolve, advice));
-    };
-    let (path, authority) = (target.path_and_query(), target.authority());
-    let head = RequestHead::emit(Method::Get, &path, &authority, &[]);
+    let same_family = |remote: IpAddr| own.iter().any(|own| own.is_ipv4() == remote.is_ipv4());
+    let asked = ask(&args.url, same_family)?;
     Ok(Wanted {
-        remote: SocketAddr::new(remote, args.udp_port),
-        head: head.map_err(|error| bad(&error))?,
+        remote: SocketAddr::new(asked.address, args.udp_port),
+        head: asked.head,
         seed,
     })
 }
@@ -177,6 +166,7 @@ fn keeping(args: &LoadArgs, wanted: Wanted) -> LoadConfig {
         },
         hostile: args.hostile,
         resume_sample: args.resume_sample,
+        live: None,
         seed: wanted.seed,
     }
 }
@@ -271,7 +261,7 @@ fn drive<D: Device + AsRawFd>(
     conclude(args, seed, seconds, &report, failed)
 }
 
-fn device_failed(error: io::Error) -> Failed {
+pub(super) fn device_failed(error: io::Error) -> Failed {
     Failed::new(
         Exit::Device,
         format!("the device failed ({error}): look at dmesg"),
@@ -324,7 +314,7 @@ fn verdict(report: &LoadReport) -> Option<Failed> {
 }
 
 /// The complaint about an answer that is an error, if there was one.
-fn refused(statuses: &BTreeMap<u16, u64>) -> Option<Failed> {
+pub(super) fn refused(statuses: &BTreeMap<u16, u64>) -> Option<Failed> {
     let refused = statuses.keys().find(|status| **status >= 400)?;
     let advice = format!("the server answered {refused}: name an object that it has");
     Some(Failed::new(Exit::HttpError, advice))

@@ -3,6 +3,8 @@
 //! In: the words of the command line. Out: the exit code, and on failure one line on standard error
 //! that says what to do. The only part of the crate that prints.
 
+mod asked;
+pub mod bench;
 pub mod exit;
 pub mod get;
 pub mod hosts;
@@ -49,6 +51,8 @@ enum Command {
     SimPath(Box<sim_path::SimPathArgs>),
     /// Test a server with very many connections and with mutated packets
     Load(load::LoadArgs),
+    /// Measure a server, beside others
+    Bench(bench::BenchArgs),
     /// Join two TUN devices by an emulated link
     #[command(after_long_help = link::after_help(), after_help = "See --help for units and control.")]
     Link(Box<link::LinkArgs>),
@@ -103,6 +107,10 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         Command::Load(args) => {
             start_logging("warn");
             load::run(&args)
+        }
+        Command::Bench(args) => {
+            start_logging("warn");
+            bench::run(&args)
         }
         Command::Link(args) => {
             start_logging("warn");

@@ -11,7 +11,6 @@ mod codel;
 mod config;
 mod counters;
 mod damage;
-mod histogram;
 pub mod path;
 mod queue;
 pub mod settings;
@@ -30,7 +29,8 @@ pub use config::{
     MAX_RATE, Outage,
 };
 pub use counters::LinkCounters;
-pub use histogram::{Histogram, Summary};
+
+pub use crate::histogram::{Histogram, Summary};
 
 use crate::time::{Instant, micros};
 use queue::{Departure, Queue, Waiting};

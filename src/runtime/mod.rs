@@ -21,6 +21,7 @@ mod gather;
 pub mod metrics;
 pub mod relay;
 mod signals;
+pub mod sockets;
 mod timer;
 
 use std::io;

@@ -6,7 +6,6 @@
 //! packet costs the same however many there are. Never reads a clock. Every random choice comes
 //! from the seed.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::host::load::report::DownloadReport;
+use crate::host::load::rota::Rota;
 use crate::host::load::{FIRST_PORT, LoadError};
 use crate::host::{Machine, Transmit};
 use crate::stack::{Demuxed, Stack, StackConfig};
@@ -65,10 +65,6 @@ struct Download {
     window_bytes: u64,
     /// No byte of the present response has been read.
     fresh: bool,
-    /// It stands in the queue of those that may have something to send.
-    ready: bool,
-    /// Under which it stands among the deadlines.
-    wake: Option<Instant>,
 }
 
 /// The machine of many downloads.
@@ -78,9 +74,7 @@ pub struct DownloadHost {
     stack: Stack,
     /// By own port, from [`FIRST_PORT`] on.
     downloads: Vec<Download>,
-    /// Numbers of those that may have something to send.
-    ready: VecDeque<usize>,
-    deadlines: BTreeMap<(Instant, usize), &'static str>,
+    rota: Rota,
     stage: Vec<u8>,
     window_from: Instant,
     until: Instant,
@@ -127,10 +121,11 @@ impl DownloadHost {
             Download::begin(now, &config, local, random.random())
         });
         let downloads: Vec<Download> = downloads.collect();
+        let mut rota = Rota::default();
+        (0..downloads.len()).for_each(|number| rota.note(number));
         Ok(Self {
-            ready: (0..downloads.len()).collect(),
             downloads,
-            deadlines: BTreeMap::new(),
+            rota,
             stage: vec![0; STAGE_BYTES],
             window_from: now.instant + config.warm,
             until: now.instant + config.warm + config.window,
@@ -235,24 +230,7 @@ impl DownloadHost {
             download.client.request(now, &self.head);
             download.fresh = true;
         }
-        if !core::mem::replace(&mut download.ready, true) {
-            self.ready.push_back(number);
-        }
-    }
-
-    /// Notes when a download that has nothing more to send must be looked at again.
-    fn settle(&mut self, number: usize) {
-        let Some(download) = self.downloads.get_mut(number) else {
-            return;
-        };
-        download.ready = false;
-        if let Some(at) = download.wake.take() {
-            self.deadlines.remove(&(at, number));
-        }
-        if let Some((at, reason)) = download.client.poll_timeout() {
-            download.wake = Some(at);
-            self.deadlines.insert((at, number), reason);
-        }
+        self.rota.note(number);
     }
 }
 
@@ -273,8 +251,6 @@ impl Download {
             bytes: 0,
             window_bytes: 0,
             fresh: true,
-            ready: true,
-            wake: None,
         }
     }
 }
@@ -301,12 +277,8 @@ impl Machine for DownloadHost {
     fn handle_timeout(&mut self, now: Now) {
         self.tick(now.instant);
         self.stack.handle_timeout(now.instant);
-        while let Some((&(at, number), _)) = self.deadlines.first_key_value()
-            && at <= now.instant
-        {
-            self.deadlines.pop_first();
+        while let Some(number) = self.rota.due(now.instant) {
             if let Some(download) = self.downloads.get_mut(number) {
-                download.wake = None;
                 download.client.handle_timeout(now);
             }
             self.advance(now, number);
@@ -314,16 +286,19 @@ impl Machine for DownloadHost {
     }
 
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
-        while let Some(&number) = self.ready.front()
+        while let Some(number) = self.rota.first()
             && !self.done
         {
-            let download = self.downloads.get_mut(number);
-            let flight = download.and_then(|download| download.client.poll_transmit(now));
-            if let Some(flight) = flight {
-                return Some(Transmit::Flight(flight));
-            }
-            self.ready.pop_front();
-            self.settle(number);
+            let mut download = self.downloads.get_mut(number);
+            let client = download.as_mut().map(|download| &mut download.client);
+            let deadline = match client {
+                Some(client) => match client.poll_transmit(now) {
+                    Some(flight) => return Some(Transmit::Flight(flight)),
+                    None => client.poll_timeout(),
+                },
+                None => None,
+            };
+            self.rota.settle(deadline);
         }
         self.stack.poll_transmit(now.instant).map(Transmit::Packet)
     }
@@ -332,9 +307,8 @@ impl Machine for DownloadHost {
         if self.done {
             return None;
         }
-        let first = self.deadlines.first_key_value();
         let own = [
-            first.map(|(&(at, _), reason)| (at, *reason)),
+            self.rota.next_at(),
             Some((self.next_tick.min(self.until), "sample")),
             self.stack.poll_timeout(now.instant),
         ];

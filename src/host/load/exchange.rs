@@ -5,6 +5,8 @@
 //! paced, and whatever goes wrong starts again from the OPEN.
 //! Source: `manual::protocol`, the opening and the restart of a connection.
 
+use std::ops::Range;
+
 use crate::time::{Instant, micros};
 use crate::transport::epoch::{Declaration, Epoch, Kind, Transition};
 use crate::wire::segment::{
@@ -13,6 +15,16 @@ use crate::wire::segment::{
 
 /// Stream bytes asked for by the request that proves the address, and by a resumed connection.
 const ASKED_BYTES: u64 = 512;
+
+/// The bytes that a connection asks for which goes on.
+const BEGINNING: Span = Span {
+    start: 0,
+    end: ASKED_BYTES,
+};
+
+/// Numbers that a request of a connection in use is to be granted: one datagram carries all bytes,
+/// the others are void.
+const LIVE_BUDGET: u32 = 2;
 
 /// Numbers of an answer to an OPEN are marked in one word.
 const MAX_ANSWER: u8 = 64;
@@ -32,20 +44,27 @@ pub(super) struct Terms {
 pub(super) struct Kept {
     connection: u64,
     epoch: Epoch,
+    /// Acknowledged up to here, received up to there, and the proof of it.
+    edge: u64,
+    reach: u64,
+    proof: u64,
     length: u8,
     sealed: [u8; MAX_CONTINUATION_BYTES],
 }
 
 impl Kept {
     /// `None` if the continuation is longer than one can be.
-    fn new(connection: u64, epoch: Epoch, continuation: &[u8]) -> Option<Self> {
+    fn new(asked: &Asked, reach: u64, proof: u64, continuation: &[u8]) -> Option<Self> {
         let mut sealed = [0; MAX_CONTINUATION_BYTES];
         sealed
             .get_mut(..continuation.len())?
             .copy_from_slice(continuation);
         Some(Self {
-            connection,
-            epoch,
+            connection: asked.connection,
+            epoch: asked.epoch,
+            edge: asked.edge,
+            reach,
+            proof,
             length: u8::try_from(continuation.len()).ok()?,
             sealed,
         })
@@ -62,17 +81,33 @@ impl Kept {
     pub(super) fn resume(&self, terms: &Terms) -> Option<(Exchange, Vec<u8>)> {
         let declaration = Declaration::new(Kind::Restart, self.epoch.base, 0);
         let transition = self.epoch.transition(declaration).ok()?;
+        let asked = Asked::across(self.connection, transition);
+        let shown = Shown::across(declaration, transition, self.sealed(), 0);
+        let datagram = asked.emit(terms.size, &shown, BEGINNING, Wanted::New(&terms.head));
+        Some((Exchange::Resuming(asked), datagram))
+    }
+
+    /// The next request of a connection in use: it acknowledges just enough to be granted an
+    /// answer, and asks for the object anew.
+    pub(super) fn ask(&self, terms: &Terms) -> Option<(Exchange, Vec<u8>)> {
+        let upto = self.epoch.max_ack(self.edge, self.reach, LIVE_BUDGET);
         let asked = Asked {
             connection: self.connection,
-            transition,
+            epoch: self.epoch,
+            released: self.epoch.released(self.edge, upto),
+            edge: upto,
+            proof: self.proof,
         };
-        let wanted = Wanted::New(&terms.head);
-        let range = Span {
-            start: 0,
-            end: ASKED_BYTES,
+        let shown = Shown {
+            sealed: self.sealed(),
+            after: self.edge,
+            upto,
+            reach: self.reach,
+            proof: self.proof,
+            declaration: None,
         };
-        let datagram = asked.emit(terms.size, declaration, self.sealed(), 0, range, wanted);
-        Some((Exchange::Resuming(asked), datagram))
+        let datagram = asked.emit(terms.size, &shown, BEGINNING, Wanted::New(&terms.head));
+        Some((Exchange::Resuming(asked), datagram)).filter(|_| upto > self.edge)
     }
 }
 
@@ -100,10 +135,46 @@ struct Answer {
 }
 
 /// A request under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Asked {
     connection: u64,
-    transition: Transition,
+    /// The epoch that the continuation in the answer speaks for.
+    epoch: Epoch,
+    /// The numbers that the answer may have.
+    released: Range<u64>,
+    /// Acknowledged when it comes.
+    edge: u64,
+    /// Of all numbers of the epoch before those.
+    proof: u64,
+}
+
+/// What a request shows.
+struct Shown<'a> {
+    sealed: &'a [u8],
+    after: u64,
+    upto: u64,
+    reach: u64,
+    proof: u64,
+    declaration: Option<Declaration>,
+}
+
+impl<'a> Shown<'a> {
+    /// A transition, with all of its zone passed.
+    const fn across(
+        declaration: Declaration,
+        transition: Transition,
+        sealed: &'a [u8],
+        proof: u64,
+    ) -> Self {
+        Self {
+            sealed,
+            after: transition.p,
+            upto: transition.r,
+            reach: transition.r,
+            proof,
+            declaration: Some(declaration),
+        }
+    }
 }
 
 /// What a connection waits for.
@@ -113,7 +184,7 @@ pub(super) enum Exchange {
     Opening(Opening),
     /// The answer to the request that proves the address.
     Proving(Asked),
-    /// The answer to the first request after a pause.
+    /// The answer to a request of a connection that goes on.
     Resuming(Asked),
 }
 
@@ -227,10 +298,8 @@ impl Opening {
         let answer = self.answer.as_ref().filter(|answer| answer.missing == 0)?;
         let declaration = Declaration::new(Kind::Opened, 0, rtt_us);
         let transition = Epoch::opening(u32::from(answer.count)).transition(declaration);
-        let asked = Asked {
-            connection: answer.connection,
-            transition: transition.ok()?,
-        };
+        let transition = transition.ok()?;
+        let asked = Asked::across(answer.connection, transition);
         let (user, length) = match &answer.user {
             Some((user, length)) => (user.as_slice(), *length),
             None => (&[][..], 0),
@@ -239,37 +308,39 @@ impl Opening {
             start: answer.end,
             end: length.min(answer.end.saturating_add(ASKED_BYTES)),
         };
-        let (sealed, proof) = (&answer.sealed, answer.proof);
-        let user = Wanted::Of(user);
-        let datagram = asked.emit(answer.size, declaration, sealed, proof, range, user);
+        let shown = Shown::across(declaration, transition, &answer.sealed, answer.proof);
+        let datagram = asked.emit(answer.size, &shown, range, Wanted::Of(user));
         Some((asked, datagram))
     }
 }
 
 impl Asked {
-    /// Writes the request: it declares the transition and passes all of its zone.
-    fn emit(
-        &self,
-        size: u16,
-        declaration: Declaration,
-        continuation: &[u8],
-        proof: u64,
-        range: Span,
-        wanted: Wanted<'_>,
-    ) -> Vec<u8> {
+    /// What is asked for by a transition.
+    fn across(connection: u64, transition: Transition) -> Self {
+        Self {
+            connection,
+            epoch: transition.next,
+            released: transition.released(transition.p, transition.r),
+            edge: transition.next.base,
+            proof: 0,
+        }
+    }
+
+    /// Writes the request.
+    fn emit(&self, size: u16, shown: &Shown<'_>, range: Span, wanted: Wanted<'_>) -> Vec<u8> {
         let mut datagram = Vec::new();
         Request {
             connection: self.connection,
             size,
             stream: 1,
             wants_continuation: true,
-            continuation,
-            after: self.transition.p,
-            upto: self.transition.r,
-            reach: self.transition.r,
-            proof,
+            continuation: shown.sealed,
+            after: shown.after,
+            upto: shown.upto,
+            reach: shown.reach,
+            proof: shown.proof,
             holes: Vec::new(),
-            declared: Some(Declared {
+            declared: shown.declaration.map(|declaration| Declared {
                 kind: declaration.kind.code(),
                 edge: declaration.p,
                 rtt_us: declaration.rtt_us,
@@ -288,19 +359,19 @@ impl Asked {
 
     /// The first datagram of the answer carries the continuation of the next epoch; the others are
     /// of no use here.
-    fn take(self, response: &Response<'_>) -> Step {
+    fn take(&self, response: &Response<'_>) -> Step {
         let header = response.header;
-        let transition = self.transition;
-        let released = transition.released(transition.p, transition.r);
-        // Numbers of a connection that only opens and restarts stay far below 2³².
+        // Numbers stay far below 2³²: few requests are made on one connection.
+        let number = u64::from(header.number);
         let ours = header.connection == self.connection && header.kind == ResponseKind::Data;
-        if !ours || !released.contains(&u64::from(header.number)) {
+        if !ours || !self.released.contains(&number) {
             return Step::Stray;
         }
         if response.continuation.is_empty() {
             return Step::Wait;
         }
-        match Kept::new(self.connection, transition.next, response.continuation) {
+        let reach = number + u64::from(header.void);
+        match Kept::new(self, reach, self.proof ^ header.x, response.continuation) {
             Some(kept) => Step::Keep(kept),
             None => Step::Stray,
         }

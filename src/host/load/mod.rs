@@ -6,10 +6,14 @@
 //! connections are busy at a time, so that a test of the server's memory is no test of queues.
 //! Never reads a clock. Every random choice comes from the seed.
 
+pub mod course;
 pub mod downloads;
 mod exchange;
 mod hostile;
 pub mod report;
+pub mod requests;
+mod rota;
+pub mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -29,9 +33,11 @@ use crate::transport::grant::RESTART_GATE;
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::segment::ToClient;
 
+use course::{Course, Whole};
 use exchange::{Exchange, Kept, Step, Terms, status_of};
 use hostile::{Hostile, MAX_CORPUS};
 use report::LoadReport;
+use schedule::Plan;
 
 /// Connections busy at a time: the answers to that many OPENs fit the queue of a TUN device (500
 /// packets).
@@ -87,6 +93,8 @@ pub struct LoadConfig {
     pub hostile: u64,
     /// Kept connections that go on at the end; all if there are fewer.
     pub resume_sample: u32,
+    /// Instead, requests on kept connections chosen at random.
+    pub live: Option<Plan>,
     /// Feeds every random choice.
     pub seed: u64,
 }
@@ -118,6 +126,9 @@ pub enum LoadError {
         /// As wanted.
         have: u32,
     },
+    /// No own address is of the server's family.
+    #[error("no own address is of the server's family: give one as --address")]
+    NoAddress,
     /// The request is longer than the transport carries.
     #[error("the request has {have} bytes, at most {MAX_REQUEST_BYTES} fit: shorten the URL")]
     RequestTooLong {
@@ -131,6 +142,8 @@ struct Busy {
     exchange: Exchange,
     attempts: u32,
     retry_at: Instant,
+    /// When a request on a kept connection was meant to begin.
+    meant: Option<Instant>,
 }
 
 /// What is being done.
@@ -143,6 +156,8 @@ enum Phase {
     Holding(Option<Instant>),
     /// The connections named go on, not before `from`.
     Resuming { waiting: Vec<u32>, from: Instant },
+    /// Requests are made on the connections named.
+    Live { open: Vec<u32>, course: Box<Course> },
     /// All is done.
     Done,
 }
@@ -233,7 +248,7 @@ impl LoadHost {
     /// too.
     pub fn release(&mut self, now: Now) {
         match &self.phase {
-            Phase::Resuming { .. } | Phase::Done => self.phase = Phase::Done,
+            Phase::Resuming { .. } | Phase::Live { .. } | Phase::Done => self.phase = Phase::Done,
             Phase::Opening { .. } | Phase::Hostile(_) | Phase::Holding(_) => {
                 self.end_opening(now.instant);
                 self.end_hostile();
@@ -255,6 +270,15 @@ impl LoadHost {
     #[must_use]
     pub const fn is_holding(&self) -> bool {
         matches!(self.phase, Phase::Holding(_))
+    }
+
+    /// The time whose requests on kept connections count, once it is known.
+    #[must_use]
+    pub const fn live_window(&self) -> Option<(Instant, Instant)> {
+        let Phase::Live { course, .. } = &self.phase else {
+            return None;
+        };
+        Some(course.window())
     }
 
     /// What has happened since the start.
@@ -297,7 +321,26 @@ impl LoadHost {
                     self.phase = Phase::Done;
                 }
             }
+            Phase::Live { course, .. } => {
+                if course.is_over(now) {
+                    self.end_live(now);
+                }
+            }
             Phase::Done => {}
+        }
+    }
+
+    fn begin_live(&mut self, now: Instant, plan: Plan) {
+        let open = self.open();
+        let room = u32::try_from(open.len().min(MAX_IN_FLIGHT)).unwrap_or(u32::MAX);
+        let course = Box::new(Course::new(now, plan, room, self.random.random()));
+        self.phase = Phase::Live { open, course };
+    }
+
+    fn end_live(&mut self, now: Instant) {
+        if let Phase::Live { course, .. } = core::mem::replace(&mut self.phase, Phase::Done) {
+            self.report.live = Some(course.finish(now));
+            self.busy.clear();
         }
     }
 
@@ -334,6 +377,10 @@ impl LoadHost {
     }
 
     fn hold(&mut self, now: Instant) {
+        if let Some(plan) = self.config.live {
+            self.begin_live(now, plan);
+            return;
+        }
         match self.config.hold {
             Hold::No => self.resume(now),
             Hold::For(time) => self.phase = Phase::Holding(Some(now + time)),
@@ -341,9 +388,14 @@ impl LoadHost {
         }
     }
 
-    fn resume(&mut self, now: Instant) {
+    /// Numbers of the connections that are kept.
+    fn open(&self) -> Vec<u32> {
         let open = (0..).zip(&self.kept).filter(|(_, kept)| kept.is_some());
-        let open: Vec<u32> = open.map(|(index, _)| index).collect();
+        open.map(|(index, _)| index).collect()
+    }
+
+    fn resume(&mut self, now: Instant) {
+        let open = self.open();
         let wanted = usize::try_from(self.config.resume_sample).unwrap_or(usize::MAX);
         let sample = rand::seq::index::sample(&mut self.random, open.len(), wanted.min(open.len()));
         let waiting = sample.iter().filter_map(|at| open.get(at).copied());
@@ -390,10 +442,22 @@ impl LoadHost {
 
     /// Begins the next connection, or the next that goes on; `false` if none may be begun now.
     fn start_next(&mut self, now: Instant) -> bool {
-        if self.busy.len() >= MAX_IN_FLIGHT || self.start_at().is_none_or(|at| at > now) {
+        if self.busy.len() >= MAX_IN_FLIGHT || self.start_at(now).is_none_or(|at| at > now) {
             return false;
         }
+        let mut meant = None;
         let index = match &mut self.phase {
+            Phase::Live { open, course } => {
+                let busy = |index: &u32| self.busy.contains_key(index);
+                let chosen = self.random.random_range(0..open.len().max(1));
+                // The next that is not busy: there is one, since fewer than all may be.
+                let mut all = open.iter().cycle().skip(chosen).take(open.len());
+                let Some(&index) = all.find(|index| !busy(index)) else {
+                    return false;
+                };
+                meant = course.take(now);
+                index
+            }
             Phase::Opening { next } => {
                 *next += 1;
                 *next - 1
@@ -409,33 +473,35 @@ impl LoadHost {
             // What was missed is not caught up with in a burst.
             self.next_start = self.next_start.max(now - gap) + gap;
         }
-        self.attempt(now, index, 1);
+        self.attempt(now, index, 1, meant);
         true
     }
 
     /// When the next connection may be begun, if any is left.
-    fn start_at(&self) -> Option<Instant> {
+    fn start_at(&self, now: Instant) -> Option<Instant> {
         match &self.phase {
             Phase::Opening { next } => (*next < self.config.connections).then_some(self.next_start),
             Phase::Resuming { waiting, from } => {
                 (!waiting.is_empty()).then_some(self.next_start.max(*from))
             }
+            Phase::Live { course, .. } => course.next_at(now),
             Phase::Hostile(_) | Phase::Holding(_) | Phase::Done => None,
         }
     }
 
     /// Sends the first datagram of what connection `index` is to do now.
-    fn attempt(&mut self, now: Instant, index: u32, attempts: u32) {
-        let resuming = matches!(self.phase, Phase::Resuming { .. });
+    fn attempt(&mut self, now: Instant, index: u32, attempts: u32, meant: Option<Instant>) {
         let kept = usize::try_from(index)
             .ok()
             .and_then(|index| self.kept.get(index).copied().flatten());
-        let begun = match kept.filter(|_| resuming) {
-            Some(kept) => kept.resume(&self.terms),
-            None => Some(Exchange::open(now, self.random.random(), &self.terms)),
+        let begun = match (&self.phase, kept) {
+            (Phase::Resuming { .. }, Some(kept)) => kept.resume(&self.terms),
+            // One whose answer was lost is not mended but opened anew.
+            (Phase::Live { .. }, Some(kept)) if attempts == 1 => kept.ask(&self.terms),
+            _ => Some(Exchange::open(now, self.random.random(), &self.terms)),
         };
         let Some((exchange, datagram)) = begun else {
-            self.give_up();
+            self.give_up(now, meant);
             return;
         };
         match exchange {
@@ -450,13 +516,14 @@ impl LoadHost {
                 exchange,
                 attempts,
                 retry_at,
+                meant,
             },
         );
     }
 
     /// Counts a connection that is given up. After many in a row the server is taken for dead, and
     /// the others are given up untried.
-    fn give_up(&mut self) {
+    fn give_up(&mut self, now: Instant, meant: Option<Instant>) {
         self.failures_in_a_row += 1;
         let dead = self.failures_in_a_row >= MAX_IN_FLIGHT;
         match &mut self.phase {
@@ -474,6 +541,11 @@ impl LoadHost {
                     *next = self.config.connections;
                 }
             }
+            Phase::Live { course, .. } => {
+                if let Some(meant) = meant {
+                    course.end(now, meant, Err("timed_out"));
+                }
+            }
             Phase::Hostile(_) | Phase::Holding(_) | Phase::Done => {}
         }
     }
@@ -481,14 +553,14 @@ impl LoadHost {
     /// Sends again what was not answered, or gives up.
     fn retry(&mut self, now: Instant) {
         let late = self.busy.iter().filter(|(_, busy)| busy.retry_at <= now);
-        let late: Vec<(u32, u32)> = late.map(|(&index, busy)| (index, busy.attempts)).collect();
-        for (index, attempts) in late {
+        let late = late.map(|(&index, busy)| (index, busy.attempts, busy.meant));
+        for (index, attempts, meant) in late.collect::<Vec<_>>() {
             self.busy.remove(&index);
             if attempts >= MAX_ATTEMPTS {
-                self.give_up();
+                self.give_up(now, meant);
             } else {
                 self.report.retries += 1;
-                self.attempt(now, index, attempts + 1);
+                self.attempt(now, index, attempts + 1, meant);
             }
         }
     }
@@ -513,8 +585,9 @@ impl LoadHost {
             return;
         };
         let step = busy.exchange.handle(now, &response);
+        let status = status_of(&response);
         if !matches!(step, Step::Stray)
-            && let Some(status) = status_of(&response)
+            && let Some(status) = status
         {
             *self.report.statuses.entry(status).or_default() += 1;
         }
@@ -526,18 +599,26 @@ impl LoadHost {
                 self.report.requests += 1;
                 self.push(index, datagram);
             }
-            Step::Keep(kept) => self.keep(now, index, kept),
+            Step::Keep(kept) => self.keep(now, index, kept, status.unwrap_or(0)),
         }
     }
 
-    fn keep(&mut self, now: Instant, index: u32, kept: Kept) {
-        self.busy.remove(&index);
+    fn keep(&mut self, now: Instant, index: u32, kept: Kept, status: u16) {
+        let meant = self.busy.remove(&index).and_then(|busy| busy.meant);
+        if let (Phase::Live { course, .. }, Some(meant)) = (&mut self.phase, meant) {
+            let whole = Whole {
+                status,
+                body_bytes: 0,
+            };
+            course.end(now, meant, Ok(whole));
+        }
         let slot = usize::try_from(index).ok();
         let Some(slot) = slot.and_then(|slot| self.kept.get_mut(slot)) else {
             return;
         };
         match slot.replace(kept) {
             None => self.report.opened += 1,
+            Some(_) if meant.is_some() => {}
             Some(_) => self.report.resumed += 1,
         }
         self.last_kept = now;
@@ -596,10 +677,11 @@ impl Machine for LoadHost {
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
         let retry = self.busy.values().map(|busy| busy.retry_at).min();
         let room = self.busy.len() < MAX_IN_FLIGHT;
-        let start = self.start_at().filter(|_| room);
+        let start = self.start_at(now.instant).filter(|_| room);
         let phase = match &self.phase {
             Phase::Hostile(hostile) => hostile.deadline(),
             Phase::Holding(until) => *until,
+            Phase::Live { course, .. } => course.next_at(now.instant),
             Phase::Opening { .. } | Phase::Resuming { .. } | Phase::Done => None,
         };
         let own = [

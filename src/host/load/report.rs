@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::histogram::Histogram;
 use crate::transport::client::ClientStats;
 
 /// Figures of a load run.
@@ -46,6 +47,8 @@ pub struct LoadReport {
     pub not_resumed: u32,
     /// What mutated packets led to, if any were sent.
     pub hostile: Option<HostileReport>,
+    /// What requests on kept connections took, if any were made.
+    pub live: Option<RequestReport>,
 }
 
 /// Figures of the mutated packets.
@@ -122,6 +125,100 @@ pub struct DownloadReport {
     pub bytes_out: u64,
     /// Datagrams received that belong to no download.
     pub strays: u64,
+}
+
+/// Figures of requests on connections of their own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RequestReport {
+    /// Requests that were begun and meant to begin in the time that counts.
+    pub began: u64,
+    /// Requests that were answered in the time that counts.
+    pub completed: u64,
+    /// The time that counts, in seconds.
+    pub window_seconds: f64,
+    /// Requests answered a second.
+    pub per_second: f64,
+    /// Requests that failed, by reason.
+    pub failed: BTreeMap<&'static str, u64>,
+    /// Requests that had not ended when the run did, or never began although they were meant to.
+    pub unfinished: u64,
+    /// Bytes of the bodies.
+    pub body_bytes: u64,
+    /// Responses, by HTTP status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// From the instant at which a request was meant to begin to the end of its answer.
+    pub latency: Latency,
+    /// The first latencies one by one, in microseconds.
+    pub samples_us: Vec<u64>,
+    /// What connections of our transport did, if there were any.
+    pub transport: Option<TransportReport>,
+}
+
+/// Quantiles of latencies, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Latency {
+    /// Latencies counted.
+    pub count: u64,
+    /// Mean.
+    pub mean_us: u64,
+    /// Median.
+    pub p50_us: u64,
+    /// 90 of 100 are no longer.
+    pub p90_us: u64,
+    /// 99 of 100 are no longer.
+    pub p99_us: u64,
+    /// 999 of 1000 are no longer.
+    pub p999_us: u64,
+    /// Longest.
+    pub max_us: u64,
+}
+
+impl Latency {
+    /// What a histogram says.
+    #[must_use]
+    pub fn of(histogram: &Histogram) -> Self {
+        let summary = histogram.summary();
+        Self {
+            count: summary.count,
+            mean_us: summary.mean_us,
+            p50_us: summary.p50_us,
+            p90_us: histogram.quantile(900),
+            p99_us: summary.p99_us,
+            p999_us: histogram.quantile(999),
+            max_us: summary.max_us,
+        }
+    }
+}
+
+/// Figures of the connections of our transport that carried requests, the warm-up included.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TransportReport {
+    /// OPENs sent.
+    pub opens: u64,
+    /// Requests sent.
+    pub requests: u64,
+    /// Numbers given up as lost.
+    pub lost: u64,
+    /// Retransmission timeouts.
+    pub timeouts: u64,
+    /// Datagrams received.
+    pub packets_in: u64,
+    /// Datagrams sent.
+    pub packets_out: u64,
+    /// Datagrams received of connections that were over.
+    pub strays: u64,
+}
+
+impl TransportReport {
+    /// Adds the counters of a connection that is over.
+    pub(super) const fn add(&mut self, stats: &ClientStats) {
+        self.opens += stats.opens;
+        self.requests += stats.requests;
+        self.lost += stats.lost;
+        self.timeouts += stats.timeouts;
+        self.packets_in += stats.packets_in;
+        self.packets_out += stats.packets_out;
+    }
 }
 
 impl DownloadReport {

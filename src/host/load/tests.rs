@@ -1,6 +1,7 @@
 //! A load generator and a server back to back, on virtual time.
 
 mod downloads;
+mod requests;
 
 use super::*;
 use crate::host::server::{ServerHost, ServerHostConfig};
@@ -72,6 +73,7 @@ fn config(connections: u32) -> LoadConfig {
         hold: Hold::No,
         hostile: 0,
         resume_sample: 0,
+        live: None,
         seed: 7,
     }
 }
@@ -195,7 +197,7 @@ fn every_connection_is_opened_proven_and_kept() {
         assert_eq!(report.packets_in, 300 * answer + 600, "{name}");
         let counters = world.server.server().counters();
         assert_eq!((counters.opens, counters.requests), (300, 600), "{name}");
-        assert!(report.state_bytes_per_connection <= 160, "{name}");
+        assert!(report.state_bytes_per_connection <= 192, "{name}");
         assert_eq!(world.most_busy, MAX_IN_FLIGHT, "{name}");
     }
 }
@@ -239,6 +241,43 @@ fn a_server_that_dies_while_connections_are_held_is_noticed() {
         (report.opened, report.resumed, report.not_resumed),
         (1000, 0, 1000)
     );
+}
+
+/// Each connection goes on from where its last request has left it.
+#[test]
+fn requests_are_made_on_kept_connections() {
+    let plan = Plan {
+        pace: schedule::Pace::Even(NonZeroU32::new(500).unwrap()),
+        warm_up: Duration::from_secs(1),
+        window: Duration::from_secs(4),
+        most: u64::MAX,
+    };
+    for (connections, lose_every) in [(20, 0), (300, 0), (20, 97)] {
+        let settings = LoadConfig {
+            live: Some(plan),
+            ..config(connections)
+        };
+        let mut world = World::new(settings, 5000);
+        world.lose_every = lose_every;
+        let (report, world) = world.run();
+        let live = report.live.unwrap();
+        assert_eq!(
+            (live.unfinished, live.failed.len()),
+            (0, 0),
+            "{connections}"
+        );
+        // The answer that opens a lost connection anew has no status.
+        assert_eq!(live.statuses.values().sum::<u64>(), live.began);
+        if lose_every == 0 {
+            assert_eq!(live.statuses, [(200, 2000)].into(), "{connections}");
+            assert_eq!((report.opens, report.resumed), (u64::from(connections), 0));
+            assert_eq!((live.began, live.latency.max_us), (2000, 10_000));
+            let requests = u64::from(connections) + 2500 - 1;
+            assert_eq!(world.server.server().counters().requests, requests);
+        } else {
+            assert!(report.retries > 10 && live.latency.max_us > 1_000_000);
+        }
+    }
 }
 
 #[test]

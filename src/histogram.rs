@@ -1,4 +1,4 @@
-//! How long packets waited: a histogram of fixed size with buckets of equal relative width.
+//! How long things took: a histogram of fixed size with buckets of equal relative width.
 //!
 //! In: durations, counted in microseconds. Out: quantiles, at most 1/32 too large, and the exact
 //! mean and maximum. Below 32 µs each microsecond has a bucket; beyond, each power of two has 32.
@@ -27,15 +27,15 @@ pub struct Histogram {
 /// What is shown of a histogram, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Summary {
-    /// Packets counted.
+    /// Durations counted.
     pub count: u64,
     /// Mean.
     pub mean_us: u64,
     /// Median.
     pub p50_us: u64,
-    /// 95 of 100 waited no longer.
+    /// 95 of 100 took no longer.
     pub p95_us: u64,
-    /// 99 of 100 waited no longer.
+    /// 99 of 100 took no longer.
     pub p99_us: u64,
     /// Longest.
     pub max_us: u64,

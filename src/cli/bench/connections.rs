@@ -1,0 +1,365 @@
+//! `headwater bench connections`: what a request costs a server beside more and more connections.
+//!
+//! In: arguments. Out: for each number of connections what they take in memory, here and at the
+//! server, and latency and processor time of requests on random ones of them.
+
+use core::num::NonZeroU32;
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::asked::ask;
+use crate::cli::bench::cpu::{CpuUse, Meter, used_ns};
+use crate::cli::bench::table::figure;
+use crate::cli::bench::{Figures, SCHEMA, conclude};
+use crate::cli::exit::{Exit, Failed};
+use crate::cli::load::{device_failed, refused, seed};
+use crate::cli::local::{LocalArgs, Opened};
+use crate::device::Device;
+use crate::host::load::report::{LoadReport, RequestReport};
+use crate::host::load::schedule::{Pace, Plan};
+use crate::host::load::{Hold, LoadConfig, LoadHost};
+use crate::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
+use crate::time::{Instant, Now};
+
+/// Arguments of `headwater bench connections`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ConnectionsArgs {
+    /// What each connection asks for; `http://` may be left out. A small object is best
+    #[arg(value_name = "URL")]
+    url: String,
+    #[command(flatten)]
+    local: LocalArgs,
+    /// UDP port of the service (the port in a URL is that of TCP)
+    #[arg(long, value_name = "PORT", default_value_t = 7600,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    udp_port: u16,
+    /// Numbers of connections, one after the other; each --address has ports for 64512
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "10,100,1000,10000"
+    )]
+    counts: Vec<NonZeroU32>,
+    /// Requests a second, at random, each on a connection chosen at random
+    #[arg(long, value_name = "PER_SECOND", default_value = "1000")]
+    rate: NonZeroU32,
+    /// Count for so many seconds at each number of connections
+    #[arg(long, value_name = "SECONDS", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Begin to count so many seconds after the first request
+    #[arg(long, value_name = "SECONDS", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(..=60))]
+    warm_up: u64,
+    /// Process of the server, whose processor time and memory are told
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+    /// Repeat the random choices of another run
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Write all figures to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+}
+
+/// What one number of connections has shown.
+#[derive(Debug, Serialize)]
+struct Step {
+    connections: u32,
+    opening_seconds: f64,
+    state_bytes_per_connection: u64,
+    /// Resident memory of this process and of the server while the connections are open.
+    own_rss_kib: u64,
+    server_rss_kib: Option<u64>,
+    #[serde(flatten)]
+    cpu: CpuUse,
+    live: RequestReport,
+}
+
+/// What was asked for.
+#[derive(Serialize)]
+struct Settings {
+    rate: u32,
+    seconds: u64,
+    warm_up: u64,
+}
+
+/// Measures.
+pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failed> {
+    args.local.check()?;
+    if let Some(pid) = args.server_pid
+        && used_ns(&pid.to_string()).is_err()
+    {
+        let advice = format!("there is no process {pid}: name one that runs as --server-pid");
+        return Err(Failed::new(Exit::Usage, advice));
+    }
+    let seed = seed(args.seed)?;
+    let steps = match args.local.open()? {
+        Opened::Plain(device) => steps(args, seed, device)?,
+        Opened::Tapped(device) => steps(args, seed, device)?,
+    };
+    let figures = Figures {
+        schema: SCHEMA,
+        bench: "connections",
+        seed,
+        settings: Settings {
+            rate: args.rate.get(),
+            seconds: args.seconds,
+            warm_up: args.warm_up,
+        },
+        peers: &steps,
+    };
+    conclude(&figures, args.stats.as_deref(), &rows(&steps))
+}
+
+fn config(args: &ConnectionsArgs, seed: u64, connections: u32) -> Result<LoadConfig, Failed> {
+    let own = &args.local.addresses;
+    let same_family = |remote: IpAddr| own.iter().any(|own| own.is_ipv4() == remote.is_ipv4());
+    let asked = ask(&args.url, same_family)?;
+    Ok(LoadConfig {
+        addresses: own.clone(),
+        mtu: args.local.mtu,
+        remote: SocketAddr::new(asked.address, args.udp_port),
+        head: asked.head,
+        connections,
+        rate: None,
+        hold: Hold::No,
+        hostile: 0,
+        resume_sample: 0,
+        live: Some(Plan {
+            pace: Pace::Poisson(args.rate),
+            warm_up: Duration::from_secs(args.warm_up),
+            window: Duration::from_secs(args.seconds),
+            most: u64::MAX,
+        }),
+        seed,
+    })
+}
+
+fn steps<D: Device + AsRawFd>(
+    args: &ConnectionsArgs,
+    seed: u64,
+    device: D,
+) -> Result<Vec<Step>, Failed> {
+    let clock = OsClock::new();
+    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
+    let mut steps = Vec::new();
+    for count in &args.counts {
+        let config = config(args, seed, count.get())?;
+        let machine = LoadHost::new(clock.now(), config);
+        let mut machine = machine.map_err(|error| Failed::new(Exit::Usage, error))?;
+        let mut watching = Watching {
+            server: args.server_pid,
+            live: None,
+        };
+        match runtime.run(&mut machine, &mut watching) {
+            Ok(Stopped::ByHook) => {}
+            Ok(Stopped::BySignal(Signal::Interrupt)) => {
+                return Err(Failed::new(Exit::Interrupted, ""));
+            }
+            Ok(Stopped::BySignal(Signal::Terminate)) => {
+                return Err(Failed::new(Exit::Terminated, ""));
+            }
+            Err(error) => return Err(device_failed(error)),
+        }
+        steps.push(step(machine.report(), watching)?);
+        // Nobody is left to be told if standard error is gone.
+        let _ = writeln!(io::stderr(), "{count} connections measured");
+    }
+    Ok(steps)
+}
+
+/// What is known while requests are made.
+struct Live {
+    meter: Meter,
+    own_rss_kib: u64,
+    server_rss_kib: Option<u64>,
+}
+
+struct Watching {
+    server: Option<u32>,
+    live: Option<Live>,
+}
+
+impl Hooks<LoadHost> for Watching {
+    fn turn(&mut self, now: Now, machine: &mut LoadHost) -> ControlFlow<()> {
+        if let (None, Some(window)) = (&self.live, machine.live_window()) {
+            self.live = Some(Live {
+                meter: Meter::new(window, self.server),
+                own_rss_kib: rss_kib("self").unwrap_or(0),
+                server_rss_kib: self.server.and_then(|pid| rss_kib(&pid.to_string())),
+            });
+        }
+        if let Some(live) = &mut self.live {
+            live.meter.note(now.instant);
+        }
+        match machine.is_done() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.live.as_ref()?.meter.deadline()
+    }
+}
+
+/// Resident memory of a process (proc(5), `VmRSS`).
+fn rss_kib(process: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let rest = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    rest.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Takes the figures together, or tells what went wrong.
+fn step(report: LoadReport, watching: Watching) -> Result<Step, Failed> {
+    let (connections, opened) = (report.connections, report.opened);
+    if opened < connections {
+        let advice = format!(
+            "{opened} of {connections} connections opened: check the address, the routes and the server"
+        );
+        return Err(Failed::new(Exit::CannotConnect, advice));
+    }
+    if let Some(failed) = refused(&report.statuses) {
+        return Err(failed);
+    }
+    let (Some(request), Some(live)) = (report.live, watching.live) else {
+        return Err(Failed::new(
+            Exit::Timeout,
+            "no request was made: name more --seconds",
+        ));
+    };
+    Ok(Step {
+        connections,
+        opening_seconds: report.opening_seconds,
+        state_bytes_per_connection: report.state_bytes_per_connection,
+        own_rss_kib: live.own_rss_kib,
+        server_rss_kib: live.server_rss_kib,
+        cpu: live.meter.finish(),
+        live: request,
+    })
+}
+
+const HEADS: [&str; 11] = [
+    "connections",
+    "opened/s",
+    "server RSS MiB",
+    "own RSS MiB",
+    "own bytes each",
+    "requests/s",
+    "p50 us",
+    "p99 us",
+    "p99.9 us",
+    "failed",
+    "server CPU us",
+];
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn rows(steps: &[Step]) -> Vec<Vec<String>> {
+    let mut rows = vec![HEADS.map(str::to_owned).to_vec()];
+    for step in steps {
+        let mib = |kib: u64| figure(kib as f64 / 1024.0);
+        let live = &step.live;
+        let each = step.cpu.server_ns.filter(|_| live.completed > 0);
+        let each = each.map(|nanos| figure(nanos as f64 / live.completed as f64 / 1000.0));
+        let missing = || "-".to_owned();
+        rows.push(vec![
+            step.connections.to_string(),
+            figure(f64::from(step.connections) / step.opening_seconds.max(1e-6)),
+            step.server_rss_kib.map_or_else(missing, mib),
+            mib(step.own_rss_kib),
+            step.state_bytes_per_connection.to_string(),
+            figure(live.per_second),
+            live.latency.p50_us.to_string(),
+            live.latency.p99_us.to_string(),
+            live.latency.p999_us.to_string(),
+            (live.unfinished + live.failed.values().sum::<u64>()).to_string(),
+            each.unwrap_or_else(missing),
+        ]);
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watching() -> Watching {
+        let (server, window) = (None, (Instant::ZERO, Instant::ZERO));
+        let live = Live {
+            meter: Meter::new(window, server),
+            own_rss_kib: rss_kib("self").unwrap(),
+            server_rss_kib: rss_kib("0"),
+        };
+        let live = Some(live);
+        Watching { server, live }
+    }
+
+    #[test]
+    fn verdicts() {
+        let good = LoadReport {
+            connections: 10,
+            opened: 10,
+            live: Some(RequestReport::default()),
+            ..LoadReport::default()
+        };
+        let cases = [
+            (good.clone(), Exit::Success),
+            (
+                LoadReport {
+                    opened: 9,
+                    ..good.clone()
+                },
+                Exit::CannotConnect,
+            ),
+            (
+                LoadReport {
+                    live: None,
+                    ..good.clone()
+                },
+                Exit::Timeout,
+            ),
+            (
+                LoadReport {
+                    statuses: [(404, 1)].into(),
+                    ..good
+                },
+                Exit::HttpError,
+            ),
+        ];
+        for (report, want) in cases {
+            let got = step(report, watching()).err();
+            assert_eq!(got.map_or(Exit::Success, |failed| failed.exit), want);
+        }
+    }
+
+    #[test]
+    fn tables() {
+        let report = LoadReport {
+            connections: 10,
+            opened: 10,
+            opening_seconds: 0.5,
+            live: Some(RequestReport {
+                unfinished: 3,
+                ..RequestReport::default()
+            }),
+            ..LoadReport::default()
+        };
+        let rows = rows(&[step(report, watching()).unwrap()]);
+        assert_eq!(
+            (&*rows[1][0], &*rows[1][1], &*rows[1][2]),
+            ("10", "20.0", "-")
+        );
+        assert_eq!((&*rows[1][9], &*rows[1][10]), ("3", "-"));
+    }
+}

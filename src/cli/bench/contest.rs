@@ -1,0 +1,369 @@
+//! Peers that take turns: in every round each makes its requests, so that whatever else the machine
+//! does meets all of them.
+//!
+//! In: peers as typed, and a plan. Out: what each round of each peer has shown.
+
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::cli::asked::ask;
+use crate::cli::bench::cpu::{CpuUse, Meter, used_ns};
+use crate::cli::bench::peers::{Kind, MAX_PEERS, Peer, ServerPid};
+use crate::cli::exit::{Exit, Failed};
+use crate::cli::load::{device_failed, refused, seed};
+use crate::cli::local::{LocalArgs, Opened};
+use crate::device::Device;
+use crate::host::load::report::RequestReport;
+use crate::host::load::requests::{Bearer, RequestConfig, RequestHost};
+use crate::host::load::schedule::Plan;
+use crate::runtime::sockets::{Close, SocketConfig, Sockets};
+use crate::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
+use crate::time::{Instant, Now};
+
+/// Arguments of every contest.
+#[derive(Debug, clap::Args)]
+pub(super) struct ContestArgs {
+    /// Who is measured, and what is asked for: transport=URL, smoltcp=URL (both from our stack) or
+    /// kernel=URL (sockets); repeat it, and they take turns
+    #[arg(long = "peer", value_name = "KIND=URL", required = true)]
+    pub(super) peers: Vec<Peer>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "the flattened group has its own")]
+    pub(super) local: LocalArgs,
+    /// UDP port of the transport's service (the port in a URL is that of TCP)
+    #[arg(long, value_name = "PORT", default_value_t = 7600,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) udp_port: u16,
+    /// How the kernel's connections are closed
+    #[arg(long, value_enum, default_value_t = CloseArg::Reset)]
+    pub(super) close: CloseArg,
+    /// Let connections of the transport show the proofs of the own address that earlier ones left
+    #[arg(long)]
+    pub(super) tokens: bool,
+    /// Reassembly buffer of a connection of the transport
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(4096..=1 << 30))]
+    pub(super) buffer: Option<u32>,
+    /// Process of a peer's server, whose processor time is told
+    #[arg(long = "server-pid", value_name = "KIND=PID")]
+    pub(super) server_pids: Vec<ServerPid>,
+    /// Repeat the random choices of another run
+    #[arg(long, value_name = "N")]
+    pub(super) seed: Option<u64>,
+    /// Write all figures to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) stats: Option<PathBuf>,
+}
+
+/// See `--close`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum CloseArg {
+    /// By a reset, which leaves nothing
+    Reset,
+    /// In order; the client's ports wait out TIME-WAIT
+    Fin,
+}
+
+/// What one peer has shown.
+#[derive(Debug, Serialize)]
+pub(super) struct Standing {
+    pub(super) peer: Kind,
+    pub(super) url: String,
+    pub(super) rounds: Vec<Round>,
+}
+
+/// What it has shown in one round.
+#[derive(Debug, Serialize)]
+pub(super) struct Round {
+    #[serde(flatten)]
+    pub(super) report: RequestReport,
+    #[serde(flatten)]
+    pub(super) cpu: CpuUse,
+}
+
+/// A peer that is ready to be asked.
+struct Ready {
+    kind: Kind,
+    remote: SocketAddr,
+    head: Vec<u8>,
+    server: Option<u32>,
+}
+
+/// Peers, device and clock.
+pub(super) struct Contest<'a> {
+    args: &'a ContestArgs,
+    pub(super) seed: u64,
+    plan: Plan,
+    buffer: usize,
+    clock: OsClock,
+    ready: Vec<Ready>,
+}
+
+impl<'a> Contest<'a> {
+    /// Checks all arguments; `buffer` is that of our transport if none is named.
+    pub(super) fn new(args: &'a ContestArgs, plan: Plan, buffer: u32) -> Result<Self, Failed> {
+        args.local.check()?;
+        let count = args.peers.len();
+        if count > MAX_PEERS {
+            let advice = format!("{count} peers are too many: name at most {MAX_PEERS}");
+            return Err(Failed::new(Exit::Usage, advice));
+        }
+        let ready = args.peers.iter().map(|peer| get_ready(args, peer));
+        let buffer = args.buffer.unwrap_or(buffer);
+        Ok(Self {
+            args,
+            seed: seed(args.seed)?,
+            plan,
+            buffer: usize::try_from(buffer).unwrap_or(usize::MAX),
+            clock: OsClock::new(),
+            ready: ready.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Runs all rounds.
+    pub(super) fn run(&self, rounds: u32) -> Result<Vec<Standing>, Failed> {
+        if self.ready.iter().all(|ready| ready.kind == Kind::Kernel) {
+            return self.rounds(rounds, |ready, seed| self.by_sockets(ready, seed));
+        }
+        match self.args.local.open()? {
+            Opened::Plain(device) => self.on_device(rounds, device),
+            Opened::Tapped(device) => self.on_device(rounds, device),
+        }
+    }
+
+    fn on_device<D: Device + AsRawFd>(
+        &self,
+        rounds: u32,
+        device: D,
+    ) -> Result<Vec<Standing>, Failed> {
+        let mut runtime = Runtime::new(self.clock, device).map_err(device_failed)?;
+        self.rounds(rounds, |ready, seed| match ready.kind {
+            Kind::Kernel => self.by_sockets(ready, seed),
+            Kind::Transport | Kind::Smoltcp => self.by_stack(&mut runtime, ready, seed),
+        })
+    }
+
+    fn rounds(
+        &self,
+        rounds: u32,
+        mut run: impl FnMut(&Ready, u64) -> Result<Round, Failed>,
+    ) -> Result<Vec<Standing>, Failed> {
+        let standing = |peer: &Peer| Standing {
+            peer: peer.kind,
+            url: peer.url.clone(),
+            rounds: Vec::new(),
+        };
+        let mut standings: Vec<Standing> = self.args.peers.iter().map(standing).collect();
+        for round in 0..rounds {
+            for (ready, standing) in self.ready.iter().zip(&mut standings) {
+                let round = run(ready, self.seed.wrapping_add(u64::from(round)))?;
+                check(ready.kind, &round.report)?;
+                standing.rounds.push(round);
+            }
+        }
+        Ok(standings)
+    }
+
+    fn by_stack<D: Device + AsRawFd>(
+        &self,
+        runtime: &mut Runtime<D>,
+        ready: &Ready,
+        seed: u64,
+    ) -> Result<Round, Failed> {
+        let config = RequestConfig {
+            addresses: self.args.local.addresses.clone(),
+            mtu: self.args.local.mtu,
+            remote: ready.remote,
+            head: ready.head.clone(),
+            bearer: match ready.kind {
+                Kind::Transport => Bearer::Transport {
+                    tokens: self.args.tokens,
+                },
+                Kind::Smoltcp | Kind::Kernel => Bearer::Tcp,
+            },
+            buffer: self.buffer,
+            plan: self.plan,
+            seed,
+        };
+        let machine = RequestHost::new(self.clock.now(), config);
+        let mut machine = machine.map_err(|error| Failed::new(Exit::Usage, error))?;
+        let mut measured = Measured(Meter::new(machine.window(), ready.server));
+        let stopped = runtime.run(&mut machine, &mut measured);
+        match stopped.map_err(device_failed)? {
+            Stopped::ByHook => Ok(Round {
+                report: machine.finish(self.clock.now()),
+                cpu: measured.0.finish(),
+            }),
+            Stopped::BySignal(signal) => Err(interrupted(signal)),
+        }
+    }
+
+    fn by_sockets(&self, ready: &Ready, seed: u64) -> Result<Round, Failed> {
+        let system = |error| {
+            let advice = format!("no sockets ({error}): raise `ulimit -n`");
+            Failed::new(Exit::CannotConnect, advice)
+        };
+        let config = SocketConfig {
+            remote: ready.remote,
+            head: ready.head.clone(),
+            close: match self.args.close {
+                CloseArg::Reset => Close::Reset,
+                CloseArg::Fin => Close::Finish,
+            },
+            plan: self.plan,
+            seed,
+        };
+        let sockets = Sockets::new(self.clock, config).map_err(system)?;
+        let mut meter = Meter::new(sockets.window(), ready.server);
+        let (report, signal) = sockets.run(|now| meter.note(now.instant)).map_err(system)?;
+        match signal {
+            None => Ok(Round {
+                report,
+                cpu: meter.finish(),
+            }),
+            Some(signal) => Err(interrupted(signal)),
+        }
+    }
+}
+
+/// Samples processor time, and ends the loop when the requests are over.
+struct Measured(Meter);
+
+impl Hooks<RequestHost> for Measured {
+    fn turn(&mut self, now: Now, machine: &mut RequestHost) -> ControlFlow<()> {
+        self.0.note(now.instant);
+        match machine.is_done(now) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.0.deadline()
+    }
+}
+
+fn get_ready(args: &ContestArgs, peer: &Peer) -> Result<Ready, Failed> {
+    let own = &args.local.addresses;
+    let asked = ask(&peer.url, |remote| {
+        let same_family = own.iter().any(|own| own.is_ipv4() == remote.is_ipv4());
+        same_family || peer.kind == Kind::Kernel
+    })?;
+    let port = match peer.kind {
+        Kind::Transport => args.udp_port,
+        Kind::Smoltcp | Kind::Kernel => asked.port,
+    };
+    let mut servers = args.server_pids.iter();
+    let server = servers.find(|server| server.kind == peer.kind);
+    if let Some(ServerPid { kind, pid }) = server
+        && used_ns(&pid.to_string()).is_err()
+    {
+        let advice =
+            format!("there is no process {pid}: name one that runs as --server-pid {kind}=");
+        return Err(Failed::new(Exit::Usage, advice));
+    }
+    Ok(Ready {
+        kind: peer.kind,
+        remote: SocketAddr::new(asked.address, port),
+        head: asked.head,
+        server: server.map(|server| server.pid),
+    })
+}
+
+fn interrupted(signal: Signal) -> Failed {
+    let exit = match signal {
+        Signal::Interrupt => Exit::Interrupted,
+        Signal::Terminate => Exit::Terminated,
+    };
+    Failed::new(exit, "")
+}
+
+/// A round that shows nothing ends the contest.
+fn check(kind: Kind, report: &RequestReport) -> Result<(), Failed> {
+    if report.latency.count == 0 {
+        let reasons: Vec<&str> = report.failed.keys().copied().collect();
+        let advice = format!(
+            "no request by {kind} was answered ({}): check the address, the routes and the server",
+            match reasons.is_empty() {
+                true => "silence".to_owned(),
+                false => reasons.join(", "),
+            }
+        );
+        return Err(Failed::new(Exit::CannotConnect, advice));
+    }
+    refused(&report.statuses).map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use core::num::NonZeroU32;
+    use std::time::Duration;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::host::load::report::Latency;
+    use crate::host::load::schedule::Pace;
+
+    #[derive(Debug, clap::Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: ContestArgs,
+    }
+
+    #[test]
+    fn so_many_peers_and_no_more() {
+        let plan = Plan {
+            pace: Pace::Closed(NonZeroU32::MIN),
+            warm_up: Duration::ZERO,
+            window: Duration::ZERO,
+            most: 0,
+        };
+        for (count, good) in [(MAX_PEERS, true), (MAX_PEERS + 1, false)] {
+            let words = ["x", "--tun", "hw0", "--address", "10.0.0.1", "--seed", "1"];
+            let peers = ["--peer", "kernel=10.0.0.2"].repeat(count);
+            let typed = Typed::try_parse_from(words.into_iter().chain(peers)).unwrap();
+            assert_eq!(
+                Contest::new(&typed.args, plan, 4096).is_ok(),
+                good,
+                "{count}"
+            );
+        }
+    }
+
+    #[test]
+    fn verdicts() {
+        let good = RequestReport {
+            latency: Latency {
+                count: 1,
+                ..Latency::default()
+            },
+            statuses: [(200, 1)].into(),
+            ..RequestReport::default()
+        };
+        let cases = [
+            ("good", good.clone(), Exit::Success),
+            ("silence", RequestReport::default(), Exit::CannotConnect),
+            (
+                "missing",
+                RequestReport {
+                    statuses: [(404, 1)].into(),
+                    ..good
+                },
+                Exit::HttpError,
+            ),
+        ];
+        for (name, report, want) in cases {
+            let got = check(Kind::Kernel, &report).err();
+            assert_eq!(
+                got.map_or(Exit::Success, |failed| failed.exit),
+                want,
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Processor time of processes between two instants.
+//!
+//! In: the id of a process. Out: nanoseconds in which its threads ran, their system calls included.
+//! What the kernel does for it elsewhere (interrupts, the other end's calls) is not in them.
+//! Source: /proc/PID/task/TID/schedstat (sched-stats of the kernel's documentation).
+
+use std::fs;
+use std::io;
+
+use serde::Serialize;
+
+use crate::time::Instant;
+
+/// Threads of a process that are looked at.
+const MAX_THREADS: usize = 1024;
+
+/// Processor time of the server and of this process in the time that counts, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct CpuUse {
+    pub(super) server_ns: Option<u64>,
+    pub(super) own_ns: u64,
+}
+
+/// Takes a sample at each end of the time that counts.
+#[derive(Debug)]
+pub(super) struct Meter {
+    window: (Instant, Instant),
+    server: Option<u32>,
+    first: Option<CpuUse>,
+    last: Option<CpuUse>,
+}
+
+impl Meter {
+    pub(super) const fn new(window: (Instant, Instant), server: Option<u32>) -> Self {
+        Self {
+            window,
+            server,
+            first: None,
+            last: None,
+        }
+    }
+
+    /// To be called often, and soon after both ends.
+    pub(super) fn note(&mut self, now: Instant) {
+        let (from, until) = self.window;
+        if self.first.is_none() && now >= from {
+            self.first = Some(sample(self.server));
+        }
+        if self.last.is_none() && now >= until {
+            self.last = Some(sample(self.server));
+        }
+    }
+
+    /// When `note` is to be called at the latest.
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        match (self.first, self.last) {
+            (None, _) => Some(self.window.0),
+            (_, None) => Some(self.window.1),
+            _ => None,
+        }
+    }
+
+    /// What was used between the ends, or until now.
+    pub(super) fn finish(self) -> CpuUse {
+        let last = self.last.unwrap_or_else(|| sample(self.server));
+        let first = self.first.unwrap_or(last);
+        let server = last.server_ns.zip(first.server_ns);
+        CpuUse {
+            server_ns: server.map(|(last, first)| last.saturating_sub(first)),
+            own_ns: last.own_ns.saturating_sub(first.own_ns),
+        }
+    }
+}
+
+fn sample(server: Option<u32>) -> CpuUse {
+    CpuUse {
+        server_ns: server.and_then(|pid| used_ns(&pid.to_string()).ok()),
+        own_ns: used_ns("self").unwrap_or(0),
+    }
+}
+
+/// Processor time of a process so far.
+pub(super) fn used_ns(process: &str) -> io::Result<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))?.take(MAX_THREADS) {
+        // One that ends while it is looked at is passed over.
+        let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        let ran = text.split_ascii_whitespace().next().map(str::parse::<u64>);
+        sum += ran.and_then(Result::ok).unwrap_or(0);
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_shows() {
+        let at = Instant::from_micros;
+        let mut meter = Meter::new((at(10), at(20)), Some(std::process::id()));
+        meter.note(at(9));
+        assert_eq!(meter.deadline(), Some(at(10)));
+        meter.note(at(10));
+        let before = used_ns("self").unwrap();
+        while used_ns("self").unwrap() < before + 5_000_000 {}
+        assert_eq!(meter.deadline(), Some(at(20)));
+        meter.note(at(20));
+        assert_eq!(meter.deadline(), None);
+        let used = meter.finish();
+        assert!(used.own_ns >= 5_000_000 && used.server_ns >= Some(5_000_000));
+        assert!(used_ns("0").is_err());
+    }
+}

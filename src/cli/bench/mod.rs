@@ -1,0 +1,80 @@
+//! `headwater bench`: measures servers, ours beside others.
+//!
+//! In: arguments. Out: a table on standard output, all figures as JSON in a file, and an exit code
+//! that says whether every peer answered.
+
+mod connections;
+mod contest;
+mod cpu;
+mod peers;
+mod requests;
+mod table;
+mod throughput;
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::cli::exit::{Exit, Failed};
+use crate::cli::get::stats::write_json;
+
+/// Version of the shape of the figures.
+const SCHEMA: u32 = 1;
+
+/// Arguments of `headwater bench`.
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Objects, each on a connection of its own: requests a second, latency, processor time
+    Requests(Box<requests::RequestsArgs>),
+    /// Requests on random ones of 10 to a million open connections
+    Connections(Box<connections::ConnectionsArgs>),
+    /// One large object at a time: goodput of single connections
+    Throughput(Box<throughput::ThroughputArgs>),
+}
+
+/// Measures.
+///
+/// # Errors
+/// What kept it from measuring.
+pub fn run(args: &BenchArgs) -> Result<Exit, Failed> {
+    match &args.what {
+        What::Requests(args) => requests::run(args),
+        What::Connections(args) => connections::run(args),
+        What::Throughput(args) => throughput::run(args),
+    }
+}
+
+/// What is written.
+#[derive(Serialize)]
+struct Figures<'a, S, R> {
+    schema: u32,
+    bench: &'static str,
+    seed: u64,
+    settings: S,
+    peers: &'a [R],
+}
+
+/// Prints the table and writes the figures.
+fn conclude<S: Serialize, R: Serialize>(
+    figures: &Figures<'_, S, R>,
+    stats: Option<&Path>,
+    rows: &[Vec<String>],
+) -> Result<Exit, Failed> {
+    if let Some(path) = stats {
+        write_json(figures, path).map_err(|error| {
+            let name = path.display();
+            let advice = format!("cannot write {name} ({error}): name another file for --stats");
+            Failed::new(Exit::WriteError, advice)
+        })?;
+    }
+    let written = io::stdout().write_all(table::lines(rows).as_bytes());
+    written.map_err(|_| Failed::new(Exit::WriteError, ""))?;
+    Ok(Exit::Success)
+}

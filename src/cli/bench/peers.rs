@@ -1,0 +1,119 @@
+//! Who is measured: our transport, TCP of the stack, TCP of the kernel; each with a URL.
+//!
+//! In: words as typed. Out: peers, or what is wrong with the words.
+
+use core::fmt::{self, Display};
+use core::str::FromStr;
+
+use serde::Serialize;
+
+/// Most peers of one run.
+pub(super) const MAX_PEERS: usize = 8;
+
+/// What carries the requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    /// Our transport, from our stack.
+    Transport,
+    /// smoltcp's TCP, from our stack.
+    Smoltcp,
+    /// The kernel's TCP, from sockets.
+    Kernel,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Transport, Self::Smoltcp, Self::Kernel];
+
+    /// As it is typed and shown.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Transport => "transport",
+            Self::Smoltcp => "smoltcp",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
+impl Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// What a word begins with, and the rest after `=`.
+fn split(text: &str) -> Result<(Kind, &str), String> {
+    let found = text.split_once('=').and_then(|(label, rest)| {
+        let kind = Kind::ALL.into_iter().find(|kind| kind.label() == label)?;
+        Some((kind, rest)).filter(|_| !rest.is_empty())
+    });
+    found.ok_or_else(|| "write transport=, smoltcp= or kernel= before it".to_owned())
+}
+
+/// A peer as typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// What carries the requests.
+    pub(super) kind: Kind,
+    /// What is asked for.
+    pub(super) url: String,
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, url) = split(text)?;
+        let url = url.to_owned();
+        Ok(Self { kind, url })
+    }
+}
+
+/// The process of a peer's server as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ServerPid {
+    /// The peers that it serves.
+    pub(super) kind: Kind,
+    /// Its id.
+    pub(super) pid: u32,
+}
+
+impl FromStr for ServerPid {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, pid) = split(text)?;
+        let pid = pid.parse().map_err(|_| "its id is a number".to_owned())?;
+        Ok(Self { kind, pid })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words() {
+        let peer = |kind, url: &str| {
+            let url = url.to_owned();
+            Some(Peer { kind, url })
+        };
+        let cases = [
+            (
+                "kernel=http://h/x?a=b",
+                peer(Kind::Kernel, "http://h/x?a=b"),
+            ),
+            ("transport=h/x", peer(Kind::Transport, "h/x")),
+            ("smoltcp=h", peer(Kind::Smoltcp, "h")),
+            ("http://h/x", None),
+            ("udp=http://h/x", None),
+            ("kernel=", None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(text.parse().ok(), want, "{text}");
+        }
+        let (kind, pid) = (Kind::Kernel, 17);
+        assert_eq!("kernel=17".parse(), Ok(ServerPid { kind, pid }));
+        assert!("kernel=x".parse::<ServerPid>().is_err());
+    }
+}

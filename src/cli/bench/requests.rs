@@ -1,0 +1,239 @@
+//! `headwater bench requests`: objects, each on a connection of its own.
+//!
+//! In: arguments. Out: for each peer requests answered a second, quantiles of their latency, and
+//! processor time a request.
+
+use core::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::bench::contest::{CloseArg, Contest, ContestArgs, Round, Standing};
+use crate::cli::bench::table::{Spread, figure, spread};
+use crate::cli::bench::{Figures, SCHEMA, conclude};
+use crate::cli::exit::{Exit, Failed};
+use crate::host::load::schedule::{MAX_UNDER_WAY, Pace, Plan};
+
+/// Reassembly buffer of a connection if none is named, in bytes: objects are small.
+const BUFFER_BYTES: u32 = 128 << 10;
+
+/// Longest time of a round, in seconds.
+const MAX_SECONDS: u64 = 3600;
+
+/// Arguments of `headwater bench requests`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RequestsArgs {
+    #[command(flatten)]
+    contest: ContestArgs,
+    /// Closed loop: so many requests are under way all the time (smoltcp: at most 32)
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clients)]
+    clients: NonZeroU32,
+    /// Open loop instead: so many requests begin a second, at random, whatever has become of the
+    /// others. Latency counts from when a request was meant to begin
+    #[arg(long, value_name = "PER_SECOND", conflicts_with = "clients")]
+    rate: Option<NonZeroU32>,
+    /// Begin the requests of an open loop at even distances
+    #[arg(long, requires = "rate")]
+    even: bool,
+    /// Count for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+    seconds: u64,
+    /// Begin to count so many seconds after the start
+    #[arg(long, value_name = "SECONDS", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(..=MAX_SECONDS))]
+    warm_up: u64,
+    /// Rounds, in which the peers take turns
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+}
+
+fn clients(text: &str) -> Result<NonZeroU32, String> {
+    let clients = text
+        .parse()
+        .ok()
+        .filter(|clients| *clients <= MAX_UNDER_WAY);
+    let clients = clients.and_then(NonZeroU32::new);
+    clients.ok_or_else(|| format!("write a number from 1 to {MAX_UNDER_WAY}"))
+}
+
+/// What was asked for.
+#[derive(Serialize)]
+struct Settings {
+    pace: String,
+    seconds: u64,
+    warm_up: u64,
+    close: CloseArg,
+    tokens: bool,
+}
+
+/// Measures.
+pub(super) fn run(args: &RequestsArgs) -> Result<Exit, Failed> {
+    let pace = match (args.rate, args.even) {
+        (None, _) => Pace::Closed(args.clients),
+        (Some(rate), true) => Pace::Even(rate),
+        (Some(rate), false) => Pace::Poisson(rate),
+    };
+    let plan = Plan {
+        pace,
+        warm_up: Duration::from_secs(args.warm_up),
+        window: Duration::from_secs(args.seconds),
+        most: u64::MAX,
+    };
+    let contest = Contest::new(&args.contest, plan, BUFFER_BYTES)?;
+    let standings = contest.run(args.rounds)?;
+    let settings = Settings {
+        pace: match pace {
+            Pace::Closed(clients) => format!("{clients} at a time"),
+            Pace::Even(rate) => format!("{rate}/s evenly"),
+            Pace::Poisson(rate) => format!("{rate}/s at random"),
+        },
+        seconds: args.seconds,
+        warm_up: args.warm_up,
+        close: args.contest.close,
+        tokens: args.contest.tokens,
+    };
+    let figures = Figures {
+        schema: SCHEMA,
+        bench: "requests",
+        seed: contest.seed,
+        settings,
+        peers: &standings,
+    };
+    conclude(&figures, args.contest.stats.as_deref(), &rows(&standings))
+}
+
+const HEADS: [&str; 11] = [
+    "peer",
+    "requests/s",
+    "of the first",
+    "p50 us",
+    "p90 us",
+    "p99 us",
+    "p99.9 us",
+    "max us",
+    "failed",
+    "server CPU us",
+    "client CPU us",
+];
+
+/// The table: medians over the rounds, of the rate with its range.
+fn rows(standings: &[Standing]) -> Vec<Vec<String>> {
+    let mut rows = vec![HEADS.map(str::to_owned).to_vec()];
+    let first = standings.first().map(|first| first.rounds.as_slice());
+    for standing in standings {
+        let rounds = &standing.rounds;
+        let middle = |of: fn(&Round) -> Option<f64>| {
+            let spread = Spread::of(rounds.iter().filter_map(of));
+            spread.map_or_else(|| "-".to_owned(), |spread| figure(spread.median))
+        };
+        let pairs = first.unwrap_or_default().iter().zip(rounds);
+        let ratios = pairs.map(|(first, round)| round.report.per_second / first.report.per_second);
+        rows.push(vec![
+            standing.peer.to_string(),
+            spread(Spread::of(
+                rounds.iter().map(|round| round.report.per_second),
+            )),
+            spread(Spread::of(ratios)),
+            middle(|round| whole(round.report.latency.p50_us)),
+            middle(|round| whole(round.report.latency.p90_us)),
+            middle(|round| whole(round.report.latency.p99_us)),
+            middle(|round| whole(round.report.latency.p999_us)),
+            middle(|round| whole(round.report.latency.max_us)),
+            rounds.iter().map(lost).sum::<u64>().to_string(),
+            middle(|round| each(round.cpu.server_ns?, round)),
+            middle(|round| each(round.cpu.own_ns, round)),
+        ]);
+    }
+    rows
+}
+
+fn lost(round: &Round) -> u64 {
+    round.report.unfinished + round.report.failed.values().sum::<u64>()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::unnecessary_wraps,
+    reason = "a figure for people"
+)]
+const fn whole(value: u64) -> Option<f64> {
+    Some(value as f64)
+}
+
+/// Microseconds a request.
+fn each(nanos: u64, round: &Round) -> Option<f64> {
+    let completed = round.report.completed;
+    Some(whole(nanos)? / whole(completed)? / 1000.0).filter(|_| completed > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::bench::cpu::CpuUse;
+    use crate::cli::bench::peers::Kind;
+    use crate::host::load::report::RequestReport;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: RequestsArgs,
+    }
+
+    #[test]
+    fn options() {
+        let cases = [
+            ("", true),
+            ("--clients 4096", true),
+            ("--clients 4097", false),
+            ("--clients 0", false),
+            ("--rate 100 --even", true),
+            ("--even", false),
+            ("--rate 100 --clients 2", false),
+            ("--seconds 0", false),
+            ("--close fin --tokens", true),
+            ("--peer tcp=h", false),
+            ("--server-pid kernel=1", true),
+        ];
+        for (typed, good) in cases {
+            let words = "x --tun hw0 --address 10.0.0.1 --peer kernel=h".split_whitespace();
+            let got = Typed::try_parse_from(words.chain(typed.split_whitespace()));
+            assert_eq!(got.is_ok(), good, "{typed}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn tables() {
+        let round = |per_second, server_ns| Round {
+            report: RequestReport {
+                per_second,
+                completed: 1000,
+                failed: [("reset", 1)].into(),
+                unfinished: 2,
+                ..RequestReport::default()
+            },
+            cpu: CpuUse {
+                server_ns,
+                own_ns: 5_000_000,
+            },
+        };
+        let standing = |peer, rounds| Standing {
+            peer,
+            url: "h".to_owned(),
+            rounds,
+        };
+        let rows = rows(&[
+            standing(
+                Kind::Transport,
+                vec![round(200.0, Some(3_000_000)), round(300.0, None)],
+            ),
+            standing(Kind::Kernel, vec![round(100.0, None), round(300.0, None)]),
+        ]);
+        assert_eq!(rows[1][1..3], ["250 [200-300]", "1.00"]);
+        assert_eq!(rows[1][8..], ["6", "3.00", "5.00"]);
+        assert_eq!(rows[2][1..3], ["200 [100-300]", "0.75 [0.50-1.00]"]);
+        assert_eq!(rows[2][9], "-");
+    }
+}

@@ -1,0 +1,152 @@
+//! `headwater bench throughput`: one large object at a time.
+//!
+//! In: arguments. Out: goodput of each peer: bytes of the body over the time from the first packet
+//! to the last byte, connection set-up included.
+
+use core::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::bench::contest::{CloseArg, Contest, ContestArgs, Round, Standing};
+use crate::cli::bench::table::{Spread, figure, spread};
+use crate::cli::bench::{Figures, SCHEMA, conclude};
+use crate::cli::exit::{Exit, Failed};
+use crate::host::load::schedule::{Pace, Plan};
+
+/// Reassembly buffer of a connection if none is named, in bytes: that of `get`.
+const BUFFER_BYTES: u32 = 4 << 20;
+
+/// Longest time of one download.
+const MAX_DOWNLOAD: Duration = Duration::from_secs(300);
+
+/// Arguments of `headwater bench throughput`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ThroughputArgs {
+    #[command(flatten)]
+    contest: ContestArgs,
+    /// Downloads by each peer, which take turns; one before them does not count
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+}
+
+/// What was asked for.
+#[derive(Serialize)]
+struct Settings {
+    runs: u32,
+    close: CloseArg,
+    tokens: bool,
+}
+
+/// Measures.
+pub(super) fn run(args: &ThroughputArgs) -> Result<Exit, Failed> {
+    let plan = Plan {
+        pace: Pace::Closed(NonZeroU32::MIN),
+        warm_up: Duration::ZERO,
+        window: MAX_DOWNLOAD,
+        most: 1,
+    };
+    let contest = Contest::new(&args.contest, plan, BUFFER_BYTES)?;
+    let mut standings = contest.run(1 + args.runs)?;
+    for standing in &mut standings {
+        standing.rounds.remove(0);
+    }
+    let settings = Settings {
+        runs: args.runs,
+        close: args.contest.close,
+        tokens: args.contest.tokens,
+    };
+    let figures = Figures {
+        schema: SCHEMA,
+        bench: "throughput",
+        seed: contest.seed,
+        settings,
+        peers: &standings,
+    };
+    conclude(&figures, args.contest.stats.as_deref(), &rows(&standings))
+}
+
+const HEADS: [&str; 6] = [
+    "peer",
+    "Mbit/s",
+    "of the first",
+    "MB",
+    "server CPU ns/kB",
+    "client CPU ns/kB",
+];
+
+fn rows(standings: &[Standing]) -> Vec<Vec<String>> {
+    let mut rows = vec![HEADS.map(str::to_owned).to_vec()];
+    let first = standings.first().map(|first| first.rounds.as_slice());
+    for standing in standings {
+        let rounds = &standing.rounds;
+        let pairs = first.unwrap_or_default().iter().zip(rounds);
+        let ratios = pairs.map(|(first, round)| mbits(round) / mbits(first));
+        let megabytes = rounds.iter().map(|round| bytes(round) * 1e-6);
+        let servers = rounds
+            .iter()
+            .filter_map(|round| Some((round.cpu.server_ns?, round)));
+        rows.push(vec![
+            standing.peer.to_string(),
+            spread(Spread::of(rounds.iter().map(mbits))),
+            spread(Spread::of(ratios)),
+            Spread::of(megabytes).map_or_else(String::new, |size| figure(size.median)),
+            spread(Spread::of(servers.map(|(nanos, round)| each(nanos, round)))),
+            spread(Spread::of(
+                rounds.iter().map(|round| each(round.cpu.own_ns, round)),
+            )),
+        ]);
+    }
+    rows
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn bytes(round: &Round) -> f64 {
+    round.report.body_bytes as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn mbits(round: &Round) -> f64 {
+    // Bits a microsecond are megabits a second.
+    bytes(round) * 8.0 / round.report.latency.max_us.max(1) as f64
+}
+
+/// Nanoseconds a thousand bytes.
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn each(nanos: u64, round: &Round) -> f64 {
+    nanos as f64 * 1000.0 / bytes(round).max(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::bench::cpu::CpuUse;
+    use crate::cli::bench::peers::Kind;
+    use crate::host::load::report::{Latency, RequestReport};
+
+    #[test]
+    fn goodput_is_bytes_over_time() {
+        let round = |max_us| Round {
+            report: RequestReport {
+                body_bytes: 1_000_000,
+                latency: Latency {
+                    max_us,
+                    ..Latency::default()
+                },
+                ..RequestReport::default()
+            },
+            cpu: CpuUse {
+                server_ns: None,
+                own_ns: 2_000_000,
+            },
+        };
+        let rows = rows(&[Standing {
+            peer: Kind::Transport,
+            url: "h".to_owned(),
+            rounds: vec![round(8000), round(4000), round(2000)],
+        }]);
+        let want = ["transport", "2000 [1000-4000]", "1.00", "1.00", "-", "2000"];
+        assert_eq!(rows[1], want);
+    }
+}

@@ -1,0 +1,367 @@
+//! The machine of short connections: each is opened, asks for one object, and is over when the
+//! object is whole; our transport, or TCP of the stack.
+//!
+//! In: IP packets and time. Out: IP packets, flights and a [`RequestReport`]. Every connection has a
+//! port of its own; one that is over leaves nothing here but, if so wanted, a proof of the own
+//! address for a later one. Never reads a clock. Every random choice comes from the seed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::host::carrier::Carrier;
+use crate::host::load::course::{Answer, Course};
+use crate::host::load::report::{RequestReport, TransportReport};
+use crate::host::load::rota::Rota;
+use crate::host::load::schedule::{MAX_UNDER_WAY, Plan};
+use crate::host::load::{FIRST_PORT, LoadError};
+use crate::host::{Machine, Transmit};
+use crate::stack::{Demuxed, Stack, StackConfig};
+use crate::time::{Instant, Now};
+use crate::transport::application::MAX_REQUEST_BYTES;
+use crate::transport::client::{AddressToken, Client, ClientConfig};
+use crate::wire::flight::UdpPath;
+use crate::wire::ip::UdpView;
+
+/// Most TCP connections under way: half of what a stack holds, so that those that close have room.
+pub const MAX_TCP_UNDER_WAY: u32 = 32;
+
+/// Most proofs of the own address that wait for a connection; the oldest are dropped.
+pub const MAX_TOKENS: usize = 256;
+
+/// Bytes read from a connection at a time.
+const STAGE_BYTES: usize = 256 * 1024;
+
+/// A connection without an answer is given up after this long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What carries a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bearer {
+    /// Our transport; whether later connections show the proofs that earlier ones left.
+    Transport {
+        /// See above.
+        tokens: bool,
+    },
+    /// TCP of the stack, reset when the object is whole.
+    Tcp,
+}
+
+/// What a machine of short connections is set up with.
+#[derive(Clone, Debug)]
+pub struct RequestConfig {
+    /// Own addresses; the first of the server's family is used.
+    pub addresses: Vec<IpAddr>,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// Address and port of the server.
+    pub remote: SocketAddr,
+    /// The application request, at most [`MAX_REQUEST_BYTES`].
+    pub head: Vec<u8>,
+    /// What carries it.
+    pub bearer: Bearer,
+    /// Reassembly buffer of a connection of our transport, in bytes.
+    pub buffer: usize,
+    /// When requests begin.
+    pub plan: Plan,
+    /// Feeds every random choice.
+    pub seed: u64,
+}
+
+/// A request under way.
+struct Running {
+    meant: Instant,
+    carrier: Carrier,
+    /// Own port of our transport.
+    port: Option<u16>,
+    answer: Answer,
+}
+
+/// The machine of short connections.
+pub struct RequestHost {
+    config: RequestConfig,
+    own: IpAddr,
+    stack: Stack,
+    random: ChaCha8Rng,
+    course: Course,
+    running: Vec<Option<Running>>,
+    free: Vec<usize>,
+    /// Number of what runs, by own port of our transport.
+    by_port: BTreeMap<u16, usize>,
+    next_port: u16,
+    rota: Rota,
+    tokens: VecDeque<AddressToken>,
+    stage: Vec<u8>,
+    transport: TransportReport,
+}
+
+impl RequestHost {
+    /// Requests that begin with the first `poll_transmit`; the time counts from `now`.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn new(now: Now, config: RequestConfig) -> Result<Self, LoadError> {
+        let have = config.head.len();
+        if have > MAX_REQUEST_BYTES {
+            return Err(LoadError::RequestTooLong { have });
+        }
+        let v4 = config.remote.is_ipv4();
+        let mut own = config.addresses.iter().filter(|own| own.is_ipv4() == v4);
+        let own = own.next().copied().ok_or(LoadError::NoAddress)?;
+        let room = match config.bearer {
+            Bearer::Transport { .. } => MAX_UNDER_WAY,
+            Bearer::Tcp => MAX_TCP_UNDER_WAY,
+        };
+        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+        let settings = StackConfig {
+            addresses: config.addresses.clone(),
+            mtu: config.mtu,
+            transport_ports: FIRST_PORT..=u16::MAX,
+            seed: random.random(),
+        };
+        Ok(Self {
+            own,
+            stack: Stack::new(now.instant, settings)?,
+            course: Course::new(now.instant, config.plan, room, random.random()),
+            running: Vec::new(),
+            free: Vec::new(),
+            by_port: BTreeMap::new(),
+            next_port: random.random_range(FIRST_PORT..=u16::MAX),
+            random,
+            rota: Rota::default(),
+            tokens: VecDeque::new(),
+            stage: vec![0; STAGE_BYTES],
+            transport: TransportReport::default(),
+            config,
+        })
+    }
+
+    // --- Getters ---
+
+    /// Whether all requests have ended, or the rest has had its time.
+    #[must_use]
+    pub fn is_done(&self, now: Now) -> bool {
+        self.course.is_over(now.instant)
+    }
+
+    /// The time whose requests count.
+    #[must_use]
+    pub const fn window(&self) -> (Instant, Instant) {
+        self.course.window()
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn under_way(&self) -> u32 {
+        u32::try_from(self.running.iter().flatten().count()).unwrap_or(u32::MAX)
+    }
+
+    /// Proofs of the own address that wait for a connection.
+    #[must_use]
+    pub fn tokens_kept(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Ends the run and tells what was seen.
+    #[must_use]
+    pub fn finish(self, now: Now) -> RequestReport {
+        let ours = matches!(self.config.bearer, Bearer::Transport { .. });
+        RequestReport {
+            transport: ours.then_some(self.transport),
+            ..self.course.finish(now.instant)
+        }
+    }
+
+    // --- Connections ---
+
+    /// Begins what is to begin now.
+    fn begin(&mut self, now: Now) {
+        while let Some(meant) = self.course.take(now.instant) {
+            let connected = match self.config.bearer {
+                Bearer::Transport { tokens } => Some(self.open(tokens)),
+                Bearer::Tcp => Carrier::connect(now, &mut self.stack, self.config.remote)
+                    .ok()
+                    .map(|carrier| (carrier, None)),
+            };
+            let answer = Answer::default();
+            let Some((mut carrier, port)) = connected else {
+                let failed = Err("not_connected");
+                self.course.end(now.instant, meant, failed);
+                return;
+            };
+            carrier.request(now, &mut self.stack, self.config.head.clone());
+            let number = self.free.pop().unwrap_or(self.running.len());
+            if number == self.running.len() {
+                self.running.push(None);
+            }
+            if let Some(port) = port {
+                self.by_port.insert(port, number);
+            }
+            if let Some(slot) = self.running.get_mut(number) {
+                *slot = Some(Running {
+                    meant,
+                    carrier,
+                    port,
+                    answer,
+                });
+            }
+            self.rota.note(number);
+        }
+    }
+
+    /// A connection of our transport on a port that no other has.
+    fn open(&mut self, tokens: bool) -> (Carrier, Option<u16>) {
+        // There are fewer connections than ports.
+        while self.by_port.contains_key(&self.next_port) {
+            self.next_port = following(self.next_port);
+        }
+        let port = self.next_port;
+        self.next_port = following(port);
+        let settings = ClientConfig {
+            local: SocketAddr::new(self.own, port),
+            remote: self.config.remote,
+            mtu: self.config.mtu,
+            buffer: self.config.buffer,
+            idle_timeout: IDLE_TIMEOUT,
+            token: self.tokens.pop_front().filter(|_| tokens),
+        };
+        let client = Client::new(settings, self.random.random());
+        (Carrier::Trickles(Box::new(client)), Some(port))
+    }
+
+    /// Reads what has come, and ends what is whole or broken.
+    fn advance(&mut self, now: Now, number: usize) {
+        let Some(Some(running)) = self.running.get_mut(number) else {
+            return;
+        };
+        let ended = loop {
+            let carrier = &mut running.carrier;
+            let count = carrier.read(now, &mut self.stack, &mut self.stage);
+            if count == 0 {
+                break carrier.poll_end().map(|end| running.answer.end(end));
+            }
+            let bytes = self.stage.get(..count).unwrap_or_default();
+            match running.answer.take(bytes) {
+                Ok(true) => break Some(Ok(())),
+                Ok(false) => {}
+                Err(why) => break Some(Err(why)),
+            }
+        };
+        match ended {
+            Some(ended) => self.end(now, number, ended),
+            None => self.rota.note(number),
+        }
+    }
+
+    fn end(&mut self, now: Now, number: usize, ended: Result<(), &'static str>) {
+        let Some(mut running) = self.running.get_mut(number).and_then(Option::take) else {
+            return;
+        };
+        self.free.push(number);
+        let ended = ended.map(|()| running.answer.seen());
+        self.course.end(now.instant, running.meant, ended);
+        if let Some(port) = running.port {
+            self.by_port.remove(&port);
+        }
+        if let Carrier::Trickles(client) = &running.carrier {
+            self.transport.add(&client.stats());
+            if self.tokens.len() >= MAX_TOKENS {
+                self.tokens.pop_front();
+            }
+            let token = client.address_token().map(|(token, _)| token);
+            self.tokens.extend(token);
+        }
+        running.carrier.abandon(&mut self.stack);
+    }
+
+    fn handle_datagrams(&mut self, now: Now, view: UdpView<'_>, segment: Option<usize>) {
+        let UdpPath { src, dst } = view.path;
+        let number = self.by_port.get(&dst.port()).copied();
+        let number = number.filter(|_| src == self.config.remote);
+        let running = number.and_then(|number| self.running.get_mut(number)?.as_mut());
+        let Some((Carrier::Trickles(client), number)) =
+            running.map(|running| &mut running.carrier).zip(number)
+        else {
+            self.transport.strays += view.datagrams(segment).count() as u64;
+            return;
+        };
+        for datagram in view.datagrams(segment) {
+            client.handle_datagram(now, view.path, view.ecn, datagram);
+        }
+        self.advance(now, number);
+    }
+
+    /// Passes on what the stack says of its TCP connections.
+    fn handle_tcp(&mut self, now: Now) {
+        let mut any = false;
+        while let Some(event) = self.stack.poll_event() {
+            any = true;
+            for running in self.running.iter_mut().flatten() {
+                running.carrier.handle_tcp(&mut self.stack, event);
+            }
+        }
+        if any {
+            (0..self.running.len()).for_each(|number| self.advance(now, number));
+        }
+    }
+}
+
+/// The port after this one.
+const fn following(port: u16) -> u16 {
+    match port.checked_add(1) {
+        Some(port) => port,
+        None => FIRST_PORT,
+    }
+}
+
+impl Machine for RequestHost {
+    fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
+        match self.stack.handle_packet(now.instant, packet, segment) {
+            Demuxed::Transport(view) => self.handle_datagrams(now, view, segment),
+            Demuxed::Taken => self.handle_tcp(now),
+            Demuxed::Dropped(reason) => log::trace!("packet dropped reason={}", reason.label()),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.stack.handle_timeout(now.instant);
+        self.handle_tcp(now);
+        while let Some(number) = self.rota.due(now.instant) {
+            if let Some(Some(running)) = self.running.get_mut(number)
+                && let Carrier::Trickles(client) = &mut running.carrier
+            {
+                client.handle_timeout(now);
+            }
+            self.advance(now, number);
+        }
+    }
+
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        self.begin(now);
+        while let Some(number) = self.rota.first() {
+            let running = self.running.get_mut(number).and_then(Option::as_mut);
+            let deadline = match running.map(|running| &mut running.carrier) {
+                Some(Carrier::Trickles(client)) => match client.poll_transmit(now) {
+                    Some(flight) => return Some(Transmit::Flight(flight)),
+                    None => client.poll_timeout(),
+                },
+                Some(Carrier::Tcp(_)) | None => None,
+            };
+            self.rota.settle(deadline);
+        }
+        self.stack.poll_transmit(now.instant).map(Transmit::Packet)
+    }
+
+    fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
+        let next = self.course.next_at(now.instant)?;
+        let own = [
+            Some((next, "next request")),
+            self.rota.next_at(),
+            self.stack.poll_timeout(now.instant),
+        ];
+        own.into_iter().flatten().min()
+    }
+}
