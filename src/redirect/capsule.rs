@@ -330,11 +330,11 @@ mod tests {
         #[test]
         fn what_is_changed_does_not_open(
             body in prop::collection::vec(any::<u8>(), 0..200),
-            at: prop::sample::Index, bit in 0..8, cut: prop::sample::Index,
+            at: prop::sample::Index, bit in 0..8_u32, cut: prop::sample::Index,
         ) {
             let good = sealed(&keys(), &body);
             let mut bad = good.clone();
-            bad[at.index(good.len())] ^= 1 << bit;
+            bad[at.index(good.len())] ^= 1_u8 << bit;
             prop_assert!(keys().open(&bad).is_err());
             prop_assert!(keys().open(&good[..cut.index(good.len())]).is_err());
             prop_assert!(keys().open(&[good, vec![0]].concat()).is_err());

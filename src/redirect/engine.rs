@@ -12,7 +12,7 @@ use super::config::Config;
 use super::counters::{Counters, Drop};
 use super::flow::{Flow, Flows, unreachable};
 use super::membership::{Member, Membership};
-use super::outbox::{Outbox, Port};
+use super::outbox::Outbox;
 use super::prefixes::Table;
 use super::{Generation, RedirectorId};
 use crate::time::{Instant, Now};
@@ -223,8 +223,7 @@ impl Redirect {
         match (&member.entry().device, member.headers()) {
             (Some(_), _) if packet.len() > self.mtu => return Err(Drop::TooLong),
             (Some(_), _) => {
-                let port = Port::Backend(member.entry().id);
-                let room = self.outbox.packet(port, packet.len());
+                let room = self.outbox.forward(member.entry().id, packet.len());
                 room.ok_or(Drop::QueueFull)?.copy_from_slice(packet);
             }
             (None, Some(headers)) => {
@@ -371,7 +370,7 @@ const fn header(
 /// Puts outer headers before a capsule and lets it wait to be sent.
 fn send(outbox: &mut Outbox, to: &UdpTemplate, ident: u16, capsule: &[u8]) -> Result<(), Drop> {
     let length = to.headers_len() + capsule.len();
-    let room = outbox.packet(Port::Main, length).ok_or(Drop::QueueFull)?;
+    let room = outbox.packet(length).ok_or(Drop::QueueFull)?;
     // The room is what the packet takes, and a capsule within the MTU fits its length fields.
     to.emit(ident, capsule, room).map_err(|_| Drop::TooLong)?;
     Ok(())
