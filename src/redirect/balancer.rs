@@ -227,7 +227,11 @@ fn minus_ln(hash: u64) -> f64 {
     let pattern = uniform.to_bits();
     let exponent = i32::try_from(pattern >> 52).unwrap_or(1023) - 1023;
     let mantissa = f64::from_bits((pattern & 0x000f_ffff_ffff_ffff) | 0x3ff0_0000_0000_0000);
-    // ln m = 2 artanh((m - 1) / (m + 1)), for m in [1, 2) at most 2 artanh(1/3).
+    let (mantissa, exponent) = match mantissa > core::f64::consts::SQRT_2 {
+        true => (mantissa / 2.0, exponent + 1),
+        false => (mantissa, exponent),
+    };
+    // ln m = 2 artanh((m - 1) / (m + 1)), where the argument is below 0.172.
     let t = (mantissa - 1.0) / (mantissa + 1.0);
     let square = t * t;
     let series = (0..12_u32)
