@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use headwater::link::{Chance, LinkConfig};
+use headwater::sim::fleet;
 use headwater::sim::machines::TransportKit;
 use headwater::sim::object::Object;
 use headwater::sim::scenario::{ClientPlan, Reader, Scenario, ServerPlan};
@@ -56,6 +57,26 @@ fn a_thousand_worlds_break_no_law() {
         texts.len(),
         texts.join("\n")
     );
+}
+
+#[test]
+fn a_thousand_fleets_behind_redirectors_break_no_law() {
+    let fleets = |first: u64| -> Vec<String> {
+        (first..WORLDS)
+            .step_by(THREADS)
+            .filter_map(|seed| fleet::run_seed(seed).err())
+            .map(|failure| failure.to_string())
+            .collect()
+    };
+    let threads: Vec<_> = (0..THREADS)
+        .zip(0..)
+        .map(|(_, first)| std::thread::spawn(move || fleets(first)))
+        .collect();
+    let failures: Vec<String> = threads
+        .into_iter()
+        .flat_map(|thread| thread.join().unwrap())
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 /// 2 % of the packets lost each way, 1 % damaged and 1 % doubled, for as long as the world lasts.

@@ -206,3 +206,81 @@ impl Machine for Redirector {
         self.redirect.outbox().recycle(buffer);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::keys::Role;
+
+    const CONFIG: &str = "generation = 4\nid = 1\naddress = [\"10.0.0.10\"]\n\
+        services = [\"10.0.0.100\"]\nkey-file = \"k\"\n\
+        [[backend]]\nname = \"near\"\nid = 1\naddress = \"10.0.1.1\"\n\
+        [[backend]]\nname = \"far\"\nid = 2\ndevice = \"hw2\"\nstate = \"draining\"\n";
+
+    fn redirector() -> Redirector {
+        let settings = Settings {
+            mtu: 1500,
+            keys: mac_keys(&KeyRing::with_secret([1; 32])),
+            table: Table::default(),
+            seed: 1,
+        };
+        let config = Config::parse("c", CONFIG).unwrap();
+        Redirector::new(Now::default(), &config, settings)
+    }
+
+    #[test]
+    fn metrics_tell_of_backends_and_never_of_clients() {
+        let mut machine = redirector();
+        machine.handle_packet(Now::default(), &[0x60], None);
+        let metrics = machine.metrics();
+        let samples = |name: &str| -> Vec<(String, u64)> {
+            let metric = metrics.iter().find(|metric| metric.name == name).unwrap();
+            let labels = |sample: &Sample| sample.labels.iter().map(|(_, v)| v.as_str()).collect();
+            let label = |sample: &Sample| -> Vec<&str> { labels(sample) };
+            let all = metric.samples.iter();
+            all.map(|sample| (label(sample).join(" "), sample.value))
+                .collect()
+        };
+        assert_eq!(
+            samples("headwater_redirect_drops_total"),
+            [("truncated".to_owned(), 1)]
+        );
+        assert_eq!(samples("headwater_redirect_generation")[0].1, 4);
+        let one: Vec<_> = samples("headwater_redirect_backend_state")
+            .into_iter()
+            .filter_map(|(label, value)| (value == 1).then_some(label))
+            .collect();
+        assert_eq!(one, ["near active", "far draining"]);
+    }
+
+    #[test]
+    fn heartbeats_leave_by_the_machine_and_buffers_come_back() {
+        let mut machine = redirector();
+        let (at, why) = machine.poll_timeout(Now::default()).unwrap();
+        assert_eq!((at, why), (Instant::ZERO, "heartbeat"));
+        machine.handle_timeout(Now::default());
+        let Some(Transmit::Packet(packet)) = machine.poll_transmit(Now::default()) else {
+            panic!("no heartbeat");
+        };
+        machine.recycle(packet);
+        assert_eq!(machine.poll_transmit(Now::default()), None);
+        assert_eq!(machine.poll_forward(), None, "a device is not asked");
+    }
+
+    #[test]
+    fn keys_of_every_generation_are_derived() {
+        let old = KeyRing::with_secret([1; 32]);
+        let entries = [(2, Role::Active, [2; 32]), (1, Role::Retiring, [1; 32])];
+        let new = KeyRing::new(&entries).unwrap();
+        let mut sealed = Vec::new();
+        let header = crate::redirect::capsule::Header {
+            kind: crate::redirect::capsule::Kind::Query,
+            redirector: crate::redirect::RedirectorId(1),
+            backend: BackendId(1),
+            generation: crate::redirect::Generation(1),
+            sequence: 1,
+        };
+        mac_keys(&old).seal(&header, &[], &mut sealed);
+        assert_eq!(mac_keys(&new).open(&sealed).unwrap().0, header);
+    }
+}

@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use std::collections::BTreeMap;
 
 /// Most prefixes of a table.
-pub const MAX_PREFIXES: usize = 4_000_000;
+pub const MAX_PREFIXES: usize = 2_000_000;
 
 /// Most sites.
 pub const MAX_SITES: usize = 256;
@@ -350,6 +350,85 @@ mod tests {
         for (text, want) in cases {
             let error = table(text).unwrap_err();
             assert!(error.starts_with(want) && error.contains(": "), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let prefix = |n: usize| Prefix {
+            first: n as u128,
+            bits: 128,
+            site: Site(0),
+        };
+        let full: Vec<_> = (0..MAX_PREFIXES).map(prefix).collect();
+        let over = full.iter().copied().chain([prefix(MAX_PREFIXES)]).collect();
+        assert!(Table::build("t", full).is_ok());
+        assert!(matches!(
+            Table::build("t", over),
+            Err(TableError::TooMany { .. })
+        ));
+    }
+
+    /// A string of MaxMind's format.
+    fn string(text: &str) -> Vec<u8> {
+        [&[0x40 | text.len() as u8], text.as_bytes()].concat()
+    }
+
+    /// A map of that format; values are encoded already.
+    fn map(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let mut out = vec![0xe0 | entries.len() as u8];
+        for (key, value) in entries {
+            out.extend(string(key));
+            out.extend(value);
+        }
+        out
+    }
+
+    /// 0.0.0.0/1 is in DE, 128.0.0.0/2 somewhere in EU, the rest unknown.
+    fn database() -> Vec<u8> {
+        let germany = map(&[("country", map(&[("iso_code", string("DE"))]))]);
+        let europe = map(&[("continent", map(&[("code", string("EU"))]))]);
+        let (nodes, before_data) = (2, 16);
+        let data = |offset: usize| (nodes + before_data + offset) as u8;
+        let records = [data(0), 1, data(germany.len()), nodes as u8];
+        let tree = records.iter().flat_map(|record| [0, 0, *record]);
+        let short = |value: u8| vec![0xa1, value];
+        let metadata = map(&[
+            ("binary_format_major_version", short(2)),
+            ("binary_format_minor_version", short(0)),
+            ("build_epoch", vec![0x01, 0x02, 1]),
+            ("database_type", string("Test")),
+            ("description", map(&[])),
+            ("ip_version", short(4)),
+            ("languages", vec![0x00, 0x04]),
+            ("node_count", vec![0xc1, nodes as u8]),
+            ("record_size", short(24)),
+        ]);
+        let marker = b"\xab\xcd\xefMaxMind.com";
+        tree.chain([0; 16])
+            .chain(germany)
+            .chain(europe)
+            .chain(*marker)
+            .chain(metadata)
+            .collect()
+    }
+
+    #[test]
+    fn a_database_of_countries_gives_sites() {
+        let regions = [("DE", 0), ("EU", 1)].map(|(code, site)| (code.to_owned(), Site(site)));
+        let regions = BTreeMap::from(regions);
+        let table = Table::from_database("t", database(), &regions).unwrap();
+        let site = |address: &str| table.site(address.parse().unwrap()).map(|site| site.0);
+        assert_eq!(site("1.2.3.4"), Some(0));
+        assert_eq!(site("127.255.255.255"), Some(0));
+        assert_eq!(site("128.0.0.0"), Some(1));
+        assert_eq!((site("192.0.0.0"), site("::1")), (None, None));
+        for cut in [0, 10, 60, database().len() - 4] {
+            let error = Table::from_database("t", database()[..cut].to_vec(), &regions);
+            assert!(
+                matches!(error, Err(TableError::BadDatabase { .. })),
+                "{cut}"
+            );
         }
     }
 

@@ -170,6 +170,20 @@ fn weights_that_follow_the_load_beat_two_choices() {
     );
 }
 
+#[test]
+fn loads_move_weights_only_so_far() {
+    let mut balancer = balancer(Policy::LeastLoaded, &[(1, 100), (2, 100)]);
+    for _ in 0..100 {
+        balancer.observe_loads(|id| u32::from(id.0 == 2) * 1_000_000);
+    }
+    let shares = shares(&mut balancer, 257_000);
+    let ratio = shares[1] as f64 / shares[2] as f64;
+    assert!(
+        (ratio / (MAX_FACTOR * MAX_FACTOR) - 1.0).abs() < 0.01,
+        "{ratio}"
+    );
+}
+
 proptest! {
     #[test]
     fn rendezvous_moves_only_what_it_must(
