@@ -235,11 +235,11 @@ mod tests {
         let metrics = machine.metrics();
         let samples = |name: &str| -> Vec<(String, u64)> {
             let metric = metrics.iter().find(|metric| metric.name == name).unwrap();
-            let labels = |sample: &Sample| sample.labels.iter().map(|(_, v)| v.as_str()).collect();
-            let label = |sample: &Sample| -> Vec<&str> { labels(sample) };
-            let all = metric.samples.iter();
-            all.map(|sample| (label(sample).join(" "), sample.value))
-                .collect()
+            let words = |sample: &Sample| {
+                let words: Vec<_> = sample.labels.iter().map(|(_, v)| v.clone()).collect();
+                (words.join(" "), sample.value)
+            };
+            metric.samples.iter().map(words).collect()
         };
         assert_eq!(
             samples("headwater_redirect_drops_total"),

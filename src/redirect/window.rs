@@ -5,23 +5,23 @@
 //! Source: RFC 6479.
 
 /// Words of the ring.
-const WORDS: u64 = 33;
+const WORDS: usize = 33;
 
 /// How far below the newest a sequence number may be; an older one counts as seen.
-pub const MAX_LATE: u64 = (WORDS - 1) * 64;
+pub const MAX_LATE: u64 = (WORDS as u64 - 1) * 64;
 
 /// What has been seen of one sender.
 #[derive(Clone, Debug)]
 pub struct Window {
     newest: u64,
-    seen: [u64; WORDS as usize],
+    seen: [u64; WORDS],
 }
 
 impl Default for Window {
     fn default() -> Self {
         Self {
             newest: 0,
-            seen: [0; WORDS as usize],
+            seen: [0; WORDS],
         }
     }
 }
@@ -33,7 +33,7 @@ impl Window {
             return false;
         }
         if sequence > self.newest {
-            let stale = (sequence / 64 - self.newest / 64).min(WORDS);
+            let stale = (sequence / 64 - self.newest / 64).min(WORDS as u64);
             for step in 0..stale {
                 if let Some(word) = self.word(sequence / 64 - step) {
                     *word = 0;
@@ -52,7 +52,8 @@ impl Window {
     }
 
     fn word(&mut self, index: u64) -> Option<&mut u64> {
-        self.seen.get_mut(usize::try_from(index % WORDS).ok()?)
+        self.seen
+            .get_mut(usize::try_from(index % WORDS as u64).ok()?)
     }
 }
 

@@ -132,6 +132,10 @@ fn every_mistake_is_told_with_its_line_and_what_to_do() {
             "{bad}: {error}"
         );
     }
+}
+
+#[test]
+fn a_file_without_backends_or_table_is_refused() {
     let (none, _) = GOOD.split_once("[[backend]]").unwrap();
     let error = parse(&none.replace("regions", "# regions")).unwrap_err();
     assert!(error.contains("no backend: add one"), "{error}");
