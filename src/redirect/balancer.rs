@@ -7,7 +7,7 @@
 //! loses. What must stay together ([`Flow::sticky`]) is always placed by rendezvous.
 //!
 //! `least-loaded` moves weights rather than comparing loads packet by packet: reports are as old as
-//! a heartbeat, and until the next one "the less loaded of two at random" sends the idlest of eight
+//! some heartbeats, and until the next one "the less loaded of two at random" sends the idlest of eight
 //! backends 15 times as many packets as the busiest, and then the other way round. In the simulation
 //! below it holds the busiest at 1.7 times the mean; weights, within a percent of it.
 //!
@@ -121,7 +121,8 @@ impl Balancer {
         self.entries.sort_by_key(|entry| entry.candidate.id);
     }
 
-    /// Loads have been reported: `load` tells that of a backend, in any unit.
+    /// Loads have been reported, to be called once a heartbeat: `load` tells that of a backend, in
+    /// any unit.
     pub fn observe_loads(&mut self, load: impl Fn(BackendId) -> u32) {
         // Per weight, and one more so that idle backends are equal.
         let relative = |entry: &Entry| {
@@ -130,7 +131,10 @@ impl Balancer {
         let count = f64::from(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
         let mean = self.entries.iter().map(relative).sum::<f64>() / count;
         for entry in &mut self.entries {
-            let wanted = entry.factor * (mean / relative(entry)).clamp(1.0 / STEP, STEP);
+            // A quarter of the way in the logarithm: a report is up to three heartbeats old, and an
+            // integrator with that delay swings at a gain of 0.44.
+            let step = (mean / relative(entry)).sqrt().sqrt();
+            let wanted = entry.factor * step.clamp(1.0 / STEP, STEP);
             entry.factor = wanted.clamp(1.0 / MAX_FACTOR, MAX_FACTOR);
         }
     }

@@ -72,6 +72,8 @@ pub struct Redirect {
     capsule: Vec<u8>,
     /// A datagram of several joined ones, made a packet again.
     split: Vec<u8>,
+    /// When loads moved weights last.
+    observed: Instant,
     /// IPv4 identification of what is sent; of no meaning.
     ident: u16,
 }
@@ -95,6 +97,7 @@ impl Redirect {
             outbox: Outbox::default(),
             capsule: Vec::new(),
             split: Vec::new(),
+            observed: now.instant,
             ident: 0,
         };
         redirect.refresh();
@@ -305,16 +308,16 @@ impl Redirect {
 
     /// To be called when the deadline of [`poll_timeout`](Self::poll_timeout) has passed.
     pub fn handle_timeout(&mut self, now: Now) {
-        let mut asked = false;
         for place in 0..self.membership.len() {
             if self.membership.due(now.instant, place) {
-                asked = true;
                 if let Err(drop) = self.query(now.instant, place) {
                     self.drop(drop);
                 }
             }
         }
-        if asked {
+        let passed = now.instant.saturating_since(self.observed);
+        if passed >= self.membership.beat().interval {
+            self.observed = now.instant;
             let membership = &self.membership;
             self.balancer.observe_loads(|id| membership.load(id));
         }

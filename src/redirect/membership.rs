@@ -173,6 +173,12 @@ impl Membership {
         self.generation
     }
 
+    /// How it is told who is well.
+    #[must_use]
+    pub const fn beat(&self) -> &Beat {
+        &self.beat
+    }
+
     /// Every backend, in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = &Member> {
         self.members.iter()
