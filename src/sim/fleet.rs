@@ -28,7 +28,6 @@ use crate::redirect::engine::Settings;
 use crate::redirect::health::Beat;
 use crate::redirect::prefixes::Table;
 use crate::redirect::{BackendId, Generation, RedirectorId};
-use crate::stack::StackError;
 use crate::time::{Instant, Now};
 use crate::wire::flight::UdpPath;
 
@@ -388,7 +387,7 @@ fn server(scenario: &Scenario, plan: ServerPlan, address: IpAddr, boot: Boot) ->
         seed: 1,
     };
     let keys = ring(scenario.secret, boot.stage);
-    let host: Result<_, StackError> = ServerHost::new(Now::default(), config, keys, Objects);
+    let host = ServerHost::new(Now::default(), config, keys, Objects);
     let Ok(mut host) = host else {
         unreachable!("two unicast addresses and a port are in order");
     };

@@ -1,3 +1,5 @@
+//! Shares, places and turns of the policies; and why loads move weights.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! A whole file, every mistake in it, its bounds, and files that are damaged at random.
+
 use proptest::prelude::*;
 
 use super::*;

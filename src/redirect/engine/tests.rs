@@ -1,3 +1,5 @@
+//! A redirector with backends on a perfect network: who gets what, and what befalls the rest.
+
 use core::time::Duration;
 
 use super::*;
