@@ -61,22 +61,29 @@ fn a_thousand_worlds_break_no_law() {
 
 #[test]
 fn a_thousand_fleets_behind_redirectors_break_no_law() {
-    let fleets = |first: u64| -> Vec<String> {
-        (first..WORLDS)
-            .step_by(THREADS)
-            .filter_map(|seed| fleet::run_seed(seed).err())
-            .map(|failure| failure.to_string())
-            .collect()
+    let fleets = |first: u64| -> Vec<_> {
+        let seeds = (first..WORLDS).step_by(THREADS);
+        seeds.map(fleet::run_seed).collect()
     };
     let threads: Vec<_> = (0..THREADS)
         .zip(0..)
         .map(|(_, first)| std::thread::spawn(move || fleets(first)))
         .collect();
-    let failures: Vec<String> = threads
+    let runs = threads
         .into_iter()
-        .flat_map(|thread| thread.join().unwrap())
-        .collect();
+        .flat_map(|thread| thread.join().unwrap());
+    let (mut reopened, mut failures) = (0, Vec::new());
+    for run in runs {
+        match run {
+            Ok(report) => reopened += report.reopened,
+            Err(failure) => failures.push(failure.to_string()),
+        }
+    }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(
+        reopened * 100 <= WORLDS,
+        "{reopened} connections opened anew"
+    );
 }
 
 /// 2 % of the packets lost each way, 1 % damaged and 1 % doubled, for as long as the world lasts.

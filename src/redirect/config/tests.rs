@@ -217,7 +217,8 @@ proptest! {
                 2 => text.truncate(at.max(1)),
                 3 => text[at] = '"',
                 4 => text.insert(at, '\n'),
-                _ => { text.remove(at); }
+                _ if text.len() > 1 => { text.remove(at); }
+                _ => {}
             }
         }
         let text: String = text.into_iter().collect();
