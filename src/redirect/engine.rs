@@ -309,10 +309,10 @@ impl Redirect {
     /// To be called when the deadline of [`poll_timeout`](Self::poll_timeout) has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         for place in 0..self.membership.len() {
-            if self.membership.due(now.instant, place) {
-                if let Err(drop) = self.query(now.instant, place) {
-                    self.drop(drop);
-                }
+            if self.membership.due(now.instant, place)
+                && let Err(drop) = self.query(now.instant, place)
+            {
+                self.drop(drop);
             }
         }
         let passed = now.instant.saturating_since(self.observed);
