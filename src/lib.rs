@@ -29,6 +29,7 @@
 //! | [`http`] | HTTP/1.1 messages |
 //! | [`stack`] | smoltcp for ICMP and TCP, and what goes past it |
 //! | [`apps`] | the origin server, fetching |
+//! | [`redirect`] | the redirector: membership, health, policy, encapsulation |
 //! | [`host`] | a whole machine without I/O |
 //! | [`device`] | what carries packets into and out of the process |
 //! | [`link`] | emulated links |
@@ -78,6 +79,7 @@ pub mod host;
 pub mod http;
 pub mod link;
 pub mod manual;
+pub mod redirect;
 pub mod runtime;
 pub mod sim;
 pub mod stack;

@@ -63,7 +63,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Its observer and its adversary read and write the protocol itself.
     (
         "sim",
-        &["host", "device", "link", "time", "wire", "transport"],
+        &[
+            "host",
+            "device",
+            "link",
+            "time",
+            "wire",
+            "transport",
+            "redirect",
+        ],
     ),
     (
         "cli",

@@ -130,6 +130,11 @@ fn parsers_stand_mutated_inputs() {
 }
 
 #[test]
+fn capsules_stand_mutated_inputs() {
+    explore("capsule", SLOW_MUTATIONS);
+}
+
+#[test]
 fn the_server_stands_mutated_inputs() {
     explore("server", SLOW_MUTATIONS);
 }
@@ -222,6 +227,10 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let transcript = transcript();
     let text = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
     match target {
+        "capsule" => sample(&transcript.to_server, 12)
+            .zip((0_u8..).step_by(7))
+            .map(|(sent, kind)| [&[kind, 1, 1, 2, kind, 0], &sent.datagram[..]].concat())
+            .collect(),
         "to_server" => sample(&transcript.to_server, 30)
             .map(|sent| sent.datagram.clone())
             .collect(),

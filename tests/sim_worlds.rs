@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use headwater::link::{Chance, LinkConfig};
+use headwater::sim::fleet;
 use headwater::sim::machines::TransportKit;
 use headwater::sim::object::Object;
 use headwater::sim::scenario::{ClientPlan, Reader, Scenario, ServerPlan};
@@ -55,6 +56,33 @@ fn a_thousand_worlds_break_no_law() {
         "{} worlds:\n{}",
         texts.len(),
         texts.join("\n")
+    );
+}
+
+#[test]
+fn a_thousand_fleets_behind_redirectors_break_no_law() {
+    let fleets = |first: u64| -> Vec<_> {
+        let seeds = (first..WORLDS).step_by(THREADS);
+        seeds.map(fleet::run_seed).collect()
+    };
+    let threads: Vec<_> = (0..THREADS)
+        .zip(0..)
+        .map(|(_, first)| std::thread::spawn(move || fleets(first)))
+        .collect();
+    let runs = threads
+        .into_iter()
+        .flat_map(|thread| thread.join().unwrap());
+    let (mut reopened, mut failures) = (0, Vec::new());
+    for run in runs {
+        match run {
+            Ok(report) => reopened += report.reopened,
+            Err(failure) => failures.push(failure.to_string()),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(
+        reopened * 100 <= WORLDS,
+        "{reopened} connections opened anew"
     );
 }
 

@@ -67,6 +67,15 @@ impl Metric {
         }
     }
 
+    /// The same, but its values may fall.
+    #[must_use]
+    pub fn falling(self) -> Self {
+        Self {
+            kind: MetricKind::Gauge,
+            ..self
+        }
+    }
+
     fn single(name: &'static str, help: &'static str, kind: MetricKind, value: u64) -> Self {
         let samples = vec![Sample {
             labels: Vec::new(),

@@ -4,6 +4,7 @@ mod carrier;
 pub mod client;
 pub mod load;
 pub mod metrics;
+pub mod redirector;
 pub mod report;
 pub mod server;
 pub mod tokens;
@@ -33,6 +34,8 @@ pub trait Machine {
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit>;
     /// When to call `handle_timeout`, and why.
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)>;
+    /// Takes back the buffer of a [`Transmit::Packet`] that has been sent, to be used again.
+    fn recycle(&mut self, _buffer: Vec<u8>) {}
 }
 
 #[cfg(test)]

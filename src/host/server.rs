@@ -5,17 +5,19 @@
 //! connections, whose number is bounded by the stack.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::host::metrics::Metric;
 use crate::host::web::Web;
 use crate::host::{Machine, Transmit};
+use crate::redirect::backend::{Backend, BackendConfig, Taken};
 use crate::stack::{Counters, Demuxed, Stack, StackConfig, StackError};
 use crate::time::{Instant, Now};
 use crate::transport::application::Application;
 use crate::transport::keys::KeyRing;
 use crate::transport::server::{Server, ServerConfig};
-use crate::wire::flight::Flight;
+use crate::wire::flight::{Ecn, Flight};
+use crate::wire::ip::{Checksum, IpView, UdpView};
 
 /// What a server is set up with.
 #[derive(Clone, Debug)]
@@ -36,6 +38,18 @@ pub struct ServerHostConfig {
     pub seed: u64,
 }
 
+/// What a server behind redirectors is set up with besides.
+#[derive(Clone, Debug)]
+pub struct Redirected {
+    /// Own addresses at which encapsulated packets arrive: those that redirectors know it by, none of
+    /// the service.
+    pub addresses: Vec<IpAddr>,
+    /// UDP port of encapsulation and heartbeats.
+    pub port: u16,
+    /// Whom it listens to.
+    pub backend: BackendConfig,
+}
+
 /// Most flights that wait to be sent. The loop drains them after each packet read, so only a device
 /// that joins very many datagrams into one packet gets here.
 pub const MAX_FLIGHTS: usize = 1024;
@@ -50,7 +64,46 @@ pub struct ServerHost<A> {
     flights: VecDeque<Flight>,
     /// Datagrams left unanswered because too many flights waited.
     overflow: u64,
+    redirected: Option<RedirectedSide>,
 }
+
+/// The side towards redirectors.
+struct RedirectedSide {
+    addresses: Vec<IpAddr>,
+    port: u16,
+    backend: Backend,
+    reply: Vec<u8>,
+}
+
+impl RedirectedSide {
+    /// The datagrams in a packet that is for this side.
+    fn view<'a>(&self, packet: &'a [u8], segment: Option<usize>) -> Option<UdpView<'a>> {
+        // Most packets go by at the price of one comparison.
+        if udp_port(packet)? != self.port {
+            return None;
+        }
+        let checksum = match segment {
+            Some(_) => Checksum::Trusted,
+            None => Checksum::Verify,
+        };
+        let view = IpView::parse(packet).ok()?.udp(checksum).ok()?;
+        let to: SocketAddr = view.path.dst;
+        (self.addresses.contains(&to.ip()) && to.port() == self.port).then_some(view)
+    }
+}
+
+/// The destination port of a packet, if it is UDP without IP options.
+fn udp_port(packet: &[u8]) -> Option<u16> {
+    let at = match *packet.first()? {
+        0x45 if packet.get(9) == Some(&UDP) => 22,
+        first if first >> 4 == 6 && packet.get(6) == Some(&UDP) => 42,
+        _ => return None,
+    };
+    Some(u16::from_be_bytes(*packet.get(at..)?.first_chunk()?))
+}
+
+/// Protocol number of UDP.
+const UDP: u8 = 17;
 
 impl<A: Application> ServerHost<A> {
     /// A server that answers from the first packet on.
@@ -96,7 +149,25 @@ impl<A: Application> ServerHost<A> {
             answers: Vec::new(),
             flights: VecDeque::new(),
             overflow: 0,
+            redirected: None,
         })
+    }
+
+    /// Takes encapsulated packets of redirectors from now on, too, and answers their heartbeats.
+    pub fn listen_to_redirectors(&mut self, config: Redirected) {
+        self.redirected = Some(RedirectedSide {
+            addresses: config.addresses,
+            port: config.port,
+            backend: Backend::new(config.backend),
+            reply: Vec::new(),
+        });
+    }
+
+    /// Asks redirectors to send no more packets, or to send them again.
+    pub const fn set_draining(&mut self, draining: bool) {
+        if let Some(side) = &mut self.redirected {
+            side.backend.set_draining(draining);
+        }
     }
 
     /// The transport's server.
@@ -127,6 +198,9 @@ impl<A: Application> ServerHost<A> {
         let mut metrics = self.transport_metrics().to_vec();
         metrics.extend(self.web_metrics());
         metrics.extend(stack_metrics(&self.stack));
+        if let Some(side) = &self.redirected {
+            metrics.extend(redirected_metrics(&side.backend));
+        }
         metrics
     }
 
@@ -210,6 +284,47 @@ impl<A: Application> ServerHost<A> {
     }
 }
 
+/// Counters of the side towards redirectors.
+fn redirected_metrics(backend: &Backend) -> [Metric; 6] {
+    let counters = backend.counters();
+    [
+        Metric::counter(
+            "headwater_redirected_packets_total",
+            "Packets that came from redirectors.",
+            counters.packets,
+        ),
+        Metric::counter(
+            "headwater_redirected_bytes_total",
+            "Bytes of packets that came from redirectors, without encapsulation.",
+            counters.bytes,
+        ),
+        Metric::counter(
+            "headwater_redirected_heartbeats_total",
+            "Heartbeats of redirectors answered.",
+            counters.queries,
+        ),
+        Metric::counter(
+            "headwater_redirected_stale_total",
+            "Packets and heartbeats of a redirector whose configuration is not the newest.",
+            counters.stale,
+        ),
+        Metric::gauge(
+            "headwater_redirected_generation",
+            "Newest configuration that any redirector has shown.",
+            u64::from(backend.newest().0),
+        ),
+        Metric::by_label(
+            "headwater_redirected_refused_total",
+            "Encapsulated packets and heartbeats ignored, by reason.",
+            "reason",
+            counters
+                .refused
+                .iter()
+                .map(|(reason, count)| (reason.to_owned(), count)),
+        ),
+    ]
+}
+
 /// Counters of a stack, for the metrics of any machine.
 pub(super) fn stack_metrics(stack: &Stack) -> [Metric; 5] {
     let counters = stack.counters();
@@ -246,8 +361,9 @@ pub(super) fn stack_metrics(stack: &Stack) -> [Metric; 5] {
     ]
 }
 
-impl<A: Application> Machine for ServerHost<A> {
-    fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
+impl<A: Application> ServerHost<A> {
+    /// Takes a packet for one of the addresses served, however it came.
+    fn serve(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
         match self.stack.handle_packet(now.instant, packet, segment) {
             Demuxed::Transport(view) => {
                 for datagram in view.datagrams(segment) {
@@ -263,6 +379,40 @@ impl<A: Application> Machine for ServerHost<A> {
             Demuxed::Taken => self.web.handle_events(now, &mut self.stack, &mut self.app),
             Demuxed::Dropped(reason) => log::trace!("packet dropped reason={}", reason.label()),
         }
+    }
+
+    /// Takes what redirectors have sent; one packet inside another is not looked for.
+    fn unwrap(&mut self, now: Now, view: UdpView<'_>, segment: Option<usize>) {
+        for datagram in view.datagrams(segment) {
+            let Some(side) = &mut self.redirected else {
+                return;
+            };
+            match side.backend.handle(now.instant, datagram, &mut side.reply) {
+                Some(Taken::Packet(packet)) => {
+                    side.backend.meter(now.instant);
+                    self.serve(now, packet, None);
+                }
+                Some(Taken::Reply) if self.flights.len() < MAX_FLIGHTS => {
+                    let (path, reply) = (view.path.reversed(), side.reply.clone());
+                    self.flights
+                        .push_back(Flight::single(path, Ecn::NotEct, reply));
+                }
+                Some(Taken::Reply) => self.overflow += 1,
+                None => {}
+            }
+        }
+    }
+}
+
+impl<A: Application> Machine for ServerHost<A> {
+    fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
+        if let Some(side) = &mut self.redirected {
+            if let Some(view) = side.view(packet, segment) {
+                return self.unwrap(now, view, segment);
+            }
+            side.backend.meter(now.instant);
+        }
+        self.serve(now, packet, segment);
     }
 
     fn handle_timeout(&mut self, now: Now) {

@@ -287,7 +287,10 @@ impl<D: Device + AsRawFd> Runtime<D> {
         for _ in 0..MAX_TRANSMITS_PER_TURN {
             match machine.poll_transmit(now) {
                 None => return Ok(false),
-                Some(Transmit::Packet(packet)) => self.device.send_packet(&packet)?,
+                Some(Transmit::Packet(packet)) => {
+                    self.device.send_packet(&packet)?;
+                    machine.recycle(packet);
+                }
                 Some(Transmit::Flight(flight)) => self.device.send_flight(&flight)?,
             }
         }

@@ -7,8 +7,10 @@
 //! order of an unordered map.
 
 pub mod adversary;
+pub mod backbone;
 pub mod check;
 mod dice;
+pub mod fleet;
 pub mod judge;
 pub mod machines;
 pub mod object;

@@ -210,7 +210,12 @@ impl Scenario {
                         outages.extend(down_since.take().map(|since| (since, at)));
                     }
                     Action::Stage(node, _) if node == id => outages.push((at, at)),
-                    Action::Kill(_) | Action::Start(_) | Action::Stage(..) | Action::Heal => {}
+                    Action::Kill(_)
+                    | Action::Start(_)
+                    | Action::Stage(..)
+                    | Action::Sever(..)
+                    | Action::Join(..)
+                    | Action::Heal => {}
                 }
             }
         }
@@ -394,7 +399,12 @@ fn draw_outages(dice: &mut Dice, heals_at: Instant) -> Vec<Outage> {
         .collect()
 }
 
-fn draw_script(dice: &mut Dice, servers: usize, heals_at: Instant) -> Vec<(Instant, Action)> {
+/// Kills and restarts, and in some worlds a rotation of keys, of the first nodes.
+pub(super) fn draw_script(
+    dice: &mut Dice,
+    servers: usize,
+    heals_at: Instant,
+) -> Vec<(Instant, Action)> {
     let mut script = Vec::new();
     // Most transfers are over soon, so most of what befalls them is early.
     let instant = |dice: &mut Dice| {

@@ -4,6 +4,7 @@
 //! those that have some, and a script of what befalls them. Out: steps, one event each, told to an
 //! [`Observer`] that stands between machines and links. A node with links (a client) reaches the
 //! others through them; an address with several nodes (servers) has its packets sprayed over them.
+//! Nodes without links reach each other over a [`Backbone`].
 //! The world never reads a clock: the same nodes, seeds and script give the same packets at the same
 //! microseconds.
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
+use super::backbone::Backbone;
 use super::dice::Dice;
 use super::trace::Trace;
 use crate::host::{Machine, Transmit};
@@ -68,6 +70,11 @@ pub trait Node: Machine {
 
     /// Why it refused a request that no honest client sends, if it is a server and did.
     fn refused(&self) -> Option<&'static str>;
+
+    /// Takes the next stage while it runs; false if it has to boot for that.
+    fn adopt(&mut self, _now: Now, _stage: u8) -> bool {
+        false
+    }
 }
 
 /// What a machine is booted with.
@@ -75,7 +82,7 @@ pub trait Node: Machine {
 pub struct Boot {
     /// 0 for the first boot of the node.
     pub incarnation: u32,
-    /// How far the rotation of keys has come at this node.
+    /// How far the rotation of keys, or the change of a configuration, has come at this node.
     pub stage: u8,
 }
 
@@ -89,9 +96,13 @@ pub enum Action {
     Kill(NodeId),
     /// A dead node boots; a live one is not touched.
     Start(NodeId),
-    /// The node's keys reach this stage; if it lives, it boots anew with them.
+    /// The node's keys or configuration reach this stage; if it lives, it adopts them or boots anew.
     Stage(NodeId, u8),
-    /// Every link loses its faults, for good.
+    /// Nothing passes the backbone between the two, either way.
+    Sever(NodeId, NodeId),
+    /// Packets pass between the two again.
+    Join(NodeId, NodeId),
+    /// Every link loses its faults, for good, and everybody reaches everybody over the backbone.
     Heal,
 }
 
@@ -168,6 +179,7 @@ pub struct World {
     slots: Vec<Slot>,
     routes: BTreeMap<IpAddr, Route>,
     script: VecDeque<(Instant, Action)>,
+    backbone: Backbone,
     dice: Dice,
     at_once: u32,
     counters: WorldCounters,
@@ -209,6 +221,7 @@ enum Source {
     Script,
     Up(NodeId),
     Down(NodeId),
+    Backbone,
     Timer(NodeId),
 }
 
@@ -222,6 +235,7 @@ impl World {
             slots: Vec::new(),
             routes: BTreeMap::new(),
             script: VecDeque::new(),
+            backbone: Backbone::default(),
             dice: Dice::new(seed),
             at_once: 0,
             counters: WorldCounters::default(),
@@ -324,6 +338,7 @@ impl World {
             Source::Script => self.act(observer)?,
             Source::Up(id) => self.leave(id, observer)?,
             Source::Down(id) => self.arrive(id, observer)?,
+            Source::Backbone => self.cross(observer)?,
             Source::Timer(id) => self.expire(id, observer)?,
         }
         Ok(Some(self.now))
@@ -343,12 +358,15 @@ impl World {
                 slot.deadline.map(|(at, _)| (at, Source::Timer(id))),
             ]
         });
-        nodes.flatten().chain(script).min()
+        let backbone = self.backbone.poll_timeout();
+        let backbone = backbone.map(|at| (at, Source::Backbone));
+        nodes.flatten().chain(script).chain(backbone).min()
     }
 
     fn standstill(&self, source: Source) -> Livelock {
         let (node, why) = match source {
             Source::Script => (NodeId(0), "script"),
+            Source::Backbone => (NodeId(0), "backbone"),
             Source::Up(id) | Source::Down(id) => (id, "packets"),
             Source::Timer(id) => {
                 let slot = self.slots.get(id.0);
@@ -377,13 +395,24 @@ impl World {
                 false => self.boot(id, observer),
             },
             Action::Stage(id, stage) => {
-                if let Some(slot) = self.slots.get_mut(id.0) {
-                    slot.boot.stage = stage;
+                let Some(slot) = self.slots.get_mut(id.0) else {
+                    return Ok(());
+                };
+                slot.boot.stage = stage;
+                let now = slot.clock.at(self.now);
+                match slot.machine.as_mut().map(|node| node.adopt(now, stage)) {
+                    Some(true) => self.turn(id, observer),
+                    Some(false) => self.boot(id, observer),
+                    None => Ok(()),
                 }
-                match self.is_alive(id) {
-                    true => self.boot(id, observer),
-                    false => Ok(()),
-                }
+            }
+            Action::Sever(one, other) => {
+                self.backbone.sever(one, other);
+                Ok(())
+            }
+            Action::Join(one, other) => {
+                self.backbone.join(one, other);
+                Ok(())
             }
             Action::Heal => {
                 self.heal();
@@ -409,6 +438,7 @@ impl World {
     }
 
     fn heal(&mut self) {
+        self.backbone.heal();
         for access in self
             .slots
             .iter_mut()
@@ -422,8 +452,7 @@ impl World {
         }
     }
 
-    /// A packet comes out of a client's uplink. Nodes without links reach only those with links,
-    /// so that no packet is handed on within the turn of its sender.
+    /// A packet comes out of a client's uplink.
     fn leave(&mut self, id: NodeId, observer: &mut dyn Observer) -> Turn {
         let now = self.now;
         let packet = self.access(id).and_then(|access| access.up.pop(now));
@@ -448,6 +477,14 @@ impl World {
         let now = self.now;
         match self.access(id).and_then(|access| access.down.pop(now)) {
             Some(packet) => self.deliver(id, &packet, observer),
+            None => Ok(()),
+        }
+    }
+
+    /// A packet comes out of the backbone.
+    fn cross(&mut self, observer: &mut dyn Observer) -> Turn {
+        match self.backbone.pop() {
+            Some((to, packet)) => self.deliver(to, &packet, observer),
             None => Ok(()),
         }
     }
@@ -549,10 +586,13 @@ impl World {
                 access.up.push(now, packet);
             }
             None => {
-                let to = self.destination(&packet);
-                match to.and_then(|id| self.access(id)) {
+                let Some(to) = self.destination(&packet) else {
+                    self.counters.unroutable += 1;
+                    return;
+                };
+                match self.access(to) {
                     Some(access) => access.down.push(now, packet),
-                    None => self.counters.unroutable += 1,
+                    None => self.backbone.push(now, id, to, packet),
                 }
             }
         }

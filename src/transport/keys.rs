@@ -255,6 +255,20 @@ impl KeyRing {
         self.keys.iter().find(|key| key.generation == generation)
     }
 
+    /// Keys for another purpose than continuations, named by `label`, of every generation; the
+    /// active one first.
+    #[must_use]
+    pub fn derived(&self, label: &str) -> Vec<(u8, [u8; 16])> {
+        let derive = |key: &ClusterKey| {
+            let root = hmac::Key::new(hmac::HMAC_SHA256, &key.secret);
+            let tag = hmac::sign(&root, label.as_bytes());
+            (key.generation, first_bytes(tag.as_ref()))
+        };
+        let mut keys: Vec<_> = self.keys.iter().map(derive).collect();
+        keys.swap(0, self.active);
+        keys
+    }
+
     /// The next step of a rotation: the active generation retires, a staged one (or, if there is
     /// none, `secret` as a new one) becomes active, and generations already retiring are dropped.
     /// To rotate without refusing anybody, give all servers the new secret as staged first.
@@ -434,6 +448,20 @@ mod tests {
         let last = next.rotated([3; 32]).unwrap();
         assert_eq!(last.active().generation(), 3);
         assert!(last.generation(1).is_none());
+    }
+
+    #[test]
+    fn derived_keys_differ_by_label_and_generation_and_begin_with_the_active_one() {
+        let entries = [
+            (3, Role::Retiring, [3; 32]),
+            (4, Role::Active, [4; 32]),
+            (5, Role::Staged, [5; 32]),
+        ];
+        let ring = KeyRing::new(&entries).unwrap();
+        let (one, other) = (ring.derived("one"), ring.derived("other"));
+        assert_eq!(one.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [4, 3, 5]);
+        let all: std::collections::BTreeSet<_> = one.iter().chain(&other).map(|(_, k)| k).collect();
+        assert_eq!(all.len(), 6);
     }
 
     #[test]

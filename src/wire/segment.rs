@@ -403,6 +403,17 @@ impl<'a> ToServer<'a> {
             None => Err(SegmentError::Truncated),
         }
     }
+
+    /// What a balancer may go by without reading the rest: the connection of a request, the echo of
+    /// an OPEN. `None` if no client of ours sends such a datagram.
+    #[must_use]
+    pub fn affinity(datagram: &[u8]) -> Option<u64> {
+        let mut reader = Reader::new(datagram);
+        match reader.array()? {
+            [KIND_OPEN, VERSION] | [KIND_REQUEST, _] => reader.u64(),
+            _ => None,
+        }
+    }
 }
 
 /// A user continuation as it is given to the client.

@@ -3,6 +3,7 @@
 //! Called by the entries in `fuzz_targets/` under cargo-fuzz, and by `tests/fuzz_corpus.rs`, which
 //! replays the corpora on stable Rust. A target is deterministic and keeps nothing between calls.
 
+mod capsule;
 mod client;
 mod host;
 mod http;
@@ -13,6 +14,7 @@ mod server;
 pub mod session;
 mod wire;
 
+pub use capsule::capsule;
 pub use client::client;
 pub use host::host;
 pub use http::{http_request, http_response};
@@ -24,7 +26,8 @@ pub use wire::{ip, to_client, to_server};
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is that of its corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
+    ("capsule", capsule),
     ("client", client),
     ("continuation", continuation),
     ("host", host),

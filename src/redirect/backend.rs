@@ -1,0 +1,327 @@
+//! The backend's side: takes packets out of their capsules, and answers heartbeats.
+//!
+//! In: UDP payloads that came to the backend's own address. Out: the packet inside, or a reply.
+//! What is forged, replayed or strange is ignored and counted. What a redirector with an older
+//! configuration sends is taken all the same, since any backend can answer it, and counted.
+//! Keeps a replay window by redirector and nothing by client.
+
+use core::time::Duration;
+
+use super::capsule::{self, Header, Kind, MacKeys, Refused, Reply};
+use super::counters::ByLabel;
+use super::window::Window;
+use super::{BackendId, Generation, RedirectorId};
+use crate::time::{Instant, micros};
+
+/// Most redirectors that a backend listens to.
+pub const MAX_REDIRECTORS: usize = 16;
+
+/// What a backend listens to.
+#[derive(Clone, Debug)]
+pub struct BackendConfig {
+    /// Its number in the redirectors' file.
+    pub id: BackendId,
+    /// Whom it listens to, at most [`MAX_REDIRECTORS`]; the rest are strangers.
+    pub redirectors: Vec<RedirectorId>,
+    /// The keys shared with them.
+    pub keys: MacKeys,
+}
+
+/// What a backend has counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendCounters {
+    /// Packets taken out of capsules.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Heartbeats answered.
+    pub queries: u64,
+    /// Of both, those of an older configuration than another redirector's.
+    pub stale: u64,
+    /// What was ignored, by reason.
+    pub refused: ByLabel,
+}
+
+/// What to do with a payload that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken<'a> {
+    /// A client's packet.
+    Packet(&'a [u8]),
+    /// A reply stands in the buffer; it goes back to where the query came from.
+    Reply,
+}
+
+/// The backend's side.
+#[derive(Debug)]
+pub struct Backend {
+    id: BackendId,
+    keys: MacKeys,
+    windows: Vec<(RedirectorId, Window)>,
+    newest: Generation,
+    draining: bool,
+    meter: Meter,
+    counters: BackendCounters,
+}
+
+impl Backend {
+    /// A backend that has seen nothing yet.
+    #[must_use]
+    pub fn new(config: BackendConfig) -> Self {
+        let known = config.redirectors.into_iter().take(MAX_REDIRECTORS);
+        Self {
+            id: config.id,
+            keys: config.keys,
+            windows: known.map(|id| (id, Window::default())).collect(),
+            newest: Generation::default(),
+            draining: false,
+            meter: Meter::default(),
+            counters: BackendCounters::default(),
+        }
+    }
+
+    /// Asks redirectors for no more packets, or for packets again; whatever still comes is answered.
+    pub const fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
+    }
+
+    /// What has happened since the start.
+    #[must_use]
+    pub const fn counters(&self) -> &BackendCounters {
+        &self.counters
+    }
+
+    /// The newest configuration that any redirector has shown.
+    #[must_use]
+    pub const fn newest(&self) -> Generation {
+        self.newest
+    }
+
+    /// A packet has come, by whatever way: it counts as load.
+    pub fn meter(&mut self, now: Instant) {
+        self.meter.count(now, 1);
+    }
+
+    /// Takes a payload; `None` if it is to be ignored. A reply is written to `reply`.
+    pub fn handle<'a>(
+        &mut self,
+        now: Instant,
+        payload: &'a [u8],
+        reply: &mut Vec<u8>,
+    ) -> Option<Taken<'a>> {
+        match self.admit(payload) {
+            Ok((header, packet)) if header.kind == Kind::Packet => {
+                self.counters.packets += 1;
+                self.counters.bytes += packet.len() as u64;
+                Some(Taken::Packet(packet))
+            }
+            Ok((header, _)) => {
+                self.counters.queries += 1;
+                self.reply(now, header, reply);
+                Some(Taken::Reply)
+            }
+            Err(refused) => {
+                self.counters.refused.count(refused.label());
+                None
+            }
+        }
+    }
+
+    fn admit<'a>(&mut self, payload: &'a [u8]) -> Result<(Header, &'a [u8]), Refused> {
+        let (header, body) = self.keys.open(payload)?;
+        // A reply is never larger than what it answers.
+        match header.kind {
+            Kind::Packet => {}
+            Kind::Query if body.len() >= capsule::BEAT_BYTES => {}
+            Kind::Query => return Err(Refused::Truncated),
+            Kind::Reply => return Err(Refused::UnknownKind),
+        }
+        if header.backend != self.id {
+            return Err(Refused::Misdirected);
+        }
+        let (_, window) = self
+            .windows
+            .iter_mut()
+            .find(|(id, _)| *id == header.redirector)
+            .ok_or(Refused::UnknownRedirector)?;
+        if !window.admit(header.sequence) {
+            return Err(Refused::Replayed);
+        }
+        if header.generation < self.newest {
+            self.counters.stale += 1;
+        }
+        self.newest = self.newest.max(header.generation);
+        Ok((header, body))
+    }
+
+    fn reply(&mut self, now: Instant, query: Header, out: &mut Vec<u8>) {
+        let header = Header {
+            kind: Kind::Reply,
+            generation: self.newest,
+            ..query
+        };
+        let body = Reply {
+            draining: self.draining,
+            load: self.meter.rate(now),
+        };
+        out.clear();
+        self.keys.seal(&header, &body.to_bytes(), out);
+    }
+}
+
+/// Events a second, over the last full window.
+#[derive(Clone, Copy, Debug, Default)]
+struct Meter {
+    since: Instant,
+    count: u64,
+    rate: u32,
+}
+
+/// Two heartbeats: short enough to follow, long enough for thousands of packets at load.
+const METERED: Duration = Duration::from_millis(100);
+
+impl Meter {
+    fn count(&mut self, now: Instant, events: u64) {
+        let passed = now.saturating_since(self.since);
+        if passed >= METERED {
+            let rate = self.count.saturating_mul(1_000_000) / micros(passed).max(1);
+            self.rate = u32::try_from(rate).unwrap_or(u32::MAX);
+            *self = Self {
+                since: now,
+                count: 0,
+                ..*self
+            };
+        }
+        self.count += events;
+    }
+
+    fn rate(&mut self, now: Instant) -> u32 {
+        self.count(now, 0);
+        self.rate
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> MacKeys {
+        MacKeys::new((1, [1; 16]), &[])
+    }
+
+    fn backend(redirectors: impl IntoIterator<Item = u16>) -> Backend {
+        Backend::new(BackendConfig {
+            id: BackendId(3),
+            redirectors: redirectors.into_iter().map(RedirectorId).collect(),
+            keys: keys(),
+        })
+    }
+
+    fn sealed(
+        kind: Kind,
+        redirector: u16,
+        backend: u16,
+        generation: u32,
+        sequence: u64,
+    ) -> Vec<u8> {
+        let mut out = Vec::new();
+        let header = Header {
+            kind,
+            redirector: RedirectorId(redirector),
+            backend: BackendId(backend),
+            generation: Generation(generation),
+            sequence,
+        };
+        keys().seal(&header, b"12345", &mut out);
+        out
+    }
+
+    #[test]
+    fn what_is_not_to_be_taken_is_told_apart() {
+        use Kind::{Packet, Query, Reply};
+        let short = {
+            let header = capsule::peek(&sealed(Query, 1, 3, 1, 9)).unwrap();
+            let mut out = Vec::new();
+            keys().seal(&header, b"1234", &mut out);
+            out
+        };
+        let cases = [
+            (sealed(Packet, 1, 3, 1, 1), None),
+            (sealed(Packet, 1, 3, 1, 1), Some("replayed")),
+            (sealed(Packet, 2, 3, 1, 1), None),
+            (sealed(Query, 1, 3, 1, 2), None),
+            (sealed(Query, 1, 3, 1, 2), Some("replayed")),
+            (sealed(Packet, 9, 3, 1, 1), Some("unknown_redirector")),
+            (sealed(Packet, 1, 4, 1, 3), Some("misdirected")),
+            (sealed(Reply, 1, 3, 1, 4), Some("unknown_kind")),
+            (short, Some("truncated")),
+            (vec![0; 60], Some("unknown_kind")),
+            (Vec::new(), Some("truncated")),
+        ];
+        let mut backend = backend([1, 2]);
+        for (index, (payload, refused)) in cases.iter().enumerate() {
+            let before = backend.counters.clone();
+            let taken = backend.handle(Instant::ZERO, payload, &mut Vec::new());
+            assert_eq!(taken.is_none(), refused.is_some(), "{index}");
+            if let Some(label) = refused {
+                let grown = backend.counters.refused.of(label);
+                assert_eq!(grown, before.refused.of(label) + 1, "{index}");
+            }
+        }
+    }
+
+    #[test]
+    fn redirectors_are_bounded() {
+        let most = u16::try_from(MAX_REDIRECTORS).unwrap();
+        let mut backend = backend(1..=most + 1);
+        let mut taken = |from| {
+            let payload = sealed(Kind::Packet, from, 3, 1, 1);
+            backend
+                .handle(Instant::ZERO, &payload, &mut Vec::new())
+                .is_some()
+        };
+        assert!(taken(most));
+        assert!(!taken(most + 1));
+    }
+
+    #[test]
+    fn an_older_configuration_is_served_and_noticed() {
+        let mut backend = backend([1, 2]);
+        let mut reply = Vec::new();
+        for (redirector, generation, stale) in [(1, 5, 0), (2, 4, 1), (1, 6, 1), (2, 6, 1)] {
+            let payload = sealed(
+                Kind::Packet,
+                redirector,
+                3,
+                generation,
+                u64::from(generation),
+            );
+            let taken = backend.handle(Instant::ZERO, &payload, &mut reply);
+            assert_eq!(taken, Some(Taken::Packet(b"12345".as_slice())));
+            assert_eq!(backend.counters.stale, stale);
+        }
+        let query = sealed(Kind::Query, 2, 3, 1, 90);
+        backend.handle(Instant::ZERO, &query, &mut reply);
+        assert_eq!(keys().open(&reply).unwrap().0.generation, Generation(6));
+    }
+
+    #[test]
+    fn a_reply_tells_load_and_drain() {
+        let mut backend = backend([1]);
+        for millis in 0..1000 {
+            backend.meter(Instant::from_micros(millis * 1000));
+        }
+        backend.set_draining(true);
+        let (mut reply, query) = (Vec::new(), sealed(Kind::Query, 1, 3, 1, 77));
+        let now = Instant::from_micros(1_000_000);
+        assert_eq!(backend.handle(now, &query, &mut reply), Some(Taken::Reply));
+        assert!(reply.len() <= query.len());
+        let (header, body) = keys().open(&reply).unwrap();
+        assert_eq!((header.kind, header.sequence), (Kind::Reply, 77));
+        let told = Reply::parse(body).unwrap();
+        assert_eq!((told.draining, told.load), (true, 1000));
+        let idle = now + Duration::from_secs(1);
+        backend.handle(idle, &sealed(Kind::Query, 1, 3, 1, 78), &mut reply);
+        let told = Reply::parse(keys().open(&reply).unwrap().1).unwrap();
+        assert!(told.load < 10, "{}", told.load);
+    }
+}

@@ -1,0 +1,350 @@
+//! What redirector and backend say to each other inside UDP: packets of clients, wrapped whole, and
+//! heartbeats. Everything is authenticated; nothing is secret.
+//!
+//! In: a [`Header`] and a body; out: a UDP payload, and back. Every payload is
+//!
+//! ```text
+//!  0       1       2               4               6               10              18       34
+//!  | 1|kind|  key  |  redirector   |    backend    |  generation   |   sequence    |  MAC   | body
+//! ```
+//!
+//! in network order. The MAC (SipHash-2-4 with 128 bits, under the key whose generation is `key`)
+//! covers all but itself. `generation` is that of the sender's configuration, in replies the newest
+//! that the backend has seen. `sequence` counts what a redirector has sent to a backend; it starts
+//! from the clock, so that it also grows over restarts, and a reply has that of its query.
+//! Source: Aumasson and Bernstein, SipHash (2012).
+
+use core::hash::Hasher as _;
+
+use siphasher::sip128::{Hasher128 as _, SipHasher24};
+
+use super::{BackendId, Generation, RedirectorId};
+use crate::wire::varint::Reader;
+
+/// Bytes before the body.
+pub const HEADER_BYTES: usize = 34;
+
+/// Bytes of the header that stand before the MAC.
+const CLEAR_BYTES: usize = HEADER_BYTES - MAC_BYTES;
+
+const MAC_BYTES: usize = 16;
+
+/// Bytes of the body of a query and of a reply: equal, so that a reply is never the larger.
+pub const BEAT_BYTES: usize = 5;
+
+/// Most generations of the shared key; as many as a key ring holds.
+pub const MAX_KEYS: usize = 16;
+
+const VERSION: u8 = 0x10;
+
+/// What a payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A client's packet, for the backend to answer.
+    Packet,
+    /// A redirector asks how a backend is.
+    Query,
+    /// A backend's answer.
+    Reply,
+}
+
+impl Kind {
+    const fn byte(self) -> u8 {
+        VERSION
+            | match self {
+                Self::Packet => 1,
+                Self::Query => 2,
+                Self::Reply => 3,
+            }
+    }
+}
+
+/// All that stands before the body but key and MAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What follows.
+    pub kind: Kind,
+    /// The redirector that sends, or is replied to.
+    pub redirector: RedirectorId,
+    /// The backend that is sent to, or replies.
+    pub backend: BackendId,
+    /// Configuration of the sender.
+    pub generation: Generation,
+    /// Number of the packet or query.
+    pub sequence: u64,
+}
+
+/// Why a payload is not taken. Its sender, or the network, is at fault: silence and a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum Refused {
+    /// It ends too soon.
+    #[error("truncated")]
+    Truncated,
+    /// Another version, or a kind that this side does not receive.
+    #[error("unknown version or kind")]
+    UnknownKind,
+    /// Made with a generation of the key that is not here.
+    #[error("unknown generation of the key")]
+    UnknownKey,
+    /// The MAC is wrong.
+    #[error("forged")]
+    Forged,
+    /// Genuine, but for another backend: the configuration names the wrong address or id.
+    #[error("for another backend")]
+    Misdirected,
+    /// Genuine, but from a redirector that is not listed.
+    #[error("from an unknown redirector")]
+    UnknownRedirector,
+    /// Seen before, or too old to tell.
+    #[error("replayed")]
+    Replayed,
+}
+
+impl Refused {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::Truncated,
+        Self::UnknownKind,
+        Self::UnknownKey,
+        Self::Forged,
+        Self::Misdirected,
+        Self::UnknownRedirector,
+        Self::Replayed,
+    ];
+
+    /// The label of its counter.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::UnknownKind => "unknown_kind",
+            Self::UnknownKey => "unknown_key",
+            Self::Forged => "forged",
+            Self::Misdirected => "misdirected",
+            Self::UnknownRedirector => "unknown_redirector",
+            Self::Replayed => "replayed",
+        }
+    }
+}
+
+/// The shared keys by generation: the first makes MACs, all check them.
+#[derive(Clone)]
+pub struct MacKeys(Vec<(u8, SipHasher24)>);
+
+impl core::fmt::Debug for MacKeys {
+    /// Shows generations, never secrets.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let generations = self.0.iter().map(|(generation, _)| generation);
+        f.debug_list().entries(generations).finish()
+    }
+}
+
+impl MacKeys {
+    /// `active` makes MACs; `others`, of which the first [`MAX_KEYS`] − 1 count, only check.
+    #[must_use]
+    pub fn new(active: (u8, [u8; 16]), others: &[(u8, [u8; 16])]) -> Self {
+        let all = core::iter::once(&active).chain(others).take(MAX_KEYS);
+        Self(
+            all.map(|(generation, key)| (*generation, SipHasher24::new_with_key(key)))
+                .collect(),
+        )
+    }
+
+    /// Appends header and `body`.
+    pub fn seal(&self, header: &Header, body: &[u8], out: &mut Vec<u8>) {
+        let Some((generation, hasher)) = self.0.first() else {
+            return;
+        };
+        let start = out.len();
+        out.extend([header.kind.byte(), *generation]);
+        out.extend(header.redirector.0.to_be_bytes());
+        out.extend(header.backend.0.to_be_bytes());
+        out.extend(header.generation.0.to_be_bytes());
+        out.extend(header.sequence.to_be_bytes());
+        let clear = out.get(start..).unwrap_or_default();
+        let mac = mac(*hasher, clear, body);
+        out.extend(mac.to_be_bytes());
+        out.extend(body);
+    }
+
+    /// Reads and checks a payload.
+    ///
+    /// # Errors
+    /// [`Refused`] up to [`Refused::Forged`].
+    pub fn open<'a>(&self, payload: &'a [u8]) -> Result<(Header, &'a [u8]), Refused> {
+        let (clear, rest) = payload
+            .split_at_checked(CLEAR_BYTES)
+            .ok_or(Refused::Truncated)?;
+        let (shown, body) = rest
+            .split_first_chunk::<MAC_BYTES>()
+            .ok_or(Refused::Truncated)?;
+        let (header, key) = parse(clear)?;
+        let (_, hasher) = self
+            .0
+            .iter()
+            .find(|(generation, _)| *generation == key)
+            .ok_or(Refused::UnknownKey)?;
+        // One comparison of whole integers: its time does not depend on where they differ.
+        if mac(*hasher, clear, body) ^ u128::from_be_bytes(*shown) != 0 {
+            return Err(Refused::Forged);
+        }
+        Ok((header, body))
+    }
+}
+
+/// Reads a header without checking its MAC, as where an ICMP error quotes only a part.
+///
+/// # Errors
+/// [`Refused::Truncated`], [`Refused::UnknownKind`].
+pub fn peek(payload: &[u8]) -> Result<Header, Refused> {
+    let clear = payload.get(..CLEAR_BYTES).ok_or(Refused::Truncated)?;
+    parse(clear).map(|(header, _)| header)
+}
+
+fn parse(clear: &[u8]) -> Result<(Header, u8), Refused> {
+    let mut reader = Reader::new(clear);
+    let kinds = [Kind::Packet, Kind::Query, Kind::Reply];
+    let first = reader.u8().ok_or(Refused::Truncated)?;
+    let kind = kinds
+        .into_iter()
+        .find(|kind| kind.byte() == first)
+        .ok_or(Refused::UnknownKind)?;
+    let mut rest = || {
+        let key = reader.u8()?;
+        let header = Header {
+            kind,
+            redirector: RedirectorId(reader.u16()?),
+            backend: BackendId(reader.u16()?),
+            generation: Generation(reader.u32()?),
+            sequence: reader.u64()?,
+        };
+        Some((header, key))
+    };
+    rest().ok_or(Refused::Truncated)
+}
+
+fn mac(mut hasher: SipHasher24, clear: &[u8], body: &[u8]) -> u128 {
+    hasher.write(clear);
+    hasher.write(body);
+    hasher.finish128().as_u128()
+}
+
+/// What a backend tells of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// It asks for no more packets.
+    pub draining: bool,
+    /// Its load, in packets a second.
+    pub load: u32,
+}
+
+impl Reply {
+    /// The body of a reply.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; BEAT_BYTES] {
+        let [a, b, c, d] = self.load.to_be_bytes();
+        [u8::from(self.draining), a, b, c, d]
+    }
+
+    /// Reads the body of a reply; bytes behind it are for later versions.
+    ///
+    /// # Errors
+    /// [`Refused::Truncated`].
+    pub fn parse(body: &[u8]) -> Result<Self, Refused> {
+        let mut reader = Reader::new(body);
+        let (state, load) = reader.u8().zip(reader.u32()).ok_or(Refused::Truncated)?;
+        Ok(Self {
+            draining: state & 1 != 0,
+            load,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn keys() -> MacKeys {
+        MacKeys::new((2, [2; 16]), &[(1, [1; 16])])
+    }
+
+    fn header(sequence: u64) -> Header {
+        Header {
+            kind: Kind::Packet,
+            redirector: RedirectorId(7),
+            backend: BackendId(3),
+            generation: Generation(12),
+            sequence,
+        }
+    }
+
+    fn sealed(keys: &MacKeys, body: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        keys.seal(&header(99), body, &mut out);
+        out
+    }
+
+    #[test]
+    fn keys_of_both_generations_open_and_others_do_not() {
+        let retiring = MacKeys::new((1, [1; 16]), &[]);
+        let opened = |from: &MacKeys, by: &MacKeys| {
+            let bytes = sealed(from, b"body");
+            by.open(&bytes).map(|(header, _)| header)
+        };
+        assert_eq!(opened(&keys(), &keys()), Ok(header(99)));
+        assert_eq!(opened(&retiring, &keys()), Ok(header(99)));
+        assert_eq!(opened(&keys(), &retiring), Err(Refused::UnknownKey));
+        let other = MacKeys::new((2, [3; 16]), &[]);
+        assert_eq!(opened(&keys(), &other), Err(Refused::Forged));
+    }
+
+    #[test]
+    fn keys_are_bounded() {
+        let others: Vec<_> = (1..=20).map(|n| (n, [n; 16])).collect();
+        assert_eq!(MacKeys::new((0, [0; 16]), &others).0.len(), MAX_KEYS);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens(
+            sequence: u64, redirector: u16, backend: u16, generation: u32,
+            kind in prop::sample::select(vec![Kind::Packet, Kind::Query, Kind::Reply]),
+            body in prop::collection::vec(any::<u8>(), 0..1500),
+        ) {
+            let header = Header {
+                kind,
+                redirector: RedirectorId(redirector),
+                backend: BackendId(backend),
+                generation: Generation(generation),
+                sequence,
+            };
+            let mut out = Vec::new();
+            keys().seal(&header, &body, &mut out);
+            prop_assert_eq!(out.len(), HEADER_BYTES + body.len());
+            prop_assert_eq!(peek(&out), Ok(header));
+            prop_assert_eq!(keys().open(&out), Ok((header, body.as_slice())));
+        }
+
+        #[test]
+        fn what_is_changed_does_not_open(
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            at: prop::sample::Index, bit in 0..8_u32, cut: prop::sample::Index,
+        ) {
+            let good = sealed(&keys(), &body);
+            let mut bad = good.clone();
+            bad[at.index(good.len())] ^= 1_u8 << bit;
+            prop_assert!(keys().open(&bad).is_err());
+            prop_assert!(keys().open(&good[..cut.index(good.len())]).is_err());
+            prop_assert!(keys().open(&[good, vec![0]].concat()).is_err());
+        }
+
+        #[test]
+        fn replies_round_trip(draining: bool, load: u32) {
+            let reply = Reply { draining, load };
+            prop_assert_eq!(Reply::parse(&reply.to_bytes()), Ok(reply));
+            prop_assert!(Reply::parse(&reply.to_bytes()[1..]).is_err());
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The redirector put together: packets in, packets out.
+//!
+//! In: IP packets for the services and for the redirector itself, time, configurations. Out: in an
+//! [`Outbox`], packets for backends (encapsulated, or as they are to a backend's own device) and
+//! heartbeats. Work a packet: one parse, one keyed hash, one look at each candidate, one MAC.
+
+use core::net::IpAddr;
+
+use super::balancer::Balancer;
+use super::capsule::{BEAT_BYTES, HEADER_BYTES, Header, Kind, MacKeys, Refused, Reply, peek};
+use super::config::Config;
+use super::counters::{Counters, Drop};
+use super::flow::{Flow, Flows, unreachable};
+use super::membership::{Member, Membership};
+use super::outbox::Outbox;
+use super::prefixes::Table;
+use super::{Generation, RedirectorId};
+use crate::time::{Instant, Now};
+use crate::wire::ip::{Checksum, IpView, MAX_PACKET, UdpTemplate, UdpView};
+
+/// What is not in the configuration itself.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Largest IP packet towards backends, in bytes.
+    pub mtu: u16,
+    /// From the key file.
+    pub keys: MacKeys,
+    /// From the table of sites; empty if there is none.
+    pub table: Table,
+    /// Feeds random choices.
+    pub seed: u64,
+}
+
+/// A configuration that must not replace the one in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SwapError {
+    /// It is not newer.
+    #[error("generation {} is not above {}, which is in force: count it up", new.0, old.0)]
+    NotNewer {
+        /// In force.
+        old: Generation,
+        /// Refused.
+        new: Generation,
+    },
+    /// It is another redirector's.
+    #[error("id {new} is not {old}, which this redirector has: restart it to change that")]
+    OtherId {
+        /// In force.
+        old: RedirectorId,
+        /// Refused.
+        new: RedirectorId,
+    },
+}
+
+/// A redirector.
+#[derive(Debug)]
+pub struct Redirect {
+    id: RedirectorId,
+    addresses: Vec<IpAddr>,
+    services: Vec<IpAddr>,
+    port: u16,
+    mtu: usize,
+    keys: MacKeys,
+    flows: Flows,
+    membership: Membership,
+    balancer: Balancer,
+    /// The newest configuration that any backend has been shown.
+    newest: Generation,
+    counters: Counters,
+    outbox: Outbox,
+    /// A capsule before it gets its outer headers.
+    capsule: Vec<u8>,
+    /// A datagram of several joined ones, made a packet again.
+    split: Vec<u8>,
+    /// When loads moved weights last.
+    observed: Instant,
+    /// IPv4 identification of what is sent; of no meaning.
+    ident: u16,
+}
+
+impl Redirect {
+    /// A redirector that redirects from the first packet on.
+    #[must_use]
+    pub fn new(now: Now, config: &Config, settings: Settings) -> Self {
+        let mut redirect = Self {
+            id: config.id,
+            addresses: config.addresses.clone(),
+            services: config.services.clone(),
+            port: config.port,
+            mtu: usize::from(settings.mtu),
+            keys: settings.keys,
+            flows: Flows::new(config.seed),
+            membership: Membership::new(now, config),
+            balancer: Balancer::new(config.policy, settings.table, settings.seed),
+            newest: config.generation,
+            counters: Counters::default(),
+            outbox: Outbox::default(),
+            capsule: Vec::new(),
+            split: Vec::new(),
+            observed: now.instant,
+            ident: 0,
+        };
+        redirect.refresh();
+        redirect
+    }
+
+    /// Puts another configuration in force, whole, between two packets.
+    ///
+    /// # Errors
+    /// [`SwapError`]; the old one then stays.
+    pub fn replace(&mut self, now: Now, config: &Config, table: Table) -> Result<(), SwapError> {
+        let (old, new) = (self.membership.generation(), config.generation);
+        if new <= old {
+            return Err(SwapError::NotNewer { old, new });
+        }
+        if config.id != self.id {
+            let (old, new) = (self.id, config.id);
+            return Err(SwapError::OtherId { old, new });
+        }
+        self.addresses.clone_from(&config.addresses);
+        self.services.clone_from(&config.services);
+        self.port = config.port;
+        self.flows = Flows::new(config.seed);
+        self.membership.replace(now, config);
+        self.balancer.set_policy(config.policy, table);
+        self.newest = self.newest.max(new);
+        self.counters.swaps += 1;
+        self.refresh();
+        Ok(())
+    }
+
+    /// Puts other keys in force.
+    pub fn set_keys(&mut self, keys: MacKeys) {
+        self.keys = keys;
+    }
+
+    /// The backends.
+    #[must_use]
+    pub const fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// What has been counted, but by backend.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The newest configuration of any redirector, as far as backends have told; newer than the own
+    /// one if this redirector was forgotten in a change.
+    #[must_use]
+    pub const fn newest(&self) -> Generation {
+        self.newest
+    }
+
+    /// What waits to be sent, to be drained after every call.
+    pub const fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Takes one packet. `segment`: if the device joined several UDP datagrams of one path into it,
+    /// the payload length of each but the last.
+    pub fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
+        self.counters.packets_in += 1;
+        self.counters.bytes_in += packet.len() as u64;
+        if let Err(drop) = self.sort(now, packet, segment) {
+            self.drop(drop);
+        }
+    }
+
+    fn drop(&mut self, drop: Drop) {
+        log::trace!("packet dropped: {drop}");
+        self.counters.drops.count(drop.label());
+    }
+
+    fn sort(&mut self, now: Now, packet: &[u8], segment: Option<usize>) -> Result<(), Drop> {
+        let ip = IpView::parse(packet)?;
+        if self.addresses.contains(&ip.dst) {
+            return self.receive(now, &ip, segment);
+        }
+        if !self.services.contains(&ip.dst) {
+            return Err(Drop::ForeignDestination);
+        }
+        match segment {
+            None => {
+                let flow = self.flows.of(&ip)?;
+                self.forward(flow, ip.src, packet)
+            }
+            Some(_) => self.forward_joined(ip.udp(Checksum::Trusted)?, segment),
+        }
+    }
+
+    /// Makes packets again of datagrams that the device has joined.
+    fn forward_joined(&mut self, joined: UdpView<'_>, segment: Option<usize>) -> Result<(), Drop> {
+        let Ok(template) = UdpTemplate::new(joined.path, joined.ecn) else {
+            return Err(Drop::NotTransport);
+        };
+        let mut split = core::mem::take(&mut self.split);
+        split.resize(MAX_PACKET, 0);
+        for datagram in joined.datagrams(segment) {
+            let sent = self.flows.of_datagram(datagram).and_then(|flow| {
+                let emitted = template.emit(self.next_ident(), datagram, &mut split);
+                let length = emitted.map_err(|_| Drop::TooLong)?;
+                let packet = split.get(..length).unwrap_or_default();
+                self.forward(flow, joined.path.src.ip(), packet)
+            });
+            if let Err(drop) = sent {
+                self.drop(drop);
+            }
+        }
+        self.split = split;
+        Ok(())
+    }
+
+    const fn next_ident(&mut self) -> u16 {
+        self.ident = self.ident.wrapping_add(1);
+        self.ident
+    }
+
+    fn forward(&mut self, flow: Flow, source: IpAddr, packet: &[u8]) -> Result<(), Drop> {
+        let place = self.balancer.choose(flow, source).ok_or(Drop::NoBackend)?;
+        let forlorn = self.membership.is_forlorn();
+        let ident = self.next_ident();
+        let generation = self.membership.generation();
+        let member = self.membership.get_mut(place).ok_or(Drop::NoBackend)?;
+        match (&member.entry().device, member.headers()) {
+            (Some(_), _) if packet.len() > self.mtu => return Err(Drop::TooLong),
+            (Some(_), _) => {
+                let room = self.outbox.forward(member.entry().id, packet.len());
+                room.ok_or(Drop::QueueFull)?.copy_from_slice(packet);
+            }
+            (None, Some(headers)) => {
+                let headers = *headers;
+                if headers.headers_len() + HEADER_BYTES + packet.len() > self.mtu {
+                    return Err(Drop::TooLong);
+                }
+                let header = header(Kind::Packet, self.id, generation, member);
+                self.capsule.clear();
+                self.keys.seal(&header, packet, &mut self.capsule);
+                send(&mut self.outbox, &headers, ident, &self.capsule)?;
+            }
+            (None, None) => return Err(Drop::NoBackend),
+        }
+        member.counters.packets += 1;
+        member.counters.bytes += packet.len() as u64;
+        self.counters.forlorn += u64::from(forlorn);
+        Ok(())
+    }
+
+    /// What is for the redirector itself: heartbeats and ICMP errors.
+    fn receive(&mut self, now: Now, ip: &IpView<'_>, segment: Option<usize>) -> Result<(), Drop> {
+        if ip.protocol != UDP {
+            let quoted = unreachable(ip).ok_or(Drop::NotForUs)?;
+            return self.hint(now.instant, quoted);
+        }
+        let checksum = match segment {
+            Some(_) => Checksum::Trusted,
+            None => Checksum::Verify,
+        };
+        let view = ip.udp(checksum)?;
+        if view.path.dst.port() != self.port {
+            return Err(Drop::NotForUs);
+        }
+        for datagram in view.datagrams(segment) {
+            if let Err(drop) = self.answered(now.instant, datagram) {
+                self.drop(drop);
+            }
+        }
+        self.refresh_if_changed();
+        Ok(())
+    }
+
+    fn answered(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Drop> {
+        let (header, body) = self.keys.open(datagram)?;
+        if header.kind != Kind::Reply {
+            return Err(Refused::UnknownKind.into());
+        }
+        if header.redirector != self.id {
+            return Err(Refused::Misdirected.into());
+        }
+        let reply = Reply::parse(body)?;
+        if !self
+            .membership
+            .answered(now, header.backend, header.sequence, reply)
+        {
+            return Err(Drop::Unasked);
+        }
+        self.newest = self.newest.max(header.generation);
+        Ok(())
+    }
+
+    /// An ICMP error is believed for a moment if it quotes what was sent lately. Nobody but those on
+    /// the path to a backend knows sequence numbers.
+    fn hint(&mut self, now: Instant, (to, quoted): (IpAddr, &[u8])) -> Result<(), Drop> {
+        let header = peek(quoted)?;
+        let ours = header.redirector == self.id && header.kind != Kind::Reply;
+        if !ours
+            || !self
+                .membership
+                .suspect(now, header.backend, to, header.sequence)
+        {
+            return Err(Drop::Unasked);
+        }
+        self.counters.hints += 1;
+        self.refresh_if_changed();
+        Ok(())
+    }
+
+    /// To be called when the deadline of [`poll_timeout`](Self::poll_timeout) has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        for place in 0..self.membership.len() {
+            if self.membership.due(now.instant, place)
+                && let Err(drop) = self.query(now.instant, place)
+            {
+                self.drop(drop);
+            }
+        }
+        let passed = now.instant.saturating_since(self.observed);
+        if passed >= self.membership.beat().interval {
+            self.observed = now.instant;
+            let membership = &self.membership;
+            self.balancer.observe_loads(|id| membership.load(id));
+        }
+        self.refresh_if_changed();
+    }
+
+    fn query(&mut self, now: Instant, place: usize) -> Result<(), Drop> {
+        let ident = self.next_ident();
+        let generation = self.membership.generation();
+        let member = self.membership.get_mut(place).ok_or(Drop::NoBackend)?;
+        let headers = *member.headers().ok_or(Drop::NoBackend)?;
+        let header = header(Kind::Query, self.id, generation, member);
+        self.capsule.clear();
+        self.keys.seal(&header, &[0; BEAT_BYTES], &mut self.capsule);
+        self.membership.asked(now, place, header.sequence);
+        send(&mut self.outbox, &headers, ident, &self.capsule)
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.membership.poll_timeout()
+    }
+
+    fn refresh_if_changed(&mut self) {
+        if self.membership.take_changes() {
+            self.refresh();
+        }
+    }
+
+    fn refresh(&mut self) {
+        self.membership.take_changes();
+        let candidates = self.membership.candidates();
+        self.balancer.set_candidates(candidates.into_iter());
+    }
+}
+
+const fn header(
+    kind: Kind,
+    redirector: RedirectorId,
+    generation: Generation,
+    member: &mut Member,
+) -> Header {
+    Header {
+        kind,
+        redirector,
+        backend: member.entry().id,
+        generation,
+        sequence: member.next_sequence(),
+    }
+}
+
+/// Puts outer headers before a capsule and lets it wait to be sent.
+fn send(outbox: &mut Outbox, to: &UdpTemplate, ident: u16, capsule: &[u8]) -> Result<(), Drop> {
+    let length = to.headers_len() + capsule.len();
+    let room = outbox.packet(length).ok_or(Drop::QueueFull)?;
+    // The room is what the packet takes, and a capsule within the MTU fits its length fields.
+    to.emit(ident, capsule, room).map_err(|_| Drop::TooLong)?;
+    Ok(())
+}
+
+/// Protocol number of UDP.
+const UDP: u8 = 17;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! Whether a backend is well: a verdict from heartbeats, slow to believe in recovery.
+//!
+//! In: the passing of time, heartbeats sent and answered, ICMP errors. Out: a verdict, and when to
+//! ask next. A backend is down when it has been silent for `misses` intervals, however long its
+//! round trip is, and up again after `recovery` answers in a row. An ICMP error makes it suspect: it
+//! gets no packets until it answers a query sent since, or until the heartbeats have had the time
+//! to decide by themselves; so that a forged error costs a backend one round trip of packets.
+
+use core::time::Duration;
+
+use super::capsule::Reply;
+use crate::time::Instant;
+
+/// Most queries of a backend that may still be answered; older ones are forgotten.
+pub const MAX_QUERIES: usize = 16;
+
+/// How often to ask, and what to make of the answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Between two queries.
+    pub interval: Duration,
+    /// Silent for so many intervals, a backend is down.
+    pub misses: u32,
+    /// After so many answers in a row it is up again.
+    pub recovery: u32,
+}
+
+impl Beat {
+    /// The longest silence of a backend that is up.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.interval.saturating_mul(self.misses)
+    }
+}
+
+/// An ICMP error's effect.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    since: Instant,
+    until: Instant,
+}
+
+/// What is known of one backend.
+#[derive(Clone, Debug)]
+pub struct Health {
+    up: bool,
+    suspicion: Option<Suspicion>,
+    due: Instant,
+    heard: Instant,
+    /// Answers in a row while it is down.
+    good: u32,
+    /// Queries by sequence number, and when they were sent; the oldest is replaced.
+    sent: [Option<(u64, Instant)>; MAX_QUERIES],
+    oldest: usize,
+    reply: Reply,
+    round_trip: Option<Duration>,
+}
+
+impl Health {
+    /// A backend of which nothing is known yet: it is believed to be well.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            up: true,
+            suspicion: None,
+            due: now,
+            heard: now,
+            good: 0,
+            sent: [None; MAX_QUERIES],
+            oldest: 0,
+            reply: Reply::default(),
+            round_trip: None,
+        }
+    }
+
+    /// Whether packets may be sent to it.
+    #[must_use]
+    pub const fn is_well(&self) -> bool {
+        self.up && self.suspicion.is_none()
+    }
+
+    /// What it told last.
+    #[must_use]
+    pub const fn reply(&self) -> Reply {
+        self.reply
+    }
+
+    /// The round trip of the last answer.
+    #[must_use]
+    pub const fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    #[must_use]
+    pub fn poll_timeout(&self, beat: &Beat) -> Instant {
+        let silence = self.up.then(|| self.heard + beat.patience());
+        let suspicion = self.suspicion.map(|suspicion| suspicion.until);
+        [silence, suspicion]
+            .into_iter()
+            .flatten()
+            .fold(self.due, Instant::min)
+    }
+
+    /// Judges the silence; true if a query is due, which the caller then sends.
+    pub fn handle_timeout(&mut self, now: Instant, beat: &Beat) -> bool {
+        let late = now.saturating_since(self.due);
+        if late > beat.interval {
+            // We did not ask in time, so the silence is ours.
+            self.heard = (self.heard + late).min(now);
+        }
+        if self
+            .suspicion
+            .is_some_and(|suspicion| suspicion.until <= now)
+        {
+            self.suspicion = None;
+        }
+        if self.up && now.saturating_since(self.heard) >= beat.patience() {
+            self.up = false;
+            self.good = 0;
+        }
+        let due = self.due <= now;
+        if due {
+            self.due = now + beat.interval;
+        }
+        due
+    }
+
+    /// A query has been sent.
+    pub fn asked(&mut self, now: Instant, sequence: u64) {
+        if let Some(slot) = self.sent.get_mut(self.oldest) {
+            *slot = Some((sequence, now));
+        }
+        self.oldest = (self.oldest + 1) % MAX_QUERIES;
+    }
+
+    /// An authentic answer has come; false if it answers nothing.
+    pub fn answered(&mut self, now: Instant, beat: &Beat, sequence: u64, reply: Reply) -> bool {
+        let is_it = |slot: &&mut Option<(u64, Instant)>| slot.is_some_and(|(n, _)| n == sequence);
+        let Some((_, sent)) = self.sent.iter_mut().find(is_it).and_then(Option::take) else {
+            return false;
+        };
+        if self
+            .suspicion
+            .is_some_and(|suspicion| suspicion.since <= sent)
+        {
+            self.suspicion = None;
+        }
+        if !self.up {
+            let in_a_row = now.saturating_since(self.heard) < beat.patience();
+            self.good = if in_a_row { self.good + 1 } else { 1 };
+            self.up = self.good >= beat.recovery;
+        }
+        self.heard = now;
+        self.reply = reply;
+        self.round_trip = Some(now.saturating_since(sent));
+        true
+    }
+
+    /// An ICMP error says that it cannot be reached: it is asked at once.
+    pub fn suspect(&mut self, now: Instant, beat: &Beat) {
+        if self.suspicion.is_none() {
+            self.suspicion = Some(Suspicion {
+                since: now,
+                until: now + beat.patience(),
+            });
+            self.due = self.due.min(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEAT: Beat = Beat {
+        interval: Duration::from_millis(50),
+        misses: 3,
+        recovery: 5,
+    };
+
+    fn ms(millis: u64) -> Instant {
+        Instant::from_micros(millis * 1000)
+    }
+
+    /// Runs the heartbeat from `from` to `to` (ms); queries sent while `alive` says so are answered
+    /// after `trip` ms. Returns when the verdict changed.
+    fn run(
+        health: &mut Health,
+        from: u64,
+        to: u64,
+        trip: u64,
+        alive: impl Fn(u64) -> bool,
+    ) -> Vec<(u64, bool)> {
+        let (mut changes, mut answers) = (Vec::new(), Vec::new());
+        for at in from..to {
+            let before = health.is_well();
+            answers.retain(|&(due, sequence)| {
+                let now = due == at;
+                assert!(!now || health.answered(ms(at), &BEAT, sequence, Reply::default()));
+                !now
+            });
+            if health.poll_timeout(&BEAT) <= ms(at) && health.handle_timeout(ms(at), &BEAT) {
+                health.asked(ms(at), at + 1);
+                if alive(at) {
+                    answers.push((at + trip, at + 1));
+                }
+            }
+            if health.is_well() != before {
+                changes.push((at, health.is_well()));
+            }
+        }
+        changes
+    }
+
+    #[test]
+    fn silence_is_noticed_in_time_and_recovery_slowly() {
+        for trip in [1, 20, 49, 120] {
+            let mut health = Health::new(ms(0));
+            let changes = run(&mut health, 0, 3000, trip, |at| !(1000..2000).contains(&at));
+            let [(down, false), (up, true)] = changes[..] else {
+                panic!("{trip}: {changes:?}");
+            };
+            assert!((1100..=1150 + trip).contains(&down), "{trip}: {down}");
+            assert_eq!(up, 2000 + 4 * 50 + trip, "{trip}");
+        }
+    }
+
+    #[test]
+    fn two_misses_are_forgiven_and_a_broken_row_starts_anew() {
+        let mut health = Health::new(ms(0));
+        assert_eq!(run(&mut health, 0, 2000, 1, |at| at % 150 == 0), []);
+        let mut health = Health::new(ms(0));
+        // Four answers, then four misses, again and again.
+        let changes = run(&mut health, 0, 4000, 1, |at| at >= 400 && at / 200 % 2 == 0);
+        assert_eq!(changes, [(150, false)]);
+    }
+
+    #[test]
+    fn an_error_suspends_until_the_next_answer_or_for_a_while() {
+        let mut health = Health::new(ms(0));
+        run(&mut health, 0, 1010, 1, |_| true);
+        health.suspect(ms(1010), &BEAT);
+        assert!(!health.is_well());
+        assert_eq!(run(&mut health, 1010, 1500, 20, |_| true), [(1030, true)]);
+        // Without an answer the silence takes over; without silence it ends by itself.
+        health.suspect(ms(1510), &BEAT);
+        assert_eq!(run(&mut health, 1510, 2000, 1, |_| false), []);
+        let mut health = Health::new(ms(0));
+        health.suspect(ms(0), &BEAT);
+        assert_eq!(health.poll_timeout(&BEAT), ms(0));
+        health.handle_timeout(ms(0), &BEAT);
+        health.heard = ms(140);
+        health.handle_timeout(ms(100), &BEAT);
+        health.handle_timeout(ms(150), &BEAT);
+        assert!(health.is_well());
+    }
+
+    #[test]
+    fn an_answer_to_a_query_before_the_error_clears_nothing() {
+        let mut health = Health::new(ms(0));
+        health.asked(ms(0), 1);
+        health.suspect(ms(5), &BEAT);
+        assert!(health.answered(ms(6), &BEAT, 1, Reply::default()));
+        assert!(!health.is_well());
+    }
+
+    #[test]
+    fn our_own_pause_is_no_silence_of_theirs() {
+        let mut health = Health::new(ms(0));
+        run(&mut health, 0, 1000, 1, |_| true);
+        health.handle_timeout(ms(5000), &BEAT);
+        assert!(health.is_well());
+        assert_eq!(run(&mut health, 5001, 6000, 1, |_| false), [(5101, false)]);
+    }
+
+    #[test]
+    fn answers_count_once_and_old_queries_are_forgotten() {
+        let mut health = Health::new(ms(0));
+        for sequence in 0..=MAX_QUERIES as u64 {
+            health.asked(ms(1), sequence);
+        }
+        let mut answered = |sequence| health.answered(ms(2), &BEAT, sequence, Reply::default());
+        assert!(!answered(0), "forgotten");
+        assert!(answered(1));
+        assert!(!answered(1), "twice");
+        assert!(!answered(99), "never asked");
+    }
+}

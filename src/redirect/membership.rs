@@ -1,0 +1,317 @@
+//! The backends as they are now: what the configuration wants of them, how they are, and which of
+//! them may get packets.
+//!
+//! In: configurations, whole, each put in force between two packets; heartbeats' results. Out: the
+//! candidates. What is known of a backend outlives the change of a configuration as long as id and
+//! address stay. If nobody is active and well, packets go to those that are well but draining, and
+//! if nobody is well, to all that are not administratively down: a wrong verdict, or a broken path
+//! of the heartbeats alone, must not stop a service that works.
+
+use core::net::{IpAddr, SocketAddr};
+
+use super::balancer::Candidate;
+use super::capsule::Reply;
+use super::config::{BackendEntry, Config, State};
+use super::health::{Beat, Health};
+use super::{BackendId, Generation};
+use crate::time::{Instant, Now};
+use crate::wire::flight::{Ecn, UdpPath};
+use crate::wire::ip::UdpTemplate;
+
+/// What has been counted of one backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemberCounters {
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Their bytes, without encapsulation.
+    pub bytes: u64,
+    /// Changes between active, draining and down.
+    pub changes: u64,
+}
+
+/// One backend.
+#[derive(Clone, Debug)]
+pub struct Member {
+    entry: BackendEntry,
+    /// Headers of what is sent to its address.
+    headers: Option<UdpTemplate>,
+    health: Health,
+    /// Of what was sent to it last.
+    sequence: u64,
+    /// As told last, to notice changes.
+    state: State,
+    /// What has been counted.
+    pub counters: MemberCounters,
+}
+
+impl Member {
+    fn new(now: Now, entry: BackendEntry, config: &Config) -> Self {
+        let state = entry.state;
+        Self {
+            headers: headers(&entry, config),
+            entry,
+            health: Health::new(now.instant),
+            // A clock of microseconds: it is ahead of what a redirector before us has counted, if
+            // that sent less than a packet a microsecond.
+            sequence: now.unix.as_millis().saturating_mul(1000).max(1),
+            state,
+            counters: MemberCounters::default(),
+        }
+    }
+
+    /// What the configuration says of it.
+    #[must_use]
+    pub const fn entry(&self) -> &BackendEntry {
+        &self.entry
+    }
+
+    /// The headers of what is sent to its address, if it has one.
+    #[must_use]
+    pub const fn headers(&self) -> Option<&UdpTemplate> {
+        self.headers.as_ref()
+    }
+
+    /// How it is.
+    #[must_use]
+    pub const fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// What the operator, it itself and its heartbeats say together.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        match self.entry.state {
+            State::Down => State::Down,
+            _ if !self.is_well() => State::Down,
+            State::Draining => State::Draining,
+            State::Active if self.health.reply().draining => State::Draining,
+            State::Active => State::Active,
+        }
+    }
+
+    /// A backend without an address is never asked, and believed to be well.
+    const fn is_well(&self) -> bool {
+        self.headers.is_none() || self.health.is_well()
+    }
+
+    /// The number of the next thing sent to it.
+    pub const fn next_sequence(&mut self) -> u64 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    /// Whether `sequence` was sent to it lately.
+    #[must_use]
+    pub const fn sent_lately(&self, sequence: u64) -> bool {
+        sequence <= self.sequence && self.sequence - sequence < RECENT
+    }
+
+    const fn candidate(&self, member: usize) -> Candidate {
+        Candidate {
+            member,
+            id: self.entry.id,
+            weight: self.entry.weight,
+            site: self.entry.site,
+        }
+    }
+}
+
+/// So many packets back, an ICMP error may still quote one: a second at a million packets a second.
+const RECENT: u64 = 1 << 20;
+
+/// All backends.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    generation: Generation,
+    beat: Beat,
+    members: Vec<Member>,
+    /// Nobody is well: packets are sent in hope.
+    forlorn: bool,
+}
+
+impl Membership {
+    /// The backends of a first configuration.
+    #[must_use]
+    pub fn new(now: Now, config: &Config) -> Self {
+        let mut membership = Self {
+            generation: config.generation,
+            beat: config.beat,
+            members: Vec::new(),
+            forlorn: false,
+        };
+        membership.replace(now, config);
+        membership
+    }
+
+    /// Puts the backends of another configuration in force.
+    pub fn replace(&mut self, now: Now, config: &Config) {
+        let mut before = core::mem::take(&mut self.members);
+        self.members = config
+            .backends
+            .iter()
+            .map(|entry| {
+                let same = |member: &Member| {
+                    member.entry.id == entry.id && member.entry.address == entry.address
+                };
+                match before.iter().position(same) {
+                    Some(place) => Member {
+                        entry: entry.clone(),
+                        headers: headers(entry, config),
+                        ..before.swap_remove(place)
+                    },
+                    None => Member::new(now, entry.clone(), config),
+                }
+            })
+            .collect();
+        self.generation = config.generation;
+        self.beat = config.beat;
+    }
+
+    /// The number of the configuration in force.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// How it is told who is well.
+    #[must_use]
+    pub const fn beat(&self) -> &Beat {
+        &self.beat
+    }
+
+    /// Every backend, in the order of the configuration.
+    pub fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter()
+    }
+
+    /// The backend at a place.
+    pub fn get_mut(&mut self, place: usize) -> Option<&mut Member> {
+        self.members.get_mut(place)
+    }
+
+    /// The load that a backend has told.
+    #[must_use]
+    pub fn load(&self, id: BackendId) -> u32 {
+        let found = self.members.iter().find(|member| member.entry.id == id);
+        found.map_or(0, |member| member.health.reply().load)
+    }
+
+    /// Whether nobody is well.
+    #[must_use]
+    pub const fn is_forlorn(&self) -> bool {
+        self.forlorn
+    }
+
+    /// Those that may get packets, as things are now.
+    pub fn candidates(&mut self) -> Vec<Candidate> {
+        let tiers: [fn(&Member) -> bool; 3] = [
+            |member| member.state() == State::Active,
+            |member| member.state() == State::Draining,
+            |member| member.entry.state != State::Down,
+        ];
+        let chosen = (0..).zip(tiers).find_map(|(tier, eligible)| {
+            let eligible = self
+                .members
+                .iter()
+                .enumerate()
+                .filter(|(_, one)| eligible(one));
+            let candidates: Vec<_> = eligible.map(|(place, one)| one.candidate(place)).collect();
+            (!candidates.is_empty()).then_some((tier, candidates))
+        });
+        let (tier, candidates) = chosen.unwrap_or_default();
+        self.forlorn = tier == 2;
+        candidates
+    }
+
+    /// Whether any state has changed since this was asked last; counts the changes.
+    pub fn take_changes(&mut self) -> bool {
+        let mut changed = false;
+        for member in &mut self.members {
+            let state = member.state();
+            if state != member.state {
+                let (name, was, is) = (&member.entry.name, member.state.label(), state.label());
+                log::info!("backend {name} was {was} and is {is}");
+                member.state = state;
+                member.counters.changes += 1;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// When to call [`due`](Self::due).
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let asked = self
+            .members
+            .iter()
+            .filter(|member| member.headers.is_some());
+        asked
+            .map(|member| member.health.poll_timeout(&self.beat))
+            .min()
+    }
+
+    /// Judges the silence of the backend at a place; true if it is to be asked now.
+    pub fn due(&mut self, now: Instant, place: usize) -> bool {
+        let beat = self.beat;
+        self.members.get_mut(place).is_some_and(|member| {
+            member.headers.is_some()
+                && member.health.poll_timeout(&beat) <= now
+                && member.health.handle_timeout(now, &beat)
+        })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Never: a configuration has backends.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The backend at a place has been asked.
+    pub fn asked(&mut self, now: Instant, place: usize, sequence: u64) {
+        if let Some(member) = self.members.get_mut(place) {
+            member.health.asked(now, sequence);
+        }
+    }
+
+    /// An authentic answer of a backend has come; false if it answers nothing.
+    pub fn answered(&mut self, now: Instant, id: BackendId, sequence: u64, reply: Reply) -> bool {
+        let beat = self.beat;
+        let found = self.members.iter_mut().find(|member| member.entry.id == id);
+        found.is_some_and(|member| member.health.answered(now, &beat, sequence, reply))
+    }
+
+    /// An ICMP error quotes what was sent to a backend; false if it was not sent there lately.
+    pub fn suspect(&mut self, now: Instant, id: BackendId, address: IpAddr, sequence: u64) -> bool {
+        let beat = self.beat;
+        let found = self.members.iter_mut().find(|member| member.entry.id == id);
+        found.is_some_and(|member| {
+            let ours = member.entry.address == Some(address) && member.sent_lately(sequence);
+            if ours {
+                member.health.suspect(now, &beat);
+            }
+            ours
+        })
+    }
+}
+
+/// The headers from our address of its family to a backend's.
+fn headers(entry: &BackendEntry, config: &Config) -> Option<UdpTemplate> {
+    let to = entry.address?;
+    let own = config
+        .addresses
+        .iter()
+        .find(|own| own.is_ipv4() == to.is_ipv4())?;
+    let path = UdpPath {
+        src: SocketAddr::new(*own, config.port),
+        dst: SocketAddr::new(to, config.port),
+    };
+    // Not ECN-capable: marks on the outer header would be lost (RFC 6040 §4.1, compatibility mode).
+    UdpTemplate::new(path, Ecn::NotEct).ok()
+}

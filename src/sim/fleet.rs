@@ -1,0 +1,645 @@
+//! Worlds with redirectors: clients, one or two redirectors for the service's address, and a fleet of
+//! servers behind them that answer the clients directly.
+//!
+//! In: a seed. Out: a [`FleetReport`], or a [`FleetFailure`] that names the law broken. What may
+//! befall a fleet: servers are killed and restarted, drained, added and taken away; redirectors are
+//! killed, miss a change of the configuration, or lose the way to a server; half the fleet has newer
+//! keys; links are as bad as in any world. The laws: every transfer ends, its bytes are the object's,
+//! and no client opens another connection unless it heard nothing for [`LEAST_SILENCE`]. The machines are those that ship.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use super::check::LEAST_SILENCE;
+use super::dice::Dice;
+use super::machines::{TransportKit, ring};
+use super::object::Objects;
+use super::scenario::{Scenario, ServerPlan, draw_script};
+use super::world::{Action, Boot, Clock, Livelock, Node, NodeId, Observer, Progress, World};
+use super::{Kit as _, Options};
+use crate::host::redirector::Redirector;
+use crate::host::server::{Redirected, ServerHost, ServerHostConfig};
+use crate::host::{Machine, Transmit};
+use crate::link::{ConfigError, Link};
+use crate::redirect::backend::BackendConfig;
+use crate::redirect::balancer::Policy;
+use crate::redirect::capsule::MacKeys;
+use crate::redirect::config::{BackendEntry, Config, DEFAULT_PORT, State};
+use crate::redirect::engine::Settings;
+use crate::redirect::health::Beat;
+use crate::redirect::prefixes::Table;
+use crate::redirect::{BackendId, Generation, RedirectorId};
+use crate::time::{Instant, Now};
+use crate::wire::flight::UdpPath;
+
+/// Most changes of the configuration in one world.
+pub const MAX_CHANGES: u8 = 5;
+
+/// Virtual time after which a transfer that has not ended never will.
+pub const MAX_TIME: Duration = Duration::from_secs(12 * 60);
+
+/// A fleet as drawn. Servers are the first nodes, redirectors and clients follow.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    /// Clients, servers, links and what befalls them all.
+    pub world: Scenario,
+    /// Own addresses of the servers.
+    pub servers: Vec<IpAddr>,
+    /// The configurations of each redirector by stage.
+    pub redirectors: Vec<Vec<Config>>,
+}
+
+/// What a run that broke no law was like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FleetReport {
+    /// What it was drawn from.
+    pub seed: u64,
+    /// Virtual time until the last client was done.
+    pub ended: Instant,
+    /// Stream bytes that clients received.
+    pub bytes: u64,
+    /// Connections opened beyond the first of each client, after silences.
+    pub reopened: u64,
+    /// Packets for nodes that were dead.
+    pub to_dead: u64,
+    /// A hash of every packet released and its time.
+    pub fingerprint: u64,
+}
+
+/// Why a world broke a law.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FleetViolation {
+    /// The world could not be built.
+    #[error(transparent)]
+    Link(#[from] ConfigError),
+    /// It stands still.
+    #[error(transparent)]
+    Livelock(#[from] Livelock),
+    /// A transfer never ended.
+    #[error("node {} has {received} of {wanted} bytes and does not go on", node.0)]
+    Unfinished {
+        /// The client.
+        node: NodeId,
+        /// What it has.
+        received: u64,
+        /// What it should have.
+        wanted: u64,
+    },
+    /// A byte was not the object's.
+    #[error("node {} was given a wrong byte at {offset}", node.0)]
+    WrongBytes {
+        /// The client.
+        node: NodeId,
+        /// In its object.
+        offset: u64,
+    },
+    /// A client opened more connections than silences explain.
+    #[error("node {} opened {count} connections with {silences} silences", node.0)]
+    Handshakes {
+        /// The client.
+        node: NodeId,
+        /// How many.
+        count: u64,
+        /// Stretches without new bytes while it waited.
+        silences: u64,
+    },
+}
+
+/// A broken law. The seed repeats it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("fleet of seed {seed}: {violation}")]
+pub struct FleetFailure {
+    /// What the world was drawn from.
+    pub seed: u64,
+    /// What was broken.
+    pub violation: FleetViolation,
+}
+
+/// Draws a fleet from `seed` and runs it until every client is done.
+///
+/// # Errors
+/// [`FleetFailure`] as soon as a law is broken.
+pub fn run_seed(seed: u64) -> Result<FleetReport, FleetFailure> {
+    let fleet = Fleet::draw(seed);
+    run(&fleet).map_err(|violation| FleetFailure { seed, violation })
+}
+
+fn run(fleet: &Fleet) -> Result<FleetReport, FleetViolation> {
+    let mut world = build(fleet)?;
+    let count = fleet.world.clients.len();
+    let first = fleet.servers.len() + fleet.redirectors.len();
+    let mut watch = Watch {
+        first,
+        clients: vec![Watched::default(); count],
+    };
+    while !watch.clients.iter().all(|client| client.seen.done) {
+        let going = world.step(&mut watch)?.is_some();
+        if !going || world.now().saturating_since(Instant::ZERO) > MAX_TIME {
+            break;
+        }
+    }
+    let (mut bytes, mut reopened) = (0, 0);
+    for ((index, client), plan) in (first..).zip(&watch.clients).zip(&fleet.world.clients) {
+        let progress = client.seen;
+        let (node, received, wanted) = (NodeId(index), progress.received, plan.wanted());
+        if let Some(offset) = progress.wrong {
+            return Err(FleetViolation::WrongBytes { node, offset });
+        }
+        if !progress.done || received != wanted {
+            return Err(FleetViolation::Unfinished {
+                node,
+                received,
+                wanted,
+            });
+        }
+        if client.unexplained {
+            let (count, silences) = (progress.handshakes, client.silences);
+            return Err(FleetViolation::Handshakes {
+                node,
+                count,
+                silences,
+            });
+        }
+        bytes += received;
+        reopened += progress.handshakes.saturating_sub(1);
+    }
+    Ok(FleetReport {
+        seed: fleet.world.seed,
+        ended: world.now(),
+        bytes,
+        reopened,
+        to_dead: world.counters().to_dead,
+        fingerprint: world.fingerprint(),
+    })
+}
+
+/// Looks at clients after each of their turns.
+struct Watch {
+    first: usize,
+    clients: Vec<Watched>,
+}
+
+/// One client as it was after its last turn.
+#[derive(Clone, Copy, Default)]
+struct Watched {
+    seen: Progress,
+    /// When it last had new bytes, or did not wait for any.
+    content: Instant,
+    silences: u64,
+    /// A connection was opened without a silence before.
+    unexplained: bool,
+}
+
+impl Watched {
+    fn observe(&mut self, now: Instant, is: Progress) {
+        let was = core::mem::replace(&mut self.seen, is);
+        let silent = was.waiting && now.saturating_since(self.content) >= LEAST_SILENCE;
+        let explained = 1 + self.silences + u64::from(silent);
+        self.unexplained |= is.handshakes > explained;
+        if !was.waiting || !is.waiting || is.received > was.received {
+            self.silences += u64::from(silent);
+            self.content = now;
+        }
+    }
+}
+
+impl Observer for Watch {
+    fn delivered(&mut self, _: Instant, _: NodeId, _: UdpPath, _: &[u8]) {}
+
+    fn released(&mut self, _: Instant, _: NodeId, _: UdpPath, _: &[u8]) {}
+
+    fn turned(&mut self, now: Instant, node: NodeId, machine: &dyn Node) {
+        let index = node.0.checked_sub(self.first);
+        let slot = index.and_then(|index| self.clients.get_mut(index));
+        if let (Some(slot), Some(progress)) = (slot, machine.progress()) {
+            slot.observe(now, progress);
+        }
+    }
+
+    fn forgot(&mut self, _: Instant, _: NodeId) {}
+}
+
+impl Fleet {
+    /// Draws a fleet.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let options = Options {
+            adversaries: false,
+            max_clients: 4,
+            max_bytes: 2_000_000,
+            ..Options::default()
+        };
+        let mut world = Scenario::draw(seed, &options);
+        let dice = &mut Dice::new(seed ^ 0x666c_6565_7400_0000);
+        if world.servers.len() < 2 {
+            world.servers.push(ServerPlan {
+                id: 2,
+                clock: Clock::default(),
+            });
+        }
+        let v6 = world.service.is_ipv6();
+        let count = world.servers.len();
+        let servers: Vec<IpAddr> = (1..).take(count).map(|n| own_address(v6, 1, n)).collect();
+        let redirectors = draw_configs(dice, &world, &servers);
+        world.script = draw_script(dice, count, world.heals_at);
+        draw_troubles(dice, &mut world, &redirectors);
+        Self {
+            world,
+            servers,
+            redirectors,
+        }
+    }
+}
+
+/// The configurations of one or two redirectors by stage: the same, but that one may miss the last
+/// changes.
+fn draw_configs(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<Vec<Config>> {
+    let policies = [
+        Policy::Rendezvous,
+        Policy::Spread,
+        Policy::SpreadRandom,
+        Policy::LeastLoaded,
+    ];
+    let policy = policies.get(dice.index(policies.len())).copied();
+    let changes = dice.between(0, u64::from(MAX_CHANGES));
+    let stages: Vec<Vec<BackendEntry>> = (0..=changes)
+        .map(|_| draw_backends(dice, world, servers))
+        .collect();
+    let seed = dice.seed();
+    let count = dice.between(1, 2);
+    let stale = dice.chance(30);
+    let redirector = |id: u16, dice: &mut Dice| {
+        let known = match id > 1 && stale {
+            true => 1 + dice.index(stages.len()),
+            false => stages.len(),
+        };
+        let config = |(generation, backends): (u32, &Vec<BackendEntry>)| Config {
+            generation: Generation(generation),
+            id: RedirectorId(id),
+            addresses: vec![own_address(world.service.is_ipv6(), 2, id)],
+            services: vec![world.service.ip()],
+            key_file: "keys".into(),
+            port: DEFAULT_PORT,
+            policy: policy.unwrap_or_default(),
+            seed,
+            beat: BEAT,
+            sites: Vec::new(),
+            nearest: None,
+            backends: backends.clone(),
+        };
+        (1..).zip(stages.iter().take(known)).map(config).collect()
+    };
+    (1..=2)
+        .take(usize::try_from(count).unwrap_or(1))
+        .map(|id| redirector(id, dice))
+        .collect()
+}
+
+/// Some of the servers, at least one of them active.
+fn draw_backends(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<BackendEntry> {
+    let sure = dice.index(servers.len());
+    let mut backends = Vec::new();
+    for (index, (plan, address)) in world.servers.iter().zip(servers).enumerate() {
+        let state = match dice.between(0, 9) {
+            _ if index == sure => State::Active,
+            0 => State::Draining,
+            1 => State::Down,
+            2 => continue,
+            _ => State::Active,
+        };
+        backends.push(BackendEntry {
+            name: format!("s{}", plan.id),
+            id: BackendId(plan.id),
+            address: Some(*address),
+            device: None,
+            weight: u32::try_from(dice.between(1, 200)).unwrap_or(1),
+            site: None,
+            state,
+        });
+    }
+    backends
+}
+
+/// Adds to the script what befalls redirectors and the ways between them and the servers.
+fn draw_troubles(dice: &mut Dice, world: &mut Scenario, redirectors: &[Vec<Config>]) {
+    let (heals_at, servers) = (world.heals_at, world.servers.len());
+    let instant = |dice: &mut Dice| {
+        let latest = dice.magnitude(1, heals_at.as_micros());
+        Instant::from_micros(dice.between(0, latest))
+    };
+    let mut troubles = Vec::new();
+    let changes = redirectors.iter().map(Vec::len).max().unwrap_or(0);
+    let mut times: Vec<Instant> = (1..changes).map(|_| instant(dice)).collect();
+    times.sort_unstable();
+    for (index, configs) in redirectors.iter().enumerate() {
+        let node = NodeId(servers + index);
+        for (stage, at) in (1..).zip(&times).take(configs.len().saturating_sub(1)) {
+            // Nobody changes two files at once.
+            let late = dice.duration(Duration::from_micros(1), Duration::from_millis(500));
+            troubles.push(((*at + late).min(heals_at), Action::Stage(node, stage)));
+        }
+        if dice.chance(30) {
+            let (at, down) = (
+                instant(dice),
+                dice.duration(Duration::from_millis(1), Duration::from_secs(2)),
+            );
+            troubles.push((at, Action::Kill(node)));
+            troubles.push(((at + down).min(heals_at), Action::Start(node)));
+        }
+        troubles.push((heals_at, Action::Start(node)));
+        for _ in 0..dice.between(0, 2) {
+            let other = NodeId(dice.index(servers));
+            let (at, cut) = (
+                instant(dice),
+                dice.duration(Duration::from_millis(50), Duration::from_secs(5)),
+            );
+            troubles.push((at, Action::Sever(node, other)));
+            troubles.push(((at + cut).min(heals_at), Action::Join(node, other)));
+        }
+    }
+    world.script.extend(troubles);
+    world.script.sort_by_key(|(at, _)| *at);
+}
+
+fn build(fleet: &Fleet) -> Result<World, FleetViolation> {
+    let scenario = &fleet.world;
+    let mut dice = Dice::new(!scenario.seed);
+    let mut world = World::new(dice.seed(), 0);
+    let mut script = Vec::new();
+    for (&plan, &address) in scenario.servers.iter().zip(&fleet.servers) {
+        let scenario = scenario.clone();
+        let factory =
+            Box::new(move |boot| -> Box<dyn Node> { server(&scenario, plan, address, boot) });
+        let node: Vec<NodeId> = world.add(plan.clock, factory, None).into_iter().collect();
+        script.extend(node.iter().map(|&id| (Instant::ZERO, Action::Start(id))));
+        world.route(address, node, scenario_spray(fleet));
+    }
+    let mut redirectors = Vec::new();
+    for configs in &fleet.redirectors {
+        let own = configs.iter().flat_map(|config| &config.addresses).next();
+        let (configs, seed) = (configs.clone(), dice.seed());
+        let factory = Box::new(move |boot| -> Box<dyn Node> {
+            Box::new(RedirectorNode::new(configs.clone(), seed, boot))
+        });
+        let node = world.add(Clock::default(), factory, None);
+        if let (Some(node), Some(own)) = (node, own) {
+            script.push((Instant::ZERO, Action::Start(node)));
+            world.route(*own, vec![node], scenario_spray(fleet));
+            redirectors.push(node);
+        }
+    }
+    world.route(scenario.service.ip(), redirectors, scenario_spray(fleet));
+    for plan in &scenario.clients {
+        let up = Link::new(plan.up.clone(), dice.seed())?;
+        let down = Link::new(plan.down.clone(), dice.seed())?;
+        let (all, own) = (scenario.clone(), plan.clone());
+        let factory = Box::new(move |boot| TransportKit.client(&all, &own, boot));
+        let node = world.add(plan.clock, factory, Some((up, down)));
+        script.extend(node.map(|node| (plan.starts, Action::Start(node))));
+        world.route(
+            plan.local.ip(),
+            node.into_iter().collect(),
+            scenario_spray(fleet),
+        );
+    }
+    script.extend(&scenario.script);
+    world.script(script);
+    Ok(world)
+}
+
+const fn scenario_spray(fleet: &Fleet) -> super::world::Spray {
+    fleet.world.spray
+}
+
+/// A server that redirectors send to: the machine that ships, with computed objects.
+fn server(scenario: &Scenario, plan: ServerPlan, address: IpAddr, boot: Boot) -> Box<dyn Node> {
+    let config = ServerHostConfig {
+        addresses: vec![scenario.service.ip(), address],
+        mtu: MTU,
+        tcp_port: 80,
+        udp_port: scenario.service.port(),
+        server_id: plan.id,
+        site_id: 1,
+        seed: 1,
+    };
+    let keys = ring(scenario.secret, boot.stage);
+    let host = ServerHost::new(Now::default(), config, keys, Objects);
+    let Ok(mut host) = host else {
+        unreachable!("two unicast addresses and a port are in order");
+    };
+    host.listen_to_redirectors(Redirected {
+        addresses: vec![address],
+        port: DEFAULT_PORT,
+        backend: BackendConfig {
+            id: BackendId(plan.id),
+            redirectors: vec![RedirectorId(1), RedirectorId(2)],
+            keys: shared_keys(),
+        },
+    });
+    Box::new(ServerNode(host))
+}
+
+struct ServerNode(ServerHost<Objects>);
+
+impl Machine for ServerNode {
+    fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
+        self.0.handle_packet(now, packet, segment);
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.0.handle_timeout(now);
+    }
+
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        self.0.poll_transmit(now)
+    }
+
+    fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
+        self.0.poll_timeout(now)
+    }
+}
+
+impl Node for ServerNode {
+    fn progress(&self) -> Option<Progress> {
+        None
+    }
+
+    fn soft_state_bytes(&self) -> Option<usize> {
+        Some(self.0.server().soft_state_bytes())
+    }
+
+    fn refused(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// A redirector that boots with the clock of its first turn.
+struct RedirectorNode {
+    configs: Vec<Config>,
+    stage: u8,
+    seed: u64,
+    machine: Option<Redirector>,
+}
+
+impl RedirectorNode {
+    const fn new(configs: Vec<Config>, seed: u64, boot: Boot) -> Self {
+        Self {
+            configs,
+            stage: boot.stage,
+            seed,
+            machine: None,
+        }
+    }
+
+    fn machine(&mut self, now: Now) -> Option<&mut Redirector> {
+        if self.machine.is_none() {
+            let config = self.configs.get(usize::from(self.stage))?;
+            let settings = Settings {
+                mtu: MTU,
+                keys: shared_keys(),
+                table: Table::default(),
+                seed: self.seed,
+            };
+            self.machine = Some(Redirector::new(now, config, settings));
+        }
+        self.machine.as_mut()
+    }
+}
+
+impl Machine for RedirectorNode {
+    fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
+        if let Some(machine) = self.machine(now) {
+            machine.handle_packet(now, packet, segment);
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        if let Some(machine) = self.machine(now) {
+            machine.handle_timeout(now);
+        }
+    }
+
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        self.machine(now)?.poll_transmit(now)
+    }
+
+    fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
+        self.machine(now)?.poll_timeout(now)
+    }
+}
+
+impl Node for RedirectorNode {
+    fn progress(&self) -> Option<Progress> {
+        None
+    }
+
+    fn soft_state_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    fn refused(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn adopt(&mut self, now: Now, stage: u8) -> bool {
+        self.stage = stage;
+        let config = self.configs.get(usize::from(stage)).cloned();
+        if let (Some(machine), Some(config)) = (self.machine(now), config) {
+            // Refused if the machine has just booted with it.
+            let _ = machine.replace(now, &config, Table::default());
+        }
+        true
+    }
+}
+
+fn shared_keys() -> MacKeys {
+    MacKeys::new((1, [0x5a; 16]), &[])
+}
+
+fn own_address(v6: bool, net: u8, number: u16) -> IpAddr {
+    let [high, low] = number.to_be_bytes();
+    match v6 {
+        false => Ipv4Addr::new(10, 128 + net, high, low).into(),
+        true => Ipv6Addr::new(0xfd02, 0, 0, 0, 0, 0, u16::from(net), number).into(),
+    }
+}
+
+const MTU: u16 = 1500;
+
+const BEAT: Beat = Beat {
+    interval: Duration::from_millis(50),
+    misses: 3,
+    recovery: 5,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fleets_break_no_law() {
+        let (mut bytes, mut to_dead, mut reopened) = (0, 0, 0);
+        for seed in 0..100 {
+            let report = run_seed(seed).unwrap_or_else(|failure| panic!("{failure}"));
+            bytes += report.bytes;
+            to_dead += report.to_dead;
+            reopened += report.reopened;
+        }
+        assert_eq!(
+            reopened, 0,
+            "silences are rare, and these seeds have none that matters"
+        );
+        assert!(bytes > 10_000_000 && to_dead > 100, "{bytes} {to_dead}");
+    }
+
+    #[test]
+    fn a_seed_repeats_to_the_microsecond() {
+        for seed in 0..5 {
+            assert_eq!(run_seed(seed), run_seed(seed));
+        }
+    }
+
+    #[test]
+    fn a_fleet_without_servers_is_found_out() {
+        let mut fleet = Fleet::draw(3);
+        for configs in &mut fleet.redirectors {
+            for config in configs.iter_mut() {
+                for backend in &mut config.backends {
+                    backend.state = State::Down;
+                }
+            }
+        }
+        let found = run(&fleet);
+        assert!(
+            matches!(found, Err(FleetViolation::Unfinished { .. })),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn the_seeds_cover_what_they_should() {
+        let fleets: Vec<_> = (0..300).map(Fleet::draw).collect();
+        let any = |test: fn(&Fleet) -> bool| fleets.iter().filter(|fleet| test(fleet)).count() > 20;
+        assert!(any(|f| f.redirectors.len() == 1) && any(|f| f.redirectors.len() == 2));
+        assert!(any(|f| f.redirectors.iter().any(|c| c.len() > 3)));
+        let stale = |f: &Fleet| {
+            let lengths = f.redirectors.iter().map(Vec::len);
+            lengths.clone().min() != lengths.max()
+        };
+        assert!(any(stale));
+        let befalls = |test: fn(&Action) -> bool| {
+            let count = fleets
+                .iter()
+                .filter(|f| f.world.script.iter().any(|(_, a)| test(a)));
+            count.count() > 20
+        };
+        assert!(befalls(|a| matches!(a, Action::Kill(_))));
+        assert!(befalls(|a| matches!(a, Action::Sever(..))));
+        assert!(befalls(|a| matches!(a, Action::Stage(_, 2))));
+        let drains = |f: &Fleet| {
+            let mut backends = f.redirectors.iter().flatten().flat_map(|c| &c.backends);
+            backends.any(|backend| backend.state == State::Draining)
+        };
+        assert!(any(drains));
+    }
+}
