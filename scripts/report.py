@@ -40,6 +40,13 @@ GREATEST_TIME = {
     "100kB": {"headwater": 1.02, "remembered": 0.80},
     "1MB": {"headwater": 1.02, "remembered": 0.95},
 }
+# p95 of the queueing delay, ours over CUBIC's; the histogram tells no closer, and a delay below the
+# second is none.
+MOST_QUEUE = 1.03
+NO_QUEUE_MS = 1
+# Share of n of ours beside n of CUBIC, and evenness among ours.
+LEAST_SHARE, MOST_SHARE = 0.4, 0.6
+LEAST_JAIN = 0.95
 OBJECT_CLIENTS = {
     "cubic": "kernel TCP, CUBIC",
     "headwater": "headwater, never seen before",
@@ -112,6 +119,12 @@ def cell_summary(cell, by_name):
             result["queue_p95_difference_ms"] = queues[0] - queues[1]
         result["same_run"] = ours["run"] == cubic["run"]
         result["verdicts"]["ratio"] = verdict(ratio, LEAST_RATIO)
+        # Who leaves the link idle has no queue: no feat, and no measure for others.
+        if len(queues) == 2 and ratio <= 1 / LEAST_RATIO:
+            ours_ms, cubic_ms = (max(queue, NO_QUEUE_MS) for queue in queues)
+            result["verdicts"]["queue"] = at_most(ours_ms / cubic_ms, MOST_QUEUE)
+    if ours and result["ecn"]:
+        result["verdicts"]["drops"] = at_most(ours["drops"]["greatest"], 0)
     if ours and result["fault"] == "clean" and result["queue_bdp"] >= 1:
         result["verdicts"]["utilisation"] = verdict(ours["utilisation"], LEAST_UTILISATION)
     return result
@@ -174,7 +187,25 @@ def shared_summary(records):
     result["jain"] = spread(jain([flow["goodput_mbit"] for flow in record["flows"]]) for record in records)
     result["total_mbit"] = spread(sum(flow["goodput_mbit"] for flow in record["flows"]) for record in records)
     result["queue_p95_ms"] = spread(record["queue_p95_ms"] for record in records)
+    result["verdicts"] = {}
     return result
+
+
+def add_shared_verdicts(cells):
+    """Halves beside as many of CUBIC; evenness among ours, with several round trips beside CUBIC's."""
+    for name, cell in cells.items():
+        path, flows = name.rsplit("-", 1)
+        ours, cubics = flows.split("x")
+        if ours == cubics:
+            share = cell["ours_share"]["median"]
+            cell["verdicts"] = {"share": verdict(share, LEAST_SHARE), "others": at_most(share, MOST_SHARE)}
+        if cubics != "0":
+            continue
+        alike = len({flow["rtt_ms"] for flow in cell["flows"]}) == 1
+        model = cells.get(f"{path}-0x{ours}")
+        if alike or model:
+            least = LEAST_JAIN if alike else model["jain"]["median"]
+            cell["verdicts"]["jain"] = verdict(cell["jain"]["median"], least)
 
 
 def share_of(contender, flows):
@@ -197,7 +228,10 @@ def summarise(kinds):
     order = list(FAULTS)
     ranked = sorted(cells.values(), key=lambda cell: (
         cell["rate_mbit"], cell["rtt_ms"], order.index(cell["fault"]), cell["queue_bdp"]))
-    verdicts = [verdict for cell in ranked + objects for verdict in cell["verdicts"].values()]
+    shared = {cell: shared_summary(records) for (cell, _), records in sorted(kinds["shared"].items())}
+    add_shared_verdicts(shared)
+    all_cells = ranked + objects + list(shared.values())
+    verdicts = [verdict for cell in all_cells for verdict in cell["verdicts"].values()]
     latest = max((records[-1] for newest in kinds.values() for records in newest.values()), key=lambda record: record["began"])
     return {
         "schema": 1,
@@ -207,7 +241,7 @@ def summarise(kinds):
         "failed": sum(not verdict["pass"] for verdict in verdicts),
         "cells": ranked,
         "objects": objects,
-        "shared": [shared_summary(records) for _, records in sorted(kinds["shared"].items())],
+        "shared": list(shared.values()),
     }
 
 
@@ -242,7 +276,8 @@ def print_shared(shared):
     for cell in shared:
         each = ", ".join(f"{f['contender']} {number(f['goodput_mbit'])}" for f in cell["flows"])
         print(f"{cell['cell']:<34}{cell['ours_share']['median']:>12.2f}{cell['jain']['median']:>8.3f}"
-              f"{number(cell['total_mbit']['median']):>8}{number(cell['queue_p95_ms']['median']):>11}  {each}")
+              f"{number(cell['total_mbit']['median']):>8}{number(cell['queue_p95_ms']['median']):>11}  {each}"
+              f"  {failures(cell) or ('ok' if cell['verdicts'] else '')}")
 
 
 def print_transfers(summary):
@@ -429,11 +464,14 @@ def flow_curves(flows, rate):
 def html(summary, kinds):
     newest = kinds["transfer"]
     versions = summary["versions"]
-    missed = [cell for cell in summary["cells"] + summary["objects"] if any(not v["pass"] for v in cell["verdicts"].values())]
+    missed = [cell for cell in summary["cells"] + summary["objects"] + summary["shared"] if any(not v["pass"] for v in cell["verdicts"].values())]
     out = [versions_line(versions),
            f'<p><span class="pass">{summary["passed"]} verdicts pass</span>, <span class="fail">{summary["failed"]} fail</span>. '
            f"Targets: goodput at least {LEAST_RATIO} of CUBIC's in every cell; utilisation at least {LEAST_UTILISATION} without faults "
-           f"and with a queue of 1 BDP or more; with 1 % lost on the way back at least {LEAST_REVERSE} of the goodput without.</p>",
+           f"and with a queue of 1 BDP or more; with 1 % lost on the way back at least {LEAST_REVERSE} of the goodput without; "
+           f"queueing delay (p95) no longer than CUBIC's where CUBIC does not leave the link idle; no drop where the queue marks; "
+           f"n flows beside n of CUBIC {LEAST_SHARE} to {MOST_SHARE} of the sum; Jain's index among ours at least {LEAST_JAIN}, "
+           f"with several round trips no less than CUBIC's.</p>",
            "<h2>Goodput, ours over CUBIC's</h2>",
            '<p class="soft">Medians of rounds; an outline marks a missed target; hover for details, click for the cell.</p>']
     out += heat_table(summary["cells"])
