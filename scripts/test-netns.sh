@@ -21,7 +21,7 @@ SEED=${SEED:-$RANDOM}
 readonly SCENARIOS=(
     testbed topologies ping curl_over_tcp real_files large_object random_loss many_clients many_downloads kill_restart
     round_robin round_robin_one_dead overhead_ipv4 overhead_ipv6 one_round_trip upstream_share
-    slow_reader metrics captures devices device_at_hand serve_errors get_errors link bench
+    slow_reader metrics captures devices device_at_hand multi_queue serve_errors get_errors link bench
 )
 
 # fail MESSAGE...: ends the scenario.
@@ -638,6 +638,62 @@ fetch() {
     rm -f "$SCRATCH/got"
     get -o "$SCRATCH/got" "$@" || fail "$what"
     identical "$SCRATCH/root/object" "$SCRATCH/got"
+}
+
+# Two processes on one device of two queues, over which the kernel spreads connections. The one that
+# serves a download is killed: the kernel gives its queue's packets to the other, which goes on. So
+# does the one that comes back.
+scenario_multi_queue() {
+    local n try by='[]' of first
+    fleet 1
+    object 8
+    for n in 1 2; do queue "$n"; done
+    for try in $(seq 16); do
+        fetch "download $try" --stats "$SCRATCH/stats" http://10.77.2.101/object
+        by=$(jq -c --argjson by "$by" '$by + (.by_server | keys) | unique' "$SCRATCH/stats")
+        ((try < 4)) || [[ $by != '["1","2"]' ]] || break
+    done
+    equal "servers that answered" "$by" '["1","2"]'
+    rate 20mbit
+    start download client timeout --foreground 60 "$HEADWATER" get --tun hw0 --address 10.77.1.100 \
+        --silent --show-error --stats "$SCRATCH/stats" -o "$SCRATCH/got" http://10.77.2.101/object
+    until_true 10 served || fail "it ended at once"
+    of=$(served)
+    kill9 "queue$of"
+    first=$(packets_of $((3 - of)))
+    until_true 10 more_than "$((3 - of))" "$first" || fail "the other queue has no packets"
+    queue "$of"
+    finish download || fail "exit status $?: $(cat "$SCRATCH/download.err")"
+    identical "$SCRATCH/root/object" "$SCRATCH/got"
+    equal "handshakes" "$(stat_of "$SCRATCH/stats" .handshakes)" 1
+    equal "servers of the download" "$(jq -c '.by_server | length' "$SCRATCH/stats")" 2
+    expect 2 'one queue' "$HEADWATER" serve --tun hw1 --address 10.77.2.102 --root "$SCRATCH/root" \
+        --keys "$SCRATCH/keys" --device plain --multi-queue
+}
+# queue N: a process on the shared device, with metrics on port 900N.
+queue() {
+    start "queue$1" server1 "$HEADWATER" serve --tun hw0 --address 10.77.2.101 --root "$SCRATCH/root" \
+        --keys "$SCRATCH/keys" --server-id "$1" --multi-queue --metrics "127.0.0.1:900$1"
+    wait_ready "queue$1"
+}
+# packets_of N: response packets that a process has sent.
+packets_of() {
+    in_ns server1 curl -sf "http://127.0.0.1:900$1/metrics" |
+        awk '/^headwater_response_packets_total/ { print $2 }'
+}
+more_than() { (($(packets_of "$1") > $2)); }
+# served: the number of the process that sends now.
+served() {
+    local n before
+    for n in 1 2; do
+        before=$(packets_of "$n")
+        sleep 0.1
+        if (($(packets_of "$n") > before)); then
+            echo "$n"
+            return
+        fi
+    done
+    return 1
 }
 
 # A device that outlives its program keeps the offloads of who was killed; the next one, plain, must

@@ -164,6 +164,7 @@ fn open(kind: Kind, name: &str, addresses: &[&str]) -> Result<Tun, TunError> {
         mtu: 1500,
         addresses,
         kind,
+        multi_queue: false,
     })
 }
 

@@ -217,6 +217,7 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
             addresses: Vec::new(),
             // Losses and queues act on single packets.
             kind: Kind::Plain,
+            multi_queue: false,
         };
         Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))
     };

@@ -108,6 +108,14 @@ impl LocalArgs {
     /// One of the codes from [`Exit::TunPermission`] to [`Exit::Device`], or [`Exit::WriteError`]
     /// for the tap.
     pub fn open(&self) -> Result<Opened, Failed> {
+        self.open_queue(false)
+    }
+
+    /// Opens the device, as one queue of several if `multi_queue` says so, and the tap.
+    ///
+    /// # Errors
+    /// As for `open`.
+    pub fn open_queue(&self, multi_queue: bool) -> Result<Opened, Failed> {
         // A device is a bigger change to the machine than a file: it comes second.
         let file = capture_file(self.pcap.as_deref())?;
         let config = TunConfig {
@@ -115,6 +123,7 @@ impl LocalArgs {
             mtu: self.mtu,
             addresses: self.addresses.clone(),
             kind: self.device.kind(),
+            multi_queue,
         };
         let tun = Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))?;
         match file {

@@ -13,7 +13,7 @@ use crate::apps::origin::Origin;
 use crate::apps::origin::tree::Tree;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::keygen;
-use crate::cli::local::{LocalArgs, Opened, listen_for_metrics};
+use crate::cli::local::{DeviceArg, LocalArgs, Opened, listen_for_metrics};
 use crate::device::Device;
 use crate::host::metrics::Metric;
 use crate::host::server::{ServerHost, ServerHostConfig};
@@ -49,6 +49,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PORT", default_value_t = 7600,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub udp_port: u16,
+    /// Share the device with other processes started so, of any ids and the same keys: the kernel
+    /// spreads connections over them, and over those that are left when one ends
+    #[arg(long)]
+    pub multi_queue: bool,
     /// Show metrics at http://ADDR:PORT/metrics of the kernel's network
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
@@ -63,12 +67,16 @@ pub struct ServeArgs {
 /// What keeps it from serving.
 pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     args.local.check()?;
+    if args.multi_queue && args.local.device == DeviceArg::Plain {
+        let message = "a plain device has one queue: use --device offload with --multi-queue";
+        return Err(Failed::new(Exit::Usage, message));
+    }
     let keys = keygen::load(&args.keys)?;
     let origin = origin(args)?;
     let metrics = listen_for_metrics(args.metrics)?;
     let clock = OsClock::new();
     let machine = machine(args, clock.now(), keys, origin)?;
-    match args.local.open()? {
+    match args.local.open_queue(args.multi_queue)? {
         Opened::Plain(device) => drive(machine, clock, device, metrics),
         Opened::Tapped(device) => drive(machine, clock, device, metrics),
     }

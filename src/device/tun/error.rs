@@ -47,8 +47,11 @@ pub enum TunError {
         /// The device.
         name: String,
     },
-    /// There is an interface of that name that is no plain TUN.
-    #[error("interface '{name}' exists and is no plain TUN device: choose another name")]
+    /// There is an interface of that name that is no TUN, or has one queue where several are asked
+    /// for or the other way round.
+    #[error(
+        "interface '{name}' exists and is another kind of device: choose another name (with --multi-queue, all its processes need it)"
+    )]
     NotTun {
         /// The interface.
         name: String,
@@ -127,7 +130,7 @@ mod tests {
             (Errno::NOENT, "mknod"),
             (Errno::NODEV, "modprobe"),
             (Errno::BUSY, "another process"),
-            (Errno::INVAL, "no plain TUN"),
+            (Errno::INVAL, "another kind"),
             (Errno::NFILE, "cannot open"),
         ] {
             let error = open_error("t", errno.into()).to_string();

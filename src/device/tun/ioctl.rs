@@ -17,6 +17,7 @@ const TUNSETOFFLOAD: Opcode = opcode::write::<u32>(b'T', 208);
 const TUNSETVNETHDRSZ: Opcode = opcode::write::<i32>(b'T', 216);
 
 const IFF_TUN: u16 = 0x0001;
+const IFF_MULTI_QUEUE: u16 = 0x0100;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_VNET_HDR: u16 = 0x4000;
 
@@ -39,10 +40,12 @@ struct InterfaceRequest {
 
 /// Attaches a descriptor of `/dev/net/tun` to a TUN interface without packet information and with a
 /// virtio header before each packet; creates the interface if there is none.
-pub(super) fn attach(tun: BorrowedFd<'_>, name: &str) -> Result<()> {
+/// `one_of_many`: as one queue of several, which other descriptors and processes attach to.
+pub(super) fn attach(tun: BorrowedFd<'_>, name: &str, one_of_many: bool) -> Result<()> {
+    let queue = if one_of_many { IFF_MULTI_QUEUE } else { 0 };
     let mut request = InterfaceRequest {
         name: [0; MAX_NAME_BYTES + 1],
-        flags: IFF_TUN | IFF_NO_PI | IFF_VNET_HDR,
+        flags: IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | queue,
         rest: [0; 22],
     };
     for (to, byte) in request

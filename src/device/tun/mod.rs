@@ -69,6 +69,9 @@ pub struct TunConfig {
     pub addresses: Vec<IpAddr>,
     /// Which kind.
     pub kind: Kind,
+    /// As one queue of several: other processes attach to the same device, and the kernel spreads
+    /// flows over them. Only an offloading device can.
+    pub multi_queue: bool,
 }
 
 /// An open TUN device of either kind.
@@ -110,7 +113,7 @@ impl Tun {
                 log::info!("{name}: offloading device, for the kernel has checksums, TSO and USO");
                 Ok(Self(Opened::Offload(device)))
             }
-            Err(TunError::NoOffload { .. }) if config.kind == Kind::Auto => {
+            Err(TunError::NoOffload { .. }) if config.kind == Kind::Auto && !config.multi_queue => {
                 plain("for the kernel has no USO")
             }
             Err(error) => Err(error),

@@ -39,6 +39,8 @@ pub(super) const MAX_PARTS: usize = 256;
 pub(super) struct Offload {
     tun: OwnedFd,
     mtu: usize,
+    /// Others are attached to queues of their own.
+    shared: bool,
     send_drops: u64,
     receive_drops: u64,
 }
@@ -51,7 +53,7 @@ impl Offload {
         let failed = |error: Errno| open_error(name, error.into());
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let tun = open("/dev/net/tun", flags, Mode::empty()).map_err(failed)?;
-        ioctl::attach(tun.as_fd(), name).map_err(failed)?;
+        ioctl::attach(tun.as_fd(), name, config.multi_queue).map_err(failed)?;
         let bytes = i32::try_from(HEADER_BYTES).unwrap_or(i32::MAX);
         ioctl::set_header_bytes(tun.as_fd(), bytes).map_err(failed)?;
         ioctl::set_offloads(tun.as_fd()).map_err(|error| match error {
@@ -61,6 +63,7 @@ impl Offload {
         Ok(Self {
             tun,
             mtu: usize::from(config.mtu),
+            shared: config.multi_queue,
             send_drops: 0,
             receive_drops: 0,
         })
@@ -201,8 +204,11 @@ impl AsRawFd for Offload {
 
 impl Drop for Offload {
     fn drop(&mut self) {
-        // Of use to who attaches to a persistent device next; the kernel forgets the others.
-        let _ = ioctl::clear_offloads(&self.tun);
+        // Of use to who attaches to a persistent device next; the kernel forgets the others. Who
+        // shares a device leaves the offloads to those who stay.
+        if !self.shared {
+            let _ = ioctl::clear_offloads(&self.tun);
+        }
     }
 }
 

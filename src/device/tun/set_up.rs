@@ -152,6 +152,7 @@ mod tests {
             mtu,
             addresses,
             kind: Kind::Plain,
+            multi_queue: false,
         }
     }
 
