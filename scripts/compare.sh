@@ -10,7 +10,7 @@
 #   --list        print the names of the cells that would run
 #   --cells       only cells whose name matches, of all there are
 #   --contenders  of cubic,reno,bbr (the kernel's TCP, curl from nginx), smoltcp (curl from our
-#                 server's TCP), headwater (our transport); all by default
+#                 server's TCP), headwater (our transport); all with --full, else cubic and headwater
 #   --rounds      of every cell (3), of objects twice as many and one; contenders take turns in each
 #   --out         where results.jsonl grows by a line a run, and report.html and summary.json are
 #                 made anew (out/compare)
@@ -30,7 +30,7 @@
 # the start of the transfer to its last byte, without the start of the process.
 #
 # A run of the others lasts max(1 s, 12 RTT), for the start, and then max(2 s, 10 RTT), whose bytes are
-# the goodput and in which the queue is watched; with random loss, 2 s and 5 s at the least. Every
+# the goodput and in which the queue is watched; with random loss, 3 s and 15 s at the least. Every
 # contender of a round uses the same process of the link, and the seed of its faults is the round's
 # number.
 set -euo pipefail
@@ -42,6 +42,7 @@ source scripts/contenders.sh
 
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 readonly CONTENDERS=(cubic reno bbr smoltcp headwater)
+readonly USUAL=(cubic headwater)
 readonly RTTS=(1 10 40 100 300) RATES=(10 100 1000) QUEUES=(0.25 1 4)
 readonly FAULTS=(clean loss0.1 loss1 reverse1 burst0.5 jitter)
 readonly CHOSEN=(
@@ -54,7 +55,7 @@ readonly OBJECT_CELLS=({40,100}ms-100mbit-object-{1kB,10kB,100kB,1MB})
 readonly OBJECT_BYTES=1073741824
 
 REMEMBERED=()
-FULL='' LIST='' CELLS='' ROUNDS=3 OUT=out/compare CHOSEN_CONTENDERS=("${CONTENDERS[@]}")
+FULL='' LIST='' CELLS='' ROUNDS=3 OUT=out/compare CHOSEN_CONTENDERS=()
 
 options() {
     while (($# > 0)); do
@@ -80,6 +81,9 @@ options() {
         shift
     done
     above_zero --rounds "$ROUNDS"
+    if ((${#CHOSEN_CONTENDERS[@]} == 0)); then
+        if [[ -n $FULL ]]; then CHOSEN_CONTENDERS=("${CONTENDERS[@]}"); else CHOSEN_CONTENDERS=("${USUAL[@]}"); fi
+    fi
     local name
     for name in "${CHOSEN_CONTENDERS[@]}"; do
         [[ " ${CONTENDERS[*]} " == *" $name "* ]] || die "no contender '$name': ${CONTENDERS[*]}"
@@ -140,7 +144,7 @@ enter() {
         QUEUE=${BASH_REMATCH[4]} SIZE=
         # Where chance drops packets, a few losses must not decide.
         case $FAULT in
-            loss* | burst*) WARM=2 WINDOW=5 ;;
+            loss* | burst*) WARM=3 WINDOW=15 ;;
             *) WARM=1 WINDOW=2 ;;
         esac
         WARM=$(larger "$WARM" "$(calculate "$RTT * 0.012")")
