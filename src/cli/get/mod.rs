@@ -5,6 +5,7 @@
 //! nothing but data.
 
 pub mod args;
+pub mod hasher;
 pub mod output;
 mod progress;
 mod session;
