@@ -3,7 +3,9 @@
 # Goodput side by side, client -- router -- server, MTU 1500, no rate limit: contenders take turns
 # within each round, so that whatever else the machine does meets all of them; medians and ratios.
 #
-#   headwater      our transport, offloading TUN at both ends where the kernel has it
+#   headwater      our transport, offloading TUN at both ends where the kernel has it; as with the
+#                  others, nobody looks at a digest
+#   headwater_verified  the same with the digest, as `get` does if nothing else is said
 #   headwater_plain  the same with a plain TUN at both ends
 #   smoltcp        `get --transport tcp` from the same server as headwater, through the same TUNs
 #   curl_nginx     the kernel's TCP over veth, segments of up to 64 kB as the kernel likes them
@@ -17,7 +19,7 @@ cd "$(dirname "$0")/.."
 source scripts/topology.sh
 
 readonly ROUNDS=${ROUNDS:-5} OBJECT_MB=${OBJECT_MB:-400} OUT=${OUT:-out}
-readonly CONTENDERS=(headwater headwater_plain smoltcp curl_nginx curl_nginx_1500 iperf3_cubic)
+readonly CONTENDERS=(headwater headwater_verified headwater_plain smoltcp curl_nginx curl_nginx_1500 iperf3_cubic)
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 
 # mbits BYTES SECONDS
@@ -30,9 +32,10 @@ ours() {
     get "$@" --stats "$SCRATCH/stats" "http://10.77.2.10$server/object" >/dev/null
     mbits "$(jq .bytes "$SCRATCH/stats")" "$(jq .seconds "$SCRATCH/stats")"
 }
-run_headwater() { ours 1; }
-run_headwater_plain() { ours 2 --device plain; }
-run_smoltcp() { ours 1 --transport tcp; }
+run_headwater() { ours 1 --no-digest; }
+run_headwater_verified() { ours 1; }
+run_headwater_plain() { ours 2 --no-digest --device plain; }
+run_smoltcp() { ours 1 --no-digest --transport tcp; }
 run_curl_nginx() {
     local bytes seconds
     read -r bytes seconds < <(in_ns client curl -sf -m 120 -o /dev/null \

@@ -56,7 +56,6 @@ struct Download {
     server: Server,
     application: Memory,
     wire: VecDeque<(u64, Travelling)>,
-    stage: Vec<u8>,
 }
 
 impl Download {
@@ -75,7 +74,6 @@ impl Download {
             server: server(),
             application: Memory((0..2 << 20).map(|at: u32| at as u8).collect()),
             wire: VecDeque::new(),
-            stage: vec![0; 256 * 1024],
         };
         download.client.request(download.now(), b"memory");
         download.send();
@@ -147,11 +145,13 @@ impl Download {
     /// The engine's step: a flight in, its bytes read, requests out.
     fn take(&mut self, flight: &Flight) {
         let now = self.now();
-        for datagram in flight.datagrams() {
-            self.client
-                .handle_datagram(now, path().reversed(), Ecn::Ect0, &datagram);
+        let joined = flight.payload.to_vec();
+        let datagrams = joined.chunks(flight.segment);
+        self.client
+            .handle_datagrams(now, path().reversed(), Ecn::Ect0, datagrams);
+        while let together @ 1.. = self.client.ready().len() {
+            self.client.consume(now, together);
         }
-        while self.client.read(now, &mut self.stage) > 0 {}
         self.send();
         while self.client.poll_event().is_some() {}
     }

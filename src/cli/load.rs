@@ -246,6 +246,7 @@ fn drive<D: Device + AsRawFd>(
 ) -> Result<Exit, Failed> {
     let begun = clock.now().instant;
     let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
+    runtime.busy_poll(args.local.busy_poll());
     let mut watching = Watching {
         next: begun + PROGRESS,
         told_holding: false,

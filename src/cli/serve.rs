@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::apps::origin::Origin;
 use crate::apps::origin::tree::Tree;
@@ -76,9 +77,10 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     let metrics = listen_for_metrics(args.metrics)?;
     let clock = OsClock::new();
     let machine = machine(args, clock.now(), keys, origin)?;
+    let busy_poll = args.local.busy_poll();
     match args.local.open_queue(args.multi_queue)? {
-        Opened::Plain(device) => drive(machine, clock, device, metrics),
-        Opened::Tapped(device) => drive(machine, clock, device, metrics),
+        Opened::Plain(device) => drive(machine, clock, device, metrics, busy_poll),
+        Opened::Tapped(device) => drive(machine, clock, device, metrics, busy_poll),
     }
 }
 
@@ -135,6 +137,7 @@ fn drive<D: Device + AsRawFd>(
     clock: OsClock,
     device: D,
     metrics: Option<MetricsServer>,
+    busy_poll: Duration,
 ) -> Result<Exit, Failed> {
     let system = |error: io::Error| {
         Failed::new(
@@ -143,6 +146,7 @@ fn drive<D: Device + AsRawFd>(
         )
     };
     let mut runtime = Runtime::new(clock, device).map_err(system)?;
+    runtime.busy_poll(busy_poll);
     if let Some(server) = metrics {
         runtime.serve_metrics(server).map_err(system)?;
     }

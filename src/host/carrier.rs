@@ -81,18 +81,31 @@ impl Carrier {
         }
     }
 
-    /// Takes bytes of the present stream; 0 if there are none now.
-    pub(super) fn read(&mut self, now: Now, stack: &mut Stack, out: &mut [u8]) -> usize {
+    /// The next bytes of the present stream, where they lie or else in `stage`, at most as many as it
+    /// holds; empty if there are none now. All of them are to be used, and then `consume`d.
+    pub(super) fn ready<'b>(&'b mut self, stack: &mut Stack, stage: &'b mut [u8]) -> &'b [u8] {
         match self {
-            Self::Trickles(client) => client.read(now, out),
-            Self::Tcp(tcp) => match stack.receive(tcp.id, out) {
-                Ok(count) => count,
-                Err(TcpError::Finished) => {
-                    tcp.finished = true;
-                    0
-                }
-                Err(_) => 0,
-            },
+            Self::Trickles(client) => {
+                let ready = client.ready();
+                ready.get(..stage.len()).unwrap_or(ready)
+            }
+            Self::Tcp(tcp) => {
+                let count = match stack.receive(tcp.id, stage) {
+                    Ok(count) => count,
+                    Err(error) => {
+                        tcp.finished |= matches!(error, TcpError::Finished);
+                        0
+                    }
+                };
+                stage.get(..count).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Tells that the bytes that were `ready` have been used.
+    pub(super) fn consume(&mut self, now: Now, count: usize) {
+        if let Self::Trickles(client) = self {
+            client.consume(now, count);
         }
     }
 

@@ -339,15 +339,15 @@ impl ClientHost {
         };
         let mut any = false;
         while running.transfer.is_reading() && running.transfer.has_room() {
-            let count = carrier.read(now, &mut self.stack, &mut self.stage);
+            let bytes = carrier.ready(&mut self.stack, &mut self.stage);
+            let count = bytes.len();
             if count == 0 {
                 break;
             }
             any = true;
             self.report.received(now.instant, running.begun, count);
-            running
-                .transfer
-                .handle_bytes(self.stage.get(..count).unwrap_or_default());
+            running.transfer.handle_bytes(bytes);
+            carrier.consume(now, count);
         }
         if any && !running.transfer.is_reading() {
             carrier.handle_whole();
@@ -389,9 +389,8 @@ impl Machine for ClientHost {
         match self.stack.handle_packet(now.instant, packet, segment) {
             Demuxed::Transport(view) => {
                 if let Some((_, Carrier::Trickles(client))) = &mut self.carrier {
-                    for datagram in view.datagrams(segment) {
-                        client.handle_datagram(now, view.path, view.ecn, datagram);
-                    }
+                    let datagrams = view.datagrams(segment);
+                    client.handle_datagrams(now, view.path, view.ecn, datagrams);
                 }
             }
             Demuxed::Taken => self.handle_tcp_events(),

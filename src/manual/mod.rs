@@ -7,6 +7,7 @@
 //! | [`laws`] | what must hold, which tests hold it, and the breaks they were seen to notice |
 //! | [`threats`] | who may attack what, and what holds them |
 //! | [`limits`] | every bound, its reason, and what happens at it |
+//! | [`performance`] | what a download costs, where the cost lies, and what was tried |
 //! | [`deviations`] | where this differs from its models and from RFCs, and why |
 //!
 //! No code but tests: these hold every dump, table and name on the pages against the program.
@@ -25,6 +26,9 @@ pub mod threats {}
 
 #[doc = include_str!("limits.md")]
 pub mod limits {}
+
+#[doc = include_str!("performance.md")]
+pub mod performance {}
 
 #[doc = include_str!("deviations.md")]
 pub mod deviations {}

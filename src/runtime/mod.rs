@@ -51,6 +51,10 @@ pub const MAX_PACKETS_PER_TURN: usize = 32;
 /// Packets and flights sent at a stretch before the loop turns.
 pub const MAX_TRANSMITS_PER_TURN: usize = 1024;
 
+/// Longest time that a loop may look for packets before it sleeps: more would burn a processor for
+/// whoever sends a packet each millisecond.
+pub const MAX_BUSY_POLL: Duration = Duration::from_millis(1);
+
 /// Events taken from one poll; what is left comes with the next.
 const MAX_EVENTS: usize = 64;
 
@@ -154,6 +158,10 @@ pub struct Runtime<D> {
     signals: Signals,
     metrics: Option<MetricsServer>,
     buffer: Vec<u8>,
+    /// How long after a packet the loop does not sleep, and until when that is.
+    busy_poll: Duration,
+    awake_until: Instant,
+    last_packet: Option<Instant>,
     /// The device has not said that it is empty since its last event: it will send no other.
     readable: bool,
 }
@@ -192,8 +200,19 @@ impl<D: Device + AsRawFd> Runtime<D> {
             signals,
             metrics: None,
             buffer,
+            busy_poll: Duration::ZERO,
+            awake_until: Instant::ZERO,
+            last_packet: None,
             readable,
         })
+    }
+
+    /// Looks for packets for so long before it sleeps, at most [`MAX_BUSY_POLL`], after each that came
+    /// as soon after another: to wake a thread that sleeps on another processor takes longer than a
+    /// round trip between two hosts that are awake. Of harm where the peer has only the same
+    /// processor.
+    pub fn busy_poll(&mut self, time: Duration) {
+        self.busy_poll = time.min(MAX_BUSY_POLL);
     }
 
     /// Answers requests for metrics too.
@@ -245,7 +264,16 @@ impl<D: Device + AsRawFd> Runtime<D> {
                 self.metrics.as_ref().and_then(MetricsServer::deadline),
             ];
             let wait = deadlines.into_iter().flatten().min();
-            let wait = if more { Some(now.instant) } else { wait };
+            let awake = now.instant < self.awake_until;
+            if awake && !more {
+                // Somebody else may need this processor, maybe even the peer.
+                std::thread::yield_now();
+            }
+            let wait = if more || awake {
+                Some(now.instant)
+            } else {
+                wait
+            };
             self.wait(now, wait, hooks.waits_for(machine))?;
             if let Some(signal) = self.signals.take()
                 && hooks.signal(self.clock.now(), signal, machine).is_break()
@@ -273,6 +301,10 @@ impl<D: Device + AsRawFd> Runtime<D> {
             match self.device.receive(&mut self.buffer)? {
                 None => self.readable = false,
                 Some(received) => {
+                    let last = self.last_packet.replace(now.instant);
+                    if last.is_some_and(|last| now.instant <= last + self.busy_poll) {
+                        self.awake_until = now.instant + self.busy_poll;
+                    }
                     let packet = self.buffer.get(..received.len).unwrap_or_default();
                     machine.handle_packet(now, packet, received.segment);
                     more |= self.transmit(now, machine)?;

@@ -333,3 +333,42 @@ fn the_clocks_go_forward_from_zero() {
     assert!(first.instant < Instant::from_micros(60_000_000));
     assert!(first.unix > UnixMillis::new(1_700_000_000_000));
 }
+
+/// Turns the loop four times, `awake_until` then; how often it slept, and until when it is awake.
+fn sleeps(packets: usize, awake_until: Instant, busy_poll: Duration) -> (usize, Instant) {
+    let mut runtime = runtime(OneEdge::new(packets));
+    runtime.busy_poll(busy_poll);
+    runtime.awake_until = awake_until;
+    let mut turns = 0;
+    let mut hook = Hook::new(|_: &mut Echo| {
+        turns += 1;
+        match turns {
+            4 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    });
+    let stopped = runtime.run(&mut Echo::default(), &mut hook).unwrap();
+    assert_eq!(stopped, Stopped::ByHook);
+    // The end counts as one.
+    (runtime.device.idle - 1, runtime.awake_until)
+}
+
+#[test]
+fn a_loop_that_is_awake_does_not_sleep() {
+    let long = Instant::from_micros(3_600_000_000);
+    assert_eq!(sleeps(0, long, Duration::ZERO), (0, long));
+    let (slept, _) = sleeps(0, Instant::ZERO, Duration::from_secs(1));
+    assert!(slept > 0, "no packet, no reason to be awake");
+    let (_, awake) = sleeps(1, Instant::ZERO, Duration::from_secs(1));
+    assert_eq!(awake, Instant::ZERO, "one packet promises no other");
+    let (_, awake) = sleeps(2, Instant::ZERO, Duration::from_secs(1));
+    assert!(awake >= Instant::ZERO + MAX_BUSY_POLL, "two do");
+    let mut runtime = runtime(OneEdge::new(0));
+    for (asked, want) in [
+        (MAX_BUSY_POLL, MAX_BUSY_POLL),
+        (MAX_BUSY_POLL * 2, MAX_BUSY_POLL),
+    ] {
+        runtime.busy_poll(asked);
+        assert_eq!(runtime.busy_poll, want);
+    }
+}

@@ -6,6 +6,7 @@
 use crate::apps::fetch::Failure;
 use crate::apps::fetch::output::Held;
 use crate::apps::fetch::target::Target;
+use crate::apps::fetch::verify::{GoOn, Sha256};
 use crate::http::headers::{FieldError, Headers};
 use crate::http::request::{Method, RequestHead};
 
@@ -27,6 +28,10 @@ pub struct TransferConfig {
     pub headers: Vec<Field>,
     /// Most bytes of a request head.
     pub request_limit: usize,
+    /// Whether the body is compared with the digest that the server offers.
+    pub verify: bool,
+    /// Where the digest of a body is computed.
+    pub hasher: GoOn,
 }
 
 impl Default for TransferConfig {
@@ -38,6 +43,8 @@ impl Default for TransferConfig {
             fail: false,
             headers: Vec::new(),
             request_limit: usize::MAX,
+            verify: true,
+            hasher: Sha256::go_on,
         }
     }
 }

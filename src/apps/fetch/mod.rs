@@ -11,7 +11,7 @@ mod failure;
 pub mod output;
 pub mod target;
 mod verdict;
-mod verify;
+pub mod verify;
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -20,7 +20,7 @@ use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::{Held, Output, OutputError};
 use crate::apps::fetch::target::Target;
 use crate::apps::fetch::verdict::{Verdict, judge};
-use crate::apps::fetch::verify::Verifier;
+use crate::apps::fetch::verify::{Hasher as _, Sha256, Verifier};
 use crate::http::reader::{Progress as Step, ResponseReader};
 use crate::http::request::Method;
 use crate::http::response::ResponseHead;
@@ -46,7 +46,8 @@ pub enum DigestOutcome {
     Verified,
     /// The server offered none.
     Absent,
-    /// One was offered, but only a part of the object was asked for or can be read back.
+    /// One was offered, but only a part of the object was asked for or can be read back, or nobody
+    /// wants to know.
     Unchecked,
     /// The digest differs.
     Mismatch,
@@ -154,7 +155,7 @@ enum Body {
     Unknown,
     /// It goes to the output.
     Wanted {
-        verifier: Option<Box<Verifier>>,
+        verifier: Option<Verifier>,
         outcome: DigestOutcome,
     },
     /// It is read away; then comes the next request.
@@ -187,7 +188,7 @@ pub struct Transfer {
     output: Box<dyn Output>,
     held: Held,
     /// Digest of what was held when the transfer began; `None` if that cannot be read back.
-    prefix: Option<Verifier>,
+    prefix: Option<Sha256>,
     phase: Phase,
     begun: bool,
     redirects: usize,
@@ -201,11 +202,11 @@ impl Transfer {
     #[must_use]
     pub fn new(config: TransferConfig, target: Target, mut output: Box<dyn Output>) -> Self {
         let held = output.held();
-        let mut prefix = Verifier::new();
-        let replayed = if held.bytes == 0 {
-            Ok(true)
-        } else {
-            output.replay(&mut |bytes| prefix.update(bytes))
+        let mut prefix = Sha256::new();
+        let replayed = match (held.bytes, config.verify) {
+            (0, _) => Ok(true),
+            (_, true) => output.replay(&mut |bytes| prefix.update(bytes)),
+            (_, false) => Ok(false),
         };
         let ask = if held.bytes == 0 {
             Ask::Whole
@@ -423,14 +424,14 @@ impl Transfer {
         let partial = head.status.0 == 206 && offset == 0;
         let bodiless = self.config.method == Method::Head;
         let start = if offset == 0 {
-            Some(Verifier::new())
+            Some(Sha256::new())
         } else {
             self.prefix.clone()
         };
         let (verifier, outcome) = match (offered, start) {
             (None, _) => (None, DigestOutcome::Absent),
-            (Some(want), Some(start)) if !partial && !bodiless => (
-                Some(Box::new(start.expecting(want))),
+            (Some(want), Some(start)) if self.config.verify && !partial && !bodiless => (
+                Some(Verifier::new((self.config.hasher)(start), want)),
                 DigestOutcome::Unchecked,
             ),
             (Some(_), _) => (None, DigestOutcome::Unchecked),
@@ -461,7 +462,7 @@ impl Transfer {
         if offset == 0 && (self.held.bytes > 0 || self.begun) {
             self.output.rewind()?;
             self.held = Held::default();
-            self.prefix = Some(Verifier::new());
+            self.prefix = Some(Sha256::new());
         }
         self.begun = true;
         self.output.begin(offset, etag)
@@ -526,7 +527,7 @@ impl Transfer {
         let outcome = match (verdict::offered_digest(head), self.prefix.clone()) {
             (None, _) => DigestOutcome::Absent,
             (Some(_), None) => DigestOutcome::Unchecked,
-            (Some(want), Some(prefix)) => prefix.expecting(want).finish(),
+            (Some(want), Some(prefix)) => Verifier::new(prefix.go_on(), want).finish(),
         };
         self.conclude(Ask::Confirm, outcome);
     }
@@ -564,7 +565,7 @@ impl Transfer {
         }
         self.begun = false;
         self.held = Held::default();
-        self.prefix = Some(Verifier::new());
+        self.prefix = Some(Sha256::new());
         self.progress.held = 0;
         self.progress.size = None;
         self.phase = Phase::Ready {

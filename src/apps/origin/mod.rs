@@ -46,6 +46,15 @@ pub const MAX_ATTEMPTS: usize = 3;
 /// The HTTP server.
 pub struct Origin {
     files: Files,
+    /// The stream of a file that was read last: most reads go on with it.
+    recent: Option<Recent>,
+}
+
+/// A stream, and what it was made from.
+struct Recent {
+    user: Vec<u8>,
+    path: Vec<u8>,
+    stream: Stream,
 }
 
 impl Origin {
@@ -56,6 +65,7 @@ impl Origin {
     pub fn new(root: &Path, digester: Box<dyn Digester>) -> Result<Self, RootError> {
         Ok(Self {
             files: Files::new(Tree::open(root)?, digester),
+            recent: None,
         })
     }
 
@@ -184,8 +194,17 @@ impl Origin {
         }
     }
 
+    /// Reads on in the stream that was read last; `None` if it is another, or not just as it was.
+    fn read_on(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Option<usize> {
+        let recent = self.recent.as_ref().filter(|recent| recent.user == user)?;
+        let object = self.files.file(&recent.path, Freshness::Recent).ok()?;
+        let same = recent.stream.is_of(&object);
+        same.then(|| recent.stream.read_at(offset, out).ok())?
+    }
+
     fn try_read(
         &mut self,
+        encoded: &[u8],
         user: &UserContinuation,
         offset: u64,
         out: &mut [u8],
@@ -197,7 +216,15 @@ impl Origin {
                 Stream::of_object(user, representation).ok_or(Failure::Changed)?
             }
         };
-        Ok(stream.read_at(offset, out)?)
+        let filled = stream.read_at(offset, out)?;
+        if let Resource::File { path, .. } = &user.resource {
+            self.recent = Some(Recent {
+                user: encoded.to_vec(),
+                path: path.clone(),
+                stream,
+            });
+        }
+        Ok(filled)
     }
 }
 
@@ -245,10 +272,14 @@ impl Application for Origin {
     }
 
     fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+        if let Some(filled) = self.read_on(user, offset, out) {
+            return Ok(filled);
+        }
+        let encoded = user;
         let decoded = (user.len() <= MAX_USER_BYTES).then(|| UserContinuation::decode(user));
         let user = decoded.flatten().ok_or(Unavailable::Changed)?;
         for _ in 0..MAX_ATTEMPTS {
-            match self.try_read(&user, offset, out) {
+            match self.try_read(encoded, &user, offset, out) {
                 Ok(filled) => return Ok(filled),
                 Err(Failure::Changed) => return Err(Unavailable::Changed),
                 Err(Failure::NotReady) => return Err(Unavailable::NotReady),

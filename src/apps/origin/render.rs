@@ -183,6 +183,16 @@ impl Stream {
         self.head_length() + body
     }
 
+    /// Whether its body is a part of that very object.
+    pub(super) fn is_of(&self, object: &Arc<Object>) -> bool {
+        match &self.body {
+            StreamBody::Part { representation, .. } => {
+                matches!(&representation.body, Body::Object(own) if Arc::ptr_eq(own, object))
+            }
+            StreamBody::Text(_) => false,
+        }
+    }
+
     /// Fills `out` from `offset` on; returns how many bytes, fewer only at the end.
     pub(super) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Stale> {
         let from_head = copy(&self.head, offset, out);

@@ -11,6 +11,7 @@ use clap::ArgMatches;
 use crate::apps::fetch::config::{Field, TransferConfig};
 use crate::apps::fetch::target::{Target, TargetError};
 use crate::cli::exit::{Exit, Failed};
+use crate::cli::get::hasher;
 use crate::cli::get::output::{Destination, Resume};
 use crate::cli::local::LocalArgs;
 use crate::host::client::Protocol;
@@ -84,6 +85,9 @@ pub struct GetArgs {
     /// Fail on status 400 and above, and write nothing
     #[arg(short, long)]
     pub fail: bool,
+    /// Do not compare the body with the digest that the server offers
+    #[arg(long)]
+    pub no_digest: bool,
     /// No progress bar and no error messages
     #[arg(short, long)]
     pub silent: bool,
@@ -175,6 +179,8 @@ impl GetConfig {
                 TransportArg::Tcp => crate::http::MAX_HEAD_BYTES,
                 TransportArg::Trickles => MAX_REQUEST_BYTES,
             },
+            verify: !args.no_digest,
+            hasher: hasher::go_on,
         };
         Ok(Self {
             local: args.local,

@@ -5,6 +5,7 @@
 //! nothing but data.
 
 pub mod args;
+pub mod hasher;
 pub mod output;
 mod progress;
 mod session;
@@ -92,6 +93,7 @@ fn drive<D: Device + AsRawFd>(
         Failed::new(Exit::Device, advice)
     };
     let mut runtime = Runtime::new(clock, device).map_err(system)?;
+    runtime.busy_poll(config.local.busy_poll());
     let now = clock.now();
     let (token_file, tokens) = remembered.unzip();
     let mut machine = machine(config, now, tokens.unwrap_or_default())?;

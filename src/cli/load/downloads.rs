@@ -52,6 +52,7 @@ pub(super) fn drive<D: Device + AsRawFd>(
     let machine = DownloadHost::new(begun, config);
     let mut machine = machine.map_err(|error| Failed::new(Exit::Usage, error))?;
     let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
+    runtime.busy_poll(args.local.busy_poll());
     let stopped = runtime.run(&mut machine, &mut UntilDone);
     let report = machine.report();
     let failed = match stopped.map_err(device_failed)? {

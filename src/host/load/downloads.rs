@@ -184,10 +184,8 @@ impl DownloadHost {
             self.report.strays += 1;
             return;
         };
-        for datagram in view.datagrams(segment) {
-            let client = &mut download.client;
-            client.handle_datagram(now, view.path, view.ecn, datagram);
-        }
+        let client = &mut download.client;
+        client.handle_datagrams(now, view.path, view.ecn, view.datagrams(segment));
         self.advance(now, number);
     }
 

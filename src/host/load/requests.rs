@@ -239,12 +239,14 @@ impl RequestHost {
         };
         let ended = loop {
             let carrier = &mut running.carrier;
-            let count = carrier.read(now, &mut self.stack, &mut self.stage);
+            let bytes = carrier.ready(&mut self.stack, &mut self.stage);
+            let count = bytes.len();
             if count == 0 {
                 break carrier.poll_end().map(|end| running.answer.end(end));
             }
-            let bytes = self.stage.get(..count).unwrap_or_default();
-            match running.answer.take(bytes) {
+            let taken = running.answer.take(bytes);
+            carrier.consume(now, count);
+            match taken {
                 Ok(true) => break Some(Ok(())),
                 Ok(false) => {}
                 Err(why) => break Some(Err(why)),
@@ -288,9 +290,7 @@ impl RequestHost {
             self.transport.strays += view.datagrams(segment).count() as u64;
             return;
         };
-        for datagram in view.datagrams(segment) {
-            client.handle_datagram(now, view.path, view.ecn, datagram);
-        }
+        client.handle_datagrams(now, view.path, view.ecn, view.datagrams(segment));
         self.advance(now, number);
     }
 

@@ -9,6 +9,7 @@ use crate::time::Instant;
 use crate::transport::client::rtt::Rtt;
 use crate::transport::client::window::Interval;
 use crate::transport::epoch::{Declaration, Epoch};
+use crate::transport::layout::Layout;
 use crate::wire::segment::Span;
 
 /// Lost numbers remembered, to notice that one was late rather than lost.
@@ -44,7 +45,7 @@ pub(super) struct Record {
     /// It answers a challenge, so the continuation is bound to the present address.
     pub(super) rebinds: bool,
     /// The chunks of each datagram, as far as they are known.
-    pub(super) chunks: Vec<Vec<Span>>,
+    pub(super) chunks: Chunks,
     /// Bit `i` stands for number `interval.first + i`.
     open: u64,
 }
@@ -62,7 +63,7 @@ impl Record {
             yields,
             wants_continuation: false,
             rebinds: false,
-            chunks: Vec::new(),
+            chunks: Chunks::default(),
             open: mask(u64::from(interval.count)),
         }
     }
@@ -77,28 +78,71 @@ impl Record {
         self.open == mask(u64::from(self.interval.count))
     }
 
-    /// The chunks of a datagram that has come.
-    fn take_chunks(&mut self, index: u64) -> Vec<Span> {
-        let place = usize::try_from(index).unwrap_or(usize::MAX);
-        let chunks = self.chunks.get_mut(place);
-        chunks.map(core::mem::take).unwrap_or_default()
+    /// The bytes of the datagrams in `which` that are known.
+    pub(super) fn bytes(&self, which: u64) -> impl Iterator<Item = Span> {
+        let count = self.interval.count.min(u64::BITS);
+        let chosen = (0..count).filter(move |index| which >> index & 1 != 0);
+        chosen.flat_map(|index| self.chunks.of(index).iter().copied())
+    }
+}
+
+/// The chunks of the datagrams of one flight, one after the other.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chunks {
+    spans: Vec<Span>,
+    /// Where those of each datagram end in `spans`.
+    ends: Vec<usize>,
+}
+
+impl Chunks {
+    /// Those that were laid out.
+    pub(super) fn copy(&mut self, layout: &Layout) {
+        self.spans.clear();
+        self.ends.clear();
+        self.append(layout);
     }
 
-    /// The bytes of the datagrams in `which` that are known.
-    fn bytes(&self, which: u64) -> Vec<Span> {
-        let chosen = self
-            .chunks
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| which >> index & 1 != 0);
-        chosen
-            .flat_map(|(_, chunks)| chunks.iter().copied())
-            .collect()
+    /// Those that were laid out, behind a first datagram whose chunks have come.
+    pub(super) fn copy_behind_first(&mut self, layout: &Layout) {
+        self.spans.clear();
+        self.ends.clear();
+        self.ends.push(0);
+        self.append(layout);
+    }
+
+    fn append(&mut self, layout: &Layout) {
+        for chunks in layout.datagrams() {
+            self.spans.extend_from_slice(chunks);
+            self.ends.push(self.spans.len());
+        }
+    }
+
+    /// Whether none are known.
+    fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// Those of a datagram.
+    fn of(&self, index: u32) -> &[Span] {
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let start = match index.checked_sub(1) {
+            Some(before) => self.ends.get(before).copied(),
+            None => Some(0),
+        };
+        let range = start.zip(self.ends.get(index));
+        range
+            .and_then(|(start, &end)| self.spans.get(start..end))
+            .unwrap_or_default()
     }
 }
 
 /// What an arrival tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) sent: Instant,
     pub(super) repeated: bool,
@@ -109,8 +153,6 @@ pub(super) struct Arrival {
     /// Its request answered a challenge.
     pub(super) rebinds: bool,
     pub(super) stream: u8,
-    /// The chunks that the datagram should carry, if that is known.
-    pub(super) expected: Vec<Span>,
 }
 
 /// A part of a flight that is lost.
@@ -135,6 +177,8 @@ pub(super) struct Loss {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flights {
     records: BTreeMap<u64, Record>,
+    /// The chunks that the last arrival should carry, if that is known.
+    expected: Vec<Span>,
     /// How much was sent so far.
     sent: u64,
     /// The order of the latest-sent number that has come, the number, and its round trip.
@@ -172,6 +216,11 @@ impl Flights {
         }
     }
 
+    /// The chunks that the last datagram that was awaited should have carried, if that is known.
+    pub(super) fn expected(&self) -> &[Span] {
+        &self.expected
+    }
+
     /// How late numbers may come beyond their round trip, by experience.
     pub(super) const fn lateness(&self) -> Duration {
         self.lateness
@@ -189,6 +238,9 @@ impl Flights {
             return None;
         };
         let index = n - first;
+        self.expected.clear();
+        let chunks = u32::try_from(index).map(|index| record.chunks.of(index));
+        self.expected.extend_from_slice(chunks.unwrap_or_default());
         let arrival = Arrival {
             sent: record.sent,
             repeated: record.repeated,
@@ -197,7 +249,6 @@ impl Flights {
             opens: record.declared.is_some(),
             rebinds: record.rebinds,
             stream: record.stream,
-            expected: record.take_chunks(index),
         };
         record.open &= !(mask(void + 1) << index);
         let (sent, order) = (record.sent, record.order);
@@ -282,7 +333,7 @@ impl Flights {
                     && !record.repeated
                     && !record.chunks.is_empty(),
                 stream: record.stream,
-                bytes: record.bytes(late),
+                bytes: record.bytes(late).collect(),
                 due: record.sent + round_trip,
             });
         }
@@ -325,12 +376,8 @@ impl Flights {
         let mut count = 0;
         for record in self.records.values() {
             count += u64::from(record.open.count_ones());
-            bytes.extend(
-                record
-                    .bytes(record.open)
-                    .into_iter()
-                    .map(|span| (record.stream, span)),
-            );
+            let open = record.bytes(record.open);
+            bytes.extend(open.map(|span| (record.stream, span)));
         }
         self.records.clear();
         self.timer = None;

@@ -21,24 +21,56 @@ const SEVERAL_SERVERS_RTTS: u32 = 16;
 impl Client {
     /// Takes one datagram from the network. What is not ours is dropped and counted.
     pub fn handle_datagram(&mut self, now: Now, path: UdpPath, ecn: Ecn, datagram: &[u8]) {
-        if path.src != self.config.remote || path.dst != self.config.local {
-            self.stats.dropped("foreign_address");
-            return;
-        }
-        self.stats.packets_in += 1;
-        self.stats.bytes_in += u64::try_from(datagram.len()).unwrap_or(0);
-        match ToClient::parse(datagram) {
-            Ok(ToClient::Response(response)) => {
-                self.handle_response(now.instant, ecn, &response, datagram.len());
-            }
-            Ok(ToClient::Probed(probed)) => self.handle_probed(now.instant, &probed),
-            Ok(ToClient::Challenge(challenge)) => self.handle_challenge(now.instant, &challenge),
-            Err(_) => self.stats.dropped("malformed"),
-        }
-        self.fill_outbox(now.instant);
+        self.handle_datagrams(now, path, ecn, core::iter::once(datagram));
     }
 
-    fn handle_response(&mut self, now: Instant, ecn: Ecn, response: &Response<'_>, length: usize) {
+    /// Takes the datagrams of one packet from the network, which came together: what is lost and what
+    /// may be sent is decided once, after the last of them.
+    pub fn handle_datagrams<'d>(
+        &mut self,
+        now: Now,
+        path: UdpPath,
+        ecn: Ecn,
+        datagrams: impl Iterator<Item = &'d [u8]>,
+    ) {
+        let foreign = path.src != self.config.remote || path.dst != self.config.local;
+        let mut answered = false;
+        for datagram in datagrams {
+            if foreign {
+                self.stats.dropped("foreign_address");
+                continue;
+            }
+            self.stats.packets_in += 1;
+            self.stats.bytes_in += u64::try_from(datagram.len()).unwrap_or(0);
+            match ToClient::parse(datagram) {
+                Ok(ToClient::Response(response)) => {
+                    answered |= self.handle_response(now.instant, ecn, &response, datagram.len());
+                }
+                Ok(ToClient::Probed(probed)) => {
+                    answered |= self.handle_probed(now.instant, &probed);
+                }
+                Ok(ToClient::Challenge(challenge)) => {
+                    self.handle_challenge(now.instant, &challenge);
+                }
+                Err(_) => self.stats.dropped("malformed"),
+            }
+        }
+        if answered {
+            self.detect_losses(now.instant);
+        }
+        if !foreign {
+            self.fill_outbox(now.instant);
+        }
+    }
+
+    /// Whether it is of this connection.
+    fn handle_response(
+        &mut self,
+        now: Instant,
+        ecn: Ecn,
+        response: &Response<'_>,
+        length: usize,
+    ) -> bool {
         let header = response.header;
         if let ResponseKind::Opened { echo, size, count } = header.kind
             && self.opening.is_some_and(|opening| opening.echo == echo)
@@ -53,11 +85,11 @@ impl Client {
         }
         let Some(connection) = &mut self.connection else {
             self.stats.dropped("unknown_connection");
-            return;
+            return false;
         };
         if connection.id != header.connection {
             self.stats.dropped("unknown_connection");
-            return;
+            return false;
         }
         let (n, void) = (
             expand(header.number, connection.window.highest()),
@@ -65,7 +97,7 @@ impl Client {
         );
         if n == 0 || n.saturating_add(void) > connection.window.highest() {
             self.stats.dropped("unrequested_number");
-            return;
+            return false;
         }
         let fresh = connection.window.receive(n, void, header.x);
         let arrival = self.flights.arrive(now, n, void, &self.rtt);
@@ -92,7 +124,7 @@ impl Client {
         if ecn == Ecn::Ce && fresh {
             self.congestion(n, Kind::Ce);
         }
-        self.detect_losses(now);
+        true
     }
 
     /// Some answer has come: the service lives.
@@ -236,7 +268,7 @@ impl Client {
         }
         if let Some(arrival) = arrival {
             // Whatever else the datagram carried, what it should have carried is here or wanted.
-            for span in &arrival.expected {
+            for span in self.flights.expected() {
                 if arrival.stream == self.stream.id {
                     self.stream.lose(*span);
                 }
@@ -286,21 +318,11 @@ impl Client {
         let count = record.interval.count.saturating_sub(1);
         self.layout
             .fill(length.max(DATA_HEADER_BYTES) - taken, count, 0, &rest);
-        record.chunks = core::iter::once(Vec::new())
-            .chain(self.layout.datagrams().map(<[Span]>::to_vec))
-            .collect();
-        let asked: Vec<Span> = record.chunks.iter().flatten().copied().collect();
-        let open = record.still_open();
-        let dropped: Vec<Span> = record
-            .chunks
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| *index > 0 && open >> index & 1 == 0)
-            .flat_map(|(_, chunks)| chunks.clone())
-            .collect();
-        self.stream
-            .asked_up_to(asked.last().map_or(end, |last| last.end));
-        for span in dropped {
+        record.chunks.copy_behind_first(&self.layout);
+        let asked = record.chunks.all().last().map_or(end, |last| last.end);
+        let gone: Vec<Span> = record.bytes(!record.still_open()).collect();
+        self.stream.asked_up_to(asked);
+        for span in gone {
             self.stream.lose(span);
         }
         debug_assert!(
@@ -309,20 +331,21 @@ impl Client {
         );
     }
 
-    fn handle_probed(&mut self, now: Instant, probed: &Probed<'_>) {
+    /// Whether it answers the probe under way.
+    fn handle_probed(&mut self, now: Instant, probed: &Probed<'_>) -> bool {
         let ours = self
             .connection
             .as_ref()
             .is_some_and(|c| c.id == probed.connection);
         let Some(probe) = self.probe.filter(|probe| ours && probe.tag == probed.probe) else {
             self.stats.dropped("unknown_probe");
-            return;
+            return false;
         };
         self.probe = None;
         self.answered(now);
         self.flights.probed(now, probe.sent);
         self.take_continuation(now, probe.yields, probe.opens, probed.continuation);
-        self.detect_losses(now);
+        true
     }
 
     fn handle_challenge(&mut self, now: Instant, challenge: &Challenge) {

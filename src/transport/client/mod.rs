@@ -1,6 +1,6 @@
 //! The client engine: all memory, timers and loss detection of a connection, without I/O.
 //!
-//! Four kinds of methods. *Commands*: `request`, `read`. *Input*: `handle_datagram`,
+//! Four kinds of methods. *Commands*: `request`, `read`. *Input*: `handle_datagrams`,
 //! `handle_timeout`. *Output*: `poll_transmit`, `poll_timeout`, `poll_event`. *Getters*: `stats` and
 //! others. After each command or input, drain `poll_transmit` and `poll_event` until `None`, then ask
 //! `poll_timeout`. Time never goes backwards between calls.
@@ -234,19 +234,45 @@ impl Client {
 
     /// Takes bytes of the stream in order; returns how many.
     pub fn read(&mut self, now: Now, out: &mut [u8]) -> usize {
-        let idle = !self.busy();
-        let count = self.stream.reassembly.read(out);
-        if count > 0 {
-            if idle {
-                // The buffer was full: there was nothing to wait for until now.
-                self.waiting_since = now.instant;
-                self.last_answer = now.instant;
-                self.last_new_byte = now.instant;
+        let mut count = 0;
+        // Twice at most: up to the end of the buffer, and from its start.
+        loop {
+            let (room, ready) = (out.get_mut(count..).unwrap_or_default(), self.ready());
+            let together = room.len().min(ready.len());
+            let (Some(to), Some(from)) = (room.get_mut(..together), ready.get(..together)) else {
+                return count;
+            };
+            if together == 0 {
+                return count;
             }
-            self.check_finished();
-            self.fill_outbox(now.instant);
+            to.copy_from_slice(from);
+            self.consume(now, together);
+            count += together;
         }
-        count
+    }
+
+    /// The next bytes of the stream, as far as they lie together, to be looked at where they are and
+    /// then [`consume`](Self::consume)d; empty if there are none.
+    #[must_use]
+    pub fn ready(&self) -> &[u8] {
+        self.stream.reassembly.ready()
+    }
+
+    /// Takes that many of the bytes that are `ready`.
+    pub fn consume(&mut self, now: Now, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let idle = !self.busy();
+        self.stream.reassembly.consume(count);
+        if idle {
+            // The buffer was full: there was nothing to wait for until now.
+            self.waiting_since = now.instant;
+            self.last_answer = now.instant;
+            self.last_new_byte = now.instant;
+        }
+        self.check_finished();
+        self.fill_outbox(now.instant);
     }
 
     // --- Output ---

@@ -225,7 +225,7 @@ impl Client {
             record.ranges = self
                 .stream
                 .take(size, interval.count, field, &mut self.layout);
-            record.chunks = self.layout.datagrams().map(<[Span]>::to_vec).collect();
+            record.chunks.copy(&self.layout);
         }
         if self.flights.is_empty() {
             self.waiting_since = now;

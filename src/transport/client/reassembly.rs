@@ -1,5 +1,7 @@
 //! Reassembly of one response stream: bytes come in any order and leave in order, through a ring
 //! whose size is the reader's buffer. What does not fit is not stored, and is not asked for either.
+//! Whenever it runs empty it begins again at its start: a reader that keeps up touches little memory,
+//! however large the ring.
 
 use crate::transport::client::spans::SpanSet;
 use crate::wire::segment::Span;
@@ -10,6 +12,8 @@ pub(super) struct Reassembly {
     ring: Vec<u8>,
     /// Offset of the next byte to be read.
     read: u64,
+    /// Offset that stands at the start of the ring, or a multiple of its length below.
+    origin: u64,
     /// Bytes received and not read, and everything before `read`.
     received: SpanSet,
 }
@@ -20,13 +24,14 @@ impl Reassembly {
         Self {
             ring: vec![0; capacity.max(1)],
             read: 0,
+            origin: 0,
             received: SpanSet::default(),
         }
     }
 
     /// Forgets everything, for another stream.
     pub(super) fn reset(&mut self) {
-        self.read = 0;
+        (self.read, self.origin) = (0, 0);
         self.received.clear();
     }
 
@@ -76,28 +81,26 @@ impl Reassembly {
         self.received.span_at(self.read).is_some()
     }
 
-    /// Takes bytes off the front; returns how many.
-    pub(super) fn read(&mut self, out: &mut [u8]) -> usize {
-        let Some(ready) = self.received.span_at(self.read) else {
-            return 0;
-        };
-        let count = out.len().min(to_usize(ready.end - self.read));
+    /// The next bytes in order, as far as they lie together; empty if there are none.
+    pub(super) fn ready(&self) -> &[u8] {
+        let end = self.received.span_at(self.read).map(|ready| ready.end);
         let at = self.place(self.read);
-        let first = count.min(self.ring.len() - at);
-        let pieces = [(0, at, first), (first, 0, count - first)];
-        for (to, from, length) in pieces {
-            let source = self.ring.get(from..from + length);
-            if let (Some(room), Some(source)) = (out.get_mut(to..to + length), source) {
-                room.copy_from_slice(source);
-            }
-        }
-        let end = self.read + to_u64(count);
+        let count = to_usize(end.map_or(0, |end| end - self.read));
+        let together = count.min(self.ring.len() - at);
+        self.ring.get(at..at + together).unwrap_or_default()
+    }
+
+    /// Takes that many bytes off the front, or as many as there are together.
+    pub(super) fn consume(&mut self, count: usize) {
+        let end = self.read + to_u64(count.min(self.ready().len()));
         self.received.remove(Span {
             start: self.read,
             end,
         });
         self.read = end;
-        count
+        if self.received.total() == 0 {
+            self.origin = end;
+        }
     }
 
     /// The parts of `span` that are neither read nor stored.
@@ -109,7 +112,7 @@ impl Reassembly {
     }
 
     fn place(&self, offset: u64) -> usize {
-        to_usize(offset % to_u64(self.ring.len()))
+        to_usize((offset - self.origin) % to_u64(self.ring.len()))
     }
 }
 
@@ -145,11 +148,15 @@ mod tests {
                 let missing: u64 = ring.missing(Span { start: offset, end: (offset + length).min(ring.limit()) })
                     .iter().map(Span::len).sum();
                 prop_assert_eq!(ring.store(offset, &bytes), missing);
-                let mut out = vec![0; take];
-                let count = ring.read(&mut out);
-                for got in &out[..count] {
+                let ready = ring.ready();
+                let count = take.min(ready.len());
+                for got in &ready[..count] {
                     prop_assert_eq!(*got, byte(at));
                     at += 1;
+                }
+                ring.consume(take);
+                if ring.received.total() == 0 {
+                    prop_assert_eq!(ring.place(ring.read), 0, "an empty ring begins at its start");
                 }
                 prop_assert_eq!(ring.read_offset(), at);
             }
@@ -161,8 +168,10 @@ mod tests {
         let mut ring = Reassembly::new(10);
         assert_eq!(ring.store(0, &[1; 11]), 10);
         assert_eq!(ring.store(10, &[1; 5]), 0);
-        let mut out = [0; 4];
-        assert_eq!(ring.read(&mut out), 4);
+        ring.consume(4);
         assert_eq!(ring.store(10, &[1; 5]), 4);
+        assert_eq!(ring.ready().len(), 6, "up to the end of the ring");
+        ring.consume(100);
+        assert_eq!((ring.read_offset(), ring.ready().len()), (10, 4));
     }
 }

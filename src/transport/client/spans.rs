@@ -47,6 +47,14 @@ impl SpanSet {
         if span.is_empty() {
             return 0;
         }
+        if let Some(mut last) = self.spans.last_entry()
+            && *last.get() == span.start
+        {
+            // What comes in order makes the last span longer.
+            *last.get_mut() = span.end;
+            self.total += span.len();
+            return span.len();
+        }
         let before = self.total;
         let Span { mut start, mut end } = span;
         if let Some((&left, &left_end)) = self.spans.range(..=start).next_back()
@@ -71,7 +79,7 @@ impl SpanSet {
 
     /// Takes a span away.
     pub(super) fn remove(&mut self, span: Span) {
-        if span.is_empty() {
+        if span.is_empty() || self.spans.is_empty() {
             return;
         }
         let from = self

@@ -61,10 +61,12 @@ impl ClientStats {
     }
 
     pub(super) fn answered_by(&mut self, server: u16) {
-        let known = self.by_server.len() < MAX_SERVERS || self.by_server.contains_key(&server);
-        *self
-            .by_server
-            .entry(if known { server } else { u16::MAX })
-            .or_default() += 1;
+        if let Some(count) = self.by_server.get_mut(&server) {
+            *count += 1;
+            return;
+        }
+        let room = self.by_server.len() < MAX_SERVERS;
+        let name = if room { server } else { u16::MAX };
+        *self.by_server.entry(name).or_default() += 1;
     }
 }

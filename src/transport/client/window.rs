@@ -227,8 +227,8 @@ impl Window {
             return false;
         };
         let (start, end) = (to_usize(start), to_usize(last - self.cells_after));
-        if self.cells.len() < end {
-            self.cells.resize(end, Cell::Missing);
+        while self.cells.len() < end {
+            self.cells.push_back(Cell::Missing);
         }
         if self
             .cells
@@ -237,12 +237,11 @@ impl Window {
         {
             return false;
         }
-        for (index, cell) in self.cells.iter_mut().enumerate().take(end).skip(start) {
-            *cell = if index + 1 == end {
-                Cell::Received(x)
-            } else {
-                Cell::Joined
-            };
+        for cell in self.cells.range_mut(start..end) {
+            *cell = Cell::Joined;
+        }
+        if let Some(last) = self.cells.get_mut(end - 1) {
+            *last = Cell::Received(x);
         }
         true
     }

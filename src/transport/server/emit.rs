@@ -3,7 +3,7 @@
 //! here but how they stand in the datagrams. All of them have one size, only the last may be shorter.
 
 use crate::transport::layout::Layout;
-use crate::transport::proof::ProofKey;
+use crate::transport::proof::{Chain, ProofKey};
 use crate::wire::payload::Gathered;
 use crate::wire::segment::{ResponseHeader, SINGLE_CHUNK_BYTES, Span, UserField, put_chunk};
 
@@ -35,12 +35,13 @@ impl Numbered {
     /// Writes the datagrams of a flight that are to be sent, around the body that `out` holds.
     pub(super) fn emit(&self, layout: &Layout, seals: &Seals<'_>, out: &mut Gathered) {
         let used = u32::try_from(layout.len()).unwrap_or(u32::MAX);
+        let mut proofs = self.identity.chain();
         let mut at = 0;
         let mut void = self.count.saturating_sub(used);
         for (index, chunks) in (0..).zip(layout.datagrams()) {
             let last = index + 1 == used;
             let (start, before) = (out.mark(), out.len());
-            let here = self.write(out, seals, index, last, chunks, at);
+            let here = self.write(out, &mut proofs, seals, index, last, chunks, at);
             // The last datagram stands for all numbers after it too, if it has room to say so.
             if last && void > 0 && out.len() - before < self.size {
                 out.rewind(start);
@@ -48,7 +49,7 @@ impl Numbered {
                     void: small(void),
                     ..*self
                 };
-                numbered.write(out, seals, index, true, chunks, at);
+                numbered.write(out, &mut proofs, seals, index, true, chunks, at);
                 void = 0;
             }
             if !here {
@@ -62,16 +63,21 @@ impl Numbered {
                 void: small(void - 1),
                 ..*self
             };
-            if !numbered.write(out, seals, used, true, &[], at) {
+            if !numbered.write(out, &mut proofs, seals, used, true, &[], at) {
                 out.rewind(start);
             }
         }
     }
 
     /// Writes datagram `index`, whose bytes begin at `at` in the body; whether it is one to be sent.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what differs from datagram to datagram"
+    )]
     fn write(
         &self,
         out: &mut Gathered,
+        proofs: &mut Chain<'_>,
         seals: &Seals<'_>,
         index: u32,
         last: bool,
@@ -89,9 +95,7 @@ impl Numbered {
         let mut header = self.header;
         header.number = low_bits(number);
         header.void = self.void;
-        header.x = self
-            .identity
-            .fold(number - 1, number + u64::from(self.void));
+        header.x = proofs.fold(number - 1, number + u64::from(self.void));
         header.emit(out.heads(), continuation, user);
         // All datagrams but the last are of one size: a chunk that leaves room says its length.
         let bytes: usize = chunks.iter().map(length).sum();

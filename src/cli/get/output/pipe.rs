@@ -18,6 +18,9 @@ use crate::apps::fetch::output::{Held, Output, OutputError};
 /// Standard output, under a name by which it can be opened again.
 const STDOUT: &str = "/proc/self/fd/1";
 
+/// Least bytes that are written as they come, rather than collected until `flush`.
+const MIN_DIRECT_BYTES: usize = 16 * 1024;
+
 /// See the head of this file.
 pub(super) struct Pipe {
     file: File,
@@ -68,6 +71,22 @@ fn may_wait(file: &File) -> io::Result<bool> {
     Ok(file.metadata()?.file_type().is_fifo() || file.is_terminal())
 }
 
+/// Writes what can be written at once; how much, or `None` if there is nothing or it would wait.
+fn write_some(mut file: &File, bytes: &[u8]) -> io::Result<Option<usize>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    loop {
+        match file.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => return Ok(Some(count)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 impl Output for Pipe {
     fn held(&self) -> Held {
         Held {
@@ -86,7 +105,13 @@ impl Output for Pipe {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
         self.written |= !bytes.is_empty();
-        self.kept.extend(bytes);
+        let mut rest = bytes;
+        if self.kept.is_empty() && bytes.len() >= MIN_DIRECT_BYTES {
+            while let Some(count) = write_some(&self.file, rest)? {
+                rest = rest.get(count..).unwrap_or_default();
+            }
+        }
+        self.kept.extend(rest);
         Ok(())
     }
 
@@ -95,14 +120,8 @@ impl Output for Pipe {
     }
 
     fn flush(&mut self) -> Result<(), OutputError> {
-        while !self.kept.is_empty() {
-            match self.file.write(self.kept.as_slices().0) {
-                Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
-                Ok(count) => drop(self.kept.drain(..count)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
+        while let Some(count) = write_some(&self.file, self.kept.as_slices().0)? {
+            self.kept.drain(..count);
         }
         Ok(())
     }
@@ -142,13 +161,31 @@ mod tests {
     fn what_a_slow_reader_leaves_is_kept_and_written_later() {
         let (mut reader, mut output) = pipe();
         let sent: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
-        output.write(&sent).unwrap();
+        for piece in sent.chunks(MIN_DIRECT_BYTES - 1) {
+            output.write(piece).unwrap();
+        }
         assert_eq!(
             output.kept(),
             sent.len(),
-            "nothing is written before `flush`"
+            "little is not written before `flush`"
         );
         output.flush().unwrap();
+        drain(&mut reader, output, &sent);
+    }
+
+    #[test]
+    fn much_is_written_at_once_as_far_as_the_reader_takes_it() {
+        let (mut reader, mut output) = pipe();
+        let sent: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+        let (first, rest) = sent.split_at(MIN_DIRECT_BYTES);
+        output.write(first).unwrap();
+        assert_eq!(output.kept(), 0);
+        output.write(rest).unwrap();
+        drain(&mut reader, output, &sent);
+    }
+
+    /// Reads what a full pipe and `output` have of `sent`.
+    fn drain(reader: &mut io::PipeReader, mut output: Pipe, sent: &[u8]) {
         let before = output.kept();
         assert!(
             before > 0 && before < sent.len(),
