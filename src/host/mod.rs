@@ -12,6 +12,7 @@ pub mod web;
 
 use crate::time::{Instant, Now};
 use crate::wire::flight::Flight;
+use crate::wire::ip::{EmitError, UdpTemplate};
 
 /// What a machine wants to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,25 @@ pub enum Transmit {
     Packet(Vec<u8>),
     /// Datagrams of one UDP path, without headers.
     Flight(Flight),
+}
+
+impl Transmit {
+    /// The IP packets that a plain device makes of it.
+    ///
+    /// # Errors
+    /// [`EmitError`] if addresses or sizes are none of UDP over IP.
+    pub fn into_packets(self) -> Result<Vec<Vec<u8>>, EmitError> {
+        match self {
+            Self::Packet(packet) => Ok(vec![packet]),
+            Self::Flight(flight) => {
+                let template = UdpTemplate::new(flight.path, flight.ecn)?;
+                let datagrams = flight.datagrams();
+                datagrams
+                    .map(|datagram| template.packet(&datagram))
+                    .collect()
+            }
+        }
+    }
 }
 
 /// The contract that `runtime` and `sim` drive. After each `handle_*` or command, drain

@@ -21,7 +21,7 @@ use crate::time::UnixMillis;
 use crate::transport::application::{Application, Begun, Unavailable};
 use crate::transport::keys::KeyRing;
 use crate::wire::flight::{Ecn, UdpPath};
-use crate::wire::ip::{UdpTemplate, emit_udp};
+use crate::wire::ip::emit_udp;
 use crate::wire::segment::{Open, Wanted};
 
 const ONE_WAY: Duration = Duration::from_millis(5);
@@ -230,16 +230,7 @@ impl World {
     }
 
     fn put(&mut self, to_server: bool, transmit: Transmit) {
-        let packets = match transmit {
-            Transmit::Packet(packet) => vec![packet],
-            Transmit::Flight(flight) => {
-                let template = UdpTemplate::new(flight.path, flight.ecn).unwrap();
-                let packet =
-                    |datagram: std::borrow::Cow<'_, [u8]>| template.packet(&datagram).unwrap();
-                flight.datagrams().map(packet).collect()
-            }
-        };
-        for packet in packets {
+        for packet in transmit.into_packets().unwrap() {
             assert!(packet.len() <= 1500);
             self.sent += 1;
             if self.lose_every == 0 || !self.sent.is_multiple_of(self.lose_every) {

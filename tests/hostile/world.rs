@@ -21,7 +21,7 @@ use headwater::host::tokens::Tokens;
 use headwater::host::{Machine, Transmit};
 use headwater::time::{Instant, Now, UnixMillis};
 use headwater::transport::keys::KeyRing;
-use headwater::wire::ip::{MAX_PACKET, UdpTemplate};
+use headwater::wire::ip::UdpTemplate;
 
 use crate::generator::Generator;
 use crate::packets::{payload_of, repair};
@@ -134,7 +134,6 @@ pub struct World {
     /// When, for which client (`None`: the server), and the packet; in the order of sending.
     wire: VecDeque<(Instant, Option<usize>, Vec<u8>)>,
     passed: u64,
-    buffer: Vec<u8>,
     tcp: Volume,
     other: Volume,
     /// Packets sent by kind: their first byte for the transport, else their protocol.
@@ -175,7 +174,6 @@ impl World {
             clients,
             wire: VecDeque::new(),
             passed: 0,
-            buffer: vec![0; MAX_PACKET],
             tcp: Volume::default(),
             other: Volume::default(),
             replies: BTreeMap::new(),
@@ -250,7 +248,7 @@ impl World {
     fn take_replies(&mut self) -> usize {
         let mut elicited = 0;
         while let Some(transmit) = self.server.poll_transmit(self.now) {
-            for packet in self.packets(transmit) {
+            for packet in Self::packets(transmit) {
                 let (payload, protocol) = payload_of(&packet).unwrap();
                 let kind = match protocol {
                     TCP => "TCP".into(),
@@ -271,20 +269,10 @@ impl World {
         elicited
     }
 
-    fn packets(&mut self, transmit: Transmit) -> Vec<Vec<u8>> {
-        match transmit {
-            Transmit::Packet(packet) => vec![packet],
-            Transmit::Flight(flight) => {
-                let template = UdpTemplate::new(flight.path, flight.ecn).unwrap();
-                let mut packets = Vec::new();
-                for datagram in flight.datagrams() {
-                    let length = template.emit(0, &datagram, &mut self.buffer).unwrap();
-                    assert!(length <= 1500, "{length} bytes");
-                    packets.push(self.buffer[..length].to_vec());
-                }
-                packets
-            }
-        }
+    fn packets(transmit: Transmit) -> Vec<Vec<u8>> {
+        let packets = transmit.into_packets().unwrap();
+        assert!(packets.iter().all(|packet| packet.len() <= 1500));
+        packets
     }
 
     /// The client that a packet of the server is for.
@@ -304,7 +292,7 @@ impl World {
         for index in 0..self.clients.len() {
             self.clients[index].turn(self.now);
             while let Some(transmit) = self.clients[index].host.poll_transmit(self.now) {
-                for packet in self.packets(transmit) {
+                for packet in Self::packets(transmit) {
                     self.send(None, packet);
                 }
             }
@@ -531,9 +519,7 @@ fn transport_kind(first: u8) -> String {
 fn packet(src: SocketAddr, dst: SocketAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let path = headwater::wire::flight::UdpPath { src, dst };
     let template = UdpTemplate::new(path, headwater::wire::flight::Ecn::NotEct).unwrap();
-    let mut packet = vec![0; MAX_PACKET];
-    let length = template.emit(0, payload, &mut packet).unwrap();
-    packet.truncate(length);
+    let mut packet = template.packet(payload).unwrap();
     let start = template.headers_len() - 8;
     packet.drain(start..start + 8);
     packet[if src.is_ipv6() { 6 } else { 9 }] = protocol;

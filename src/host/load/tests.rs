@@ -8,7 +8,6 @@ use crate::host::server::{ServerHost, ServerHostConfig};
 use crate::time::UnixMillis;
 use crate::transport::application::{Application, Begun, Unavailable};
 use crate::transport::keys::KeyRing;
-use crate::wire::ip::UdpTemplate;
 use proptest::prelude::*;
 
 const ONE_WAY: Duration = Duration::from_millis(5);
@@ -104,16 +103,7 @@ impl<M: Machine> World<M> {
     }
 
     fn put(&mut self, to_server: bool, transmit: Transmit) {
-        let packets = match transmit {
-            Transmit::Packet(packet) => vec![packet],
-            Transmit::Flight(flight) => {
-                let template = UdpTemplate::new(flight.path, flight.ecn).unwrap();
-                let packet =
-                    |datagram: std::borrow::Cow<'_, [u8]>| template.packet(&datagram).unwrap();
-                flight.datagrams().map(packet).collect()
-            }
-        };
-        for packet in packets {
+        for packet in transmit.into_packets().unwrap() {
             assert!(packet.len() <= 1500);
             self.sent += 1;
             let lost = self.lose_every > 0 && self.sent.is_multiple_of(self.lose_every);
