@@ -11,7 +11,8 @@
 #                 client when the object is whole
 #   throughput    one large object at a time; beside it iperf3 and a well fed pair of sockets, both
 #                 with CUBIC and with Reno, and `bare`: our packets without any protocol
-#   connections   requests on random ones of more and more open connections, ours only
+#   connections   requests on random ones of more and more open connections, the last time while
+#                 another process keeps KEPT more; memory of idle connections of nginx beside them
 #
 # Throughput over each of PATHS: `router` is client -- router -- server, `pair` has one veth pair; and
 # with each of LINKS: `on`, `off` and `forwarding` are those of offloads in topology.sh, `plain` has
@@ -22,22 +23,23 @@
 #   bench.sh [requests|throughput|connections...]      all by default
 #
 # Environment: ROUNDS (5), SECONDS_EACH (3), CLIENTS (16), RATE (1000), SIZES in kB (1 10 100),
-# OBJECT_MB (400), COUNTS (10,1000,100000,1000000), LAYOUTS (two one), PATHS (router pair), LINKS (on
-# off forwarding plain), OUT (out/bench). Prints one table; OUT/*.json have all figures.
+# OBJECT_MB (400), COUNTS (10,1000,100000,500000), KEPT (500000), KERNEL_COUNTS (10 1000 10000),
+# LAYOUTS (two one), PATHS (router pair), LINKS (on off forwarding plain), OUT (out/bench). Prints one
+# table; OUT/*.json have all figures, OUT/connections.svg is a picture of the last part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/topology.sh
 source scripts/topology.sh
+# shellcheck source=scripts/idle-memory.sh
+source scripts/idle-memory.sh
 
 readonly ROUNDS=${ROUNDS:-5} SECONDS_EACH=${SECONDS_EACH:-3} CLIENTS=${CLIENTS:-16}
 readonly RATE=${RATE:-1000} SIZES=${SIZES:-1 10 100} OBJECT_MB=${OBJECT_MB:-400}
-readonly COUNTS=${COUNTS:-10,1000,100000,1000000} LAYOUTS=${LAYOUTS:-two one}
+readonly COUNTS=${COUNTS:-10,1000,100000,500000} LAYOUTS=${LAYOUTS:-two one}
+readonly KEPT=${KEPT:-500000} KERNEL_COUNTS=${KERNEL_COUNTS:-10 1000 10000}
 readonly PATHS=${PATHS:-router pair} LINKS=${LINKS:-on off forwarding plain}
 readonly OUT=${OUT:-out/bench}
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
-
-# Own UDP ports of one address of a client.
-readonly PORTS=64512
 
 said() { echo "bench: $*" >&2; }
 
@@ -148,14 +150,46 @@ bench_throughput() {
     cp "$SCRATCH/throughput" "$OUT/${case// /-}-$1.json"
 }
 
-bench_connections() {
-    local n addresses=() most
-    most=$(tr , '\n' <<<"$COUNTS" | sort -n | tail -n 1)
-    for n in $(seq $(((most + PORTS - 1) / PORTS))); do
-        addresses+=(--address "10.77.1.$((99 + n))")
+# addresses FIRST CONNECTIONS: options for own addresses from 10.77.1.FIRST on that have ports for
+# so many.
+addresses() {
+    local n
+    ADDRESSES=()
+    for n in $(seq $((($2 + LOAD_PORTS - 1) / LOAD_PORTS))); do
+        ADDRESSES+=(--address "10.77.1.$(($1 - 1 + n))")
     done
-    measure "$1" connections connections "${DEVICE[@]}" "${addresses[@]}" --counts "$COUNTS" --rate "$RATE" \
-        --seconds "$SECONDS_EACH" --server-pid "${TOPOLOGY_PIDS[server1]}" http://10.77.2.101/1kB
+}
+
+bench_connections() {
+    local count most options
+    most=$(tr , '\n' <<<"$COUNTS" | sort -n | tail -n 1)
+    addresses 100 "$most"
+    options=("${DEVICE[@]}" "${ADDRESSES[@]}" --rate "$RATE" --seconds "$SECONDS_EACH"
+        --server-pid "${TOPOLOGY_PIDS[server1]}" http://10.77.2.101/1kB)
+    measure "$1" connections connections --counts "$COUNTS" "${options[@]}"
+    if ((KEPT > 0)); then
+        addresses 120 "$KEPT"
+        start keeper client "$HEADWATER" load --tun hw2 "${ADDRESSES[@]}" --connections "$KEPT" \
+            --keep --stats "$SCRATCH/keeper.json" http://10.77.2.101/1kB
+        # shellcheck disable=SC2317 # called by name
+        kept_or_gone() { grep -q '^holding ' "$SCRATCH/keeper.err" || ! running keeper; }
+        until_true 900 kept_or_gone || die "the connections to be kept do not open"
+        running keeper || die "no kept connections: $(tail -n 1 "$SCRATCH/keeper.err")"
+        measure "$1" "connections beside $KEPT others" connections --counts "$most" "${options[@]}"
+        jq --argjson kept "$KEPT" '.kept_besides = $kept' \
+            "$OUT/connections-beside-$KEPT-others-$1.json" >"$SCRATCH/stats"
+        cp "$SCRATCH/stats" "$OUT/connections-beside-$KEPT-others-$1.json"
+        stop keeper
+    fi
+    # The kernel's do not depend on the layout.
+    [[ $1 == "${LAYOUTS%% *}" ]] || return 0
+    stop nginx1
+    for count in $KERNEL_COUNTS; do
+        said "$count connections of the kernel's TCP"
+        idle_kernel "$count" >"$OUT/kernel-connections-$count.json"
+    done
+    start_nginx 1
+    layout "$1"
 }
 
 # table: all that was measured now, as one.
@@ -271,6 +305,12 @@ main() {
     fi
     shopt -s nullglob
     table "$OUT"/{requests,throughput,connections}*.json
+    if [[ " ${chosen[*]} " == *' connections '* ]]; then
+        jq -r '"nginx with \(.connections) idle connections: \(.rss_after_kib - .rss_before_kib) KiB"
+            + " more, the kernel at both ends \(.kernel_sockets_both_ends_kib) KiB"' \
+            "$OUT"/kernel-connections-*.json
+        scripts/connections.py "$OUT"/{kernel-,}connections*.json "$OUT/connections.svg"
+    fi
     echo "kernel $(uname -r), $(nproc) processors, kernel TCP under nginx: $CONTROL; $OUT/*.json"
     if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
 }

@@ -110,10 +110,9 @@ mod tests {
                 stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
                 let mut answer = Vec::new();
                 stream.read_to_end(&mut answer).unwrap();
-                let head = answer.iter().position(|&byte| byte == b'.');
-                let head = head.unwrap_or(answer.len());
                 assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
-                assert_eq!((answer.len() - head) as u64, bytes);
+                let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+                assert_eq!((answer.len() - head.unwrap() - 4) as u64, bytes);
             }
         }
     }

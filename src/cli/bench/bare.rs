@@ -138,7 +138,11 @@ fn connect<D: Device + AsRawFd>(
     for run in 0..=args.runs {
         let path = UdpPath {
             // What is left of the run before goes to its own port.
-            src: own(args, Some(remote), CLIENT_PORT + u16::try_from(run).unwrap_or(0))?,
+            src: own(
+                args,
+                Some(remote),
+                CLIENT_PORT + u16::try_from(run).unwrap_or(0),
+            )?,
             dst: remote,
         };
         let settings = settings(path.src, args.local.mtu);
@@ -193,10 +197,7 @@ fn rows(rounds: &[Round]) -> Vec<Vec<String>> {
         .iter()
         .map(|round| round.body_bytes as f64 * 8.0 / round.latency.max_us.max(1) as f64);
     let heads = ["peer", "Mbit/s"].map(str::to_owned).to_vec();
-    vec![
-        heads,
-        vec!["bare".to_owned(), spread(Spread::of(mbits))],
-    ]
+    vec![heads, vec!["bare".to_owned(), spread(Spread::of(mbits))]]
 }
 
 struct Forever;
@@ -264,7 +265,10 @@ mod tests {
 
     #[test]
     fn a_run_has_its_time_and_no_more() {
-        let (now, end) = (Instant::ZERO, Instant::from_micros(MAX_RUN_SECONDS * 1_000_000));
+        let (now, end) = (
+            Instant::ZERO,
+            Instant::from_micros(MAX_RUN_SECONDS * 1_000_000),
+        );
         assert_eq!(Patience::from(now).deadline(), Some(end));
     }
 

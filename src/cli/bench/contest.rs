@@ -365,7 +365,10 @@ mod tests {
             ("--peer kernel=10.0.0.2", true),
             ("--peer transport=10.0.0.2", false),
             ("--peer kernel=10.0.0.2 --peer smoltcp=10.0.0.2", false),
-            ("--peer transport=10.0.0.2 --tun hw0 --address 10.0.0.1", true),
+            (
+                "--peer transport=10.0.0.2 --tun hw0 --address 10.0.0.1",
+                true,
+            ),
         ];
         for (typed, good) in cases {
             let words = ["x", "--seed", "1"].into_iter();

@@ -123,7 +123,9 @@ fn new_requests_of_one_millisecond_share_a_look() {
     let mut fixture = Fixture::new(InlineDigester);
     fs::write(fixture.path("f"), b"old").unwrap();
     let mut look = |now| {
-        let object = fixture.files.file(b"f", Freshness::Now(UnixMillis::new(now)));
+        let object = fixture
+            .files
+            .file(b"f", Freshness::Now(UnixMillis::new(now)));
         let (digest, path) = (*object.unwrap().digest(), fixture.root.path());
         fs::write(path.join("g"), now.to_string()).unwrap();
         fs::rename(path.join("g"), path.join("f")).unwrap();
