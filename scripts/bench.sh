@@ -1,46 +1,62 @@
 #!/usr/bin/env bash
 #
-# make bench: our transport beside smoltcp's TCP (both from `serve`) and the kernel's TCP (nginx,
-# iperf3), client -- router -- server, MTU 1500, no rate limit. Peers take turns within each round,
-# so that whatever else the machine does meets all of them; medians with ranges.
+# make bench: our transport beside smoltcp's TCP (both from `serve`) and the kernel's TCP, MTU 1500,
+# no rate limit. Peers take turns within each round, so that whatever else the machine does meets all
+# of them; medians with ranges.
 #
 #   requests      objects, each on a connection of its own: one at a time, CLIENTS at a time, and RATE
-#                 a second at random; the kernel's connections are reset when the object is whole
-#   throughput    one large object at a time; iperf3 with CUBIC and with Reno beside them
-#   connections   requests on random ones of more and more open connections, ours only
+#                 a second at random; by our transport with proofs of the own address from earlier
+#                 connections ("known") and without; by the kernel from nginx and from the simplest
+#                 server (accept, read, write, close). The kernel's connections are reset by the
+#                 client when the object is whole
+#   throughput    one large object at a time; beside it iperf3 and a well fed pair of sockets, both
+#                 with CUBIC and with Reno, and `bare`: our packets without any protocol
+#   connections   requests on random ones of more and more open connections, the last time while
+#                 another process keeps KEPT more; memory of idle connections of nginx beside them
 #
-# Each in two layouts: `two` leaves both ends to all processors, `one` pins both to one processor.
+# Throughput over each of PATHS: `router` is client -- router -- server, `pair` has one veth pair; and
+# with each of LINKS: `on`, `off` and `forwarding` are those of offloads in topology.sh, `plain` has
+# our plain device. All else by the router, with offloads on.
+# Each in two layouts: `two` leaves both ends to all processors, `one` pins both to one processor,
+# scheduled in batches, so that neither end interrupts the other.
 #
 #   bench.sh [requests|throughput|connections...]      all by default
 #
 # Environment: ROUNDS (5), SECONDS_EACH (3), CLIENTS (16), RATE (1000), SIZES in kB (1 10 100),
-# OBJECT_MB (400), COUNTS (10,100,1000,10000,100000), LAYOUTS (two one), OUT (out/bench). Prints one
-# table; OUT/*.json have all figures.
+# OBJECT_MB (400), COUNTS (10,1000,100000,500000), KEPT (500000), KERNEL_COUNTS (10 1000 10000),
+# LAYOUTS (two one), PATHS (router pair), LINKS (on off forwarding plain), OUT (out/bench). Prints one
+# table; OUT/*.json have all figures, OUT/connections.svg is a picture of the last part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/topology.sh
 source scripts/topology.sh
+# shellcheck source=scripts/idle-memory.sh
+source scripts/idle-memory.sh
 
 readonly ROUNDS=${ROUNDS:-5} SECONDS_EACH=${SECONDS_EACH:-3} CLIENTS=${CLIENTS:-16}
 readonly RATE=${RATE:-1000} SIZES=${SIZES:-1 10 100} OBJECT_MB=${OBJECT_MB:-400}
-readonly COUNTS=${COUNTS:-10,100,1000,10000,100000} LAYOUTS=${LAYOUTS:-two one}
+readonly COUNTS=${COUNTS:-10,1000,100000,500000} LAYOUTS=${LAYOUTS:-two one}
+readonly KEPT=${KEPT:-500000} KERNEL_COUNTS=${KERNEL_COUNTS:-10 1000 10000}
+readonly PATHS=${PATHS:-router pair} LINKS=${LINKS:-on off forwarding plain}
 readonly OUT=${OUT:-out/bench}
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 
-# Own UDP ports of one address of a client.
-readonly PORTS=64512
-
 said() { echo "bench: $*" >&2; }
+
+# The object of `bare` and of the well fed pair comes from there.
+readonly BARE=10.77.2.109:7601 FED_PORT=5202
 
 # layout NAME: pins the servers, and sets PINNED to what pins a client.
 layout() {
     local name all
     all=0-$(($(nproc --all) - 1))
     PINNED=()
-    [[ $1 == two ]] || PINNED=(taskset --cpu-list 0)
-    for name in server1 nginx1 iperf3; do
+    [[ $1 == two ]] || PINNED=(taskset --cpu-list 0 chrt --batch 0)
+    for name in "${!TOPOLOGY_PIDS[@]}"; do
         taskset --all-tasks --cpu-list --pid "$([[ $1 == two ]] && echo "$all" || echo 0)" \
             "${TOPOLOGY_PIDS[$name]}" >/dev/null
+        chrt --all-tasks "$([[ $1 == two ]] && echo --other || echo --batch)" --pid 0 \
+            "${TOPOLOGY_PIDS[$name]}"
     done
 }
 
@@ -49,7 +65,7 @@ measure() {
     local layout=$1 case=$2 bench=$3
     shift 3
     said "$case, layout $layout"
-    in_ns client "${PINNED[@]}" "$HEADWATER" bench "$bench" --tun hw0 "$@" \
+    in_ns client "${PINNED[@]}" "$HEADWATER" bench "$bench" "$@" \
         --stats "$SCRATCH/stats" >"$SCRATCH/table" || die "$case failed"
     jq -c --arg layout "$layout" --arg case "$case" '{case: $case, layout: $layout} + .' \
         "$SCRATCH/stats" >"$OUT/${case// /-}-$layout.json"
@@ -58,62 +74,122 @@ measure() {
 # peers PATH: options that name all peers and their servers' processes.
 peers() {
     local ours=${TOPOLOGY_PIDS[server1]}
-    PEERS=(--address 10.77.1.100
+    PEERS=("${DEVICE[@]}" --address 10.77.1.100
         --peer "transport=http://10.77.2.101/$1" --server-pid "transport=$ours"
         --peer "smoltcp=http://10.77.2.101/$1" --server-pid "smoltcp=$ours"
         --peer "kernel=http://10.77.21.2/$1" --server-pid "kernel=${TOPOLOGY_PIDS[nginx1]}")
 }
 
 bench_requests() {
-    local size
+    local size pace options
     for size in $SIZES; do
+        start respond server1 "$HEADWATER" bench respond --listen 10.77.21.2:81 \
+            --bytes "${size}000"
+        wait_ready respond 10
+        layout "$1"
         peers "${size}kB"
-        PEERS+=(--rounds "$ROUNDS" --seconds "$SECONDS_EACH" --warm-up 1)
-        measure "$1" "requests ${size}kB 1 at a time" requests "${PEERS[@]}"
-        measure "$1" "requests ${size}kB $CLIENTS at a time" requests "${PEERS[@]}" \
-            --clients "$CLIENTS"
-        measure "$1" "requests ${size}kB $RATE a second" requests "${PEERS[@]}" --rate "$RATE"
+        for pace in "1 at a time" "$CLIENTS at a time" "$RATE a second"; do
+            options=(--rounds "$ROUNDS" --seconds "$SECONDS_EACH" --warm-up 1)
+            case $pace in
+            *second) options+=(--rate "$RATE") ;;
+            *) options+=(--clients "${pace%% *}") ;;
+            esac
+            measure "$1" "requests ${size}kB $pace" requests "${PEERS[@]}" "${options[@]}"
+            measure "$1" "requests ${size}kB $pace known" requests "${options[@]}" --tokens \
+                "${PEERS[@]:0:${#DEVICE[@]} + 6}" --peer kernel=http://10.77.21.2:81/ \
+                --server-pid "kernel=${TOPOLOGY_PIDS[respond]}"
+        done
+        stop respond
     done
 }
 
-# iperf LAYOUT CONTROL: adds the Mbit/s of one run to SCRATCH/iperf.
+# beside NAME COMMAND...: adds the Mbit/s that COMMAND prints in the client's namespace to
+# SCRATCH/beside.
+beside() {
+    local name=$1 figure
+    shift
+    figure=$(in_ns client "${PINNED[@]}" "$@") || die "$name failed"
+    echo "$name $figure" >>"$SCRATCH/beside"
+}
+
+# iperf CONTROL: iperf3 with that congestion control.
 iperf() {
-    local figure
-    figure=$(in_ns client "${PINNED[@]}" iperf3 --client 10.77.21.2 --reverse --congestion "$2" \
-        --json --bytes "${OBJECT_MB}M" | jq '.end.sum_received.bits_per_second / 1e6') ||
-        die "iperf3 with $2 failed"
-    echo "$2 $figure" >>"$SCRATCH/iperf"
+    iperf3 --client 10.77.21.2 --reverse --congestion "$1" --json --bytes "${OBJECT_MB}M" |
+        jq '.end.sum_received.bits_per_second / 1e6'
 }
 
 bench_throughput() {
-    local control rounds=$ROUNDS
-    : >"$SCRATCH/iperf"
+    local control rounds=$ROUNDS case="throughput $CASE"
+    : >"$SCRATCH/beside"
     : >"$SCRATCH/runs"
     peers object
+    export -f iperf
+    export OBJECT_MB
     for ((; rounds > 0; rounds--)); do
-        measure "$1" throughput throughput "${PEERS[@]}" --runs 1
-        cat "$OUT/throughput-$1.json" >>"$SCRATCH/runs"
-        for control in cubic reno; do iperf "$1" "$control"; done
+        measure "$1" "$case" throughput "${PEERS[@]}" --runs 1
+        cat "$OUT/${case// /-}-$1.json" >>"$SCRATCH/runs"
+        in_ns client "${PINNED[@]}" "$HEADWATER" bench bare "${DEVICE[@]}" --address 10.77.1.100 \
+            --connect "$BARE" --runs 1 --bytes "${OBJECT_MB}000000" --stats "$SCRATCH/bare" \
+            >/dev/null || die "bare failed"
+        jq -r '.peers[].rounds[] | "bare \(.body_bytes * 8 / .latency.max_us)"' \
+            "$SCRATCH/bare" >>"$SCRATCH/beside"
+        for control in cubic reno; do
+            beside "iperf3-$control" bash -c "iperf $control"
+            beside "fed-$control" scripts/fed-tcp.py fetch 10.77.21.2 "$FED_PORT" \
+                "${OBJECT_MB}000000" "$control"
+        done
     done
-    # The rounds of all runs as those of one, and the other program's beside them.
-    jq -c --slurp --rawfile iperf "$SCRATCH/iperf" '
+    # The rounds of all runs as those of one, and the other programs' beside them.
+    jq -c --slurp --rawfile beside "$SCRATCH/beside" '
         . as $runs | .[0] | .settings.runs = ($runs | length)
         | .peers |= [range(length) as $i | .[$i]
             | .rounds = [$runs[] | .peers[$i].rounds[]]]
-        | .iperf3_mbits = ([$iperf | split("\n")[] | select(. != "") | split(" ")]
+        | .beside_mbits = ([$beside | split("\n")[] | select(. != "") | split(" ")]
             | group_by(.[0]) | map({key: .[0][0], value: map(.[1] | tonumber)}) | from_entries)
         ' "$SCRATCH/runs" >"$SCRATCH/throughput"
-    cp "$SCRATCH/throughput" "$OUT/throughput-$1.json"
+    cp "$SCRATCH/throughput" "$OUT/${case// /-}-$1.json"
+}
+
+# addresses FIRST CONNECTIONS: options for own addresses from 10.77.1.FIRST on that have ports for
+# so many.
+addresses() {
+    local n
+    ADDRESSES=()
+    for n in $(seq $((($2 + LOAD_PORTS - 1) / LOAD_PORTS))); do
+        ADDRESSES+=(--address "10.77.1.$(($1 - 1 + n))")
+    done
 }
 
 bench_connections() {
-    local n addresses=() most
+    local count most options
     most=$(tr , '\n' <<<"$COUNTS" | sort -n | tail -n 1)
-    for n in $(seq $(((most + PORTS - 1) / PORTS))); do
-        addresses+=(--address "10.77.1.$((99 + n))")
+    addresses 100 "$most"
+    options=("${DEVICE[@]}" "${ADDRESSES[@]}" --rate "$RATE" --seconds "$SECONDS_EACH"
+        --server-pid "${TOPOLOGY_PIDS[server1]}" http://10.77.2.101/1kB)
+    measure "$1" connections connections --counts "$COUNTS" "${options[@]}"
+    if ((KEPT > 0)); then
+        addresses 120 "$KEPT"
+        start keeper client "$HEADWATER" load --tun hw2 "${ADDRESSES[@]}" --connections "$KEPT" \
+            --keep --stats "$SCRATCH/keeper.json" http://10.77.2.101/1kB
+        # shellcheck disable=SC2317 # called by name
+        kept_or_gone() { grep -q '^holding ' "$SCRATCH/keeper.err" || ! running keeper; }
+        until_true 900 kept_or_gone || die "the connections to be kept do not open"
+        running keeper || die "no kept connections: $(tail -n 1 "$SCRATCH/keeper.err")"
+        measure "$1" "connections beside $KEPT others" connections --counts "$most" "${options[@]}"
+        jq --argjson kept "$KEPT" '.kept_besides = $kept' \
+            "$OUT/connections-beside-$KEPT-others-$1.json" >"$SCRATCH/stats"
+        cp "$SCRATCH/stats" "$OUT/connections-beside-$KEPT-others-$1.json"
+        stop keeper
+    fi
+    # The kernel's do not depend on the layout.
+    [[ $1 == "${LAYOUTS%% *}" ]] || return 0
+    stop nginx1
+    for count in $KERNEL_COUNTS; do
+        said "$count connections of the kernel's TCP"
+        idle_kernel "$count" >"$OUT/kernel-connections-$count.json"
     done
-    measure "$1" connections connections "${addresses[@]}" --counts "$COUNTS" --rate "$RATE" \
-        --seconds "$SECONDS_EACH" --server-pid "${TOPOLOGY_PIDS[server1]}" http://10.77.2.101/1kB
+    start_nginx 1
+    layout "$1"
 }
 
 # table: all that was measured now, as one.
@@ -137,7 +213,7 @@ table() {
            elif .bench == "throughput" then
              (.peers[0].rounds | map(.body_bytes * 8 / .latency.max_us)) as $first
              | (.peers[] | [.peer, (.rounds | map(.body_bytes * 8 / .latency.max_us))]),
-               (.iperf3_mbits | to_entries[] | ["iperf3 \(.key)", .value])
+               (.beside_mbits | to_entries[] | [.key, .value])
              | [$case, $layout, .[0], "Mbit/s", (.[1] | spread),
                 ([.[1], $first] | transpose | map(.[0] / .[1]) | spread), "-", "-", "-"]
            else .peers[]
@@ -154,35 +230,88 @@ table() {
               / (.[-1].connections - .[0].connections) | round) bytes each"' "$@"
 }
 
+# servers SHAPE: brings the path and everything that answers up.
+servers() {
+    local size
+    topology_up "$@"
+    # A second device of the server's, beside that of `serve`.
+    [[ $1 == pair ]] || through router server1 "${BARE%:*}/32"
+    mkdir "$SCRATCH/root"
+    for size in 1 $SIZES; do
+        head -c "${size}000" /dev/urandom >"$SCRATCH/root/${size}kB"
+    done
+    head -c "${OBJECT_MB}000000" /dev/urandom >"$SCRATCH/root/object"
+    "$HEADWATER" keygen --out "$SCRATCH/keys"
+    start_nginx 1
+    start iperf3 server1 iperf3 --server --bind 10.77.21.2
+    start fed server1 scripts/fed-tcp.py serve 10.77.21.2 "$FED_PORT"
+    wait_ready fed 10
+}
+
+# devices KIND: our servers on devices of that kind.
+devices() {
+    DEVICE=(--tun hw0 --device "$1")
+    ! running server1 || stop server1
+    ! running bare || stop bare
+    serve 1 --device "$1"
+    start bare server1 "$HEADWATER" bench bare --tun hw1 --device "$1" --address "${BARE%:*}" \
+        --listen "${BARE#*:}"
+    wait_ready bare 10
+}
+
+# on_path SHAPE NAME LINKS BENCH...: all that is to be measured there.
+on_path() {
+    local shape=$1 name=$2 links=$3 link layout bench
+    shift 3
+    servers "$shape"
+    for link in $links; do
+        case $link in
+        plain) offloads on && devices plain ;;
+        *) offloads "$link" && devices auto ;;
+        esac
+        CASE="$name $link"
+        for layout in $LAYOUTS; do
+            layout "$layout"
+            for bench in "$@"; do "bench_$bench" "$layout"; done
+        done
+    done
+    CONTROL=$(in_ns server1 sysctl -n net.ipv4.tcp_congestion_control)
+    topology_down
+}
+
 main() {
-    local layout bench size chosen=("$@")
+    local bench path others=() chosen=("$@")
     become_root "$@"
-    need ip jq curl nginx iperf3 taskset column
+    need ip jq curl nginx iperf3 taskset chrt ethtool column python3
     [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
     ((${#chosen[@]} > 0)) || chosen=(requests throughput connections)
     for bench in "${chosen[@]}"; do
         declare -F "bench_$bench" >/dev/null || die "no bench '$bench': see the head of this script"
     done
-    topology_up servers 1
-    mkdir "$SCRATCH/root"
-    for size in 1 $SIZES; do
-        head -c "${size}000" /dev/urandom >"$SCRATCH/root/${size}kB"
-    done
-    head -c "${OBJECT_MB}M" /dev/urandom >"$SCRATCH/root/object"
-    "$HEADWATER" keygen --out "$SCRATCH/keys"
-    serve 1
-    start_nginx 1
-    start iperf3 server1 iperf3 --server --bind 10.77.21.2
     mkdir -p "$OUT"
     rm -f -- "$OUT"/*.json
-    for layout in $LAYOUTS; do
-        layout "$layout"
-        for bench in "${chosen[@]}"; do "bench_$bench" "$layout"; done
+    for bench in "${chosen[@]}"; do
+        [[ $bench == throughput ]] || others+=("$bench")
     done
+    ((${#others[@]} == 0)) || on_path servers router on "${others[@]}"
+    if [[ " ${chosen[*]} " == *' throughput '* ]]; then
+        for path in $PATHS; do
+            case $path in
+            router) on_path servers router "$LINKS" throughput ;;
+            pair) on_path pair pair "$LINKS" throughput ;;
+            *) die "no path '$path': router or pair" ;;
+            esac
+        done
+    fi
     shopt -s nullglob
     table "$OUT"/{requests,throughput,connections}*.json
-    echo "kernel $(uname -r), $(nproc) processors, kernel TCP under nginx:" \
-        "$(in_ns server1 sysctl -n net.ipv4.tcp_congestion_control); $OUT/*.json"
+    if [[ " ${chosen[*]} " == *' connections '* ]]; then
+        jq -r '"nginx with \(.connections) idle connections: \(.rss_after_kib - .rss_before_kib) KiB"
+            + " more, the kernel at both ends \(.kernel_sockets_both_ends_kib) KiB"' \
+            "$OUT"/kernel-connections-*.json
+        scripts/connections.py "$OUT"/{kernel-,}connections*.json "$OUT/connections.svg"
+    fi
+    echo "kernel $(uname -r), $(nproc) processors, kernel TCP under nginx: $CONTROL; $OUT/*.json"
     if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
 }
 

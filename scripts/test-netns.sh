@@ -140,6 +140,7 @@ scenario_topologies() {
         echo "$shape"
     done 3<<'SHAPES'
 servers 2|client 10.77.22.2 client fd77:21::2
+pair|client 10.77.21.2 client fd77:21::2
 path --delay 2ms --rate 50mbit|client 10.77.21.2 client fd77:21::2
 dumbbell 3 --delay 2ms -- 0ms 3ms|client1 10.77.21.2 client3 10.77.23.2 client2 fd77:22::2
 uplinks --delay 2ms -- --delay 3ms|client 10.77.21.2 client fd77:21::2
@@ -332,8 +333,11 @@ scenario_bench() {
         http://10.77.2.101/object || fail "exit status $?"
     at_least "requests on kept connections" "$(jq '[.peers[].live.completed] | min' "$stats")" 100
     at_most "bytes a connection" "$(jq '[.peers[].state_bytes_per_connection] | max' "$stats")" 1000
-    expect 22 '404' in_ns client "$HEADWATER" bench requests "${common[@]}" --seconds 1 \
+    # Sockets need no device.
+    expect 22 '404' in_ns client "$HEADWATER" bench requests --seconds 1 \
         --peer kernel=http://10.77.21.2/missing
+    expect 2 'name it as --tun' in_ns client "$HEADWATER" bench requests --seconds 1 \
+        --peer kernel=http://10.77.21.2/object --peer transport=http://10.77.2.101/object
     expect 7 'no request by transport was answered' in_ns client "$HEADWATER" bench requests \
         "${common[@]}" --seconds 1 --peer transport=http://10.77.2.102/object
 }

@@ -385,16 +385,17 @@ rate() {
     fi
 }
 
-# offloads on|off: whether the veth links may carry what is larger than the MTU, of TCP and of UDP.
+# offloads on|off|forwarding: whether the veth links may carry what is larger than the MTU, of TCP and
+# of UDP. With `forwarding` nothing larger is sent, but receivers join what belongs together again,
+# of UDP too where packets are only passed on.
 offloads() {
-    local role n
-    in_ns client ethtool -K router tso "$1" gso "$1" gro "$1" tx-udp-segmentation "$1" >/dev/null
-    in_ns router ethtool -K client tso "$1" gso "$1" gro "$1" tx-udp-segmentation "$1" >/dev/null
+    local role device send=$1 join=$1 forwarding=off
+    [[ $1 != forwarding ]] || { send=off join=on forwarding=on; }
     for role in "${TOPOLOGY_ROLES[@]}"; do
-        [[ $role == server* ]] || continue
-        n=${role#server}
-        in_ns "$role" ethtool -K router tso "$1" gso "$1" gro "$1" tx-udp-segmentation "$1" >/dev/null
-        in_ns router ethtool -K "server$n" tso "$1" gso "$1" gro "$1" tx-udp-segmentation "$1" >/dev/null
+        for device in $(ip -n "$TOPOLOGY-$role" -j link show type veth | jq -r '.[].ifname'); do
+            in_ns "$role" ethtool -K "$device" tso "$send" gso "$send" tx-udp-segmentation "$send" \
+                gro "$join" rx-udp-gro-forwarding "$forwarding" >/dev/null
+        done
     done
 }
 

@@ -1,5 +1,6 @@
 //! One whole machine without I/O: packets in, packets out, time passed in.
 
+pub mod bare;
 mod carrier;
 pub mod client;
 pub mod load;

@@ -20,6 +20,7 @@ pub mod digester;
 mod gather;
 pub mod metrics;
 pub mod relay;
+pub mod responder;
 mod signals;
 pub mod sockets;
 mod timer;

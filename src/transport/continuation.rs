@@ -118,6 +118,14 @@ impl Continuation {
         out
     }
 
+    /// Length of what [`seal`](Self::seal) gives.
+    #[must_use]
+    pub fn sealed_bytes(&self, now: UnixMillis) -> usize {
+        let mut message = Vec::with_capacity(MAX_CONTINUATION_BYTES);
+        self.encode(now, &mut message);
+        CLEAR_BYTES + message.len() + TAG_BYTES
+    }
+
     /// Opens what any server with the same keys sealed for `connection`; also tells when it was
     /// sealed. `max_age` is [`MAX_AGE`], or [`MAX_TOKEN_AGE`] for an address token.
     ///

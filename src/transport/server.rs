@@ -172,8 +172,7 @@ impl Server {
         let mut continuation = self.first_continuation(now, path, identity, datagram_max);
         // The window of the opening epoch is the number of packets sent, so the layout comes first;
         // the length of the continuation does not depend on it: both are below 64.
-        let sealed = continuation.seal(&self.keys, connection, now.unix);
-        let each = OPENED_BYTES + 1 + sealed.len();
+        let each = OPENED_BYTES + 1 + continuation.sealed_bytes(now.unix);
         let first = content
             .sealed
             .as_ref()

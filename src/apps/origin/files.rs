@@ -15,6 +15,7 @@ use crate::apps::origin::digest::{self, Digester, Progress, Sha256, Stamp};
 use crate::apps::origin::digest_store::DigestStore;
 use crate::apps::origin::listing;
 use crate::apps::origin::tree::{Refusal, Tree};
+use crate::time::UnixMillis;
 
 /// Most files and directory pages kept open.
 pub const MAX_OPEN_FILES: usize = 64;
@@ -104,8 +105,9 @@ impl Object {
 /// How recent the look at the path must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// Resolve it now: a new response shows what is there.
-    Now,
+    /// A new response, at this time, shows what is there: resolve it, unless that was done in this
+    /// very millisecond.
+    Now(UnixMillis),
     /// What was resolved within [`RECHECK_READS`] reads will do: a response goes on.
     Recent,
 }
@@ -119,8 +121,20 @@ enum Kind {
 struct Slot {
     object: Arc<Object>,
     kind: Kind,
+    /// When the path was resolved for a new response.
+    resolved: Option<UnixMillis>,
     reads: u32,
     used: u64,
+}
+
+impl Slot {
+    /// Whether what was resolved still will do.
+    fn is_fresh(&self, freshness: Freshness) -> bool {
+        match freshness {
+            Freshness::Now(now) => self.resolved == Some(now),
+            Freshness::Recent => self.reads < RECHECK_READS,
+        }
+    }
 }
 
 /// The files below one root.
@@ -182,18 +196,22 @@ impl Files {
         self.clock += 1;
         let known = self.slots.get_mut(path).filter(|slot| slot.kind == kind);
         if let Some(slot) = known
-            && freshness == Freshness::Recent
-            && slot.reads < RECHECK_READS
+            && slot.is_fresh(freshness)
         {
             slot.reads += 1;
             slot.used = self.clock;
             return Ok(Arc::clone(&slot.object));
         }
         let (file, stamp) = self.open(path, kind)?;
+        let resolved = match freshness {
+            Freshness::Now(now) => Some(now),
+            Freshness::Recent => None,
+        };
         if let Some(slot) = self.slots.get_mut(path)
             && slot.kind == kind
             && slot.object.stamp == stamp
         {
+            slot.resolved = resolved;
             slot.reads = 0;
             slot.used = self.clock;
             return Ok(Arc::clone(&slot.object));
@@ -207,6 +225,7 @@ impl Files {
             Slot {
                 object: Arc::clone(&object),
                 kind,
+                resolved,
                 reads: 0,
                 used: self.clock,
             },

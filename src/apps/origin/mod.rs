@@ -46,6 +46,9 @@ pub const MAX_ATTEMPTS: usize = 3;
 /// The HTTP server.
 pub struct Origin {
     files: Files,
+    /// The response that was begun last, until it is read from: the first bytes of a response are
+    /// mostly asked for with it, and its head need not be written twice.
+    begun: Option<(Vec<u8>, Stream)>,
     /// The stream of a file that was read last: most reads go on with it.
     recent: Option<Recent>,
 }
@@ -66,6 +69,7 @@ impl Origin {
         Ok(Self {
             files: Files::new(Tree::open(root)?, digester),
             recent: None,
+            begun: None,
         })
     }
 
@@ -76,7 +80,7 @@ impl Origin {
     }
 
     /// What the request target names, as it is now.
-    fn locate(&mut self, target: &str) -> Result<Found, Refused> {
+    fn locate(&mut self, now: UnixMillis, target: &str) -> Result<Found, Refused> {
         let target = target::parse(target).map_err(Refused::Status)?;
         if let Some(parameters) = below(&target.path, b".dynamic") {
             let parameters = (!target.directory).then_some(parameters);
@@ -95,25 +99,25 @@ impl Origin {
                 path: path.to_vec(),
                 directory: target.directory,
             };
-            return self.locate_marked(mark, &target);
+            return self.locate_marked(now, mark, &target);
         }
-        self.locate_file(target)
+        self.locate_file(now, target)
     }
 
-    fn locate_file(&mut self, target: Target) -> Result<Found, Refused> {
+    fn locate_file(&mut self, now: UnixMillis, target: Target) -> Result<Found, Refused> {
         let path = target.path;
         if !target.directory {
-            return match self.files.file(&path, Freshness::Now) {
+            return match self.files.file(&path, Freshness::Now(now)) {
                 Ok(object) => Ok(Found::file(path, &object)),
                 Err(Refusal::IsDirectory) => Ok(Found::Fixed(Resource::Redirect { path })),
                 Err(refusal) => Err(refusal.into()),
             };
         }
         let index = index_path(&path);
-        match self.files.file(&index, Freshness::Now) {
+        match self.files.file(&index, Freshness::Now(now)) {
             Ok(object) => Ok(Found::file(index, &object)),
             Err(Refusal::NotFound | Refusal::IsDirectory) => {
-                let object = self.files.page(&path, Freshness::Now)?;
+                let object = self.files.page(&path, Freshness::Now(now))?;
                 let tag = tag_of(object.digest());
                 Ok(Found::object(
                     Resource::Listing { path, tag },
@@ -126,14 +130,19 @@ impl Origin {
         }
     }
 
-    fn locate_marked(&mut self, mark: &[u8], target: &Target) -> Result<Found, Refused> {
+    fn locate_marked(
+        &mut self,
+        now: UnixMillis,
+        mark: &[u8],
+        target: &Target,
+    ) -> Result<Found, Refused> {
         let path = if target.directory {
             index_path(&target.path)
         } else {
             target.path.clone()
         };
         for _ in 0..MAX_ATTEMPTS {
-            let object = match self.files.file(&path, Freshness::Now) {
+            let object = match self.files.file(&path, Freshness::Now(now)) {
                 // A relative link in the index would lead elsewhere; there is nothing to mark.
                 Err(Refusal::IsDirectory) => return Err(Refused::Status(Status::NOT_FOUND)),
                 other => other?,
@@ -235,7 +244,7 @@ impl Application for Origin {
         let head_only = parsed
             .as_ref()
             .is_ok_and(|(head, _)| head.method == Method::Head);
-        let found = check(parsed).and_then(|head| Ok((self.locate(&head.target)?, head)));
+        let found = check(parsed).and_then(|head| Ok((self.locate(now, &head.target)?, head)));
         let mut user = UserContinuation {
             head_only,
             date,
@@ -264,14 +273,18 @@ impl Application for Origin {
             }
             Err(Refused::NotReady) => None,
         };
-        let length = stream.ok_or(Unavailable::NotReady)?.length();
-        Ok(Begun {
-            user: user.encode(),
-            length,
-        })
+        let stream = stream.ok_or(Unavailable::NotReady)?;
+        let (user, length) = (user.encode(), stream.length());
+        self.begun = Some((user.clone(), stream));
+        Ok(Begun { user, length })
     }
 
     fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+        if let Some((_, stream)) = self.begun.take().filter(|(begun, _)| begun == user)
+            && let Ok(filled) = stream.read_at(offset, out)
+        {
+            return Ok(filled);
+        }
         if let Some(filled) = self.read_on(user, offset, out) {
             return Ok(filled);
         }

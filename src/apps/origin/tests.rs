@@ -11,12 +11,14 @@ use crate::apps::origin::target::MAX_PATH_BYTES;
 use crate::http::range::ContentRange;
 use crate::http::response::ResponseHead;
 
-const NOW: UnixMillis = UnixMillis::new(784_111_777_999);
+const NOW: u64 = 784_111_777_500;
 
 /// A tree and a server of it. Two fixtures have the same content at different times and inodes.
 struct Fixture {
     folder: tempfile::TempDir,
     origin: Origin,
+    /// Each request comes in a millisecond of its own.
+    now: u64,
 }
 
 impl Fixture {
@@ -49,7 +51,12 @@ impl Fixture {
         symlink("../secret", root.join("out")).unwrap();
         symlink("sub", root.join("sublink")).unwrap();
         let origin = Origin::new(&root, Box::new(InlineDigester)).unwrap();
-        Self { folder, origin }
+        let now = NOW;
+        Self {
+            folder,
+            origin,
+            now,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -57,7 +64,9 @@ impl Fixture {
     }
 
     fn begin(&mut self, request: &str) -> Begun {
-        let begun = self.origin.begin(NOW, request.as_bytes()).unwrap();
+        self.now += 1;
+        let now = UnixMillis::new(self.now);
+        let begun = self.origin.begin(now, request.as_bytes()).unwrap();
         assert!(begun.user.len() <= MAX_USER_BYTES);
         begun
     }

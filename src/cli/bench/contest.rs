@@ -26,14 +26,18 @@ use crate::time::{Instant, Now};
 
 /// Arguments of every contest.
 #[derive(Debug, clap::Args)]
+#[command(
+    mut_arg("tun", |arg| arg.required(false).requires("addresses")),
+    mut_arg("addresses", |arg| arg.required(false).requires("tun"))
+)]
 pub(super) struct ContestArgs {
     /// Who is measured, and what is asked for: transport=URL, smoltcp=URL (both from our stack) or
     /// kernel=URL (sockets); repeat it, and they take turns
     #[arg(long = "peer", value_name = "KIND=URL", required = true)]
     pub(super) peers: Vec<Peer>,
+    /// Needed by peers from our stack
     #[command(flatten)]
-    #[allow(missing_docs, reason = "the flattened group has its own")]
-    pub(super) local: LocalArgs,
+    pub(super) local: Option<LocalArgs>,
     /// UDP port of the transport's service (the port in a URL is that of TCP)
     #[arg(long, value_name = "PORT", default_value_t = 7600,
           value_parser = clap::value_parser!(u16).range(1..))]
@@ -106,7 +110,9 @@ pub(super) struct Contest<'a> {
 impl<'a> Contest<'a> {
     /// Checks all arguments; `buffer` is that of our transport if none is named.
     pub(super) fn new(args: &'a ContestArgs, plan: Plan, buffer: u32) -> Result<Self, Failed> {
-        args.local.check()?;
+        if let Some(local) = &args.local {
+            local.check()?;
+        }
         let count = args.peers.len();
         if count > MAX_PEERS {
             let advice = format!("{count} peers are too many: name at most {MAX_PEERS}");
@@ -129,21 +135,23 @@ impl<'a> Contest<'a> {
         if self.ready.iter().all(|ready| ready.kind == Kind::Kernel) {
             return self.rounds(rounds, |ready, seed| self.by_sockets(ready, seed));
         }
-        match self.args.local.open()? {
-            Opened::Plain(device) => self.on_device(rounds, device),
-            Opened::Tapped(device) => self.on_device(rounds, device),
+        let local = self.args.local.as_ref().ok_or_else(no_device)?;
+        match local.open()? {
+            Opened::Plain(device) => self.on_device(rounds, local, device),
+            Opened::Tapped(device) => self.on_device(rounds, local, device),
         }
     }
 
     fn on_device<D: Device + AsRawFd>(
         &self,
         rounds: u32,
+        local: &LocalArgs,
         device: D,
     ) -> Result<Vec<Standing>, Failed> {
         let mut runtime = Runtime::new(self.clock, device).map_err(device_failed)?;
         self.rounds(rounds, |ready, seed| match ready.kind {
             Kind::Kernel => self.by_sockets(ready, seed),
-            Kind::Transport | Kind::Smoltcp => self.by_stack(&mut runtime, ready, seed),
+            Kind::Transport | Kind::Smoltcp => self.by_stack(&mut runtime, local, ready, seed),
         })
     }
 
@@ -171,12 +179,13 @@ impl<'a> Contest<'a> {
     fn by_stack<D: Device + AsRawFd>(
         &self,
         runtime: &mut Runtime<D>,
+        local: &LocalArgs,
         ready: &Ready,
         seed: u64,
     ) -> Result<Round, Failed> {
         let config = RequestConfig {
-            addresses: self.args.local.addresses.clone(),
-            mtu: self.args.local.mtu,
+            addresses: local.addresses.clone(),
+            mtu: local.mtu,
             remote: ready.remote,
             head: ready.head.clone(),
             bearer: match ready.kind {
@@ -248,7 +257,11 @@ impl Hooks<RequestHost> for Measured {
 }
 
 fn get_ready(args: &ContestArgs, peer: &Peer) -> Result<Ready, Failed> {
-    let own = &args.local.addresses;
+    let own = match (&args.local, peer.kind) {
+        (Some(local), _) => local.addresses.as_slice(),
+        (None, Kind::Kernel) => &[],
+        (None, Kind::Transport | Kind::Smoltcp) => return Err(no_device()),
+    };
     let asked = ask(&peer.url, |remote| {
         let same_family = own.iter().any(|own| own.is_ipv4() == remote.is_ipv4());
         same_family || peer.kind == Kind::Kernel
@@ -272,6 +285,11 @@ fn get_ready(args: &ContestArgs, peer: &Peer) -> Result<Ready, Failed> {
         head: asked.head,
         server: server.map(|server| server.pid),
     })
+}
+
+fn no_device() -> Failed {
+    let advice = "peers from our stack need a device: name it as --tun, and an own --address";
+    Failed::new(Exit::Usage, advice)
 }
 
 fn interrupted(signal: Signal) -> Failed {
@@ -333,6 +351,33 @@ mod tests {
                 "{count}"
             );
         }
+    }
+
+    #[test]
+    fn only_peers_from_our_stack_need_a_device() {
+        let plan = Plan {
+            pace: Pace::Closed(NonZeroU32::MIN),
+            warm_up: Duration::ZERO,
+            window: Duration::ZERO,
+            most: 0,
+        };
+        let cases = [
+            ("--peer kernel=10.0.0.2", true),
+            ("--peer transport=10.0.0.2", false),
+            ("--peer kernel=10.0.0.2 --peer smoltcp=10.0.0.2", false),
+            (
+                "--peer transport=10.0.0.2 --tun hw0 --address 10.0.0.1",
+                true,
+            ),
+        ];
+        for (typed, good) in cases {
+            let words = ["x", "--seed", "1"].into_iter();
+            let typed = Typed::try_parse_from(words.chain(typed.split(' '))).unwrap();
+            let got = Contest::new(&typed.args, plan, 4096).map(|_| ());
+            assert_eq!(got.is_ok(), good, "{got:?}");
+        }
+        let half = "x --peer kernel=10.0.0.2 --tun hw0".split(' ');
+        assert!(Typed::try_parse_from(half).is_err());
     }
 
     #[test]

@@ -81,14 +81,22 @@ fn sample(server: Option<u32>) -> CpuUse {
 
 /// Processor time of a process so far.
 pub(super) fn used_ns(process: &str) -> io::Result<u64> {
-    let mut sum = 0;
-    for thread in fs::read_dir(format!("/proc/{process}/task"))?.take(MAX_THREADS) {
-        // One that ends while it is looked at is passed over.
-        let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+    let threads = fs::read_dir(format!("/proc/{process}/task"))?;
+    // One that ends while it is looked at is passed over.
+    let texts = threads.map(|thread| {
+        let text = thread.map(|thread| fs::read_to_string(thread.path().join("schedstat")));
+        text.map(Result::unwrap_or_default)
+    });
+    sum(texts)
+}
+
+/// The first figures of what the threads' files say.
+fn sum(texts: impl Iterator<Item = io::Result<String>>) -> io::Result<u64> {
+    texts.take(MAX_THREADS).try_fold(0, |sum: u64, text| {
+        let text = text?;
         let ran = text.split_ascii_whitespace().next().map(str::parse::<u64>);
-        sum += ran.and_then(Result::ok).unwrap_or(0);
-    }
-    Ok(sum)
+        Ok(sum.saturating_add(ran.and_then(Result::ok).unwrap_or(0)))
+    })
 }
 
 #[cfg(test)]
@@ -110,5 +118,14 @@ mod tests {
         let used = meter.finish();
         assert!(used.own_ns >= 5_000_000 && used.server_ns >= Some(5_000_000));
         assert!(used_ns("0").is_err());
+    }
+
+    #[test]
+    fn so_many_threads_and_no_more() {
+        for (threads, counted) in [(MAX_THREADS, MAX_THREADS), (MAX_THREADS + 1, MAX_THREADS)] {
+            let texts = (0..threads).map(|_| Ok("3 1 2\n".to_owned()));
+            assert_eq!(sum(texts).unwrap(), 3 * counted as u64, "{threads}");
+        }
+        assert_eq!(sum([Ok(String::new())].into_iter()).unwrap(), 0);
     }
 }

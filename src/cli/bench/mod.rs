@@ -3,11 +3,13 @@
 //! In: arguments. Out: a table on standard output, all figures as JSON in a file, and an exit code
 //! that says whether every peer answered.
 
+mod bare;
 mod connections;
 mod contest;
 mod cpu;
 mod peers;
 mod requests;
+mod respond;
 mod table;
 mod throughput;
 
@@ -37,6 +39,10 @@ enum What {
     Connections(Box<connections::ConnectionsArgs>),
     /// One large object at a time: goodput of single connections
     Throughput(Box<throughput::ThroughputArgs>),
+    /// The packets of a bulk transfer without protocol: what the devices carry at most
+    Bare(Box<bare::BareArgs>),
+    /// The simplest server over the kernel's TCP, to measure against: accept, read, write, close
+    Respond(respond::RespondArgs),
 }
 
 /// Measures.
@@ -48,6 +54,8 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Failed> {
         What::Requests(args) => requests::run(args),
         What::Connections(args) => connections::run(args),
         What::Throughput(args) => throughput::run(args),
+        What::Bare(args) => bare::run(args),
+        What::Respond(args) => respond::run(args),
     }
 }
 

@@ -20,6 +20,14 @@ const BUFFER_BYTES: u32 = 4 << 20;
 /// Longest time of one download.
 const MAX_DOWNLOAD: Duration = Duration::from_secs(300);
 
+/// What a peer does in a round.
+const ONE_DOWNLOAD: Plan = Plan {
+    pace: Pace::Closed(NonZeroU32::MIN),
+    warm_up: Duration::ZERO,
+    window: MAX_DOWNLOAD,
+    most: 1,
+};
+
 /// Arguments of `headwater bench throughput`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ThroughputArgs {
@@ -41,13 +49,7 @@ struct Settings {
 
 /// Measures.
 pub(super) fn run(args: &ThroughputArgs) -> Result<Exit, Failed> {
-    let plan = Plan {
-        pace: Pace::Closed(NonZeroU32::MIN),
-        warm_up: Duration::ZERO,
-        window: MAX_DOWNLOAD,
-        most: 1,
-    };
-    let contest = Contest::new(&args.contest, plan, BUFFER_BYTES)?;
+    let contest = Contest::new(&args.contest, ONE_DOWNLOAD, BUFFER_BYTES)?;
     let mut standings = contest.run(1 + args.runs)?;
     for standing in &mut standings {
         standing.rounds.remove(0);
@@ -123,7 +125,21 @@ mod tests {
     use super::*;
     use crate::cli::bench::cpu::CpuUse;
     use crate::cli::bench::peers::Kind;
+    use crate::host::load::course::{Course, DRAIN};
     use crate::host::load::report::{Latency, RequestReport};
+    use crate::time::Instant;
+
+    #[test]
+    fn a_download_without_an_end_is_cut_off() {
+        let start = Instant::from_micros(1);
+        let mut course = Course::new(start, ONE_DOWNLOAD, 1, 1);
+        assert_eq!(course.take(start), Some(start));
+        let end = start + MAX_DOWNLOAD + DRAIN;
+        assert_eq!(course.next_at(start), Some(end));
+        assert!(!course.is_over(start + MAX_DOWNLOAD) && course.is_over(end));
+        let report = course.finish(end);
+        assert_eq!((report.unfinished, report.completed), (1, 0));
+    }
 
     #[test]
     fn goodput_is_bytes_over_time() {

@@ -9,7 +9,9 @@ use crate::wire::segment::Span;
 /// A ring of bytes of a stream, from the reading position on.
 #[derive(Debug)]
 pub(super) struct Reassembly {
+    /// As long as what came has needed so far; it goes round only at its full length.
     ring: Vec<u8>,
+    capacity: usize,
     /// Offset of the next byte to be read.
     read: u64,
     /// Offset that stands at the start of the ring, or a multiple of its length below.
@@ -19,10 +21,12 @@ pub(super) struct Reassembly {
 }
 
 impl Reassembly {
-    /// An empty ring of `capacity` bytes, at least one.
+    /// An empty ring of `capacity` bytes, at least one. It takes memory as bytes come: most objects
+    /// are much smaller than the buffers that large ones need.
     pub(super) fn new(capacity: usize) -> Self {
         Self {
-            ring: vec![0; capacity.max(1)],
+            ring: Vec::new(),
+            capacity: capacity.max(1),
             read: 0,
             origin: 0,
             received: SpanSet::default(),
@@ -41,13 +45,13 @@ impl Reassembly {
     }
 
     /// Bytes that fit.
-    pub(super) fn capacity(&self) -> u64 {
-        to_u64(self.ring.len())
+    pub(super) const fn capacity(&self) -> u64 {
+        to_u64(self.capacity)
     }
 
     /// One past the last byte that there is room for.
-    pub(super) fn limit(&self) -> u64 {
-        self.read + to_u64(self.ring.len())
+    pub(super) const fn limit(&self) -> u64 {
+        self.read + to_u64(self.capacity)
     }
 
     /// Stores the part of `bytes` that is new and has room; returns how many bytes were new.
@@ -67,12 +71,22 @@ impl Reassembly {
 
     fn copy_in(&mut self, start: u64, bytes: &[u8]) {
         let at = self.place(start);
-        let (first, second) = bytes.split_at(bytes.len().min(self.ring.len() - at));
+        let (first, second) = bytes.split_at(bytes.len().min(self.capacity - at));
+        self.grow(at + first.len());
         if let Some(room) = self.ring.get_mut(at..at + first.len()) {
             room.copy_from_slice(first);
         }
         if let Some(room) = self.ring.get_mut(..second.len()) {
             room.copy_from_slice(second);
+        }
+    }
+
+    /// Makes the ring `len` bytes long at least; never takes memory for more than its capacity.
+    fn grow(&mut self, len: usize) {
+        if self.ring.len() < len {
+            let ahead = len.max(2 * self.ring.len()).min(self.capacity);
+            self.ring.reserve_exact(ahead - self.ring.len());
+            self.ring.resize(len, 0);
         }
     }
 
@@ -86,7 +100,7 @@ impl Reassembly {
         let end = self.received.span_at(self.read).map(|ready| ready.end);
         let at = self.place(self.read);
         let count = to_usize(end.map_or(0, |end| end - self.read));
-        let together = count.min(self.ring.len() - at);
+        let together = count.min(self.capacity - at);
         self.ring.get(at..at + together).unwrap_or_default()
     }
 
@@ -112,12 +126,12 @@ impl Reassembly {
     }
 
     fn place(&self, offset: u64) -> usize {
-        to_usize((offset - self.origin) % to_u64(self.ring.len()))
+        to_usize((offset - self.origin) % to_u64(self.capacity))
     }
 }
 
-fn to_u64(n: usize) -> u64 {
-    u64::try_from(n).unwrap_or(u64::MAX)
+const fn to_u64(n: usize) -> u64 {
+    n as u64
 }
 
 /// Only for distances inside the ring.
@@ -161,6 +175,16 @@ mod tests {
                 prop_assert_eq!(ring.read_offset(), at);
             }
         }
+    }
+
+    #[test]
+    fn memory_is_taken_as_bytes_come_up_to_the_capacity() {
+        let mut ring = Reassembly::new(10_000);
+        assert_eq!(ring.ring.capacity(), 0);
+        assert_eq!(ring.store(0, &[1; 6000]), 6000);
+        assert_eq!(ring.ring.capacity(), 6000);
+        assert_eq!(ring.store(6000, &[1; 5000]), 4000);
+        assert_eq!(ring.ring.capacity(), 10_000);
     }
 
     #[test]

@@ -58,6 +58,7 @@ proptest! {
             address: SocketAddr::new(ip, rest.0), datagram_max: rest.1, server: rest.2, site: rest.3,
         };
         let sealed = continuation.seal(&ring(), connection, NOW);
+        prop_assert_eq!(sealed.len(), continuation.sealed_bytes(NOW));
         prop_assert!(sealed.len() <= MAX_CONTINUATION_BYTES, "{} bytes", sealed.len());
         prop_assert_eq!(open(&ring(), connection, NOW, &sealed), Ok(continuation));
     }

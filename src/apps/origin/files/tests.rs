@@ -3,10 +3,17 @@
 use std::fs::{self, FileTimes};
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::apps::origin::digest::InlineDigester;
+
+/// A new response, in a millisecond of its own.
+fn at_once() -> Freshness {
+    static MILLIS: AtomicU64 = AtomicU64::new(0);
+    Freshness::Now(UnixMillis::new(MILLIS.fetch_add(1, Ordering::Relaxed)))
+}
 
 struct Fixture {
     root: tempfile::TempDir,
@@ -61,13 +68,13 @@ fn a_change_under_an_open_object_is_stale() {
     for (name, change) in CHANGES {
         let mut fixture = Fixture::new(InlineDigester);
         fs::write(fixture.path("f"), b"content").unwrap();
-        let object = fixture.files.file(b"f", Freshness::Now).unwrap();
+        let object = fixture.files.file(b"f", at_once()).unwrap();
         let mut out = [0; 4];
         assert_eq!(object.read_at(1, &mut out), Ok(4));
         assert_eq!(&out, b"onte");
         fixture.change("f", change);
         assert_eq!(object.read_at(1, &mut out), Err(Stale), "{name}");
-        let after = fixture.files.file(b"f", Freshness::Now).unwrap();
+        let after = fixture.files.file(b"f", at_once()).unwrap();
         assert_ne!(after.digest(), object.digest(), "{name}");
         assert!(after.read_at(0, &mut out).is_ok(), "{name}");
     }
@@ -77,10 +84,10 @@ fn a_change_under_an_open_object_is_stale() {
 fn a_touch_changes_the_stamp_but_not_the_digest() {
     let mut fixture = Fixture::new(InlineDigester);
     fs::write(fixture.path("f"), b"content").unwrap();
-    let object = fixture.files.file(b"f", Freshness::Now).unwrap();
+    let object = fixture.files.file(b"f", at_once()).unwrap();
     fixture.change("f", |_| {});
     assert_eq!(object.read_at(0, &mut [0; 4]), Err(Stale));
-    let after = fixture.files.file(b"f", Freshness::Now).unwrap();
+    let after = fixture.files.file(b"f", at_once()).unwrap();
     assert_eq!(after.digest(), object.digest());
 }
 
@@ -88,7 +95,7 @@ fn a_touch_changes_the_stamp_but_not_the_digest() {
 fn a_file_renamed_over_is_noticed_and_the_old_one_stays_whole() {
     let mut fixture = Fixture::new(InlineDigester);
     fs::write(fixture.path("f"), b"old").unwrap();
-    let old = fixture.files.file(b"f", Freshness::Now).unwrap();
+    let old = fixture.files.file(b"f", at_once()).unwrap();
     fs::write(fixture.path("g"), b"new").unwrap();
     fs::rename(fixture.path("g"), fixture.path("f")).unwrap();
     let mut seen_new = 0;
@@ -107,24 +114,42 @@ fn a_file_renamed_over_is_noticed_and_the_old_one_stays_whole() {
         seen_new += u32::from(want == b"new");
     }
     assert_eq!(seen_new, 1, "noticed after {RECHECK_READS} reads");
-    let fresh = fixture.files.file(b"f", Freshness::Now).unwrap();
+    let fresh = fixture.files.file(b"f", at_once()).unwrap();
     assert_ne!(fresh.digest(), old.digest());
+}
+
+#[test]
+fn new_requests_of_one_millisecond_share_a_look() {
+    let mut fixture = Fixture::new(InlineDigester);
+    fs::write(fixture.path("f"), b"old").unwrap();
+    let mut look = |now| {
+        let object = fixture
+            .files
+            .file(b"f", Freshness::Now(UnixMillis::new(now)));
+        let (digest, path) = (*object.unwrap().digest(), fixture.root.path());
+        fs::write(path.join("g"), now.to_string()).unwrap();
+        fs::rename(path.join("g"), path.join("f")).unwrap();
+        digest
+    };
+    let (first, same, next) = (look(1), look(1), look(2));
+    assert_eq!(first, same);
+    assert_ne!(same, next);
 }
 
 #[test]
 fn a_new_request_sees_a_rename_at_once() {
     let mut fixture = Fixture::new(InlineDigester);
     fs::write(fixture.path("f"), b"old").unwrap();
-    let old = fixture.files.file(b"f", Freshness::Now).unwrap();
+    let old = fixture.files.file(b"f", at_once()).unwrap();
     fs::write(fixture.path("g"), b"new").unwrap();
     fs::rename(fixture.path("g"), fixture.path("f")).unwrap();
     assert_ne!(
-        fixture.files.file(b"f", Freshness::Now).unwrap().digest(),
+        fixture.files.file(b"f", at_once()).unwrap().digest(),
         old.digest()
     );
     fs::remove_file(fixture.path("f")).unwrap();
     assert_eq!(
-        fixture.files.file(b"f", Freshness::Now).err(),
+        fixture.files.file(b"f", at_once()).err(),
         Some(Refusal::NotFound)
     );
 }
@@ -138,13 +163,13 @@ fn the_cache_is_bounded_and_drops_what_was_used_longest_ago() {
     for index in 0..MAX_OPEN_FILES {
         fixture
             .files
-            .file(index.to_string().as_bytes(), Freshness::Now)
+            .file(index.to_string().as_bytes(), at_once())
             .unwrap();
         assert_eq!(fixture.files.open_count(), index + 1);
     }
     let first = fixture.files.file(b"0", Freshness::Recent).unwrap();
     let last = MAX_OPEN_FILES.to_string();
-    fixture.files.file(last.as_bytes(), Freshness::Now).unwrap();
+    fixture.files.file(last.as_bytes(), at_once()).unwrap();
     assert_eq!(fixture.files.open_count(), MAX_OPEN_FILES);
     assert!(
         !fixture.files.slots.contains_key(&b"1"[..]),
@@ -175,11 +200,11 @@ fn what_is_no_regular_file_is_refused() {
         ("socket", Refusal::Forbidden),
         ("none", Refusal::NotFound),
     ] {
-        let got = fixture.files.file(name.as_bytes(), Freshness::Now).err();
+        let got = fixture.files.file(name.as_bytes(), at_once()).err();
         assert_eq!(got, Some(want), "{name}");
     }
     assert_eq!(
-        fixture.files.page(b"keep", Freshness::Now).err(),
+        fixture.files.page(b"keep", at_once()).err(),
         Some(Refusal::NotFound)
     );
     drop(socket);
@@ -188,13 +213,13 @@ fn what_is_no_regular_file_is_refused() {
 #[test]
 fn a_page_follows_its_directory() {
     let mut fixture = Fixture::new(InlineDigester);
-    let before = fixture.files.page(b"", Freshness::Now).unwrap();
+    let before = fixture.files.page(b"", at_once()).unwrap();
     assert!(Arc::ptr_eq(
         &before,
-        &fixture.files.page(b"", Freshness::Now).unwrap()
+        &fixture.files.page(b"", at_once()).unwrap()
     ));
     fs::write(fixture.path("one more"), b"").unwrap();
-    let after = fixture.files.page(b"", Freshness::Now).unwrap();
+    let after = fixture.files.page(b"", at_once()).unwrap();
     assert_ne!(before.digest(), after.digest());
     let mut out = vec![0; 4096];
     let length = after.read_at(0, &mut out).unwrap();
@@ -231,7 +256,7 @@ fn a_file_just_written_waits_and_a_large_one_is_left_to_the_digester() {
             .set_len(size)
             .unwrap();
     }
-    let mut look = |name: &str| fixture.files.file(name.as_bytes(), Freshness::Now);
+    let mut look = |name: &str| fixture.files.file(name.as_bytes(), at_once());
     for name in ["limit", "large", "keep"] {
         assert_eq!(
             look(name).err(),
@@ -267,7 +292,7 @@ fn files_beyond_the_largest_stream_are_refused() {
     // Not every file system has files that large; where there are none, none can be served.
     if sparse.set_len(MAX_FILE_BYTES + 1).is_ok() {
         assert_eq!(
-            fixture.files.file(b"huge", Freshness::Now).err(),
+            fixture.files.file(b"huge", at_once()).err(),
             Some(Refusal::Forbidden)
         );
     }
