@@ -5,6 +5,7 @@
 
 mod asked;
 pub mod bench;
+pub mod control;
 pub mod exit;
 pub mod get;
 pub mod hosts;
@@ -12,6 +13,7 @@ pub mod keygen;
 pub mod link;
 pub mod load;
 pub mod local;
+pub mod redirect;
 pub mod serve;
 pub mod sim;
 pub mod sim_path;
@@ -58,7 +60,13 @@ enum Command {
     Link(Box<link::LinkArgs>),
     /// Change or show a running link
     #[command(after_help = link::control_help())]
-    LinkControl(link::ControlArgs),
+    LinkControl(control::ControlArgs),
+    /// Send each packet for a service address to one of its servers
+    #[command(after_help = redirect::after_help())]
+    Redirect(redirect::RedirectArgs),
+    /// Show a running redirector, or tell it whom to spare
+    #[command(after_help = redirect::control_help())]
+    RedirectControl(control::ControlArgs),
 }
 
 fn get_help() -> String {
@@ -118,7 +126,15 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         }
         Command::LinkControl(args) => {
             start_logging("warn");
-            link::control(&args)
+            control::run(&args, "link")
+        }
+        Command::Redirect(args) => {
+            start_logging("info");
+            redirect::run(&args)
+        }
+        Command::RedirectControl(args) => {
+            start_logging("warn");
+            control::run(&args, "redirector")
         }
         Command::Get(args) => {
             start_logging(match (args.verbose, args.silent) {
