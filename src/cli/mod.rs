@@ -3,6 +3,7 @@
 //! In: the words of the command line. Out: the exit code, and on failure one line on standard error
 //! that says what to do. The only part of the crate that prints.
 
+pub mod announce;
 mod asked;
 pub mod bench;
 pub mod control;
@@ -43,7 +44,7 @@ enum Command {
     /// Make a key ring file for the servers of a service
     Keygen(keygen::KeygenArgs),
     /// Serve the files of a directory
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Fetch URLs into files or to standard output
     #[command(after_long_help = get_help(), after_help = "See --help for files and exit codes.")]
     Get(get::args::GetArgs),

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cli::announce::{AnnounceArgs, Announcer};
 use crate::cli::control;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::local::{DeviceArg, LocalArgs, Opened, listen_for_metrics};
@@ -60,6 +61,9 @@ pub struct RedirectArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 1500,
           value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     pub mtu: u16,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "the flattened group has its own")]
+    pub announce: AnnounceArgs,
     /// Write every packet to this file, for tshark or tcpdump
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
@@ -117,7 +121,9 @@ pub fn run(args: &RedirectArgs) -> Result<Exit, Failed> {
         seed,
     };
     let machine = Redirector::new(clock.now(), &loaded.config, settings);
+    let opened = local.open()?;
     let hooks = Redirecting {
+        announcer: Announcer::new(&args.announce, &args.tun, &loaded.config.services),
         source: source.in_force(loaded),
         lanes,
         mtu: args.mtu,
@@ -131,7 +137,7 @@ pub fn run(args: &RedirectArgs) -> Result<Exit, Failed> {
         control,
         metrics,
     };
-    match local.open()? {
+    match opened {
         Opened::Plain(device) => drive.run(device),
         Opened::Tapped(device) => drive.run(device),
     }
@@ -163,6 +169,7 @@ impl Drive {
         // Whoever closed standard output does not want to know.
         let _ = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush());
         let ended = runtime.run(&mut self.machine, &mut self.hooks);
+        self.hooks.announcer.end(self.clock.instant());
         ended.map_err(system)?;
         Ok(Exit::Success)
     }
@@ -170,6 +177,7 @@ impl Drive {
 
 /// What goes on beside the machine.
 struct Redirecting {
+    announcer: Announcer,
     source: source::InForce,
     lanes: Lanes,
     mtu: u16,
@@ -265,11 +273,13 @@ impl Hooks<Redirector> for Redirecting {
                 let _ = self.reload(now, machine);
             }
         }
+        self.announcer.update(now.instant, machine.is_able());
         ControlFlow::Continue(())
     }
 
     fn deadline(&self) -> Option<Instant> {
-        Some(self.look)
+        let settled = self.announcer.deadline();
+        Some(settled.map_or(self.look, |at| at.min(self.look)))
     }
 
     fn notice(&mut self, now: Now, _notice: Notice, machine: &mut Redirector) {

@@ -39,7 +39,12 @@ fn redirecting() -> (TempDir, Redirecting, Redirector) {
         seed: 1,
     };
     let machine = Redirector::new(Now::default(), &loaded.config, settings);
+    let quiet = AnnounceArgs {
+        announce: false,
+        announce_command: None,
+    };
     let hooks = Redirecting {
+        announcer: Announcer::new(&quiet, "none", &[]),
         source: source.in_force(loaded),
         lanes: Lanes::default(),
         mtu: 1500,
