@@ -53,10 +53,11 @@ begin() {
 }
 # begin_tcp COUNT: the kernel's TCP, through the same redirector to the same servers.
 begin_tcp() {
-    local n
+    local n arguments=()
     for n in $(seq "$1"); do
-        start "curl$n" client curl -sS -m 60 -o "$SCRATCH/theirs$n" "http://$SERVICE4/object"
+        arguments+=(-o "$SCRATCH/theirs$n" "http://$SERVICE4/object")
     done
+    start curl client curl -sS -m 60 --parallel --parallel-immediate --parallel-max "$1" "${arguments[@]}"
 }
 # arrived BYTES: until so much more has come to the client than since `start_counting`.
 start_counting() {
@@ -89,20 +90,27 @@ whole() {
 # broken_tcp COUNT: how many of them broke.
 broken_tcp() {
     local n broken=0
+    finish curl || true
     for n in $(seq "$1"); do
-        { finish "curl$n" && cmp -s "$SCRATCH/root/object" "$SCRATCH/theirs$n"; } || broken=$((broken + 1))
+        cmp -s "$SCRATCH/root/object" "$SCRATCH/theirs$n" || broken=$((broken + 1))
     done
     echo "$broken"
 }
 
-# noticed N SINCE: milliseconds from SINCE until redirector 1 says that server N is down.
+# noticed N BEFORE AFTER: milliseconds from AFTER until redirector 1 says that server N is down; whatever
+# took it away began at BEFORE and was done at AFTER.
 noticed() {
-    local stamp
-    # shellcheck disable=SC2317 # called by name
-    says_down() { grep -q "backend server$1 was .* is down" "$SCRATCH/redirector1.err"; }
-    until_true 5 says_down "$1" || fail "nobody notices"
-    stamp=$(sed -n "s/^\[\([^ ]*\) .*backend server$1 was .* is down.*/\1/p" "$SCRATCH/redirector1.err" | tail -n 1)
-    echo $(($(date -d "$stamp" +%s%3N) - $2))
+    until_true 5 says_down "$1" "$2" >/dev/null || fail "nobody notices"
+    echo $(($(says_down "$1" "$2") - $3))
+}
+# says_down N SINCE: when, in ms, it says so for the first time since.
+says_down() {
+    local stamp at
+    while read -r stamp; do
+        at=$(date -d "$stamp" +%s%3N)
+        ((at < $2)) || { echo "$at" && return; }
+    done < <(sed -n "s/^\[\([^ ]*\) .*backend server$1 was .* is down.*/\1/p" "$SCRATCH/redirector1.err")
+    return 1
 }
 
 # Every policy, chosen by changing the file of a running redirector, over both families.
@@ -117,7 +125,8 @@ scenario_redirect_policies() {
         identical "$SCRATCH/root/object" "$SCRATCH/got"
         counts=$(stat_of "$SCRATCH/stats" '.by_server | length')
         case $policy in
-        rendezvous) equal "$policy: servers" "$counts" 1 ;;
+        # The packet that opens a connection has no number of it yet, and may go elsewhere.
+        rendezvous) at_most "$policy: servers" "$counts" 2 ;;
         *) equal "$policy: servers" "$counts" 4 ;;
         esac
         equal "$policy: handshakes" "$(stat_of "$SCRATCH/stats" .handshakes)" 1
@@ -135,6 +144,7 @@ scenario_redirect_shares() {
     local before=() after=() n
     redirected_fleet spread 4 1
     object 60
+    rate 100mbit
     mapfile -t before < <(bytes_by_server)
     get --stats "$SCRATCH/stats" -o "$SCRATCH/got" "http://$SERVICE4/object"
     mapfile -t after < <(bytes_by_server)
@@ -150,6 +160,7 @@ scenario_redirect_shares() {
     mapfile -t before < <(shown '.backends[].packets')
     get -o "$SCRATCH/got" "http://$SERVICE4/object"
     mapfile -t after < <(shown '.backends[].packets')
+    echo "packets before and after: ${before[*]}, ${after[*]}"
     for n in 0 1 2 3; do
         at_least "packets by weight: server$((n + 1))" "$(weighed "$n")" 0.98
         at_most "packets by weight: server$((n + 1))" "$(weighed "$n")" 1.02
@@ -232,9 +243,9 @@ scenario_redirect_control() {
 }
 
 # survive HOW: many downloads, then server 3 of 4 is gone; none breaks, of the kernel's TCP about a
-# quarter does. HOW is called with 3; sets SINCE, when it happened.
+# quarter does. HOW is called with 3.
 survive() {
-    local tcp=20
+    local tcp=20 broken before
     redirected_fleet rendezvous 4 1
     object 4
     rate 200mbit
@@ -242,14 +253,15 @@ survive() {
     begin "$TRANSFERS"
     begin_tcp "$tcp"
     arrived $(((TRANSFERS + tcp) * 4194304 * 3 / 10))
-    SINCE=$(now_ms)
+    before=$(now_ms)
     "$1" 3
-    at_most "ms until it was noticed" "$(noticed 3 "$SINCE")" 200
+    at_most "ms until it was noticed" "$(noticed 3 "$before" "$(now_ms)")" 200
     whole "$TRANSFERS"
-    TCP_BROKEN=$(broken_tcp "$tcp")
-    at_least "broken of $tcp over kernel TCP" "$TCP_BROKEN" 1
-    at_most "broken of $tcp over kernel TCP" "$TCP_BROKEN" 12
+    broken=$(broken_tcp "$tcp")
+    at_least "broken of $tcp over kernel TCP" "$broken" 1
+    at_most "broken of $tcp over kernel TCP" "$broken" 12
     equal "state" "$(shown '.backends[2].state')" '"down"'
+    echo "changes of states: $(shown '[.backends[].changes]')"
 }
 # shellcheck disable=SC2317 # called by name
 crash() { kill9 "server$1"; }

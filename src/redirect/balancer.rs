@@ -64,8 +64,13 @@ struct Entry {
 }
 
 impl Entry {
-    fn share(&self) -> f64 {
-        f64::from(self.candidate.weight) * self.factor
+    fn share(&self, policy: Policy) -> f64 {
+        let weight = f64::from(self.candidate.weight);
+        if policy == Policy::LeastLoaded {
+            weight * self.factor
+        } else {
+            weight
+        }
     }
 
     /// A time of arrival: exponential with the weight as rate, so that the first to arrive is each
@@ -175,7 +180,7 @@ impl Balancer {
         let mut total = 0.0;
         let mut richest: Option<&mut Entry> = None;
         for entry in &mut self.entries {
-            let share = entry.share();
+            let share = entry.share(self.policy);
             total += share;
             entry.credit += share;
             if richest
