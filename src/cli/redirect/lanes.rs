@@ -35,6 +35,7 @@ impl Lanes {
                 mtu,
                 addresses: Vec::new(),
                 kind: Kind::Plain,
+            multi_queue: false,
             };
             let tun = Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))?;
             opened.insert(backend, (name.to_owned(), tun));

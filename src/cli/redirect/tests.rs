@@ -94,11 +94,11 @@ fn a_changed_file_is_put_in_force_and_a_wrong_one_is_not() {
 #[test]
 fn other_keys_need_no_other_generation() {
     let (folder, mut hooks, mut machine) = redirecting();
-    hooks.turn(later(0), &mut machine);
+    assert!(hooks.turn(later(0), &mut machine).is_continue());
     fs::remove_file(folder.path().join("keys")).unwrap();
     key_file(folder.path(), 2);
     assert!(hooks.source.has_changed());
-    hooks.turn(later(500), &mut machine);
+    assert!(hooks.turn(later(500), &mut machine).is_continue());
     assert_eq!((hooks.refused, hooks.source.has_changed()), (0, false));
     // And a signal reads all again.
     fs::remove_file(folder.path().join("keys")).unwrap();
