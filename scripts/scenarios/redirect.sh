@@ -45,6 +45,7 @@ in_force() {
 # whole COUNT: all downloads end well, identical, on the connection they began with.
 whole() {
     outcomes "$1"
+    # shellcheck disable=SC2153 # set by outcomes
     equal "broken of $1 downloads" "$BROKEN" 0
     equal "handshakes" "$HANDSHAKES" "$1"
     jq -s -c '{longest_stall_ms: (map(.longest_stall_ms) | max), seconds: (map(.seconds) | max)}' \
