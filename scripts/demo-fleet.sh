@@ -49,17 +49,18 @@ $rules
     }
 }
 RULES
-    start shares "$role" python3 "$PWD/scripts/shares.py" sample shares 100
+    start shares "$role" nice -n -15 python3 "$PWD/scripts/shares.py" sample shares 100
     until_true 10 test -s "$SCRATCH/shares.out" || die "no samples"
 }
 
-# event TEXT COMMAND...: does it, and notes when.
+# event TEXT COMMAND...: does it, and notes when it was done.
 event() {
-    local text=$1
+    local text=$1 at
     shift
-    echo "  $(seconds) s: $text"
-    EVENTS=$(jq -c --arg text "$text" --argjson at "$(seconds)" '. + [[$at, $text]]' <<<"$EVENTS")
     "$@"
+    at=$(seconds)
+    echo "  $at s: $text"
+    EVENTS=$(jq -c --arg text "$text" --argjson at "$at" '. + [[$at, $text]]' <<<"$EVENTS")
 }
 seconds() { awk -v ms="$(($(now_ms) - BEGAN))" 'BEGIN { printf "%.2f", ms / 1000 }'; }
 

@@ -18,6 +18,7 @@ from html import escape
 from drawing import Box, Linear, frame, standalone, throughput
 
 WIDTH, PANEL, LEFT, RIGHT, TOP, GAP, BOTTOM = 860, 190, 70, 20, 84, 58, 56
+LEAST_INTERVAL_S = 0.2
 # Classes of colours, one a server; a fifth server has the first one's again.
 COLOURS = ("headwater", "cubic", "reno", "bbr", "smoltcp")
 
@@ -26,18 +27,28 @@ def sample(table, interval_s):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     due = time.monotonic()
     while True:
+        before = time.time()
         listed = subprocess.run(["nft", "-j", "list", "counters", "table", "inet", table],
                                 capture_output=True, check=True)
         counters = [one["counter"] for one in json.loads(listed.stdout)["nftables"] if "counter" in one]
-        line = {"time": time.time(), "bytes": {one["name"]: one["bytes"] for one in counters}}
+        line = {"time": (before + time.time()) / 2, "bytes": {one["name"]: one["bytes"] for one in counters}}
         print(json.dumps(line), flush=True)
         due += interval_s
         time.sleep(max(0.0, due - time.monotonic()))
 
 
+def thinned(samples):
+    """Without those that come too soon after another: a sampler that had to wait catches up."""
+    kept = samples[:1]
+    for one in samples[1:]:
+        if one[0] - kept[-1][0] >= LEAST_INTERVAL_S:
+            kept.append(one)
+    return kept
+
+
 def stacked(servers):
     """Layers from the lowest up: (name, [(seconds, below, above), ...])."""
-    rates = {name: throughput(samples) for name, samples in servers.items()}
+    rates = {name: throughput(thinned(samples)) for name, samples in servers.items()}
     count = min((len(points) for points in rates.values()), default=0)
     below, layers = [0.0] * count, []
     for name, points in rates.items():
