@@ -164,7 +164,10 @@ impl Exit {
             Self::Metrics => (119, "the metrics address cannot be listened on"),
             Self::Control => (120, "the control socket cannot be made or reached"),
             Self::Refused => (121, "a running program refused the command"),
-            Self::Configuration => (122, "the redirector's configuration or table is missing or wrong"),
+            Self::Configuration => (
+                122,
+                "the redirector's configuration or table is missing or wrong",
+            ),
             Self::Interrupted => (130, "ended by SIGINT"),
             Self::Terminated => (143, "ended by SIGTERM"),
         }

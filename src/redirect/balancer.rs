@@ -21,9 +21,7 @@ use super::flow::Flow;
 use super::prefixes::{Site, Table};
 
 /// How to choose.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// By the connection: caches and estimates stay warm.

@@ -35,7 +35,7 @@ impl Lanes {
                 mtu,
                 addresses: Vec::new(),
                 kind: Kind::Plain,
-            multi_queue: false,
+                multi_queue: false,
             };
             let tun = Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))?;
             opened.insert(backend, (name.to_owned(), tun));
@@ -46,7 +46,8 @@ impl Lanes {
     /// Adds what was opened, and closes what the configuration does not name.
     pub(super) fn replace(&mut self, opened: Self, config: &Config) {
         self.0.extend(opened.0);
-        self.0.retain(|backend, _| named(config).any(|(id, _)| id == *backend));
+        self.0
+            .retain(|backend, _| named(config).any(|(id, _)| id == *backend));
     }
 
     pub(super) fn send(&mut self, backend: BackendId, packet: &[u8]) -> io::Result<()> {

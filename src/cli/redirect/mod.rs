@@ -232,7 +232,9 @@ impl Redirecting {
         };
         let of_backends = "headwater_redirect_backend_";
         let metrics = machine.metrics();
-        let counters = metrics.iter().filter(|one| !one.name.starts_with(of_backends));
+        let counters = metrics
+            .iter()
+            .filter(|one| !one.name.starts_with(of_backends));
         json!({
             "generation": config.generation.0,
             "id": config.id.0,
