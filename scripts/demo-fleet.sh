@@ -16,9 +16,10 @@ source scripts/topology.sh
 # shellcheck source=scripts/crowd.sh
 source scripts/crowd.sh
 
-readonly DOWNLOADS=${DOWNLOADS:-16} OUT=${OUT:-out} RATE=200mbit OBJECT_MIB=12
+readonly DOWNLOADS=${DOWNLOADS:-16} OUT=${OUT:-out} RATE=200mbit
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 EVENTS='[]'
+OBJECT_MIB=12
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
@@ -156,6 +157,7 @@ RULES
 }
 
 anycast() {
+    OBJECT_MIB=20
     topology_up anycast --delay 5ms
     files
     at_site 1
