@@ -236,11 +236,12 @@ survive() {
     at_most "ms until it was noticed" "$(noticed 3 "$before" "$(now_ms)")" 200
     whole "$TRANSFERS"
     broken=$(broken_tcp "$tcp")
+    sort "$SCRATCH/curl.err" | uniq -c
     at_least "broken of $tcp over kernel TCP" "$broken" 1
     changes=$(shown '[.backends[].changes]')
     echo "changes of states: $changes"
     equal "state" "$(shown '.backends[2].state')" '"down"'
-    # Where too many clients kept a server from answering heartbeats, it lost its TCP, too.
+    # A server that very many clients keep from answering heartbeats loses its TCP, too.
     [[ $changes != '[0,0,1,0]' ]] || ((TRANSFERS > 40)) ||
         at_most "broken of $tcp over kernel TCP" "$broken" 12
 }

@@ -126,3 +126,30 @@ fn commands_show_and_change() {
     }
     assert_eq!(ask("help").unwrap(), HELP);
 }
+
+#[test]
+fn a_table_of_sites_is_found_beside_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    key_file(folder.path(), 1);
+    let path = folder.path().join("redirect.toml");
+    let load = |table: &str| {
+        let near = config(1, "site = \"west\"\n");
+        let near = near.replacen("[[backend]]", "policy = \"nearest\"\n[[backend]]", 1);
+        fs::write(&path, format!("{near}[nearest]\ntable = \"{table}\"\n")).unwrap();
+        Source::new(&path).load()
+    };
+    fs::write(folder.path().join("sites"), "192.0.2.0/24 west\n").unwrap();
+    let loaded = load("sites").unwrap();
+    assert!(loaded.table.site("192.0.2.1".parse().unwrap()).is_some());
+    fs::write(folder.path().join("wrong"), "192.0.2.0/24 nowhere\n").unwrap();
+    fs::write(folder.path().join("wrong.mmdb"), "192.0.2.0/24 west\n").unwrap();
+    for (table, line) in [
+        ("wrong", "wrong"),
+        ("wrong.mmdb", "MaxMind"),
+        ("none", "cannot read"),
+    ] {
+        let failed = load(table).unwrap_err();
+        assert_eq!(failed.exit, Exit::Configuration, "{table}");
+        assert!(failed.message.contains(line), "{}", failed.message);
+    }
+}
