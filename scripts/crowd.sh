@@ -15,11 +15,10 @@ begin() {
 }
 # begin_tcp COUNT [ROLE]: the kernel's TCP, through the same redirector to the same servers.
 begin_tcp() {
-    local n arguments=()
+    local n
     for n in $(seq "$1"); do
-        arguments+=(-o "$SCRATCH/theirs$n" "http://$SERVICE4/object")
+        start "curl$n" "${2:-client}" curl -sS -m 60 -o "$SCRATCH/theirs$n" "http://$SERVICE4/object"
     done
-    start curl "${2:-client}" curl -sS -m 60 --parallel --parallel-immediate --parallel-max "$1" "${arguments[@]}"
 }
 # arrived BYTES: until so much more has come to the client than since `start_counting`.
 start_counting() {
@@ -49,9 +48,8 @@ outcomes() {
 # broken_tcp COUNT: how many of them broke.
 broken_tcp() {
     local n broken=0
-    finish curl || true
     for n in $(seq "$1"); do
-        cmp -s "$SCRATCH/root/object" "$SCRATCH/theirs$n" || broken=$((broken + 1))
+        { finish "curl$n" && cmp -s "$SCRATCH/root/object" "$SCRATCH/theirs$n"; } || broken=$((broken + 1))
     done
     echo "$broken"
 }

@@ -236,7 +236,7 @@ survive() {
     at_most "ms until it was noticed" "$(noticed 3 "$before" "$(now_ms)")" 200
     whole "$TRANSFERS"
     broken=$(broken_tcp "$tcp")
-    sort "$SCRATCH/curl.err" | uniq -c
+    sort "$SCRATCH"/curl*.err | uniq -c
     at_least "broken of $tcp over kernel TCP" "$broken" 1
     changes=$(shown '[.backends[].changes]')
     echo "changes of states: $changes"

@@ -1,3 +1,5 @@
+//! What a running redirector makes of changed files, of signals and of commands.
+
 use std::fs;
 use std::path::Path;
 
