@@ -57,6 +57,7 @@ scenario_topologies() {
         echo "$shape"
     done 3<<'SHAPES'
 servers 2|client 10.77.22.2 client fd77:21::2
+pair|client 10.77.21.2 client fd77:21::2
 path --delay 2ms --rate 50mbit|client 10.77.21.2 client fd77:21::2
 dumbbell 3 --delay 2ms -- 0ms 3ms|client1 10.77.21.2 client3 10.77.23.2 client2 fd77:22::2
 uplinks --delay 2ms -- --delay 3ms|client 10.77.21.2 client fd77:21::2

@@ -179,8 +179,11 @@ scenario_bench() {
         http://10.77.2.101/object || fail "exit status $?"
     at_least "requests on kept connections" "$(jq '[.peers[].live.completed] | min' "$stats")" 100
     at_most "bytes a connection" "$(jq '[.peers[].state_bytes_per_connection] | max' "$stats")" 1000
-    expect 22 '404' in_ns client "$HEADWATER" bench requests "${common[@]}" --seconds 1 \
+    # Sockets need no device.
+    expect 22 '404' in_ns client "$HEADWATER" bench requests --seconds 1 \
         --peer kernel=http://10.77.21.2/missing
+    expect 2 'name it as --tun' in_ns client "$HEADWATER" bench requests --seconds 1 \
+        --peer kernel=http://10.77.21.2/object --peer transport=http://10.77.2.101/object
     expect 7 'no request by transport was answered' in_ns client "$HEADWATER" bench requests \
         "${common[@]}" --seconds 1 --peer transport=http://10.77.2.102/object
 }

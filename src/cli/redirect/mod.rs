@@ -103,6 +103,7 @@ pub fn run(args: &RedirectArgs) -> Result<Exit, Failed> {
         device: args.device,
         addresses: loaded.own_addresses(),
         mtu: args.mtu,
+        busy_poll: None,
         pcap: args.pcap.clone(),
     };
     local.check()?;
