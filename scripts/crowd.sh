@@ -17,7 +17,8 @@ begin() {
 begin_tcp() {
     local n
     for n in $(seq "$1"); do
-        start "curl$n" "${2:-client}" curl -sS -m 60 -o "$SCRATCH/theirs$n" "http://$SERVICE4/object"
+        start "curl$n" "${2:-client}" curl -sS -m 60 --speed-limit 1 --speed-time 10 \
+            -o "$SCRATCH/theirs$n" "http://$SERVICE4/object"
     done
 }
 # arrived BYTES: until so much more has come to the client than since `start_counting`.
@@ -45,11 +46,12 @@ outcomes() {
         fi
     done
 }
-# broken_tcp COUNT: how many of them broke.
-broken_tcp() {
-    local n broken=0
+# outcomes_tcp COUNT: the same of the kernel's TCP; sets TCP_BROKEN.
+outcomes_tcp() {
+    local n
+    TCP_BROKEN=0
     for n in $(seq "$1"); do
-        { finish "curl$n" && cmp -s "$SCRATCH/root/object" "$SCRATCH/theirs$n"; } || broken=$((broken + 1))
+        { finish "curl$n" && cmp -s "$SCRATCH/root/object" "$SCRATCH/theirs$n"; } ||
+            TCP_BROKEN=$((TCP_BROKEN + 1))
     done
-    echo "$broken"
 }

@@ -75,16 +75,16 @@ both() {
 
 # result NAME TITLE DEVICE...: waits for all, prints the table, draws the picture.
 result() {
-    local name=$1 title=$2 theirs stall
+    local name=$1 title=$2 stall
     shift 2
     outcomes "$DOWNLOADS"
-    theirs=$(broken_tcp "$DOWNLOADS")
+    outcomes_tcp "$DOWNLOADS"
     sleep 0.3
     stop shares
     stall=$(jq -s 'map(.longest_stall_ms) | max | round' "$SCRATCH"/stats*)
     mkdir -p "$OUT"
     jq -s --arg title "$title" --argjson began "$BEGAN" --argjson events "$EVENTS" \
-        --argjson count "$DOWNLOADS" --argjson ours "$BROKEN" --argjson theirs "$theirs" \
+        --argjson count "$DOWNLOADS" --argjson ours "$BROKEN" --argjson theirs "$TCP_BROKEN" \
         --argjson handshakes "$HANDSHAKES" --argjson stall "$stall" '
         . as $samples
         | def series($protocol): $ARGS.positional | map({(.): [
@@ -103,7 +103,7 @@ result() {
     say "Result"
     row() { printf '  %-30s %-16s %s\n' "$@"; }
     row "" "headwater get" "curl, kernel TCP"
-    row "downloads broken, of $DOWNLOADS" "$BROKEN" "$theirs"
+    row "downloads broken, of $DOWNLOADS" "$BROKEN" "$TCP_BROKEN"
     row "handshakes" "$HANDSHAKES" "-"
     row "longest time without progress" "$stall ms" "-"
     echo

@@ -35,7 +35,7 @@ moved_at() {
 # leave LIMIT COMMAND...: downloads under way, COMMAND takes the site in the west away; the route has
 # moved within LIMIT ms, no download breaks, and the kernel's TCP does.
 leave() {
-    local limit=$1 before broken
+    local limit=$1 before
     shift
     anycast
     begin 12 client1 129
@@ -45,8 +45,8 @@ leave() {
     "$@"
     at_most "ms until the route had moved" "$(moved east "$before")" "$limit"
     whole 12
-    broken=$(broken_tcp 6)
-    at_least "broken of 6 over kernel TCP" "$broken" 1
+    outcomes_tcp 6
+    at_least "broken of 6 over kernel TCP" "$TCP_BROKEN" 1
     both_sites
 }
 # both_sites: both have answered.

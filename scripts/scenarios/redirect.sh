@@ -223,7 +223,7 @@ scenario_redirect_control() {
 # survive HOW: many downloads, then server 3 of 4 is gone; none breaks, of the kernel's TCP about a
 # quarter does. HOW is called with 3.
 survive() {
-    local tcp=20 broken before changes
+    local tcp=20 before changes
     redirected_fleet rendezvous 4 1
     object 4
     rate 200mbit
@@ -235,15 +235,16 @@ survive() {
     "$1" 3
     at_most "ms until it was noticed" "$(noticed 3 "$before" "$(now_ms)")" 200
     whole "$TRANSFERS"
-    broken=$(broken_tcp "$tcp")
+    # shellcheck disable=SC2153 # set by outcomes_tcp
+    outcomes_tcp "$tcp"
     sort "$SCRATCH"/curl*.err | uniq -c
-    at_least "broken of $tcp over kernel TCP" "$broken" 1
+    at_least "broken of $tcp over kernel TCP" "$TCP_BROKEN" 1
     changes=$(shown '[.backends[].changes]')
     echo "changes of states: $changes"
     equal "state" "$(shown '.backends[2].state')" '"down"'
     # A server that very many clients keep from answering heartbeats loses its TCP, too.
     [[ $changes != '[0,0,1,0]' ]] || ((TRANSFERS > 40)) ||
-        at_most "broken of $tcp over kernel TCP" "$broken" 12
+        at_most "broken of $tcp over kernel TCP" "$TCP_BROKEN" 12
 }
 # shellcheck disable=SC2317 # called by name
 crash() { kill9 "server$1"; }
