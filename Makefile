@@ -6,10 +6,10 @@ SEED ?= 1
 RUNS ?= 100
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test check bench bench-check sim compare paper fuzz hostile setup clean
+.PHONY: help demo demo-failover demo-balance demo-anycast test check bench bench-check sim compare paper fuzz hostile setup clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 setup: ## install missing Debian packages, check for Rust
 	@scripts/setup.sh
@@ -17,6 +17,13 @@ setup: ## install missing Debian packages, check for Rust
 demo: setup ## a download that outlives its server, beside kernel TCP; draws out/demo.svg
 	$(CARGO) build --release --locked
 	@scripts/demo.sh
+
+demo-failover: setup ## one of four servers dies under many downloads, beside kernel TCP; draws a picture
+demo-balance: setup ## packets take turns over two servers, four, and one, likewise
+demo-anycast: setup ## one address at two sites, announced by BGP; the near site goes, likewise
+demo-failover demo-balance demo-anycast:
+	$(CARGO) build --release --locked
+	@scripts/demo-fleet.sh $(@:demo-%=%)
 
 test: setup ## unit, property and simulation tests, then the namespace tests (as root)
 	$(CARGO) build --release --locked
@@ -26,7 +33,7 @@ check: setup ## format, lints, documentation, shell scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
-	shellcheck -x scripts/*.sh scripts/topologies/*.sh .ci/run
+	shellcheck -x scripts/*.sh scripts/topologies/*.sh scripts/scenarios/*.sh .ci/run
 
 bench: setup ## micro-benchmarks; requests, goodput, connections beside smoltcp's and the kernel's TCP
 	$(CARGO) build --release --locked

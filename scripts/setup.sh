@@ -9,7 +9,7 @@ readonly TOOLS=(
     gcc:gcc make:make git:git ip:iproute2 tc:iproute2 nft:nftables sysctl:procps ping:iputils-ping
     ethtool:ethtool nginx:nginx-light curl:curl jq:jq tshark:tshark iperf3:iperf3 python3:python3
     shellcheck:shellcheck setpriv:util-linux chrt:util-linux
-    valgrind:valgrind
+    valgrind:valgrind bird:bird2
 )
 
 # The tools of an administrator live where a user's PATH may not look.

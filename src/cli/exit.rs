@@ -70,8 +70,10 @@ pub enum Exit {
     Metrics,
     /// The control socket cannot be made, or nobody answers at it.
     Control,
-    /// A running link refused a command.
+    /// A running program refused a command.
     Refused,
+    /// The redirector's configuration, or its table of sites, is missing or wrong.
+    Configuration,
     /// Ended by SIGINT.
     Interrupted,
     /// Ended by SIGTERM.
@@ -80,7 +82,7 @@ pub enum Exit {
 
 impl Exit {
     /// Every way to end, in the order of the codes.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Success,
         Self::UnsupportedScheme,
         Self::Usage,
@@ -112,6 +114,7 @@ impl Exit {
         Self::Metrics,
         Self::Control,
         Self::Refused,
+        Self::Configuration,
         Self::Interrupted,
         Self::Terminated,
     ];
@@ -160,7 +163,11 @@ impl Exit {
             Self::Root => (118, "the root is missing, empty or not a directory"),
             Self::Metrics => (119, "the metrics address cannot be listened on"),
             Self::Control => (120, "the control socket cannot be made or reached"),
-            Self::Refused => (121, "the link refused the command"),
+            Self::Refused => (121, "a running program refused the command"),
+            Self::Configuration => (
+                122,
+                "the redirector's configuration or table is missing or wrong",
+            ),
             Self::Interrupted => (130, "ended by SIGINT"),
             Self::Terminated => (143, "ended by SIGTERM"),
         }

@@ -1,30 +1,23 @@
-//! `headwater link` joins two TUN devices by an emulated link; `headwater link-control` changes
-//! and shows it while it runs.
+//! `headwater link` joins two TUN devices by an emulated link.
 //!
-//! In: arguments. Out: for `link` one line `ready` on standard output when both devices are up,
-//! and at SIGINT or SIGTERM one line of JSON with all that has happened; for `link-control` the
-//! link's answer.
+//! In: arguments, commands of `headwater link-control`. Out: one line `ready` on standard output
+//! when both devices are up, and at SIGINT or SIGTERM one line of JSON with all that has happened.
 
 use std::fmt::Write as _;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr};
-use std::os::unix::net::UnixStream;
-use std::path::{Path as FilePath, PathBuf};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
-use std::time::Duration;
 
+use crate::cli::control;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::local::{capture_file, listen_for_metrics, tun_exit, unwritable};
 use crate::device::pcap::Recorder;
 use crate::device::tun::{Kind, MIN_MTU, Tun, TunConfig};
 use crate::link::path::Path;
 use crate::link::settings::{NAMES, Setting, Settings, Wish};
-use crate::runtime::control::{ControlServer, ERROR, OK};
 use crate::runtime::relay::{HELP, Relay};
 use crate::runtime::{OsClock, os_seed};
-
-/// How long a link may take to answer a command.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Arguments of `headwater link`.
 #[derive(Debug, clap::Args)]
@@ -111,17 +104,6 @@ pub struct LinkArgs {
     pub pcap: Option<PathBuf>,
 }
 
-/// Arguments of `headwater link-control`.
-#[derive(Debug, clap::Args)]
-pub struct ControlArgs {
-    /// The socket that `headwater link --control` made
-    #[arg(value_name = "PATH")]
-    pub path: PathBuf,
-    /// A command and its words
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
-    pub command: Vec<String>,
-}
-
 /// What `link --help` says at its end.
 pub(super) fn after_help() -> String {
     format!(
@@ -201,10 +183,7 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
         })?,
     };
     let path = args.path(seed)?;
-    let control = match &args.control {
-        Some(path) => Some(ControlServer::bind(path).map_err(|error| unusable(path, &error))?),
-        None => None,
-    };
+    let control = control::bind(args.control.as_deref())?;
     let metrics = listen_for_metrics(args.metrics)?;
     let recorder = match capture_file(args.pcap.as_deref())? {
         Some(file) => Some(Recorder::new(file).map_err(|error| unwritable(&error))?),
@@ -261,50 +240,4 @@ fn go_first() {
     if !run.is_ok_and(|run| run.status.success()) {
         log::warn!("no real-time priority: delays are less exact while other programs run");
     }
-}
-
-fn unusable(path: &FilePath, error: &io::Error) -> Failed {
-    let name = path.display();
-    let message = format!("cannot make the socket {name} ({error}): name another for --control");
-    Failed::new(Exit::Control, message)
-}
-
-/// Sends a command to a running link and prints the answer.
-///
-/// # Errors
-/// [`Exit::Control`] if nobody answers, [`Exit::Refused`] with the link's reason.
-pub fn control(args: &ControlArgs) -> Result<Exit, Failed> {
-    let unreachable = |error: io::Error| {
-        let name = args.path.display();
-        let message = format!("no link answers at {name} ({error}): is it running?");
-        Failed::new(Exit::Control, message)
-    };
-    let answer = ask(&args.path, &args.command.join(" ")).map_err(unreachable)?;
-    let (text, last) = match answer.trim_end().rsplit_once('\n') {
-        Some((text, last)) => (text, last),
-        None => ("", answer.trim_end()),
-    };
-    if let Some(reason) = last.strip_prefix(ERROR) {
-        return Err(Failed::new(Exit::Refused, reason));
-    }
-    if last != OK {
-        return Err(unreachable(io::ErrorKind::UnexpectedEof.into()));
-    }
-    if !text.is_empty() {
-        writeln!(io::stdout(), "{text}").map_err(|_| Failed::new(Exit::WriteError, ""))?;
-    }
-    Ok(Exit::Success)
-}
-
-fn ask(path: &FilePath, command: &str) -> io::Result<String> {
-    let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    // Line breaks would make two commands of one.
-    let line = command.replace(['\n', '\r'], " ");
-    stream.write_all(format!("{line}\n").as_bytes())?;
-    stream.shutdown(Shutdown::Write)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }

@@ -3,8 +3,10 @@
 //! In: the words of the command line. Out: the exit code, and on failure one line on standard error
 //! that says what to do. The only part of the crate that prints.
 
+pub mod announce;
 mod asked;
 pub mod bench;
+pub mod control;
 pub mod exit;
 pub mod get;
 pub mod hosts;
@@ -12,6 +14,7 @@ pub mod keygen;
 pub mod link;
 pub mod load;
 pub mod local;
+pub mod redirect;
 pub mod serve;
 pub mod sim;
 pub mod sim_path;
@@ -41,7 +44,7 @@ enum Command {
     /// Make a key ring file for the servers of a service
     Keygen(keygen::KeygenArgs),
     /// Serve the files of a directory
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Fetch URLs into files or to standard output
     #[command(after_long_help = get_help(), after_help = "See --help for files and exit codes.")]
     Get(get::args::GetArgs),
@@ -58,7 +61,13 @@ enum Command {
     Link(Box<link::LinkArgs>),
     /// Change or show a running link
     #[command(after_help = link::control_help())]
-    LinkControl(link::ControlArgs),
+    LinkControl(control::ControlArgs),
+    /// Send each packet for a service address to one of its servers
+    #[command(after_help = redirect::after_help())]
+    Redirect(redirect::RedirectArgs),
+    /// Show a running redirector, or tell it whom to spare
+    #[command(after_help = redirect::control_help())]
+    RedirectControl(control::ControlArgs),
 }
 
 fn get_help() -> String {
@@ -118,7 +127,15 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         }
         Command::LinkControl(args) => {
             start_logging("warn");
-            link::control(&args)
+            control::run(&args, "link")
+        }
+        Command::Redirect(args) => {
+            start_logging("info");
+            redirect::run(&args)
+        }
+        Command::RedirectControl(args) => {
+            start_logging("warn");
+            control::run(&args, "redirector")
         }
         Command::Get(args) => {
             start_logging(match (args.verbose, args.silent) {

@@ -1,10 +1,11 @@
 //! `headwater serve`: serves the files of a directory.
 //!
 //! In: arguments. Out: one line `ready` on standard output when it can answer, then nothing but
-//! packets until SIGINT or SIGTERM, which end it in order.
+//! packets until SIGINT or SIGTERM, which end it in order. Behind redirectors SIGUSR1 asks for no more
+//! packets and SIGUSR2 for packets again; whatever comes is answered.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -12,16 +13,21 @@ use std::time::Duration;
 
 use crate::apps::origin::Origin;
 use crate::apps::origin::tree::Tree;
+use crate::cli::announce::{AnnounceArgs, Announcer};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::keygen;
 use crate::cli::local::{DeviceArg, LocalArgs, Opened, listen_for_metrics};
 use crate::device::Device;
 use crate::host::metrics::Metric;
-use crate::host::server::{ServerHost, ServerHostConfig};
+use crate::host::redirector::mac_keys;
+use crate::host::server::{Redirected, ServerHost, ServerHostConfig};
+use crate::redirect::backend::{BackendConfig, MAX_REDIRECTORS};
+use crate::redirect::config::DEFAULT_PORT;
+use crate::redirect::{BackendId, RedirectorId};
 use crate::runtime::digester::ThreadDigester;
 use crate::runtime::metrics::MetricsServer;
-use crate::runtime::{Hooks, OsClock, Runtime, os_seed};
-use crate::time::Now;
+use crate::runtime::{Hooks, Notice, OsClock, Runtime, os_seed};
+use crate::time::{Instant, Now};
 use crate::transport::keys::KeyRing;
 
 /// Arguments of `headwater serve`.
@@ -52,8 +58,14 @@ pub struct ServeArgs {
     pub udp_port: u16,
     /// Share the device with other processes started so, of any ids and the same keys: the kernel
     /// spreads connections over them, and over those that are left when one ends
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["announce", "redirected"])]
     pub multi_queue: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "the flattened group has its own")]
+    pub behind: BehindArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "the flattened group has its own")]
+    pub announce: AnnounceArgs,
     /// Show metrics at http://ADDR:PORT/metrics of the kernel's network
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
@@ -62,25 +74,89 @@ pub struct ServeArgs {
     pub digests: Option<PathBuf>,
 }
 
+/// Arguments of a server behind redirectors.
+#[derive(Debug, clap::Args)]
+pub struct BehindArgs {
+    /// Take packets of redirectors that share this key file, made by `headwater keygen`; SIGUSR1 asks
+    /// them for no more, SIGUSR2 for packets again
+    #[arg(long, value_name = "FILE", requires = "backend_addresses")]
+    pub redirected: Option<PathBuf>,
+    /// Own address beside those of the service, by which redirectors know this server; one a family
+    #[arg(
+        long = "backend-address",
+        value_name = "ADDR",
+        value_delimiter = ',',
+        requires = "redirected"
+    )]
+    pub backend_addresses: Vec<IpAddr>,
+    /// Ids of the redirectors to listen to
+    #[arg(
+        long,
+        value_name = "N,...",
+        default_value = "1",
+        value_delimiter = ',',
+        requires = "redirected"
+    )]
+    pub redirectors: Vec<u16>,
+    /// UDP port of what redirectors send
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub redirect_port: u16,
+}
+
+impl BehindArgs {
+    /// What the machine listens to, if it does.
+    fn redirected(&self, server_id: u16) -> Result<Option<Redirected>, Failed> {
+        let Some(path) = &self.redirected else {
+            return Ok(None);
+        };
+        if self.redirectors.len() > MAX_REDIRECTORS {
+            let message = format!("--redirectors: name at most {MAX_REDIRECTORS}");
+            return Err(Failed::new(Exit::Usage, message));
+        }
+        let ids = self.redirectors.iter().copied();
+        Ok(Some(Redirected {
+            addresses: self.backend_addresses.clone(),
+            port: self.redirect_port,
+            backend: BackendConfig {
+                id: BackendId(server_id),
+                redirectors: ids.map(RedirectorId).collect(),
+                keys: mac_keys(&keygen::load(path)?),
+            },
+        }))
+    }
+}
+
 /// Serves until a signal comes.
 ///
 /// # Errors
 /// What keeps it from serving.
 pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
-    args.local.check()?;
+    let mut local = args.local.clone();
+    local.addresses.extend(&args.behind.backend_addresses);
+    local.check()?;
     if args.multi_queue && args.local.device == DeviceArg::Plain {
         let message = "a plain device has one queue: use --device offload with --multi-queue";
         return Err(Failed::new(Exit::Usage, message));
     }
     let keys = keygen::load(&args.keys)?;
+    let redirected = args.behind.redirected(args.server_id)?;
     let origin = origin(args)?;
     let metrics = listen_for_metrics(args.metrics)?;
     let clock = OsClock::new();
-    let machine = machine(args, clock.now(), keys, origin)?;
+    let mut machine = machine(args, &local, clock.now(), keys, origin)?;
+    if let Some(redirected) = redirected {
+        machine.listen_to_redirectors(redirected);
+    }
+    let opened = local.open_queue(args.multi_queue)?;
+    let hooks = Serving {
+        draining: false,
+        announcer: Announcer::new(&args.announce, &args.local.tun, &args.local.addresses),
+    };
     let busy_poll = args.local.busy_poll();
-    match args.local.open_queue(args.multi_queue)? {
-        Opened::Plain(device) => drive(machine, clock, device, metrics, busy_poll),
-        Opened::Tapped(device) => drive(machine, clock, device, metrics, busy_poll),
+    match opened {
+        Opened::Plain(device) => drive(machine, hooks, clock, device, metrics, busy_poll),
+        Opened::Tapped(device) => drive(machine, hooks, clock, device, metrics, busy_poll),
     }
 }
 
@@ -98,6 +174,7 @@ fn origin(args: &ServeArgs) -> Result<Origin, Failed> {
 
 fn machine(
     args: &ServeArgs,
+    local: &LocalArgs,
     now: Now,
     keys: KeyRing,
     origin: Origin,
@@ -109,8 +186,8 @@ fn machine(
         )
     })?;
     let config = ServerHostConfig {
-        addresses: args.local.addresses.clone(),
-        mtu: args.local.mtu,
+        addresses: local.addresses.clone(),
+        mtu: local.mtu,
         tcp_port: args.port,
         udp_port: args.udp_port,
         server_id: args.server_id,
@@ -120,11 +197,27 @@ fn machine(
     ServerHost::new(now, config, keys, origin).map_err(|error| Failed::new(Exit::Usage, error))
 }
 
-struct Serving;
+/// What goes on beside the machine.
+struct Serving {
+    draining: bool,
+    announcer: Announcer,
+}
 
 impl Hooks<ServerHost<Origin>> for Serving {
-    fn turn(&mut self, _now: Now, _machine: &mut ServerHost<Origin>) -> ControlFlow<()> {
+    fn turn(&mut self, now: Now, _machine: &mut ServerHost<Origin>) -> ControlFlow<()> {
+        self.announcer.update(now.instant, !self.draining);
         ControlFlow::Continue(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.announcer.deadline()
+    }
+
+    fn notice(&mut self, _now: Now, notice: Notice, machine: &mut ServerHost<Origin>) {
+        self.draining = notice == Notice::User1;
+        machine.set_draining(self.draining);
+        let word = if self.draining { "draining" } else { "active" };
+        log::info!("{word}, as a signal has asked for");
     }
 
     fn metrics(&mut self, machine: &ServerHost<Origin>) -> Vec<Metric> {
@@ -134,6 +227,7 @@ impl Hooks<ServerHost<Origin>> for Serving {
 
 fn drive<D: Device + AsRawFd>(
     mut machine: ServerHost<Origin>,
+    mut hooks: Serving,
     clock: OsClock,
     device: D,
     metrics: Option<MetricsServer>,
@@ -147,12 +241,17 @@ fn drive<D: Device + AsRawFd>(
     };
     let mut runtime = Runtime::new(clock, device).map_err(system)?;
     runtime.busy_poll(busy_poll);
+    for notice in [Notice::User1, Notice::User2] {
+        runtime.heed(notice).map_err(system)?;
+    }
     if let Some(server) = metrics {
         runtime.serve_metrics(server).map_err(system)?;
     }
     // The device is up and keeps what comes until the loop runs. Whoever closed standard output
     // does not want to know.
     let _ = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush());
-    runtime.run(&mut machine, &mut Serving).map_err(system)?;
+    let ended = runtime.run(&mut machine, &mut hooks);
+    hooks.announcer.end(clock.instant());
+    ended.map_err(system)?;
     Ok(Exit::Success)
 }

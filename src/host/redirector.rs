@@ -52,6 +52,18 @@ impl Redirector {
         self.redirect.replace(now, config, table)
     }
 
+    /// Wants another state of the backend with a name, until the next configuration; false if there
+    /// is none.
+    pub fn set_state(&mut self, name: &str, state: State) -> bool {
+        self.redirect.set_state(name, state)
+    }
+
+    /// Whether any backend is active and well.
+    #[must_use]
+    pub fn is_able(&self) -> bool {
+        self.members().any(|member| member.state() == State::Active)
+    }
+
     /// Puts other keys in force.
     pub fn set_keys(&mut self, keys: MacKeys) {
         self.redirect.set_keys(keys);

@@ -21,7 +21,7 @@ use super::flow::Flow;
 use super::prefixes::{Site, Table};
 
 /// How to choose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// By the connection: caches and estimates stay warm.
@@ -62,8 +62,13 @@ struct Entry {
 }
 
 impl Entry {
-    fn share(&self) -> f64 {
-        f64::from(self.candidate.weight) * self.factor
+    fn share(&self, policy: Policy) -> f64 {
+        let weight = f64::from(self.candidate.weight);
+        if policy == Policy::LeastLoaded {
+            weight * self.factor
+        } else {
+            weight
+        }
     }
 
     /// A time of arrival: exponential with the weight as rate, so that the first to arrive is each
@@ -173,7 +178,7 @@ impl Balancer {
         let mut total = 0.0;
         let mut richest: Option<&mut Entry> = None;
         for entry in &mut self.entries {
-            let share = entry.share();
+            let share = entry.share(self.policy);
             total += share;
             entry.credit += share;
             if richest

@@ -8,7 +8,7 @@ use core::net::IpAddr;
 
 use super::balancer::Balancer;
 use super::capsule::{BEAT_BYTES, HEADER_BYTES, Header, Kind, MacKeys, Refused, Reply, peek};
-use super::config::Config;
+use super::config::{Config, State};
 use super::counters::{Counters, Drop};
 use super::flow::{Flow, Flows, unreachable};
 use super::membership::{Member, Membership};
@@ -127,6 +127,14 @@ impl Redirect {
         self.counters.swaps += 1;
         self.refresh();
         Ok(())
+    }
+
+    /// Wants another state of the backend with a name, until the next configuration; false if there
+    /// is none.
+    pub fn set_state(&mut self, name: &str, state: State) -> bool {
+        let known = self.membership.set_state(name, state);
+        self.refresh();
+        known
     }
 
     /// Puts other keys in force.

@@ -167,6 +167,13 @@ impl Membership {
         self.beat = config.beat;
     }
 
+    /// Wants another state of the backend with a name, until the next configuration; false if there
+    /// is none.
+    pub fn set_state(&mut self, name: &str, state: State) -> bool {
+        let found = self.members.iter_mut().find(|one| one.entry.name == name);
+        found.map(|member| member.entry.state = state).is_some()
+    }
+
     /// The number of the configuration in force.
     #[must_use]
     pub const fn generation(&self) -> Generation {

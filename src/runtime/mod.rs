@@ -1,8 +1,8 @@
 //! The loop that drives a machine over a device in real time: mio, the operating system's clocks,
 //! randomness and signals.
 //!
-//! In: packets of the device, deadlines of the machine, SIGINT and SIGTERM, requests for metrics;
-//! out: the machine's packets. One sampling of the clocks a turn serves everything in the turn.
+//! In: packets of the device, deadlines of the machine, signals, requests for metrics, commands at a
+//! control socket; out: the machine's packets. One sampling of the clocks a turn serves everything in the turn.
 //! Never blocks but in `poll`, and never lets one source starve the others: packets and
 //! transmissions of one turn are bounded.
 //! Sources: epoll(7) on edge-triggered use, timerfd_create(2).
@@ -40,8 +40,9 @@ use crate::host::{Machine, Transmit};
 use crate::time::{Instant, Now, UnixMillis};
 use crate::wire::ip::MAX_PACKET;
 
-pub use signals::Signal;
+pub use signals::{Notice, Signal};
 
+use control::ControlServer;
 use metrics::MetricsServer;
 use signals::Signals;
 use timer::Timer;
@@ -134,6 +135,22 @@ pub trait Hooks<M> {
         ControlFlow::Break(())
     }
 
+    /// A signal has come that was asked for by [`Runtime::heed`].
+    fn notice(&mut self, _now: Now, _notice: Notice, _machine: &mut M) {}
+
+    /// Sends what the machine has for other devices; called after every drain of its transmissions.
+    ///
+    /// # Errors
+    /// Those of such a device, which end the loop.
+    fn forward(&mut self, _machine: &mut M) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Carries out a command of the control socket: its answer, or why there is none.
+    fn command(&mut self, _now: Now, _line: &str, _machine: &mut M) -> Result<String, String> {
+        Err("no commands are known".to_owned())
+    }
+
     /// The metrics to show; asked for once a request.
     fn metrics(&mut self, _machine: &M) -> Vec<Metric> {
         Vec::new()
@@ -158,6 +175,7 @@ pub struct Runtime<D> {
     timer: Timer,
     signals: Signals,
     metrics: Option<MetricsServer>,
+    control: Option<ControlServer>,
     buffer: Vec<u8>,
     /// How long after a packet the loop does not sleep, and until when that is.
     busy_poll: Duration,
@@ -200,6 +218,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
             timer,
             signals,
             metrics: None,
+            control: None,
             buffer,
             busy_poll: Duration::ZERO,
             awake_until: Instant::ZERO,
@@ -226,6 +245,24 @@ impl<D: Device + AsRawFd> Runtime<D> {
         Ok(())
     }
 
+    /// Takes commands too.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered.
+    pub fn serve_control(&mut self, mut server: ControlServer) -> io::Result<()> {
+        server.register(self.poll.registry())?;
+        self.control = Some(server);
+        Ok(())
+    }
+
+    /// Catches the signal of a notice, too.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn heed(&mut self, notice: Notice) -> io::Result<()> {
+        self.signals.heed(notice)
+    }
+
     /// The device.
     pub const fn device(&self) -> &D {
         &self.device
@@ -243,16 +280,16 @@ impl<D: Device + AsRawFd> Runtime<D> {
         loop {
             let now = self.clock.now();
             self.device.begin_turn(now);
-            let mut more = self.receive(now, machine)?;
+            let mut more = self.receive(now, machine, hooks)?;
             if machine
                 .poll_timeout(now)
                 .is_some_and(|(at, _)| at <= now.instant)
             {
                 machine.handle_timeout(now);
-                more |= self.transmit(now, machine)?;
+                more |= self.transmit(now, machine, hooks)?;
             }
             let flow = hooks.turn(now, machine);
-            let unsent = self.transmit(now, machine)?;
+            let unsent = self.transmit(now, machine, hooks)?;
             more |= unsent;
             if flow.is_break() && !unsent {
                 self.device.idle();
@@ -270,7 +307,8 @@ impl<D: Device + AsRawFd> Runtime<D> {
                 // Somebody else may need this processor, maybe even the peer.
                 std::thread::yield_now();
             }
-            let wait = if more || awake {
+            let busy = self.control.as_ref().is_some_and(ControlServer::is_busy);
+            let wait = if more || awake || busy {
                 Some(now.instant)
             } else {
                 wait
@@ -281,6 +319,15 @@ impl<D: Device + AsRawFd> Runtime<D> {
             {
                 self.device.idle();
                 return Ok(Stopped::BySignal(signal));
+            }
+            while let Some(notice) = self.signals.take_notice() {
+                hooks.notice(self.clock.now(), notice, machine);
+            }
+            if let Some(server) = &mut self.control {
+                let now = self.clock.now();
+                server.turn(self.poll.registry(), |line| {
+                    hooks.command(now, line, machine)
+                });
             }
             if let Some(server) = &mut self.metrics {
                 let registry = self.poll.registry();
@@ -293,7 +340,12 @@ impl<D: Device + AsRawFd> Runtime<D> {
 
     /// Hands packets to the machine until the device is empty or the bound is reached; true if
     /// there may be more to do.
-    fn receive<M: Machine>(&mut self, now: Now, machine: &mut M) -> io::Result<bool> {
+    fn receive<M: Machine>(
+        &mut self,
+        now: Now,
+        machine: &mut M,
+        hooks: &mut impl Hooks<M>,
+    ) -> io::Result<bool> {
         let mut more = false;
         for _ in 0..MAX_PACKETS_PER_TURN {
             if !self.readable {
@@ -308,7 +360,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
                     }
                     let packet = self.buffer.get(..received.len).unwrap_or_default();
                     machine.handle_packet(now, packet, received.segment);
-                    more |= self.transmit(now, machine)?;
+                    more |= self.transmit(now, machine, hooks)?;
                 }
             }
         }
@@ -316,7 +368,13 @@ impl<D: Device + AsRawFd> Runtime<D> {
     }
 
     /// Sends what the machine has; true if the bound was reached.
-    fn transmit<M: Machine>(&mut self, now: Now, machine: &mut M) -> io::Result<bool> {
+    fn transmit<M: Machine>(
+        &mut self,
+        now: Now,
+        machine: &mut M,
+        hooks: &mut impl Hooks<M>,
+    ) -> io::Result<bool> {
+        hooks.forward(machine)?;
         for _ in 0..MAX_TRANSMITS_PER_TURN {
             match machine.poll_transmit(now) {
                 None => return Ok(false),
@@ -372,6 +430,9 @@ impl<D: Device + AsRawFd> Runtime<D> {
                 SIGNALS => self.signals.drain(),
                 token => {
                     if let Some(server) = &mut self.metrics {
+                        server.note(token);
+                    }
+                    if let Some(server) = &mut self.control {
                         server.note(token);
                     }
                 }

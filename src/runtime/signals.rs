@@ -1,15 +1,15 @@
-//! SIGINT and SIGTERM as an event of the loop.
+//! Signals as an event of the loop: those that end it, and those that ask for something.
 //!
-//! In: the signals; out: a readable descriptor and which signal it was. The handlers are taken
-//! back when this is dropped. Source: the self-pipe of `signal_hook::low_level::pipe`.
+//! In: the signals; out: a readable descriptor and which signal it was. SIGINT and SIGTERM are
+//! caught always, the others if asked for. The handlers are taken back when this is dropped. Source: the self-pipe of `signal_hook::low_level::pipe`.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mio::net::UnixStream;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{SigId, flag, low_level};
 
 /// A signal that ends the loop.
@@ -21,11 +21,35 @@ pub enum Signal {
     Terminate,
 }
 
+/// A signal that asks a program for something and lets it run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// SIGHUP: the configuration is to be read again.
+    Hangup,
+    /// SIGUSR1.
+    User1,
+    /// SIGUSR2.
+    User2,
+}
+
+impl Notice {
+    const fn number(self) -> i32 {
+        match self {
+            Self::Hangup => SIGHUP,
+            Self::User1 => SIGUSR1,
+            Self::User2 => SIGUSR2,
+        }
+    }
+}
+
 /// The handlers and what they caught.
 #[derive(Debug)]
 pub(super) struct Signals {
     stream: UnixStream,
+    /// The other end, which the handlers write to.
+    waker: StdStream,
     caught: Arc<AtomicUsize>,
+    notices: Vec<(Notice, Arc<AtomicBool>)>,
     handlers: Vec<SigId>,
 }
 
@@ -39,17 +63,33 @@ impl Signals {
         let caught = Arc::new(AtomicUsize::new(0));
         let mut signals = Self {
             stream: UnixStream::from_std(ours),
+            waker: theirs,
             caught,
+            notices: Vec::new(),
             handlers: Vec::new(),
         };
         for (signal, value) in [(SIGINT, INTERRUPT), (SIGTERM, TERMINATE)] {
             // Actions run in the order of registration: the flag is set before the loop wakes.
             let flag = flag::register_usize(signal, Arc::clone(&signals.caught), value)?;
             signals.handlers.push(flag);
-            let pipe = low_level::pipe::register(signal, theirs.try_clone()?)?;
-            signals.handlers.push(pipe);
+            signals.wake_at(signal)?;
         }
         Ok(signals)
+    }
+
+    /// Catches the signal of a notice from now on.
+    pub(super) fn heed(&mut self, notice: Notice) -> io::Result<()> {
+        let caught = Arc::new(AtomicBool::new(false));
+        let flag = flag::register(notice.number(), Arc::clone(&caught))?;
+        self.handlers.push(flag);
+        self.notices.push((notice, caught));
+        self.wake_at(notice.number())
+    }
+
+    fn wake_at(&mut self, signal: i32) -> io::Result<()> {
+        let pipe = low_level::pipe::register(signal, self.waker.try_clone()?)?;
+        self.handlers.push(pipe);
+        Ok(())
     }
 
     pub(super) const fn source(&mut self) -> &mut UnixStream {
@@ -63,6 +103,15 @@ impl Signals {
             TERMINATE => Some(Signal::Terminate),
             _ => None,
         }
+    }
+
+    /// The next notice that has come since it was told before, if any.
+    pub(super) fn take_notice(&self) -> Option<Notice> {
+        let found = self
+            .notices
+            .iter()
+            .find(|(_, caught)| caught.swap(false, Ordering::SeqCst));
+        found.map(|(notice, _)| *notice)
     }
 
     /// Empties the pipe.

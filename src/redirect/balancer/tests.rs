@@ -83,6 +83,16 @@ fn turns_are_smooth() {
 }
 
 #[test]
+fn only_one_policy_follows_loads() {
+    for (policy, even) in [(Policy::Spread, true), (Policy::LeastLoaded, false)] {
+        let mut balancer = balancer(policy, &[(1, 100), (2, 100)]);
+        balancer.observe_loads(|id| u32::from(id.0) * 1000);
+        let shares = shares(&mut balancer, 1000);
+        assert_eq!(shares[1] == shares[2], even, "{policy:?}");
+    }
+}
+
+#[test]
 fn sticky_flows_stay_whatever_the_policy() {
     for policy in [Policy::Spread, Policy::SpreadRandom, Policy::LeastLoaded] {
         let (mut one, mut other) = (

@@ -1,0 +1,57 @@
+# shellcheck shell=bash
+#
+# Many downloads at once of SCRATCH/root/object from the service address, by our client and by curl.
+# Sourced after topology.sh, for topologies with SERVICE4.
+
+# begin COUNT [ROLE [FIRST]]: so many downloads of the object at once, each a process with an address
+# of its own from 10.77.1.FIRST on.
+begin() {
+    local n
+    for n in $(seq "$1"); do
+        start "get$n" "${2:-client}" timeout --foreground 120 "$HEADWATER" get --tun "c$n" \
+            --address "10.77.1.$((${3:-1} + n - 1))" --silent --show-error --stats "$SCRATCH/stats$n" \
+            -o "$SCRATCH/got$n" "http://$SERVICE4/object"
+    done
+}
+# begin_tcp COUNT [ROLE]: the kernel's TCP, through the same redirector to the same servers.
+begin_tcp() {
+    local n
+    for n in $(seq "$1"); do
+        start "curl$n" "${2:-client}" curl -sS -m 60 --speed-limit 1 --speed-time 10 \
+            -o "$SCRATCH/theirs$n" "http://$SERVICE4/object"
+    done
+}
+# arrived BYTES: until so much more has come to the client than since `start_counting`.
+start_counting() {
+    read -r _ COUNTED _ < <(link_totals client)
+}
+arrived() {
+    local received
+    while read -r _ received _ < <(link_totals client); do
+        ((received - COUNTED < $1)) || break
+        sleep 0.02
+    done
+}
+# outcomes COUNT: waits for all; sets BROKEN, how many ended badly or have other bytes, and HANDSHAKES,
+# the sum of the others'.
+outcomes() {
+    local n
+    BROKEN=0 HANDSHAKES=0
+    for n in $(seq "$1"); do
+        if finish "get$n" && cmp "$SCRATCH/root/object" "$SCRATCH/got$n"; then
+            HANDSHAKES=$((HANDSHAKES + $(jq .handshakes "$SCRATCH/stats$n")))
+        else
+            echo "download $n: $(cat "$SCRATCH/get$n.err")"
+            BROKEN=$((BROKEN + 1))
+        fi
+    done
+}
+# outcomes_tcp COUNT: the same of the kernel's TCP; sets TCP_BROKEN.
+outcomes_tcp() {
+    local n
+    TCP_BROKEN=0
+    for n in $(seq "$1"); do
+        { finish "curl$n" && cmp -s "$SCRATCH/root/object" "$SCRATCH/theirs$n"; } ||
+            TCP_BROKEN=$((TCP_BROKEN + 1))
+    done
+}

@@ -1,0 +1,70 @@
+//! Devices that lead to one backend each: what is written there comes out at the kernel as if it had
+//! come in from that device, so that a rule by `iif` can route it.
+//!
+//! In: a configuration, packets. Out: packets, as they came, on the backend's device.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::cli::exit::Failed;
+use crate::cli::local::tun_exit;
+use crate::device::Device as _;
+use crate::device::tun::{Kind, Tun, TunConfig};
+use crate::redirect::BackendId;
+use crate::redirect::config::{BackendEntry, Config};
+
+/// The devices by backend, with their names.
+#[derive(Debug, Default)]
+pub(super) struct Lanes(BTreeMap<BackendId, (String, Tun)>);
+
+impl Lanes {
+    /// Opens the devices that a configuration names.
+    pub(super) fn open(config: &Config, mtu: u16) -> Result<Self, Failed> {
+        Self::default().reopen(config, mtu)
+    }
+
+    /// Opens those devices of another configuration that are not open yet.
+    pub(super) fn reopen(&self, config: &Config, mtu: u16) -> Result<Self, Failed> {
+        let mut opened = BTreeMap::new();
+        for (backend, name) in named(config) {
+            if self.name(backend) == Some(name) {
+                continue;
+            }
+            let config = TunConfig {
+                name: name.to_owned(),
+                mtu,
+                addresses: Vec::new(),
+                kind: Kind::Plain,
+                multi_queue: false,
+            };
+            let tun = Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))?;
+            opened.insert(backend, (name.to_owned(), tun));
+        }
+        Ok(Self(opened))
+    }
+
+    /// Adds what was opened, and closes what the configuration does not name.
+    pub(super) fn replace(&mut self, opened: Self, config: &Config) {
+        self.0.extend(opened.0);
+        self.0
+            .retain(|backend, _| named(config).any(|(id, _)| id == *backend));
+    }
+
+    pub(super) fn send(&mut self, backend: BackendId, packet: &[u8]) -> io::Result<()> {
+        match self.0.get_mut(&backend) {
+            Some((_, tun)) => tun.send_packet(packet),
+            // Its device has gone with the configuration that named it.
+            None => Ok(()),
+        }
+    }
+
+    fn name(&self, backend: BackendId) -> Option<&str> {
+        self.0.get(&backend).map(|(name, _)| name.as_str())
+    }
+}
+
+/// The devices in a configuration.
+fn named<'a>(config: &'a Config) -> impl Iterator<Item = (BackendId, &'a str)> {
+    let device = |entry: &'a BackendEntry| Some((entry.id, entry.device.as_deref()?));
+    config.backends.iter().filter_map(device)
+}

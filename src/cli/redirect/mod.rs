@@ -1,0 +1,334 @@
+//! `headwater redirect`: sends each packet for a service address to one of the servers behind it.
+//!
+//! In: arguments, a configuration file that may change while it runs, commands of `headwater
+//! redirect-control`. Out: one line `ready` on standard output when it redirects, then nothing but
+//! packets until SIGINT or SIGTERM. A mistake in a changed file leaves what is in force in force.
+
+mod lanes;
+mod source;
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cli::announce::{AnnounceArgs, Announcer};
+use crate::cli::control;
+use crate::cli::exit::{Exit, Failed};
+use crate::cli::local::{DeviceArg, LocalArgs, Opened, listen_for_metrics};
+use crate::device::Device;
+use crate::device::tun::MIN_MTU;
+use crate::host::metrics::Metric;
+use crate::host::redirector::Redirector;
+use crate::redirect::config::State;
+use crate::redirect::engine::Settings;
+use crate::redirect::membership::Member;
+use crate::runtime::control::ControlServer;
+use crate::runtime::metrics::MetricsServer;
+use crate::runtime::{Hooks, Notice, OsClock, Runtime, os_seed};
+use crate::time::{Instant, Now, micros};
+
+use lanes::Lanes;
+use source::Source;
+
+/// How often the configuration's files are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Commands of the control socket.
+const HELP: &str = "show           configuration, backends and counters as JSON\n\
+    drain NAME     send a backend nothing while others can have it\n\
+    activate NAME  send it packets again\n\
+    reload         read the configuration again now\n\
+    help           this";
+
+/// Arguments of `headwater redirect`.
+#[derive(Debug, clap::Args)]
+pub struct RedirectArgs {
+    /// TUN device to create or attach to
+    #[arg(long, value_name = "NAME")]
+    pub tun: String,
+    /// Configuration in TOML; read again when it changes, and on SIGHUP
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Kind of TUN device: what clients send is small, so there is little to join
+    #[arg(long, value_enum, default_value_t = DeviceArg::Plain)]
+    pub device: DeviceArg,
+    /// Largest IP packet in bytes; with an IPv6 address at least 1280
+    #[arg(long, value_name = "BYTES", default_value_t = 1500,
+          value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
+    pub mtu: u16,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "the flattened group has its own")]
+    pub announce: AnnounceArgs,
+    /// Write every packet to this file, for tshark or tcpdump
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+    /// UNIX socket to make, for `headwater redirect-control`
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// Show metrics at http://ADDR:PORT/metrics of the kernel's network
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+}
+
+/// What `redirect --help` says at its end.
+pub(super) fn after_help() -> String {
+    format!(
+        "A changed configuration counts its `generation` up. What the control socket has drained or \
+         activated holds until then. The addresses of a running redirector stay.\n\n{}",
+        control_help()
+    )
+}
+
+/// What `redirect-control --help` says at its end.
+pub(super) fn control_help() -> String {
+    let lines: Vec<_> = HELP.lines().map(|line| format!("  {line}")).collect();
+    let heading = "Commands of `headwater redirect-control PATH COMMAND...`:";
+    format!("{heading}\n{}", lines.join("\n"))
+}
+
+/// Redirects until a signal comes.
+///
+/// # Errors
+/// What keeps it from redirecting.
+pub fn run(args: &RedirectArgs) -> Result<Exit, Failed> {
+    let source = Source::new(&args.config);
+    let loaded = source.load()?;
+    let local = LocalArgs {
+        tun: args.tun.clone(),
+        device: args.device,
+        addresses: loaded.own_addresses(),
+        mtu: args.mtu,
+        busy_poll: None,
+        pcap: args.pcap.clone(),
+    };
+    local.check()?;
+    let control = control::bind(args.control.as_deref())?;
+    let metrics = listen_for_metrics(args.metrics)?;
+    let seed = os_seed().map_err(|error| {
+        let message = format!("no random numbers ({error}): try again later");
+        Failed::new(Exit::Device, message)
+    })?;
+    let clock = OsClock::new();
+    let lanes = Lanes::open(&loaded.config, args.mtu)?;
+    let settings = Settings {
+        mtu: args.mtu,
+        keys: loaded.keys.clone(),
+        table: loaded.table.clone(),
+        seed,
+    };
+    let machine = Redirector::new(clock.now(), &loaded.config, settings);
+    let opened = local.open()?;
+    let hooks = Redirecting {
+        announcer: Announcer::new(&args.announce, &args.tun, &loaded.config.services),
+        source: source.in_force(loaded),
+        lanes,
+        mtu: args.mtu,
+        look: clock.instant(),
+        refused: 0,
+    };
+    let drive = Drive {
+        machine,
+        hooks,
+        clock,
+        control,
+        metrics,
+    };
+    match opened {
+        Opened::Plain(device) => drive.run(device),
+        Opened::Tapped(device) => drive.run(device),
+    }
+}
+
+/// All that the loop needs but the device.
+struct Drive {
+    machine: Redirector,
+    hooks: Redirecting,
+    clock: OsClock,
+    control: Option<ControlServer>,
+    metrics: Option<MetricsServer>,
+}
+
+impl Drive {
+    fn run<D: Device + AsRawFd>(mut self, device: D) -> Result<Exit, Failed> {
+        let system = |error: io::Error| {
+            let message = format!("a device failed ({error}): look at dmesg");
+            Failed::new(Exit::Device, message)
+        };
+        let mut runtime = Runtime::new(self.clock, device).map_err(system)?;
+        runtime.heed(Notice::Hangup).map_err(system)?;
+        if let Some(server) = self.control {
+            runtime.serve_control(server).map_err(system)?;
+        }
+        if let Some(server) = self.metrics {
+            runtime.serve_metrics(server).map_err(system)?;
+        }
+        // Whoever closed standard output does not want to know.
+        let _ = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush());
+        let ended = runtime.run(&mut self.machine, &mut self.hooks);
+        self.hooks.announcer.end(self.clock.instant());
+        ended.map_err(system)?;
+        Ok(Exit::Success)
+    }
+}
+
+/// What goes on beside the machine.
+struct Redirecting {
+    announcer: Announcer,
+    source: source::InForce,
+    lanes: Lanes,
+    mtu: u16,
+    /// When to look at the files next.
+    look: Instant,
+    /// Configurations that were not put in force.
+    refused: u64,
+}
+
+impl Redirecting {
+    /// Puts what the files say now in force; what was stays if that cannot be done.
+    fn reload(&mut self, now: Now, machine: &mut Redirector) -> Result<(), String> {
+        let reloaded = self.try_reload(now, machine);
+        match &reloaded {
+            Ok(()) => log::info!("generation {} is in force", self.source.generation()),
+            Err(why) => {
+                self.refused += 1;
+                let generation = self.source.generation();
+                log::error!("{why}; generation {generation} stays in force");
+            }
+        }
+        reloaded
+    }
+
+    fn try_reload(&mut self, now: Now, machine: &mut Redirector) -> Result<(), String> {
+        let loaded = self.source.reload().map_err(|failed| failed.message)?;
+        if !self.source.is_same_text(&loaded) {
+            if loaded.own_addresses() != self.source.own_addresses() {
+                return Err("other addresses or services: restart to change those".to_owned());
+            }
+            let lanes = self.lanes.reopen(&loaded.config, self.mtu);
+            let lanes = lanes.map_err(|failed| failed.message)?;
+            let swapped = machine.replace(now, &loaded.config, loaded.table.clone());
+            swapped.map_err(|error| error.to_string())?;
+            self.lanes.replace(lanes, &loaded.config);
+        }
+        machine.set_keys(loaded.keys.clone());
+        self.source.put(loaded);
+        Ok(())
+    }
+
+    fn show(&self, machine: &Redirector) -> Value {
+        let config = self.source.config();
+        let metric = |metric: &Metric| {
+            let samples = metric.samples.iter().map(|sample| {
+                let labels: Vec<_> = sample.labels.iter().map(|(_, v)| v.as_str()).collect();
+                (labels.join(" "), Value::from(sample.value))
+            });
+            let all: serde_json::Map<_, _> = samples.collect();
+            let only = all.get("").cloned();
+            (metric.name.to_owned(), only.unwrap_or(Value::Object(all)))
+        };
+        let of_backends = "headwater_redirect_backend_";
+        let metrics = machine.metrics();
+        let counters = metrics
+            .iter()
+            .filter(|one| !one.name.starts_with(of_backends));
+        json!({
+            "generation": config.generation.0,
+            "id": config.id.0,
+            "policy": config.policy,
+            "services": config.services,
+            "backends": machine.members().map(shown).collect::<Vec<_>>(),
+            "counters": counters.map(metric).collect::<serde_json::Map<_, _>>(),
+            "refused_configurations": self.refused,
+        })
+    }
+}
+
+/// One backend for `show`.
+fn shown(member: &Member) -> Value {
+    let entry = member.entry();
+    json!({
+        "name": entry.name,
+        "id": entry.id.0,
+        "address": entry.address,
+        "device": entry.device,
+        "weight": entry.weight,
+        "wanted": entry.state.label(),
+        "state": member.state().label(),
+        "load": member.health().reply().load,
+        "round_trip_us": member.health().round_trip().map(micros),
+        "packets": member.counters.packets,
+        "bytes": member.counters.bytes,
+        "changes": member.counters.changes,
+    })
+}
+
+impl Hooks<Redirector> for Redirecting {
+    fn turn(&mut self, now: Now, machine: &mut Redirector) -> ControlFlow<()> {
+        if now.instant >= self.look {
+            self.look = now.instant + LOOK_INTERVAL;
+            if self.source.has_changed() {
+                // Told in the log; there is nobody else to tell.
+                let _ = self.reload(now, machine);
+            }
+        }
+        self.announcer.update(now.instant, machine.is_able());
+        ControlFlow::Continue(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let settled = self.announcer.deadline();
+        Some(settled.map_or(self.look, |at| at.min(self.look)))
+    }
+
+    fn notice(&mut self, now: Now, _notice: Notice, machine: &mut Redirector) {
+        // As for a change of the file.
+        let _ = self.reload(now, machine);
+    }
+
+    fn forward(&mut self, machine: &mut Redirector) -> io::Result<()> {
+        while let Some((backend, packet)) = machine.poll_forward() {
+            self.lanes.send(backend, &packet)?;
+            crate::host::Machine::recycle(machine, packet);
+        }
+        Ok(())
+    }
+
+    fn command(
+        &mut self,
+        now: Now,
+        line: &str,
+        machine: &mut Redirector,
+    ) -> Result<String, String> {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        let mut want = |name: &str, state| match machine.set_state(name, state) {
+            true => Ok(String::new()),
+            false => Err(format!("no backend is named '{name}': see `show`")),
+        };
+        match words[..] {
+            ["drain", name] => want(name, State::Draining),
+            ["activate", name] => want(name, State::Active),
+            ["show"] => Ok(self.show(machine).to_string()),
+            ["reload"] => self.reload(now, machine).map(|()| String::new()),
+            ["help"] => Ok(HELP.to_owned()),
+            _ => Err(format!("'{line}' is no command: see `help`")),
+        }
+    }
+
+    fn metrics(&mut self, machine: &Redirector) -> Vec<Metric> {
+        let mut metrics = machine.metrics();
+        metrics.push(Metric::counter(
+            "headwater_redirect_refused_configurations_total",
+            "Configurations that were not put in force because of a mistake.",
+            self.refused,
+        ));
+        metrics
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! The redirector's files: the configuration, the keys, the table of sites.
+//!
+//! In: the path of the configuration; what it names is looked for beside it. Out: all that a
+//! redirector is made of, or a failure whose line says what to do; and whether any file has changed.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::cli::exit::{Exit, Failed};
+use crate::cli::keygen;
+use crate::host::redirector::mac_keys;
+use crate::redirect::Generation;
+use crate::redirect::capsule::MacKeys;
+use crate::redirect::config::{Config, Nearest};
+use crate::redirect::prefixes::Table;
+
+/// Suffix of a table in MaxMind's format.
+const DATABASE_SUFFIX: &str = "mmdb";
+
+/// Where a redirector's configuration is.
+#[derive(Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+}
+
+/// What the files held when they were read.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    text: String,
+    pub(super) config: Config,
+    pub(super) table: Table,
+    pub(super) keys: MacKeys,
+    /// Every file read, as it was just before.
+    files: Vec<(PathBuf, Option<Stamp>)>,
+}
+
+/// What tells one state of a file from another.
+type Stamp = (u64, u64, i64, i64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let file = fs::metadata(path).ok()?;
+    Some((file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
+}
+
+impl Source {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    /// Reads all files.
+    pub(super) fn load(&self) -> Result<Loaded, Failed> {
+        let mut files = vec![(self.path.clone(), stamp(&self.path))];
+        let name = self.path.display().to_string();
+        let text = fs::read_to_string(&self.path).map_err(|error| {
+            let advice = format!("cannot read {name} ({error}): name another file for --config");
+            Failed::new(Exit::Configuration, advice)
+        })?;
+        let wrong = |error: &dyn core::fmt::Display| Failed::new(Exit::Configuration, error);
+        let config = Config::parse(&name, &text).map_err(|error| wrong(&error))?;
+        let key_file = self.beside(&config.key_file);
+        files.push((key_file.clone(), stamp(&key_file)));
+        let keys = mac_keys(&keygen::load(&key_file)?);
+        let table = match &config.nearest {
+            None => Table::default(),
+            Some(nearest) => {
+                let path = self.beside(&nearest.table);
+                files.push((path.clone(), stamp(&path)));
+                read_table(&path, nearest, &config.sites)?
+            }
+        };
+        Ok(Loaded {
+            text,
+            config,
+            table,
+            keys,
+            files,
+        })
+    }
+
+    /// A file that the configuration names stands beside it, if its path is relative.
+    fn beside(&self, named: &Path) -> PathBuf {
+        self.path
+            .parent()
+            .map_or_else(|| named.to_owned(), |folder| folder.join(named))
+    }
+
+    /// What was read is in force.
+    pub(super) fn in_force(self, loaded: Loaded) -> InForce {
+        InForce {
+            source: self,
+            seen: loaded.files.clone(),
+            loaded,
+        }
+    }
+}
+
+fn read_table(path: &Path, nearest: &Nearest, sites: &[String]) -> Result<Table, Failed> {
+    let name = path.display().to_string();
+    let unreadable = |error| {
+        let advice = format!("cannot read {name} ({error}): name another `table`");
+        Failed::new(Exit::Configuration, advice)
+    };
+    let table = if path.extension().is_some_and(|it| it == DATABASE_SUFFIX) {
+        let bytes = fs::read(path).map_err(unreadable)?;
+        Table::from_database(&name, bytes, &nearest.regions)
+    } else {
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        Table::parse(&name, &text, sites)
+    };
+    table.map_err(|error| Failed::new(Exit::Configuration, error))
+}
+
+impl Loaded {
+    /// The addresses that must lead to the redirector's device.
+    pub(super) fn own_addresses(&self) -> Vec<IpAddr> {
+        [self.config.addresses.as_slice(), &self.config.services].concat()
+    }
+}
+
+/// What is in force, and when the files were looked at last.
+#[derive(Debug)]
+pub(super) struct InForce {
+    source: Source,
+    loaded: Loaded,
+    seen: Vec<(PathBuf, Option<Stamp>)>,
+}
+
+impl InForce {
+    pub(super) const fn config(&self) -> &Config {
+        &self.loaded.config
+    }
+
+    pub(super) const fn generation(&self) -> u32 {
+        let Generation(number) = self.loaded.config.generation;
+        number
+    }
+
+    pub(super) fn own_addresses(&self) -> Vec<IpAddr> {
+        self.loaded.own_addresses()
+    }
+
+    /// Whether any file is another than when it was looked at last.
+    pub(super) fn has_changed(&self) -> bool {
+        self.seen.iter().any(|(path, was)| stamp(path) != *was)
+    }
+
+    /// Reads the files again; they count as seen whatever comes of it, so that a mistake is told
+    /// once.
+    pub(super) fn reload(&mut self) -> Result<Loaded, Failed> {
+        for (path, seen) in &mut self.seen {
+            *seen = stamp(path);
+        }
+        self.source.load()
+    }
+
+    /// Whether the configuration itself is the one in force. A table that changes alone is read
+    /// with the next configuration.
+    pub(super) fn is_same_text(&self, loaded: &Loaded) -> bool {
+        self.loaded.text == loaded.text
+    }
+
+    pub(super) fn put(&mut self, loaded: Loaded) {
+        self.seen.clone_from(&loaded.files);
+        self.loaded = loaded;
+    }
+}
