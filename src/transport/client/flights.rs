@@ -296,8 +296,9 @@ impl Flights {
         }
     }
 
-    /// What is lost by now.
-    pub(super) fn detect(&mut self, now: Instant, rtt: &Rtt) -> Vec<Loss> {
+    /// What is lost by now. `apart`: if several servers answer by turns, how much farther away the
+    /// farthest is than the nearest.
+    pub(super) fn detect(&mut self, now: Instant, rtt: &Rtt, apart: Option<Duration>) -> Vec<Loss> {
         self.timer = None;
         let Some((latest, number, round_trip)) = self.latest else {
             return Vec::new();
@@ -313,11 +314,12 @@ impl Flights {
                 continue;
             }
             let highest = first + u64::from(63 - late.leading_zeros());
-            let clearly = !self.reordering_seen && number >= highest + REORDERING_THRESHOLD;
+            let one_path = !self.reordering_seen && apart.is_none();
+            let clearly = one_path && number >= highest + REORDERING_THRESHOLD;
             let wait = if clearly {
                 Duration::ZERO
             } else {
-                self.reordering_window(rtt)
+                self.reordering_window(rtt, apart)
             };
             let deadline = record.sent + round_trip + wait;
             if deadline > now {
@@ -341,12 +343,14 @@ impl Flights {
     }
 
     /// RFC 8985 §6.2: a quarter of the smallest round trip, at most one round trip; more where
-    /// numbers came later than that.
-    fn reordering_window(&self, rtt: &Rtt) -> Duration {
+    /// numbers came later than that. Among several servers the whole round trip, and what they are
+    /// apart: each answer takes its own way, and of some of them nothing may have come yet.
+    fn reordering_window(&self, rtt: &Rtt, apart: Option<Duration>) -> Duration {
         let quarter = rtt.min().unwrap_or_default() / 4;
         quarter
             .min(rtt.smoothed().unwrap_or_default())
             .max(self.lateness)
+            .max(apart.map_or(Duration::ZERO, |apart| apart.max(rtt.expected())))
     }
 
     /// Gives up what `detect` found.
@@ -439,7 +443,7 @@ mod tests {
     }
 
     fn lost(flights: &mut Flights, now: Instant) -> Vec<u64> {
-        let losses = flights.detect(now, &rtt());
+        let losses = flights.detect(now, &rtt(), None);
         losses.iter().map(|loss| loss.flight).collect()
     }
 

@@ -15,9 +15,6 @@ use crate::wire::segment::{
 /// Packets of a flight whose loss as a whole is a lost request, whoever the servers are.
 const MIN_TELLING_FLIGHT: u32 = 4;
 
-/// Round trips for which an answer from another server is remembered.
-const SEVERAL_SERVERS_RTTS: u32 = 16;
-
 impl Client {
     /// Takes one datagram from the network. What is not ours is dropped and counted.
     pub fn handle_datagram(&mut self, now: Now, path: UdpPath, ecn: Ecn, datagram: &[u8]) {
@@ -115,7 +112,7 @@ impl Client {
             {
                 connection.cookie = None;
             }
-            self.sample(now, n, arrival);
+            self.sample(now, n, arrival, header.server);
         }
         self.take_bytes(now, response, n, arrival.as_ref(), length);
         if fresh && self.unacknowledged_since.is_none() {
@@ -163,6 +160,7 @@ impl Client {
             self.lose_bytes(stream, &[span]);
         }
         self.flights.forget_path();
+        self.servers.forget_path();
         self.repeats.clear();
         self.probe = None;
         let window = Window::new(count, sealed, now);
@@ -211,7 +209,7 @@ impl Client {
         connection.declare_due = false;
     }
 
-    fn sample(&mut self, now: Instant, n: u64, arrival: &Arrival) {
+    fn sample(&mut self, now: Instant, n: u64, arrival: &Arrival, server: u16) {
         let Some(connection) = &mut self.connection else {
             return;
         };
@@ -226,7 +224,7 @@ impl Client {
         }
         self.rtt.sample(rtt);
         let window = &connection.window;
-        let round_trips = (rtt, self.rtt.min().unwrap_or(rtt));
+        let round_trips = self.servers.sample(server, rtt);
         let (highest, packets) = (window.highest(), window.packets());
         let ends = connection
             .hystart
@@ -367,6 +365,7 @@ impl Client {
         if challenge.moved {
             self.rtt.reset();
             self.flights.forget_path();
+            self.servers.forget_path();
             self.declare(Kind::Restart);
             if let Some(connection) = &mut self.connection {
                 connection.declare_due = true;
@@ -376,7 +375,8 @@ impl Client {
 
     /// Looks for numbers that are lost by now, and acts on them.
     pub(super) fn detect_losses(&mut self, now: Instant) {
-        let losses = self.flights.detect(now, &self.rtt);
+        let apart = self.has_several_servers(now).then(|| self.servers.spread());
+        let losses = self.flights.detect(now, &self.rtt, apart);
         let alone = losses.len() == 1;
         for loss in losses {
             if loss.whole && self.may_be_request(now, &loss, alone) && self.repeat(now, &loss) {
@@ -402,22 +402,13 @@ impl Client {
 
     /// Whether several servers answer, by turns.
     pub(super) fn has_several_servers(&self, now: Instant) -> bool {
-        let recently = self.rtt.expected() * SEVERAL_SERVERS_RTTS;
-        let since = |at| now.saturating_since(at);
-        self.several_servers_at
-            .is_some_and(|at| since(at) < recently)
+        self.servers.are_several(now, self.rtt.expected())
     }
 
     /// Takes note of who answered.
     pub(super) fn note_server(&mut self, now: Instant, server: u16) {
         self.stats.answered_by(server);
-        if self
-            .last_server
-            .replace(server)
-            .is_some_and(|last| last != server)
-        {
-            self.several_servers_at = Some(now);
-        }
+        self.servers.note(now, server);
     }
 
     /// A flight that is missing whole is a lost request, most likely: it is sent again, once.

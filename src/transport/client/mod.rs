@@ -15,6 +15,7 @@ mod output;
 mod pacer;
 mod reassembly;
 mod rtt;
+mod servers;
 mod spans;
 mod stats;
 mod stream;
@@ -35,6 +36,7 @@ use crate::transport::client::flights::Flights;
 use crate::transport::client::hystart::HyStart;
 use crate::transport::client::pacer::Pacer;
 use crate::transport::client::rtt::Rtt;
+use crate::transport::client::servers::Servers;
 use crate::transport::client::stream::Stream;
 use crate::transport::client::window::Window;
 use crate::transport::epoch::{Epoch, Kind};
@@ -168,10 +170,7 @@ pub struct Client {
     last_new_byte: Instant,
     /// Last datagram received or sent.
     active_at: Instant,
-    /// Who answered last.
-    last_server: Option<u16>,
-    /// When another server than the one before answered.
-    several_servers_at: Option<Instant>,
+    servers: Servers,
     /// When the first number not acknowledged came.
     unacknowledged_since: Option<Instant>,
     /// When to look again for something to send (pacing, delayed acknowledgement, gates).
@@ -205,8 +204,7 @@ impl Client {
             last_answer: Instant::ZERO,
             last_new_byte: Instant::ZERO,
             active_at: Instant::ZERO,
-            last_server: None,
-            several_servers_at: None,
+            servers: Servers::default(),
             unacknowledged_since: None,
             send_timer: None,
         }

@@ -1,0 +1,99 @@
+//! Who answers, and how far away each of them is.
+//!
+//! Where several servers answer by turns, an answer may be late only because it comes from farther
+//! away. In: the server's id in each answer, round trips. Out: whether there are several, and round
+//! trips that may be compared. At most [`MAX_SERVERS`] are told apart.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::time::Instant;
+use crate::transport::client::stats::MAX_SERVERS;
+
+/// Round trips for which an answer from another server is remembered.
+const SEVERAL_ROUND_TRIPS: u32 = 16;
+
+/// See the head of this file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Servers {
+    last: Option<u16>,
+    /// When two answers after one another came from different servers.
+    changed: Option<Instant>,
+    /// Smallest round trip by server.
+    least: BTreeMap<u16, Duration>,
+}
+
+impl Servers {
+    /// Takes note of who answered.
+    pub(super) fn note(&mut self, now: Instant, server: u16) {
+        if self.last.replace(server).is_some_and(|last| last != server) {
+            self.changed = Some(now);
+        }
+    }
+
+    /// Whether several answer, by turns.
+    pub(super) fn are_several(&self, now: Instant, round_trip: Duration) -> bool {
+        let recently = round_trip * SEVERAL_ROUND_TRIPS;
+        self.changed
+            .is_some_and(|at| now.saturating_since(at) < recently)
+    }
+
+    /// Takes a round trip to `server`; returns what it would be to the farthest one, and the smallest
+    /// to that. So a queue shows, and a distance does not.
+    pub(super) fn sample(&mut self, server: u16, round_trip: Duration) -> (Duration, Duration) {
+        if self.least.len() < MAX_SERVERS || self.least.contains_key(&server) {
+            let least = self.least.entry(server).or_insert(round_trip);
+            *least = round_trip.min(*least);
+        }
+        let own = self.least.get(&server).copied().unwrap_or(round_trip);
+        let farthest = self.farthest().max(own);
+        (farthest + round_trip.saturating_sub(own), farthest)
+    }
+
+    fn farthest(&self) -> Duration {
+        self.least.values().max().copied().unwrap_or_default()
+    }
+
+    /// How much farther away the farthest is than the nearest.
+    pub(super) fn spread(&self) -> Duration {
+        let nearest = self.least.values().min().copied().unwrap_or_default();
+        self.farthest() - nearest
+    }
+
+    /// Another path: nothing learned of distances holds.
+    pub(super) fn forget_path(&mut self) {
+        self.least.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_distance_is_no_queue() {
+        let mut servers = Servers::default();
+        assert_eq!(servers.sample(1, ms(10)), (ms(10), ms(10)));
+        assert_eq!(servers.sample(1, ms(12)), (ms(12), ms(10)));
+        assert_eq!(servers.sample(2, ms(50)), (ms(50), ms(50)));
+        assert_eq!(servers.sample(1, ms(12)), (ms(52), ms(50)), "as if as far");
+        assert_eq!(servers.sample(1, ms(8)), (ms(50), ms(50)), "nearer still");
+        assert_eq!(servers.spread(), ms(42));
+        servers.forget_path();
+        assert_eq!(servers.spread(), ms(0));
+    }
+
+    #[test]
+    fn no_more_than_so_many_are_told_apart() {
+        let mut servers = Servers::default();
+        for server in 0..=300 {
+            servers.sample(server, ms(10));
+        }
+        assert_eq!(servers.least.len(), MAX_SERVERS);
+        assert_eq!(servers.sample(299, ms(30)), (ms(30), ms(30)), "not known");
+    }
+}
