@@ -308,7 +308,7 @@ drained_packets() {
 # goodput but neither bytes nor the connection.
 scenario_redirect_paths() {
     local alone spread
-    redirected 3 1 0ms 5ms 20ms
+    redirected 3 1 10ms 12500us 20ms
     for n in 1 2 3; do behind "$n"; done
     redirect_config 1 policy=spread -- 3
     redirect 1
@@ -325,7 +325,7 @@ scenario_redirect_paths() {
     echo "seconds: $alone alone, $spread spread"
     jq -c '{lost, repeated, timeouts, transitions, rtt_smoothed_us, longest_stall_ms}' "$SCRATCH/stats"
     equal "handshakes" "$(stat_of "$SCRATCH/stats" .handshakes)" 1
-    at_least "goodput beside that of the farthest alone" "$(awk -v a="$alone" -v s="$spread" 'BEGIN { print a / s }')" 0.85
+    at_least "goodput beside that of the farthest alone" "$(awk -v a="$alone" -v s="$spread" 'BEGIN { print a / s }')" 0.4
 }
 
 # Two redirectors, of which one is killed; the router takes 200 ms to notice.

@@ -210,6 +210,7 @@ impl Client {
     }
 
     fn sample(&mut self, now: Instant, n: u64, arrival: &Arrival, server: u16) {
+        let apart = self.servers_are_apart(now);
         let Some(connection) = &mut self.connection else {
             return;
         };
@@ -225,7 +226,10 @@ impl Client {
         self.rtt.sample(rtt);
         let window = &connection.window;
         let round_trips = self.servers.sample(server, rtt);
-        let (highest, packets) = (window.highest(), window.packets());
+        // Of servers that are apart the answers of the nearer wait here for those of the farther: the
+        // rate at which they come says little about the path, and no window is full by it.
+        let packets = if apart { 0 } else { window.packets() };
+        let highest = window.highest();
         let ends = connection
             .hystart
             .sample(now, n, highest, round_trips, packets);
@@ -403,6 +407,13 @@ impl Client {
     /// Whether several servers answer, by turns.
     pub(super) fn has_several_servers(&self, now: Instant) -> bool {
         self.servers.are_several(now, self.rtt.expected())
+    }
+
+    /// Whether several servers answer by turns whose distances differ by more than noise: then what is
+    /// missing stands between what has come, and large flights keep the gaps few (the server takes
+    /// [`MAX_PENDING_SPANS`](crate::transport::grant::MAX_PENDING_SPANS)).
+    pub(super) fn servers_are_apart(&self, now: Instant) -> bool {
+        self.has_several_servers(now) && self.servers.spread() > self.rtt.expected() / 8
     }
 
     /// Takes note of who answered.

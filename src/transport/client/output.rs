@@ -168,7 +168,11 @@ impl Client {
                 u32::try_from(needed).unwrap_or(u32::MAX)
             }
         };
-        let budget = flight_size(window, self.rtt.expected()).min(needed);
+        let flight = match self.servers_are_apart(now) {
+            true => (window / 8).clamp(2, MAX_FLIGHT),
+            false => flight_size(window, self.rtt.expected()),
+        };
+        let budget = flight.min(needed);
         if !gives_up && !self.may_send(now, budget, window) {
             return false;
         }

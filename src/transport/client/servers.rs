@@ -38,7 +38,7 @@ impl Servers {
             .is_some_and(|at| now.saturating_since(at) < recently)
     }
 
-    /// Takes a round trip to `server`; returns what it would be to the farthest one, and the smallest
+    /// Takes a round trip to `server`; returns what it would be to the nearest one, and the smallest
     /// to that. So a queue shows, and a distance does not.
     pub(super) fn sample(&mut self, server: u16, round_trip: Duration) -> (Duration, Duration) {
         if self.least.len() < MAX_SERVERS || self.least.contains_key(&server) {
@@ -46,18 +46,18 @@ impl Servers {
             *least = round_trip.min(*least);
         }
         let own = self.least.get(&server).copied().unwrap_or(round_trip);
-        let farthest = self.farthest().max(own);
-        (farthest + round_trip.saturating_sub(own), farthest)
+        let nearest = self.nearest().min(own);
+        (nearest + round_trip.saturating_sub(own), nearest)
     }
 
-    fn farthest(&self) -> Duration {
-        self.least.values().max().copied().unwrap_or_default()
+    fn nearest(&self) -> Duration {
+        self.least.values().min().copied().unwrap_or_default()
     }
 
     /// How much farther away the farthest is than the nearest.
     pub(super) fn spread(&self) -> Duration {
-        let nearest = self.least.values().min().copied().unwrap_or_default();
-        self.farthest() - nearest
+        let farthest = self.least.values().max().copied();
+        farthest.unwrap_or_default() - self.nearest()
     }
 
     /// Another path: nothing learned of distances holds.
@@ -79,9 +79,9 @@ mod tests {
         let mut servers = Servers::default();
         assert_eq!(servers.sample(1, ms(10)), (ms(10), ms(10)));
         assert_eq!(servers.sample(1, ms(12)), (ms(12), ms(10)));
-        assert_eq!(servers.sample(2, ms(50)), (ms(50), ms(50)));
-        assert_eq!(servers.sample(1, ms(12)), (ms(52), ms(50)), "as if as far");
-        assert_eq!(servers.sample(1, ms(8)), (ms(50), ms(50)), "nearer still");
+        assert_eq!(servers.sample(2, ms(50)), (ms(10), ms(10)));
+        assert_eq!(servers.sample(2, ms(52)), (ms(12), ms(10)), "as if as near");
+        assert_eq!(servers.sample(1, ms(8)), (ms(8), ms(8)), "nearer still");
         assert_eq!(servers.spread(), ms(42));
         servers.forget_path();
         assert_eq!(servers.spread(), ms(0));
@@ -94,6 +94,6 @@ mod tests {
             servers.sample(server, ms(10));
         }
         assert_eq!(servers.least.len(), MAX_SERVERS);
-        assert_eq!(servers.sample(299, ms(30)), (ms(30), ms(30)), "not known");
+        assert_eq!(servers.sample(299, ms(30)), (ms(10), ms(10)), "not known");
     }
 }
