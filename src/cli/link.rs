@@ -11,7 +11,9 @@ use std::process::{self, Command, Stdio};
 
 use crate::cli::control;
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::local::{capture_file, listen_for_metrics, tun_exit, unwritable};
+use crate::cli::local::{
+    a_device_failed, capture_file, listen_for_metrics, say_ready, tun_exit, unwritable,
+};
 use crate::device::pcap::Recorder;
 use crate::device::tun::{Kind, MIN_MTU, Tun, TunConfig};
 use crate::link::path::Path;
@@ -201,28 +203,23 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
         Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))
     };
     let (a, b) = (open(&args.a)?, open(&args.b)?);
-    let system = |error: io::Error| {
-        let message = format!("a device failed ({error}): look at dmesg");
-        Failed::new(Exit::Device, message)
-    };
-    let mut relay = Relay::new(OsClock::new(), a, b, path).map_err(system)?;
+    let mut relay = Relay::new(OsClock::new(), a, b, path).map_err(a_device_failed)?;
     if let Some(control) = control {
-        relay.serve_control(control).map_err(system)?;
+        relay.serve_control(control).map_err(a_device_failed)?;
     }
     if let Some(metrics) = metrics {
-        relay.serve_metrics(metrics).map_err(system)?;
+        relay.serve_metrics(metrics).map_err(a_device_failed)?;
     }
     if let Some(recorder) = recorder {
         relay.record(recorder);
     }
     go_first();
-    // Whoever closed standard output does not want to know.
-    let _ = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush());
+    say_ready();
     let ended = relay.run();
     if let Ok(report) = serde_json::to_string(&relay.report()) {
         let _ = writeln!(io::stdout(), "{report}");
     }
-    ended.map_err(system)?;
+    ended.map_err(a_device_failed)?;
     Ok(Exit::Success)
 }
 

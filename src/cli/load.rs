@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::cli::asked::ask;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::stats::write_json;
-use crate::cli::local::{LocalArgs, Opened};
+use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
 use crate::host::load::report::LoadReport;
 use crate::host::load::{Hold, LoadConfig, LoadHost};
@@ -260,13 +260,6 @@ fn drive<D: Device + AsRawFd>(
     let failed = cut_short.or_else(|| verdict(&report));
     let seconds = clock.now().instant.saturating_since(begun).as_secs_f64();
     conclude(args, seed, seconds, &report, failed)
-}
-
-pub(super) fn device_failed(error: io::Error) -> Failed {
-    Failed::new(
-        Exit::Device,
-        format!("the device failed ({error}): look at dmesg"),
-    )
 }
 
 /// Writes the figures, and passes on what failed.

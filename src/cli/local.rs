@@ -3,7 +3,7 @@
 //! In: arguments as typed. Out: an open device, or a failure whose line says what to do.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use crate::cli::exit::{Exit, Failed};
 use crate::device::pcap::Pcap;
 use crate::device::tun::{Kind, MIN_MTU, MIN_MTU_V6, Tun, TunConfig, TunError};
 use crate::runtime::metrics::MetricsServer;
+use crate::runtime::os_seed;
 
 /// How long to look for packets before sleeping, where nothing else is said: about as long as it
 /// takes to wake a thread on another processor.
@@ -201,6 +202,32 @@ pub(super) const fn tun_exit(error: &TunError) -> Exit {
         | TunError::NoOffload { .. }
         | TunError::Os { .. } => Exit::Device,
     }
+}
+
+/// The loop over a device has ended by its failure.
+pub(super) fn device_failed(error: io::Error) -> Failed {
+    let message = format!("the device failed ({error}): look at dmesg");
+    Failed::new(Exit::Device, message)
+}
+
+/// The same where there are several devices.
+pub(super) fn a_device_failed(error: io::Error) -> Failed {
+    let message = format!("a device failed ({error}): look at dmesg");
+    Failed::new(Exit::Device, message)
+}
+
+/// A seed that nobody needs to know.
+pub(super) fn drawn_seed() -> Result<u64, Failed> {
+    os_seed().map_err(|error| {
+        let message = format!("no random numbers ({error}): try again later");
+        Failed::new(Exit::Device, message)
+    })
+}
+
+/// Tells whoever waits that packets are taken from now on. Whoever closed standard output does not
+/// want to know.
+pub(super) fn say_ready() {
+    let _ = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush());
 }
 
 #[cfg(test)]

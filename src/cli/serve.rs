@@ -4,7 +4,6 @@
 //! packets until SIGINT or SIGTERM, which end it in order. Behind redirectors SIGUSR1 asks for no more
 //! packets and SIGUSR2 for packets again; whatever comes is answered.
 
-use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
@@ -16,7 +15,9 @@ use crate::apps::origin::tree::Tree;
 use crate::cli::announce::{AnnounceArgs, Announcer};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::keygen;
-use crate::cli::local::{DeviceArg, LocalArgs, Opened, listen_for_metrics};
+use crate::cli::local::{
+    DeviceArg, LocalArgs, Opened, device_failed, drawn_seed, listen_for_metrics, say_ready,
+};
 use crate::device::Device;
 use crate::host::metrics::Metric;
 use crate::host::redirector::mac_keys;
@@ -26,7 +27,7 @@ use crate::redirect::config::DEFAULT_PORT;
 use crate::redirect::{BackendId, RedirectorId};
 use crate::runtime::digester::ThreadDigester;
 use crate::runtime::metrics::MetricsServer;
-use crate::runtime::{Hooks, Notice, OsClock, Runtime, os_seed};
+use crate::runtime::{Hooks, Notice, OsClock, Runtime};
 use crate::time::{Instant, Now};
 use crate::transport::keys::KeyRing;
 
@@ -179,12 +180,6 @@ fn machine(
     keys: KeyRing,
     origin: Origin,
 ) -> Result<ServerHost<Origin>, Failed> {
-    let seed = os_seed().map_err(|error| {
-        Failed::new(
-            Exit::Device,
-            format!("no random numbers ({error}): try again later"),
-        )
-    })?;
     let config = ServerHostConfig {
         addresses: local.addresses.clone(),
         mtu: local.mtu,
@@ -192,7 +187,7 @@ fn machine(
         udp_port: args.udp_port,
         server_id: args.server_id,
         site_id: args.site_id,
-        seed,
+        seed: drawn_seed()?,
     };
     ServerHost::new(now, config, keys, origin).map_err(|error| Failed::new(Exit::Usage, error))
 }
@@ -233,25 +228,18 @@ fn drive<D: Device + AsRawFd>(
     metrics: Option<MetricsServer>,
     busy_poll: Duration,
 ) -> Result<Exit, Failed> {
-    let system = |error: io::Error| {
-        Failed::new(
-            Exit::Device,
-            format!("the device failed ({error}): look at dmesg"),
-        )
-    };
-    let mut runtime = Runtime::new(clock, device).map_err(system)?;
+    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
     runtime.busy_poll(busy_poll);
     for notice in [Notice::User1, Notice::User2] {
-        runtime.heed(notice).map_err(system)?;
+        runtime.heed(notice).map_err(device_failed)?;
     }
     if let Some(server) = metrics {
-        runtime.serve_metrics(server).map_err(system)?;
+        runtime.serve_metrics(server).map_err(device_failed)?;
     }
-    // The device is up and keeps what comes until the loop runs. Whoever closed standard output
-    // does not want to know.
-    let _ = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush());
+    // The device is up and keeps what comes until the loop runs.
+    say_ready();
     let ended = runtime.run(&mut machine, &mut hooks);
     hooks.announcer.end(clock.instant());
-    ended.map_err(system)?;
+    ended.map_err(device_failed)?;
     Ok(Exit::Success)
 }

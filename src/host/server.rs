@@ -5,7 +5,7 @@
 //! connections, whose number is bounded by the stack.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use crate::host::metrics::Metric;
 use crate::host::web::Web;
@@ -82,13 +82,10 @@ impl RedirectedSide {
         if udp_port(packet)? != self.port {
             return None;
         }
-        let checksum = match segment {
-            Some(_) => Checksum::Trusted,
-            None => Checksum::Verify,
-        };
-        let view = IpView::parse(packet).ok()?.udp(checksum).ok()?;
-        let to: SocketAddr = view.path.dst;
-        (self.addresses.contains(&to.ip()) && to.port() == self.port).then_some(view)
+        let view = IpView::parse(packet).ok()?;
+        let view = view.udp(Checksum::of(segment)).ok()?;
+        let own = self.addresses.contains(&view.path.dst.ip());
+        own.then_some(view)
     }
 }
 

@@ -261,11 +261,7 @@ impl Redirect {
             let quoted = unreachable(ip).ok_or(Drop::NotForUs)?;
             return self.hint(now.instant, quoted);
         }
-        let checksum = match segment {
-            Some(_) => Checksum::Trusted,
-            None => Checksum::Verify,
-        };
-        let view = ip.udp(checksum)?;
+        let view = ip.udp(Checksum::of(segment))?;
         if view.path.dst.port() != self.port {
             return Err(Drop::NotForUs);
         }

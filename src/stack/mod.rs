@@ -192,7 +192,7 @@ impl Stack {
         ip: &IpView<'p>,
         segment: Option<usize>,
     ) -> Result<Demuxed<'p>, DropReason> {
-        let datagram = ip.udp(checksum(segment))?;
+        let datagram = ip.udp(Checksum::of(segment))?;
         let UdpPath { src, dst } = datagram.path;
         if !self.transport_ports.contains(&dst.port()) {
             return Err(DropReason::UnknownUdpPort);
@@ -211,7 +211,7 @@ impl Stack {
         segment: Option<usize>,
     ) -> Result<Demuxed<'p>, DropReason> {
         let tcp = TcpSlice::from_slice(ip.payload).map_err(|_| DropReason::BadTcp)?;
-        if checksum(segment) == Checksum::Verify && !ip.checksum_holds() {
+        if Checksum::of(segment) == Checksum::Verify && !ip.checksum_holds() {
             return Err(DropReason::BadTcp);
         }
         let opens = tcp.syn() && !tcp.ack() && !tcp.rst();
@@ -387,14 +387,6 @@ const ICMPV6_ECHO: u8 = 128;
 
 /// Bytes of an echo header, either version.
 const ICMP_ECHO_HEADER: usize = 8;
-
-/// The device answers for what it has joined.
-const fn checksum(segment: Option<usize>) -> Checksum {
-    match segment {
-        Some(_) => Checksum::Trusted,
-        None => Checksum::Verify,
-    }
-}
 
 fn is_unicast(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());

@@ -68,6 +68,17 @@ pub enum Checksum {
     Trusted,
 }
 
+impl Checksum {
+    /// That of a packet as a device gave it; `segment`: what each part of a joined one holds.
+    #[must_use]
+    pub const fn of(segment: Option<usize>) -> Self {
+        match segment {
+            Some(_) => Self::Trusted,
+            None => Self::Verify,
+        }
+    }
+}
+
 /// An IP packet whose headers are sound. Borrows from the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IpView<'a> {

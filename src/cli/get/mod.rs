@@ -25,12 +25,12 @@ use crate::cli::get::session::{Session, Summary};
 use crate::cli::get::stats::{Counted, Stats};
 use crate::cli::get::tokens::TokenFileError;
 use crate::cli::hosts::{HOSTS, Hosts};
-use crate::cli::local::Opened;
+use crate::cli::local::{Opened, device_failed, drawn_seed};
 use crate::device::Device;
 use crate::host::client::{ClientHost, ClientHostConfig};
 use crate::host::report::Report;
 use crate::host::tokens::Tokens;
-use crate::runtime::{OsClock, Runtime, Signal, Stopped, os_seed};
+use crate::runtime::{OsClock, Runtime, Signal, Stopped};
 use crate::time::Now;
 
 /// What `--help` says below the options.
@@ -88,11 +88,7 @@ fn drive<D: Device + AsRawFd>(
     clock: OsClock,
     device: D,
 ) -> Result<(Summary, Report), Failed> {
-    let system = |error: io::Error| {
-        let advice = format!("the device failed ({error}): look at dmesg");
-        Failed::new(Exit::Device, advice)
-    };
-    let mut runtime = Runtime::new(clock, device).map_err(system)?;
+    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
     runtime.busy_poll(config.local.busy_poll());
     let now = clock.now();
     let (token_file, tokens) = remembered.unzip();
@@ -109,7 +105,7 @@ fn drive<D: Device + AsRawFd>(
         Ok(Stopped::ByHook) => None,
         Ok(Stopped::BySignal(Signal::Interrupt)) => Some(Failed::new(Exit::Interrupted, "")),
         Ok(Stopped::BySignal(Signal::Terminate)) => Some(Failed::new(Exit::Terminated, "")),
-        Err(error) => Some(system(error)),
+        Err(error) => Some(device_failed(error)),
     };
     Ok((
         session.conclude(now.instant, &machine, failed),
@@ -150,12 +146,6 @@ fn complain(path: &Path, error: &TokenFileError) {
 }
 
 fn machine(config: &GetConfig, now: Now, tokens: Tokens) -> Result<ClientHost, Failed> {
-    let seed = os_seed().map_err(|error| {
-        Failed::new(
-            Exit::Device,
-            format!("no random numbers ({error}): try again later"),
-        )
-    })?;
     let hosts = Hosts::read(Path::new(HOSTS));
     let resolve = move |host: &str| -> Vec<IpAddr> { hosts.lookup(host) };
     let config = ClientHostConfig {
@@ -167,7 +157,7 @@ fn machine(config: &GetConfig, now: Now, tokens: Tokens) -> Result<ClientHost, F
         idle_timeout: config.idle_timeout,
         max_time: config.max_time,
         tokens,
-        seed,
+        seed: drawn_seed()?,
         resolve: Box::new(resolve),
     };
     ClientHost::new(now, config).map_err(|error| Failed::new(Exit::Usage, error))

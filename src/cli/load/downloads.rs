@@ -7,7 +7,8 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::load::{LoadArgs, Wanted, conclude, device_failed};
+use crate::cli::load::{LoadArgs, Wanted, conclude};
+use crate::cli::local::device_failed;
 use crate::device::Device;
 use crate::host::load::downloads::{DownloadConfig, DownloadHost};
 use crate::host::load::report::DownloadReport;

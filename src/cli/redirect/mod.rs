@@ -7,7 +7,7 @@
 mod lanes;
 mod source;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 use crate::cli::announce::{AnnounceArgs, Announcer};
 use crate::cli::control;
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::local::{DeviceArg, LocalArgs, Opened, listen_for_metrics};
+use crate::cli::local::{
+    DeviceArg, LocalArgs, Opened, a_device_failed, drawn_seed, listen_for_metrics, say_ready,
+};
 use crate::device::Device;
 use crate::device::tun::MIN_MTU;
 use crate::host::metrics::Metric;
@@ -29,7 +31,7 @@ use crate::redirect::engine::Settings;
 use crate::redirect::membership::Member;
 use crate::runtime::control::ControlServer;
 use crate::runtime::metrics::MetricsServer;
-use crate::runtime::{Hooks, Notice, OsClock, Runtime, os_seed};
+use crate::runtime::{Hooks, Notice, OsClock, Runtime};
 use crate::time::{Instant, Now, micros};
 
 use lanes::Lanes;
@@ -109,17 +111,13 @@ pub fn run(args: &RedirectArgs) -> Result<Exit, Failed> {
     local.check()?;
     let control = control::bind(args.control.as_deref())?;
     let metrics = listen_for_metrics(args.metrics)?;
-    let seed = os_seed().map_err(|error| {
-        let message = format!("no random numbers ({error}): try again later");
-        Failed::new(Exit::Device, message)
-    })?;
     let clock = OsClock::new();
     let lanes = Lanes::open(&loaded.config, args.mtu)?;
     let settings = Settings {
         mtu: args.mtu,
         keys: loaded.keys.clone(),
         table: loaded.table.clone(),
-        seed,
+        seed: drawn_seed()?,
     };
     let machine = Redirector::new(clock.now(), &loaded.config, settings);
     let opened = local.open()?;
@@ -155,23 +153,18 @@ struct Drive {
 
 impl Drive {
     fn run<D: Device + AsRawFd>(mut self, device: D) -> Result<Exit, Failed> {
-        let system = |error: io::Error| {
-            let message = format!("a device failed ({error}): look at dmesg");
-            Failed::new(Exit::Device, message)
-        };
-        let mut runtime = Runtime::new(self.clock, device).map_err(system)?;
-        runtime.heed(Notice::Hangup).map_err(system)?;
+        let mut runtime = Runtime::new(self.clock, device).map_err(a_device_failed)?;
+        runtime.heed(Notice::Hangup).map_err(a_device_failed)?;
         if let Some(server) = self.control {
-            runtime.serve_control(server).map_err(system)?;
+            runtime.serve_control(server).map_err(a_device_failed)?;
         }
         if let Some(server) = self.metrics {
-            runtime.serve_metrics(server).map_err(system)?;
+            runtime.serve_metrics(server).map_err(a_device_failed)?;
         }
-        // Whoever closed standard output does not want to know.
-        let _ = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush());
+        say_ready();
         let ended = runtime.run(&mut self.machine, &mut self.hooks);
         self.hooks.announcer.end(self.clock.instant());
-        ended.map_err(system)?;
+        ended.map_err(a_device_failed)?;
         Ok(Exit::Success)
     }
 }

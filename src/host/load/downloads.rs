@@ -14,11 +14,10 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::host::load::report::DownloadReport;
 use crate::host::load::rota::Rota;
-use crate::host::load::{FIRST_PORT, LoadError};
+use crate::host::load::{FIRST_PORT, LoadError, check_head, speaking_to};
 use crate::host::{Machine, Transmit};
 use crate::stack::{Demuxed, Stack, StackConfig};
 use crate::time::{Instant, Now};
-use crate::transport::application::MAX_REQUEST_BYTES;
 use crate::transport::client::{Client, ClientConfig, ClientEvent};
 use crate::wire::ip::UdpView;
 
@@ -46,7 +45,8 @@ pub struct DownloadConfig {
     pub mtu: u16,
     /// Address and UDP port of the server.
     pub remote: SocketAddr,
-    /// The application request, at most [`MAX_REQUEST_BYTES`].
+    /// The application request, at most
+    /// [`MAX_REQUEST_BYTES`](crate::transport::application::MAX_REQUEST_BYTES).
     pub head: Vec<u8>,
     /// Downloads at once, at most [`MAX_DOWNLOADS`].
     pub connections: u32,
@@ -89,17 +89,12 @@ impl DownloadHost {
     /// # Errors
     /// [`LoadError`].
     pub fn new(now: Now, config: DownloadConfig) -> Result<Self, LoadError> {
-        let have = config.head.len();
-        if have > MAX_REQUEST_BYTES {
-            return Err(LoadError::RequestTooLong { have });
-        }
+        check_head(&config.head)?;
         let have = config.connections;
         if have > MAX_DOWNLOADS {
             return Err(LoadError::TooManyDownloads { have });
         }
-        let v4 = config.remote.is_ipv4();
-        let mut own = config.addresses.iter().filter(|own| own.is_ipv4() == v4);
-        let Some(own) = own.next().copied() else {
+        let Some(own) = speaking_to(config.remote, &config.addresses).next() else {
             return Err(LoadError::TooManyConnections {
                 have,
                 addresses: 0,

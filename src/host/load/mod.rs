@@ -190,13 +190,8 @@ impl LoadHost {
     /// # Errors
     /// [`LoadError`].
     pub fn new(now: Now, config: LoadConfig) -> Result<Self, LoadError> {
-        let have = config.head.len();
-        if have > MAX_REQUEST_BYTES {
-            return Err(LoadError::RequestTooLong { have });
-        }
-        let v4 = config.remote.is_ipv4();
-        let sources = config.addresses.iter().filter(|own| own.is_ipv4() == v4);
-        let sources: Vec<IpAddr> = sources.copied().collect();
+        check_head(&config.head)?;
+        let sources: Vec<IpAddr> = speaking_to(config.remote, &config.addresses).collect();
         let addresses = sources.len();
         let most = u32::try_from(addresses)
             .unwrap_or(u32::MAX)
@@ -216,7 +211,7 @@ impl LoadHost {
             seed: random.random(),
         };
         let count = usize::try_from(config.connections).unwrap_or(usize::MAX);
-        let headers = if v4 { 28 } else { 48 };
+        let headers = if config.remote.is_ipv4() { 28 } else { 48 };
         Ok(Self {
             stack: Stack::new(now.instant, settings)?,
             terms: Terms {
@@ -692,4 +687,20 @@ impl Machine for LoadHost {
         ];
         own.into_iter().flatten().min()
     }
+}
+
+/// Refuses an application request that is too long for our transport.
+fn check_head(head: &[u8]) -> Result<(), LoadError> {
+    let have = head.len();
+    match have > MAX_REQUEST_BYTES {
+        true => Err(LoadError::RequestTooLong { have }),
+        false => Ok(()),
+    }
+}
+
+/// The own addresses that can speak to `remote`.
+fn speaking_to(remote: SocketAddr, own: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
+    own.iter()
+        .copied()
+        .filter(move |own| own.is_ipv4() == remote.is_ipv4())
 }

@@ -17,11 +17,10 @@ use crate::host::load::course::{Answer, Course};
 use crate::host::load::report::{RequestReport, TransportReport};
 use crate::host::load::rota::Rota;
 use crate::host::load::schedule::{MAX_UNDER_WAY, Plan};
-use crate::host::load::{FIRST_PORT, LoadError};
+use crate::host::load::{FIRST_PORT, LoadError, check_head, speaking_to};
 use crate::host::{Machine, Transmit};
 use crate::stack::{Demuxed, Stack, StackConfig};
 use crate::time::{Instant, Now};
-use crate::transport::application::MAX_REQUEST_BYTES;
 use crate::transport::client::{AddressToken, Client, ClientConfig};
 use crate::wire::flight::UdpPath;
 use crate::wire::ip::UdpView;
@@ -59,7 +58,8 @@ pub struct RequestConfig {
     pub mtu: u16,
     /// Address and port of the server.
     pub remote: SocketAddr,
-    /// The application request, at most [`MAX_REQUEST_BYTES`].
+    /// The application request, at most
+    /// [`MAX_REQUEST_BYTES`](crate::transport::application::MAX_REQUEST_BYTES).
     pub head: Vec<u8>,
     /// What carries it.
     pub bearer: Bearer,
@@ -104,13 +104,9 @@ impl RequestHost {
     /// # Errors
     /// [`LoadError`].
     pub fn new(now: Now, config: RequestConfig) -> Result<Self, LoadError> {
-        let have = config.head.len();
-        if have > MAX_REQUEST_BYTES {
-            return Err(LoadError::RequestTooLong { have });
-        }
-        let v4 = config.remote.is_ipv4();
-        let mut own = config.addresses.iter().filter(|own| own.is_ipv4() == v4);
-        let own = own.next().copied().ok_or(LoadError::NoAddress)?;
+        check_head(&config.head)?;
+        let own = speaking_to(config.remote, &config.addresses).next();
+        let own = own.ok_or(LoadError::NoAddress)?;
         let room = match config.bearer {
             Bearer::Transport { .. } => MAX_UNDER_WAY,
             Bearer::Tcp => MAX_TCP_UNDER_WAY,
