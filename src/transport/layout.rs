@@ -63,12 +63,34 @@ impl Layout {
         }
     }
 
-    /// The chunks of each datagram, in sending order; none is empty.
+    /// Takes in a datagram before all others, of whose chunks nothing more need be known.
+    pub fn stand_behind_another(&mut self) {
+        self.ends.insert(0, 0);
+    }
+
+    /// The chunks of each datagram, in sending order; none is empty but that of a datagram taken in
+    /// before.
     pub fn datagrams(&self) -> impl Iterator<Item = &[Span]> {
-        let starts = core::iter::once(0).chain(self.ends.iter().copied());
-        starts
-            .zip(&self.ends)
-            .map(|(start, &end)| self.chunks.get(start..end).unwrap_or_default())
+        (0..self.ends.len()).map(|index| self.datagram(index))
+    }
+
+    /// The chunks of one datagram; none if there is no such.
+    #[must_use]
+    pub fn datagram(&self, index: usize) -> &[Span] {
+        let start = match index.checked_sub(1) {
+            Some(before) => self.ends.get(before).copied(),
+            None => Some(0),
+        };
+        let range = start.zip(self.ends.get(index));
+        range
+            .and_then(|(start, &end)| self.chunks.get(start..end))
+            .unwrap_or_default()
+    }
+
+    /// All chunks, in sending order.
+    #[must_use]
+    pub fn chunks(&self) -> &[Span] {
+        &self.chunks
     }
 
     /// How many datagrams hold bytes.

@@ -45,7 +45,7 @@ pub(super) struct Record {
     /// It answers a challenge, so the continuation is bound to the present address.
     pub(super) rebinds: bool,
     /// The chunks of each datagram, as far as they are known.
-    pub(super) chunks: Chunks,
+    pub(super) layout: Layout,
     /// Bit `i` stands for number `interval.first + i`.
     open: u64,
 }
@@ -63,7 +63,7 @@ impl Record {
             yields,
             wants_continuation: false,
             rebinds: false,
-            chunks: Chunks::default(),
+            layout: Layout::default(),
             open: mask(u64::from(interval.count)),
         }
     }
@@ -80,64 +80,9 @@ impl Record {
 
     /// The bytes of the datagrams in `which` that are known.
     pub(super) fn bytes(&self, which: u64) -> impl Iterator<Item = Span> {
-        let count = self.interval.count.min(u64::BITS);
-        let chosen = (0..count).filter(move |index| which >> index & 1 != 0);
-        chosen.flat_map(|index| self.chunks.of(index).iter().copied())
-    }
-}
-
-/// The chunks of the datagrams of one flight, one after the other.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Chunks {
-    spans: Vec<Span>,
-    /// Where those of each datagram end in `spans`.
-    ends: Vec<usize>,
-}
-
-impl Chunks {
-    /// Those that were laid out.
-    pub(super) fn copy(&mut self, layout: &Layout) {
-        self.spans.clear();
-        self.ends.clear();
-        self.append(layout);
-    }
-
-    /// Those that were laid out, behind a first datagram whose chunks have come.
-    pub(super) fn copy_behind_first(&mut self, layout: &Layout) {
-        self.spans.clear();
-        self.ends.clear();
-        self.ends.push(0);
-        self.append(layout);
-    }
-
-    fn append(&mut self, layout: &Layout) {
-        for chunks in layout.datagrams() {
-            self.spans.extend_from_slice(chunks);
-            self.ends.push(self.spans.len());
-        }
-    }
-
-    /// Whether none are known.
-    fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// All of them.
-    pub(super) fn all(&self) -> &[Span] {
-        &self.spans
-    }
-
-    /// Those of a datagram.
-    fn of(&self, index: u32) -> &[Span] {
-        let index = usize::try_from(index).unwrap_or(usize::MAX);
-        let start = match index.checked_sub(1) {
-            Some(before) => self.ends.get(before).copied(),
-            None => Some(0),
-        };
-        let range = start.zip(self.ends.get(index));
-        range
-            .and_then(|(start, &end)| self.spans.get(start..end))
-            .unwrap_or_default()
+        let numbered = (0..u64::BITS).zip(self.layout.datagrams());
+        let chosen = numbered.filter(move |(index, _)| which >> index & 1 != 0);
+        chosen.flat_map(|(_, chunks)| chunks.iter().copied())
     }
 }
 
@@ -239,8 +184,9 @@ impl Flights {
         };
         let index = n - first;
         self.expected.clear();
-        let chunks = u32::try_from(index).map(|index| record.chunks.of(index));
-        self.expected.extend_from_slice(chunks.unwrap_or_default());
+        let place = usize::try_from(index).unwrap_or(usize::MAX);
+        self.expected
+            .extend_from_slice(record.layout.datagram(place));
         let arrival = Arrival {
             sent: record.sent,
             repeated: record.repeated,
@@ -333,7 +279,7 @@ impl Flights {
                 count: late.count_ones(),
                 whole: late == mask(u64::from(record.interval.count))
                     && !record.repeated
-                    && !record.chunks.is_empty(),
+                    && !record.layout.is_empty(),
                 stream: record.stream,
                 bytes: record.bytes(late).collect(),
                 due: record.sent + round_trip,

@@ -320,8 +320,9 @@ impl Client {
         let count = record.interval.count.saturating_sub(1);
         self.layout
             .fill(length.max(DATA_HEADER_BYTES) - taken, count, 0, &rest);
-        record.chunks.copy_behind_first(&self.layout);
-        let asked = record.chunks.all().last().map_or(end, |last| last.end);
+        record.layout.clone_from(&self.layout);
+        record.layout.stand_behind_another();
+        let asked = record.layout.chunks().last().map_or(end, |last| last.end);
         let gone: Vec<Span> = record.bytes(!record.still_open()).collect();
         self.stream.asked_up_to(asked);
         for span in gone {

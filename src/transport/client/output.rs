@@ -229,7 +229,7 @@ impl Client {
             record.ranges = self
                 .stream
                 .take(size, interval.count, field, &mut self.layout);
-            record.chunks.copy(&self.layout);
+            record.layout.clone_from(&self.layout);
         }
         if self.flights.is_empty() {
             self.waiting_since = now;
