@@ -17,9 +17,11 @@ const MIN_SAMPLES: u32 = 8;
 const MIN_RISE: Duration = Duration::from_millis(4);
 const MAX_RISE: Duration = Duration::from_millis(16);
 
-/// A rate is measured over so many packets and so long at the least: what comes in one go says little.
+/// A rate is measured over so many packets and so long at the least, and over this part of the least
+/// round trip: what comes in one go says little, and the best of many short trains says too much.
 const MIN_TRAIN: u32 = 16;
 const MIN_TRAIN_TIME: Duration = Duration::from_millis(2);
+const TRAIN_PART: u32 = 16;
 
 /// A rise must last so long, or this part of a round trip: a machine that is busy with something else
 /// delays what comes in a few milliseconds, a queue what comes for longer.
@@ -45,6 +47,7 @@ pub(super) struct HyStart {
     last_rate: f64,
     rate: f64,
     train: Option<Train>,
+    train_time: Duration,
     lately: Lately,
 }
 
@@ -90,7 +93,7 @@ impl HyStart {
             packets: 0,
         });
         let lasted = now.saturating_since(train.began);
-        if train.packets >= MIN_TRAIN && lasted >= MIN_TRAIN_TIME {
+        if train.packets >= MIN_TRAIN && lasted >= self.train_time.max(MIN_TRAIN_TIME) {
             let rate = f64::from(train.packets) / lasted.as_secs_f64();
             self.rate = self.rate.max(rate);
             *train = Train {
@@ -117,6 +120,7 @@ impl HyStart {
         }
         self.min = Some(self.min.map_or(rtt, |min| min.min(rtt)));
         self.samples += 1;
+        self.train_time = least / TRAIN_PART;
         let part = (least / LAST_PART).max(MIN_LAST);
         self.lately.sample(now, rtt, part);
         let lasted = now.saturating_since(self.began) >= part * 2;
@@ -129,6 +133,7 @@ impl HyStart {
             last_min: self.min,
             began: now,
             last_rate: self.rate,
+            train_time: self.train_time,
             lately: self.lately,
             ..Self::default()
         };
