@@ -156,11 +156,13 @@ impl Epoch {
         let cubic = |w_max| Curve::Cubic { w_max, rtt_us };
         let slow_start = |threshold| Curve::SlowStart { threshold, rtt_us };
         let after_loss = MIN_WINDOW.max(portion(w, 14));
+        // The rise is noticed a part of a round trip late, and the window grew meanwhile.
+        let after_exit = MIN_WINDOW.max(portion(w, 15));
         match kind {
             Kind::Opened => (opened(w), slow_start(MAX_WINDOW)),
             Kind::Loss => (after_loss, cubic(self.plateau(w))),
             Kind::Ce => (MIN_WINDOW.max(portion(w, 17)), cubic(self.plateau(w))),
-            Kind::Exit => (w, cubic(w)),
+            Kind::Exit => (after_exit, cubic(after_exit)),
             Kind::Timeout => (MIN_WINDOW, slow_start(after_loss)),
             Kind::Restart => (w.min(INITIAL_WINDOW), slow_start(w)),
         }

@@ -1,7 +1,7 @@
 //! When to leave slow start: the window holds what the path holds, or the delay of a round rises over
 //! that of the one before (HyStart++, RFC 9406 §4.2). The window being a function of the packet
 //! number, there is no conservative slow start: the exit is declared at once and CUBIC goes on from
-//! the same window.
+//! three quarters of the window.
 //!
 //! What the path holds is the product of its smallest round trip and of the rate at which packets
 //! come at best. As long as the path is faster than we ask, that rate grows with the window and the

@@ -41,7 +41,7 @@ const SMALLEST: Epoch = cubic(100, 2, 2);
 
 /// Name, epoch, kind, p, W(p), the next epoch.
 #[rustfmt::skip]
-const TRANSITIONS: [(&str, Epoch, Kind, u64, u32, Epoch); 18] = [
+const TRANSITIONS: [(&str, Epoch, Kind, u64, u32, Epoch); 19] = [
     ("opened", Epoch::opening(3), Kind::Opened, 0, 3, slow_start(3, 10, MAX_WINDOW)),
     ("opened with one", Epoch::opening(1), Kind::Opened, 0, 1, slow_start(1, 10, MAX_WINDOW)),
     ("the initial window", Epoch::opening(5), Kind::Opened, 0, 5, slow_start(5, 10, MAX_WINDOW)),
@@ -56,7 +56,8 @@ const TRANSITIONS: [(&str, Epoch, Kind, u64, u32, Epoch); 18] = [
     ("mark in slow start", GROWING, Kind::Ce, 121, 31, cubic(152, 26, 31)),
     ("mark below the plateau", REDUCED, Kind::Ce, 100, 70, cubic(170, 59, 59)),
     ("mark at the smallest", SMALLEST, Kind::Ce, 100, 2, cubic(102, 2, 2)),
-    ("exit", GROWING, Kind::Exit, 121, 31, cubic(152, 31, 31)),
+    ("exit", GROWING, Kind::Exit, 121, 31, cubic(152, 23, 23)),
+    ("exit at the smallest", slow_start(100, 2, MAX_WINDOW), Kind::Exit, 100, 2, cubic(102, 2, 2)),
     ("timeout", GROWING, Kind::Timeout, 121, 31, slow_start(152, 2, 21)),
     ("timeout of the smallest", SMALLEST, Kind::Timeout, 100, 2, slow_start(102, 2, 2)),
     ("restart", REDUCED, Kind::Restart, 100, 70, slow_start(170, 10, 70)),
