@@ -55,8 +55,8 @@ pub trait Device {
         0
     }
 
-    /// Tells the time of the turn that begins; recorders stamp packets with it.
-    fn begin_turn(&mut self, _now: Now) {}
+    /// Tells the time; recorders stamp packets with it.
+    fn set_now(&mut self, _now: Now) {}
 
     /// Tells that the driver is about to sleep: what is buffered should be written out.
     fn idle(&mut self) {}

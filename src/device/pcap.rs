@@ -126,9 +126,9 @@ impl<D: Device, W: Write> Device for Pcap<D, W> {
         self.device.receive_drops()
     }
 
-    fn begin_turn(&mut self, now: Now) {
+    fn set_now(&mut self, now: Now) {
         self.recorder.set_now(now);
-        self.device.begin_turn(now);
+        self.device.set_now(now);
     }
 
     fn idle(&mut self) {

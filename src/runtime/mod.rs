@@ -279,8 +279,8 @@ impl<D: Device + AsRawFd> Runtime<D> {
     ) -> io::Result<Stopped> {
         loop {
             let now = self.clock.now();
-            self.device.begin_turn(now);
-            let mut more = self.receive(now, machine, hooks)?;
+            self.device.set_now(now);
+            let (now, mut more) = self.receive(now, machine, hooks)?;
             if machine
                 .poll_timeout(now)
                 .is_some_and(|(at, _)| at <= now.instant)
@@ -338,14 +338,14 @@ impl<D: Device + AsRawFd> Runtime<D> {
         }
     }
 
-    /// Hands packets to the machine until the device is empty or the bound is reached; true if
-    /// there may be more to do.
+    /// Hands packets to the machine until the device is empty or the bound is reached; the time by
+    /// then, and whether there may be more to do.
     fn receive<M: Machine>(
         &mut self,
-        now: Now,
+        mut now: Now,
         machine: &mut M,
         hooks: &mut impl Hooks<M>,
-    ) -> io::Result<bool> {
+    ) -> io::Result<(Now, bool)> {
         let mut more = false;
         for _ in 0..MAX_PACKETS_PER_TURN {
             if !self.readable {
@@ -354,6 +354,11 @@ impl<D: Device + AsRawFd> Runtime<D> {
             match self.device.receive(&mut self.buffer)? {
                 None => self.readable = false,
                 Some(received) => {
+                    // Read anew for each packet: one that came while this process had to wait for a
+                    // processor would seem to have come before that, and its round trip shorter than
+                    // the path's.
+                    now.instant = self.clock.instant();
+                    self.device.set_now(now);
                     let last = self.last_packet.replace(now.instant);
                     if last.is_some_and(|last| now.instant <= last + self.busy_poll) {
                         self.awake_until = now.instant + self.busy_poll;
@@ -364,7 +369,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
                 }
             }
         }
-        Ok(more || self.readable)
+        Ok((now, more || self.readable))
     }
 
     /// Sends what the machine has; true if the bound was reached.

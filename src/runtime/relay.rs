@@ -232,13 +232,15 @@ impl<D: Device + AsRawFd> Relay<D> {
         }
         let recorder = self.recorder.as_mut();
         let mut recorder = recorder.filter(|_| direction == Direction::Ab);
-        let now = stamp(self.clock, &mut recorder);
         let link = self.path.link_mut(direction);
         for _ in 0..MAX_READS_PER_TURN {
             let Some(received) = from.device.receive(self.buffers.next())? else {
                 from.readable = false;
                 return Ok(false);
             };
+            // Each by its own time: the delay would otherwise lack what this process had to wait for a
+            // processor meanwhile.
+            let now = stamp(self.clock, &mut recorder);
             let packet = self.buffers.take(received.len);
             if let Some(recorder) = &mut recorder {
                 recorder.record(&packet);
