@@ -314,18 +314,25 @@ scenario_redirect_paths() {
     redirect 1
     object 30
     rate 100mbit
-    get --stats "$SCRATCH/stats" -o "$SCRATCH/got" "http://$SERVICE4/object"
+    # A server that has not seen a large file yet digests it first.
+    twice
     alone=$(stat_of "$SCRATCH/stats" .seconds)
     redirect_config 2 policy=spread -- 1 2 3
     in_force 2
-    get --stats "$SCRATCH/stats" -o "$SCRATCH/got" "http://$SERVICE4/object"
+    twice
     identical "$SCRATCH/root/object" "$SCRATCH/got"
     equal "servers" "$(stat_of "$SCRATCH/stats" '.by_server | length')" 3
     spread=$(stat_of "$SCRATCH/stats" .seconds)
     echo "seconds: $alone alone, $spread spread"
     jq -c '{lost, repeated, timeouts, transitions, rtt_smoothed_us, longest_stall_ms}' "$SCRATCH/stats"
     equal "handshakes" "$(stat_of "$SCRATCH/stats" .handshakes)" 1
-    at_least "goodput beside that of the farthest alone" "$(awk -v a="$alone" -v s="$spread" 'BEGIN { print a / s }')" 0.4
+    at_least "goodput beside that of the farthest alone" "$(awk -v a="$alone" -v s="$spread" 'BEGIN { print a / s }')" 0.5
+}
+# twice: the object, whose first download does not count.
+twice() {
+    for _ in 1 2; do
+        get --stats "$SCRATCH/stats" -o "$SCRATCH/got" "http://$SERVICE4/object"
+    done
 }
 
 # Two redirectors, of which one is killed; the router takes 200 ms to notice.

@@ -272,9 +272,9 @@ mod tests {
         let (one, mut other) = memory::pair(1500);
         {
             let mut tapped = Pcap::new(one, file.as_file_mut()).unwrap();
-            tapped.begin_turn(at(500, 1_700_000_000_123));
+            tapped.set_now(at(500, 1_700_000_000_123));
             tapped.send_flight(&flight()).unwrap();
-            tapped.begin_turn(at(1_750, 1_700_000_000_999));
+            tapped.set_now(at(1_750, 1_700_000_000_999));
             other.send_flight(&flight()).unwrap();
             let mut buffer = vec![0; MAX_PACKET];
             while tapped.receive(&mut buffer).unwrap().is_some() {}

@@ -18,7 +18,8 @@ const MIN_RISE: Duration = Duration::from_millis(4);
 const MAX_RISE: Duration = Duration::from_millis(16);
 
 /// A rate is measured over so many packets and so long at the least, and over this part of the least
-/// round trip: what comes in one go says little, and the best of many short trains says too much.
+/// round trip: what comes in one go says little, and the best of many short trains says too much. Of
+/// servers that are near and far, packets asked for at once come as much apart as they are.
 const MIN_TRAIN: u32 = 16;
 const MIN_TRAIN_TIME: Duration = Duration::from_millis(2);
 const TRAIN_PART: u32 = 16;
@@ -28,14 +29,31 @@ const TRAIN_PART: u32 = 16;
 const MIN_LAST: Duration = Duration::from_millis(4);
 const LAST_PART: u32 = 8;
 
-/// Least rise of the round trip that tells of a queue, when the rate says that there is one.
-const MIN_WAIT: Duration = Duration::from_millis(1);
+/// Least wait that tells of a queue, when the rate says that there is one. Who competes for a processor
+/// waits a millisecond or two at every step.
+const MIN_WAIT: Duration = Duration::from_millis(3);
 const WAIT_PART: u32 = 16;
 
 /// Smallest window in packets that the rate may end slow start at.
 const MIN_FULL: u32 = 32;
 
-/// Smallest round trips and best rates of the present round and of the one before.
+/// What a packet that arrived says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    pub(super) number: u64,
+    /// The last number asked for.
+    pub(super) highest: u64,
+    /// The window in packets.
+    pub(super) window: u32,
+    /// Round trip, less the smallest to this server.
+    pub(super) waited: Duration,
+    /// Smallest round trip to the farthest server.
+    pub(super) least: Duration,
+    /// How much farther away that is than the nearest.
+    pub(super) spread: Duration,
+}
+
+/// Shortest waits and best rates of the present round and of the one before.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HyStart {
     /// The round ends when this number arrives.
@@ -58,7 +76,7 @@ struct Train {
     packets: u32,
 }
 
-/// The smallest round trip of the last while, in two parts.
+/// The shortest wait of the last while, in two parts.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lately {
     began: Instant,
@@ -67,7 +85,7 @@ struct Lately {
 }
 
 impl Lately {
-    fn sample(&mut self, now: Instant, rtt: Duration, part: Duration) {
+    fn sample(&mut self, now: Instant, waited: Duration, part: Duration) {
         if now.saturating_since(self.began) >= part {
             *self = Self {
                 began: now,
@@ -75,7 +93,7 @@ impl Lately {
                 now: None,
             };
         }
-        self.now = Some(self.now.map_or(rtt, |least| least.min(rtt)));
+        self.now = Some(self.now.map_or(waited, |least| least.min(waited)));
     }
 
     fn min(&self) -> Option<Duration> {
@@ -104,27 +122,20 @@ impl HyStart {
         train.packets += 1;
     }
 
-    /// Takes the round trip of packet `number`, `highest` being the last number asked for; `least` is
-    /// the smallest of the connection, `window` the present window in packets. Whether slow start
-    /// should end.
-    pub(super) fn sample(
-        &mut self,
-        now: Instant,
-        number: u64,
-        highest: u64,
-        (rtt, least): (Duration, Duration),
-        window: u32,
-    ) -> bool {
-        if number > self.round_end {
-            self.begin_round(now, highest);
+    /// Takes what a packet says that was asked for once and came first of its flight. Whether slow
+    /// start should end.
+    pub(super) fn sample(&mut self, now: Instant, sample: &Sample) -> bool {
+        let Sample { waited, least, .. } = *sample;
+        if sample.number > self.round_end {
+            self.begin_round(now, sample.highest);
         }
-        self.min = Some(self.min.map_or(rtt, |min| min.min(rtt)));
+        self.min = Some(self.min.map_or(waited, |min| min.min(waited)));
         self.samples += 1;
-        self.train_time = least / TRAIN_PART;
+        self.train_time = (least / TRAIN_PART).max(sample.spread);
         let part = (least / LAST_PART).max(MIN_LAST);
-        self.lately.sample(now, rtt, part);
+        self.lately.sample(now, waited, part);
         let lasted = now.saturating_since(self.began) >= part * 2;
-        (lasted && self.rises()) || self.is_full(window, least)
+        (lasted && self.rises(least)) || self.is_full(sample.window, least)
     }
 
     fn begin_round(&mut self, now: Instant, highest: u64) {
@@ -140,16 +151,17 @@ impl HyStart {
     }
 
     /// RFC 9406 §4.2.
-    fn rises(&self) -> bool {
-        let rises =
-            |(last, min): (Duration, Duration)| min >= last + (last / 8).clamp(MIN_RISE, MAX_RISE);
+    fn rises(&self, least: Duration) -> bool {
+        let rises = |(last, min): (Duration, Duration)| {
+            min >= last + ((least + last) / 8).clamp(MIN_RISE, MAX_RISE)
+        };
         self.samples >= MIN_SAMPLES && self.last_min.zip(self.min).is_some_and(rises)
     }
 
     /// Whether the window holds what the path holds and an eighth more, and packets wait there.
     fn is_full(&self, window: u32, least: Duration) -> bool {
         let wait = (least / WAIT_PART).max(MIN_WAIT);
-        let waits = self.lately.min().is_some_and(|rtt| rtt >= least + wait);
+        let waits = self.lately.min().is_some_and(|waited| waited >= wait);
         let holds = self.rate.max(self.last_rate) * least.as_secs_f64();
         let measured = self.last_rate > 0.0;
         measured && waits && window >= MIN_FULL && f64::from(window) >= holds * 1.125
@@ -164,9 +176,22 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Rounds of 20 packets, two milliseconds apart, and the round trips of each; no queue can be
-    /// told from the smallest round trip.
-    fn exits(round_trips_ms: [u64; 3]) -> bool {
+    /// What packet `number` says of the only server, at a window of `window` packets.
+    const fn sample(number: u64, highest: u64, window: u32, waits: [Duration; 2]) -> Sample {
+        let [waited, least] = waits;
+        Sample {
+            number,
+            highest,
+            window,
+            waited,
+            least,
+            spread: Duration::ZERO,
+        }
+    }
+
+    /// Rounds of 50 packets, two milliseconds apart, and the round trips of each, of `least` at the
+    /// least, on a path of which no rate is known.
+    fn exits(least: u64, round_trips_ms: [u64; 3]) -> bool {
         let mut hystart = HyStart::default();
         let mut exit = false;
         let mut number = 0;
@@ -176,7 +201,10 @@ mod tests {
                 number += 1;
                 now += ms(2);
                 let highest = (number / 50 + 1) * 50;
-                exit |= hystart.sample(now, number, highest, (ms(rtt), ms(rtt)), 50);
+                exit |= hystart.sample(
+                    now,
+                    &sample(number, highest, 50, [ms(rtt - least), ms(least)]),
+                );
             }
         }
         exit
@@ -184,32 +212,32 @@ mod tests {
 
     #[test]
     fn a_rise_between_rounds_ends_slow_start() {
-        for (name, round_trips, want) in [
-            ("flat", [40, 40, 40], false),
-            ("small rise", [40, 43, 46], false),
-            ("rise of an eighth", [40, 40, 45], true),
-            ("short path, below 4 ms", [1, 3, 4], false),
-            ("short path", [1, 1, 5], true),
-            ("long path, 16 ms are enough", [300, 300, 316], true),
-            ("long path, not quite", [300, 300, 315], false),
-            ("fall", [60, 50, 40], false),
+        for (name, least, round_trips, want) in [
+            ("flat", 40, [40, 40, 40], false),
+            ("small rise", 40, [40, 43, 46], false),
+            ("rise of an eighth", 40, [40, 40, 45], true),
+            ("short path, below 4 ms", 1, [1, 3, 4], false),
+            ("short path", 1, [1, 1, 5], true),
+            ("long path, 16 ms are enough", 300, [300, 300, 316], true),
+            ("long path, not quite", 300, [300, 300, 315], false),
+            ("fall", 40, [60, 50, 40], false),
         ] {
-            assert_eq!(exits(round_trips), want, "{name}");
+            assert_eq!(exits(least, round_trips), want, "{name}");
         }
     }
 
-    /// A round of 40 ms, then one of 50 ms: when that ends slow start.
+    /// A round without a wait, then one of 10 ms each: when that ends slow start.
     fn judged_after(least: Duration, spacing: Duration) -> Option<Duration> {
         let mut hystart = HyStart::default();
         let mut now = Instant::ZERO;
         for number in 1..=20 {
             now += spacing;
-            assert!(!hystart.sample(now, number, 20, (ms(40), least), 20));
+            assert!(!hystart.sample(now, &sample(number, 20, 20, [ms(0), least])));
         }
         let began = now + spacing;
         (21..=1000).find_map(|number| {
             now += spacing;
-            let ends = hystart.sample(now, number, 1000, (ms(50), least), 20);
+            let ends = hystart.sample(now, &sample(number, 1000, 20, [ms(10), least]));
             ends.then(|| now.saturating_since(began))
         })
     }
@@ -230,9 +258,9 @@ mod tests {
         }
     }
 
-    /// Packets that come one every `apart`, all with the same round trip, at one window; whether they
-    /// end slow start. The least round trip is 40 ms.
-    fn fills(apart: Duration, rtt: Duration, window: u32, packets: u64) -> bool {
+    /// Packets that come one every `apart`, all with the same wait, at one window; whether they end
+    /// slow start. The least round trip is 40 ms.
+    fn fills(apart: Duration, waited: Duration, window: u32, packets: u64) -> bool {
         let mut hystart = HyStart::default();
         let mut now = Instant::ZERO;
         (1..=packets).any(|number| {
@@ -244,7 +272,7 @@ mod tests {
             } else {
                 packets
             };
-            hystart.sample(now, number, highest, (rtt, ms(40)), window)
+            hystart.sample(now, &sample(number, highest, window, [waited, ms(40)]))
         })
     }
 
@@ -252,8 +280,8 @@ mod tests {
     fn a_window_that_the_path_holds_ends_slow_start() {
         // One packet each 0.1 ms: 400 in 40 ms, 450 with an eighth more.
         let apart = Duration::from_micros(100);
-        let waits = ms(40) + ms(40) / WAIT_PART;
-        for (name, apart, rtt, window, packets, want) in [
+        let waits = MIN_WAIT;
+        for (name, apart, waited, window, packets, want) in [
             ("an eighth more", apart, waits, 450, 1000, true),
             ("not quite", apart, waits, 449, 1000, false),
             (
@@ -275,7 +303,7 @@ mod tests {
                 false,
             ),
         ] {
-            assert_eq!(fills(apart, rtt, window, packets), want, "{name}");
+            assert_eq!(fills(apart, waited, window, packets), want, "{name}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::time::{Instant, Now};
 use crate::transport::client::flights::{Arrival, Loss, Record};
-use crate::transport::client::hystart::HyStart;
+use crate::transport::client::hystart::{HyStart, Sample};
 use crate::transport::client::window::{Interval, Window};
 use crate::transport::client::{Client, ClientEvent, Connection, MAX_REOPENED};
 use crate::transport::epoch::{Epoch, KNOWN_WINDOW, Kind};
@@ -210,7 +210,6 @@ impl Client {
     }
 
     fn sample(&mut self, now: Instant, n: u64, arrival: &Arrival, server: u16) {
-        let apart = self.servers_are_apart(now);
         let Some(connection) = &mut self.connection else {
             return;
         };
@@ -225,15 +224,15 @@ impl Client {
         }
         self.rtt.sample(rtt);
         let window = &connection.window;
-        let round_trips = self.servers.sample(server, rtt);
-        // Of servers that are apart the answers of the nearer wait here for those of the farther: the
-        // rate at which they come says little about the path, and no window is full by it.
-        let packets = if apart { 0 } else { window.packets() };
-        let highest = window.highest();
-        let ends = connection
-            .hystart
-            .sample(now, n, highest, round_trips, packets);
-        if ends && window.in_slow_start() {
+        let sample = Sample {
+            number: n,
+            highest: window.highest(),
+            window: window.packets(),
+            waited: self.servers.sample(server, rtt),
+            least: self.servers.farthest(),
+            spread: self.servers.spread(),
+        };
+        if connection.hystart.sample(now, &sample) && window.in_slow_start() {
             self.declare(Kind::Exit);
         }
     }

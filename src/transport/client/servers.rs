@@ -1,8 +1,8 @@
 //! Who answers, and how far away each of them is.
 //!
 //! Where several servers answer by turns, an answer may be late only because it comes from farther
-//! away. In: the server's id in each answer, round trips. Out: whether there are several, and round
-//! trips that may be compared. At most [`MAX_SERVERS`] are told apart.
+//! away. In: the server's id in each answer, round trips. Out: whether there are several, and what
+//! packets had to wait, whoever answered. At most [`MAX_SERVERS`] are told apart.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,26 +38,25 @@ impl Servers {
             .is_some_and(|at| now.saturating_since(at) < recently)
     }
 
-    /// Takes a round trip to `server`; returns what it would be to the nearest one, and the smallest
-    /// to that. So a queue shows, and a distance does not.
-    pub(super) fn sample(&mut self, server: u16, round_trip: Duration) -> (Duration, Duration) {
+    /// Takes a round trip to `server`; returns what of it is no distance but a queue.
+    pub(super) fn sample(&mut self, server: u16, round_trip: Duration) -> Duration {
         if self.least.len() < MAX_SERVERS || self.least.contains_key(&server) {
             let least = self.least.entry(server).or_insert(round_trip);
             *least = round_trip.min(*least);
         }
         let own = self.least.get(&server).copied().unwrap_or(round_trip);
-        let nearest = self.nearest().min(own);
-        (nearest + round_trip.saturating_sub(own), nearest)
+        round_trip.saturating_sub(own)
     }
 
-    fn nearest(&self) -> Duration {
-        self.least.values().min().copied().unwrap_or_default()
+    /// The smallest round trip to the farthest.
+    pub(super) fn farthest(&self) -> Duration {
+        self.least.values().max().copied().unwrap_or_default()
     }
 
     /// How much farther away the farthest is than the nearest.
     pub(super) fn spread(&self) -> Duration {
-        let farthest = self.least.values().max().copied();
-        farthest.unwrap_or_default() - self.nearest()
+        let nearest = self.least.values().min().copied().unwrap_or_default();
+        self.farthest() - nearest
     }
 
     /// Another path: nothing learned of distances holds.
@@ -77,14 +76,15 @@ mod tests {
     #[test]
     fn a_distance_is_no_queue() {
         let mut servers = Servers::default();
-        assert_eq!(servers.sample(1, ms(10)), (ms(10), ms(10)));
-        assert_eq!(servers.sample(1, ms(12)), (ms(12), ms(10)));
-        assert_eq!(servers.sample(2, ms(50)), (ms(10), ms(10)));
-        assert_eq!(servers.sample(2, ms(52)), (ms(12), ms(10)), "as if as near");
-        assert_eq!(servers.sample(1, ms(8)), (ms(8), ms(8)), "nearer still");
-        assert_eq!(servers.spread(), ms(42));
+        assert_eq!((servers.spread(), servers.farthest()), (ms(0), ms(0)));
+        assert_eq!(servers.sample(1, ms(10)), ms(0));
+        assert_eq!(servers.sample(1, ms(12)), ms(2));
+        assert_eq!(servers.sample(2, ms(50)), ms(0));
+        assert_eq!(servers.sample(2, ms(52)), ms(2));
+        assert_eq!(servers.sample(1, ms(8)), ms(0), "nearer still");
+        assert_eq!((servers.spread(), servers.farthest()), (ms(42), ms(50)));
         servers.forget_path();
-        assert_eq!(servers.spread(), ms(0));
+        assert_eq!((servers.spread(), servers.farthest()), (ms(0), ms(0)));
     }
 
     #[test]
@@ -94,6 +94,6 @@ mod tests {
             servers.sample(server, ms(10));
         }
         assert_eq!(servers.least.len(), MAX_SERVERS);
-        assert_eq!(servers.sample(299, ms(30)), (ms(10), ms(10)), "not known");
+        assert_eq!(servers.sample(299, ms(30)), ms(0), "not known");
     }
 }
