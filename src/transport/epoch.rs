@@ -169,10 +169,11 @@ impl Epoch {
     }
 
     /// The plateau of the CUBIC curve after a reduction at window `w`. A flow that did not get
-    /// back to the last plateau leaves room for others: fast convergence, RFC 9438 §4.7.
+    /// back to the last plateau leaves room for others: fast convergence, RFC 9438 §4.7. So does one
+    /// that has not grown at all, since slow start went too far.
     const fn plateau(&self, w: u32) -> u32 {
         match self.curve {
-            Curve::Cubic { w_max, .. } if w < w_max => portion(w, 17),
+            Curve::Cubic { w_max, .. } if w < w_max || w <= self.c => portion(w, 17),
             Curve::Cubic { .. } | Curve::SlowStart { .. } => w,
         }
     }

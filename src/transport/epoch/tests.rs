@@ -41,7 +41,7 @@ const SMALLEST: Epoch = cubic(100, 2, 2);
 
 /// Name, epoch, kind, p, W(p), the next epoch.
 #[rustfmt::skip]
-const TRANSITIONS: [(&str, Epoch, Kind, u64, u32, Epoch); 19] = [
+const TRANSITIONS: [(&str, Epoch, Kind, u64, u32, Epoch); 20] = [
     ("opened", Epoch::opening(3), Kind::Opened, 0, 3, slow_start(3, 10, MAX_WINDOW)),
     ("opened with one", Epoch::opening(1), Kind::Opened, 0, 1, slow_start(1, 10, MAX_WINDOW)),
     ("the initial window", Epoch::opening(5), Kind::Opened, 0, 5, slow_start(5, 10, MAX_WINDOW)),
@@ -51,11 +51,12 @@ const TRANSITIONS: [(&str, Epoch, Kind, u64, u32, Epoch); 19] = [
         slow_start(MAX_WINDOW as u64, MAX_WINDOW, MAX_WINDOW)),
     ("loss in slow start", GROWING, Kind::Loss, 121, 31, cubic(152, 21, 31)),
     ("loss below the plateau", REDUCED, Kind::Loss, 100, 70, cubic(170, 49, 59)),
-    ("loss at the plateau", cubic(100, 90, 90), Kind::Loss, 100, 90, cubic(190, 63, 90)),
-    ("loss of the smallest", SMALLEST, Kind::Loss, 100, 2, cubic(102, 2, 2)),
+    ("loss at the plateau", cubic(100, 80, 90), Kind::Loss, 1706, 90, cubic(1796, 63, 90)),
+    ("loss before any growth", cubic(100, 90, 90), Kind::Loss, 100, 90, cubic(190, 63, 76)),
+    ("loss of the smallest", SMALLEST, Kind::Loss, 100, 2, cubic(102, 2, 1)),
     ("mark in slow start", GROWING, Kind::Ce, 121, 31, cubic(152, 26, 31)),
     ("mark below the plateau", REDUCED, Kind::Ce, 100, 70, cubic(170, 59, 59)),
-    ("mark at the smallest", SMALLEST, Kind::Ce, 100, 2, cubic(102, 2, 2)),
+    ("mark at the smallest", SMALLEST, Kind::Ce, 100, 2, cubic(102, 2, 1)),
     ("exit", GROWING, Kind::Exit, 121, 31, cubic(152, 23, 23)),
     ("exit at the smallest", slow_start(100, 2, MAX_WINDOW), Kind::Exit, 100, 2, cubic(102, 2, 2)),
     ("timeout", GROWING, Kind::Timeout, 121, 31, slow_start(152, 2, 21)),
