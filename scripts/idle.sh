@@ -34,7 +34,7 @@ main() {
     need ip jq tshark python3
     [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
     [[ $SECONDS_IDLE =~ ^[1-9][0-9]{0,2}$ ]] || die "SECONDS are 1 to 999"
-    topology_up 1
+    topology_up servers 1
     mkdir "$SCRATCH/root"
     # So large that the digest is remembered across the restart, not computed before the first answer.
     head -c 24000000 /dev/urandom >"$SCRATCH/root/object"
