@@ -9,7 +9,8 @@
 //! `least-loaded` moves weights rather than comparing loads packet by packet: reports are as old as
 //! some heartbeats, and until the next one "the less loaded of two at random" sends the idlest of eight
 //! backends 15 times as many packets as the busiest, and then the other way round. In the simulation
-//! below it holds the busiest at 1.7 times the mean; weights, within a percent of it.
+//! below it holds the busiest at 1.7 times the mean; weights, within a percent of it. A load counts
+//! the queue on the way to a backend as well ([`Membership::load`](super::membership::Membership::load)).
 //!
 //! Sources: Thaler and Ravishankar (1998); Schindelhauer and Schomaker (2005): weights as rates of
 //! exponential variables; Mitzenmacher (2001) for two choices; the smooth round robin of nginx.

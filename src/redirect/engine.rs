@@ -323,7 +323,8 @@ impl Redirect {
         if passed >= self.membership.beat().interval {
             self.observed = now.instant;
             let membership = &self.membership;
-            self.balancer.observe_loads(|id| membership.load(id));
+            self.balancer
+                .observe_loads(|id| membership.load(now.instant, id));
         }
         self.refresh_if_changed();
     }

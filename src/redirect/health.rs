@@ -5,6 +5,8 @@
 //! round trip is, and up again after `recovery` answers in a row. An ICMP error makes it suspect: it
 //! gets no packets until it answers a query sent since, or until the heartbeats have had the time
 //! to decide by themselves; so that a forged error costs a backend one round trip of packets.
+//! How much longer than at its best an answer takes tells of a queue: before the backend, in it, or
+//! on the way back.
 
 use core::time::Duration;
 
@@ -13,6 +15,10 @@ use crate::time::Instant;
 
 /// Most queries of a backend that may still be answered; older ones are forgotten.
 pub const MAX_QUERIES: usize = 16;
+
+/// Answers after which the shortest round trip of those before is forgotten, once or twice as many: a
+/// way that has become longer is no queue for ever.
+const SHORTEST_OF: u32 = 256;
 
 /// How often to ask, and what to make of the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +60,46 @@ pub struct Health {
     oldest: usize,
     reply: Reply,
     round_trip: Option<Duration>,
+    /// The one before.
+    last_round_trip: Duration,
+    shortest: Shortest,
+    /// When the newest query that was answered had been sent.
+    answered: Instant,
+}
+
+/// The shortest round trip of late.
+#[derive(Clone, Copy, Debug)]
+struct Shortest {
+    now: Duration,
+    before: Duration,
+    count: u32,
+}
+
+impl Default for Shortest {
+    fn default() -> Self {
+        Self {
+            now: Duration::MAX,
+            before: Duration::MAX,
+            count: 0,
+        }
+    }
+}
+
+impl Shortest {
+    fn take(&mut self, round_trip: Duration) {
+        if self.count == SHORTEST_OF {
+            *self = Self {
+                before: self.now,
+                ..Self::default()
+            };
+        }
+        self.count += 1;
+        self.now = self.now.min(round_trip);
+    }
+
+    fn get(&self) -> Duration {
+        self.now.min(self.before)
+    }
 }
 
 impl Health {
@@ -70,6 +116,9 @@ impl Health {
             oldest: 0,
             reply: Reply::default(),
             round_trip: None,
+            last_round_trip: Duration::MAX,
+            shortest: Shortest::default(),
+            answered: now,
         }
     }
 
@@ -89,6 +138,20 @@ impl Health {
     #[must_use]
     pub const fn round_trip(&self) -> Option<Duration> {
         self.round_trip
+    }
+
+    /// How much longer than at its best an answer takes now. A single late one does not count, and
+    /// one that is still awaited does as soon as it is the later.
+    #[must_use]
+    pub fn delay(&self, now: Instant) -> Duration {
+        let Some(round_trip) = self.round_trip else {
+            return Duration::ZERO;
+        };
+        let sent = self.sent.iter().flatten().map(|(_, sent)| *sent);
+        let awaited = sent.filter(|sent| *sent > self.answered).min();
+        let awaited = awaited.map_or(Duration::ZERO, |sent| now.saturating_since(sent));
+        let of_two = round_trip.min(self.last_round_trip);
+        of_two.max(awaited).saturating_sub(self.shortest.get())
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
@@ -153,7 +216,10 @@ impl Health {
         }
         self.heard = now;
         self.reply = reply;
-        self.round_trip = Some(now.saturating_since(sent));
+        let round_trip = now.saturating_since(sent);
+        self.shortest.take(round_trip);
+        self.last_round_trip = self.round_trip.replace(round_trip).unwrap_or(Duration::MAX);
+        self.answered = self.answered.max(sent);
         true
     }
 
@@ -272,6 +338,43 @@ mod tests {
         health.handle_timeout(ms(5000), &BEAT);
         assert!(health.is_well());
         assert_eq!(run(&mut health, 5001, 6000, 1, |_| false), [(5101, false)]);
+    }
+
+    #[test]
+    fn a_queue_shows_and_neither_a_distance_nor_one_late_answer() {
+        let mut health = Health::new(ms(0));
+        let mut ask = |at: u64, trip: Option<u64>| {
+            health.asked(ms(at), at);
+            if let Some(trip) = trip {
+                health.answered(ms(at + trip), &BEAT, at, Reply::default());
+            }
+            health.delay(ms(at + 49)).as_millis()
+        };
+        for (at, trip, want) in [
+            (100, Some(20), 0),
+            (150, Some(20), 0),
+            (200, Some(35), 0),
+            (250, Some(45), 15),
+            (300, Some(20), 0),
+            (350, None, 29),
+            (400, None, 79),
+            (450, Some(20), 0),
+        ] {
+            assert_eq!(ask(at, trip), want, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_way_that_stays_longer_is_no_queue_for_ever() {
+        let mut health = Health::new(ms(0));
+        let mut late = 0;
+        for n in 1..=1000 {
+            let trip = if n < 100 { 5 } else { 15 };
+            health.asked(ms(n * 50), n);
+            health.answered(ms(n * 50 + trip), &BEAT, n, Reply::default());
+            late += u32::from(health.delay(ms(n * 50 + 49)) > Duration::ZERO);
+        }
+        assert!((SHORTEST_OF..=2 * SHORTEST_OF).contains(&late), "{late}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::capsule::Reply;
 use super::config::{BackendEntry, Config, State};
 use super::health::{Beat, Health};
 use super::{BackendId, Generation};
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, micros};
 use crate::wire::flight::{Ecn, UdpPath};
 use crate::wire::ip::UdpTemplate;
 
@@ -119,6 +119,10 @@ impl Member {
 /// So many packets back, an ICMP error may still quote one: a second at a million packets a second.
 const RECENT: u64 = 1 << 20;
 
+/// A queue of so many microseconds doubles a load, twice as long a one makes it three times as much, and
+/// so on. What loads of one rate tell at a tenth of it is then a queue of nine of these.
+const DOUBLING_US: u64 = 1000;
+
 /// All backends.
 #[derive(Clone, Debug)]
 pub struct Membership {
@@ -196,11 +200,17 @@ impl Membership {
         self.members.get_mut(place)
     }
 
-    /// The load that a backend has told.
+    /// The load that a backend has told, and more of it the longer the queue on its way: a backend
+    /// that is slow, or behind a slow link, counts no more packets than the others.
     #[must_use]
-    pub fn load(&self, id: BackendId) -> u32 {
+    pub fn load(&self, now: Instant, id: BackendId) -> u32 {
         let found = self.members.iter().find(|member| member.entry.id == id);
-        found.map_or(0, |member| member.health.reply().load)
+        let (told, delay) = found.map_or((0, 0), |member| {
+            let delay = micros(member.health.delay(now));
+            (member.health.reply().load, delay)
+        });
+        let load = u64::from(told).saturating_mul(delay.saturating_add(DOUBLING_US)) / DOUBLING_US;
+        u32::try_from(load).unwrap_or(u32::MAX)
     }
 
     /// Whether nobody is well.
@@ -321,4 +331,29 @@ fn headers(entry: &BackendEntry, config: &Config) -> Option<UdpTemplate> {
     };
     // Not ECN-capable: marks on the outer header would be lost (RFC 6040 §4.1, compatibility mode).
     UdpTemplate::new(path, Ecn::NotEct).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_makes_a_load_larger() {
+        let text = "generation = 1\nid = 1\naddress = [\"10.0.0.10\"]\nservices = [\"10.0.0.100\"]\n\
+            key-file = \"k\"\n[[backend]]\nname = \"a\"\nid = 1\naddress = \"10.0.1.1\"\n";
+        let config = Config::parse("c", text).unwrap();
+        let mut membership = Membership::new(Now::default(), &config);
+        let at = |millis: u64| Instant::from_micros(millis * 1000);
+        let reply = Reply {
+            load: 1000,
+            ..Reply::default()
+        };
+        let id = BackendId(1);
+        for (sent, trip, want) in [(50, 2, 1000), (100, 11, 1000), (150, 11, 10_000)] {
+            membership.asked(at(sent), 0, sent);
+            assert!(membership.answered(at(sent + trip), id, sent, reply));
+            assert_eq!(membership.load(at(sent + 50), id), want, "{sent}");
+        }
+        assert_eq!(membership.load(at(200), BackendId(2)), 0);
+    }
 }
