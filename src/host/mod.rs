@@ -3,6 +3,7 @@
 pub mod bare;
 mod carrier;
 pub mod client;
+pub mod flood;
 pub mod load;
 pub mod metrics;
 pub mod redirector;

@@ -4,9 +4,11 @@
 //! that says whether every peer answered.
 
 mod bare;
+mod bounce;
 mod connections;
 mod contest;
 mod cpu;
+mod flood;
 mod peers;
 mod requests;
 mod respond;
@@ -41,6 +43,10 @@ enum What {
     Throughput(Box<throughput::ThroughputArgs>),
     /// The packets of a bulk transfer without protocol: what the devices carry at most
     Bare(Box<bare::BareArgs>),
+    /// Packets like requests, as fast as they can be sent, at a redirector: for testbeds only
+    Flood(Box<flood::FloodArgs>),
+    /// The simplest redirector, to measure against: another destination for each packet
+    Bounce(Box<bounce::BounceArgs>),
     /// The simplest server over the kernel's TCP, to measure against: accept, read, write, close
     Respond(respond::RespondArgs),
 }
@@ -55,6 +61,8 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Failed> {
         What::Connections(args) => connections::run(args),
         What::Throughput(args) => throughput::run(args),
         What::Bare(args) => bare::run(args),
+        What::Flood(args) => flood::run(args),
+        What::Bounce(args) => bounce::run(args),
         What::Respond(args) => respond::run(args),
     }
 }

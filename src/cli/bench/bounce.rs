@@ -1,0 +1,93 @@
+//! `headwater bench bounce`: the simplest redirector, to measure against.
+//!
+//! In: arguments. Out: the line `ready` when packets are passed on; they are until a signal.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
+
+use crate::cli::exit::{Exit, Failed};
+use crate::cli::local::{LocalArgs, Opened, device_failed, say_ready};
+use crate::device::Device;
+use crate::host::flood::Bounce;
+use crate::runtime::{Hooks, OsClock, Runtime};
+use crate::time::Now;
+
+/// Arguments of `headwater bench bounce`.
+#[derive(Debug, clap::Args)]
+pub(super) struct BounceArgs {
+    #[command(flatten)]
+    local: LocalArgs,
+    /// Send there what comes for the --address, IPv4
+    #[arg(long, value_name = "ADDR")]
+    to: Ipv4Addr,
+}
+
+/// Passes packets on until a signal ends the process.
+pub(super) fn run(args: &BounceArgs) -> Result<Exit, Failed> {
+    args.local.check()?;
+    let [IpAddr::V4(own)] = args.local.addresses[..] else {
+        let advice = "name one --address, of IPv4";
+        return Err(Failed::new(Exit::Usage, advice));
+    };
+    let bounce = Bounce::new(own, args.to);
+    match args.local.open()? {
+        Opened::Plain(device) => on_device(bounce, device),
+        Opened::Tapped(device) => on_device(bounce, device),
+    }
+}
+
+fn on_device<D: Device + AsRawFd>(mut bounce: Bounce, device: D) -> Result<Exit, Failed> {
+    let mut runtime = Runtime::new(OsClock::new(), device).map_err(device_failed)?;
+    say_ready();
+    let ended = runtime.run(&mut bounce, &mut Forever);
+    ended.map_err(device_failed)?;
+    Ok(Exit::Success)
+}
+
+struct Forever;
+
+impl Hooks<Bounce> for Forever {
+    fn turn(&mut self, _now: Now, _machine: &mut Bounce) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: BounceArgs,
+    }
+
+    #[test]
+    fn one_address_of_ipv4_is_what_it_takes() {
+        for addresses in ["fd00::1", "10.0.0.1,10.0.0.2"] {
+            let words = [
+                "x",
+                "--tun",
+                "hw0",
+                "--to",
+                "10.0.0.3",
+                "--address",
+                addresses,
+            ];
+            let args = Typed::try_parse_from(words).unwrap().args;
+            assert_eq!(run(&args).unwrap_err().exit, Exit::Usage, "{addresses}");
+        }
+        let words = [
+            "x",
+            "--tun",
+            "hw0",
+            "--address",
+            "10.0.0.1",
+            "--to",
+            "fd00::1",
+        ];
+        assert!(Typed::try_parse_from(words).is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! `headwater bench flood`: packets like requests, as fast as they can be sent.
+//!
+//! In: arguments. Out: how many packets were sent in what time, and the processor time it took, with all
+//! that the kernel did with them in the same calls. Where they have gone is for others to count.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::bench::cpu::used_ns;
+use crate::cli::bench::table::figure;
+use crate::cli::bench::{Figures, SCHEMA, conclude};
+use crate::cli::exit::{Exit, Failed};
+use crate::cli::local::{LocalArgs, Opened, device_failed};
+use crate::device::Device;
+use crate::host::flood::{Flood, MAX_CONNECTIONS, MIN_PACKET_BYTES};
+use crate::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
+use crate::time::Now;
+use crate::wire::flight::UdpPath;
+
+/// Own port.
+const PORT: u16 = 7601;
+
+/// Longest flood, in seconds.
+const MAX_FLOOD_SECONDS: u64 = 3600;
+
+/// Arguments of `headwater bench flood`.
+#[derive(Debug, clap::Args)]
+pub(super) struct FloodArgs {
+    #[command(flatten)]
+    local: LocalArgs,
+    /// Send there
+    #[arg(long, value_name = "ADDR:PORT")]
+    to: SocketAddr,
+    /// Bytes of an IP packet, at most the MTU
+    #[arg(long, value_name = "BYTES", default_value_t = 200,
+          value_parser = clap::value_parser!(u16).range(i64::from(MIN_PACKET_BYTES)..))]
+    bytes: u16,
+    /// Connections that take turns
+    #[arg(long, value_name = "N", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONNECTIONS)))]
+    connections: u32,
+    /// Send for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3,
+          value_parser = clap::value_parser!(u64).range(1..=MAX_FLOOD_SECONDS))]
+    seconds: u64,
+    /// Write all figures to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+}
+
+/// What was asked for.
+#[derive(Serialize)]
+struct Settings {
+    packet_bytes: u16,
+    connections: u32,
+}
+
+/// What was sent.
+#[derive(Serialize)]
+struct Sent {
+    packets: u64,
+    seconds: f64,
+    own_ns: u64,
+    /// Of the packets, those that the device did not take.
+    refused: u64,
+}
+
+/// Sends.
+pub(super) fn run(args: &FloodArgs) -> Result<Exit, Failed> {
+    args.local.check()?;
+    if args.bytes > args.local.mtu {
+        let advice = format!("--bytes {} is above the MTU: name less", args.bytes);
+        return Err(Failed::new(Exit::Usage, advice));
+    }
+    let own = own(&args.local.addresses, args.to.ip())?;
+    match args.local.open()? {
+        Opened::Plain(device) => on_device(args, own, device),
+        Opened::Tapped(device) => on_device(args, own, device),
+    }
+}
+
+/// The own address that can reach another.
+fn own(addresses: &[IpAddr], to: IpAddr) -> Result<IpAddr, Failed> {
+    let own = addresses.iter().find(|own| own.is_ipv4() == to.is_ipv4());
+    let advice = "no --address is of the family of --to: name one";
+    own.copied().ok_or_else(|| Failed::new(Exit::Usage, advice))
+}
+
+fn on_device<D: Device + AsRawFd>(
+    args: &FloodArgs,
+    own: IpAddr,
+    device: D,
+) -> Result<Exit, Failed> {
+    let clock = OsClock::new();
+    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
+    let path = UdpPath {
+        src: SocketAddr::new(own, PORT),
+        dst: args.to,
+    };
+    let before = used_ns("self").unwrap_or(0);
+    let time = Duration::from_secs(args.seconds);
+    let flood = Flood::new(clock.now(), path, args.bytes, args.connections, time);
+    let mut flood = flood.map_err(|error| Failed::new(Exit::Usage, error))?;
+    match runtime.run(&mut flood, &mut UntilDone) {
+        Ok(Stopped::ByHook) => {}
+        Ok(Stopped::BySignal(Signal::Interrupt)) => return Err(Failed::new(Exit::Interrupted, "")),
+        Ok(Stopped::BySignal(Signal::Terminate)) => return Err(Failed::new(Exit::Terminated, "")),
+        Err(error) => return Err(device_failed(error)),
+    }
+    let (packets, took) = flood.sent();
+    let sent = Sent {
+        packets,
+        seconds: took.as_secs_f64(),
+        own_ns: used_ns("self").unwrap_or(0).saturating_sub(before),
+        refused: runtime.device().send_drops(),
+    };
+    let rows = rows(&sent);
+    let figures = Figures {
+        schema: SCHEMA,
+        bench: "flood",
+        seed: 0,
+        settings: Settings {
+            packet_bytes: args.bytes,
+            connections: args.connections,
+        },
+        peers: &[sent],
+    };
+    conclude(&figures, args.stats.as_deref(), &rows)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn rows(sent: &Sent) -> Vec<Vec<String>> {
+    let rate = sent.packets as f64 / sent.seconds.max(1e-6);
+    let each = sent.own_ns as f64 / sent.packets.max(1) as f64;
+    let heads = ["packets", "a second", "CPU ns each", "refused"];
+    let cells = [
+        sent.packets.to_string(),
+        figure(rate),
+        figure(each),
+        sent.refused.to_string(),
+    ];
+    vec![heads.map(str::to_owned).to_vec(), cells.to_vec()]
+}
+
+/// Ends the loop when the time is over.
+struct UntilDone;
+
+impl Hooks<Flood> for UntilDone {
+    fn turn(&mut self, _now: Now, machine: &mut Flood) -> ControlFlow<()> {
+        match machine.is_done() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: FloodArgs,
+    }
+
+    #[test]
+    fn options() {
+        let cases = [
+            ("--to 10.0.0.2:7600", true),
+            ("--to 10.0.0.2:7600 --bytes 99", false),
+            ("--to 10.0.0.2:7600 --connections 4096 --seconds 3600", true),
+            ("--to 10.0.0.2:7600 --connections 4097", false),
+            ("--to 10.0.0.2:7600 --seconds 0", false),
+            ("", false),
+        ];
+        for (typed, good) in cases {
+            let words = "x --tun hw0 --address 10.0.0.1".split_whitespace();
+            let got = Typed::try_parse_from(words.chain(typed.split_whitespace()));
+            assert_eq!(got.is_ok(), good, "{typed}: {got:?}");
+        }
+        let words = "x --tun hw0 --address 10.0.0.1 --to 10.0.0.2:1 --bytes 1501";
+        let args = Typed::try_parse_from(words.split_whitespace())
+            .unwrap()
+            .args;
+        assert_eq!(run(&args).unwrap_err().exit, Exit::Usage);
+        let own = |to: &str| own(&args.local.addresses, to.parse().unwrap());
+        assert!(own("10.0.0.9").is_ok() && own("fd00::1").is_err());
+    }
+
+    #[test]
+    fn a_row_has_rate_and_cost() {
+        let sent = Sent {
+            packets: 1000,
+            seconds: 2.0,
+            own_ns: 1_500_000,
+            refused: 3,
+        };
+        assert_eq!(rows(&sent)[1], ["1000", "500", "1500", "3"]);
+    }
+}
