@@ -6,7 +6,7 @@ SEED ?= 1
 RUNS ?= 100
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo demo-failover demo-balance demo-anycast test check bench bench-check sim compare paper fuzz hostile setup clean
+.PHONY: help demo demo-failover demo-balance demo-anycast test check bench bench-redirect bench-failover bench-check sim compare paper fuzz hostile setup clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -39,6 +39,14 @@ bench: setup ## micro-benchmarks; requests, goodput, connections beside smoltcp'
 	$(CARGO) build --release --locked
 	$(CARGO) bench --locked --bench packet --bench transport
 	@scripts/bench.sh
+
+bench-redirect: setup ## packets through the redirector beside nft and a bare device, and its memory (4 minutes)
+	$(CARGO) build --release --locked
+	@scripts/redirect-bench.sh
+
+bench-failover: setup ## 200 downloads, and one of four servers is taken away: three ways (3 minutes)
+	$(CARGO) build --release --locked
+	@scripts/failover-fleet.sh
 
 bench-check: setup ## instructions of every step of the transport beside a baseline; UPDATE=1 renews it
 	@UPDATE=$(UPDATE) CARGO=$(CARGO) scripts/bench-check.sh

@@ -38,7 +38,7 @@ above_zero() {
 become_root() {
     ((EUID == 0)) && return 0
     if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then
-        exec sudo --preserve-env=HEADWATER,PATH,OBJECT_MB,TRANSFERS,DOWNLOADS,ROUNDS,CONNECTIONS,HOSTILE,OUT,SEED,RATE,KEEP_LOGS -- \
+        exec sudo --preserve-env=HEADWATER,PATH,OBJECT_MB,TRANSFERS,DOWNLOADS,ROUNDS,SECONDS_EACH,SIZES,CONNECTIONS,HOSTILE,OUT,SEED,RATE,BUFFER,OBJECT_MIB,KEEP_LOGS -- \
             bash "$0" "$@"
     fi
     echo "${0##*/}: skipped: network namespaces need root; run it as root or with sudo" >&2
