@@ -55,3 +55,14 @@ outcomes_tcp() {
             TCP_BROKEN=$((TCP_BROKEN + 1))
     done
 }
+
+# says_down N SINCE: when, in ms, redirector 1 says for the first time since that server N is down; fails
+# until it does.
+says_down() {
+    local stamp at
+    while read -r stamp; do
+        at=$(date -d "$stamp" +%s%3N)
+        ((at < $2)) || { echo "$at" && return; }
+    done < <(sed -n "s/^\[\([^ ]*\) .*backend server$1 was .* is down.*/\1/p" "$SCRATCH/redirector1.err")
+    return 1
+}

@@ -14,6 +14,8 @@
 #   redirect N [OPTION...]               starts redirector N; its control socket is SCRATCH/rN
 #   behind N [OPTION...]                 starts server N behind all redirectors
 #   sever N; mend N                      the router drops silently what is to and from server N
+#   vanish N                             server N is gone with its namespace and its link
+#   uplink N RATE                        limits what server N sends, as tc writes rates
 #
 # Nets: client 11, server N 2N, redirector N 3N; the router has the lower address of each.
 # Redirectors and servers run before clients (nice): many of those on a few cores would keep them from
@@ -155,6 +157,21 @@ RULES
 }
 mend() {
     in_ns router nft delete table inet "cut$1"
+}
+
+vanish() {
+    local role roles=()
+    kill9 "server$1"
+    ip netns delete "$TOPOLOGY-server$1"
+    for role in "${TOPOLOGY_ROLES[@]}"; do
+        [[ $role == "server$1" ]] || roles+=("$role")
+    done
+    TOPOLOGY_ROLES=("${roles[@]}")
+}
+
+# The queue holds packets, so whoever calls this switches offloads off.
+uplink() {
+    tc -n "$TOPOLOGY-server$1" qdisc replace dev router root tbf rate "$2" burst 16kb latency 20ms
 }
 
 redirected_shape "$@"
