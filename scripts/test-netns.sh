@@ -32,7 +32,7 @@ readonly SCENARIOS=(
     slow_reader metrics captures devices device_at_hand multi_queue serve_errors get_errors link bench
     redirect_policies redirect_shares redirect_plain redirect_control redirect_announce
     redirect_kill redirect_netns redirect_silent
-    redirect_undetected redirect_scale redirect_paths redirect_two redirect_forged redirect_errors
+    redirect_undetected redirect_scale redirect_paths redirect_slow redirect_two redirect_forged redirect_errors
     anycast_drain anycast_crash anycast_daemon anycast_silent anycast_flap
 )
 

@@ -58,15 +58,6 @@ noticed() {
     until_true 5 says_down "$1" "$2" >/dev/null || fail "nobody notices"
     echo $(($(says_down "$1" "$2") - $3))
 }
-# says_down N SINCE: when, in ms, it says so for the first time since.
-says_down() {
-    local stamp at
-    while read -r stamp; do
-        at=$(date -d "$stamp" +%s%3N)
-        ((at < $2)) || { echo "$at" && return; }
-    done < <(sed -n "s/^\[\([^ ]*\) .*backend server$1 was .* is down.*/\1/p" "$SCRATCH/redirector1.err")
-    return 1
-}
 
 # Every policy, chosen by changing the file of a running redirector, over both families.
 scenario_redirect_policies() {
@@ -332,6 +323,36 @@ scenario_redirect_paths() {
 twice() {
     for _ in 1 2; do
         get --stats "$SCRATCH/stats" -o "$SCRATCH/got" "http://$SERVICE4/object"
+    done
+}
+
+# One of four servers has a tenth of the others' uplink. Packets by turns go at the pace of the slowest;
+# weights that follow loads and queues let it have what it can carry.
+scenario_redirect_slow() {
+    local n policy generation=1 one many
+    redirected_fleet spread 4 1
+    object 3
+    offloads off
+    for n in 1 2 3; do uplink "$n" 100mbit; done
+    uplink 4 10mbit
+    for policy in spread least-loaded; do
+        redirect_config "$generation" "policy=$policy" -- 1 2 3 4
+        in_force "$generation"
+        generation=$((generation + 1))
+        get --stats "$SCRATCH/stats" -o "$SCRATCH/got" "http://$SERVICE4/object"
+        identical "$SCRATCH/root/object" "$SCRATCH/got"
+        one=$(stat_of "$SCRATCH/stats" '.goodput_bps / 1e6 | round')
+        jq -c '{seconds, lost, timeouts, transitions, longest_stall_ms, by_server}' "$SCRATCH/stats"
+        begin 6
+        whole 6
+        many=$(jq -s '(map(.bytes) | add) * 8e-6 / (map(.seconds) | max) | round' "$SCRATCH"/stats?*)
+        echo "$policy: $one Mbit/s for one, $many Mbit/s for six; packets $(shown '[.backends[].packets]')"
+        jq -n --arg policy "$policy" --argjson one "$one" --argjson many "$many" '{($policy): [$one, $many]}' \
+            >>"$SCRATCH/goodput"
+    done
+    for n in 0 1; do
+        at_least "least-loaded beside spread" "$(jq -s --argjson n "$n" \
+            'add | .["least-loaded"][$n] / .spread[$n]' "$SCRATCH/goodput")" 1.3
     done
 }
 
