@@ -16,6 +16,8 @@ use etherparse::{
 
 use crate::wire::flight::{Ecn, UdpPath};
 
+pub mod tcp;
+
 /// Bytes of an IPv4 header without options and of a UDP header.
 pub const UDP4_HEADERS: usize = Ipv4Header::MIN_LEN + UdpHeader::LEN;
 
