@@ -107,6 +107,10 @@ pub fn unreachable<'a>(ip: &IpView<'a>) -> Option<(IpAddr, &'a [u8])> {
     if ip.payload.first() != Some(&kind) || !ip.checksum_holds() {
         return None;
     }
+    // A packet that was too long says nothing about who it was for.
+    if kind == ICMP_UNREACHABLE && ip.payload.get(1) == Some(&ICMP_TOO_LONG) {
+        return None;
+    }
     let quote = ip.payload.get(ICMP_HEADER..)?;
     let (to, protocol, header) = if ip.dst.is_ipv4() {
         let header = Ipv4HeaderSlice::from_slice(quote).ok()?;
@@ -128,6 +132,9 @@ const ICMP_ECHO: u8 = 8;
 const ICMPV6_ECHO: u8 = 128;
 const ICMP_UNREACHABLE: u8 = 3;
 const ICMPV6_UNREACHABLE: u8 = 1;
+
+/// Code of "fragmentation needed"; ICMPv6 has a type for that.
+const ICMP_TOO_LONG: u8 = 4;
 
 /// Bytes before the quote in an ICMP error, either version.
 const ICMP_HEADER: usize = 8;

@@ -405,9 +405,9 @@ fn a_forgotten_redirector_learns_of_newer_configurations() {
     );
 }
 
-/// An ICMP "host unreachable" from a router about `packet`.
-fn unreachable_about(packet: &[u8]) -> Vec<u8> {
-    let mut error = vec![3, 1, 0, 0, 0, 0, 0, 0];
+/// An ICMP "unreachable" of that code from a router about `packet`.
+fn unreachable_about(packet: &[u8], code: u8) -> Vec<u8> {
+    let mut error = vec![3, code, 0, 0, 0, 0, 0, 0];
     error.extend(&packet[..packet.len().min(548)]);
     if error.len() % 2 == 1 {
         error.push(0);
@@ -435,16 +435,19 @@ fn an_error_counts_at_once_but_not_for_long() {
     };
     let packet = taken(&mut fleet);
     let blamed = packet[19];
-    let error = unreachable_about(&packet);
+    let error = unreachable_about(&packet, 1);
     let mut damaged = error.clone();
     *damaged.last_mut().unwrap() ^= 1;
-    fleet.redirect.handle_packet(at(fleet.now), &damaged, None);
-    assert_eq!(fleet.drops("not_for_us"), 1);
+    let too_long = unreachable_about(&packet, 4);
+    for error in [damaged, too_long] {
+        fleet.redirect.handle_packet(at(fleet.now), &error, None);
+    }
+    assert_eq!(fleet.drops("not_for_us"), 2);
     let mut forged = packet.clone();
     forged[20 + 8 + 10] ^= 1;
     fleet
         .redirect
-        .handle_packet(at(fleet.now), &unreachable_about(&forged), None);
+        .handle_packet(at(fleet.now), &unreachable_about(&forged, 1), None);
     assert_eq!(
         (fleet.drops("unasked"), fleet.redirect.counters().hints),
         (1, 0)
