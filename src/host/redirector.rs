@@ -52,6 +52,11 @@ impl Redirector {
         self.redirect.replace(now, config, table)
     }
 
+    /// Puts another table of sites in force, between two packets.
+    pub fn set_table(&mut self, table: Table) {
+        self.redirect.set_table(table);
+    }
+
     /// Wants another state of the backend with a name, until the next configuration; false if there
     /// is none.
     pub fn set_state(&mut self, name: &str, state: State) -> bool {
@@ -119,6 +124,11 @@ impl Redirector {
                 "headwater_redirect_swaps_total",
                 "Configurations put in force after the first.",
                 counters.swaps,
+            ),
+            Metric::counter(
+                "headwater_redirect_tables_total",
+                "Tables of sites put in force without another configuration.",
+                counters.tables,
             ),
             Metric::gauge(
                 "headwater_redirect_generation",

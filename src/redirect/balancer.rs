@@ -107,6 +107,11 @@ impl Balancer {
         self.table = table;
     }
 
+    /// Another table from now on.
+    pub fn set_table(&mut self, table: Table) {
+        self.table = table;
+    }
+
     /// The candidates from now on. Those that were there keep their turn and what was learnt of
     /// their load.
     pub fn set_candidates(&mut self, candidates: impl Iterator<Item = Candidate>) {

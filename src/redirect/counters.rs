@@ -122,4 +122,6 @@ pub struct Counters {
     pub hints: u64,
     /// Configurations put in force after the first.
     pub swaps: u64,
+    /// Tables of sites put in force without another configuration.
+    pub tables: u64,
 }

@@ -129,6 +129,13 @@ impl Redirect {
         Ok(())
     }
 
+    /// Puts another table of sites in force, between two packets: like keys, it needs no other
+    /// generation.
+    pub fn set_table(&mut self, table: Table) {
+        self.balancer.set_table(table);
+        self.counters.tables += 1;
+    }
+
     /// Wants another state of the backend with a name, until the next configuration; false if there
     /// is none.
     pub fn set_state(&mut self, name: &str, state: State) -> bool {

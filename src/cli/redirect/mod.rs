@@ -26,7 +26,7 @@ use crate::device::Device;
 use crate::device::tun::MIN_MTU;
 use crate::host::metrics::Metric;
 use crate::host::redirector::Redirector;
-use crate::redirect::config::State;
+use crate::redirect::config::{Config, State};
 use crate::redirect::engine::Settings;
 use crate::redirect::membership::Member;
 use crate::runtime::control::ControlServer;
@@ -207,6 +207,9 @@ impl Redirecting {
             let swapped = machine.replace(now, &loaded.config, loaded.table.clone());
             swapped.map_err(|error| error.to_string())?;
             self.lanes.replace(lanes, &loaded.config);
+        } else if !self.source.is_same_table(&loaded) {
+            machine.set_table(loaded.table.clone());
+            log::info!("another table of sites is in force");
         }
         machine.set_keys(loaded.keys.clone());
         self.source.put(loaded);
@@ -234,7 +237,7 @@ impl Redirecting {
             "id": config.id.0,
             "policy": config.policy,
             "services": config.services,
-            "backends": machine.members().map(shown).collect::<Vec<_>>(),
+            "backends": machine.members().map(|member| shown(member, config)).collect::<Vec<_>>(),
             "counters": counters.map(metric).collect::<serde_json::Map<_, _>>(),
             "refused_configurations": self.refused,
         })
@@ -242,14 +245,18 @@ impl Redirecting {
 }
 
 /// One backend for `show`.
-fn shown(member: &Member) -> Value {
+fn shown(member: &Member, config: &Config) -> Value {
     let entry = member.entry();
+    let site = entry
+        .site
+        .and_then(|site| config.sites.get(usize::from(site.0)));
     json!({
         "name": entry.name,
         "id": entry.id.0,
         "address": entry.address,
         "device": entry.device,
         "weight": entry.weight,
+        "site": site,
         "wanted": entry.state.label(),
         "state": member.state().label(),
         "load": member.health().reply().load,

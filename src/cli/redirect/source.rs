@@ -157,10 +157,14 @@ impl InForce {
         self.source.load()
     }
 
-    /// Whether the configuration itself is the one in force. A table that changes alone is read
-    /// with the next configuration.
+    /// Whether the configuration itself is the one in force.
     pub(super) fn is_same_text(&self, loaded: &Loaded) -> bool {
         self.loaded.text == loaded.text
+    }
+
+    /// Whether the table of sites is the one in force.
+    pub(super) fn is_same_table(&self, loaded: &Loaded) -> bool {
+        self.loaded.table == loaded.table
     }
 
     pub(super) fn put(&mut self, loaded: Loaded) {

@@ -109,6 +109,36 @@ fn other_keys_need_no_other_generation() {
 }
 
 #[test]
+fn another_table_needs_no_other_generation() {
+    let (folder, mut hooks, mut machine) = redirecting();
+    let near = config(5, "site = \"west\"\n[nearest]\ntable = \"sites\"\n");
+    let near = near.replacen("[[backend]]", "policy = \"nearest\"\n[[backend]]", 1);
+    let table = folder.path().join("sites");
+    fs::write(&table, "192.0.2.0/24 west\n").unwrap();
+    fs::write(folder.path().join("redirect.toml"), near).unwrap();
+    let tables = |machine: &Redirector| {
+        let metrics = machine.metrics();
+        let mut found = metrics
+            .iter()
+            .filter(|metric| metric.name.contains("_tables_"));
+        found.next().unwrap().samples[0].value
+    };
+    assert!(hooks.turn(later(0), &mut machine).is_continue());
+    assert_eq!((hooks.source.generation(), tables(&machine)), (5, 0));
+    fs::write(&table, "198.51.100.0/24 west\n").unwrap();
+    assert!(hooks.turn(later(500), &mut machine).is_continue());
+    assert_eq!((hooks.refused, tables(&machine)), (0, 1));
+    // A mistake leaves what is in force in force.
+    fs::write(&table, "198.51.100.0/24 nowhere\n").unwrap();
+    assert!(hooks.turn(later(1000), &mut machine).is_continue());
+    assert_eq!((hooks.refused, tables(&machine)), (1, 1));
+    // The same again is no other table.
+    fs::write(&table, "198.51.100.0/24 west # the same\n").unwrap();
+    assert!(hooks.turn(later(1500), &mut machine).is_continue());
+    assert_eq!((hooks.refused, tables(&machine)), (1, 1));
+}
+
+#[test]
 fn commands_show_and_change() {
     let (_folder, mut hooks, mut machine) = redirecting();
     let mut ask = |line: &str| hooks.command(Now::default(), line, &mut machine);

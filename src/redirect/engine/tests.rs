@@ -519,6 +519,26 @@ fn a_device_takes_packets_as_they_are_and_joined_ones_are_parted() {
 }
 
 #[test]
+fn another_table_of_sites_is_put_in_force() {
+    let sites = ["east".to_owned(), "west".to_owned()];
+    let backend = |id, site| {
+        format!(
+            "[[backend]]\nname = \"s{id}\"\nid = {id}\naddress = \"10.0.1.{id}\"\nsite = \"{site}\"\n"
+        )
+    };
+    let text = text(1, 1, "nearest", &[]) + "[nearest]\ntable = \"t\"\n";
+    let text = text + &backend(1, "east") + &backend(2, "west");
+    let mut fleet = Fleet::new(&Config::parse("r", &text).unwrap());
+    for (site, id) in [("east", 1), ("west", 2)] {
+        let table = Table::parse("t", &format!("192.0.2.0/24 {site}\n"), &sites).unwrap();
+        fleet.redirect.set_table(table);
+        assert_eq!(fleet.shares(20)[id], 20, "{site}");
+    }
+    assert_eq!(fleet.redirect.counters().tables, 2);
+    assert_eq!(fleet.redirect.counters().swaps, 0);
+}
+
+#[test]
 fn nothing_is_allocated_once_buffers_have_grown() {
     let mut fleet = Fleet::new(&config(1, 1, "rendezvous", &ACTIVE));
     let packet = udp(&request(1));
