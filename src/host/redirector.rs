@@ -130,6 +130,11 @@ impl Redirector {
                 "Tables of sites put in force without another configuration.",
                 counters.tables,
             ),
+            Metric::counter(
+                "headwater_redirect_parted_packets_total",
+                "Packets made again of those that the device had joined.",
+                counters.parted,
+            ),
             Metric::gauge(
                 "headwater_redirect_generation",
                 "Configuration in force.",

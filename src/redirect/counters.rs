@@ -124,4 +124,6 @@ pub struct Counters {
     pub swaps: u64,
     /// Tables of sites put in force without another configuration.
     pub tables: u64,
+    /// Packets made again of those that a device had joined.
+    pub parted: u64,
 }

@@ -16,6 +16,7 @@ use super::outbox::Outbox;
 use super::prefixes::Table;
 use super::{Generation, RedirectorId};
 use crate::time::{Instant, Now};
+use crate::wire::ip::tcp::JoinedTcp;
 use crate::wire::ip::{Checksum, IpView, MAX_PACKET, UdpTemplate, UdpView};
 
 /// What is not in the configuration itself.
@@ -70,7 +71,7 @@ pub struct Redirect {
     outbox: Outbox,
     /// A capsule before it gets its outer headers.
     capsule: Vec<u8>,
-    /// A datagram of several joined ones, made a packet again.
+    /// A datagram or segment of several joined ones, made a packet again.
     split: Vec<u8>,
     /// When loads moved weights last.
     observed: Instant,
@@ -201,7 +202,40 @@ impl Redirect {
                 let flow = self.flows.of(&ip)?;
                 self.forward(flow, ip.src, packet)
             }
+            Some(size) if ip.protocol == TCP => self.forward_joined_tcp(&ip, packet, size),
             Some(_) => self.forward_joined(ip.udp(Checksum::Trusted)?, segment),
+        }
+    }
+
+    /// Makes packets again of segments that the device has joined: what is longer than the MTU fits
+    /// neither a capsule nor another device.
+    fn forward_joined_tcp(
+        &mut self,
+        ip: &IpView<'_>,
+        packet: &[u8],
+        size: usize,
+    ) -> Result<(), Drop> {
+        let flow = self.flows.of(ip)?;
+        let joined = JoinedTcp::parse(packet, size).map_err(|_| Drop::BadTcp)?;
+        let mut split = core::mem::take(&mut self.split);
+        split.resize(MAX_PACKET, 0);
+        for index in 0..joined.count() {
+            let emitted = joined.emit(index, &mut split).map_err(|_| Drop::TooLong);
+            let sent = emitted.and_then(|length| {
+                let segment = split.get(..length).unwrap_or_default();
+                self.forward(flow, ip.src, segment)
+            });
+            self.parted(sent);
+        }
+        self.split = split;
+        Ok(())
+    }
+
+    /// What became of one of several packets that came joined.
+    fn parted(&mut self, sent: Result<(), Drop>) {
+        self.counters.parted += 1;
+        if let Err(drop) = sent {
+            self.drop(drop);
         }
     }
 
@@ -219,9 +253,7 @@ impl Redirect {
                 let packet = split.get(..length).unwrap_or_default();
                 self.forward(flow, joined.path.src.ip(), packet)
             });
-            if let Err(drop) = sent {
-                self.drop(drop);
-            }
+            self.parted(sent);
         }
         self.split = split;
         Ok(())
@@ -391,7 +423,8 @@ fn send(outbox: &mut Outbox, to: &UdpTemplate, ident: u16, capsule: &[u8]) -> Re
     Ok(())
 }
 
-/// Protocol number of UDP.
+/// Protocol numbers.
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 #[cfg(test)]

@@ -519,6 +519,32 @@ fn a_device_takes_packets_as_they_are_and_joined_ones_are_parted() {
 }
 
 #[test]
+fn joined_tcp_is_parted_and_stays_together() {
+    let mut fleet = Fleet::new(&config(1, 1, "spread", &ACTIVE));
+    let mut segment = vec![0; 20];
+    segment[12] = 0x50;
+    let header = segment.clone();
+    segment.extend([7; 3000]);
+    let joined = ip(6, CLIENT.0, SERVICE.0, &segment);
+    let now = at(fleet.now);
+    fleet.redirect.handle_packet(now, &joined, Some(1300));
+    let inner = fleet.drain();
+    let payload = |packet: &[u8]| IpView::parse(packet).unwrap().payload.len() - header.len();
+    let lengths: Vec<_> = inner.iter().map(|(_, packet)| payload(packet)).collect();
+    assert_eq!(lengths, [1300, 1300, 400]);
+    assert!(inner.iter().all(|(id, _)| *id == inner[0].0), "one server");
+    assert_eq!(fleet.redirect.counters().parted, 3);
+    // Segments of a full MTU leave no room for a capsule.
+    fleet.redirect.handle_packet(now, &joined, Some(1400));
+    assert_eq!((fleet.drain().len(), fleet.drops("too_long")), (1, 2));
+    segment[12] = 0xf0;
+    segment.truncate(40);
+    let short = ip(6, CLIENT.0, SERVICE.0, &segment);
+    fleet.redirect.handle_packet(now, &short, Some(10));
+    assert_eq!(fleet.drops("bad_tcp"), 1);
+}
+
+#[test]
 fn another_table_of_sites_is_put_in_force() {
     let sites = ["east".to_owned(), "west".to_owned()];
     let backend = |id, site| {
