@@ -75,6 +75,10 @@ impl Report {
         for (server, count) in &stats.by_server {
             *sum.by_server.entry(*server).or_default() += count;
         }
+        for (server, least) in &stats.rtt_min_by_server {
+            let known = sum.rtt_min_by_server.entry(*server).or_insert(*least);
+            *known = (*least).min(*known);
+        }
         for (reason, count) in &stats.drops {
             *sum.drops.entry(reason).or_default() += count;
         }

@@ -84,12 +84,15 @@ pub struct Stats {
     pub timeouts: u64,
     /// Transitions declared, by kind.
     pub transitions: BTreeMap<&'static str, u64>,
-    /// Smallest round trip in microseconds.
+    /// Smallest round trip in microseconds, to the server that answered last or to the nearest of
+    /// several that did by turns.
     pub rtt_min_us: Option<u64>,
     /// Smoothed round trip in microseconds.
     pub rtt_smoothed_us: Option<u64>,
     /// Packets by the server that sent them.
     pub by_server: BTreeMap<String, u64>,
+    /// Smallest round trip in microseconds, by server.
+    pub rtt_min_us_by_server: BTreeMap<String, u64>,
     /// Packets dropped, by reason; reasons that did not occur are left out.
     pub drops: BTreeMap<&'static str, u64>,
     /// The worst of the URLs' digests: `mismatch`, `unchecked`, `absent`, `verified`.
@@ -133,7 +136,6 @@ impl Stats {
         for (reason, count) in stack.drops.iter().filter(|(_, count)| *count > 0) {
             *drops.entry(reason.label()).or_default() += count;
         }
-        let by_server = transport.by_server.iter();
         Self {
             schema: SCHEMA,
             transport: if over_tcp { "tcp" } else { "trickles" },
@@ -179,9 +181,8 @@ impl Stats {
             transitions: transport.transitions.clone(),
             rtt_min_us: transport.rtt_min.map(micros),
             rtt_smoothed_us: transport.rtt_smoothed.map(micros),
-            by_server: by_server
-                .map(|(server, count)| (server.to_string(), *count))
-                .collect(),
+            by_server: by_name(&transport.by_server, |count| count),
+            rtt_min_us_by_server: by_name(&transport.rtt_min_by_server, micros),
             drops,
             longest_stall_ms: report.longest_stall.as_secs_f64() * 1000.0,
         }
@@ -217,6 +218,15 @@ pub fn write_json(figures: &impl Serialize, path: &Path) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Numbers by the names of servers.
+fn by_name<T: Copy>(
+    by_server: &BTreeMap<u16, T>,
+    number: impl Fn(T) -> u64,
+) -> BTreeMap<String, u64> {
+    let named = |(server, value): (&u16, &T)| (server.to_string(), number(*value));
+    by_server.iter().map(named).collect()
 }
 
 fn worst_digest(urls: &[UrlStats]) -> &'static str {

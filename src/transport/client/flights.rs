@@ -32,6 +32,8 @@ pub(super) struct Record {
     order: u64,
     /// Sent again, so that its round trip is ambiguous.
     pub(super) repeated: bool,
+    /// Some of its numbers were asked for before, by a record that was given up: ambiguous, too.
+    pub(super) asked_before: bool,
     /// The client's name of the stream that the bytes belong to.
     pub(super) stream: u8,
     /// The bytes asked for; empty for the beginning of a stream.
@@ -57,6 +59,7 @@ impl Record {
             sent,
             order: 0,
             repeated: false,
+            asked_before: false,
             stream,
             ranges: Vec::new(),
             declared: None,
@@ -90,6 +93,7 @@ impl Record {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) sent: Instant,
+    /// It may answer an earlier request (Karn).
     pub(super) repeated: bool,
     pub(super) first_of_flight: bool,
     pub(super) yields: Epoch,
@@ -189,7 +193,7 @@ impl Flights {
             .extend_from_slice(record.layout.datagram(place));
         let arrival = Arrival {
             sent: record.sent,
-            repeated: record.repeated,
+            repeated: record.repeated || record.asked_before,
             first_of_flight: record.untouched(),
             yields: record.yields,
             opens: record.declared.is_some(),
@@ -409,6 +413,19 @@ mod tests {
         }
         assert!(lost(&mut flights, at(2 * ROUND_TRIP)).is_empty());
         assert!(flights.arrive(at(2 * ROUND_TRIP), 1, 0, &rtt()).is_some());
+    }
+
+    #[test]
+    fn numbers_asked_for_before_time_nothing() {
+        let mut flights = flights(at(0), &[1, 5]);
+        flights.get_mut(5).unwrap().asked_before = true;
+        let mut ambiguous = |n| {
+            flights
+                .arrive(at(ROUND_TRIP), n, 0, &rtt())
+                .unwrap()
+                .repeated
+        };
+        assert_eq!((ambiguous(1), ambiguous(5)), (false, true));
     }
 
     #[test]

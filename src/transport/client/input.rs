@@ -223,12 +223,17 @@ impl Client {
             return;
         }
         self.rtt.sample(rtt);
+        self.stats.round_trip(server, rtt);
         let window = &connection.window;
+        let waited = self.servers.sample(server, rtt);
+        if let Some(least) = self.servers.settle(now, self.rtt.expected()) {
+            self.rtt.set_min(least);
+        }
         let sample = Sample {
             number: n,
             highest: window.highest(),
             window: window.packets(),
-            waited: self.servers.sample(server, rtt),
+            waited,
             least: self.servers.farthest(),
             spread: self.servers.spread(),
         };

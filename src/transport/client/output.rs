@@ -6,7 +6,7 @@ use rand::RngExt as _;
 
 use crate::time::{Instant, micros};
 use crate::transport::client::flights::Record;
-use crate::transport::client::window::Interval;
+use crate::transport::client::window::{Event, Interval};
 use crate::transport::client::{Client, MAX_OUTBOX, Opening, Probe};
 use crate::transport::curve::MAX_FLIGHT;
 use crate::transport::epoch::Kind;
@@ -209,6 +209,10 @@ impl Client {
         let Some(connection) = &mut self.connection else {
             return;
         };
+        // What comes late releases numbers between others; what is declared again, the same numbers.
+        let gives_up = |event: &Event| !event.transition.kind.has_zone();
+        let asked_before = connection.window.event().is_some_and(gives_up)
+            && interval.first <= connection.window.highest();
         connection
             .window
             .asked(interval.first + u64::from(interval.count) - 1);
@@ -217,6 +221,7 @@ impl Client {
             || connection.cookie.is_some()
             || (old && connection.window.event().is_none());
         let mut record = Record::new(interval, now, self.stream.id, connection.window.releasing());
+        record.asked_before = asked_before;
         record.declared = connection.window.event().map(|event| event.declaration);
         record.wants_continuation = wants;
         record.rebinds = connection.cookie.is_some();

@@ -85,6 +85,13 @@ impl Rtt {
         })
     }
 
+    /// The smallest round trip is another's from now on: one server has taken over from another.
+    pub(super) const fn set_min(&mut self, min: Duration) {
+        if let Some(state) = &mut self.state {
+            state.min = min;
+        }
+    }
+
     /// Forgets the path: its addresses or servers changed.
     pub(super) const fn reset(&mut self) {
         self.state = None;
@@ -120,6 +127,18 @@ mod tests {
         }
         let of_next = rtt.of_next_epoch();
         assert!(of_next > ms(169) && of_next < ms(171), "{of_next:?}");
+    }
+
+    #[test]
+    fn the_distance_of_another_server_replaces_the_smallest_round_trip() {
+        let mut rtt = Rtt::default();
+        rtt.set_min(ms(40));
+        assert_eq!(rtt.min(), None, "nothing to replace");
+        rtt.sample(ms(10));
+        rtt.set_min(ms(40));
+        assert_eq!((rtt.smoothed(), rtt.min()), (Some(ms(10)), Some(ms(40))));
+        rtt.sample(ms(30));
+        assert_eq!(rtt.min(), Some(ms(30)));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Who answers, and how far away each of them is.
 //!
 //! Where several servers answer by turns, an answer may be late only because it comes from farther
-//! away. In: the server's id in each answer, round trips. Out: whether there are several, and what
-//! packets had to wait, whoever answered. At most [`MAX_SERVERS`] are told apart.
+//! away. Where one has taken over from another, at another site perhaps, nothing learned of the
+//! other's distance holds. In: the server's id in each answer, round trips. Out: whether there are
+//! several, and what packets had to wait, whoever answered. At most [`MAX_SERVERS`] are told apart.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +18,8 @@ const SEVERAL_ROUND_TRIPS: u32 = 16;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Servers {
     last: Option<u16>,
-    /// When two answers after one another came from different servers.
+    /// When two answers after one another came from different servers; forgotten once one of them
+    /// has taken over.
     changed: Option<Instant>,
     /// Smallest round trip by server.
     least: BTreeMap<u16, Duration>,
@@ -36,6 +38,18 @@ impl Servers {
         let recently = round_trip * SEVERAL_ROUND_TRIPS;
         self.changed
             .is_some_and(|at| now.saturating_since(at) < recently)
+    }
+
+    /// Whether one server has answered alone for so long that it has taken over from those before: then
+    /// only its own smallest round trip counts, which this returns, once.
+    pub(super) fn settle(&mut self, now: Instant, round_trip: Duration) -> Option<Duration> {
+        if self.changed.is_none() || self.are_several(now, round_trip) {
+            return None;
+        }
+        self.changed = None;
+        let last = self.last;
+        self.least.retain(|server, _| Some(*server) == last);
+        self.least.values().next().copied()
     }
 
     /// Takes a round trip to `server`; returns what of it is no distance but a queue.
@@ -85,6 +99,22 @@ mod tests {
         assert_eq!((servers.spread(), servers.farthest()), (ms(42), ms(50)));
         servers.forget_path();
         assert_eq!((servers.spread(), servers.farthest()), (ms(0), ms(0)));
+    }
+
+    #[test]
+    fn who_has_taken_over_is_alone() {
+        let at = |ms: u64| Instant::from_micros(ms * 1000);
+        let mut servers = Servers::default();
+        servers.note(at(0), 1);
+        servers.sample(1, ms(10));
+        assert_eq!(servers.settle(at(1000), ms(10)), None, "nothing changed");
+        servers.note(at(1000), 2);
+        servers.sample(2, ms(50));
+        assert_eq!(servers.settle(at(1799), ms(50)), None, "not yet");
+        assert_eq!(servers.settle(at(1800), ms(50)), Some(ms(50)));
+        assert_eq!(servers.spread(), ms(0));
+        assert_eq!(servers.sample(2, ms(52)), ms(2));
+        assert_eq!(servers.settle(at(1801), ms(50)), None, "once");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct ClientStats {
     pub timeouts: u64,
     /// Transitions declared, by kind.
     pub transitions: BTreeMap<&'static str, u64>,
-    /// Smallest round trip seen, if any.
+    /// Smallest round trip to the server that answers now, or to the nearest if several do by turns.
     pub rtt_min: Option<Duration>,
     /// Smoothed round trip, if any.
     pub rtt_smoothed: Option<Duration>,
@@ -45,6 +45,8 @@ pub struct ClientStats {
     pub window: u32,
     /// Numbered packets received, by server id.
     pub by_server: BTreeMap<u16, u64>,
+    /// Smallest round trip seen, by server id, of those in `by_server`.
+    pub rtt_min_by_server: BTreeMap<u16, Duration>,
     /// Datagrams dropped, by reason.
     pub drops: BTreeMap<&'static str, u64>,
     /// Longest time without a new stream byte while one was wanted.
@@ -58,6 +60,13 @@ impl ClientStats {
 
     pub(super) fn declared(&mut self, kind: Kind) {
         *self.transitions.entry(kind.label()).or_default() += 1;
+    }
+
+    pub(super) fn round_trip(&mut self, server: u16, round_trip: Duration) {
+        if self.by_server.contains_key(&server) {
+            let least = self.rtt_min_by_server.entry(server).or_insert(round_trip);
+            *least = round_trip.min(*least);
+        }
     }
 
     pub(super) fn answered_by(&mut self, server: u16) {
