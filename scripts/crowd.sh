@@ -3,21 +3,26 @@
 # Many downloads at once of SCRATCH/root/object from the service address, by our client and by curl.
 # Sourced after topology.sh, for topologies with SERVICE4.
 
-# begin COUNT [ROLE [FIRST]]: so many downloads of the object at once, each a process with an address
-# of its own from 10.77.1.FIRST on.
+# begin COUNT [SERVICE...]: so many downloads of the object at once, from the services by turns
+# (SERVICE4 alone), each a process with an address of its own, 10.77.1.N or fd77:1::N.
 begin() {
-    local n
-    for n in $(seq "$1"); do
-        start "get$n" "${2:-client}" timeout --foreground 120 "$HEADWATER" get --tun "c$n" \
-            --address "10.77.1.$((${3:-1} + n - 1))" --silent --show-error --stats "$SCRATCH/stats$n" \
-            -o "$SCRATCH/got$n" "http://$SERVICE4/object"
+    local count=$1 n service address
+    shift
+    (($# > 0)) || set -- "$SERVICE4"
+    for n in $(seq "$count"); do
+        service=${*:(n - 1) % $# + 1:1}
+        address="10.77.1.$n"
+        [[ $service != *:* ]] || service="[$service]" address="fd77:1::$n"
+        start "get$n" client timeout --foreground 120 "$HEADWATER" get --tun "c$n" \
+            --address "$address" --silent --show-error --stats "$SCRATCH/stats$n" \
+            -o "$SCRATCH/got$n" "http://$service/object"
     done
 }
-# begin_tcp COUNT [ROLE]: the kernel's TCP, through the same redirector to the same servers.
+# begin_tcp COUNT: the kernel's TCP, through the same redirector to the same servers.
 begin_tcp() {
     local n
     for n in $(seq "$1"); do
-        start "curl$n" "${2:-client}" curl -sS -m 60 --speed-limit 1 --speed-time 10 \
+        start "curl$n" client curl -sS -m 60 --speed-limit 1 --speed-time 10 \
             -o "$SCRATCH/theirs$n" "http://$SERVICE4/object"
     done
 }
@@ -56,13 +61,19 @@ outcomes_tcp() {
     done
 }
 
-# says_down N SINCE: when, in ms, redirector 1 says for the first time since that server N is down; fails
-# until it does.
-says_down() {
+# first_since MS FILE PROGRAM: when, in ms, a line of FILE says it for the first time since; the program
+# of `sed -n` prints the times of the lines that do.
+first_since() {
     local stamp at
     while read -r stamp; do
         at=$(date -d "$stamp" +%s%3N)
-        ((at < $2)) || { echo "$at" && return; }
-    done < <(sed -n "s/^\[\([^ ]*\) .*backend server$1 was .* is down.*/\1/p" "$SCRATCH/redirector1.err")
+        ((at < $1)) || { echo "$at" && return; }
+    done < <(sed -n "$3" "$2")
     return 1
+}
+
+# says_down N SINCE: when, in ms, redirector 1 says for the first time since that server N is down; fails
+# until it does.
+says_down() {
+    first_since "$2" "$SCRATCH/redirector1.err" "s/^\[\([^ ]*\) .*backend server$1 was .* is down.*/\1/p"
 }

@@ -65,12 +65,12 @@ event() {
 }
 seconds() { awk -v ms="$(($(now_ms) - BEGAN))" 'BEGIN { printf "%.2f", ms / 1000 }'; }
 
-# both ROLE [FIRST]: all downloads begin.
+# both: all downloads begin.
 both() {
     say "$DOWNLOADS downloads by headwater get and $DOWNLOADS by curl, $OBJECT_MIB MiB each, over $RATE"
     BEGAN=$(now_ms)
-    begin "$DOWNLOADS" "$1" "${2:-1}"
-    begin_tcp "$DOWNLOADS" "$1"
+    begin "$DOWNLOADS"
+    begin_tcp "$DOWNLOADS"
 }
 
 # result NAME TITLE DEVICE...: waits for all, prints the table, draws the picture.
@@ -120,7 +120,7 @@ failover() {
     redirect 1
     rate "$RATE"
     count_shares router server1 server2 server3 server4
-    both client
+    both
     sleep 3
     event "kill -9 server3" kill9 server3
     sleep 3
@@ -138,7 +138,7 @@ balance() {
     redirect 1
     rate "$RATE"
     count_shares router server1 server2 server3 server4
-    both client
+    both
     sleep 3
     event "four servers" redirect_config 2 policy=spread -- 1 2 3 4
     sleep 3
@@ -146,34 +146,21 @@ balance() {
     result balance "Packets take turns over two servers, four, and one" server1 server2 server3 server4
 }
 
-silence() {
-    in_ns west nft -f - <<'RULES'
-table inet silence {
-    chain in { type filter hook prerouting priority raw; policy accept; iifname "server1" drop; }
-    chain out { type filter hook postrouting priority raw; policy accept; oifname "server1" drop; }
-}
-RULES
-}
-
 anycast() {
     OBJECT_MIB=20
-    topology_up anycast --delay 5ms
+    topology_up anycast 2 --delay 5ms
     files
-    at_site 1
-    at_site 2
-    # shellcheck disable=SC2317 # called by name
-    converged() { [[ $(anycast_at west) == server1 && $(anycast_at east) == server2 ]]; }
-    until_true 20 converged || die "no routes"
-    tc -n "$TOPOLOGY-west" qdisc add dev client1 root tbf rate "$RATE" burst 128kb latency 20ms
-    count_shares west server1 east
-    both client1 129
+    at_all_sites
+    tc -n "$TOPOLOGY-site1" qdisc add dev client root tbf rate "$RATE" burst 128kb latency 20ms
+    count_shares site1 server1 site2
+    both
     sleep 2
     event "near site withdrawn" kill -USR1 "${TOPOLOGY_PIDS[server1]}"
     sleep 2
     event "back" kill -USR2 "${TOPOLOGY_PIDS[server1]}"
     sleep 3
-    event "falls silent" silence
-    result anycast "Two sites, one address: the near one goes, comes back, falls silent" server1 east
+    event "falls silent" silence_site 1
+    result anycast "Two sites, one address: the near one goes, comes back, falls silent" server1 site2
 }
 
 [[ ${1:-} == failover || ${1:-} == balance || ${1:-} == anycast ]] || {

@@ -33,7 +33,8 @@ readonly SCENARIOS=(
     redirect_policies redirect_shares redirect_plain redirect_control redirect_announce
     redirect_kill redirect_netns redirect_silent
     redirect_undetected redirect_scale redirect_paths redirect_slow redirect_two redirect_forged redirect_errors
-    anycast_drain anycast_crash anycast_daemon anycast_silent anycast_flap
+    redirect_nearest redirect_database redirect_joined
+    anycast_drain anycast_crash anycast_daemon anycast_silent anycast_flap anycast_four
 )
 
 # fail MESSAGE...: ends the scenario.

@@ -1,91 +1,80 @@
 # shellcheck shell=bash
 #
-# One address at two sites, announced by BGP: downloads of a client in the west while its site goes.
-# Sourced by test-netns.sh.
+# One address at many sites, announced by BGP: downloads of a client at the first site while sites go
+# and come. Sourced by test-netns.sh.
 
-# anycast: both sites up, the client's own one nearer; a monitor notes what its router's kernel does.
+# anycast [SITES]: all up, 5 ms between one and the next; monitors note what the kernels of the routers
+# do.
 anycast() {
-    topology_up anycast --delay 5ms
+    local n
+    topology_up anycast "${1:-2}" --delay 5ms
     mkdir "$SCRATCH/root"
     object 6
     "$HEADWATER" keygen --out "$SCRATCH/keys"
-    at_site 1
-    at_site 2
-    # shellcheck disable=SC2317 # called by name
-    converged() { [[ $(anycast_at west) == server1 && $(anycast_at east) == server2 ]]; }
-    until_true 20 converged || fail "no routes: $(cat "$SCRATCH"/bird-*.err)"
-    tc -n "$TOPOLOGY-west" qdisc add dev client1 root tbf rate 100mbit burst 128kb latency 20ms
-    start monitor west ip -ts monitor route
+    at_all_sites
+    tc -n "$TOPOLOGY-site1" qdisc add dev client root tbf rate 100mbit burst 128kb latency 20ms
+    for n in $(seq "$SITES"); do start "monitor$n" "site$n" ip -ts monitor route; done
 }
 
-# moved DEVICE BEFORE: ms from BEFORE until the router in the west sent the service to DEVICE.
+# moved SITE DEVICE BEFORE [ADDRESS]: ms from BEFORE until the router of the site sent the service to
+# DEVICE.
 moved() {
-    until_true 10 moved_at "$1" "$2" >/dev/null || fail "the route does not move: $(anycast_at west)"
-    echo $(($(moved_at "$1" "$2") - $2))
+    until_true 10 moved_at "$@" >/dev/null || fail "the route at site $1 does not move: $(anycast_at "$1" "${@:4}")"
+    echo $(($(moved_at "$@") - $3))
 }
 moved_at() {
-    local stamp at
-    while read -r stamp; do
-        at=$(date -d "$stamp" +%s%3N)
-        ((at < $2)) || { echo "$at" && return; }
-    done < <(sed -n "s/^\[\([^]]*\)\] $SERVICE4 .*dev $1 .*/\1/p" "$SCRATCH/monitor.out")
-    return 1
+    first_since "$3" "$SCRATCH/monitor$1.out" "s/^\[\([^]]*\)\] ${4:-$SERVICE4} .*dev $2 .*/\1/p"
 }
 
-# leave LIMIT COMMAND...: downloads under way, COMMAND takes the site in the west away; the route has
-# moved within LIMIT ms, no download breaks, and the kernel's TCP does.
+# leave LIMIT COMMAND...: downloads under way, COMMAND takes the nearest site away; the route has moved
+# within LIMIT ms, no download breaks, and the kernel's TCP does.
 leave() {
     local limit=$1 before
     shift
     anycast
-    begin 12 client1 129
-    begin_tcp 6 client1
+    begin 12
+    begin_tcp 6
     sleep 2
     before=$(now_ms)
     "$@"
-    at_most "ms until the route had moved" "$(moved east "$before")" "$limit"
+    at_most "ms until the route had moved" "$(moved 1 site2 "$before")" "$limit"
     whole 12
     outcomes_tcp 6
     at_least "broken of 6 over kernel TCP" "$TCP_BROKEN" 1
-    both_sites
+    sites_answered 2
 }
-# both_sites: both have answered.
-both_sites() {
-    equal "servers" "$(jq -s -c 'map(.by_server | keys) | add | unique' "$SCRATCH"/stats*)" '["1","2"]'
-}
-
-# shellcheck disable=SC2317 # called by name
-drain_west() { kill -USR1 "${TOPOLOGY_PIDS[server1]}"; }
-# shellcheck disable=SC2317 # called by name
-silence_west() {
-    in_ns west nft -f - <<'RULES'
-table inet silence {
-    chain in { type filter hook prerouting priority raw; policy accept; iifname "server1" drop; }
-    chain out { type filter hook postrouting priority raw; policy accept; oifname "server1" drop; }
-}
-RULES
+# sites_answered SITES: downloads had answers of every site.
+sites_answered() {
+    equal "servers" "$(jq -s -c 'map(.by_server | keys) | add | unique | map(tonumber)' "$SCRATCH"/stats*)" \
+        "[$(seq -s , "$1")]"
 }
 
 # Asked to drain, the server withdraws its address, answers what still comes, and is back a while after
 # it is asked to serve again.
 scenario_anycast_drain() {
     local before
-    leave 300 drain_west
+    leave 300 drain 1
     before=$(now_ms)
     kill -USR2 "${TOPOLOGY_PIDS[server1]}"
-    before=$(moved server1 "$before")
+    before=$(moved 1 server1 "$before")
     at_least "ms until it is announced again" "$before" 1000
     at_most "ms until it is announced again" "$before" 2000
 }
+# shellcheck disable=SC2317 # called by name
+drain() { kill -USR1 "${TOPOLOGY_PIDS[server$1]}"; }
 scenario_anycast_crash() { leave 300 kill9 server1; }
 scenario_anycast_daemon() { leave 300 kill9 bird-server1; }
-scenario_anycast_silent() { leave 500 silence_west; }
+scenario_anycast_silent() {
+    leave 500 silence_site 1
+    # All ended at the other site, whose round trip is not mixed with that of the first.
+    at_least "smallest round trip at the end, us" "$(jq -s 'map(.rtt_min_us) | min' "$SCRATCH"/stats*)" 10000
+}
 
 # The site comes and goes every 200 ms.
 scenario_anycast_flap() {
     local n
     anycast
-    begin 12 client1 129
+    begin 12
     sleep 1
     for ((n = 0; n < 10; n++)); do
         ip -n "$TOPOLOGY-server1" route delete "$SERVICE4" dev hw0
@@ -93,7 +82,46 @@ scenario_anycast_flap() {
         ip -n "$TOPOLOGY-server1" route replace "$SERVICE4" dev hw0
         sleep 0.2
     done
-    at_least "changes of the route" "$(grep -c "$SERVICE4 .*dev" "$SCRATCH/monitor.out")" 10
+    at_least "changes of the route" "$(grep -c "$SERVICE4 .*dev" "$SCRATCH/monitor1.out")" 10
     whole 12
-    both_sites
+    sites_answered 2
+}
+
+# The nearest of four sites is withdrawn, then the next and the next, then the first is back; over both
+# families at once. Nothing restarts, for the client's own address is the same.
+scenario_anycast_four() {
+    local n before service answered
+    anycast 4
+    begin 12 "$SERVICE4" "$SERVICE6"
+    sleep 1
+    at_least "requests at the nearest site" "$(metric server1 headwater_requests_total)" 1
+    for n in 2 3 4; do
+        equal "requests at site $n" "$(metric "server$n" headwater_requests_total)" 0
+    done
+    for n in 1 2 3; do
+        before=$(now_ms)
+        drain "$n"
+        for service in "$SERVICE4" "$SERVICE6"; do
+            at_most "ms until $service had moved to site $((n + 1))" \
+                "$(moved "$n" "site$((n + 1))" "$before" "$service")" 300
+        done
+        sleep 0.7
+    done
+    answered=$(metric server1 headwater_requests_total)
+    before=$(now_ms)
+    kill -USR2 "${TOPOLOGY_PIDS[server1]}"
+    for service in "$SERVICE4" "$SERVICE6"; do
+        at_most "ms until $service was back" "$(moved 1 server1 "$before" "$service")" 2000
+    done
+    whole 12
+    at_least "requests at the nearest site since" "$(($(metric server1 headwater_requests_total) - answered))" 100
+    sites_answered 4
+    for n in 1 2 3 4; do
+        before=$(jq -s --arg n "$n" 'map(.rtt_min_us_by_server[$n] // empty) | min' "$SCRATCH"/stats*)
+        at_least "smallest round trip to site $n, us" "$before" $(((n - 1) * 10000))
+        at_most "smallest round trip to site $n, us" "$before" $(((n - 1) * 10000 + 35000))
+    done
+    jq -s -c 'map(.transitions | to_entries[]) | group_by(.key) | map({(.[0].key): map(.value) | add}) | add' \
+        "$SCRATCH"/stats* | tee "$SCRATCH/transitions"
+    equal "restarts" "$(stat_of "$SCRATCH/transitions" '.restart // 0')" 0
 }

@@ -129,16 +129,11 @@ weighed() {
 
 # Without encapsulation: the redirector is the router of the servers, a device for each.
 scenario_redirect_plain() {
-    local n family
+    local n
     redirected 3 1
     for n in 1 2 3; do
-        wire redirector1 "server$n" "4$n"
+        lane "$n"
         behind "$n"
-        ip -n "$TOPOLOGY-redirector1" route add default via "10.77.4$n.2" table "10$n"
-        ip -n "$TOPOLOGY-redirector1" -6 route add default via "fd77:4$n::2" table "10$n"
-        for family in -4 -6; do
-            ip -n "$TOPOLOGY-redirector1" "$family" rule add iif "to$n" table "10$n"
-        done
     done
     redirect_config 1 policy=spread delivery=device -- 1 2 3
     redirect 1
@@ -154,6 +149,129 @@ scenario_redirect_plain() {
     [[ -z $(ip -n "$TOPOLOGY-redirector1" link show to3 2>/dev/null) ]] || fail "a device is left"
     in_ns client curl -sf -m 20 -o "$SCRATCH/got" "http://$SERVICE4/object"
     identical "$SCRATCH/root/object" "$SCRATCH/got"
+}
+
+# A redirector whose device takes joined packets parts what the kernel has joined of TCP, over both
+# families, for capsules and for devices of backends.
+scenario_redirect_joined() {
+    local address end parted=0 generation=1 delivery
+    redirected 1 1
+    lane 1
+    offloads on
+    # Room for capsules beside full segments.
+    for end in router/server1 server1/router router/redirector1 redirector1/router; do
+        ip -n "$TOPOLOGY-${end%/*}" link set "${end#*/}" mtu 1600
+    done
+    behind 1 --mtu 1600
+    redirect_config 1 -- 1
+    redirect 1 --device offload --mtu 1600
+    for delivery in address device; do
+        generation=$((generation + 1))
+        redirect_config "$generation" delivery="$delivery" -- 1
+        in_force "$generation"
+        for address in "$SERVICE4" "[$SERVICE6]"; do
+            in_ns client curl -sf -m 10 -H "x: $(printf 'x%.0s' {1..9000})" -o "$SCRATCH/got" \
+                "http://$address/index.html"
+            identical "$SCRATCH/root/index.html" "$SCRATCH/got"
+            at_least "$delivery, $address: parted packets" "$(($(parted_packets) - parted))" 6
+            parted=$(parted_packets)
+        done
+    done
+    get -o "$SCRATCH/got" "http://$SERVICE4/index.html"
+    # What kernels send of their own, to nobody, has an extension header.
+    equal "dropped" "$(shown '.counters.headwater_redirect_drops_total | del(.unsupported_extension)')" '{}'
+}
+parted_packets() { metric redirector1 headwater_redirect_parted_packets_total; }
+
+# near KEY=VALUE...: two servers in the west, one in the east, one in the south, behind a redirector that
+# looks for the nearest.
+near() {
+    local n
+    for n in 1 2 3 4; do behind "$n"; done
+    redirect_config 1 policy=nearest "$@" -- 1///west 2///west 3///east 4///south
+    redirect 1
+    object 3
+}
+# lands: the sites that answer a client of each of three prefixes, over IPv4, then over IPv6.
+lands() {
+    local n service
+    for service in "$SERVICE4" "[$SERVICE6]"; do
+        for n in 0 1 2; do
+            in_ns client timeout --foreground 20 "$HEADWATER" get --tun hw0 --silent --show-error \
+                --address "10.77.1.$((64 * n + 5)),fd77:1::$n:5" --stats "$SCRATCH/stats" \
+                -o "$SCRATCH/got" "http://$service/object"
+            identical "$SCRATCH/root/object" "$SCRATCH/got"
+            stat_of "$SCRATCH/stats" '.by_server | keys
+                | map({"1": "west", "2": "west", "3": "east", "4": "south"}[.]) | unique | join("+")'
+        done
+    done | paste -sd ' '
+}
+# replaced FILE: puts standard input in the place of the file, whole.
+replaced() {
+    cat >"$SCRATCH/new"
+    mv -- "$SCRATCH/new" "$1"
+}
+# counted NAME COUNT: until redirector 1 has counted so many.
+counted() {
+    # shellcheck disable=SC2317 # called by name
+    is_counted() { (($(metric redirector1 "$1") == $2)); }
+    until_true 3 is_counted "$@" || fail "$1 is not $2"
+}
+
+# Clients of three prefixes land at their sites, and where another table says as soon as it is there; when
+# all servers of a site are down the others have its clients, in the middle of downloads, too.
+scenario_redirect_nearest() {
+    redirected 4 1
+    prefixes east south
+    near table=sites
+    equal "sites" "$(lands)" "west east south west east south"
+    prefixes south east
+    counted headwater_redirect_tables_total 1
+    equal "sites by another table" "$(lands)" "west south east west south east"
+    prefixes south nowhere
+    counted headwater_redirect_refused_configurations_total 1
+    grep "sites:5: no backend has the site .nowhere.*generation 1 stays" "$SCRATCH/redirector1.err" ||
+        fail "no clear line"
+    rate 100mbit
+    begin 6 "$SERVICE4" "$SERVICE6"
+    sleep 0.5
+    kill9 server1
+    kill9 server2
+    whole 6
+    equal "who answered" "$(jq -s -c 'map(.by_server | keys[] | if . < "3" then "near" else "elsewhere" end)
+        | unique' "$SCRATCH"/stats?)" '["elsewhere","near"]'
+    behind 1
+    # shellcheck disable=SC2317 # called by name
+    is_back() { [[ $(shown '.backends[0].state') == '"active"' ]]; }
+    until_true 3 is_back || fail "a server that is back gets nothing"
+    equal "sites again" "$(lands)" "west south east west south east"
+}
+# prefixes SITE SITE: a table that gives the second and third prefix these sites.
+prefixes() {
+    printf '%s\n' "10.77.1.0/24 west" "fd77:1::/64 west" "10.77.1.64/26 $1" "fd77:1::1:0/112 $1" \
+        "10.77.1.128/26 $2" "fd77:1::2:0/112 $2" | replaced "$SCRATCH/sites"
+}
+
+# The same by a database of countries and continents.
+scenario_redirect_database() {
+    redirected 4 1
+    countries "FR EU"
+    near table=sites.mmdb regions='DE = "west", EU = "east", AS = "south"'
+    equal "sites" "$(lands)" "west east south west east south"
+    countries "JP AS"
+    counted headwater_redirect_tables_total 1
+    equal "sites by another database" "$(lands)" "west south south west south south"
+    head -c 100 /dev/urandom | replaced "$SCRATCH/sites.mmdb"
+    counted headwater_redirect_refused_configurations_total 1
+    equal "sites" "$(lands)" "west south south west south south"
+    expect 122 'sites.mmdb: not a MaxMind database' in_ns redirector1 timeout --foreground 10 "$HEADWATER" \
+        redirect --tun hw1 --config "$SCRATCH/redirector1.toml"
+}
+# countries CODES: a database with these codes of country and continent for the second prefix.
+countries() {
+    printf '%s\n' "10.77.1.0/24 DE EU" "fd77:1::/64 DE EU" "10.77.1.64/26 $1" "fd77:1::1:0/112 $1" \
+        "10.77.1.128/26 - AS" "fd77:1::2:0/112 - AS" | python3 "$PWD/scripts/mmdb.py" "$SCRATCH/new"
+    mv -- "$SCRATCH/new" "$SCRATCH/sites.mmdb"
 }
 
 # The routes to the service are there while a server is well, and the operator's command is told.

@@ -63,7 +63,8 @@ dumbbell 3 --delay 2ms -- 0ms 3ms|client1 10.77.21.2 client3 10.77.23.2 client2 
 uplinks --delay 2ms -- --delay 3ms|client 10.77.21.2 client fd77:21::2
 nat --delay 2ms|client 10.77.30.2 client fd77:30::2
 redirected 2 2|client 10.77.22.2 client fd77:21::2 redirector2 10.77.21.2
-anycast --delay 2ms|client1 10.77.22.2 client2 10.77.21.2
+anycast 2 --delay 2ms|client 10.77.22.2 client fd77:22::2
+anycast 4 --delay 1ms|client 10.77.24.2 server4 fd77:22::2
 sites --delay 2ms|client1 10.77.21.2 client1 10.77.22.2 client2 fd77:21::2
 SHAPES
 }

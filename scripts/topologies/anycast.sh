@@ -1,16 +1,33 @@
 # shellcheck shell=bash
 #
-# The two sites of `sites`, whose routers learn by BGP where the service address, 10.77.2.100, is: a
-# BIRD at each server tells its router of the address while the kernel has a route to it, which
-# `serve --announce` keeps only while it can answer. BFD notices silence within 150 ms.
+# One service address at many sites, 10.77.2.100 and fd77:2::100: client -- site1 -- emulated link --
+# site2 ... siteN, and server N at the router of site N, so that each site is farther from the client
+# than the one before. A BIRD at each server tells its router by BGP of the addresses while the kernel
+# has routes to them, which `serve --announce` keeps only while it can answer; routers tell each other,
+# and each prefers the shortest way. BFD notices silence within 150 ms.
 #
-#   topology_up anycast [LINK_OPTION...]      of the link between the sites
-#   at_site N [OPTION...]                     starts server N, announced
-#   anycast_at SITE                           the neighbour to which SITE (west, east) sends the service
+#   topology_up anycast [SITES [LINK_OPTION...]]    two or four sites (2); options of each link between
+#   at_site N [OPTION...]              starts server N, announced
+#   at_all_sites                       starts all, and waits until each site has its own server
+#   anycast_at N [ADDRESS]             the neighbour to which the router of site N sends the service
+#   silence_site N                     nothing passes between site N and its server any more
 #
-# AS numbers: west 65010, east 65020, server N 6500N. The processes are bird-ROLE.
+# Nets: client 11, server N 2N, link from site N to the next 3N; routers have the lower addresses, that
+# nearer to the client the lower one of a link. AS numbers: site N 650N0, server N 6500N. The processes
+# are bird-ROLE. A session carries both families.
 
-readonly SERVICE4=10.77.2.100
+readonly SERVICE4=10.77.2.100 SERVICE6=fd77:2::100
+
+# channel FAMILY PREFIX IMPORT EXPORT: routes of one family; what is imported or exported is `none`,
+# `all`, `learnt` (from the kernel) or `service`.
+channel() {
+    local words=(none all learnt service) filters=(none all "where source = RTS_INHERIT" "where net = $2") n
+    for n in "${!words[@]}"; do
+        [[ $3 != "${words[n]}" ]] || local import=${filters[n]}
+        [[ $4 != "${words[n]}" ]] || local export=${filters[n]}
+    done
+    echo "$1 { next hop self; import $import; export $export; };"
+}
 
 # peer NAME LOCAL_AS OWN NEIGHBOUR AS IMPORT EXPORT: one BGP neighbour.
 peer() {
@@ -21,7 +38,8 @@ protocol bgp $name {
     neighbor $neighbour as $as;
     hold time 3; keepalive time 1; connect retry time 1; connect delay time 1; error wait time 1, 2;
     bfd on;
-    ipv4 { next hop self; import $import; export $export; };
+    $(channel ipv4 "$SERVICE4/32" "$import" "$export")
+    $(channel ipv6 "$SERVICE6/128" "$import" "$export")
 }
 CONF
 }
@@ -40,13 +58,17 @@ CONF
     start "bird-$role" "$role" nice -n -15 bird -f -c "$SCRATCH/bird-$role.conf" -s "$SCRATCH/bird-$role.ctl"
 }
 
-# anycast_routers HERE THERE N END: BIRD of the router of site N, whose end of the link is END.
-anycast_routers() {
-    local here=$1 there=$2 n=$3 end=$4
-    bird_up "$here" "10.77.30.$end" < <(
+# anycast_router N SITES: BIRD of the router of site N, which has a neighbour on either side.
+anycast_router() {
+    local n=$1 sites=$2
+    bird_up "site$n" "10.77.2$n.1" < <(
         echo 'protocol kernel { ipv4 { import none; export where source = RTS_BGP; }; }'
-        peer server "650${n}0" "10.77.2$n.1" "10.77.2$n.2" "6500$n" "where net = $SERVICE4/32" none
-        peer "$there" "650${n}0" "10.77.30.$end" "10.77.30.$((3 - end))" "650$((3 - n))0" all all
+        echo 'protocol kernel { ipv6 { import none; export where source = RTS_BGP; }; }'
+        peer server "650${n}0" "10.77.2$n.1" "10.77.2$n.2" "6500$n" service none
+        ((n == 1)) ||
+            peer nearer "650${n}0" "10.77.3$((n - 1)).2" "10.77.3$((n - 1)).1" "650$((n - 1))0" all all
+        ((n == sites)) ||
+            peer farther "650${n}0" "10.77.3$n.1" "10.77.3$n.2" "650$((n + 1))0" all all
     )
 }
 
@@ -55,38 +77,93 @@ anycast_server() {
     local n=$1
     bird_up "server$n" "10.77.2$n.2" < <(
         echo "protocol kernel { learn; ipv4 { import where net = $SERVICE4/32; export none; }; }"
-        peer site "6500$n" "10.77.2$n.2" "10.77.2$n.1" "650${n}0" none "where source = RTS_INHERIT"
+        echo "protocol kernel { learn; ipv6 { import where net = $SERVICE6/128; export none; }; }"
+        peer site "6500$n" "10.77.2$n.2" "10.77.2$n.1" "650${n}0" none learnt
     )
 }
 
 at_site() {
     local n=$1
     shift
-    start "server$n" "server$n" nice -n -15 "$HEADWATER" serve --tun hw0 --address "$SERVICE4" \
-        --root "$SCRATCH/root" --keys "$SCRATCH/keys" --server-id "$n" \
-        --site-id "$n" --digests "$SCRATCH/digests$n" --metrics 127.0.0.1:9100 --announce "$@"
+    start "server$n" "server$n" nice -n -15 "$HEADWATER" serve --tun hw0 \
+        --address "$SERVICE4" --address "$SERVICE6" --root "$SCRATCH/root" --keys "$SCRATCH/keys" \
+        --server-id "$n" --site-id "$n" --digests "$SCRATCH/digests$n" --metrics 127.0.0.1:9100 \
+        --announce "$@"
     wait_ready "server$n"
 }
 
+at_all_sites() {
+    local n
+    for n in $(seq "$SITES"); do at_site "$n"; done
+    # shellcheck disable=SC2317 # called by name
+    at_home() {
+        local n
+        for n in $(seq "$SITES"); do
+            [[ $(anycast_at "$n") == "server$n" && $(anycast_at "$n" "$SERVICE6") == "server$n" ]] || return 1
+        done
+    }
+    until_true 20 at_home || die "no routes: $(cat "$SCRATCH"/bird-*.err)"
+}
+
 anycast_at() {
-    ip -n "$TOPOLOGY-$1" -j route show "$SERVICE4" | jq -r '.[0].dev // "nowhere"'
+    local service=${2:-$SERVICE4} family=-4
+    [[ $service != *:* ]] || family=-6
+    ip -n "$TOPOLOGY-site$1" "$family" -j route show "$service" | jq -r '.[0].dev // "nowhere"'
+}
+
+silence_site() {
+    in_ns "site$1" nft -f - <<RULES
+table inet silence {
+    chain in { type filter hook prerouting priority raw; policy accept; iifname "server$1" drop; }
+    chain out { type filter hook postrouting priority raw; policy accept; oifname "server$1" drop; }
+}
+RULES
 }
 
 anycast_shape() {
-    local n
-    # shellcheck source=scripts/topologies/sites.sh
-    source "$TOPOLOGY_SHAPES/sites.sh" "$@"
-    ip -n "$TOPOLOGY-west" route delete "$SERVICE4"
-    ip -n "$TOPOLOGY-east" route delete "$SERVICE4"
-    # Room for many clients of one host.
-    through west client1 10.77.1.128/26
-    for n in west east server1 server2; do
-        sink "$n" 10.77.2.0/24
+    local sites=${1:-2} n
+    [[ $sites == 2 || $sites == 4 ]] || die "two or four sites, not '$sites'"
+    shift $(($# < 1 ? $# : 1))
+    SITES=$sites
+    node client
+    large_windows client
+    for n in $(seq "$sites"); do
+        node "site$n" "server$n"
+        large_windows "server$n"
+        wire "site$n" "server$n" "2$n"
+        through "server$n" "site$n" default
+        through "site$n" "server$n" "10.77.2.10$n/32" "fd77:2::10$n/128"
+        sink "site$n" 10.77.2.0/24 fd77:2::/64
+        sink "server$n" 10.77.2.0/24 fd77:2::/64
+        ((n == 1)) || link "site$((n - 1))" "site$n" "3$((n - 1))" "$@"
     done
-    anycast_routers west east 1 1
-    anycast_routers east west 2 2
-    anycast_server 1
-    anycast_server 2
+    wire site1 client 11
+    through client site1 default
+    through site1 client 10.77.1.0/24 fd77:1::/64
+    sink client 10.77.1.0/24 fd77:1::/64
+    for n in $(seq 2 "$sites"); do
+        # Towards the client, and to what is beyond on the other side.
+        through "site$n" "site$((n - 1))" default
+    done
+    anycast_beyond "$sites"
+    for n in $(seq "$sites"); do
+        anycast_router "$n" "$sites"
+        anycast_server "$n"
+    done
+}
+
+# anycast_beyond SITES: routes to the nets and servers farther away than each site.
+anycast_beyond() {
+    local n far
+    for n in $(seq $(($1 - 1))); do
+        for far in $(seq $((n + 1)) "$1"); do
+            through "site$n" "site$((n + 1))" "10.77.2$far.0/30" "fd77:2$far::/64" \
+                "10.77.2.10$far/32" "fd77:2::10$far/128"
+        done
+        for far in $(seq $((n + 1)) $(($1 - 1))); do
+            through "site$n" "site$((n + 1))" "10.77.3$far.0/30" "fd77:3$far::/64"
+        done
+    done
 }
 
 anycast_shape "$@"

@@ -9,10 +9,13 @@
 #   share REDIRECTOR...                  the router divides the service among these (ECMP)
 #   redirect_config GENERATION [KEY=VALUE...] -- BACKEND...
 #                                        writes SCRATCH/redirectorN.toml for every N. Keys: policy,
-#                                        interval, misses, recovery, delivery (address or device).
-#                                        BACKEND is N, N/STATE, N//WEIGHT or N/STATE/WEIGHT
+#                                        interval, misses, recovery, delivery (address or device),
+#                                        table and regions (of `nearest`). BACKEND is N or
+#                                        N/STATE/WEIGHT/SITE, any of which may be empty or missing
 #   redirect N [OPTION...]               starts redirector N; its control socket is SCRATCH/rN
 #   behind N [OPTION...]                 starts server N behind all redirectors
+#   lane N                               a wire from each redirector to server N, for what the redirector
+#                                        writes to the device of server N
 #   sever N; mend N                      the router drops silently what is to and from server N
 #   vanish N                             server N is gone with its namespace and its link
 #   uplink N RATE                        limits what server N sends, as tc writes rates
@@ -81,6 +84,7 @@ share() {
 
 redirect_config() {
     local generation=$1 policy=rendezvous interval=50 misses=3 recovery=5 delivery=address n
+    local table='' regions=''
     shift
     while [[ $1 != -- ]]; do
         local "${1?}"
@@ -99,6 +103,11 @@ redirect_config() {
             echo "interval-ms = $interval"
             echo "misses = $misses"
             echo "recovery = $recovery"
+            if [[ -n $table ]]; then
+                echo "[nearest]"
+                echo "table = \"$table\""
+                echo "regions = { $regions }"
+            fi
             backend_tables "$delivery" "$@"
         } >"$SCRATCH/new.toml"
         mv -- "$SCRATCH/new.toml" "$SCRATCH/redirector$n.toml"
@@ -107,10 +116,10 @@ redirect_config() {
 
 # backend_tables DELIVERY BACKEND...
 backend_tables() {
-    local delivery=$1 backend n state weight
+    local delivery=$1 backend n state weight site
     shift
     for backend in "$@"; do
-        IFS=/ read -r n state weight <<<"$backend"
+        IFS=/ read -r n state weight site <<<"$backend"
         echo "[[backend]]"
         echo "name = \"server$n\""
         echo "id = $n"
@@ -120,6 +129,7 @@ backend_tables() {
         esac
         echo "state = \"${state:-active}\""
         echo "weight = ${weight:-100}"
+        [[ -z ${site:-} ]] || echo "site = \"$site\""
     done
 }
 
@@ -142,6 +152,18 @@ behind() {
         --root "$SCRATCH/root" --keys "$SCRATCH/keys" --server-id "$n" \
         --digests "$SCRATCH/digests$n" --metrics 127.0.0.1:9100 "$@"
     wait_ready "server$n"
+}
+
+lane() {
+    local n=$1 redirector family
+    for redirector in $(seq "$REDIRECTORS"); do
+        wire "redirector$redirector" "server$n" "4$n"
+        ip -n "$TOPOLOGY-redirector$redirector" route add default via "10.77.4$n.2" table "10$n"
+        ip -n "$TOPOLOGY-redirector$redirector" -6 route add default via "fd77:4$n::2" table "10$n"
+        for family in -4 -6; do
+            ip -n "$TOPOLOGY-redirector$redirector" "$family" rule add iif "to$n" table "10$n"
+        done
+    done
 }
 
 sever() {
