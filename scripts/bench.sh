@@ -10,7 +10,12 @@
 #                 server (accept, read, write, close). The kernel's connections are reset by the
 #                 client when the object is whole
 #   throughput    one large object at a time; beside it iperf3 and a well fed pair of sockets, both
-#                 with CUBIC and with Reno, and `bare`: our packets without any protocol
+#                 with CUBIC and with Reno, and `bare`: our packets without any protocol. Besides
+#                 64 MB by `get`, dropped from the page cache before: "get-dropped" is a file that is
+#                 asked for again and again, "get-disk" one that nobody has asked for
+#   queues        QUEUE_CLIENTS downloads at once, from one server, from one that shares its device
+#                 (--multi-queue) with nobody, and from two that share one; and how many processors
+#                 were busy, which says what the machine allows
 #   connections   requests on random ones of more and more open connections, the last time while
 #                 another process keeps KEPT more; memory of idle connections of nginx beside them
 #
@@ -20,10 +25,10 @@
 # Each in two layouts: `two` leaves both ends to all processors, `one` pins both to one processor,
 # scheduled in batches, so that neither end interrupts the other.
 #
-#   bench.sh [requests|throughput|connections...]      all by default
+#   bench.sh [requests|throughput|queues|connections...]      all by default
 #
 # Environment: ROUNDS (5), SECONDS_EACH (3), CLIENTS (16), RATE (1000), SIZES in kB (1 10 100),
-# OBJECT_MB (400), COUNTS (10,1000,100000,500000), KEPT (500000), KERNEL_COUNTS (10 1000 10000),
+# OBJECT_MB (400), QUEUE_CLIENTS (4), COUNTS (10,1000,100000,500000), KEPT (500000), KERNEL_COUNTS (10 1000 10000),
 # LAYOUTS (two one), PATHS (router pair), LINKS (on off forwarding plain), OUT (out/bench). Prints one
 # table; OUT/*.json have all figures, OUT/connections.svg is a picture of the last part.
 set -euo pipefail
@@ -37,6 +42,7 @@ readonly ROUNDS=${ROUNDS:-5} SECONDS_EACH=${SECONDS_EACH:-3} CLIENTS=${CLIENTS:-
 readonly RATE=${RATE:-1000} SIZES=${SIZES:-1 10 100} OBJECT_MB=${OBJECT_MB:-400}
 readonly COUNTS=${COUNTS:-10,1000,100000,500000} LAYOUTS=${LAYOUTS:-two one}
 readonly KEPT=${KEPT:-500000} KERNEL_COUNTS=${KERNEL_COUNTS:-10 1000 10000}
+readonly QUEUE_CLIENTS=${QUEUE_CLIENTS:-4}
 readonly PATHS=${PATHS:-router pair} LINKS=${LINKS:-on off forwarding plain}
 readonly OUT=${OUT:-out/bench}
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
@@ -118,6 +124,36 @@ iperf() {
         jq '.end.sum_received.bits_per_second / 1e6'
 }
 
+# drop FILE: out of the page cache, on a disk that has it whole.
+drop() { dd of="$SCRATCH/root/$1" oflag=nocache conv=notrunc,fdatasync count=0 status=none; }
+
+# fetch FILE OPTION...: one download by `get`, its figures to SCRATCH/fetched.
+fetch() {
+    local file=$1
+    shift
+    in_ns client "${PINNED[@]}" "$HEADWATER" get "${DEVICE[@]}" --address 10.77.1.100 --silent \
+        --show-error --stats "$SCRATCH/fetched" "$@" "http://10.77.2.101/$file" >/dev/null ||
+        die "$file cannot be fetched"
+}
+
+# fetched NAME FILE: adds the Mbit/s of one download to SCRATCH/beside.
+fetched() {
+    fetch "$2" --no-digest
+    jq -r --arg name "$1" '"\($name) \(.bytes * 8e-6 / .seconds)"' \
+        "$SCRATCH/fetched" >>"$SCRATCH/beside"
+}
+
+# from_disk: files that are not in the page cache.
+from_disk() {
+    drop dropped
+    fetched get-dropped dropped
+    head -c 64000000 /dev/urandom >"$SCRATCH/root/disk"
+    # Its digest is made before; to ask for the head only makes nothing hot.
+    fetch disk --head
+    drop disk
+    fetched get-disk disk
+}
+
 bench_throughput() {
     local control rounds=$ROUNDS case="throughput $CASE"
     : >"$SCRATCH/beside"
@@ -125,6 +161,8 @@ bench_throughput() {
     peers object
     export -f iperf
     export OBJECT_MB
+    fetch dropped --no-digest
+    fetch dropped --no-digest
     for ((; rounds > 0; rounds--)); do
         measure "$1" "$case" throughput "${PEERS[@]}" --runs 1
         cat "$OUT/${case// /-}-$1.json" >>"$SCRATCH/runs"
@@ -133,6 +171,7 @@ bench_throughput() {
             >/dev/null || die "bare failed"
         jq -r '.peers[].rounds[] | "bare \(.body_bytes * 8 / .latency.max_us)"' \
             "$SCRATCH/bare" >>"$SCRATCH/beside"
+        from_disk
         for control in cubic reno; do
             beside "iperf3-$control" bash -c "iperf $control"
             beside "fed-$control" scripts/fed-tcp.py fetch 10.77.21.2 "$FED_PORT" \
@@ -241,6 +280,7 @@ servers() {
         head -c "${size}000" /dev/urandom >"$SCRATCH/root/${size}kB"
     done
     head -c "${OBJECT_MB}000000" /dev/urandom >"$SCRATCH/root/object"
+    head -c 64000000 /dev/urandom >"$SCRATCH/root/dropped"
     "$HEADWATER" keygen --out "$SCRATCH/keys"
     start_nginx 1
     start iperf3 server1 iperf3 --server --bind 10.77.21.2

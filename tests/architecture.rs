@@ -31,7 +31,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["time", "wire::flight", "wire::ip", "wire::payload"],
     ),
     ("stack", &["wire", "time"]),
-    ("apps", &["transport", "connect", "http", "cache", "time"]),
+    // What a server answers is written into the body of a flight, or shared with it.
+    (
+        "apps",
+        &[
+            "transport",
+            "connect",
+            "http",
+            "cache",
+            "time",
+            "wire::payload",
+        ],
+    ),
     (
         "host",
         &[

@@ -18,6 +18,7 @@ pub mod redirect;
 pub mod serve;
 pub mod sim;
 pub mod sim_path;
+mod size;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};

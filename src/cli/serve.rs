@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::apps::origin::Origin;
+use crate::apps::origin::hot::{Hot, MAX_HOT_BYTES};
 use crate::apps::origin::tree::Tree;
 use crate::cli::announce::{AnnounceArgs, Announcer};
 use crate::cli::exit::{Exit, Failed};
@@ -18,6 +19,7 @@ use crate::cli::keygen;
 use crate::cli::local::{
     DeviceArg, LocalArgs, Opened, device_failed, drawn_seed, listen_for_metrics, say_ready,
 };
+use crate::cli::size;
 use crate::device::Device;
 use crate::host::metrics::Metric;
 use crate::host::redirector::mac_keys;
@@ -26,6 +28,7 @@ use crate::redirect::backend::{BackendConfig, MAX_REDIRECTORS};
 use crate::redirect::config::DEFAULT_PORT;
 use crate::redirect::{BackendId, RedirectorId};
 use crate::runtime::digester::ThreadDigester;
+use crate::runtime::loader::ThreadLoader;
 use crate::runtime::metrics::MetricsServer;
 use crate::runtime::{Hooks, Notice, OsClock, Runtime};
 use crate::time::{Instant, Now};
@@ -73,6 +76,15 @@ pub struct ServeArgs {
     /// Remember digests of large files in this file, so that a restart need not compute them again
     #[arg(long, value_name = "FILE")]
     pub digests: Option<PathBuf>,
+    /// Most bytes of files that are asked for again and again to keep in memory; k, M and G are
+    /// understood, 0 keeps none
+    #[arg(long, value_name = "BYTES", default_value_t = MAX_HOT_BYTES, value_parser = parse_cache)]
+    pub cache: u64,
+}
+
+/// What `--cache` says.
+fn parse_cache(text: &str) -> Result<u64, &'static str> {
+    size::parse(text).ok_or("not a size: 0, 64M or 2G would be")
 }
 
 /// Arguments of a server behind redirectors.
@@ -170,7 +182,16 @@ fn origin(args: &ServeArgs) -> Result<Origin, Failed> {
         let advice = format!("cannot keep digests ({error}): name another file for --digests");
         Failed::new(Exit::WriteError, advice)
     })?;
-    Origin::new(&args.root, Box::new(digester)).map_err(|error| refused(&error))
+    let origin = Origin::new(&args.root, Box::new(digester)).map_err(|error| refused(&error))?;
+    if args.cache == 0 {
+        return Ok(origin);
+    }
+    let loader = ThreadLoader::start();
+    let loader = loader.map_err(|error| {
+        let advice = format!("cannot start a thread ({error}): use --cache 0");
+        Failed::new(Exit::Root, advice)
+    })?;
+    Ok(origin.with_hot(Hot::new(args.cache, Box::new(loader))))
 }
 
 fn machine(
@@ -216,7 +237,9 @@ impl Hooks<ServerHost<Origin>> for Serving {
     }
 
     fn metrics(&mut self, machine: &ServerHost<Origin>) -> Vec<Metric> {
-        machine.metrics()
+        let mut metrics = machine.metrics();
+        metrics.extend(machine.hot_metrics());
+        metrics
     }
 }
 

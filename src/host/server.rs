@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use crate::apps::origin::Origin;
 use crate::host::metrics::Metric;
 use crate::host::web::Web;
 use crate::host::{Machine, Transmit};
@@ -276,6 +277,42 @@ impl<A: Application> ServerHost<A> {
                 "headwater_tcp_connections",
                 "TCP connections now.",
                 u64::try_from(self.web.connections()).unwrap_or(u64::MAX),
+            ),
+        ]
+    }
+}
+
+impl ServerHost<Origin> {
+    /// Counters and gauges of hot content.
+    #[must_use]
+    pub fn hot_metrics(&self) -> [Metric; 5] {
+        let hot = self.app.hot();
+        let counters = hot.counters();
+        [
+            Metric::gauge(
+                "headwater_hot_files",
+                "Files whose content is in memory.",
+                u64::try_from(hot.files()).unwrap_or(u64::MAX),
+            ),
+            Metric::gauge(
+                "headwater_hot_bytes",
+                "Bytes of files that are in memory or being read into it.",
+                hot.bytes(),
+            ),
+            Metric::counter(
+                "headwater_hot_sent_bytes_total",
+                "Stream bytes sent from content in memory.",
+                counters.staged_bytes,
+            ),
+            Metric::counter(
+                "headwater_hot_loads_total",
+                "Files read into memory.",
+                counters.loads,
+            ),
+            Metric::counter(
+                "headwater_hot_evictions_total",
+                "Files that gave way to others.",
+                counters.evictions,
             ),
         ]
     }

@@ -18,6 +18,7 @@
 pub mod control;
 pub mod digester;
 mod gather;
+pub mod loader;
 pub mod metrics;
 pub mod relay;
 pub mod responder;

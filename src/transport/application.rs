@@ -5,6 +5,7 @@
 //! keys that is later shown it can produce any byte range of the same stream.
 
 use crate::time::UnixMillis;
+use crate::wire::payload::Gathered;
 
 /// Longest user continuation an application may make, in bytes: it travels in every request.
 pub const MAX_USER_BYTES: usize = 400;
@@ -54,4 +55,19 @@ pub trait Application {
     /// # Errors
     /// [`Unavailable::Changed`] if this server cannot produce the very bytes `user` stands for.
     fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable>;
+
+    /// Puts the next `bytes` of the stream from `offset` on at the end of the body of a flight:
+    /// written there, or shared where memory holds them already. Otherwise as [`read`](Self::read).
+    ///
+    /// # Errors
+    /// As for `read`; nothing is put there then.
+    fn stage(
+        &mut self,
+        user: &[u8],
+        offset: u64,
+        bytes: usize,
+        body: &mut Gathered,
+    ) -> Result<usize, Unavailable> {
+        body.fill(bytes, |out| self.read(user, offset, out))
+    }
 }

@@ -61,7 +61,7 @@ pub struct Server {
     buckets: TokenBuckets,
     counters: ServerCounters,
     layout: Layout,
-    /// The flight that is being made; its body is the stream bytes, read in one go.
+    /// The flight that is being made; its body is the stream bytes, staged in one go.
     gathered: Gathered,
     pool: Pool,
 }
@@ -539,7 +539,7 @@ impl Server {
         })
     }
 
-    /// Reads the bytes of the layout. On `Changed` the flight goes out without any.
+    /// Stages the bytes of the layout. On `Changed` the flight goes out without any.
     fn stage(&mut self, content: &mut Content, app: &mut dyn Application) -> Result<(), Drop> {
         self.gathered.clear();
         let Some(user) = &content.user else {
@@ -553,9 +553,8 @@ impl Server {
             }
         }
         for run in runs {
-            let room = self.gathered.room(usize::try_from(run.len()).unwrap_or(0));
-            let wanted = room.len();
-            match app.read(&user.user, run.start, room) {
+            let wanted = usize::try_from(run.len()).unwrap_or(0);
+            match app.stage(&user.user, run.start, wanted, &mut self.gathered) {
                 Ok(have) if have == wanted => {}
                 Err(Unavailable::NotReady) => return Err(Drop::NotReady),
                 // A stream shorter than its stated length is another stream.

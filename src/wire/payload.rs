@@ -2,11 +2,13 @@
 //! bytes of an object side by side.
 //!
 //! In: small things written one after the other (*heads*: packet headers, chunk heads, seals,
-//! padding) and a *body*, filled by the application, of which ranges are referred to in between.
+//! padding) and a *body*, of which ranges are referred to in between. The application writes the body,
+//! or shares memory that holds its bytes already.
 //! Out: the same bytes as slices in sending order, for one gathering write or for assembly datagram
 //! by datagram. Buffers are lent by a [`Pool`] and come back when the last reader lets go.
 //! Never knows where a datagram ends: that is the segment size of the flight.
 
+use core::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,24 +16,63 @@ use std::sync::Arc;
 /// has in the air before they are written, mostly one. Beyond, each has a buffer of its own.
 pub const MAX_POOLED: usize = 8;
 
+/// Bytes that several hold and nobody changes; they go when the last lets go.
+#[derive(Clone)]
+pub struct Shared(Arc<dyn AsRef<[u8]> + Send + Sync>);
+
+impl Shared {
+    /// The bytes of `owner`, which must be the same at every look.
+    pub fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(owner))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} shared bytes", self.bytes().len())
+    }
+}
+
 /// Heads, a body and the order in which they are sent.
 #[derive(Debug, Default)]
 pub struct Gathered {
     heads: Vec<u8>,
-    /// Initialised up to its largest use so far, so that a new use writes each byte once.
-    body: Vec<u8>,
-    /// Bytes of `body` in use now.
+    /// What was written of the body. Initialised up to its largest use so far, so that a new use
+    /// writes each byte once.
+    own: Vec<u8>,
+    /// Bytes of `own` in use now.
+    written: usize,
+    /// Bytes of the body.
     staged: usize,
-    /// Bytes of `body` referred to.
+    /// Bytes of the body referred to.
     referred: usize,
+    /// The body, in its order.
+    pieces: Vec<Piece>,
     parts: Vec<Part>,
 }
 
-/// All heads up to one place and not sent before, then a range of the body.
+/// A stretch of the body that lies in one memory.
+#[derive(Debug)]
+struct Piece {
+    body: Range<usize>,
+    /// `None`: in what was written.
+    shared: Option<Shared>,
+    /// Where it begins in that memory.
+    at: usize,
+}
+
+/// All heads up to one place and not sent before, then a range of the memory of a piece.
 #[derive(Clone, Debug)]
 struct Part {
     heads_end: usize,
-    body: Range<usize>,
+    piece: usize,
+    range: Range<usize>,
 }
 
 /// A place to go back to.
@@ -43,21 +84,64 @@ pub struct Mark {
 }
 
 impl Gathered {
-    /// Empties it and keeps the memory.
+    /// Empties it and keeps its own memory.
     pub fn clear(&mut self) {
         self.heads.clear();
         self.parts.clear();
-        (self.staged, self.referred) = (0, 0);
+        self.pieces.clear();
+        (self.written, self.staged, self.referred) = (0, 0, 0);
     }
 
     /// Room for the next `bytes` of the body. They hold anything until they are written.
     pub fn room(&mut self, bytes: usize) -> &mut [u8] {
+        let (at, start) = (self.written, self.staged);
+        self.written += bytes;
+        self.staged += bytes;
+        match self.pieces.last_mut() {
+            Some(last) if last.shared.is_none() => last.body.end = self.staged,
+            Some(_) | None => self.pieces.push(Piece {
+                body: start..self.staged,
+                shared: None,
+                at,
+            }),
+        }
+        if self.own.len() < self.written {
+            self.own.resize(self.written, 0);
+        }
+        self.own.get_mut(at..self.written).unwrap_or_default()
+    }
+
+    /// Has `write` put at most `bytes` more into the body, as many as it says.
+    ///
+    /// # Errors
+    /// Those of `write`; the body is then as before.
+    pub fn fill<E>(
+        &mut self,
+        bytes: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let result = write(self.room(bytes));
+        let unused = bytes - result.as_ref().map_or(0, |&kept| kept.min(bytes));
+        self.written -= unused;
+        self.staged -= unused;
+        if let Some(last) = self.pieces.last_mut() {
+            last.body.end = self.staged;
+        }
+        result
+    }
+
+    /// Makes `bytes` from `at` on of `memory` the next of the body, as far as there are any; returns
+    /// how many. They are not copied.
+    pub fn share(&mut self, memory: &Shared, at: usize, bytes: usize) -> usize {
+        let bytes = bytes.min(memory.bytes().len().saturating_sub(at));
         let start = self.staged;
         self.staged += bytes;
-        if self.body.len() < self.staged {
-            self.body.resize(self.staged, 0);
-        }
-        self.body.get_mut(start..self.staged).unwrap_or_default()
+        self.pieces.push(Piece {
+            body: start..self.staged,
+            shared: Some(memory.clone()),
+            at,
+        });
+        bytes
     }
 
     /// Bytes of the body.
@@ -74,15 +158,23 @@ impl Gathered {
     /// Appends a range of the body, as far as there is one; returns the bytes appended.
     pub fn refer(&mut self, at: usize, bytes: usize) -> usize {
         let end = at.saturating_add(bytes).min(self.staged);
-        let bytes = end.saturating_sub(at);
-        if bytes > 0 {
-            self.referred += bytes;
+        let first = self.pieces.partition_point(|piece| piece.body.end <= at);
+        let mut from = at;
+        for (index, piece) in self.pieces.iter().enumerate().skip(first) {
+            let until = piece.body.end.min(end);
+            if from >= until {
+                break;
+            }
+            let start = piece.at + (from - piece.body.start);
             self.parts.push(Part {
                 heads_end: self.heads.len(),
-                body: at..end,
+                piece: index,
+                range: start..start + (until - from),
             });
+            from = until;
         }
-        bytes
+        self.referred += from - at;
+        from - at
     }
 
     /// Bytes to be sent.
@@ -97,10 +189,13 @@ impl Gathered {
         self.len() == 0
     }
 
-    /// Bytes that it may hold without asking for more memory.
+    /// Bytes that it may hold without asking for more memory; what is shared belongs to others.
     #[must_use]
     pub const fn capacity(&self) -> usize {
-        self.heads.capacity() + self.body.capacity() + self.parts.capacity() * size_of::<Part>()
+        self.heads.capacity()
+            + self.own.capacity()
+            + self.pieces.capacity() * size_of::<Piece>()
+            + self.parts.capacity() * size_of::<Part>()
     }
 
     /// This place.
@@ -126,14 +221,21 @@ impl Gathered {
 pub struct Pool(Vec<Arc<Gathered>>);
 
 impl Pool {
-    /// Makes a payload of `gathered`, which gets an empty buffer in exchange.
+    /// Makes a payload of `gathered`, which gets an empty buffer in exchange. No buffer that nobody
+    /// reads any more holds memory of others after this.
     pub fn lend(&mut self, gathered: &mut Gathered) -> Payload {
-        for slot in &mut self.0 {
-            if let Some(free) = Arc::get_mut(slot) {
-                core::mem::swap(free, gathered);
-                gathered.clear();
-                return Payload(Content::Gathered(Arc::clone(slot)));
+        let mut free = None;
+        for (index, slot) in self.0.iter_mut().enumerate() {
+            if let Some(unread) = Arc::get_mut(slot) {
+                unread.clear();
+                free = free.or(Some(index));
             }
+        }
+        if let Some(slot) = free.and_then(|index| self.0.get_mut(index))
+            && let Some(unread) = Arc::get_mut(slot)
+        {
+            core::mem::swap(unread, gathered);
+            return Payload(Content::Gathered(Arc::clone(slot)));
         }
         let lent = Arc::new(core::mem::take(gathered));
         if self.0.len() < MAX_POOLED {
@@ -193,18 +295,28 @@ impl Payload {
     /// A reader at the first byte.
     #[must_use]
     pub fn reader(&self) -> PayloadReader<'_> {
-        let (heads, body, parts) = match &self.0 {
-            Content::Whole(bytes) => (bytes.as_slice(), &[][..], &[][..]),
+        let (heads, own, pieces, parts) = match &self.0 {
+            Content::Whole(bytes) => (bytes.as_slice(), &[][..], &[][..], &[][..]),
             Content::Gathered(gathered) => {
                 let Gathered {
-                    heads, body, parts, ..
+                    heads,
+                    own,
+                    pieces,
+                    parts,
+                    ..
                 } = &**gathered;
-                (heads.as_slice(), body.as_slice(), parts.as_slice())
+                (
+                    heads.as_slice(),
+                    own.as_slice(),
+                    pieces.as_slice(),
+                    parts.as_slice(),
+                )
             }
         };
         PayloadReader {
             heads,
-            body,
+            own,
+            pieces,
             parts: parts.iter(),
             heads_sent: 0,
             now: &[],
@@ -229,7 +341,8 @@ impl Payload {
 #[derive(Clone, Debug)]
 pub struct PayloadReader<'a> {
     heads: &'a [u8],
-    body: &'a [u8],
+    own: &'a [u8],
+    pieces: &'a [Piece],
     parts: core::slice::Iter<'a, Part>,
     heads_sent: usize,
     /// What comes next, and what comes after it.
@@ -280,7 +393,10 @@ impl<'a> PayloadReader<'a> {
     fn load(&mut self) -> Option<(&'a [u8], &'a [u8])> {
         let (end, body) = match self.parts.next() {
             Some(part) => {
-                let body = self.body.get(part.body.clone());
+                let piece = self.pieces.get(part.piece);
+                let shared = piece.and_then(|piece| piece.shared.as_ref());
+                let memory = shared.map_or(self.own, Shared::bytes);
+                let body = memory.get(part.range.clone());
                 (part.heads_end, body.unwrap_or_default())
             }
             None if self.heads_sent < self.heads.len() => (self.heads.len(), &[][..]),
@@ -298,16 +414,34 @@ mod tests {
 
     use super::*;
 
+    /// Writes `body` in stretches that end at `ends`, each into the buffer's own memory or shared.
+    fn stage(body: &[u8], mut ends: Vec<(usize, bool)>, into: &mut Gathered) {
+        let memory = Shared::new(body.to_vec());
+        ends.push((body.len(), false));
+        ends.sort_unstable();
+        let mut at = 0;
+        for (end, shared) in ends {
+            let bytes = end - at;
+            if shared {
+                assert_eq!(into.share(&memory, at, bytes), bytes);
+            } else {
+                into.room(bytes).copy_from_slice(&body[at..end]);
+            }
+            at = end;
+        }
+        assert_eq!(into.staged(), body.len());
+    }
+
     /// Heads, ranges of a body of 256 bytes, and what is taken back at once.
     fn gather(
         steps: &[(Vec<u8>, Range<usize>, bool)],
+        ends: &[(usize, bool)],
         pool: &mut Pool,
         into: &mut Gathered,
     ) -> (Payload, Vec<u8>) {
         let mut want = Vec::new();
         let body: Vec<u8> = (0..=255).collect();
-        into.room(100).copy_from_slice(&body[..100]);
-        into.room(156).copy_from_slice(&body[100..]);
+        stage(&body, ends.to_vec(), into);
         for (heads, range, kept) in steps {
             let mark = into.mark();
             into.heads().extend(heads);
@@ -328,12 +462,13 @@ mod tests {
         #[test]
         fn what_is_gathered_comes_out_however_it_is_read(
             steps in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..5), 0..200_usize, 0..56_usize, any::<bool>()), 0..20),
+            ends in prop::collection::vec((0..257_usize, any::<bool>()), 0..6),
             cuts in prop::collection::vec(1..90_usize, 1..9),
         ) {
             let steps: Vec<_> = steps.into_iter().map(|(heads, at, len, kept)| (heads, at..at + len, kept)).collect();
             let (mut pool, mut into) = (Pool::default(), Gathered::default());
             for _ in 0..2 {
-                let (payload, want) = gather(&steps, &mut pool, &mut into);
+                let (payload, want) = gather(&steps, &ends, &mut pool, &mut into);
                 prop_assert_eq!(payload.len(), want.len());
                 prop_assert_eq!(&payload.to_vec(), &want);
                 prop_assert_eq!(&payload, &Payload::from(want.clone()));
@@ -383,5 +518,51 @@ mod tests {
         assert_eq!(gathered.refer(10, 5), 0);
         assert_eq!(gathered.refer(usize::MAX, 5), 0);
         assert_eq!(gathered.len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_written_is_no_part_of_the_body() {
+        let mut gathered = Gathered::default();
+        gathered.room(2).copy_from_slice(b"ab");
+        let failed = gathered.fill(5, |room| {
+            room.fill(b'x');
+            Err(())
+        });
+        assert_eq!((failed, gathered.staged()), (Err(()), 2));
+        let short = gathered.fill(5, |room| {
+            room[..3].copy_from_slice(b"cde");
+            Ok::<_, ()>(3)
+        });
+        assert_eq!((short, gathered.staged()), (Ok(3), 5));
+        assert_eq!(gathered.share(&Shared::new(*b"..fg"), 2, 9), 2, "its end");
+        gathered.room(1).fill(b'h');
+        assert_eq!(gathered.refer(0, 100), 8);
+        assert_eq!(Pool::default().lend(&mut gathered).to_vec(), b"abcdefgh");
+    }
+
+    #[test]
+    fn what_is_shared_goes_with_the_next_flight_after_its_last_reader() {
+        let owner = Arc::new([7; 4]);
+        let memory = Shared::new(Owned(Arc::clone(&owner)));
+        let (mut pool, mut gathered) = (Pool::default(), Gathered::default());
+        let mut lend = |pool: &mut Pool| {
+            gathered.share(&memory, 0, 4);
+            gathered.refer(0, 4);
+            pool.lend(&mut gathered)
+        };
+        let held = [lend(&mut pool), lend(&mut pool)];
+        drop(memory);
+        assert_eq!(held[0].to_vec(), [7; 4]);
+        drop(held);
+        pool.lend(&mut Gathered::default());
+        assert_eq!(Arc::strong_count(&owner), 1);
+    }
+
+    struct Owned(Arc<[u8; 4]>);
+
+    impl AsRef<[u8]> for Owned {
+        fn as_ref(&self) -> &[u8] {
+            &*self.0
+        }
     }
 }

@@ -65,6 +65,36 @@ impl Object {
         &self.digest
     }
 
+    /// The state of the file that this is the content of.
+    #[must_use]
+    pub const fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    /// The open file, if it is one.
+    #[must_use]
+    pub const fn file(&self) -> Option<&Arc<File>> {
+        match &self.content {
+            Content::File(file) => Some(file),
+            Content::Page(_) => None,
+        }
+    }
+
+    /// Whether the file still is in the state that was digested.
+    ///
+    /// # Errors
+    /// [`Stale`] if it is not.
+    pub fn check(&self) -> Result<(), Stale> {
+        let Content::File(file) = &self.content else {
+            return Ok(());
+        };
+        let metadata = file.metadata().map_err(|_| Stale)?;
+        match Stamp::of(&metadata) == self.stamp {
+            true => Ok(()),
+            false => Err(Stale),
+        }
+    }
+
     /// Fills `out` from `offset` on and returns how many bytes there were; fewer only at the end.
     ///
     /// # Errors
@@ -93,12 +123,7 @@ impl Object {
                 Err(_) => return Err(Stale),
             }
         }
-        let metadata = file.metadata().map_err(|_| Stale)?;
-        if Stamp::of(&metadata) == self.stamp {
-            Ok(filled)
-        } else {
-            Err(Stale)
-        }
+        self.check().map(|()| filled)
     }
 }
 

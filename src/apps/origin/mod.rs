@@ -2,8 +2,8 @@
 //!
 //! In: request heads, and later user continuations that say how each was decided. Out: response
 //! streams, head and body, any range of which any server with the same files writes alike. Nothing
-//! is kept per client: the cache of open files belongs to the tree. Bytes of two versions of a file
-//! are never mixed. Sources: RFC 9110, RFC 9112; the contract is
+//! is kept per client: the caches of open files and of hot content belong to the tree. Bytes of two
+//! versions of a file are never mixed. Sources: RFC 9110, RFC 9112; the contract is
 //! [`crate::transport::application`]'s.
 //!
 //! Paths: `/.dynamic/SEED/SIZE` computes ([`dynamic`]), `/.watermark/MARK/PATH` marks
@@ -16,6 +16,7 @@ pub mod digest;
 pub mod digest_store;
 pub mod dynamic;
 pub mod files;
+pub mod hot;
 pub mod listing;
 mod render;
 pub mod target;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use crate::apps::origin::continuation::{Outcome, Resource, TAG_BYTES, Tag, UserContinuation};
 use crate::apps::origin::digest::{Digester, Sha256};
 use crate::apps::origin::files::{Files, Freshness, Object};
+use crate::apps::origin::hot::Hot;
 use crate::apps::origin::render::{Body, Representation, Stream};
 use crate::apps::origin::target::Target;
 use crate::apps::origin::tree::{Refusal, RootError, Tree};
@@ -39,6 +41,7 @@ use crate::http::status::Status;
 use crate::http::{HeadError, Version};
 use crate::time::UnixMillis;
 use crate::transport::application::{Application, Begun, MAX_USER_BYTES, Unavailable};
+use crate::wire::payload::{Gathered, Shared};
 
 /// How often a response that a writer disturbed is tried within one call.
 pub const MAX_ATTEMPTS: usize = 3;
@@ -46,6 +49,7 @@ pub const MAX_ATTEMPTS: usize = 3;
 /// The HTTP server.
 pub struct Origin {
     files: Files,
+    hot: Hot,
     /// The response that was begun last, until it is read from: the first bytes of a response are
     /// mostly asked for with it, and its head need not be written twice.
     begun: Option<(Vec<u8>, Stream)>,
@@ -68,9 +72,22 @@ impl Origin {
     pub fn new(root: &Path, digester: Box<dyn Digester>) -> Result<Self, RootError> {
         Ok(Self {
             files: Files::new(Tree::open(root)?, digester),
+            hot: Hot::none(),
             recent: None,
             begun: None,
         })
+    }
+
+    /// The same, with files that are asked for again sent from memory.
+    #[must_use]
+    pub fn with_hot(self, hot: Hot) -> Self {
+        Self { hot, ..self }
+    }
+
+    /// Hot content.
+    #[must_use]
+    pub const fn hot(&self) -> &Hot {
+        &self.hot
     }
 
     /// Number of files and directory pages kept open, at most [`files::MAX_OPEN_FILES`].
@@ -203,21 +220,64 @@ impl Origin {
         }
     }
 
-    /// Reads on in the stream that was read last; `None` if it is another, or not just as it was.
-    fn read_on(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Option<usize> {
-        let recent = self.recent.as_ref().filter(|recent| recent.user == user)?;
-        let object = self.files.file(&recent.path, Freshness::Recent).ok()?;
-        let same = recent.stream.is_of(&object);
-        same.then(|| recent.stream.read_at(offset, out).ok())?
+    /// Has `make` produce from the stream of `user`; with the stream comes the content of its object
+    /// if it is hot.
+    fn produce<T>(
+        &mut self,
+        user: &[u8],
+        mut make: impl FnMut(&Stream, Option<&Shared>) -> Result<T, files::Stale>,
+    ) -> Result<T, Unavailable> {
+        if let Some((_, stream)) = self.begun.take().filter(|(begun, _)| begun == user)
+            && let Ok(made) = make(&stream, None)
+        {
+            return Ok(made);
+        }
+        if let Some(made) = self.go_on(user, &mut make) {
+            return Ok(made);
+        }
+        let encoded = user;
+        let decoded = (user.len() <= MAX_USER_BYTES).then(|| UserContinuation::decode(user));
+        let user = decoded.flatten().ok_or(Unavailable::Changed)?;
+        for _ in 0..MAX_ATTEMPTS {
+            match self.try_produce(encoded, &user, &mut make) {
+                Ok(made) => return Ok(made),
+                Err(Failure::Changed) => return Err(Unavailable::Changed),
+                Err(Failure::NotReady) => return Err(Unavailable::NotReady),
+                // The stamp moved: the content may still be the same, which a new look will tell.
+                Err(Failure::Stale) => match &user.resource {
+                    Resource::File { path, .. }
+                    | Resource::Listing { path, .. }
+                    | Resource::Watermark { path, .. } => {
+                        self.files.forget(path);
+                        self.hot.drop_content(path);
+                    }
+                    Resource::Fixed(_) | Resource::Redirect { .. } | Resource::Dynamic { .. } => {}
+                },
+            }
+        }
+        Err(Unavailable::NotReady)
     }
 
-    fn try_read(
+    /// Goes on in the stream that was read last; `None` if it is another, or not just as it was.
+    fn go_on<T>(
+        &mut self,
+        user: &[u8],
+        make: &mut impl FnMut(&Stream, Option<&Shared>) -> Result<T, files::Stale>,
+    ) -> Option<T> {
+        let recent = self.recent.as_ref().filter(|recent| recent.user == user)?;
+        let object = self.files.file(&recent.path, Freshness::Recent).ok()?;
+        let own = recent.stream.object()?;
+        let content = self.hot.content(&recent.path, own.stamp());
+        let same = Arc::ptr_eq(own, &object);
+        same.then(|| make(&recent.stream, content.as_ref()).ok())?
+    }
+
+    fn try_produce<T>(
         &mut self,
         encoded: &[u8],
         user: &UserContinuation,
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Failure> {
+        make: &mut impl FnMut(&Stream, Option<&Shared>) -> Result<T, files::Stale>,
+    ) -> Result<T, Failure> {
         let stream = match Stream::of_fixed(user) {
             Some(stream) => stream,
             None => {
@@ -225,15 +285,18 @@ impl Origin {
                 Stream::of_object(user, representation).ok_or(Failure::Changed)?
             }
         };
-        let filled = stream.read_at(offset, out)?;
-        if let Resource::File { path, .. } = &user.resource {
-            self.recent = Some(Recent {
-                user: encoded.to_vec(),
-                path: path.clone(),
-                stream,
-            });
-        }
-        Ok(filled)
+        let Resource::File { path, .. } = &user.resource else {
+            return Ok(make(&stream, None)?);
+        };
+        let object = stream.object();
+        let content = object.and_then(|object| self.hot.content(path, object.stamp()));
+        let made = make(&stream, content.as_ref())?;
+        self.recent = Some(Recent {
+            user: encoded.to_vec(),
+            path: path.clone(),
+            stream,
+        });
+        Ok(made)
     }
 }
 
@@ -274,38 +337,34 @@ impl Application for Origin {
             Err(Refused::NotReady) => None,
         };
         let stream = stream.ok_or(Unavailable::NotReady)?;
+        if let (Resource::File { path, .. }, false) = (&user.resource, head_only)
+            && let Some(object) = stream.object()
+        {
+            self.hot.ask(path, object);
+        }
         let (user, length) = (user.encode(), stream.length());
         self.begun = Some((user.clone(), stream));
         Ok(Begun { user, length })
     }
 
     fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
-        if let Some((_, stream)) = self.begun.take().filter(|(begun, _)| begun == user)
-            && let Ok(filled) = stream.read_at(offset, out)
-        {
-            return Ok(filled);
+        self.produce(user, |stream, _| stream.read_at(offset, out))
+    }
+
+    fn stage(
+        &mut self,
+        user: &[u8],
+        offset: u64,
+        bytes: usize,
+        body: &mut Gathered,
+    ) -> Result<usize, Unavailable> {
+        let (bytes, shared) = self.produce(user, |stream, content| {
+            stream.stage(offset, bytes, content, body)
+        })?;
+        if shared {
+            self.hot.staged(bytes as u64);
         }
-        if let Some(filled) = self.read_on(user, offset, out) {
-            return Ok(filled);
-        }
-        let encoded = user;
-        let decoded = (user.len() <= MAX_USER_BYTES).then(|| UserContinuation::decode(user));
-        let user = decoded.flatten().ok_or(Unavailable::Changed)?;
-        for _ in 0..MAX_ATTEMPTS {
-            match self.try_read(encoded, &user, offset, out) {
-                Ok(filled) => return Ok(filled),
-                Err(Failure::Changed) => return Err(Unavailable::Changed),
-                Err(Failure::NotReady) => return Err(Unavailable::NotReady),
-                // The stamp moved: the content may still be the same, which a new look will tell.
-                Err(Failure::Stale) => match &user.resource {
-                    Resource::File { path, .. }
-                    | Resource::Listing { path, .. }
-                    | Resource::Watermark { path, .. } => self.files.forget(path),
-                    Resource::Fixed(_) | Resource::Redirect { .. } | Resource::Dynamic { .. } => {}
-                },
-            }
-        }
-        Err(Unavailable::NotReady)
+        Ok(bytes)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::http::conditional::EntityTag;
 use crate::http::response::HeadWriter;
 use crate::http::status::Status;
 use crate::http::{date, digest, range};
+use crate::wire::payload::{Gathered, Shared};
 
 /// One version of a resource.
 #[derive(Debug)]
@@ -183,14 +184,42 @@ impl Stream {
         self.head_length() + body
     }
 
-    /// Whether its body is a part of that very object.
-    pub(super) fn is_of(&self, object: &Arc<Object>) -> bool {
+    /// The object whose very bytes its body is a part of, if there is one.
+    pub(super) const fn object(&self) -> Option<&Arc<Object>> {
         match &self.body {
-            StreamBody::Part { representation, .. } => {
-                matches!(&representation.body, Body::Object(own) if Arc::ptr_eq(own, object))
-            }
-            StreamBody::Text(_) => false,
+            StreamBody::Part {
+                representation:
+                    Representation {
+                        body: Body::Object(object),
+                        ..
+                    },
+                ..
+            } => Some(object),
+            StreamBody::Part { .. } | StreamBody::Text(_) => None,
         }
+    }
+
+    /// Stages at most `bytes` from `offset` on: shares them with `content`, which is that of the
+    /// object, or reads them. Returns how many, fewer only at the end, and whether they are shared.
+    pub(super) fn stage(
+        &self,
+        offset: u64,
+        bytes: usize,
+        content: Option<&Shared>,
+        out: &mut Gathered,
+    ) -> Result<(usize, bool), Stale> {
+        if let Some(content) = content
+            && let StreamBody::Part { start, length, .. } = &self.body
+            && let Some(object) = self.object()
+            && let Some(offset) = offset.checked_sub(self.head_length())
+        {
+            object.check()?;
+            let left = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let at = usize::try_from(start + offset).unwrap_or(usize::MAX);
+            return Ok((out.share(content, at, bytes.min(left)), true));
+        }
+        let read = out.fill(bytes, |out| self.read_at(offset, out))?;
+        Ok((read, false))
     }
 
     /// Fills `out` from `offset` on; returns how many bytes, fewer only at the end.

@@ -7,9 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::apps::origin::digest::InlineDigester;
+use crate::apps::origin::hot::{InlineLoader, Loader};
 use crate::apps::origin::target::MAX_PATH_BYTES;
 use crate::http::range::ContentRange;
 use crate::http::response::ResponseHead;
+use crate::wire::payload::Pool;
 
 const NOW: u64 = 784_111_777_500;
 
@@ -59,6 +61,21 @@ impl Fixture {
         }
     }
 
+    /// One that keeps `most` bytes of hot content.
+    fn hot(most: u64, loader: impl Loader + 'static) -> Self {
+        let Self {
+            folder,
+            origin,
+            now,
+        } = Self::new();
+        let origin = origin.with_hot(Hot::new(most, Box::new(loader)));
+        Self {
+            folder,
+            origin,
+            now,
+        }
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join("root").join(name)
     }
@@ -87,6 +104,16 @@ impl Fixture {
             Ok(0)
         );
         Ok(stream)
+    }
+
+    /// A part of a stream as flights get it.
+    fn stage(&mut self, begun: &Begun, offset: u64, bytes: usize) -> Result<Vec<u8>, Unavailable> {
+        let mut gathered = Gathered::default();
+        let staged = self
+            .origin
+            .stage(&begun.user, offset, bytes, &mut gathered)?;
+        assert_eq!(gathered.refer(0, usize::MAX), staged);
+        Ok(Pool::default().lend(&mut gathered).to_vec())
     }
 
     /// The response to a whole request: head, and body.

@@ -14,6 +14,7 @@ use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::hasher;
 use crate::cli::get::output::{Destination, Resume};
 use crate::cli::local::LocalArgs;
+use crate::cli::size;
 use crate::host::client::Protocol;
 use crate::http::request::Method;
 use crate::transport::application::MAX_REQUEST_BYTES;
@@ -301,14 +302,7 @@ fn parse_seconds(text: &str) -> Result<Duration, ValueError> {
 }
 
 fn parse_bytes(text: &str) -> Result<u64, ValueError> {
-    let (digits, factor) = match text.strip_suffix(['k', 'K', 'm', 'M', 'g', 'G']) {
-        None => (text, 1),
-        Some(digits) if text.ends_with(['k', 'K']) => (digits, 1 << 10),
-        Some(digits) if text.ends_with(['m', 'M']) => (digits, 1 << 20),
-        Some(digits) => (digits, 1 << 30),
-    };
-    let number: u64 = digits.parse().map_err(|_| ValueError::Size)?;
-    let bytes = number.checked_mul(factor).ok_or(ValueError::Size)?;
+    let bytes = size::parse(text).ok_or(ValueError::Size)?;
     let allowed = MIN_BUFFER_BYTES..=MAX_BUFFER_BYTES;
     if allowed.contains(&bytes) {
         Ok(bytes)

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::apps::origin::hot::{ASKS_TO_LOAD, Job, Loaded};
 
 /// Requests whose streams must be the same wherever and however they are read.
 fn requests() -> Vec<String> {
@@ -129,6 +130,107 @@ fn versions_are_never_mixed() {
         }
         assert_eq!(outcome, want, "{name}");
     }
+}
+
+/// Room for every file of a fixture.
+const ROOM: u64 = 1 << 20;
+
+/// Begins the response often enough for its file to be hot.
+fn begin_hot(fixture: &mut Fixture, request: &str) -> Begun {
+    for _ in 1..ASKS_TO_LOAD {
+        fixture.begin(request);
+    }
+    fixture.begin(request)
+}
+
+#[test]
+fn what_is_staged_is_what_is_read_from_memory_and_from_files() {
+    let mut cold = Fixture::new();
+    let mut fixture = Fixture::hot(ROOM, InlineLoader::default());
+    for request in requests() {
+        let begun = begin_hot(&mut fixture, &request);
+        let whole = cold.read(&begun, 1 << 20).unwrap();
+        for piece in [63_000, 1440, 997] {
+            let mut staged = Vec::new();
+            while staged.len() < whole.len() {
+                let at = staged.len() as u64;
+                staged.extend(fixture.stage(&begun, at, piece).unwrap());
+            }
+            assert!(staged == whole, "{request} by {piece}");
+        }
+        assert_eq!(fixture.stage(&begun, begun.length, 9), Ok(Vec::new()));
+    }
+    let from_memory = fixture.origin.hot().counters().staged_bytes;
+    assert!(from_memory > 3 * (400_000 - 63_000), "{from_memory}");
+}
+
+#[test]
+fn versions_are_never_mixed_out_of_memory() {
+    for (name, change, want) in CHANGES {
+        let mut fixture = Fixture::hot(ROOM, InlineLoader::default());
+        let begun = begin_hot(&mut fixture, &get("/data.bin", ""));
+        let whole = fixture.read(&begun, 1 << 20).unwrap();
+        let hot = |fixture: &Fixture| fixture.origin.hot().counters().staged_bytes;
+        assert_eq!(fixture.stage(&begun, 1000, 500).unwrap(), whole[1000..1500]);
+        assert_eq!(hot(&fixture), 500, "{name}: it lies in memory");
+        change(&fixture);
+        let mut outcome = Ok(());
+        for read in 0..2 * files::RECHECK_READS {
+            let offset = 1000 + u64::from(read) * 1440;
+            match fixture.stage(&begun, offset, 1440) {
+                Ok(got) => {
+                    let at = usize::try_from(offset).unwrap();
+                    assert!(got == whole[at..at + got.len()], "{name}: read {read}");
+                }
+                Err(error) => outcome = Err(error),
+            }
+        }
+        assert_eq!(outcome, want, "{name}");
+        // What is asked for from now on is the new version, from memory as well.
+        if name == "one byte in place" {
+            let begun = begin_hot(&mut fixture, &get("/data.bin", ""));
+            let before = hot(&fixture);
+            assert_ne!(fixture.stage(&begun, 1000, 400_000).unwrap(), whole[1000..]);
+            assert!(hot(&fixture) > before);
+        }
+    }
+}
+
+/// Writes to the file between two blocks of its reading.
+struct Disturbed(PathBuf, InlineLoader);
+
+impl Loader for Disturbed {
+    fn load(&mut self, job: Job) -> bool {
+        let path = self.0.clone();
+        self.1.run(job, &mut || {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.write_all_at(b"!", 300_000).unwrap();
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(7);
+            file.set_times(FileTimes::new().set_modified(time)).unwrap();
+            true
+        })
+    }
+
+    fn loaded(&mut self) -> Option<Loaded> {
+        self.1.loaded()
+    }
+}
+
+#[test]
+fn a_file_that_is_written_to_while_it_is_read_does_not_become_hot() {
+    let mut fixture = Fixture::new();
+    let loader = Disturbed(fixture.path("data.bin"), InlineLoader::default());
+    fixture.origin = fixture.origin.with_hot(Hot::new(ROOM, Box::new(loader)));
+    let begun = begin_hot(&mut fixture, &get("/data.bin", ""));
+    assert_eq!(
+        (fixture.origin.hot().files(), fixture.origin.hot().bytes()),
+        (0, 0)
+    );
+    assert_eq!(
+        fixture.stage(&begun, 1000, 500),
+        Err(Unavailable::Changed),
+        "it was begun before it was disturbed"
+    );
 }
 
 #[test]
