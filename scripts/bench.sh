@@ -189,6 +189,68 @@ bench_throughput() {
     cp "$SCRATCH/throughput" "$OUT/${case// /-}-$1.json"
 }
 
+# processor_time: seconds that all processors were busy, and idle.
+processor_time() {
+    awk -v hz="$(getconf CLK_TCK)" \
+        '/^cpu / { print ($2 + $3 + $4 + $7 + $8 + $9) / hz, ($5 + $6) / hz; exit }' /proc/stat
+}
+
+# at_once NAME ADDRESS: as many downloads at once as there are to be, each with a device of its own;
+# adds their goodput together, and how many processors were busy, to SCRATCH/queues.
+at_once() {
+    local n before began ended pids=()
+    before=$(processor_time)
+    began=$EPOCHREALTIME
+    for n in $(seq "$QUEUE_CLIENTS"); do
+        in_ns client "$HEADWATER" get --tun "hwq$n" --address "10.77.1.$((100 + n))" --silent \
+            --show-error --no-digest "http://$2/object" >/dev/null &
+        pids+=($!)
+    done
+    for n in "${pids[@]}"; do wait "$n" || die "$1: a download failed"; done
+    ended=$EPOCHREALTIME
+    echo "$1 $before $(processor_time) $began $ended" >>"$SCRATCH/queues"
+}
+
+# A server of which one or two processes share a device: name, device, its address, number.
+queue() {
+    start "$1" server1 "$HEADWATER" serve --tun "$2" --address "$3" --root "$SCRATCH/root" \
+        --keys "$SCRATCH/keys" --server-id "$4" --multi-queue
+    wait_ready "$1"
+}
+
+bench_queues() {
+    local round one=10.77.2.107 two=10.77.2.108
+    # Pinned to one processor there is nothing to be gained.
+    [[ $1 == two ]] || return 0
+    through router server1 "$one/32"
+    through router server1 "$two/32"
+    queue alone hw2 "$one" 2
+    queue first hw3 "$two" 3
+    queue second hw3 "$two" 4
+    said "queues, $QUEUE_CLIENTS downloads at once"
+    for ((round = -2; round < ROUNDS; round++)); do
+        # The first two make the object hot.
+        ((round != 0)) || : >"$SCRATCH/queues"
+        at_once "one server" 10.77.2.101
+        at_once "one, multi-queue" "$one"
+        at_once "two, multi-queue" "$two"
+    done
+    stop second
+    stop first
+    stop alone
+    jq -Rn --arg layout "$1" --argjson cores "$(nproc)" \
+        --argjson bytes "${OBJECT_MB}000000" --argjson clients "$QUEUE_CLIENTS" '
+        [inputs | capture("^(?<peer>.*) (?<b0>\\S+) (?<i0>\\S+) (?<b1>\\S+) (?<i1>\\S+)"
+                + " (?<t0>\\S+) (?<t1>\\S+)$") | map_values(tonumber? // .)
+            | (.b1 - .b0) as $busy | (.i1 - .i0) as $idle
+            | {peer, mbits: ($clients * $bytes * 8e-6 / (.t1 - .t0)),
+               busy: ($busy * $cores / ($busy + $idle))}]
+        | {bench: "queues", case: "queues, \($clients) at once", layout: $layout,
+           cores: $cores, peers: (group_by(.peer) | map({peer: .[0].peer,
+             rounds: map({mbits, busy})}) | sort_by(.peer | startswith("one server") | not))}
+        ' "$SCRATCH/queues" >"$OUT/queues-$1.json"
+}
+
 # addresses FIRST CONNECTIONS: options for own addresses from 10.77.1.FIRST on that have ports for
 # so many.
 addresses() {
@@ -255,6 +317,14 @@ table() {
                (.beside_mbits | to_entries[] | [.key, .value])
              | [$case, $layout, .[0], "Mbit/s", (.[1] | spread),
                 ([.[1], $first] | transpose | map(.[0] / .[1]) | spread), "-", "-", "-"]
+           elif .bench == "queues" then .cores as $cores | .peers[0].rounds as $first | .peers[]
+             | [$case, $layout, .peer, "Mbit/s", ([.rounds[].mbits] | spread),
+                ([.rounds, $first] | transpose | map(.[0].mbits / .[1].mbits) | spread),
+                "-", "-", "-"],
+               [$case, $layout, .peer, "busy of \($cores)", ([.rounds[].busy] | spread),
+                "-", "-", "-", "-"],
+               [$case, $layout, .peer, "all busy: Mbit/s",
+                ([.rounds[] | .mbits * $cores / .busy] | spread), "-", "-", "-", "-"]
            else .peers[]
              | [$case, $layout, "\(.connections) open", "requests/s", (.live.per_second | shown), "-",
                 (.live.latency.p50_us | shown), (.live.latency.p99_us | shown),
@@ -324,7 +394,7 @@ main() {
     become_root "$@"
     need ip jq curl nginx iperf3 taskset chrt ethtool column python3
     [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
-    ((${#chosen[@]} > 0)) || chosen=(requests throughput connections)
+    ((${#chosen[@]} > 0)) || chosen=(requests throughput queues connections)
     for bench in "${chosen[@]}"; do
         declare -F "bench_$bench" >/dev/null || die "no bench '$bench': see the head of this script"
     done
@@ -344,7 +414,7 @@ main() {
         done
     fi
     shopt -s nullglob
-    table "$OUT"/{requests,throughput,connections}*.json
+    table "$OUT"/{requests,throughput,queues,connections}*.json
     if [[ " ${chosen[*]} " == *' connections '* ]]; then
         jq -r '"nginx with \(.connections) idle connections: \(.rss_after_kib - .rss_before_kib) KiB"
             + " more, the kernel at both ends \(.kernel_sockets_both_ends_kib) KiB"' \

@@ -46,6 +46,9 @@ use crate::wire::payload::{Gathered, Shared};
 /// How often a response that a writer disturbed is tried within one call.
 pub const MAX_ATTEMPTS: usize = 3;
 
+/// Streams that are remembered: more than mostly take turns at one server within a round trip.
+pub const MAX_RECENT: usize = 8;
+
 /// The HTTP server.
 pub struct Origin {
     files: Files,
@@ -53,8 +56,9 @@ pub struct Origin {
     /// The response that was begun last, until it is read from: the first bytes of a response are
     /// mostly asked for with it, and its head need not be written twice.
     begun: Option<(Vec<u8>, Stream)>,
-    /// The stream of a file that was read last: most reads go on with it.
-    recent: Option<Recent>,
+    /// The streams of files that were read last, at most [`MAX_RECENT`], the very last at the end: most
+    /// reads go on with one of them.
+    recent: Vec<Recent>,
 }
 
 /// A stream, and what it was made from.
@@ -73,7 +77,7 @@ impl Origin {
         Ok(Self {
             files: Files::new(Tree::open(root)?, digester),
             hot: Hot::none(),
-            recent: None,
+            recent: Vec::new(),
             begun: None,
         })
     }
@@ -258,18 +262,22 @@ impl Origin {
         Err(Unavailable::NotReady)
     }
 
-    /// Goes on in the stream that was read last; `None` if it is another, or not just as it was.
+    /// Goes on in a stream that was read not long ago; `None` if it is another, or not just as it was,
+    /// which is then forgotten.
     fn go_on<T>(
         &mut self,
         user: &[u8],
         make: &mut impl FnMut(&Stream, Option<&Shared>) -> Result<T, files::Stale>,
     ) -> Option<T> {
-        let recent = self.recent.as_ref().filter(|recent| recent.user == user)?;
+        let index = self.recent.iter().rposition(|recent| recent.user == user)?;
+        self.recent.get_mut(index..)?.rotate_left(1);
+        let recent = self.recent.pop()?;
         let object = self.files.file(&recent.path, Freshness::Recent).ok()?;
-        let own = recent.stream.object()?;
+        let own = recent.stream.object().filter(|own| Arc::ptr_eq(own, &object))?;
         let content = self.hot.content(&recent.path, own.stamp());
-        let same = Arc::ptr_eq(own, &object);
-        same.then(|| make(&recent.stream, content.as_ref()).ok())?
+        let made = make(&recent.stream, content.as_ref()).ok()?;
+        self.recent.push(recent);
+        Some(made)
     }
 
     fn try_produce<T>(
@@ -291,7 +299,10 @@ impl Origin {
         let object = stream.object();
         let content = object.and_then(|object| self.hot.content(path, object.stamp()));
         let made = make(&stream, content.as_ref())?;
-        self.recent = Some(Recent {
+        if self.recent.len() == MAX_RECENT {
+            self.recent.remove(0);
+        }
+        self.recent.push(Recent {
             user: encoded.to_vec(),
             path: path.clone(),
             stream,

@@ -63,6 +63,28 @@ fn a_server_that_never_saw_the_request_goes_on_with_it() {
     }
 }
 
+#[test]
+fn few_streams_are_remembered_and_all_go_on() {
+    let mut fixture = Fixture::hot(ROOM, InlineLoader::default());
+    let streams: Vec<Begun> = (0..=MAX_RECENT)
+        .map(|first| fixture.begin(&get("/data.bin", &format!("Range: bytes={first}-\r\n"))))
+        .collect();
+    let wholes: Vec<Vec<u8>> = streams
+        .iter()
+        .map(|begun| fixture.read(begun, 1 << 20).unwrap())
+        .collect();
+    for offset in (1000..9000).step_by(1000) {
+        for (begun, whole) in streams.iter().zip(&wholes) {
+            let got = fixture.stage(begun, offset, 1000).unwrap();
+            assert!(got == whole[usize::try_from(offset).unwrap()..][..1000]);
+            assert!(fixture.origin.recent.len() <= MAX_RECENT);
+        }
+    }
+    assert_eq!(fixture.origin.recent.len(), MAX_RECENT);
+    let last = &fixture.origin.recent[MAX_RECENT - 1];
+    assert_eq!(last.user, streams[MAX_RECENT].user);
+}
+
 /// What happens to `data.bin` in the middle of a transfer, and what a reader may then get.
 type Change = (&'static str, fn(&Fixture), Result<(), Unavailable>);
 
@@ -189,6 +211,8 @@ fn versions_are_never_mixed_out_of_memory() {
         // What is asked for from now on is the new version, from memory as well.
         if name == "one byte in place" {
             let begun = begin_hot(&mut fixture, &get("/data.bin", ""));
+            // The first read of a response goes on with what was begun.
+            fixture.stage(&begun, 0, 1).unwrap();
             let before = hot(&fixture);
             assert_ne!(fixture.stage(&begun, 1000, 400_000).unwrap(), whole[1000..]);
             assert!(hot(&fixture) > before);
