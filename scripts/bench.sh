@@ -12,7 +12,8 @@
 #   throughput    one large object at a time; beside it iperf3 and a well fed pair of sockets, both
 #                 with CUBIC and with Reno, and `bare`: our packets without any protocol. Besides
 #                 64 MB by `get`, dropped from the page cache before: "get-dropped" is a file that is
-#                 asked for again and again, "get-disk" one that nobody has asked for
+#                 asked for again and again, "get-disk" one that nobody has asked for, beside
+#                 "dd-disk", which only reads it
 #   queues        QUEUE_CLIENTS downloads at once, from one server, from one that shares its device
 #                 (--multi-queue) with nobody, and from two that share one; and how many processors
 #                 were busy, which says what the machine allows
@@ -145,6 +146,7 @@ fetched() {
 
 # from_disk: files that are not in the page cache.
 from_disk() {
+    local seconds
     drop dropped
     fetched get-dropped dropped
     head -c 64000000 /dev/urandom >"$SCRATCH/root/disk"
@@ -152,6 +154,10 @@ from_disk() {
     fetch disk --head
     drop disk
     fetched get-disk disk
+    drop disk
+    seconds=$(LC_ALL=C dd if="$SCRATCH/root/disk" of=/dev/null bs=64k 2>&1 |
+        sed -n 's/.* copied, \([0-9.e-]*\) s,.*/\1/p')
+    echo "dd-disk $(awk -v s="$seconds" 'BEGIN { print 64 * 8 / s }')" >>"$SCRATCH/beside"
 }
 
 bench_throughput() {
