@@ -241,7 +241,11 @@ impl Hot {
             self.known.values_mut().for_each(|known| known.asks /= 2);
         }
         let used = self.clock;
-        if self.known.get(path).is_some_and(|known| known.stamp != stamp) {
+        if self
+            .known
+            .get(path)
+            .is_some_and(|known| known.stamp != stamp)
+        {
             self.drop_content(path);
         }
         let known = self.known.entry(path.to_vec()).or_insert(Known {

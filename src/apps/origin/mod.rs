@@ -273,7 +273,10 @@ impl Origin {
         self.recent.get_mut(index..)?.rotate_left(1);
         let recent = self.recent.pop()?;
         let object = self.files.file(&recent.path, Freshness::Recent).ok()?;
-        let own = recent.stream.object().filter(|own| Arc::ptr_eq(own, &object))?;
+        let own = recent
+            .stream
+            .object()
+            .filter(|own| Arc::ptr_eq(own, &object))?;
         let content = self.hot.content(&recent.path, own.stamp());
         let made = make(&recent.stream, content.as_ref()).ok()?;
         self.recent.push(recent);

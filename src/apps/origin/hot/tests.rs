@@ -94,7 +94,11 @@ fn the_room_is_bounded_and_only_who_is_asked_for_more_often_gets_it() {
     assert!(!fixture.is_hot("d"), "no better than any that is here");
     fixture.ask("d");
     let hot = ["a", "b", "c", "d"].map(|name| fixture.is_hot(name));
-    assert_eq!(hot, [true, false, true, true], "b was asked for longest ago");
+    assert_eq!(
+        hot,
+        [true, false, true, true],
+        "b was asked for longest ago"
+    );
     assert_eq!(fixture.hot.bytes(), 3 * MIN_HOT_BYTES);
     assert_eq!(fixture.hot.counters().evictions, 1);
 }
@@ -114,7 +118,10 @@ fn old_fame_passes() {
         fixture.ask("new");
         asked += 2;
     }
-    assert!((100..1000).contains(&asked), "{asked}; 2000 were they never halved");
+    assert!(
+        (100..1000).contains(&asked),
+        "{asked}; 2000 were they never halved"
+    );
 }
 
 #[test]
@@ -187,7 +194,10 @@ fn what_changes_while_it_is_read_is_not_kept_and_its_room_is_given_back() {
         fixture.make(name, 2 * MIN_HOT_BYTES);
         fixture.ask(name);
         fixture.ask(name);
-        let file = File::options().write(true).open(fixture.path(name)).unwrap();
+        let file = File::options()
+            .write(true)
+            .open(fixture.path(name))
+            .unwrap();
         match bytes {
             0 => file.write_all_at(b"WRITTEN", 0).unwrap(),
             1 => file.set_len(3 * MIN_HOT_BYTES).unwrap(),
