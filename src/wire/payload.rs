@@ -31,14 +31,6 @@ impl Shared {
     pub fn bytes(&self) -> &[u8] {
         (*self.0).as_ref()
     }
-
-    /// Looks at every cache line of a range that is about to be copied piece by piece. These looks
-    /// wait for the memory side by side; the pieces would wait one after the other.
-    fn warm(&self, range: Range<usize>) {
-        let lines = self.bytes().get(range).unwrap_or_default().chunks(64);
-        let firsts = lines.filter_map(<[u8]>::first);
-        core::hint::black_box(firsts.fold(0, |all, byte| all ^ byte));
-    }
 }
 
 impl fmt::Debug for Shared {
@@ -142,7 +134,6 @@ impl Gathered {
     /// how many. They are not copied.
     pub fn share(&mut self, memory: &Shared, at: usize, bytes: usize) -> usize {
         let bytes = bytes.min(memory.bytes().len().saturating_sub(at));
-        memory.warm(at..at + bytes);
         let start = self.staged;
         self.staged += bytes;
         self.pieces.push(Piece {
