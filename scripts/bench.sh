@@ -247,7 +247,8 @@ bench_queues() {
     jq -Rn --arg layout "$1" --argjson cores "$(nproc)" \
         --argjson bytes "${OBJECT_MB}000000" --argjson clients "$QUEUE_CLIENTS" '
         [inputs | capture("^(?<peer>.*) (?<b0>\\S+) (?<i0>\\S+) (?<b1>\\S+) (?<i1>\\S+)"
-                + " (?<t0>\\S+) (?<t1>\\S+)$") | map_values(tonumber? // .)
+                + " (?<t0>\\S+) (?<t1>\\S+)$")
+            | with_entries(if .key == "peer" then . else .value |= tonumber end)
             | (.b1 - .b0) as $busy | (.i1 - .i0) as $idle
             | {peer, mbits: ($clients * $bytes * 8e-6 / (.t1 - .t0)),
                busy: ($busy * $cores / ($busy + $idle))}]
