@@ -17,6 +17,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use memmap2::{Advice, Mmap, MmapMut};
+
 use crate::apps::origin::digest::{BLOCK_BYTES, Stamp};
 use crate::apps::origin::files::Object;
 use crate::wire::payload::Shared;
@@ -76,6 +78,15 @@ impl Job {
     }
 }
 
+/// Memory that is mapped for a content alone: it goes back to the system with it.
+struct Mapped(Mmap);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The content of a file; `None` if it is no longer in the state of `stamp`, or `go_on` says no.
 fn read_whole(
     file: &File,
@@ -83,7 +94,11 @@ fn read_whole(
     go_on: &mut dyn FnMut() -> bool,
 ) -> io::Result<Option<Shared>> {
     let size = usize::try_from(stamp.size).map_err(io::Error::other)?;
-    let mut memory = vec![0; size];
+    let mut memory = MmapMut::map_anon(size)?;
+    // Large pages where the kernel has them: fewer faults now, fewer misses at every flight.
+    if let Err(error) = memory.advise(Advice::HugePage) {
+        log::debug!("no large pages for content: {error}");
+    }
     let mut filled = 0;
     while let Some(rest) = memory.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         let most = rest.len().min(BLOCK_BYTES);
@@ -101,7 +116,7 @@ fn read_whole(
     if Stamp::of(&file.metadata()?) != *stamp {
         return Ok(None);
     }
-    Ok(Some(Shared::new(memory)))
+    Ok(Some(Shared::new(Mapped(memory.make_read_only()?))))
 }
 
 /// Reads files while others are served.
