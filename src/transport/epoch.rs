@@ -157,7 +157,7 @@ impl Epoch {
         let slow_start = |threshold| Curve::SlowStart { threshold, rtt_us };
         let after_loss = MIN_WINDOW.max(portion(w, 14));
         // The rise is noticed a part of a round trip late, and the window grew meanwhile.
-        let after_exit = MIN_WINDOW.max(portion(w, 15));
+        let after_exit = MIN_WINDOW.max(portion(w, 17));
         match kind {
             Kind::Opened => (opened(w), slow_start(MAX_WINDOW)),
             Kind::Loss => (after_loss, cubic(self.plateau(w))),

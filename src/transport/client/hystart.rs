@@ -1,7 +1,7 @@
 //! When to leave slow start: the window holds what the path holds, or the delay of a round rises over
 //! that of the one before (HyStart++, RFC 9406 §4.2). The window being a function of the packet
 //! number, there is no conservative slow start: the exit is declared at once and CUBIC goes on from
-//! three quarters of the window.
+//! 17/20 of the window.
 //!
 //! What the path holds is the product of its smallest round trip and of the rate at which packets
 //! come at best. As long as the path is faster than we ask, that rate grows with the window and the
@@ -29,10 +29,11 @@ const TRAIN_PART: u32 = 16;
 const MIN_LAST: Duration = Duration::from_millis(4);
 const LAST_PART: u32 = 8;
 
-/// Least wait that tells of a queue, when the rate says that there is one. Who competes for a processor
-/// waits a millisecond or two at every step.
-const MIN_WAIT: Duration = Duration::from_millis(3);
-const WAIT_PART: u32 = 16;
+/// Bounds of the wait that tells of a queue, when the rate says that there is one, and the part of a
+/// round trip in between. Who competes for a processor waits a millisecond or two at every step.
+const MIN_WAIT: Duration = Duration::from_millis(2);
+const MAX_WAIT: Duration = Duration::from_millis(16);
+const WAIT_PART: u32 = 8;
 
 /// Smallest window in packets that the rate may end slow start at.
 const MIN_FULL: u32 = 32;
@@ -160,7 +161,7 @@ impl HyStart {
 
     /// Whether the window holds what the path holds and an eighth more, and packets wait there.
     fn is_full(&self, window: u32, least: Duration) -> bool {
-        let wait = (least / WAIT_PART).max(MIN_WAIT);
+        let wait = (least / WAIT_PART).clamp(MIN_WAIT, MAX_WAIT);
         let waits = self.lately.min().is_some_and(|waited| waited >= wait);
         let holds = self.rate.max(self.last_rate) * least.as_secs_f64();
         let measured = self.last_rate > 0.0;
@@ -280,7 +281,7 @@ mod tests {
     fn a_window_that_the_path_holds_ends_slow_start() {
         // One packet each 0.1 ms: 400 in 40 ms, 450 with an eighth more.
         let apart = Duration::from_micros(100);
-        let waits = MIN_WAIT;
+        let waits = ms(40) / WAIT_PART;
         for (name, apart, waited, window, packets, want) in [
             ("an eighth more", apart, waits, 450, 1000, true),
             ("not quite", apart, waits, 449, 1000, false),

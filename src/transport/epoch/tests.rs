@@ -57,7 +57,7 @@ const TRANSITIONS: [(&str, Epoch, Kind, u64, u32, Epoch); 20] = [
     ("mark in slow start", GROWING, Kind::Ce, 121, 31, cubic(152, 26, 31)),
     ("mark below the plateau", REDUCED, Kind::Ce, 100, 70, cubic(170, 59, 59)),
     ("mark at the smallest", SMALLEST, Kind::Ce, 100, 2, cubic(102, 2, 1)),
-    ("exit", GROWING, Kind::Exit, 121, 31, cubic(152, 23, 23)),
+    ("exit", GROWING, Kind::Exit, 121, 31, cubic(152, 26, 26)),
     ("exit at the smallest", slow_start(100, 2, MAX_WINDOW), Kind::Exit, 100, 2, cubic(102, 2, 2)),
     ("timeout", GROWING, Kind::Timeout, 121, 31, slow_start(152, 2, 21)),
     ("timeout of the smallest", SMALLEST, Kind::Timeout, 100, 2, slow_start(102, 2, 2)),
