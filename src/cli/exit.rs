@@ -7,6 +7,8 @@
 use core::fmt::Write as _;
 use std::process::ExitCode;
 
+use crate::runtime::Signal;
+
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -182,6 +184,15 @@ impl Exit {
             let _ = writeln!(text, "  {:>3}  {}", way.code(), way.meaning());
         }
         text
+    }
+}
+
+impl From<Signal> for Exit {
+    fn from(signal: Signal) -> Self {
+        match signal {
+            Signal::Interrupt => Self::Interrupted,
+            Signal::Terminate => Self::Terminated,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ mod downloads;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
@@ -140,9 +140,7 @@ pub(super) fn seed(named: Option<u64>) -> Result<u64, Failed> {
 }
 
 fn resolve(args: &LoadArgs, seed: u64) -> Result<Wanted, Failed> {
-    let own = &args.local.addresses;
-    let same_family = |remote: IpAddr| own.iter().any(|own| own.is_ipv4() == remote.is_ipv4());
-    let asked = ask(&args.url, same_family)?;
+    let asked = ask(&args.url, |remote| args.local.own_for(remote).is_some())?;
     Ok(Wanted {
         remote: SocketAddr::new(asked.address, args.udp_port),
         head: asked.head,
@@ -227,10 +225,7 @@ impl Hooks<LoadHost> for Watching {
     fn signal(&mut self, now: Now, signal: Signal, machine: &mut LoadHost) -> ControlFlow<()> {
         // Only what is held waits for a signal; anything else is cut short by one.
         if !machine.is_holding() {
-            self.cut_short = Some(match signal {
-                Signal::Interrupt => Exit::Interrupted,
-                Signal::Terminate => Exit::Terminated,
-            });
+            self.cut_short = Some(signal.into());
         }
         machine.release(now);
         ControlFlow::Continue(())

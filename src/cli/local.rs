@@ -79,6 +79,12 @@ pub enum Opened {
 }
 
 impl LocalArgs {
+    /// The own address from which `remote` can be reached: the first of its family.
+    pub fn own_for(&self, remote: IpAddr) -> Option<IpAddr> {
+        let mut own = self.addresses.iter().copied();
+        own.find(|own| own.is_ipv4() == remote.is_ipv4())
+    }
+
     /// Checks what can be checked without the system.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use etherparse::IpNumber;
+
 use crate::host::{Machine, Transmit};
 use crate::time::{Instant, Now};
 use crate::wire::flight::{Ecn, UdpPath};
@@ -150,7 +152,7 @@ impl Bounce {
 impl Machine for Bounce {
     fn handle_packet(&mut self, _now: Now, packet: &[u8], segment: Option<usize>) {
         let ours = IpView::parse(packet)
-            .is_ok_and(|ip| ip.dst == IpAddr::V4(self.own) && ip.protocol == UDP);
+            .is_ok_and(|ip| ip.dst == IpAddr::V4(self.own) && ip.protocol == IpNumber::UDP.0);
         if !ours || segment.is_some() {
             return;
         }
@@ -203,9 +205,6 @@ fn changed(checksum: u16, from: Ipv4Addr, to: Ipv4Addr) -> u16 {
     // Folded to 16 bits.
     !u16::try_from(sum).unwrap_or(u16::MAX)
 }
-
-/// Protocol number of UDP.
-const UDP: u8 = 17;
 
 /// Where the fields stand: in an IPv4 header, and in a UDP header.
 const IPV4_CHECKSUM: usize = 10;

@@ -6,6 +6,8 @@
 
 use core::net::IpAddr;
 
+use etherparse::IpNumber;
+
 use super::balancer::Balancer;
 use super::capsule::{BEAT_BYTES, HEADER_BYTES, Header, Kind, MacKeys, Refused, Reply, peek};
 use super::config::{Config, State};
@@ -202,7 +204,9 @@ impl Redirect {
                 let flow = self.flows.of(&ip)?;
                 self.forward(flow, ip.src, packet)
             }
-            Some(size) if ip.protocol == TCP => self.forward_joined_tcp(&ip, packet, size),
+            Some(size) if ip.protocol == IpNumber::TCP.0 => {
+                self.forward_joined_tcp(&ip, packet, size)
+            }
             Some(_) => self.forward_joined(ip.udp(Checksum::Trusted)?, segment),
         }
     }
@@ -296,7 +300,7 @@ impl Redirect {
 
     /// What is for the redirector itself: heartbeats and ICMP errors.
     fn receive(&mut self, now: Now, ip: &IpView<'_>, segment: Option<usize>) -> Result<(), Drop> {
-        if ip.protocol != UDP {
+        if ip.protocol != IpNumber::UDP.0 {
             let quoted = unreachable(ip).ok_or(Drop::NotForUs)?;
             return self.hint(now.instant, quoted);
         }
@@ -422,10 +426,6 @@ fn send(outbox: &mut Outbox, to: &UdpTemplate, ident: u16, capsule: &[u8]) -> Re
     to.emit(ident, capsule, room).map_err(|_| Drop::TooLong)?;
     Ok(())
 }
-
-/// Protocol numbers.
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 
 #[cfg(test)]
 mod tests;

@@ -12,12 +12,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::cli::bench::table::{Spread, spread};
-use crate::cli::bench::{Figures, SCHEMA, conclude};
+use crate::cli::bench::{Figures, Forever, SCHEMA, conclude};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
 use crate::host::bare::{BareClient, BareServer, settings};
-use crate::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
+use crate::runtime::{Hooks, OsClock, Runtime, Stopped};
 use crate::time::{Instant, Now, micros};
 use crate::wire::flight::UdpPath;
 
@@ -102,11 +102,13 @@ fn on_device<D: Device + AsRawFd>(args: &BareArgs, device: D) -> Result<Exit, Fa
 
 /// The own address that can reach `remote`, or the first.
 fn own(args: &BareArgs, remote: Option<SocketAddr>, port: u16) -> Result<SocketAddr, Failed> {
-    let mut own = args.local.addresses.iter();
-    let own = own.find(|own| remote.is_none_or(|remote| own.is_ipv4() == remote.is_ipv4()));
+    let own = match remote {
+        Some(remote) => args.local.own_for(remote.ip()),
+        None => args.local.addresses.first().copied(),
+    };
     let advice = "no --address is of the family of --connect: name one";
     let own = own.ok_or_else(|| Failed::new(Exit::Usage, advice))?;
-    Ok(SocketAddr::new(*own, port))
+    Ok(SocketAddr::new(own, port))
 }
 
 fn listen<D: Device + AsRawFd>(
@@ -154,12 +156,7 @@ fn connect<D: Device + AsRawFd>(
                 let advice = format!("{remote} is too slow or silent: check that it listens");
                 return Err(Failed::new(Exit::CannotConnect, advice));
             }
-            Ok(Stopped::BySignal(Signal::Interrupt)) => {
-                return Err(Failed::new(Exit::Interrupted, ""));
-            }
-            Ok(Stopped::BySignal(Signal::Terminate)) => {
-                return Err(Failed::new(Exit::Terminated, ""));
-            }
+            Ok(Stopped::BySignal(signal)) => return Err(Failed::new(signal.into(), "")),
             Err(error) => return Err(device_failed(error)),
         }
         let (body_bytes, took) = client.received();
@@ -197,14 +194,6 @@ fn rows(rounds: &[Round]) -> Vec<Vec<String>> {
         .map(|round| round.body_bytes as f64 * 8.0 / round.latency.max_us.max(1) as f64);
     let heads = ["peer", "Mbit/s"].map(str::to_owned).to_vec();
     vec![heads, vec!["bare".to_owned(), spread(Spread::of(mbits))]]
-}
-
-struct Forever;
-
-impl Hooks<BareServer> for Forever {
-    fn turn(&mut self, _now: Now, _machine: &mut BareServer) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
 }
 
 /// Ends a run when its bytes have come, or when it has taken too long.

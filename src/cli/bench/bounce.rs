@@ -3,15 +3,14 @@
 //! In: arguments. Out: the line `ready` when packets are passed on; they are until a signal.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 
+use crate::cli::bench::Forever;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::local::{LocalArgs, Opened, device_failed, say_ready};
 use crate::device::Device;
 use crate::host::flood::Bounce;
-use crate::runtime::{Hooks, OsClock, Runtime};
-use crate::time::Now;
+use crate::runtime::{OsClock, Runtime};
 
 /// Arguments of `headwater bench bounce`.
 #[derive(Debug, clap::Args)]
@@ -43,14 +42,6 @@ fn on_device<D: Device + AsRawFd>(mut bounce: Bounce, device: D) -> Result<Exit,
     let ended = runtime.run(&mut bounce, &mut Forever);
     ended.map_err(device_failed)?;
     Ok(Exit::Success)
-}
-
-struct Forever;
-
-impl Hooks<Bounce> for Forever {
-    fn turn(&mut self, _now: Now, _machine: &mut Bounce) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use core::num::NonZeroU32;
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use crate::device::Device;
 use crate::host::load::report::{LoadReport, RequestReport};
 use crate::host::load::schedule::{Pace, Plan};
 use crate::host::load::{Hold, LoadConfig, LoadHost};
-use crate::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
+use crate::runtime::{Hooks, OsClock, Runtime, Stopped};
 use crate::time::{Instant, Now};
 
 /// Arguments of `headwater bench connections`.
@@ -121,11 +121,9 @@ pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failed> {
 }
 
 fn config(args: &ConnectionsArgs, seed: u64, connections: u32) -> Result<LoadConfig, Failed> {
-    let own = &args.local.addresses;
-    let same_family = |remote: IpAddr| own.iter().any(|own| own.is_ipv4() == remote.is_ipv4());
-    let asked = ask(&args.url, same_family)?;
+    let asked = ask(&args.url, |remote| args.local.own_for(remote).is_some())?;
     Ok(LoadConfig {
-        addresses: own.clone(),
+        addresses: args.local.addresses.clone(),
         mtu: args.local.mtu,
         remote: SocketAddr::new(asked.address, args.udp_port),
         head: asked.head,
@@ -162,12 +160,7 @@ fn steps<D: Device + AsRawFd>(
         };
         match runtime.run(&mut machine, &mut watching) {
             Ok(Stopped::ByHook) => {}
-            Ok(Stopped::BySignal(Signal::Interrupt)) => {
-                return Err(Failed::new(Exit::Interrupted, ""));
-            }
-            Ok(Stopped::BySignal(Signal::Terminate)) => {
-                return Err(Failed::new(Exit::Terminated, ""));
-            }
+            Ok(Stopped::BySignal(signal)) => return Err(Failed::new(signal.into(), "")),
             Err(error) => return Err(device_failed(error)),
         }
         steps.push(step(machine.report(), watching)?);

@@ -21,7 +21,7 @@ use crate::host::load::report::RequestReport;
 use crate::host::load::requests::{Bearer, RequestConfig, RequestHost};
 use crate::host::load::schedule::Plan;
 use crate::runtime::sockets::{Close, SocketConfig, Sockets};
-use crate::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
+use crate::runtime::{Hooks, OsClock, Runtime, Stopped};
 use crate::time::{Instant, Now};
 
 /// Arguments of every contest.
@@ -207,7 +207,7 @@ impl<'a> Contest<'a> {
                 report: machine.finish(self.clock.now()),
                 cpu: measured.0.finish(),
             }),
-            Stopped::BySignal(signal) => Err(interrupted(signal)),
+            Stopped::BySignal(signal) => Err(Failed::new(signal.into(), "")),
         }
     }
 
@@ -234,7 +234,7 @@ impl<'a> Contest<'a> {
                 report,
                 cpu: meter.finish(),
             }),
-            Some(signal) => Err(interrupted(signal)),
+            Some(signal) => Err(Failed::new(signal.into(), "")),
         }
     }
 }
@@ -257,14 +257,12 @@ impl Hooks<RequestHost> for Measured {
 }
 
 fn get_ready(args: &ContestArgs, peer: &Peer) -> Result<Ready, Failed> {
-    let own = match (&args.local, peer.kind) {
-        (Some(local), _) => local.addresses.as_slice(),
-        (None, Kind::Kernel) => &[],
-        (None, Kind::Transport | Kind::Smoltcp) => return Err(no_device()),
-    };
+    let local = args.local.as_ref();
+    if local.is_none() && peer.kind != Kind::Kernel {
+        return Err(no_device());
+    }
     let asked = ask(&peer.url, |remote| {
-        let same_family = own.iter().any(|own| own.is_ipv4() == remote.is_ipv4());
-        same_family || peer.kind == Kind::Kernel
+        peer.kind == Kind::Kernel || local.is_some_and(|local| local.own_for(remote).is_some())
     })?;
     let port = match peer.kind {
         Kind::Transport => args.udp_port,
@@ -290,14 +288,6 @@ fn get_ready(args: &ContestArgs, peer: &Peer) -> Result<Ready, Failed> {
 fn no_device() -> Failed {
     let advice = "peers from our stack need a device: name it as --tun, and an own --address";
     Failed::new(Exit::Usage, advice)
-}
-
-fn interrupted(signal: Signal) -> Failed {
-    let exit = match signal {
-        Signal::Interrupt => Exit::Interrupted,
-        Signal::Terminate => Exit::Terminated,
-    };
-    Failed::new(exit, "")
 }
 
 /// A round that shows nothing ends the contest.

@@ -18,7 +18,7 @@ use crate::cli::exit::{Exit, Failed};
 use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
 use crate::host::flood::{Flood, MAX_CONNECTIONS, MIN_PACKET_BYTES};
-use crate::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
+use crate::runtime::{Hooks, OsClock, Runtime, Stopped};
 use crate::time::Now;
 use crate::wire::flight::UdpPath;
 
@@ -77,18 +77,18 @@ pub(super) fn run(args: &FloodArgs) -> Result<Exit, Failed> {
         let advice = format!("--bytes {} is above the MTU: name less", args.bytes);
         return Err(Failed::new(Exit::Usage, advice));
     }
-    let own = own(&args.local.addresses, args.to.ip())?;
+    let own = own(args)?;
     match args.local.open()? {
         Opened::Plain(device) => on_device(args, own, device),
         Opened::Tapped(device) => on_device(args, own, device),
     }
 }
 
-/// The own address that can reach another.
-fn own(addresses: &[IpAddr], to: IpAddr) -> Result<IpAddr, Failed> {
-    let own = addresses.iter().find(|own| own.is_ipv4() == to.is_ipv4());
+/// The own address that can reach the other.
+fn own(args: &FloodArgs) -> Result<IpAddr, Failed> {
+    let own = args.local.own_for(args.to.ip());
     let advice = "no --address is of the family of --to: name one";
-    own.copied().ok_or_else(|| Failed::new(Exit::Usage, advice))
+    own.ok_or_else(|| Failed::new(Exit::Usage, advice))
 }
 
 fn on_device<D: Device + AsRawFd>(
@@ -108,8 +108,7 @@ fn on_device<D: Device + AsRawFd>(
     let mut flood = flood.map_err(|error| Failed::new(Exit::Usage, error))?;
     match runtime.run(&mut flood, &mut UntilDone) {
         Ok(Stopped::ByHook) => {}
-        Ok(Stopped::BySignal(Signal::Interrupt)) => return Err(Failed::new(Exit::Interrupted, "")),
-        Ok(Stopped::BySignal(Signal::Terminate)) => return Err(Failed::new(Exit::Terminated, "")),
+        Ok(Stopped::BySignal(signal)) => return Err(Failed::new(signal.into(), "")),
         Err(error) => return Err(device_failed(error)),
     }
     let (packets, took) = flood.sent();
@@ -190,8 +189,9 @@ mod tests {
             .unwrap()
             .args;
         assert_eq!(run(&args).unwrap_err().exit, Exit::Usage);
-        let own = |to: &str| own(&args.local.addresses, to.parse().unwrap());
-        assert!(own("10.0.0.9").is_ok() && own("fd00::1").is_err());
+        assert!(own(&args).is_ok());
+        let words = "x --tun hw0 --address 10.0.0.1 --to [fd00::1]:1".split_whitespace();
+        assert!(own(&Typed::try_parse_from(words).unwrap().args).is_err());
     }
 
     #[test]

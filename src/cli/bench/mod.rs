@@ -16,12 +16,16 @@ mod table;
 mod throughput;
 
 use std::io::{self, Write as _};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::stats::write_json;
+use crate::host::Machine;
+use crate::runtime::Hooks;
+use crate::time::Now;
 
 /// Version of the shape of the figures.
 const SCHEMA: u32 = 1;
@@ -49,6 +53,15 @@ enum What {
     Bounce(Box<bounce::BounceArgs>),
     /// The simplest server over the kernel's TCP, to measure against: accept, read, write, close
     Respond(respond::RespondArgs),
+}
+
+/// Ends the loop by no hook: a signal does.
+struct Forever;
+
+impl<M: Machine> Hooks<M> for Forever {
+    fn turn(&mut self, _now: Now, _machine: &mut M) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 }
 
 /// Measures.

@@ -30,7 +30,7 @@ use crate::device::Device;
 use crate::host::client::{ClientHost, ClientHostConfig};
 use crate::host::report::Report;
 use crate::host::tokens::Tokens;
-use crate::runtime::{OsClock, Runtime, Signal, Stopped};
+use crate::runtime::{OsClock, Runtime, Stopped};
 use crate::time::Now;
 
 /// What `--help` says below the options.
@@ -103,8 +103,7 @@ fn drive<D: Device + AsRawFd>(
     }
     let failed = match stopped {
         Ok(Stopped::ByHook) => None,
-        Ok(Stopped::BySignal(Signal::Interrupt)) => Some(Failed::new(Exit::Interrupted, "")),
-        Ok(Stopped::BySignal(Signal::Terminate)) => Some(Failed::new(Exit::Terminated, "")),
+        Ok(Stopped::BySignal(signal)) => Some(Failed::new(signal.into(), "")),
         Err(error) => Some(device_failed(error)),
     };
     Ok((

@@ -12,7 +12,7 @@ use crate::cli::local::device_failed;
 use crate::device::Device;
 use crate::host::load::downloads::{DownloadConfig, DownloadHost};
 use crate::host::load::report::DownloadReport;
-use crate::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
+use crate::runtime::{Hooks, OsClock, Runtime, Stopped};
 use crate::time::Now;
 
 /// Ends the loop when the time is up.
@@ -58,8 +58,7 @@ pub(super) fn drive<D: Device + AsRawFd>(
     let report = machine.report();
     let failed = match stopped.map_err(device_failed)? {
         Stopped::ByHook => verdict(&report),
-        Stopped::BySignal(Signal::Interrupt) => Some(Failed::new(Exit::Interrupted, "")),
-        Stopped::BySignal(Signal::Terminate) => Some(Failed::new(Exit::Terminated, "")),
+        Stopped::BySignal(signal) => Some(Failed::new(signal.into(), "")),
     };
     let seconds = clock.now().instant.saturating_since(begun.instant);
     conclude(args, seed, seconds.as_secs_f64(), &report, failed)
