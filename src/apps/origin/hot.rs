@@ -350,15 +350,16 @@ impl Hot {
     /// than what must go for it.
     fn make_room(&mut self, size: u64, asks: u32) -> bool {
         let mut missing = (self.bytes + size).saturating_sub(self.most);
-        let mut lesser: Vec<_> = self
-            .known
-            .iter()
-            .filter(|(_, known)| matches!(known.state, State::Here(_)) && known.asks < asks)
-            .map(|(path, known)| (known.worth(), known.stamp.size, path.clone()))
-            .collect();
-        if lesser.iter().map(|(_, size, _)| size).sum::<u64>() < missing {
+        let is_lesser = |known: &Known| matches!(known.state, State::Here(_)) && known.asks < asks;
+        let lesser = || self.known.iter().filter(|(_, known)| is_lesser(known));
+        // Where all is worth more, every response about such a file comes this far: no copies yet.
+        let yielding: u64 = lesser().map(|(_, known)| known.stamp.size).sum();
+        if yielding < missing {
             return false;
         }
+        let named =
+            |(path, known): (&Vec<u8>, &Known)| (known.worth(), known.stamp.size, path.clone());
+        let mut lesser: Vec<_> = lesser().map(named).collect();
         lesser.sort_unstable();
         for (_, size, path) in lesser {
             if missing == 0 {
