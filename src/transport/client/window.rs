@@ -466,10 +466,12 @@ impl Window {
         if gap == self.cells.len() {
             return None;
         }
+        // No interval ends farther away, however much a reader that is slow has left unacknowledged.
+        let most = to_usize(u64::from(budget.max(1)) + u64::from(MAX_FLIGHT));
         let run = self
             .cells
-            .iter()
-            .skip(gap)
+            .range(gap..)
+            .take(most)
             .take_while(|cell| **cell != Cell::Missing)
             .count();
         let after = self.edge + to_u64(gap);
