@@ -24,7 +24,7 @@ use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
 use crate::host::load::report::LoadReport;
 use crate::host::load::{Hold, LoadConfig, LoadHost};
-use crate::runtime::{Hooks, OsClock, Runtime, Signal, os_seed};
+use crate::runtime::{Hooks, OsClock, Signal, os_seed};
 use crate::time::{Instant, Now};
 
 /// Version of the shape of the figures.
@@ -240,8 +240,7 @@ fn drive<D: Device + AsRawFd>(
     device: D,
 ) -> Result<Exit, Failed> {
     let begun = clock.now().instant;
-    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
-    runtime.busy_poll(args.local.busy_poll());
+    let mut runtime = args.local.runtime(clock, device)?;
     let mut watching = Watching {
         next: begun + PROGRESS,
         told_holding: false,

@@ -5,14 +5,16 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failed};
+use crate::device::Device;
 use crate::device::pcap::Pcap;
 use crate::device::tun::{Kind, MIN_MTU, MIN_MTU_V6, Tun, TunConfig, TunError};
 use crate::runtime::metrics::MetricsServer;
-use crate::runtime::os_seed;
+use crate::runtime::{OsClock, Runtime, os_seed};
 
 /// How long to look for packets before sleeping, where nothing else is said: about as long as it
 /// takes to wake a thread on another processor.
@@ -128,6 +130,20 @@ impl LocalArgs {
             None if alone() => BUSY_POLL,
             None => Duration::ZERO,
         }
+    }
+
+    /// A loop over what was opened, which looks for packets as long as was asked for.
+    ///
+    /// # Errors
+    /// [`Exit::Device`].
+    pub fn runtime<D: Device + AsRawFd>(
+        &self,
+        clock: OsClock,
+        device: D,
+    ) -> Result<Runtime<D>, Failed> {
+        let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
+        runtime.busy_poll(self.busy_poll());
+        Ok(runtime)
     }
 
     /// Opens the device and the tap.

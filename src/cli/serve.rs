@@ -8,7 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::apps::origin::Origin;
 use crate::apps::origin::hot::{Hot, MAX_HOT_BYTES};
@@ -166,10 +165,21 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
         draining: false,
         announcer: Announcer::new(&args.announce, &args.local.tun, &args.local.addresses),
     };
-    let busy_poll = args.local.busy_poll();
     match opened {
-        Opened::Plain(device) => drive(machine, hooks, clock, device, metrics, busy_poll),
-        Opened::Tapped(device) => drive(machine, hooks, clock, device, metrics, busy_poll),
+        Opened::Plain(device) => drive(
+            machine,
+            hooks,
+            clock,
+            args.local.runtime(clock, device)?,
+            metrics,
+        ),
+        Opened::Tapped(device) => drive(
+            machine,
+            hooks,
+            clock,
+            args.local.runtime(clock, device)?,
+            metrics,
+        ),
     }
 }
 
@@ -247,12 +257,9 @@ fn drive<D: Device + AsRawFd>(
     mut machine: ServerHost<Origin>,
     mut hooks: Serving,
     clock: OsClock,
-    device: D,
+    mut runtime: Runtime<D>,
     metrics: Option<MetricsServer>,
-    busy_poll: Duration,
 ) -> Result<Exit, Failed> {
-    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
-    runtime.busy_poll(busy_poll);
     for notice in [Notice::User1, Notice::User2] {
         runtime.heed(notice).map_err(device_failed)?;
     }

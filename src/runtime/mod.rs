@@ -58,6 +58,9 @@ pub const MAX_TRANSMITS_PER_TURN: usize = 1024;
 /// whoever sends a packet each millisecond.
 pub const MAX_BUSY_POLL: Duration = Duration::from_millis(1);
 
+/// Looks for packets between two polls, which see signals and all else as well.
+const MAX_LOOKS_PER_POLL: u32 = 16;
+
 /// Events taken from one poll; what is left comes with the next.
 const MAX_EVENTS: usize = 64;
 
@@ -182,6 +185,8 @@ pub struct Runtime<D> {
     busy_poll: Duration,
     awake_until: Instant,
     last_packet: Option<Instant>,
+    /// Counts looks for packets while awake.
+    looks: u32,
     /// The device has not said that it is empty since its last event: it will send no other.
     readable: bool,
 }
@@ -224,6 +229,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
             busy_poll: Duration::ZERO,
             awake_until: Instant::ZERO,
             last_packet: None,
+            looks: 0,
             readable,
         })
     }
@@ -307,6 +313,12 @@ impl<D: Device + AsRawFd> Runtime<D> {
             if awake && !more {
                 // Somebody else may need this processor, maybe even the peer.
                 std::thread::yield_now();
+                self.looks = self.looks.wrapping_add(1);
+                if self.looks % MAX_LOOKS_PER_POLL != 0 {
+                    // Reading tells as much of the device as asking would.
+                    self.readable = true;
+                    continue;
+                }
             }
             let busy = self.control.as_ref().is_some_and(ControlServer::is_busy);
             let wait = if more || awake || busy {

@@ -92,7 +92,7 @@ pub(super) fn run(args: &BareArgs) -> Result<Exit, Failed> {
 
 fn on_device<D: Device + AsRawFd>(args: &BareArgs, device: D) -> Result<Exit, Failed> {
     let clock = OsClock::new();
-    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
+    let mut runtime = args.local.runtime(clock, device)?;
     match (args.listen, args.connect) {
         (Some(port), _) => listen(args, port, clock, &mut runtime),
         (None, Some(remote)) => connect(args, remote, clock, &mut runtime),

@@ -10,7 +10,7 @@ use crate::cli::exit::{Exit, Failed};
 use crate::cli::local::{LocalArgs, Opened, device_failed, say_ready};
 use crate::device::Device;
 use crate::host::flood::Bounce;
-use crate::runtime::{OsClock, Runtime};
+use crate::runtime::OsClock;
 
 /// Arguments of `headwater bench bounce`.
 #[derive(Debug, clap::Args)]
@@ -31,13 +31,17 @@ pub(super) fn run(args: &BounceArgs) -> Result<Exit, Failed> {
     };
     let bounce = Bounce::new(own, args.to);
     match args.local.open()? {
-        Opened::Plain(device) => on_device(bounce, device),
-        Opened::Tapped(device) => on_device(bounce, device),
+        Opened::Plain(device) => on_device(&args.local, bounce, device),
+        Opened::Tapped(device) => on_device(&args.local, bounce, device),
     }
 }
 
-fn on_device<D: Device + AsRawFd>(mut bounce: Bounce, device: D) -> Result<Exit, Failed> {
-    let mut runtime = Runtime::new(OsClock::new(), device).map_err(device_failed)?;
+fn on_device<D: Device + AsRawFd>(
+    local: &LocalArgs,
+    mut bounce: Bounce,
+    device: D,
+) -> Result<Exit, Failed> {
+    let mut runtime = local.runtime(OsClock::new(), device)?;
     say_ready();
     let ended = runtime.run(&mut bounce, &mut Forever);
     ended.map_err(device_failed)?;

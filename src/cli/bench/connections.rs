@@ -25,7 +25,7 @@ use crate::device::Device;
 use crate::host::load::report::{LoadReport, RequestReport};
 use crate::host::load::schedule::{Pace, Plan};
 use crate::host::load::{Hold, LoadConfig, LoadHost};
-use crate::runtime::{Hooks, OsClock, Runtime, Stopped};
+use crate::runtime::{Hooks, OsClock, Stopped};
 use crate::time::{Instant, Now};
 
 /// Arguments of `headwater bench connections`.
@@ -148,7 +148,7 @@ fn steps<D: Device + AsRawFd>(
     device: D,
 ) -> Result<Vec<Step>, Failed> {
     let clock = OsClock::new();
-    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
+    let mut runtime = args.local.runtime(clock, device)?;
     let mut steps = Vec::new();
     for count in &args.counts {
         let config = config(args, seed, count.get())?;

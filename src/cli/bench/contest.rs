@@ -148,7 +148,7 @@ impl<'a> Contest<'a> {
         local: &LocalArgs,
         device: D,
     ) -> Result<Vec<Standing>, Failed> {
-        let mut runtime = Runtime::new(self.clock, device).map_err(device_failed)?;
+        let mut runtime = local.runtime(self.clock, device)?;
         self.rounds(rounds, |ready, seed| match ready.kind {
             Kind::Kernel => self.by_sockets(ready, seed),
             Kind::Transport | Kind::Smoltcp => self.by_stack(&mut runtime, local, ready, seed),

@@ -18,7 +18,7 @@ use crate::cli::exit::{Exit, Failed};
 use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
 use crate::host::flood::{Flood, MAX_CONNECTIONS, MIN_PACKET_BYTES};
-use crate::runtime::{Hooks, OsClock, Runtime, Stopped};
+use crate::runtime::{Hooks, OsClock, Stopped};
 use crate::time::Now;
 use crate::wire::flight::UdpPath;
 
@@ -97,7 +97,7 @@ fn on_device<D: Device + AsRawFd>(
     device: D,
 ) -> Result<Exit, Failed> {
     let clock = OsClock::new();
-    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
+    let mut runtime = args.local.runtime(clock, device)?;
     let path = UdpPath {
         src: SocketAddr::new(own, PORT),
         dst: args.to,

@@ -30,7 +30,7 @@ use crate::device::Device;
 use crate::host::client::{ClientHost, ClientHostConfig};
 use crate::host::report::Report;
 use crate::host::tokens::Tokens;
-use crate::runtime::{OsClock, Runtime, Stopped};
+use crate::runtime::{OsClock, Stopped};
 use crate::time::Now;
 
 /// What `--help` says below the options.
@@ -88,8 +88,7 @@ fn drive<D: Device + AsRawFd>(
     clock: OsClock,
     device: D,
 ) -> Result<(Summary, Report), Failed> {
-    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
-    runtime.busy_poll(config.local.busy_poll());
+    let mut runtime = config.local.runtime(clock, device)?;
     let now = clock.now();
     let (token_file, tokens) = remembered.unzip();
     let mut machine = machine(config, now, tokens.unwrap_or_default())?;

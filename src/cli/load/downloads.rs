@@ -12,7 +12,7 @@ use crate::cli::local::device_failed;
 use crate::device::Device;
 use crate::host::load::downloads::{DownloadConfig, DownloadHost};
 use crate::host::load::report::DownloadReport;
-use crate::runtime::{Hooks, OsClock, Runtime, Stopped};
+use crate::runtime::{Hooks, OsClock, Stopped};
 use crate::time::Now;
 
 /// Ends the loop when the time is up.
@@ -52,8 +52,7 @@ pub(super) fn drive<D: Device + AsRawFd>(
     let begun = clock.now();
     let machine = DownloadHost::new(begun, config);
     let mut machine = machine.map_err(|error| Failed::new(Exit::Usage, error))?;
-    let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
-    runtime.busy_poll(args.local.busy_poll());
+    let mut runtime = args.local.runtime(clock, device)?;
     let stopped = runtime.run(&mut machine, &mut UntilDone);
     let report = machine.report();
     let failed = match stopped.map_err(device_failed)? {
