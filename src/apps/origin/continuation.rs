@@ -3,9 +3,13 @@
 //! Bytes: kind 1 | flags 1 | date 4 | if flags say part: first 6, last 6 | the resource. All numbers
 //! are big-endian. `kind` has the format's number in its high half. `flags`: low three bits the
 //! outcome, 0x80 for HEAD. The resource, by kind: fixed: status 2; redirect: path; file and
-//! listing: tag 12, path; dynamic: seed 8, size 6; watermark: tag 12, mark length 1, mark, path.
+//! listing: tag 12, path; dynamic: seed 8, size 6, period 4 if there is one; watermark: tag 12, mark
+//! length 1, mark, path.
 //! The transport seals these bytes; still no value of them may make a server panic.
 
+use core::num::NonZeroU32;
+
+use crate::apps::origin::dynamic::Dynamic;
 use crate::http::range::ByteRange;
 use crate::http::status::Status;
 
@@ -41,12 +45,7 @@ pub enum Resource {
         tag: Tag,
     },
     /// Computed bytes.
-    Dynamic {
-        /// Names the sequence.
-        seed: u64,
-        /// Length in bytes.
-        size: u64,
-    },
+    Dynamic(Dynamic),
     /// A file with a mark woven in.
     Watermark {
         /// The mark.
@@ -95,7 +94,7 @@ impl UserContinuation {
             Resource::Redirect { .. } => 1,
             Resource::File { .. } => 2,
             Resource::Listing { .. } => 3,
-            Resource::Dynamic { .. } => 4,
+            Resource::Dynamic(_) => 4,
             Resource::Watermark { .. } => 5,
         };
         let outcome = match self.outcome {
@@ -119,9 +118,12 @@ impl UserContinuation {
                 out.extend_from_slice(tag);
                 out.extend_from_slice(path);
             }
-            Resource::Dynamic { seed, size } => {
+            Resource::Dynamic(Dynamic { seed, size, period }) => {
                 out.extend_from_slice(&seed.to_be_bytes());
                 put_48(&mut out, *size);
+                if let Some(period) = period {
+                    out.extend_from_slice(&period.get().to_be_bytes());
+                }
             }
             Resource::Watermark { mark, path, tag } => {
                 out.extend_from_slice(tag);
@@ -182,11 +184,15 @@ fn decode_resource(kind: u8, rest: &[u8]) -> Option<Resource> {
         4 => {
             let (seed, mut rest) = rest.split_first_chunk::<8>()?;
             let size = take_48(&mut rest)?;
-            rest.is_empty().then_some(())?;
-            Resource::Dynamic {
+            let period = match rest {
+                [] => None,
+                rest => Some(NonZeroU32::new(u32::from_be_bytes(rest.try_into().ok()?))?),
+            };
+            Resource::Dynamic(Dynamic {
                 seed: u64::from_be_bytes(*seed),
                 size,
-            }
+                period,
+            })
         }
         5 => {
             let (tag, rest) = rest.split_first_chunk::<TAG_BYTES>()?;
@@ -268,7 +274,10 @@ mod tests {
             path().prop_map(|path| Resource::Redirect { path }),
             (path(), any::<Tag>()).prop_map(|(path, tag)| Resource::File { path, tag }),
             (path(), any::<Tag>()).prop_map(|(path, tag)| Resource::Listing { path, tag }),
-            (any::<u64>(), 0u64..1 << 48).prop_map(|(seed, size)| Resource::Dynamic { seed, size }),
+            (any::<u64>(), 0u64..1 << 48, any::<u32>()).prop_map(|(seed, size, period)| {
+                let period = NonZeroU32::new(period);
+                Resource::Dynamic(Dynamic { seed, size, period })
+            }),
             (path(), path(), any::<Tag>()).prop_map(|(mark, path, tag)| Resource::Watermark {
                 mark,
                 path,

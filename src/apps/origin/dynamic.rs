@@ -1,12 +1,112 @@
-//! Objects of any size that nobody stores: `/.dynamic/SEED/SIZE`.
+//! Objects of any size that nobody stores: `/.dynamic/SEED/SIZE`, and `/.dynamic/SEED/SIZE/PERIOD`,
+//! which has the first PERIOD bytes of the former over and over.
 //!
 //! Each byte is a function of the seed and its offset alone, so any server gives any range at once
 //! and a client can check what it got without a second copy. The bytes are those of the SplitMix64
 //! sequence (Steele, Lea, Flood: OOPSLA 2014) taken as 8-byte little-endian words: statistically
-//! random, so that nothing on the way compresses them, and of no use as a secret.
+//! random, so that nothing on the way compresses them, and of no use as a secret. What repeats itself
+//! is sent from where it lies in memory, at no cost but that of sending, as programs that measure
+//! throughput mostly do.
+
+use core::num::NonZeroU32;
+
+use crate::wire::payload::{Gathered, Shared};
 
 /// Largest object in bytes: with its head it stays below the longest stream.
 pub const MAX_DYNAMIC_BYTES: u64 = 1 << 47;
+
+/// Longest period in bytes.
+pub const MAX_PERIOD_BYTES: u32 = 1 << 20;
+
+/// Blocks of periodic objects kept in memory; the one that was asked for last stays longest.
+pub const MAX_BLOCKS: usize = 4;
+
+/// A computed object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dynamic {
+    /// Names the sequence.
+    pub seed: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// After so many bytes the sequence begins again; never, if `None`.
+    pub period: Option<NonZeroU32>,
+}
+
+impl Dynamic {
+    /// Whether it is within all bounds.
+    #[must_use]
+    pub const fn is_sound(&self) -> bool {
+        let period = match self.period {
+            Some(period) => period.get(),
+            None => 0,
+        };
+        self.size <= MAX_DYNAMIC_BYTES && period <= MAX_PERIOD_BYTES
+    }
+}
+
+/// The blocks that periodic objects repeat.
+#[derive(Debug, Default)]
+pub struct Blocks(Vec<(u64, NonZeroU32, Shared)>);
+
+impl Blocks {
+    /// The first `period` bytes of the sequence.
+    pub fn get(&mut self, seed: u64, period: NonZeroU32) -> Shared {
+        let known = self
+            .0
+            .iter()
+            .position(|(own, length, _)| (*own, *length) == (seed, period));
+        let entry = match known {
+            Some(at) => self.0.remove(at),
+            None => {
+                let mut block = vec![0; usize::try_from(period.get()).unwrap_or(0)];
+                fill(seed, 0, &mut block);
+                (seed, period, Shared::new(block))
+            }
+        };
+        let block = entry.2.clone();
+        self.0.push(entry);
+        if self.0.len() > MAX_BLOCKS {
+            self.0.remove(0);
+        }
+        block
+    }
+}
+
+/// The part of `block` that stands at `offset` of what repeats it, at most `most` bytes of it.
+fn part(block: &[u8], offset: u64, most: usize) -> (usize, usize) {
+    let period = u64::try_from(block.len()).unwrap_or(u64::MAX).max(1);
+    let at = usize::try_from(offset % period).unwrap_or(0);
+    (at, most.min(block.len() - at.min(block.len())))
+}
+
+/// Fills `out` with what stands from `offset` on where `block` is repeated for ever.
+pub fn repeat(block: &[u8], mut offset: u64, out: &mut [u8]) {
+    let mut rest = out;
+    while !rest.is_empty() {
+        let (at, bytes) = part(block, offset, rest.len());
+        let Some(from) = block.get(at..at + bytes).filter(|from| !from.is_empty()) else {
+            return;
+        };
+        let (to, after) = rest.split_at_mut(bytes);
+        to.copy_from_slice(from);
+        rest = after;
+        offset += u64::try_from(bytes).unwrap_or(0);
+    }
+}
+
+/// Makes `bytes` from `offset` on, where `block` is repeated for ever, the next of the body.
+pub fn share(block: &Shared, mut offset: u64, bytes: usize, body: &mut Gathered) {
+    let mut left = bytes;
+    while left > 0 {
+        let (at, bytes) = part(block.bytes(), offset, left);
+        let shared = body.share(block, at, bytes);
+        if shared == 0 {
+            return;
+        }
+        left -= shared;
+        offset += u64::try_from(shared).unwrap_or(0);
+    }
+}
 
 /// Fills `out` with the bytes from `offset` on of the object of this seed. Offsets wrap at 2⁶⁴.
 pub fn fill(seed: u64, offset: u64, out: &mut [u8]) {
@@ -33,19 +133,22 @@ pub fn fill(seed: u64, offset: u64, out: &mut [u8]) {
     }
 }
 
-/// Reads seed and size from the two segments behind `.dynamic`: decimal digits only.
+/// Reads seed, size and perhaps period from the segments behind `.dynamic`: decimal digits only.
 #[must_use]
-pub fn parse(parameters: &[u8]) -> Option<(u64, u64)> {
-    let (seed, size) = str::from_utf8(parameters).ok()?.split_once('/')?;
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(seed) || !digits(size) {
-        return None;
-    }
-    let size = size
-        .parse()
-        .ok()
-        .filter(|&size: &u64| size <= MAX_DYNAMIC_BYTES)?;
-    Some((seed.parse().ok()?, size))
+pub fn parse(parameters: &[u8]) -> Option<Dynamic> {
+    let mut segments = str::from_utf8(parameters).ok()?.split('/').map(number);
+    let (seed, size) = (segments.next()??, segments.next()??);
+    let period = match segments.next() {
+        Some(period) => Some(NonZeroU32::new(u32::try_from(period?).ok()?)?),
+        None => None,
+    };
+    let dynamic = Dynamic { seed, size, period };
+    (segments.next().is_none() && dynamic.is_sound()).then_some(dynamic)
+}
+
+fn number(digits: &str) -> Option<u64> {
+    let all = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| all)
 }
 
 const WORD: u64 = 8;
@@ -63,6 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::payload::Pool;
 
     #[test]
     fn the_sequence_is_splitmix64() {
@@ -73,26 +177,81 @@ mod tests {
 
     #[test]
     fn parameters_are_read() {
-        let most = format!("1/{MAX_DYNAMIC_BYTES}");
-        let more = format!("1/{}", MAX_DYNAMIC_BYTES + 1);
+        let most = format!("1/{MAX_DYNAMIC_BYTES}/{MAX_PERIOD_BYTES}");
+        let larger = format!("1/{}", MAX_DYNAMIC_BYTES + 1);
+        let longer = format!("1/2/{}", MAX_PERIOD_BYTES + 1);
         for (text, want) in [
-            ("7/100", Some((7, 100))),
-            ("18446744073709551615/0", Some((u64::MAX, 0))),
-            (most.as_str(), Some((1, MAX_DYNAMIC_BYTES))),
-            (more.as_str(), None),
+            ("7/100", Some((7, 100, 0))),
+            ("7/100/3", Some((7, 100, 3))),
+            ("18446744073709551615/0", Some((u64::MAX, 0, 0))),
+            (
+                most.as_str(),
+                Some((1, MAX_DYNAMIC_BYTES, MAX_PERIOD_BYTES)),
+            ),
+            (larger.as_str(), None),
+            (longer.as_str(), None),
+            ("1/2/0", None),
+            ("1/2/4294967297", None),
+            ("1/2/3/4", None),
+            ("1/2/", None),
             ("18446744073709551616/0", None),
             ("7", None),
             ("7/", None),
             ("/7", None),
             ("+7/1", None),
             ("7/-1", None),
-            ("7/1/2", None),
         ] {
+            let want = want.map(|(seed, size, period)| Dynamic {
+                seed,
+                size,
+                period: NonZeroU32::new(period),
+            });
             assert_eq!(parse(text.as_bytes()), want, "{text}");
         }
     }
 
+    #[test]
+    fn few_blocks_are_kept() {
+        let mut blocks = Blocks::default();
+        let period = NonZeroU32::new(10).unwrap();
+        let first = blocks.get(0, period);
+        for seed in 1..10 {
+            assert_eq!(
+                blocks.get(0, period).bytes().as_ptr(),
+                first.bytes().as_ptr()
+            );
+            blocks.get(seed, period);
+            assert!(blocks.0.len() <= MAX_BLOCKS);
+        }
+        assert_eq!(blocks.0.len(), MAX_BLOCKS);
+        for seed in 1..=4 {
+            blocks.get(seed, period);
+        }
+        assert_ne!(
+            blocks.get(0, period).bytes().as_ptr(),
+            first.bytes().as_ptr()
+        );
+    }
+
     proptest! {
+        #[test]
+        fn a_block_is_repeated(
+            seed: u64, period in 1..50_u32, start in 0..=MAX_DYNAMIC_BYTES, length in 0..200_usize,
+        ) {
+            let block = Blocks::default().get(seed, NonZeroU32::new(period).unwrap());
+            let mut filled = vec![0; length];
+            repeat(block.bytes(), start, &mut filled);
+            for (offset, byte) in (start..).zip(&filled) {
+                let mut want = [0];
+                fill(seed, offset % u64::from(period), &mut want);
+                prop_assert_eq!(*byte, want[0]);
+            }
+            let mut body = Gathered::default();
+            share(&block, start, length, &mut body);
+            prop_assert_eq!(body.refer(0, length), length);
+            prop_assert_eq!(Pool::default().lend(&mut body).to_vec(), filled);
+        }
+
         #[test]
         fn any_split_gives_the_same_bytes(
             seed: u64, start in 0..=MAX_DYNAMIC_BYTES, length in 0usize..200, cut in 0usize..200,

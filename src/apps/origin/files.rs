@@ -2,8 +2,8 @@
 //!
 //! In: paths below the root. Out: [`Object`]s, whose reads give bytes of exactly one version or
 //! [`Stale`]. A read is checked after it is done: if the file's stamp is still the one that was
-//! digested, no write can have come between, also not in place. The cache may be emptied at any
-//! time; nothing in it belongs to a client.
+//! digested, no write can have come between, also not in place. Of small files the bytes are kept as
+//! well, and checked alike. The cache may be emptied at any time; nothing in it belongs to a client.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,6 +22,10 @@ pub const MAX_OPEN_FILES: usize = 64;
 
 /// Largest file that is digested while its request waits, in bytes.
 pub const MAX_INLINE_DIGEST_BYTES: u64 = 16 << 20;
+
+/// Largest file that is kept in memory as long as it is open, in bytes: all of them together are as
+/// much as one flight to each of [`MAX_OPEN_FILES`] clients. Larger ones can become hot.
+pub const MAX_SMALL_BYTES: u64 = 64 * 1024 - 1;
 
 /// Largest file served, in bytes: with its head it stays below the longest stream.
 pub const MAX_FILE_BYTES: u64 = 1 << 47;
@@ -45,7 +49,11 @@ pub struct Object {
 
 #[derive(Debug)]
 enum Content {
-    File(Arc<File>),
+    File {
+        file: Arc<File>,
+        /// All of it, if it is small.
+        bytes: Option<Vec<u8>>,
+    },
     Page(Vec<u8>),
 }
 
@@ -54,7 +62,7 @@ impl Object {
     #[must_use]
     pub fn size(&self) -> u64 {
         match &self.content {
-            Content::File(_) => self.stamp.size,
+            Content::File { .. } => self.stamp.size,
             Content::Page(page) => u64::try_from(page.len()).unwrap_or(0),
         }
     }
@@ -75,7 +83,7 @@ impl Object {
     #[must_use]
     pub const fn file(&self) -> Option<&Arc<File>> {
         match &self.content {
-            Content::File(file) => Some(file),
+            Content::File { file, .. } => Some(file),
             Content::Page(_) => None,
         }
     }
@@ -85,7 +93,7 @@ impl Object {
     /// # Errors
     /// [`Stale`] if it is not.
     pub fn check(&self) -> Result<(), Stale> {
-        let Content::File(file) = &self.content else {
+        let Content::File { file, .. } = &self.content else {
             return Ok(());
         };
         let metadata = file.metadata().map_err(|_| Stale)?;
@@ -100,31 +108,41 @@ impl Object {
     /// # Errors
     /// [`Stale`] if the bytes may be of another version; `out` is then to be discarded.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Stale> {
-        let file = match &self.content {
-            Content::Page(page) => {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                let rest = page.get(start..).unwrap_or(&[]);
-                let filled = out
-                    .iter_mut()
-                    .zip(rest)
-                    .map(|(to, from)| *to = *from)
-                    .count();
-                return Ok(filled);
-            }
-            Content::File(file) => file,
+        let filled = match &self.content {
+            Content::Page(page) => copy(page, offset, out),
+            Content::File {
+                bytes: Some(bytes), ..
+            } => copy(bytes, offset, out),
+            Content::File { file, bytes: None } => fill(file, offset, out).map_err(|_| Stale)?,
         };
-        let mut filled = 0;
-        while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            let at = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
-            match file.read_at(rest, at) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Stale),
-            }
-        }
         self.check().map(|()| filled)
     }
+}
+
+/// Copies what `bytes` has from `offset` on; returns how many.
+pub(super) fn copy(bytes: &[u8], offset: u64, out: &mut [u8]) -> usize {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let rest = bytes.get(start..).unwrap_or_default();
+    let count = rest.len().min(out.len());
+    if let (Some(to), Some(from)) = (out.get_mut(..count), rest.get(..count)) {
+        to.copy_from_slice(from);
+    }
+    count
+}
+
+/// Fills `out` with what the file has from `offset` on; returns how many bytes.
+fn fill(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let at = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
+        match file.read_at(rest, at) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// How recent the look at the path must be.
@@ -282,8 +300,12 @@ impl Files {
                 digest
             }
         };
+        let bytes = match stamp.size <= MAX_SMALL_BYTES {
+            true => Some(whole(&file, &stamp)?),
+            false => None,
+        };
         Ok(Object {
-            content: Content::File(file),
+            content: Content::File { file, bytes },
             stamp,
             digest,
         })
@@ -332,6 +354,18 @@ impl Files {
                 self.slots.remove(&path);
             }
         }
+    }
+}
+
+/// All of a small file, which must still be in the state of `stamp` then.
+fn whole(file: &File, stamp: &Stamp) -> Result<Vec<u8>, Refusal> {
+    let size = usize::try_from(stamp.size).map_err(|_| Refusal::Failed)?;
+    let mut bytes = vec![0; size];
+    let filled = fill(file, 0, &mut bytes).map_err(|_| Refusal::Failed)?;
+    let metadata = file.metadata().map_err(|_| Refusal::Failed)?;
+    match filled == size && Stamp::of(&metadata) == *stamp {
+        true => Ok(bytes),
+        false => Err(Refusal::NotReady),
     }
 }
 

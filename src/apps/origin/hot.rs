@@ -20,7 +20,7 @@ use std::sync::Arc;
 use memmap2::{Advice, Mmap, MmapMut};
 
 use crate::apps::origin::digest::{BLOCK_BYTES, Stamp};
-use crate::apps::origin::files::Object;
+use crate::apps::origin::files::{MAX_SMALL_BYTES, Object};
 use crate::wire::payload::Shared;
 
 /// Most bytes of content kept, if nothing else is asked for.
@@ -32,9 +32,9 @@ pub const MAX_COUNTED_FILES: usize = 1024;
 /// Most files that are being read at a time.
 pub const MAX_LOADING: usize = 8;
 
-/// Smallest file worth keeping, in bytes: a flight. Of a smaller one, the copy costs less than the
-/// rest of an answer.
-pub const MIN_HOT_BYTES: u64 = 64 * 1024;
+/// Smallest file worth keeping here, in bytes: a flight. The bytes of smaller ones are with the open
+/// file.
+pub const MIN_HOT_BYTES: u64 = MAX_SMALL_BYTES + 1;
 
 /// How often a file has been asked for when it is read into memory: whoever comes once leaves nothing
 /// behind.

@@ -6,7 +6,7 @@
 //! versions of a file are never mixed. Sources: RFC 9110, RFC 9112; the contract is
 //! [`crate::transport::application`]'s.
 //!
-//! Paths: `/.dynamic/SEED/SIZE` computes ([`dynamic`]), `/.watermark/MARK/PATH` marks
+//! Paths: `/.dynamic/SEED/SIZE[/PERIOD]` computes ([`dynamic`]), `/.watermark/MARK/PATH` marks
 //! ([`watermark`]), everything else names a file. The validator is a strong `ETag` made from the
 //! content. There is no `Last-Modified`, so `If-Modified-Since` and `If-Unmodified-Since` have no
 //! effect (RFC 9110 §13.1.3, §13.1.4).
@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use crate::apps::origin::continuation::{Outcome, Resource, TAG_BYTES, Tag, UserContinuation};
 use crate::apps::origin::digest::{Digester, Sha256};
+use crate::apps::origin::dynamic::{Blocks, Dynamic};
 use crate::apps::origin::files::{Files, Freshness, Object};
 use crate::apps::origin::hot::Hot;
 use crate::apps::origin::render::{Body, Representation, Stream};
@@ -56,7 +57,9 @@ pub struct Origin {
     /// The response that was begun last, until it is read from: the first bytes of a response are
     /// mostly asked for with it, and its head need not be written twice.
     begun: Option<(Vec<u8>, Stream)>,
-    /// The streams of files that were read last, at most [`MAX_RECENT`], the very last at the end: most
+    /// What periodic objects repeat.
+    blocks: Blocks,
+    /// The streams of files and of computed objects that were read last, at most [`MAX_RECENT`], the very last at the end: most
     /// reads go on with one of them.
     recent: Vec<Recent>,
 }
@@ -64,7 +67,8 @@ pub struct Origin {
 /// A stream, and what it was made from.
 struct Recent {
     user: Vec<u8>,
-    path: Vec<u8>,
+    /// Of the file, if it is one.
+    path: Option<Vec<u8>>,
     stream: Stream,
 }
 
@@ -77,6 +81,7 @@ impl Origin {
         Ok(Self {
             files: Files::new(Tree::open(root)?, digester),
             hot: Hot::none(),
+            blocks: Blocks::default(),
             recent: Vec::new(),
             begun: None,
         })
@@ -105,12 +110,12 @@ impl Origin {
         let target = target::parse(target).map_err(Refused::Status)?;
         if let Some(parameters) = below(&target.path, b".dynamic") {
             let parameters = (!target.directory).then_some(parameters);
-            let (seed, size) = parameters
+            let dynamic = parameters
                 .and_then(dynamic::parse)
                 .ok_or(Refused::Status(Status::NOT_FOUND))?;
             return Ok(Found::object(
-                Resource::Dynamic { seed, size },
-                dynamic_object(seed, size),
+                Resource::Dynamic(dynamic),
+                self.dynamic_object(dynamic),
             ));
         }
         if let Some(parameters) = below(&target.path, b".watermark") {
@@ -189,10 +194,10 @@ impl Origin {
     fn represent(&mut self, resource: &Resource) -> Result<Representation, Failure> {
         let (path, tag) = match resource {
             Resource::Fixed(_) | Resource::Redirect { .. } => return Err(Failure::Changed),
-            Resource::Dynamic { seed, size } if *size <= dynamic::MAX_DYNAMIC_BYTES => {
-                return Ok(dynamic_object(*seed, *size));
+            Resource::Dynamic(dynamic) if dynamic.is_sound() => {
+                return Ok(self.dynamic_object(*dynamic));
             }
-            Resource::Dynamic { .. } => return Err(Failure::Changed),
+            Resource::Dynamic(_) => return Err(Failure::Changed),
             Resource::File { path, tag }
             | Resource::Listing { path, tag }
             | Resource::Watermark { path, tag, .. } => (path, tag),
@@ -219,7 +224,7 @@ impl Origin {
             }
             Resource::Fixed(_)
             | Resource::Redirect { .. }
-            | Resource::Dynamic { .. }
+            | Resource::Dynamic(_)
             | Resource::File { .. } => Ok(file_object(object, path)),
         }
     }
@@ -255,11 +260,25 @@ impl Origin {
                         self.files.forget(path);
                         self.hot.drop_content(path);
                     }
-                    Resource::Fixed(_) | Resource::Redirect { .. } | Resource::Dynamic { .. } => {}
+                    Resource::Fixed(_) | Resource::Redirect { .. } | Resource::Dynamic(_) => {}
                 },
             }
         }
         Err(Unavailable::NotReady)
+    }
+
+    fn dynamic_object(&mut self, dynamic: Dynamic) -> Representation {
+        let Dynamic { seed, size, period } = dynamic;
+        let period_tag = period.map_or_else(String::new, |period| format!("-{period:x}"));
+        Representation {
+            content_type: OCTET_STREAM,
+            etag: format!("{seed:x}-{size:x}{period_tag}"),
+            digest: None,
+            body: Body::Dynamic {
+                dynamic,
+                block: period.map(|period| self.blocks.get(seed, period)),
+            },
+        }
     }
 
     /// Goes on in a stream that was read not long ago; `None` if it is another, or not just as it was,
@@ -272,12 +291,15 @@ impl Origin {
         let index = self.recent.iter().rposition(|recent| recent.user == user)?;
         self.recent.get_mut(index..)?.rotate_left(1);
         let recent = self.recent.pop()?;
-        let object = self.files.file(&recent.path, Freshness::Recent).ok()?;
-        let own = recent
-            .stream
-            .object()
-            .filter(|own| Arc::ptr_eq(own, &object))?;
-        let content = self.hot.content(&recent.path, own.stamp());
+        let content = match &recent.path {
+            Some(path) => {
+                let object = self.files.file(path, Freshness::Recent).ok()?;
+                let own = recent.stream.object()?;
+                Arc::ptr_eq(own, &object).then_some(())?;
+                self.hot.content(path, own.stamp())
+            }
+            None => None,
+        };
         let made = make(&recent.stream, content.as_ref()).ok()?;
         self.recent.push(recent);
         Some(made)
@@ -296,18 +318,23 @@ impl Origin {
                 Stream::of_object(user, representation).ok_or(Failure::Changed)?
             }
         };
-        let Resource::File { path, .. } = &user.resource else {
-            return Ok(make(&stream, None)?);
+        let path = match &user.resource {
+            Resource::File { path, .. } => Some(path),
+            Resource::Dynamic(_) => None,
+            Resource::Fixed(_)
+            | Resource::Redirect { .. }
+            | Resource::Listing { .. }
+            | Resource::Watermark { .. } => return Ok(make(&stream, None)?),
         };
-        let object = stream.object();
-        let content = object.and_then(|object| self.hot.content(path, object.stamp()));
+        let object = path.zip(stream.object());
+        let content = object.and_then(|(path, object)| self.hot.content(path, object.stamp()));
         let made = make(&stream, content.as_ref())?;
         if self.recent.len() == MAX_RECENT {
             self.recent.remove(0);
         }
         self.recent.push(Recent {
             user: encoded.to_vec(),
-            path: path.clone(),
+            path: path.cloned(),
             stream,
         });
         Ok(made)
@@ -510,15 +537,6 @@ fn page_object(object: Arc<Object>) -> Representation {
     Representation {
         content_type: "text/html; charset=utf-8",
         ..file_object(object, b"")
-    }
-}
-
-fn dynamic_object(seed: u64, size: u64) -> Representation {
-    Representation {
-        content_type: OCTET_STREAM,
-        etag: format!("{seed:x}-{size:x}"),
-        digest: None,
-        body: Body::Dynamic { seed, size },
     }
 }
 

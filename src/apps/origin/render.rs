@@ -12,8 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::apps::origin::continuation::{Outcome, Resource, Tag, UserContinuation};
 use crate::apps::origin::digest::Sha256;
-use crate::apps::origin::dynamic;
-use crate::apps::origin::files::{Object, Stale};
+use crate::apps::origin::dynamic::{self, Dynamic};
+use crate::apps::origin::files::{Object, Stale, copy};
 use crate::apps::origin::target;
 use crate::apps::origin::watermark::Marked;
 use crate::http::conditional::EntityTag;
@@ -39,8 +39,15 @@ pub(super) struct Representation {
 #[derive(Debug)]
 pub(super) enum Body {
     Object(Arc<Object>),
-    Marked { object: Arc<Object>, marked: Marked },
-    Dynamic { seed: u64, size: u64 },
+    Marked {
+        object: Arc<Object>,
+        marked: Marked,
+    },
+    Dynamic {
+        dynamic: Dynamic,
+        /// What it repeats, if it has a period.
+        block: Option<Shared>,
+    },
 }
 
 impl Representation {
@@ -49,7 +56,7 @@ impl Representation {
         match &self.body {
             Body::Object(object) => object.size(),
             Body::Marked { marked, .. } => marked.size(),
-            Body::Dynamic { size, .. } => *size,
+            Body::Dynamic { dynamic, .. } => dynamic.size,
         }
     }
 
@@ -59,10 +66,14 @@ impl Representation {
             Body::Marked { object, marked } => {
                 marked.read_at(offset, out, |offset, out| object.read_at(offset, out))
             }
-            Body::Dynamic { seed, size } => {
-                let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
-                let length = out.len().min(left);
-                dynamic::fill(*seed, offset, out.get_mut(..length).unwrap_or_default());
+            Body::Dynamic { dynamic, block } => {
+                let left = dynamic.size.saturating_sub(offset);
+                let length = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                let out = out.get_mut(..length).unwrap_or_default();
+                match block {
+                    Some(block) => dynamic::repeat(block.bytes(), offset, out),
+                    None => dynamic::fill(dynamic.seed, offset, out),
+                }
                 Ok(length)
             }
         }
@@ -208,15 +219,32 @@ impl Stream {
         content: Option<&Shared>,
         out: &mut Gathered,
     ) -> Result<(usize, bool), Stale> {
-        if let Some(content) = content
-            && let StreamBody::Part { start, length, .. } = &self.body
-            && let Some(object) = self.object()
+        if let StreamBody::Part {
+            representation,
+            start,
+            length,
+        } = &self.body
             && let Some(offset) = offset.checked_sub(self.head_length())
         {
-            object.check()?;
             let left = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
-            let at = usize::try_from(start + offset).unwrap_or(usize::MAX);
-            return Ok((out.share(content, at, bytes.min(left)), true));
+            let (at, bytes) = (start + offset, bytes.min(left));
+            match (&representation.body, content) {
+                (Body::Object(object), Some(content)) => {
+                    object.check()?;
+                    let at = usize::try_from(at).unwrap_or(usize::MAX);
+                    return Ok((out.share(content, at, bytes), true));
+                }
+                (
+                    Body::Dynamic {
+                        block: Some(block), ..
+                    },
+                    _,
+                ) => {
+                    dynamic::share(block, at, bytes, out);
+                    return Ok((bytes, false));
+                }
+                (Body::Object(_) | Body::Marked { .. } | Body::Dynamic { .. }, _) => {}
+            }
         }
         let read = out.fill(bytes, |out| self.read_at(offset, out))?;
         Ok((read, false))
@@ -279,14 +307,4 @@ fn head(user: &UserContinuation, status: Status) -> HeadWriter {
 
 fn quoted(about: &Representation) -> String {
     EntityTag::strong(about.etag.as_str()).emit()
-}
-
-/// Copies what `bytes` has from `offset` on.
-fn copy(bytes: &[u8], offset: u64, out: &mut [u8]) -> usize {
-    let start = usize::try_from(offset).unwrap_or(usize::MAX);
-    let rest = bytes.get(start..).unwrap_or(&[]);
-    out.iter_mut()
-        .zip(rest)
-        .map(|(to, from)| *to = *from)
-        .count()
 }

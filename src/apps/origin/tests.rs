@@ -161,6 +161,7 @@ fn targets_have_their_status() {
         ("/odd/", 200),
         ("http://other/text.txt", 200),
         ("/.dynamic/1/10", 200),
+        ("/.dynamic/1/10/3", 200),
         ("/.watermark/m/text.txt", 200),
         ("/.watermark/m/image.ppm", 200),
         ("/.watermark/m/sub/", 200),
@@ -181,6 +182,7 @@ fn targets_have_their_status() {
         ("/text.txt/x", 404),
         ("/.dynamic/1", 404),
         ("/.dynamic/1/2/", 404),
+        ("/.dynamic/1/2/0", 404),
         ("/.dynamic/x/2", 404),
         ("/.dynamic/1/140737488355329", 404),
         ("/.watermark/m/", 404),
@@ -430,6 +432,14 @@ fn dynamic_objects_are_what_a_client_can_compute() {
     let mut want = [0; 9];
     dynamic::fill(7, most - 9, &mut want);
     assert_eq!(tail[..9], want);
+    let (head, body) = fixture.get("/.dynamic/7/1000/300", "");
+    let mut block = [0; 300];
+    dynamic::fill(7, 0, &mut block);
+    assert_eq!(body, block.repeat(4)[..1000]);
+    assert_ne!(
+        header(&head, "etag"),
+        header(&fixture.get("/.dynamic/7/1000", "").0, "etag")
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Streams that do not depend on the server, the split of the reads, or what happens to the files
 //! meanwhile; and input that nobody honest sends.
 
+use core::num::NonZeroU32;
 use std::fs;
 use std::os::unix::fs::FileExt;
 
@@ -21,6 +22,8 @@ fn requests() -> Vec<String> {
         get("/empty", ""),
         get("/data.bin", "Range: bytes=999999999-\r\n"),
         get("/.dynamic/3/50001", "Range: bytes=7-\r\n"),
+        get("/.dynamic/3/50001/1000", ""),
+        get("/.dynamic/3/50001/4099", "Range: bytes=7-40000\r\n"),
         get("/.watermark/mark/text.txt", ""),
         get("/.watermark/mark/image.ppm", "Range: bytes=100-9000\r\n"),
         "PUT / HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
@@ -306,6 +309,14 @@ fn continuations_that_do_not_fit_the_object_are_refused() {
         tag,
     };
     let whole = |resource| (Outcome::Whole, resource);
+    let dynamic = |size, period| {
+        let period = NonZeroU32::new(period);
+        Resource::Dynamic(Dynamic {
+            seed: 1,
+            size,
+            period,
+        })
+    };
     for (name, (outcome, resource)) in [
         ("behind the end", (part(0, 13_000), file(&path))),
         ("backwards", (part(1, 0), file(&path))),
@@ -328,12 +339,10 @@ fn continuations_that_do_not_fit_the_object_are_refused() {
                 tag,
             }),
         ),
+        ("too large", whole(dynamic((1 << 48) - 1, 0))),
         (
-            "too large",
-            whole(Resource::Dynamic {
-                seed: 1,
-                size: (1 << 48) - 1,
-            }),
+            "too long a period",
+            whole(dynamic(1, dynamic::MAX_PERIOD_BYTES + 1)),
         ),
     ] {
         let user = UserContinuation {
