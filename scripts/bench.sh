@@ -10,10 +10,12 @@
 #                 server (accept, read, write, close). The kernel's connections are reset by the
 #                 client when the object is whole
 #   throughput    one large object at a time; beside it iperf3 and a well fed pair of sockets, both
-#                 with CUBIC and with Reno, and `bare`: our packets without any protocol. Besides
-#                 64 MB by `get`, dropped from the page cache before: "get-dropped" is a file that is
-#                 asked for again and again, "get-disk" one that nobody has asked for, beside
-#                 "dd-disk", which only reads it
+#                 with CUBIC and with Reno, and `bare`: our packets without any protocol. All of these
+#                 send the same little memory over and over, ours 128 kB of it like iperf3; nginx
+#                 sends a file. Besides, by `get`, files: "get-file", as large as the object, and 64
+#                 MB: "get-hot", and "get-dropped", the same dropped from the page cache before, are
+#                 asked for again and again, "get-disk" is one that nobody has asked for, dropped as
+#                 well, beside "dd-disk", which only reads it
 #   queues        QUEUE_CLIENTS downloads at once, from one server, from one that shares its device
 #                 (--multi-queue) with nobody, and from two that share one; and how many processors
 #                 were busy, which says what the machine allows
@@ -78,13 +80,13 @@ measure() {
         "$SCRATCH/stats" >"$OUT/${case// /-}-$layout.json"
 }
 
-# peers PATH: options that name all peers and their servers' processes.
+# peers PATH [NGINX-PATH]: options that name all peers and their servers' processes.
 peers() {
     local ours=${TOPOLOGY_PIDS[server1]}
     PEERS=("${DEVICE[@]}" --address 10.77.1.100
         --peer "transport=http://10.77.2.101/$1" --server-pid "transport=$ours"
         --peer "smoltcp=http://10.77.2.101/$1" --server-pid "smoltcp=$ours"
-        --peer "kernel=http://10.77.21.2/$1" --server-pid "kernel=${TOPOLOGY_PIDS[nginx1]}")
+        --peer "kernel=http://10.77.21.2/${2:-$1}" --server-pid "kernel=${TOPOLOGY_PIDS[nginx1]}")
 }
 
 bench_requests() {
@@ -144,31 +146,38 @@ fetched() {
         "$SCRATCH/fetched" >>"$SCRATCH/beside"
 }
 
-# from_disk: files that are not in the page cache.
-from_disk() {
-    local seconds
+# read_disk: how many Mbit/s `dd` reads.
+read_disk() {
+    drop disk
+    LC_ALL=C dd if="$SCRATCH/root/disk" of=/dev/null bs=64k 2>&1 |
+        sed -n 's/.* copied, \([0-9.e-]*\) s,.*/\1/p' | awk '{ print 64 * 8 / $1 }'
+}
+
+# files: what is hot, and what is not in the page cache.
+files() {
+    fetched get-file object
+    fetched get-hot dropped
     drop dropped
     fetched get-dropped dropped
     head -c 64000000 /dev/urandom >"$SCRATCH/root/disk"
     # Its digest is made before; to ask for the head only makes nothing hot.
     fetch disk --head
+    # A machine around this one may remember what it has read: then both read from there.
+    read_disk >/dev/null
     drop disk
     fetched get-disk disk
-    drop disk
-    seconds=$(LC_ALL=C dd if="$SCRATCH/root/disk" of=/dev/null bs=64k 2>&1 |
-        sed -n 's/.* copied, \([0-9.e-]*\) s,.*/\1/p')
-    echo "dd-disk $(awk -v s="$seconds" 'BEGIN { print 64 * 8 / s }')" >>"$SCRATCH/beside"
+    echo "dd-disk $(read_disk)" >>"$SCRATCH/beside"
 }
 
 bench_throughput() {
-    local control rounds=$ROUNDS case="throughput $CASE"
+    local control file rounds=$ROUNDS case="throughput $CASE"
     : >"$SCRATCH/beside"
     : >"$SCRATCH/runs"
-    peers object
+    peers ".dynamic/1/${OBJECT_MB}000000/131072" object
     export -f iperf
     export OBJECT_MB
-    fetch dropped --no-digest
-    fetch dropped --no-digest
+    # Twice, and a file becomes hot.
+    for file in object object dropped dropped; do fetch "$file" --no-digest; done
     for ((; rounds > 0; rounds--)); do
         measure "$1" "$case" throughput "${PEERS[@]}" --runs 1
         cat "$OUT/${case// /-}-$1.json" >>"$SCRATCH/runs"
@@ -177,7 +186,7 @@ bench_throughput() {
             >/dev/null || die "bare failed"
         jq -r '.peers[].rounds[] | "bare \(.body_bytes * 8 / .latency.max_us)"' \
             "$SCRATCH/bare" >>"$SCRATCH/beside"
-        from_disk
+        files
         for control in cubic reno; do
             beside "iperf3-$control" bash -c "iperf $control"
             beside "fed-$control" scripts/fed-tcp.py fetch 10.77.21.2 "$FED_PORT" \

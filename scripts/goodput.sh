@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 #
 # Goodput side by side, client -- router -- server, MTU 1500, no rate limit: contenders take turns
-# within each round, so that whatever else the machine does meets all of them; medians and ratios.
+# within each round, so that whatever else the machine does meets all of them; medians and ratios. Two
+# rounds before them do not count: in the first a server computes the file's digest, in the second it
+# reads the file into memory.
 #
-#   headwater      our transport, offloading TUN at both ends where the kernel has it; as with the
-#                  others, nobody looks at a digest
+#   headwater      a file by our transport, offloading TUN at both ends where the kernel has it; as
+#                  with the others, nobody looks at a digest
+#   headwater_memory  the same 128 kB over and over, as iperf3 sends them
 #   headwater_verified  the same with the digest, as `get` does if nothing else is said
 #   headwater_plain  the same with a plain TUN at both ends
 #   smoltcp        `get --transport tcp` from the same server as headwater, through the same TUNs
@@ -19,23 +22,25 @@ cd "$(dirname "$0")/.."
 source scripts/topology.sh
 
 readonly ROUNDS=${ROUNDS:-5} OBJECT_MB=${OBJECT_MB:-400} OUT=${OUT:-out}
-readonly CONTENDERS=(headwater headwater_verified headwater_plain smoltcp curl_nginx curl_nginx_1500 iperf3_cubic)
+readonly CONTENDERS=(headwater headwater_memory headwater_verified headwater_plain smoltcp
+    curl_nginx curl_nginx_1500 iperf3_cubic)
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 
 # mbits BYTES SECONDS
 mbits() { awk -v bytes="$1" -v s="$2" 'BEGIN { printf "%.1f\n", bytes * 8e-6 / s }'; }
 
-# ours SERVER ARGUMENT...: from the client's own statistics, which leave out process start and set-up.
+# ours SERVER PATH ARGUMENT...: from the client's own statistics, which leave out process start and set-up.
 ours() {
-    local server=$1
-    shift
-    get "$@" --stats "$SCRATCH/stats" "http://10.77.2.10$server/object" >/dev/null
+    local url="http://10.77.2.10$1/$2"
+    shift 2
+    get "$@" --stats "$SCRATCH/stats" "$url" >/dev/null
     mbits "$(jq .bytes "$SCRATCH/stats")" "$(jq .seconds "$SCRATCH/stats")"
 }
-run_headwater() { ours 1 --no-digest; }
-run_headwater_verified() { ours 1; }
-run_headwater_plain() { ours 2 --no-digest --device plain; }
-run_smoltcp() { ours 1 --no-digest --transport tcp; }
+run_headwater() { ours 1 object --no-digest; }
+run_headwater_memory() { ours 1 ".dynamic/1/$((OBJECT_MB << 20))/131072"; }
+run_headwater_verified() { ours 1 object; }
+run_headwater_plain() { ours 2 object --no-digest --device plain; }
+run_smoltcp() { ours 1 object --no-digest --transport tcp; }
 run_curl_nginx() {
     local bytes seconds
     read -r bytes seconds < <(in_ns client curl -sf -m 120 -o /dev/null \
@@ -66,7 +71,8 @@ main() {
     start_nginx 1
     start iperf3 server1 iperf3 --server --bind 10.77.21.2
     control=$(in_ns server1 sysctl -n net.ipv4.tcp_congestion_control)
-    for round in $(seq "$ROUNDS"); do
+    for round in $(seq -1 "$ROUNDS"); do
+        ((round != 1)) || : >"$SCRATCH/figures"
         for name in "${CONTENDERS[@]}"; do
             "run_$name" >"$SCRATCH/figure" || die "round $round: $name failed"
             echo "$name $(<"$SCRATCH/figure")" >>"$SCRATCH/figures"

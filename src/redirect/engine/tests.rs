@@ -253,8 +253,7 @@ fn echo() -> Vec<u8> {
 
 fn ip(protocol: u8, src: [u8; 4], dst: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap();
-    let mut header =
-        etherparse::Ipv4Header::new(length, 64, IpNumber(protocol), src, dst).unwrap();
+    let mut header = etherparse::Ipv4Header::new(length, 64, IpNumber(protocol), src, dst).unwrap();
     header.header_checksum = header.calc_header_checksum();
     [header.to_bytes().as_slice(), payload].concat()
 }
