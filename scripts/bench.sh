@@ -153,6 +153,12 @@ read_disk() {
         sed -n 's/.* copied, \([0-9.e-]*\) s,.*/\1/p' | awk '{ print 64 * 8 / $1 }'
 }
 
+# hot FILE...: whether as many files are in the server's memory.
+hot() {
+    in_ns server1 curl -s http://127.0.0.1:9100/metrics | awk -v least=$# '
+        $1 == "headwater_hot_files" { files = $2 } END { exit files < least }'
+}
+
 # files: what is hot, and what is not in the page cache.
 files() {
     fetched get-file object
@@ -176,8 +182,9 @@ bench_throughput() {
     peers ".dynamic/1/${OBJECT_MB}000000/131072" object
     export -f iperf
     export OBJECT_MB
-    # Twice, and a file becomes hot.
+    # Asked for twice, a file becomes hot; a thread reads it meanwhile.
     for file in object object dropped dropped; do fetch "$file" --no-digest; done
+    until_true 60 hot object dropped || die "the files do not become hot"
     for ((; rounds > 0; rounds--)); do
         measure "$1" "$case" throughput "${PEERS[@]}" --runs 1
         cat "$OUT/${case// /-}-$1.json" >>"$SCRATCH/runs"
@@ -379,7 +386,7 @@ devices() {
     DEVICE=(--tun hw0 --device "$1")
     ! running server1 || stop server1
     ! running bare || stop bare
-    serve 1 --device "$1"
+    serve 1 --device "$1" --metrics 127.0.0.1:9100
     start bare server1 "$HEADWATER" bench bare --tun hw1 --device "$1" --address "${BARE%:*}" \
         --listen "${BARE#*:}"
     wait_ready bare 10

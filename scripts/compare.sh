@@ -4,7 +4,8 @@
 # at a time: goodput and queueing delay in cells of round trip x rate x fault x queue, and the time
 # that small objects take.
 #
-#   compare.sh [--full] [--list] [--cells REGEX] [--contenders NAME,...] [--rounds N] [--out DIR]
+#   compare.sh [--full] [--list] [--cells REGEX] [--contenders NAME,...] [--rounds N] [--device KIND]
+#              [--out DIR]
 #
 #   --full        every cell; a chosen few by default, in about a quarter of an hour
 #   --list        print the names of the cells that would run
@@ -12,6 +13,8 @@
 #   --contenders  of cubic,reno,bbr (the kernel's TCP, curl from nginx), smoltcp (curl from our
 #                 server's TCP), headwater (our transport); all with --full, else cubic and headwater
 #   --rounds      of every cell (3), of objects twice as many and one; contenders take turns in each
+#   --device      of our servers and clients (auto): an offloading one hands over whole flights, a plain
+#                 one packets. The link takes packets from either, and from the kernel's TCP as well
 #   --out         where results.jsonl grows by a line a run, and report.html and summary.json are
 #                 made anew (out/compare)
 #
@@ -55,19 +58,20 @@ readonly OBJECT_CELLS=({40,100}ms-100mbit-object-{1kB,10kB,100kB,1MB})
 readonly OBJECT_BYTES=1073741824
 
 REMEMBERED=()
-FULL='' LIST='' CELLS='' ROUNDS=3 OUT=out/compare CHOSEN_CONTENDERS=()
+FULL='' LIST='' CELLS='' ROUNDS=3 DEVICE=auto OUT=out/compare CHOSEN_CONTENDERS=()
 
 options() {
     while (($# > 0)); do
         case $1 in
             --full) FULL=1 ;;
             --list) LIST=1 ;;
-            --cells | --contenders | --rounds | --out)
+            --cells | --contenders | --rounds | --device | --out)
                 (($# > 1)) || die "$1 needs a value"
                 case $1 in
                     --cells) CELLS=$2 ;;
                     --contenders) IFS=, read -ra CHOSEN_CONTENDERS <<<"$2" ;;
                     --rounds) ROUNDS=$2 ;;
+                    --device) DEVICE=$2 ;;
                     --out) OUT=$2 ;;
                 esac
                 shift
@@ -81,6 +85,7 @@ options() {
         shift
     done
     above_zero --rounds "$ROUNDS"
+    [[ $DEVICE =~ ^(auto|plain|offload)$ ]] || die "--device is auto, plain or offload, not '$DEVICE'"
     if ((${#CHOSEN_CONTENDERS[@]} == 0)); then
         if [[ -n $FULL ]]; then CHOSEN_CONTENDERS=("${CONTENDERS[@]}"); else CHOSEN_CONTENDERS=("${USUAL[@]}"); fi
     fi
@@ -201,8 +206,8 @@ relink() {
 command_of() {
     case $1 in
         headwater)
-            COMMAND=("$HEADWATER" get --tun hw0 --address 10.77.1.100 --silent --show-error
-                --stats "$SCRATCH/stats" http://10.77.2.101/object)
+            COMMAND=("$HEADWATER" get --tun hw0 --device "$DEVICE" --address 10.77.1.100 --silent
+                --show-error --stats "$SCRATCH/stats" http://10.77.2.101/object)
             ;;
         smoltcp) COMMAND=(curl -sS --interface "${SOURCE[$1]}" http://10.77.2.101/object) ;;
         *) COMMAND=(curl -sS --interface "${SOURCE[$1]}" http://10.77.21.2/object) ;;
@@ -242,14 +247,14 @@ measure() {
     jq -nc --arg cell "$CELL" --arg contender "$1" --argjson round "$2" --argjson began "$began" \
         --argjson run "$RUN" --argjson rtt "$RTT" --argjson rate "$RATE" --arg fault "$FAULT" \
         --argjson queue "$QUEUE" --argjson queue_bytes "$QUEUE_BYTES" --argjson ecn "$ECN" \
-        --argjson load "$(cut -d ' ' -f 1 /proc/loadavg)" --arg link "${LINK[*]}" \
+        --argjson load "$(cut -d ' ' -f 1 /proc/loadavg)" --arg link "${LINK[*]}" --arg device "$DEVICE" \
         --argjson device_drops "$dropped" --rawfile ss "$SCRATCH/ss" --slurpfile window "$SCRATCH/window" \
         --slurpfile link_start "$SCRATCH/link-start" --slurpfile link_end "$SCRATCH/link-end" \
         --slurpfile stats "$SCRATCH/stats" --slurpfile versions "$SCRATCH/versions" '
         $window[0] as $w | $link_end[0].ba as $way
         | {schema: 1, kind: "transfer", run: $run, cell: $cell, contender: $contender, round: $round,
            began: $began, rtt_ms: $rtt, rate_mbit: $rate, fault: $fault, queue_bdp: $queue,
-           queue_bytes: $queue_bytes, ecn: ($ecn == 1), link_options: $link, load: $load,
+           queue_bytes: $queue_bytes, ecn: ($ecn == 1), link_options: $link, device: $device, load: $load,
            goodput_mbit: ($w.window_bytes * 8e-6 / $w.window_seconds),
            goodput_from_start_mbit: ($w.bytes * 8e-6 / $w.seconds),
            congestion_control: ([$ss | capture("\\s(?<name>cubic|reno|bbr)\\s").name] | first),
@@ -270,7 +275,7 @@ object_seconds() {
             ;;
         *)
             [[ $1 == headwater ]] || extra=(--tokens "$SCRATCH/tokens")
-            GET_SECONDS=60 get --stats "$SCRATCH/stats" "${extra[@]}" "http://10.77.2.101/$SIZE" >/dev/null
+            GET_SECONDS=60 get --device "$DEVICE" --stats "$SCRATCH/stats" "${extra[@]}" "http://10.77.2.101/$SIZE" >/dev/null
             jq .seconds "$SCRATCH/stats"
             ;;
     esac
@@ -281,10 +286,10 @@ measure_object() {
     object_seconds "$1" >"$SCRATCH/seconds"
     jq -nc --arg cell "$CELL" --arg contender "$1" --argjson round "$2" --argjson run "$RUN" \
         --argjson began "$EPOCHREALTIME" --argjson rtt "$RTT" --argjson rate "$RATE" --arg size "$SIZE" \
-        --argjson load "$(cut -d ' ' -f 1 /proc/loadavg)" --arg link "${LINK[*]}" \
+        --argjson load "$(cut -d ' ' -f 1 /proc/loadavg)" --arg link "${LINK[*]}" --arg device "$DEVICE" \
         --slurpfile seconds "$SCRATCH/seconds" --slurpfile versions "$SCRATCH/versions" '
         {schema: 1, kind: "object", run: $run, cell: $cell, contender: $contender, round: $round,
-         began: $began, rtt_ms: $rtt, rate_mbit: $rate, size: $size, link_options: $link, load: $load,
+         began: $began, rtt_ms: $rtt, rate_mbit: $rate, size: $size, link_options: $link, device: $device, load: $load,
          seconds: $seconds[0], versions: $versions[0]}'
 }
 

@@ -25,13 +25,13 @@ objects() {
     for name in 1kB 10kB 100kB 1MB; do truncate -s "$name" "$SCRATCH/root/$name"; done
 }
 
-# contenders_up N...: our server and nginx in each serverN. A large file is digested once, which must
-# not fall into a run.
+# contenders_up N...: our server, on a device of kind DEVICE (auto), and nginx in each serverN. A large
+# file is digested once, which must not fall into a run.
 contenders_up() {
     local n
     "$HEADWATER" keygen --out "$SCRATCH/keys"
     for n in "$@"; do
-        serve "$n"
+        serve "$n" --device "${DEVICE:-auto}"
         start_nginx "$n"
         in_ns "server$n" curl -sI -o /dev/null "http://10.77.2.10$n/object"
     done

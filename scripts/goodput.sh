@@ -2,8 +2,8 @@
 #
 # Goodput side by side, client -- router -- server, MTU 1500, no rate limit: contenders take turns
 # within each round, so that whatever else the machine does meets all of them; medians and ratios. Two
-# rounds before them do not count: in the first a server computes the file's digest, in the second it
-# reads the file into memory.
+# rounds before them do not count: in the first, servers compute the file's digest, in the second they
+# read the file into memory.
 #
 #   headwater      a file by our transport, offloading TUN at both ends where the kernel has it; as
 #                  with the others, nobody looks at a digest

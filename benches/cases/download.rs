@@ -17,6 +17,9 @@ use super::{Case, NOW, path};
 /// One way, in microseconds.
 const DELAY_US: u64 = 5000;
 
+/// Flights after which a window has outgrown the buffer by far.
+const FLIGHTS_BEHIND: u32 = 2000;
+
 /// A stream in memory; longer than any benchmark reads.
 struct Memory(Vec<u8>);
 
@@ -225,6 +228,17 @@ impl Engine {
             answer: None,
         };
         engine.prepare();
+        engine
+    }
+
+    /// After many flights of slow start: the window is far larger than the reader's buffer, so that
+    /// most of what has come cannot be acknowledged.
+    pub(super) fn behind() -> Self {
+        let mut engine = Self::new();
+        for _ in 0..FLIGHTS_BEHIND {
+            engine.prepare();
+            engine.call();
+        }
         engine
     }
 

@@ -27,7 +27,7 @@ use headwater::wire::segment::{ToClient, ToServer};
 use download::{Engine, Respond};
 
 /// Names of all cases.
-pub(crate) const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 12] = [
     "parse_ip",
     "parse_request",
     "parse_response",
@@ -39,6 +39,7 @@ pub(crate) const NAMES: [&str; 11] = [
     "elapsed_cubic",
     "respond_44",
     "engine_44",
+    "engine_behind",
 ];
 
 /// Something that is measured again and again.
@@ -87,6 +88,7 @@ pub(crate) fn named(name: &str) -> Option<Box<dyn Case>> {
         "elapsed_cubic" => curve(CUBIC, Curve::elapsed_us),
         "respond_44" => Box::new(Respond::new()),
         "engine_44" => Box::new(Engine::new()),
+        "engine_behind" => Box::new(Engine::behind()),
         _ => return None,
     })
 }

@@ -314,7 +314,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
                 // Somebody else may need this processor, maybe even the peer.
                 std::thread::yield_now();
                 self.looks = self.looks.wrapping_add(1);
-                if self.looks % MAX_LOOKS_PER_POLL != 0 {
+                if !self.looks.is_multiple_of(MAX_LOOKS_PER_POLL) {
                     // Reading tells as much of the device as asking would.
                     self.readable = true;
                     continue;
