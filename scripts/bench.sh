@@ -153,8 +153,10 @@ read_disk() {
         sed -n 's/.* copied, \([0-9.e-]*\) s,.*/\1/p' | awk '{ print 64 * 8 / $1 }'
 }
 
-# hot FILE...: whether as many files are in the server's memory.
+# hot FILE...: whether as many files are in the server's memory. It looks for what its thread has read
+# when the next request comes.
 hot() {
+    fetch "$1" --no-digest --range 0-0
     in_ns server1 curl -s http://127.0.0.1:9100/metrics | awk -v least=$# '
         $1 == "headwater_hot_files" { files = $2 } END { exit files < least }'
 }
@@ -166,6 +168,7 @@ files() {
     drop dropped
     fetched get-dropped dropped
     head -c 64000000 /dev/urandom >"$SCRATCH/root/disk"
+    sync -f "$SCRATCH/root"
     # Its digest is made before; to ask for the head only makes nothing hot.
     fetch disk --head
     # A machine around this one may remember what it has read: then both read from there.
@@ -374,6 +377,8 @@ servers() {
     done
     head -c "${OBJECT_MB}000000" /dev/urandom >"$SCRATCH/root/object"
     head -c 64000000 /dev/urandom >"$SCRATCH/root/dropped"
+    # Else the kernel writes them to the disk in the middle of a measurement.
+    sync -f "$SCRATCH/root"
     "$HEADWATER" keygen --out "$SCRATCH/keys"
     start_nginx 1
     start iperf3 server1 iperf3 --server --bind 10.77.21.2

@@ -65,6 +65,8 @@ main() {
     topology_up servers 2
     mkdir "$SCRATCH/root"
     head -c "${OBJECT_MB}M" /dev/urandom >"$SCRATCH/root/object"
+    # Else the kernel writes it to the disk in the middle of a measurement.
+    sync -f "$SCRATCH/root"
     "$HEADWATER" keygen --out "$SCRATCH/keys"
     serve 1
     serve 2 --device plain
