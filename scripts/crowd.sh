@@ -26,13 +26,15 @@ begin_tcp() {
             -o "$SCRATCH/theirs$n" "http://$SERVICE4/object"
     done
 }
-# arrived BYTES: until so much more has come to the client than since `start_counting`.
+# arrived BYTES: until so much more has come to the client than since `start_counting NEIGHBOUR`, over
+# its link to that neighbour.
 start_counting() {
-    read -r _ COUNTED _ < <(link_totals client)
+    COUNTED_LINK=$1
+    read -r _ COUNTED _ < <(link_totals client "$COUNTED_LINK")
 }
 arrived() {
     local received
-    while read -r _ received _ < <(link_totals client); do
+    while read -r _ received _ < <(link_totals client "$COUNTED_LINK"); do
         ((received - COUNTED < $1)) || break
         sleep 0.02
     done

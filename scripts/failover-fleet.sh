@@ -80,7 +80,7 @@ survive() {
     begin "$TRANSFERS"
     begin_tcp "$DOWNLOADS"
     # From when all have been started: that takes a busy machine some seconds.
-    start_counting
+    start_counting router
     arrived $(((TRANSFERS + DOWNLOADS) * OBJECT_MIB * 1048576 * 2 / 10))
     before=$(now_ms)
     take_away "$1"

@@ -7,7 +7,8 @@
 #   test-netns.sh [--list] [SCENARIO...]      all scenarios by default
 #
 # Environment: HEADWATER the program (target/release/headwater), OBJECT_MB size of the large
-# objects (1000), TRANSFERS at once through redirectors (40), SEED of the random instants (drawn and printed), KEEP_LOGS=1 prints the logs of
+# objects (1000), TRANSFERS at once through redirectors (40), FLAPS of a route of an anycast site (10;
+# 150 take a minute), SEED of the random instants (drawn and printed), KEEP_LOGS=1 prints the logs of
 # scenarios that passed, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,7 +24,7 @@ done
 readonly HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 readonly OBJECT_MB=${OBJECT_MB:-1000}
 # shellcheck disable=SC2034 # for scenarios
-readonly TRANSFERS=${TRANSFERS:-40}
+readonly TRANSFERS=${TRANSFERS:-40} FLAPS=${FLAPS:-10}
 SEED=${SEED:-$RANDOM}
 
 readonly SCENARIOS=(

@@ -38,7 +38,7 @@ above_zero() {
 become_root() {
     ((EUID == 0)) && return 0
     if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then
-        exec sudo --preserve-env=HEADWATER,PATH,OBJECT_MB,TRANSFERS,DOWNLOADS,ROUNDS,SECONDS_EACH,SIZES,CONNECTIONS,HOSTILE,OUT,SEED,RATE,BUFFER,OBJECT_MIB,KEEP_LOGS -- \
+        exec sudo --preserve-env=HEADWATER,PATH,OBJECT_MB,TRANSFERS,FLAPS,DOWNLOADS,ROUNDS,SECONDS_EACH,SIZES,CONNECTIONS,HOSTILE,OUT,SEED,RATE,BUFFER,OBJECT_MIB,KEEP_LOGS -- \
             bash "$0" "$@"
     fi
     echo "${0##*/}: skipped: network namespaces need root; run it as root or with sudo" >&2
@@ -412,11 +412,10 @@ link_bytes() {
     return 1
 }
 
-# link_totals ROLE: packets and bytes of its link to the router, as IP packets (the Ethernet headers
-# taken off):
-# "rx_packets rx_bytes tx_packets tx_bytes".
+# link_totals ROLE [NEIGHBOUR]: packets and bytes of its link to the neighbour, the router if none is
+# named, as IP packets (the Ethernet headers taken off): "rx_packets rx_bytes tx_packets tx_bytes".
 link_totals() {
-    ip -n "$TOPOLOGY-$1" -s -j link show router | jq -r '.[0].stats64 |
+    ip -n "$TOPOLOGY-$1" -s -j link show "${2:-router}" | jq -r '.[0].stats64 |
         "\(.rx.packets) \(.rx.bytes - 14 * .rx.packets) \(.tx.packets) \(.tx.bytes - 14 * .tx.packets)"'
 }
 

@@ -3,18 +3,22 @@
 # One address at many sites, announced by BGP: downloads of a client at the first site while sites go
 # and come. Sourced by test-netns.sh.
 
-# anycast [SITES]: all up, 5 ms between one and the next; monitors note what the kernels of the routers
-# do.
+# anycast [SITES [MIB]]: all up, 5 ms between one and the next, with an object of 6 MiB if nothing else is
+# said; monitors note what the kernels of the routers do.
 anycast() {
     local n
     topology_up anycast "${1:-2}" --delay 5ms
     mkdir "$SCRATCH/root"
-    object 6
+    object "${2:-6}"
     "$HEADWATER" keygen --out "$SCRATCH/keys"
     at_all_sites
     tc -n "$TOPOLOGY-site1" qdisc add dev client root tbf rate 100mbit burst 128kb latency 20ms
     for n in $(seq "$SITES"); do start "monitor$n" "site$n" ip -ts monitor route; done
+    start_counting site1
 }
+
+# under_way MIB: until so much has come, however long a busy machine takes to start all.
+under_way() { arrived "$(($1 * 1048576))"; }
 
 # moved SITE DEVICE BEFORE [ADDRESS]: ms from BEFORE until the router of the site sent the service to
 # DEVICE.
@@ -34,7 +38,7 @@ leave() {
     anycast
     begin 12
     begin_tcp 6
-    sleep 2
+    under_way 16
     before=$(now_ms)
     "$@"
     at_most "ms until the route had moved" "$(moved 1 site2 "$before")" "$limit"
@@ -70,21 +74,29 @@ scenario_anycast_silent() {
     at_least "smallest round trip at the end, us" "$(jq -s 'map(.rtt_min_us) | min' "$SCRATCH"/stats*)" 10000
 }
 
-# The site comes and goes every 200 ms.
+# The site comes and goes every 200 ms, FLAPS times, for less time than the downloads take.
 scenario_anycast_flap() {
-    local n
-    anycast
-    begin 12
-    sleep 1
-    for ((n = 0; n < 10; n++)); do
+    local n crowd=12
+    ((FLAPS <= 10)) || crowd=20
+    anycast 2 $((6 + FLAPS * 5 / crowd))
+    begin "$crowd"
+    under_way 8
+    for ((n = 0; n < FLAPS; n++)); do
         ip -n "$TOPOLOGY-server1" route delete "$SERVICE4" dev hw0
         sleep 0.2
         ip -n "$TOPOLOGY-server1" route replace "$SERVICE4" dev hw0
         sleep 0.2
     done
-    at_least "changes of the route" "$(grep -c "$SERVICE4 .*dev" "$SCRATCH/monitor1.out")" 10
-    whole 12
+    at_least "changes of the route" "$(grep -c "$SERVICE4 .*dev" "$SCRATCH/monitor1.out")" "$FLAPS"
+    at_least "downloads still under way" "$(still_running "$crowd")" 1
+    whole "$crowd"
     sites_answered 2
+}
+# still_running COUNT: how many of so many downloads have not ended.
+still_running() {
+    local n count=0
+    for n in $(seq "$1"); do ! running "get$n" || count=$((count + 1)); done
+    echo "$count"
 }
 
 # The nearest of four sites is withdrawn, then the next and the next, then the first is back; over both
@@ -93,7 +105,7 @@ scenario_anycast_four() {
     local n before service answered
     anycast 4
     begin 12 "$SERVICE4" "$SERVICE6"
-    sleep 1
+    under_way 8
     at_least "requests at the nearest site" "$(metric server1 headwater_requests_total)" 1
     for n in 2 3 4; do
         equal "requests at site $n" "$(metric "server$n" headwater_requests_total)" 0

@@ -336,7 +336,7 @@ survive() {
     redirected_fleet rendezvous 4 1
     object 4
     rate 200mbit
-    start_counting
+    start_counting router
     begin "$TRANSFERS"
     begin_tcp "$tcp"
     arrived $(((TRANSFERS + tcp) * 4194304 * 3 / 10))
@@ -385,7 +385,7 @@ scenario_redirect_scale() {
     redirect 1
     object 8
     rate 200mbit
-    start_counting
+    start_counting router
     begin "$TRANSFERS"
     arrived $((TRANSFERS * 8388608 / 10))
     redirect_config 2 -- 1 2 3 4 5 6 7 8
@@ -479,7 +479,7 @@ scenario_redirect_two() {
     redirected_fleet rendezvous 4 2
     object 4
     rate 200mbit
-    start_counting
+    start_counting router
     begin "$TRANSFERS"
     arrived $((TRANSFERS * 4194304 * 3 / 10))
     at_least "packets by redirector 1" "$(metric redirector1 headwater_redirect_packets_received_total)" 100

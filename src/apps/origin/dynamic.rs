@@ -15,8 +15,9 @@ use crate::wire::payload::{Gathered, Shared};
 /// Largest object in bytes: with its head it stays below the longest stream.
 pub const MAX_DYNAMIC_BYTES: u64 = 1 << 47;
 
-/// Longest period in bytes.
-pub const MAX_PERIOD_BYTES: u32 = 1 << 20;
+/// Longest period in bytes: whoever asks for ever other sequences has each computed, which must not
+/// cost much more than a flight.
+pub const MAX_PERIOD_BYTES: u32 = 1 << 18;
 
 /// Blocks of periodic objects kept in memory; the one that was asked for last stays longest.
 pub const MAX_BLOCKS: usize = 4;
