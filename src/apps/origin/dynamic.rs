@@ -19,7 +19,12 @@ pub const MAX_DYNAMIC_BYTES: u64 = 1 << 47;
 /// cost much more than a flight.
 pub const MAX_PERIOD_BYTES: u32 = 1 << 18;
 
-/// Blocks of periodic objects kept in memory; the one that was asked for last stays longest.
+/// A block is whole periods of so many bytes together at the least: a flight then takes few pieces of it
+/// however short the period.
+const MIN_BLOCK_BYTES: usize = 64 * 1024;
+
+/// Blocks of periodic objects kept in memory, beside those of streams that are remembered; the one that
+/// was asked for last stays longest.
 pub const MAX_BLOCKS: usize = 4;
 
 /// A computed object.
@@ -50,7 +55,7 @@ impl Dynamic {
 pub struct Blocks(Vec<(u64, NonZeroU32, Shared)>);
 
 impl Blocks {
-    /// The first `period` bytes of the sequence.
+    /// The first `period` bytes of the sequence, as often as it takes for [`MIN_BLOCK_BYTES`].
     pub fn get(&mut self, seed: u64, period: NonZeroU32) -> Shared {
         let known = self
             .0
@@ -59,8 +64,9 @@ impl Blocks {
         let entry = match known {
             Some(at) => self.0.remove(at),
             None => {
-                let mut block = vec![0; usize::try_from(period.get()).unwrap_or(0)];
-                fill(seed, 0, &mut block);
+                let mut once = vec![0; usize::try_from(period.get()).unwrap_or(usize::MAX)];
+                fill(seed, 0, &mut once);
+                let block = once.repeat(MIN_BLOCK_BYTES.div_ceil(once.len()));
                 (seed, period, Shared::new(block))
             }
         };
@@ -232,6 +238,21 @@ mod tests {
             blocks.get(0, period).bytes().as_ptr(),
             first.bytes().as_ptr()
         );
+    }
+
+    #[test]
+    fn a_flight_takes_few_pieces_however_short_the_period() {
+        for period in [1, 7, 1442, 65_535, 65_537, MAX_PERIOD_BYTES] {
+            let block = Blocks::default().get(1, NonZeroU32::new(period).unwrap());
+            assert!(block.bytes().len() < MIN_BLOCK_BYTES + period as usize);
+            let (mut body, flight) = (Gathered::default(), 44 * 1442);
+            share(&block, 100_001, flight, &mut body);
+            body.refer(0, flight);
+            let payload = Pool::default().lend(&mut body);
+            let mut reader = payload.reader();
+            let pieces = core::iter::from_fn(|| reader.next(usize::MAX)).count();
+            assert!(pieces <= 2, "{period}: {pieces}");
+        }
     }
 
     proptest! {
