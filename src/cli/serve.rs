@@ -29,7 +29,7 @@ use crate::redirect::{BackendId, RedirectorId};
 use crate::runtime::digester::ThreadDigester;
 use crate::runtime::loader::ThreadLoader;
 use crate::runtime::metrics::MetricsServer;
-use crate::runtime::{Hooks, Notice, OsClock, Runtime};
+use crate::runtime::{Hooks, Notice, OsClock};
 use crate::time::{Instant, Now};
 use crate::transport::keys::KeyRing;
 
@@ -166,20 +166,8 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
         announcer: Announcer::new(&args.announce, &args.local.tun, &args.local.addresses),
     };
     match opened {
-        Opened::Plain(device) => drive(
-            machine,
-            hooks,
-            clock,
-            args.local.runtime(clock, device)?,
-            metrics,
-        ),
-        Opened::Tapped(device) => drive(
-            machine,
-            hooks,
-            clock,
-            args.local.runtime(clock, device)?,
-            metrics,
-        ),
+        Opened::Plain(device) => drive(&args.local, machine, hooks, clock, device, metrics),
+        Opened::Tapped(device) => drive(&args.local, machine, hooks, clock, device, metrics),
     }
 }
 
@@ -254,12 +242,14 @@ impl Hooks<ServerHost<Origin>> for Serving {
 }
 
 fn drive<D: Device + AsRawFd>(
+    local: &LocalArgs,
     mut machine: ServerHost<Origin>,
     mut hooks: Serving,
     clock: OsClock,
-    mut runtime: Runtime<D>,
+    device: D,
     metrics: Option<MetricsServer>,
 ) -> Result<Exit, Failed> {
+    let mut runtime = local.runtime(clock, device)?;
     for notice in [Notice::User1, Notice::User2] {
         runtime.heed(notice).map_err(device_failed)?;
     }

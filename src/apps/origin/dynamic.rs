@@ -55,7 +55,7 @@ impl Dynamic {
 pub struct Blocks(Vec<(u64, NonZeroU32, Shared)>);
 
 impl Blocks {
-    /// The first `period` bytes of the sequence, as often as it takes for [`MIN_BLOCK_BYTES`].
+    /// The first `period` bytes of the sequence, over and over if it is short.
     pub fn get(&mut self, seed: u64, period: NonZeroU32) -> Shared {
         let known = self
             .0
