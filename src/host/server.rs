@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use etherparse::IpNumber;
+
 use crate::apps::origin::Origin;
 use crate::host::metrics::Metric;
 use crate::host::web::Web;
@@ -93,15 +95,12 @@ impl RedirectedSide {
 /// The destination port of a packet, if it is UDP without IP options.
 fn udp_port(packet: &[u8]) -> Option<u16> {
     let at = match *packet.first()? {
-        0x45 if packet.get(9) == Some(&UDP) => 22,
-        first if first >> 4 == 6 && packet.get(6) == Some(&UDP) => 42,
+        0x45 if packet.get(9) == Some(&IpNumber::UDP.0) => 22,
+        first if first >> 4 == 6 && packet.get(6) == Some(&IpNumber::UDP.0) => 42,
         _ => return None,
     };
     Some(u16::from_be_bytes(*packet.get(at..)?.first_chunk()?))
 }
-
-/// Protocol number of UDP.
-const UDP: u8 = 17;
 
 impl<A: Application> ServerHost<A> {
     /// A server that answers from the first packet on.

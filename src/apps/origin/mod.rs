@@ -59,8 +59,8 @@ pub struct Origin {
     begun: Option<(Vec<u8>, Stream)>,
     /// What periodic objects repeat.
     blocks: Blocks,
-    /// The streams of files and of computed objects that were read last, at most [`MAX_RECENT`], the very last at the end: most
-    /// reads go on with one of them.
+    /// The streams of files and of computed objects that were read last, at most [`MAX_RECENT`], the
+    /// very last at the end: most reads go on with one of them.
     recent: Vec<Recent>,
 }
 
