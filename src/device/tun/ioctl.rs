@@ -1,6 +1,6 @@
 //! What tun-tap cannot ask of the driver: the virtio header, and the offloads of a device.
 //!
-//! The only `unsafe` of the crate: ioctl(2) has no types. Each call hands over a plain integer or a
+//! One of two places with `unsafe`, with [`prefetch`](super::prefetch): ioctl(2) has no types. Each call hands over a plain integer or a
 //! structure that outlives the call and has the size that the kernel reads and writes.
 //! Source: include/uapi/linux/if_tun.h and if.h of Linux.
 #![expect(unsafe_code, reason = "ioctl(2) has no safe form")]

@@ -11,6 +11,7 @@ mod error;
 mod ioctl;
 mod offload;
 mod plain;
+mod prefetch;
 mod set_up;
 mod virtio;
 
