@@ -43,7 +43,7 @@ fn body(version: u8, size: u64) -> Vec<u8> {
 fn stream(version: u8, size: u64) -> Vec<u8> {
     let body = body(version, size);
     let sum = ring::digest::digest(&ring::digest::SHA256, &body);
-    let sum = digest::emit(sum.as_ref().try_into().unwrap());
+    let sum = digest::ReprDigest(sum.as_ref().try_into().unwrap()).to_string();
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nRepr-Digest: {sum}\r\n\r\n");
     [head.as_bytes(), &body].concat()
 }

@@ -1,11 +1,12 @@
 //! HTTP dates (RFC 9110 §5.6.7) as whole seconds since 1970-01-01T00:00:00Z.
 
+use core::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 /// The preferred form, 29 bytes: `Sun, 06 Nov 1994 08:49:37 GMT`. 32 bits reach to the year 2106.
 #[must_use]
-pub fn format(unix_seconds: u32) -> String {
-    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(unix_seconds)))
+pub fn format(unix_seconds: u32) -> impl Display {
+    httpdate::HttpDate::from(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(unix_seconds)))
 }
 
 /// Reads any of the three forms; `None` if it is none or lies before 1970.
@@ -44,8 +45,14 @@ mod tests {
 
     #[test]
     fn the_whole_range_is_written() {
-        assert_eq!(format(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(format(0), "Thu, 01 Jan 1970 00:00:00 GMT");
-        assert_eq!(parse(&format(u32::MAX)), Some(u64::from(u32::MAX)));
+        assert_eq!(
+            format(784_111_777).to_string(),
+            "Sun, 06 Nov 1994 08:49:37 GMT"
+        );
+        assert_eq!(format(0).to_string(), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(
+            parse(&format(u32::MAX).to_string()),
+            Some(u64::from(u32::MAX))
+        );
     }
 }

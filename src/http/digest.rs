@@ -3,7 +3,10 @@
 //!
 //! Only the member `sha-256` is read; others are skipped, as the RFC asks of receivers.
 
+use core::fmt::{self, Display};
+
 use base64::Engine as _;
+use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 
 /// Bytes of a SHA-256 digest.
@@ -13,9 +16,13 @@ pub const SHA256_BYTES: usize = 32;
 pub const REPR_DIGEST: &str = "Repr-Digest";
 
 /// The field's value: a dictionary with one byte sequence (RFC 8941 §3.3.5).
-#[must_use]
-pub fn emit(sha256: &[u8; SHA256_BYTES]) -> String {
-    format!("sha-256=:{}:", STANDARD.encode(sha256))
+#[derive(Clone, Copy, Debug)]
+pub struct ReprDigest<'a>(pub &'a [u8; SHA256_BYTES]);
+
+impl Display for ReprDigest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha-256=:{}:", Base64Display::new(self.0, &STANDARD))
+    }
 }
 
 /// The SHA-256 digest in a field's value, if there is a well-formed one.
@@ -70,7 +77,7 @@ mod tests {
     proptest! {
         #[test]
         fn emit_and_parse_are_inverse(digest in any::<[u8; 32]>()) {
-            prop_assert_eq!(parse(emit(&digest).as_bytes()), Some(digest));
+            prop_assert_eq!(parse(ReprDigest(&digest).to_string().as_bytes()), Some(digest));
         }
 
         #[test]

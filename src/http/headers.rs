@@ -4,6 +4,7 @@
 //! more than [`MAX_HEADERS`] fields. So what is emitted always parses.
 
 use crate::http::MAX_HEADERS;
+use crate::http::response::TYPICAL_HEAD_BYTES;
 
 /// Why a field is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,17 +20,26 @@ pub enum FieldError {
     TooMany,
 }
 
+/// Fields for which room is made at once.
+const TYPICAL_HEADERS: usize = 8;
+
 /// A list of at most [`MAX_HEADERS`] fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
-    fields: Vec<(String, Vec<u8>)>,
+    /// Names and values, one after the other.
+    text: Vec<u8>,
+    /// Where in `text` each name and each value ends.
+    ends: Vec<(usize, usize)>,
 }
 
 impl Headers {
     /// An empty list.
     #[must_use]
     pub const fn new() -> Self {
-        Self { fields: Vec::new() }
+        Self {
+            text: Vec::new(),
+            ends: Vec::new(),
+        }
     }
 
     /// Appends a field.
@@ -37,7 +47,7 @@ impl Headers {
     /// # Errors
     /// [`FieldError`]; the list is then unchanged.
     pub fn push(&mut self, name: &str, value: &[u8]) -> Result<(), FieldError> {
-        if self.fields.len() >= MAX_HEADERS {
+        if self.len() >= MAX_HEADERS {
             return Err(FieldError::TooMany);
         }
         if name.is_empty() || !name.bytes().all(is_token) {
@@ -46,8 +56,14 @@ impl Headers {
         if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
             return Err(FieldError::Value);
         }
-        self.fields
-            .push((name.to_owned(), value.trim_ascii().to_vec()));
+        if self.is_empty() {
+            self.text.reserve(TYPICAL_HEAD_BYTES);
+            self.ends.reserve(TYPICAL_HEADERS);
+        }
+        self.text.extend_from_slice(name.as_bytes());
+        let name_end = self.text.len();
+        self.text.extend_from_slice(value.trim_ascii());
+        self.ends.push((name_end, self.text.len()));
         Ok(())
     }
 
@@ -64,11 +80,10 @@ impl Headers {
     }
 
     /// Every field of that name, in order.
-    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields
-            .iter()
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.iter()
             .filter(move |(have, _)| have.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_slice())
+            .map(|(_, value)| value)
     }
 
     /// The comma-separated elements of every field of that name, trimmed, without empty ones
@@ -89,21 +104,26 @@ impl Headers {
 
     /// Name and value of every field, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_slice()))
+        let mut start = 0;
+        self.ends.iter().map(move |&(name_end, end)| {
+            let name = self.text.get(start..name_end).unwrap_or_default();
+            start = end;
+            // A token is ASCII.
+            let name = str::from_utf8(name).unwrap_or_default();
+            (name, self.text.get(name_end..end).unwrap_or_default())
+        })
     }
 
     /// Number of fields.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.fields.len()
+        self.ends.len()
     }
 
     /// Whether there is no field.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.fields.is_empty()
+        self.ends.is_empty()
     }
 
     /// Appends the field lines to a head that is being written.

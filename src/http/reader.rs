@@ -6,7 +6,7 @@
 
 use crate::http::chunked::{ChunkError, ChunkedDecoder, Step};
 use crate::http::request::Method;
-use crate::http::response::ResponseHead;
+use crate::http::response::{ResponseHead, TYPICAL_HEAD_BYTES};
 use crate::http::{HeadError, MAX_HEAD_BYTES};
 
 /// Most interim responses before the final one.
@@ -144,14 +144,17 @@ impl ResponseReader {
             return Ok((0, Progress::NeedMore));
         };
         let mut used = 0;
-        while let Some(&byte) = input.get(used) {
-            if buffer.len() >= MAX_HEAD_BYTES {
+        for line in input.split_inclusive(|&byte| byte == b'\n') {
+            if buffer.len() + line.len() > MAX_HEAD_BYTES {
                 return Err(HeadError::TooLarge.into());
             }
-            buffer.push(byte);
-            used += 1;
+            if buffer.is_empty() {
+                buffer.reserve(TYPICAL_HEAD_BYTES);
+            }
+            buffer.extend_from_slice(line);
+            used += line.len();
             // RFC 9112 §2.2: a bare LF may end a line.
-            if byte != b'\n' || !(buffer.ends_with(b"\n\r\n") || buffer.ends_with(b"\n\n")) {
+            if !(buffer.ends_with(b"\n\r\n") || buffer.ends_with(b"\n\n")) {
                 continue;
             }
             // The head's end is there: whatever is incomplete now will not become whole.

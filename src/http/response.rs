@@ -3,6 +3,9 @@
 //! `HeadWriter` is for fields made by this program; a line break in a value would split the
 //! message, so such bytes are written as spaces (RFC 9110 §5.5).
 
+use core::fmt::Display;
+use std::io::Write as _;
+
 use crate::http::headers::Headers;
 use crate::http::status::Status;
 use crate::http::{HeadError, MAX_HEAD_BYTES, MAX_HEADERS, Version};
@@ -97,21 +100,23 @@ impl HeadWriter {
     #[must_use]
     pub fn new(status: Status) -> Self {
         let mut out = Vec::with_capacity(TYPICAL_HEAD_BYTES);
-        out.extend_from_slice(
-            format!("HTTP/1.1 {:03} {}\r\n", status.0, status.reason()).as_bytes(),
-        );
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "HTTP/1.1 {:03} {}\r\n", status.0, status.reason());
         Self { out }
     }
 
     /// Appends a field line.
     #[must_use]
-    pub fn field(mut self, name: &str, value: &str) -> Self {
+    pub fn field(mut self, name: &str, value: impl Display) -> Self {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");
-        self.out.extend(value.bytes().map(|byte| match byte {
-            b'\r' | b'\n' | 0 => b' ',
-            other => other,
-        }));
+        let start = self.out.len();
+        let _ = write!(self.out, "{value}");
+        for byte in self.out.iter_mut().skip(start) {
+            if matches!(byte, b'\r' | b'\n' | 0) {
+                *byte = b' ';
+            }
+        }
         self.out.extend_from_slice(b"\r\n");
         self
     }
@@ -124,8 +129,8 @@ impl HeadWriter {
     }
 }
 
-/// Room for the heads that are written most often, so that one allocation is enough.
-const TYPICAL_HEAD_BYTES: usize = 320;
+/// Room for the heads that are written and read most often, so that one allocation is enough.
+pub(super) const TYPICAL_HEAD_BYTES: usize = 320;
 
 #[cfg(test)]
 mod tests {

@@ -83,7 +83,7 @@ type Exchange<'a> = (&'a str, String, Option<End>);
 
 fn sha(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest::emit(digest.as_ref().try_into().unwrap())
+    digest::ReprDigest(digest.as_ref().try_into().unwrap()).to_string()
 }
 
 /// A 200 with a digest of what it should be, and maybe a shorter body.

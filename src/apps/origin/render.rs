@@ -16,7 +16,6 @@ use crate::apps::origin::dynamic::{self, Dynamic};
 use crate::apps::origin::files::{Object, Stale, copy};
 use crate::apps::origin::target;
 use crate::apps::origin::watermark::Marked;
-use crate::http::conditional::EntityTag;
 use crate::http::response::HeadWriter;
 use crate::http::status::Status;
 use crate::http::{date, digest, range};
@@ -142,7 +141,7 @@ impl Stream {
             Outcome::NotModified => {
                 // RFC 9110 §15.4.5: a 304 repeats the validator, and has no body to describe.
                 let head = head(user, Status::NOT_MODIFIED)
-                    .field("ETag", &quoted(&about))
+                    .field("ETag", format_args!("\"{}\"", about.etag))
                     .finish();
                 return Some(Self {
                     head,
@@ -165,14 +164,14 @@ impl Stream {
         };
         let mut head = head(user, status)
             .field("Content-Type", about.content_type)
-            .field("Content-Length", &length.to_string())
-            .field("ETag", &quoted(&about))
+            .field("Content-Length", length)
+            .field("ETag", format_args!("\"{}\"", about.etag))
             .field("Accept-Ranges", "bytes");
         if let Outcome::Part(part) = user.outcome {
-            head = head.field("Content-Range", &range::content_range(part, size));
+            head = head.field("Content-Range", range::content_range(part, size));
         }
         if let Some(sha256) = &about.digest {
-            head = head.field(digest::REPR_DIGEST, &digest::emit(sha256));
+            head = head.field(digest::REPR_DIGEST, digest::ReprDigest(sha256));
         }
         let length = if user.head_only { 0 } else { length };
         let body = StreamBody::Part {
@@ -287,7 +286,7 @@ impl Stream {
         let text = format!("{} {}\n", status.0, status.reason()).into_bytes();
         let head = fields(head(user, status))
             .field("Content-Type", "text/plain")
-            .field("Content-Length", &text.len().to_string())
+            .field("Content-Length", text.len())
             .finish();
         let body = if user.head_only { Vec::new() } else { text };
         Self {
@@ -302,9 +301,5 @@ impl Stream {
 }
 
 fn head(user: &UserContinuation, status: Status) -> HeadWriter {
-    HeadWriter::new(status).field("Date", &date::format(user.date))
-}
-
-fn quoted(about: &Representation) -> String {
-    EntityTag::strong(about.etag.as_str()).emit()
+    HeadWriter::new(status).field("Date", date::format(user.date))
 }
