@@ -105,7 +105,8 @@ impl UserContinuation {
             Outcome::Unsatisfiable => 4,
         };
         let head_only = if self.head_only { HEAD_ONLY } else { 0 };
-        let mut out = vec![FORMAT | kind, head_only | outcome];
+        let mut out = Vec::with_capacity(TYPICAL_BYTES);
+        out.extend([FORMAT | kind, head_only | outcome]);
         out.extend_from_slice(&self.date.to_be_bytes());
         if let Outcome::Part(range) = self.outcome {
             put_48(&mut out, range.first);
@@ -218,6 +219,9 @@ fn take_48(rest: &mut &[u8]) -> Option<u64> {
     *rest = after;
     Some(u64::from_be_bytes([0, 0, *a, *b, *c, *d, *e, *f]))
 }
+
+/// Room for most, so that one allocation is enough.
+const TYPICAL_BYTES: usize = 96;
 
 /// Number of this format, in the high half of the first byte.
 const FORMAT: u8 = 0x10;

@@ -3,7 +3,9 @@
 //! In: paths below the root. Out: [`Object`]s, whose reads give bytes of exactly one version or
 //! [`Stale`]. A read is checked after it is done: if the file's stamp is still the one that was
 //! digested, no write can have come between, also not in place. Of small files the bytes are kept as
-//! well, and checked alike. The cache may be emptied at any time; nothing in it belongs to a client.
+//! well: those are of that version whatever becomes of the file, which is looked at when a response
+//! begins, or has been read from for long. The cache may be emptied at any time; nothing in it belongs
+//! to a client.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -108,14 +110,16 @@ impl Object {
     /// # Errors
     /// [`Stale`] if the bytes may be of another version; `out` is then to be discarded.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Stale> {
-        let filled = match &self.content {
-            Content::Page(page) => copy(page, offset, out),
-            Content::File {
+        match &self.content {
+            Content::Page(bytes)
+            | Content::File {
                 bytes: Some(bytes), ..
-            } => copy(bytes, offset, out),
-            Content::File { file, bytes: None } => fill(file, offset, out).map_err(|_| Stale)?,
-        };
-        self.check().map(|()| filled)
+            } => Ok(copy(bytes, offset, out)),
+            Content::File { file, bytes: None } => {
+                let filled = fill(file, offset, out).map_err(|_| Stale)?;
+                self.check().map(|()| filled)
+            }
+        }
     }
 }
 

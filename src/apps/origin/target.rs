@@ -30,36 +30,37 @@ pub struct Target {
 pub fn parse(target: &str) -> Result<Target, Status> {
     let raw = origin_form(target).ok_or(Status::BAD_REQUEST)?;
     let raw = raw.split(['?', '#']).next().unwrap_or(raw);
-    let mut segments: Vec<Vec<u8>> = Vec::new();
+    let mut path = Vec::with_capacity(raw.len());
     let mut directory = true;
-    let mut length = 0usize;
     for raw_segment in raw.split('/').skip(1) {
-        let segment = decode(raw_segment).ok_or(Status::BAD_REQUEST)?;
+        let before = path.len();
+        if before > 0 {
+            path.push(b'/');
+        }
+        let start = path.len();
+        decode(raw_segment, &mut path).ok_or(Status::BAD_REQUEST)?;
+        let segment = path.get(start..).unwrap_or_default();
         if segment.contains(&0) {
             return Err(Status::BAD_REQUEST);
         }
-        directory = matches!(segment.as_slice(), b"" | b"." | b"..");
-        match segment.as_slice() {
-            b"" | b"." => {}
+        directory = matches!(segment, b"" | b"." | b"..");
+        match segment {
+            b"" | b"." => path.truncate(before),
             // RFC 3986 §5.2.4 would stay at the root; who sends this is looking for a way out.
+            b".." if before == 0 => return Err(Status::FORBIDDEN),
             b".." => {
-                let left = segments.pop().ok_or(Status::FORBIDDEN)?;
-                length -= left.len() + 1;
+                path.truncate(before);
+                let parent = path.iter().rposition(|&byte| byte == b'/');
+                path.truncate(parent.unwrap_or(0));
             }
             name if name.contains(&b'/') => return Err(Status::NOT_FOUND),
-            name => {
-                length += name.len() + 1;
-                segments.push(segment);
-            }
+            _ => {}
         }
     }
-    if length > MAX_PATH_BYTES + 1 {
+    if path.len() > MAX_PATH_BYTES {
         return Err(Status::URI_TOO_LONG);
     }
-    Ok(Target {
-        path: segments.join(&b'/'),
-        directory,
-    })
+    Ok(Target { path, directory })
 }
 
 /// A path as it stands in a URL, without a leading slash.
@@ -92,9 +93,8 @@ fn origin_form(target: &str) -> Option<&str> {
     }
 }
 
-/// Undoes percent-encoding; `None` if an escape is broken.
-fn decode(segment: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(segment.len());
+/// Appends a segment without its percent-encoding; `None` if an escape is broken.
+fn decode(segment: &str, out: &mut Vec<u8>) -> Option<()> {
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
         if byte == b'%' {
@@ -105,7 +105,7 @@ fn decode(segment: &str) -> Option<Vec<u8>> {
             out.push(byte);
         }
     }
-    Some(out)
+    Some(())
 }
 
 #[cfg(test)]
