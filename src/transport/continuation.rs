@@ -104,16 +104,16 @@ impl Continuation {
         let mut out = Vec::with_capacity(MAX_CONTINUATION_BYTES);
         out.extend([TRANSPORT, key.generation()]);
         out.extend(u48_bytes(now.as_millis()));
-        let mut message = Vec::with_capacity(MAX_CONTINUATION_BYTES);
-        self.encode(now, &mut message);
         let aad = associated(connection, &out);
+        out.extend([0; NONCE_BYTES]);
+        self.encode(now, &mut out);
         seal(
             key,
             &key.connection(connection),
             connection,
             &aad,
-            &message,
             &mut out,
+            AUTHENTICATED_BYTES,
         );
         out
     }
@@ -121,9 +121,9 @@ impl Continuation {
     /// Length of what [`seal`](Self::seal) gives.
     #[must_use]
     pub fn sealed_bytes(&self, now: UnixMillis) -> usize {
-        let mut message = Vec::with_capacity(MAX_CONTINUATION_BYTES);
+        let mut message = Count(0);
         self.encode(now, &mut message);
-        CLEAR_BYTES + message.len() + TAG_BYTES
+        CLEAR_BYTES + message.0 + TAG_BYTES
     }
 
     /// Opens what any server with the same keys sealed for `connection`; also tells when it was
@@ -162,19 +162,18 @@ impl Continuation {
         Ok((continuation, issued))
     }
 
-    fn encode(&self, now: UnixMillis, out: &mut Vec<u8>) {
+    fn encode(&self, now: UnixMillis, out: &mut impl Extend<u8>) {
         let opening = self.epoch == Epoch::opening(self.epoch.c);
         let (kind, first, rtt_us) = match self.epoch.curve {
             Curve::SlowStart { threshold, rtt_us } => (0, threshold, rtt_us),
             Curve::Cubic { w_max, rtt_us } => (FLAG_CUBIC, w_max, rtt_us),
         };
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        out.push(
-            kind | flag(self.address.is_ipv6(), FLAG_IPV6)
-                | flag(self.proven, FLAG_PROVEN)
-                | flag(opening, FLAG_OPENING),
-        );
-        out.extend(self.identity.bytes());
+        out.extend([kind
+            | flag(self.address.is_ipv6(), FLAG_IPV6)
+            | flag(self.proven, FLAG_PROVEN)
+            | flag(opening, FLAG_OPENING)]);
+        out.extend(*self.identity.bytes());
         put_varint(out, u64::from(self.epoch.c));
         if !opening {
             put_varint(out, self.epoch.base);
@@ -256,12 +255,13 @@ impl UserContinuation {
     #[must_use]
     pub fn seal(&self, keys: &KeyRing) -> Vec<u8> {
         let key = keys.active();
-        let mut out = vec![USER, key.generation()];
-        let mut message = Vec::with_capacity(8 + self.user.len());
-        put_varint(&mut message, self.length.min(MAX_STREAM_BYTES));
-        message.extend(self.user.iter().take(MAX_USER_BYTES));
+        let mut out = Vec::with_capacity(USER_CLEAR_BYTES + 8 + self.user.len() + TAG_BYTES);
+        out.extend([USER, key.generation()]);
         let aad = associated(0, &out);
-        seal(key, key.user(), 0, &aad, &message, &mut out);
+        out.extend([0; NONCE_BYTES]);
+        put_varint(&mut out, self.length.min(MAX_STREAM_BYTES));
+        out.extend(self.user.iter().take(MAX_USER_BYTES));
+        seal(key, key.user(), 0, &aad, &mut out, 2);
         out
     }
 
@@ -310,27 +310,36 @@ fn associated(connection: u64, clear: &[u8]) -> [u8; 8 + AUTHENTICATED_BYTES] {
     out
 }
 
-/// Appends nonce, ciphertext and tag.
+/// Counts bytes instead of keeping them.
+struct Count(usize);
+
+impl Extend<u8> for Count {
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
+        self.0 += bytes.into_iter().count();
+    }
+}
+
+/// Seals what stands in `out` behind room for a nonce at `at`: puts the nonce there, encrypts the rest
+/// and appends the tag.
 fn seal(
     cluster: &ClusterKey,
     key: &LessSafeKey,
     connection: u64,
     aad: &[u8],
-    message: &[u8],
     out: &mut Vec<u8>,
+    at: usize,
 ) {
     debug_assert_eq!(
         cluster.role(),
         Role::Active,
         "only the active generation seals"
     );
-    let nonce = cluster.nonce(connection, aad, message);
-    out.extend(nonce);
-    let start = out.len();
-    out.extend(message);
-    let Some(text) = out.get_mut(start..) else {
+    let behind = out.get_mut(at..).unwrap_or_default();
+    let Some((room, text)) = behind.split_first_chunk_mut() else {
         return;
     };
+    let nonce: [u8; NONCE_BYTES] = cluster.nonce(connection, aad, text);
+    *room = nonce;
     let nonce = Nonce::assume_unique_for_key(nonce);
     match key.seal_in_place_separate_tag(nonce, Aad::from(aad), text) {
         Ok(tag) => out.extend(tag.as_ref()),

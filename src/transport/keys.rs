@@ -145,25 +145,36 @@ impl ClusterKey {
     /// A nonce that depends on all that is sealed, so that no server needs randomness or a counter
     /// (the synthetic nonce of RFC 5297 §1.1): equal nonces mean equal messages.
     pub(super) fn nonce(&self, connection: u64, clear: &[u8], message: &[u8]) -> [u8; 12] {
-        let mut context = hmac::Context::with_key(&self.nonce);
-        context.update(&connection.to_be_bytes());
-        context.update(&[u8::try_from(clear.len()).unwrap_or(u8::MAX)]);
-        context.update(clear);
-        context.update(message);
-        first_bytes(context.sign().as_ref())
+        let clear_bytes = u8::try_from(clear.len()).unwrap_or(u8::MAX);
+        let what = [
+            &connection.to_be_bytes(),
+            &[clear_bytes][..],
+            clear,
+            message,
+        ];
+        first_bytes(sign(&self.nonce, &what).as_ref())
     }
 
     /// Id and proof key of a new connection: a pure function of who asks, where and when.
-    pub(super) fn identity(&self, seed: &[u8]) -> (u64, [u8; 16]) {
-        let tag = hmac::sign(&self.identity, seed);
+    pub(super) fn identity(&self, seed: &[&[u8]]) -> (u64, [u8; 16]) {
+        let tag = sign(&self.identity, seed);
         let (id, key) = tag.as_ref().split_at(8);
         (u64::from_be_bytes(first_bytes(id)), first_bytes(key))
     }
 
     /// The MAC of a path challenge.
-    pub(super) fn challenge(&self, what: &[u8]) -> [u8; 16] {
-        first_bytes(hmac::sign(&self.challenge, what).as_ref())
+    pub(super) fn challenge(&self, what: &[&[u8]]) -> [u8; 16] {
+        first_bytes(sign(&self.challenge, what).as_ref())
     }
+}
+
+/// The MAC of `parts`, one after the other.
+fn sign(key: &hmac::Key, parts: &[&[u8]]) -> hmac::Tag {
+    let mut context = hmac::Context::with_key(key);
+    for part in parts {
+        context.update(part);
+    }
+    context.sign()
 }
 
 fn aead_key(bytes: &[u8]) -> LessSafeKey {

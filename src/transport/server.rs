@@ -260,12 +260,13 @@ impl Server {
     /// A new connection id and proof key: nobody without the cluster key can tell them beforehand,
     /// and the same OPEN gets others a millisecond later or on another server.
     fn new_identity(&self, now: Now, path: UdpPath, echo: u64) -> (u64, ProofKey) {
-        let mut seed = Vec::with_capacity(64);
-        seed.extend(echo.to_be_bytes());
-        seed.extend(now.unix.as_millis().to_be_bytes());
-        seed.extend(self.config.server_id.to_be_bytes());
-        seed.extend(address_bytes(path.src));
-        let (connection, key) = self.keys.active().identity(&seed);
+        let mut room = [0; 18];
+        let (connection, key) = self.keys.active().identity(&[
+            &echo.to_be_bytes(),
+            &now.unix.as_millis().to_be_bytes(),
+            &self.config.server_id.to_be_bytes(),
+            address_bytes(path.src, &mut room),
+        ]);
         (connection, ProofKey::new(key))
     }
 
@@ -347,11 +348,13 @@ impl Server {
     /// The MAC of a challenge, under the generation that sealed the continuation it is about.
     fn cookie_mac(&self, request: &Request<'_>, path: UdpPath, time: u64) -> Option<[u8; 16]> {
         let generation = *request.continuation.get(1)?;
-        let mut what = request.connection.to_be_bytes().to_vec();
-        what.extend(time.to_be_bytes());
-        what.extend(address_bytes(path.src));
-        what.extend(request.continuation);
-        Some(self.keys.generation(generation)?.challenge(&what))
+        let mut room = [0; 18];
+        Some(self.keys.generation(generation)?.challenge(&[
+            &request.connection.to_be_bytes(),
+            &time.to_be_bytes(),
+            address_bytes(path.src, &mut room),
+            request.continuation,
+        ]))
     }
 
     /// Asks the client to show that it receives at its new address; smaller than any request.
@@ -545,14 +548,7 @@ impl Server {
         let Some(user) = &content.user else {
             return Ok(());
         };
-        let mut runs: Vec<Span> = Vec::new();
-        for chunk in self.layout.datagrams().flatten() {
-            match runs.last_mut() {
-                Some(run) if run.end == chunk.start => run.end = chunk.end,
-                Some(_) | None => runs.push(*chunk),
-            }
-        }
-        for run in runs {
+        for run in runs(self.layout.datagrams().flatten().copied()) {
             let wanted = usize::try_from(run.len()).unwrap_or(0);
             match app.stage(&user.user, run.start, wanted, &mut self.gathered) {
                 Ok(have) if have == wanted => {}
@@ -560,14 +556,28 @@ impl Server {
                 // A stream shorter than its stated length is another stream.
                 Ok(_) | Err(Unavailable::Changed) => {
                     content.changed = true;
-                    self.layout.fill(0, 0, 0, &[]);
-                    self.gathered.clear();
-                    return Ok(());
+                    break;
                 }
             }
         }
+        if content.changed {
+            self.layout.fill(0, 0, 0, &[]);
+            self.gathered.clear();
+        }
         Ok(())
     }
+}
+
+/// Chunks that follow one another, joined.
+fn runs(chunks: impl Iterator<Item = Span>) -> impl Iterator<Item = Span> {
+    let mut chunks = chunks.peekable();
+    core::iter::from_fn(move || {
+        let mut run = chunks.next()?;
+        while let Some(next) = chunks.next_if(|next| next.start == run.end) {
+            run.end = next.end;
+        }
+        Some(run)
+    })
 }
 
 /// The first datagram of an answer cannot be cut short: what it must carry has to fit, and a chunk.
@@ -600,11 +610,17 @@ fn user_field_bytes(sealed: &[u8]) -> usize {
     8 + sealed.len()
 }
 
-fn address_bytes(address: SocketAddr) -> Vec<u8> {
-    let mut out = match address.ip() {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
+/// Writes address and port into `room`.
+fn address_bytes(address: SocketAddr, room: &mut [u8; 18]) -> &[u8] {
+    let (v4, v6) = match address.ip() {
+        IpAddr::V4(ip) => (Some(ip.octets()), None),
+        IpAddr::V6(ip) => (None, Some(ip.octets())),
     };
-    out.extend(address.port().to_be_bytes());
-    out
+    let ip = v4.into_iter().flatten().chain(v6.into_iter().flatten());
+    let mut len = 0;
+    for (to, byte) in room.iter_mut().zip(ip.chain(address.port().to_be_bytes())) {
+        *to = byte;
+        len += 1;
+    }
+    room.get(..len).unwrap_or_default()
 }

@@ -132,6 +132,7 @@ impl<'a> Open<'a> {
     /// Appends the datagram, padded.
     pub fn emit(&self, out: &mut Vec<u8>) {
         let start = out.len();
+        out.reserve(OPEN_BYTES);
         out.push(KIND_OPEN);
         out.push(VERSION);
         out.extend(self.echo.to_be_bytes());

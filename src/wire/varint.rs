@@ -6,7 +6,7 @@
 pub const MAX_VARINT: u64 = (1 << 62) - 1;
 
 /// Appends `value` in its shortest form. Values beyond [`MAX_VARINT`] are clamped to it.
-pub fn put_varint(out: &mut Vec<u8>, value: u64) {
+pub fn put_varint(out: &mut impl Extend<u8>, value: u64) {
     let value = value.min(MAX_VARINT);
     let bytes = value.to_be_bytes();
     let (length, prefix) = match value {
@@ -15,11 +15,9 @@ pub fn put_varint(out: &mut Vec<u8>, value: u64) {
         0x4000..=0x3fff_ffff => (4, 0x80),
         _ => (8, 0xc0),
     };
-    let start = out.len();
-    out.extend(bytes.iter().skip(8 - length));
-    if let Some(first) = out.get_mut(start) {
-        *first |= prefix;
-    }
+    let mut bytes = bytes.into_iter().skip(8 - length);
+    out.extend(bytes.next().map(|first| first | prefix));
+    out.extend(bytes);
 }
 
 /// Bytes that `put_varint` takes for `value`.

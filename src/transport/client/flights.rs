@@ -2,7 +2,7 @@
 //! (RACK, RFC 8985). The client knows when it asked, so a number is late when one that was asked for
 //! later has come and the reordering window has passed since.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::Instant;
@@ -125,7 +125,8 @@ pub(super) struct Loss {
 /// See the head of this file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flights {
-    records: BTreeMap<u64, Record>,
+    /// In the order of their numbers, which mostly is that of their beginning and of their end.
+    records: VecDeque<Record>,
     /// The chunks that the last arrival should carry, if that is known.
     expected: Vec<Span>,
     /// How much was sent so far.
@@ -148,20 +149,29 @@ impl Flights {
     pub(super) fn push(&mut self, mut record: Record) {
         self.sent += 1;
         record.order = self.sent;
-        self.records.insert(record.interval.first, record);
+        match place(&self.records, record.interval.first) {
+            Ok(same) => {
+                if let Some(old) = self.records.get_mut(same) {
+                    *old = record;
+                }
+            }
+            Err(place) => self.records.insert(place, record),
+        }
     }
 
     pub(super) fn get_mut(&mut self, flight: u64) -> Option<&mut Record> {
-        self.records.get_mut(&flight)
+        let place = place(&self.records, flight).ok()?;
+        self.records.get_mut(place)
     }
 
     /// Takes note that a flight is asked for again.
     pub(super) fn repeat(&mut self, now: Instant, flight: u64) {
-        if let Some(record) = self.records.get_mut(&flight) {
-            self.sent += 1;
-            record.order = self.sent;
+        let sent = self.sent + 1;
+        if let Some(record) = self.get_mut(flight) {
+            record.order = sent;
             record.sent = now;
             record.repeated = true;
+            self.sent = sent;
         }
     }
 
@@ -182,15 +192,15 @@ impl Flights {
 
     /// Takes note of the numbers `n ..= n + void`; `None` if they were not awaited.
     pub(super) fn arrive(&mut self, now: Instant, n: u64, void: u64, rtt: &Rtt) -> Option<Arrival> {
-        let Some((first, record)) = awaited(&mut self.records, n) else {
+        let Some((place, record)) = awaited(&mut self.records, n) else {
             self.note_spurious(now, n);
             return None;
         };
-        let index = n - first;
+        let index = n - record.interval.first;
         self.expected.clear();
-        let place = usize::try_from(index).unwrap_or(usize::MAX);
+        let datagram = usize::try_from(index).unwrap_or(usize::MAX);
         self.expected
-            .extend_from_slice(record.layout.datagram(place));
+            .extend_from_slice(record.layout.datagram(datagram));
         let arrival = Arrival {
             sent: record.sent,
             repeated: record.repeated || record.asked_before,
@@ -203,7 +213,7 @@ impl Flights {
         record.open &= !(mask(void + 1) << index);
         let (sent, order) = (record.sent, record.order);
         if record.open == 0 {
-            self.records.remove(&first);
+            self.records.remove(place);
         }
         let round_trip = now.saturating_since(sent);
         // Sooner than any answer comes, it is the answer to the first request (RFC 8985 §6.2).
@@ -239,7 +249,7 @@ impl Flights {
 
     /// A probe sent then was answered now: what was asked for before it should have come.
     pub(super) fn probed(&mut self, now: Instant, sent: Instant) {
-        let before = self.records.values().filter(|record| record.sent < sent);
+        let before = self.records.iter().filter(|record| record.sent < sent);
         let order = before.map(|record| record.order).max().unwrap_or(0);
         if self.latest.is_none_or(|(latest, ..)| order >= latest) {
             self.latest = Some((order, u64::MAX, now.saturating_since(sent)));
@@ -254,7 +264,8 @@ impl Flights {
             return Vec::new();
         };
         let mut losses = Vec::new();
-        for (&first, record) in &self.records {
+        for record in &self.records {
+            let first = record.interval.first;
             let late = match record.order.cmp(&latest) {
                 core::cmp::Ordering::Less => record.open,
                 core::cmp::Ordering::Equal => record.open & mask(number.saturating_sub(first)),
@@ -305,7 +316,10 @@ impl Flights {
 
     /// Gives up what `detect` found.
     pub(super) fn give_up(&mut self, loss: &Loss) {
-        let Some(record) = self.records.get_mut(&loss.flight) else {
+        let Ok(place) = place(&self.records, loss.flight) else {
+            return;
+        };
+        let Some(record) = self.records.get_mut(place) else {
             return;
         };
         self.lateness -= self.lateness / 32;
@@ -319,7 +333,7 @@ impl Flights {
         self.lost.drain(..surplus);
         record.open &= !late;
         if record.open == 0 {
-            self.records.remove(&loss.flight);
+            self.records.remove(place);
         }
     }
 
@@ -328,7 +342,7 @@ impl Flights {
     pub(super) fn give_up_all(&mut self) -> (Vec<(u8, Span)>, u64) {
         let mut bytes = Vec::new();
         let mut count = 0;
-        for record in self.records.values() {
+        for record in &self.records {
             count += u64::from(record.open.count_ones());
             let open = record.bytes(record.open);
             bytes.extend(open.map(|span| (record.stream, span)));
@@ -345,12 +359,19 @@ impl Flights {
     }
 }
 
-/// The record that number `n` is still awaited by.
-fn awaited(records: &mut BTreeMap<u64, Record>, n: u64) -> Option<(u64, &mut Record)> {
-    let (&first, record) = records.range_mut(..=n).next_back()?;
-    let index = n - first;
+/// Where the record is whose numbers begin with `first`, or where it would be.
+fn place(records: &VecDeque<Record>, first: u64) -> Result<usize, usize> {
+    records.binary_search_by_key(&first, |record| record.interval.first)
+}
+
+/// The record that number `n` is still awaited by, and its place.
+fn awaited(records: &mut VecDeque<Record>, n: u64) -> Option<(usize, &mut Record)> {
+    let after = records.partition_point(|record| record.interval.first <= n);
+    let place = after.checked_sub(1)?;
+    let record = records.get_mut(place)?;
+    let index = n - record.interval.first;
     let open = index < u64::from(record.interval.count) && record.open >> index & 1 != 0;
-    open.then_some((first, record))
+    open.then_some((place, record))
 }
 
 const fn mask(count: u64) -> u64 {
@@ -406,7 +427,7 @@ mod tests {
         assert_eq!(lost(&mut flights, at(ROUND_TRIP)), [1]);
         let again = at(ROUND_TRIP);
         let mut other = self::flights(again, &[9]);
-        flights.push(other.records.remove(&9).unwrap());
+        flights.push(other.records.pop_front().unwrap());
         flights.repeat(again, 1);
         for n in 9..13 {
             flights.arrive(at(2 * ROUND_TRIP), n, 0, &rtt());

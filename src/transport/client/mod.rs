@@ -293,16 +293,31 @@ impl Client {
     /// What has happened since the start.
     #[must_use]
     pub fn stats(&self) -> ClientStats {
-        let window = self
-            .connection
-            .as_ref()
-            .map_or(0, |connection| connection.window.packets());
+        self.with_present(self.stats.clone())
+    }
+
+    /// The same, at the end.
+    #[must_use]
+    pub fn into_stats(mut self) -> ClientStats {
+        let stats = core::mem::take(&mut self.stats);
+        self.with_present(stats)
+    }
+
+    /// The counters with what is true at present.
+    fn with_present(&self, counters: ClientStats) -> ClientStats {
+        let connection = self.connection.as_ref();
         ClientStats {
             rtt_min: self.rtt.min(),
             rtt_smoothed: self.rtt.smoothed(),
-            window,
-            ..self.stats.clone()
+            window: connection.map_or(0, |connection| connection.window.packets()),
+            ..counters
         }
+    }
+
+    /// Whether a server has answered.
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        self.stats.handshakes > 0
     }
 
     /// Whether the stream has bytes to read now.

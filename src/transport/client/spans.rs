@@ -82,15 +82,13 @@ impl SpanSet {
         if span.is_empty() || self.spans.is_empty() {
             return;
         }
-        let from = self
+        let mut at = self
             .span_at(span.start)
             .map_or(span.start, |first| first.start);
-        let touched: Vec<(u64, u64)> = self
-            .spans
-            .range(from..span.end)
-            .map(|(&start, &end)| (start, end))
-            .collect();
-        for (start, end) in touched {
+        while at < span.end
+            && let Some((&start, &end)) = self.spans.range(at..span.end).next()
+        {
+            at = end;
             self.spans.remove(&start);
             self.total -= end - start;
             for rest in [
