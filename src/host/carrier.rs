@@ -116,7 +116,7 @@ impl Carrier {
                 match client.poll_event()? {
                     ClientEvent::Finished => return Some(End::Closed { reused: false }),
                     ClientEvent::Changed => return Some(End::Changed),
-                    ClientEvent::TimedOut if client.stats().handshakes == 0 => {
+                    ClientEvent::TimedOut if !client.is_connected() => {
                         return Some(End::CannotConnect);
                     }
                     ClientEvent::TimedOut => return Some(End::TimedOut),
@@ -130,7 +130,7 @@ impl Carrier {
     /// Whether the peer has answered at all.
     pub(super) fn is_connected(&self) -> bool {
         match self {
-            Self::Trickles(client) => client.stats().handshakes > 0,
+            Self::Trickles(client) => client.is_connected(),
             Self::Tcp(tcp) => tcp.connected,
         }
     }

@@ -255,7 +255,7 @@ impl RequestHost {
     }
 
     fn end(&mut self, now: Now, number: usize, ended: Result<(), &'static str>) {
-        let Some(mut running) = self.running.get_mut(number).and_then(Option::take) else {
+        let Some(running) = self.running.get_mut(number).and_then(Option::take) else {
             return;
         };
         self.free.push(number);
@@ -264,15 +264,17 @@ impl RequestHost {
         if let Some(port) = running.port {
             self.by_port.remove(&port);
         }
-        if let Carrier::Trickles(client) = &running.carrier {
-            self.transport.add(&client.stats());
-            if self.tokens.len() >= MAX_TOKENS {
-                self.tokens.pop_front();
+        match running.carrier {
+            Carrier::Trickles(client) => {
+                if self.tokens.len() >= MAX_TOKENS {
+                    self.tokens.pop_front();
+                }
+                let token = client.address_token().map(|(token, _)| token);
+                self.tokens.extend(token);
+                self.transport.add(&client.into_stats());
             }
-            let token = client.address_token().map(|(token, _)| token);
-            self.tokens.extend(token);
+            mut tcp @ Carrier::Tcp(_) => tcp.abandon(&mut self.stack),
         }
-        running.carrier.abandon(&mut self.stack);
     }
 
     fn handle_datagrams(&mut self, now: Now, view: UdpView<'_>, segment: Option<usize>) {
