@@ -11,6 +11,7 @@
 )]
 
 mod download;
+mod exchange;
 
 use std::hint::black_box;
 
@@ -25,9 +26,10 @@ use headwater::wire::ip::{MAX_PACKET, emit_udp, parse_udp};
 use headwater::wire::segment::{ToClient, ToServer};
 
 use download::{Engine, Respond};
+use exchange::Exchange;
 
 /// Names of all cases.
-pub(crate) const NAMES: [&str; 12] = [
+pub(crate) const NAMES: [&str; 13] = [
     "parse_ip",
     "parse_request",
     "parse_response",
@@ -40,6 +42,7 @@ pub(crate) const NAMES: [&str; 12] = [
     "respond_44",
     "engine_44",
     "engine_behind",
+    "exchange_1kb",
 ];
 
 /// Something that is measured again and again.
@@ -89,6 +92,7 @@ pub(crate) fn named(name: &str) -> Option<Box<dyn Case>> {
         "respond_44" => Box::new(Respond::new()),
         "engine_44" => Box::new(Engine::new()),
         "engine_behind" => Box::new(Engine::behind()),
+        "exchange_1kb" => Box::new(Exchange::new()),
         _ => return None,
     })
 }

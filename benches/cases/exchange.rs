@@ -1,0 +1,83 @@
+//! A short connection, whole: opened, asked for 1 kB, answered, over.
+
+use core::num::NonZeroU32;
+use std::path::Path;
+use std::time::Duration;
+
+use headwater::apps::origin::Origin;
+use headwater::apps::origin::digest::InlineDigester;
+use headwater::host::Machine;
+use headwater::host::load::requests::{Bearer, RequestConfig, RequestHost};
+use headwater::host::load::schedule::{Pace, Plan};
+use headwater::host::server::{ServerHost, ServerHostConfig};
+use headwater::transport::keys::KeyRing;
+
+use super::{Case, NOW, path};
+
+/// Bytes of the object.
+const OBJECT_BYTES: usize = 1000;
+
+/// The machines of `headwater bench requests` and `headwater serve`, on one virtual wire.
+pub(super) struct Exchange {
+    client: RequestHost,
+    server: ServerHost<Origin>,
+}
+
+impl Exchange {
+    pub(super) fn new() -> Self {
+        let config = ServerHostConfig {
+            addresses: vec![path().dst.ip()],
+            mtu: 1500,
+            tcp_port: 80,
+            udp_port: path().dst.port(),
+            server_id: 1,
+            site_id: 0,
+            seed: 1,
+        };
+        // Of computed bytes: callgrind does not know the system call that opens files.
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let origin = Origin::new(root, Box::new(InlineDigester)).unwrap();
+        let keys = KeyRing::with_secret([3; 32]);
+        let plan = Plan {
+            pace: Pace::Closed(NonZeroU32::MIN),
+            warm_up: Duration::ZERO,
+            window: Duration::from_secs(1),
+            most: u64::MAX,
+        };
+        let requests = RequestConfig {
+            addresses: vec![path().src.ip()],
+            mtu: 1500,
+            remote: path().dst,
+            head: format!("GET /.dynamic/1/{OBJECT_BYTES} HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n")
+                .into(),
+            bearer: Bearer::Transport { tokens: true },
+            buffer: 1 << 20,
+            plan,
+            seed: 1,
+        };
+        Self {
+            client: RequestHost::new(NOW, requests).unwrap(),
+            server: ServerHost::new(NOW, config, keys, origin).unwrap(),
+        }
+    }
+}
+
+/// Takes what `from` sends to `to`, until it has nothing to send; how many bytes that were.
+fn pass(from: &mut dyn Machine, to: &mut dyn Machine) -> usize {
+    let mut bytes = 0;
+    while let Some(transmit) = from.poll_transmit(NOW) {
+        for packet in transmit.into_packets().unwrap() {
+            to.handle_packet(NOW, &packet, None);
+            bytes += packet.len();
+        }
+    }
+    bytes
+}
+
+impl Case for Exchange {
+    fn call(&mut self) {
+        pass(&mut self.client, &mut self.server);
+        assert!(pass(&mut self.server, &mut self.client) > OBJECT_BYTES);
+        assert_eq!(self.client.tokens_kept(), 1, "it is over");
+    }
+}
