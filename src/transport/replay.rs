@@ -32,10 +32,15 @@ struct Word {
     sent: u64,
 }
 
+/// A line of a processor's cache, so that a look costs one miss at most.
+#[derive(Clone)]
+#[repr(align(64))]
+struct Set([Word; WAYS]);
+
 /// Numbers sent, by connection. A set-associative table rather than a Bloom filter: a wrong hit is
 /// a lost packet, and at load a Bloom filter of this size would lose percents.
 pub struct ReplayFilter {
-    sets: Vec<[Word; WAYS]>,
+    sets: Vec<Set>,
 }
 
 impl ReplayFilter {
@@ -44,14 +49,14 @@ impl ReplayFilter {
     pub fn new() -> Self {
         // Not zeros: those would come as untouched pages from the system.
         Self {
-            sets: vec![[Word { tag: 1, sent: 0 }; WAYS]; SETS],
+            sets: vec![Set([Word { tag: 1, sent: 0 }; WAYS]); SETS],
         }
     }
 
     /// Bytes it takes, for ever.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        self.sets.len() * size_of::<[Word; WAYS]>()
+        self.sets.len() * size_of::<Set>()
     }
 
     /// Which of the `count` (at most 64) numbers from `first` on were not yet sent: bit `i` stands
@@ -78,11 +83,11 @@ impl ReplayFilter {
 
     fn word(&self, connection: u64, index: u64) -> u64 {
         let tag = mix(connection, index);
-        let set = self.sets.get(set_of(tag)).into_iter().flatten();
-        set.filter(|word| word.tag == tag)
-            .map(|word| word.sent)
-            .next()
-            .unwrap_or(0)
+        let set = self.sets.get(set_of(tag));
+        let mut words = set.into_iter().flat_map(|set| &set.0);
+        words
+            .find(|word| word.tag == tag)
+            .map_or(0, |word| word.sent)
     }
 
     fn add(&mut self, connection: u64, index: u64, sent: u64) {
@@ -90,7 +95,7 @@ impl ReplayFilter {
             return;
         }
         let tag = mix(connection, index);
-        let Some(set) = self.sets.get_mut(set_of(tag)) else {
+        let Some(Set(set)) = self.sets.get_mut(set_of(tag)) else {
             return;
         };
         let place = set.iter().position(|word| word.tag == tag);
