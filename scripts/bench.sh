@@ -14,8 +14,9 @@
 #                 send the same little memory over and over, ours 128 kB of it like iperf3; nginx
 #                 sends a file. Besides, by `get`, files: "get-file", as large as the object, and 64
 #                 MB: "get-hot", and "get-dropped", the same dropped from the page cache before, are
-#                 asked for again and again, "get-disk" is one that nobody has asked for, dropped as
-#                 well, beside "dd-disk", which only reads it
+#                 asked for again and again, beside "get-memory", as much of the little memory;
+#                 "get-disk" is one that nobody has asked for, dropped as well, beside "dd-disk",
+#                 which only reads it
 #   queues        QUEUE_CLIENTS downloads at once, from one server, from one that shares its device
 #                 (--multi-queue) with nobody, and from two that share one; and how many processors
 #                 were busy, which says what the machine allows
@@ -164,6 +165,7 @@ hot() {
 # files: what is hot, and what is not in the page cache.
 files() {
     fetched get-file object
+    fetched get-memory .dynamic/1/64000000/131072
     fetched get-hot dropped
     drop dropped
     fetched get-dropped dropped

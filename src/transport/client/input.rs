@@ -229,6 +229,7 @@ impl Client {
         if let Some(least) = self.servers.settle(now, self.rtt.expected()) {
             self.rtt.set_min(least);
         }
+        self.stream.most_under_way = self.rtt.most_under_way();
         let sample = Sample {
             number: n,
             highest: window.highest(),
@@ -373,6 +374,7 @@ impl Client {
         self.give_up_flights();
         if challenge.moved {
             self.rtt.reset();
+            self.stream.most_under_way = self.rtt.most_under_way();
             self.flights.forget_path();
             self.servers.forget_path();
             self.declare(Kind::Restart);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::time::micros;
+
 /// Retransmission timeout before the first sample (RFC 6298 §2).
 pub(super) const INITIAL_RTO: Duration = Duration::from_secs(1);
 
@@ -11,6 +13,15 @@ pub(super) const MIN_RTO: Duration = Duration::from_millis(200);
 /// Greatest back-off of the retransmission timeout: no stall outlasts an outage by more. Far less
 /// than TCP's, since what is sent is one small request.
 pub(super) const MAX_RTO: Duration = Duration::from_secs(3);
+
+/// Bytes a microsecond that no path carries: 100 Gbit/s.
+const FASTEST: u64 = 12_500;
+
+/// What may be under way however near the server is, in bytes.
+const LEAST_UNDER_WAY: u64 = 4 << 20;
+
+/// Round trips from here on are those of slow or long paths.
+const LONG: Duration = Duration::from_millis(10);
 
 /// Granularity of the clock: bounds the variance from below.
 const GRANULARITY: Duration = Duration::from_millis(1);
@@ -67,6 +78,18 @@ impl Rtt {
     pub(super) fn of_next_epoch(&self) -> Duration {
         let expected = self.expected();
         (expected * 17 / 20).max(self.min().unwrap_or(expected))
+    }
+
+    /// How many bytes there should be under way or unread at most. Between neighbours more of them than
+    /// the path holds only wait in a queue, where they drive each other out of the processor's caches.
+    /// Where round trips are long, be it for a queue, whoever shares the path fills it as well.
+    pub(super) fn most_under_way(&self) -> u64 {
+        match self.state {
+            Some(state) if state.smoothed < LONG => {
+                (micros(state.min) * FASTEST).max(LEAST_UNDER_WAY)
+            }
+            Some(_) | None => u64::MAX,
+        }
     }
 
     /// Retransmission timeout after `backoff` unanswered ones.
@@ -139,6 +162,23 @@ mod tests {
         assert_eq!((rtt.smoothed(), rtt.min()), (Some(ms(10)), Some(ms(40))));
         rtt.sample(ms(30));
         assert_eq!(rtt.min(), Some(ms(30)));
+    }
+
+    #[test]
+    fn little_is_under_way_between_neighbours_only() {
+        let of = |us: &[u64]| {
+            let mut rtt = Rtt::default();
+            us.iter()
+                .for_each(|&us| rtt.sample(Duration::from_micros(us)));
+            rtt.most_under_way()
+        };
+        assert_eq!(of(&[]), u64::MAX);
+        assert_eq!(of(&[60]), LEAST_UNDER_WAY);
+        assert_eq!(of(&[60, 9_000]), LEAST_UNDER_WAY, "a queue");
+        assert_eq!(of(&[400]), 5_000_000);
+        assert_eq!(of(&[9_999]), 124_987_500);
+        assert_eq!(of(&[10_000]), u64::MAX);
+        assert_eq!(of(&[60, 90_000]), u64::MAX, "a slow path");
     }
 
     #[test]

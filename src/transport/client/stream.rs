@@ -24,6 +24,8 @@ pub(super) struct Stream {
     pub(super) reassembly: Reassembly,
     missing: SpanSet,
     fresh: u64,
+    /// Bytes beyond the reading position that may be asked for, if there is room for more.
+    pub(super) most_under_way: u64,
     /// The request is under way and its answer has not come.
     pub(super) beginning: bool,
     pub(super) finished: bool,
@@ -39,6 +41,7 @@ impl Stream {
             reassembly: Reassembly::new(buffer),
             missing: SpanSet::default(),
             fresh: 0,
+            most_under_way: u64::MAX,
             beginning: false,
             finished: true,
         }
@@ -84,7 +87,11 @@ impl Stream {
     /// Where fresh bytes end. Room that the reader makes is used a good part at a time, so that a
     /// full buffer does not mean a request a packet (RFC 1122 §4.2.3.3).
     fn fresh_end(&self) -> u64 {
-        let limit = self.reassembly.limit();
+        let near = self
+            .reassembly
+            .read_offset()
+            .saturating_add(self.most_under_way);
+        let limit = self.reassembly.limit().min(near);
         if self.length <= limit {
             return self.length;
         }
