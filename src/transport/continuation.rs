@@ -261,7 +261,14 @@ impl UserContinuation {
         out.extend([0; NONCE_BYTES]);
         put_varint(&mut out, self.length.min(MAX_STREAM_BYTES));
         out.extend(self.user.iter().take(MAX_USER_BYTES));
-        seal(key, key.user(), 0, &aad, &mut out, 2);
+        seal(
+            key,
+            key.user(),
+            0,
+            &aad,
+            &mut out,
+            USER_CLEAR_BYTES - NONCE_BYTES,
+        );
         out
     }
 

@@ -260,7 +260,7 @@ impl Server {
     /// A new connection id and proof key: nobody without the cluster key can tell them beforehand,
     /// and the same OPEN gets others a millisecond later or on another server.
     fn new_identity(&self, now: Now, path: UdpPath, echo: u64) -> (u64, ProofKey) {
-        let mut room = [0; 18];
+        let mut room = [0; ADDRESS_BYTES];
         let (connection, key) = self.keys.active().identity(&[
             &echo.to_be_bytes(),
             &now.unix.as_millis().to_be_bytes(),
@@ -348,7 +348,7 @@ impl Server {
     /// The MAC of a challenge, under the generation that sealed the continuation it is about.
     fn cookie_mac(&self, request: &Request<'_>, path: UdpPath, time: u64) -> Option<[u8; 16]> {
         let generation = *request.continuation.get(1)?;
-        let mut room = [0; 18];
+        let mut room = [0; ADDRESS_BYTES];
         Some(self.keys.generation(generation)?.challenge(&[
             &request.connection.to_be_bytes(),
             &time.to_be_bytes(),
@@ -610,8 +610,11 @@ fn user_field_bytes(sealed: &[u8]) -> usize {
     8 + sealed.len()
 }
 
+/// Bytes of an IPv6 address and a port.
+const ADDRESS_BYTES: usize = 18;
+
 /// Writes address and port into `room`.
-fn address_bytes(address: SocketAddr, room: &mut [u8; 18]) -> &[u8] {
+fn address_bytes(address: SocketAddr, room: &mut [u8; ADDRESS_BYTES]) -> &[u8] {
     let (v4, v6) = match address.ip() {
         IpAddr::V4(ip) => (Some(ip.octets()), None),
         IpAddr::V6(ip) => (None, Some(ip.octets())),

@@ -32,7 +32,7 @@ pub(super) const MAX_SEGMENTS: usize = 128;
 /// before it, it must stay within the 65,535 that devices take, or the kernel cuts it early.
 pub(super) const MAX_JOINED_BYTES: usize = 65_521;
 
-/// How far ahead of the copy bytes are fetched: four datagrams did more than two and as much as six.
+/// How far ahead of the copy bytes are fetched: four datagrams did more than one or two.
 const AHEAD_BYTES: usize = 4 * 1442;
 
 /// An open offloading device.

@@ -17,8 +17,8 @@ pub(super) const MAX_RTO: Duration = Duration::from_secs(3);
 /// Bytes a microsecond that no path carries: 100 Gbit/s.
 const FASTEST: u64 = 12_500;
 
-/// What may be under way however near the server is, in bytes.
-const LEAST_UNDER_WAY: u64 = 4 << 20;
+/// What may be under way or unread where the server is near, in bytes.
+const MAX_NEAR_BYTES: u64 = 4 << 20;
 
 /// Round trips from here on are those of slow or long paths.
 const LONG: Duration = Duration::from_millis(10);
@@ -86,7 +86,7 @@ impl Rtt {
     pub(super) fn most_under_way(&self) -> u64 {
         match self.state {
             Some(state) if state.smoothed < LONG => {
-                (micros(state.min) * FASTEST).max(LEAST_UNDER_WAY)
+                (micros(state.min) * FASTEST).max(MAX_NEAR_BYTES)
             }
             Some(_) | None => u64::MAX,
         }
@@ -173,8 +173,8 @@ mod tests {
             rtt.most_under_way()
         };
         assert_eq!(of(&[]), u64::MAX);
-        assert_eq!(of(&[60]), LEAST_UNDER_WAY);
-        assert_eq!(of(&[60, 9_000]), LEAST_UNDER_WAY, "a queue");
+        assert_eq!(of(&[60]), MAX_NEAR_BYTES);
+        assert_eq!(of(&[60, 9_000]), MAX_NEAR_BYTES, "a queue");
         assert_eq!(of(&[400]), 5_000_000);
         assert_eq!(of(&[9_999]), 124_987_500);
         assert_eq!(of(&[10_000]), u64::MAX);
