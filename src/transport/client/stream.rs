@@ -170,3 +170,33 @@ impl Stream {
         self.reassembly.store(offset, bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_asked_for_than_may_be_under_way_or_fits() {
+        const BUFFER: u64 = 1 << 20;
+        let mut stream = Stream::new(1 << 20);
+        stream.restart(b"request");
+        stream.begin(b"sealed", 10 * BUFFER);
+        assert_eq!(stream.wanted(), BUFFER);
+        stream.most_under_way = 100_000;
+        let taken = stream.take(1400, 1000, 0, &mut Layout::default());
+        assert_eq!(
+            taken,
+            [Span {
+                start: 0,
+                end: 100_000
+            }]
+        );
+        assert_eq!(stream.wanted(), 0);
+        stream.store(0, &[7; 70_000]);
+        assert_eq!(stream.wanted(), 0, "unread");
+        stream.reassembly.consume(70_000);
+        assert_eq!(stream.wanted(), 70_000);
+        stream.most_under_way = u64::MAX;
+        assert_eq!(stream.wanted(), BUFFER - 30_000);
+    }
+}

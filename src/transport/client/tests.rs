@@ -371,6 +371,16 @@ fn a_stream_whose_keys_are_gone_is_given_up() {
 }
 
 #[test]
+fn between_neighbours_less_is_under_way_than_there_is_room_for() {
+    for (delay_us, few) in [(100, true), (20_000, false)] {
+        let mut network = Network::new(Path { delay_us, ..LAN }, 1);
+        assert_eq!(network.fetch(1_000_000).0, ClientEvent::Finished);
+        let most = network.client.stream.most_under_way;
+        assert_eq!(most < u64::MAX, few, "{delay_us} µs: {most}");
+    }
+}
+
+#[test]
 fn a_small_buffer_costs_neither_requests_nor_stalls() {
     let mut network = Network::new(
         Path {
