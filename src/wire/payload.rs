@@ -1,11 +1,11 @@
-//! The UDP payloads of a flight, as a list of what to gather: nothing is copied to put headers and
-//! bytes of an object side by side.
+//! The UDP payloads of a flight, as a list of what to gather: bytes of an object stay where they lie
+//! until a device puts them beside their headers.
 //!
 //! In: small things written one after the other (*heads*: packet headers, chunk heads, seals,
 //! padding) and a *body*, of which ranges are referred to in between. The application writes the body,
 //! or shares memory that holds its bytes already.
-//! Out: the same bytes as slices in sending order, for one gathering write or for assembly datagram
-//! by datagram. Buffers are lent by a [`Pool`] and come back when the last reader lets go.
+//! Out: the same bytes as slices in sending order, for a device to assemble whole or datagram by
+//! datagram. Buffers are lent by a [`Pool`] and come back when the last reader lets go.
 //! Never knows where a datagram ends: that is the segment size of the flight.
 
 use core::fmt;
