@@ -93,6 +93,15 @@ impl Layout {
         &self.chunks
     }
 
+    /// Chunks that follow one another, joined.
+    pub fn runs(&self) -> impl Iterator<Item = Span> {
+        let runs = self.chunks.chunk_by(|one, next| one.end == next.start);
+        runs.filter_map(|run| {
+            let (start, end) = (run.first()?.start, run.last()?.end);
+            Some(Span { start, end })
+        })
+    }
+
     /// How many datagrams hold bytes.
     #[must_use]
     pub const fn len(&self) -> usize {

@@ -548,7 +548,7 @@ impl Server {
         let Some(user) = &content.user else {
             return Ok(());
         };
-        for run in runs(self.layout.datagrams().flatten().copied()) {
+        for run in self.layout.runs() {
             let wanted = usize::try_from(run.len()).unwrap_or(0);
             match app.stage(&user.user, run.start, wanted, &mut self.gathered) {
                 Ok(have) if have == wanted => {}
@@ -566,18 +566,6 @@ impl Server {
         }
         Ok(())
     }
-}
-
-/// Chunks that follow one another, joined.
-fn runs(chunks: impl Iterator<Item = Span>) -> impl Iterator<Item = Span> {
-    let mut chunks = chunks.peekable();
-    core::iter::from_fn(move || {
-        let mut run = chunks.next()?;
-        while let Some(next) = chunks.next_if(|next| next.start == run.end) {
-            run.end = next.end;
-        }
-        Some(run)
-    })
 }
 
 /// The first datagram of an answer cannot be cut short: what it must carry has to fit, and a chunk.
@@ -613,17 +601,15 @@ fn user_field_bytes(sealed: &[u8]) -> usize {
 /// Bytes of an IPv6 address and a port.
 const ADDRESS_BYTES: usize = 18;
 
-/// Writes address and port into `room`.
+/// Address and port, at the end of `room`: a mapped IPv4 address ends with its own four bytes.
 fn address_bytes(address: SocketAddr, room: &mut [u8; ADDRESS_BYTES]) -> &[u8] {
-    let (v4, v6) = match address.ip() {
-        IpAddr::V4(ip) => (Some(ip.octets()), None),
-        IpAddr::V6(ip) => (None, Some(ip.octets())),
+    let (ip, unused) = match address.ip() {
+        IpAddr::V4(ip) => (ip.to_ipv6_mapped(), 12),
+        IpAddr::V6(ip) => (ip, 0),
     };
-    let ip = v4.into_iter().flatten().chain(v6.into_iter().flatten());
-    let mut len = 0;
-    for (to, byte) in room.iter_mut().zip(ip.chain(address.port().to_be_bytes())) {
+    let bytes = ip.octets().into_iter().chain(address.port().to_be_bytes());
+    for (to, byte) in room.iter_mut().zip(bytes) {
         *to = byte;
-        len += 1;
     }
-    room.get(..len).unwrap_or_default()
+    room.get(unused..).unwrap_or_default()
 }

@@ -129,14 +129,10 @@ impl Stream {
             ranges.push(fresh);
         }
         layout.fill(size, count, first_taken, &ranges);
-        let mut taken: Vec<Span> = Vec::with_capacity(ranges.len());
-        for chunk in layout.datagrams().flatten() {
-            self.missing.remove(*chunk);
-            self.fresh = self.fresh.max(chunk.end);
-            match taken.last_mut() {
-                Some(last) if last.end == chunk.start => last.end = chunk.end,
-                Some(_) | None => taken.push(*chunk),
-            }
+        let taken: Vec<Span> = layout.runs().collect();
+        for run in &taken {
+            self.missing.remove(*run);
+            self.fresh = self.fresh.max(run.end);
         }
         taken
     }
