@@ -81,8 +81,8 @@ impl Headers {
 
     /// Every field of that name, in order.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.iter()
-            .filter(move |(have, _)| have.eq_ignore_ascii_case(name))
+        self.fields()
+            .filter(move |(have, _)| have.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
     }
 
@@ -104,12 +104,16 @@ impl Headers {
 
     /// Name and value of every field, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        // A token is ASCII.
+        self.fields()
+            .map(|(name, value)| (str::from_utf8(name).unwrap_or_default(), value))
+    }
+
+    fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut start = 0;
         self.ends.iter().map(move |&(name_end, end)| {
             let name = self.text.get(start..name_end).unwrap_or_default();
             start = end;
-            // A token is ASCII.
-            let name = str::from_utf8(name).unwrap_or_default();
             (name, self.text.get(name_end..end).unwrap_or_default())
         })
     }
