@@ -105,7 +105,7 @@ fn judge_confirmation(held: &Held, head: &ResponseHead) -> Verdict {
 pub(super) fn strong_etag(head: &ResponseHead) -> Option<String> {
     let text = head.headers.get("etag")?;
     let tag = EntityTag::parse(text)?;
-    (!tag.weak).then(|| tag.emit())
+    (!tag.weak).then(|| tag.to_string())
 }
 
 /// The SHA-256 digest of the whole representation, if one is offered.

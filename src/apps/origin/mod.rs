@@ -272,7 +272,7 @@ impl Origin {
         let period_tag = period.map_or_else(String::new, |period| format!("-{period:x}"));
         Representation {
             content_type: OCTET_STREAM,
-            etag: format!("{seed:x}-{size:x}{period_tag}"),
+            etag: EntityTag::strong(format!("{seed:x}-{size:x}{period_tag}")),
             digest: None,
             body: Body::Dynamic {
                 dynamic,
@@ -499,7 +499,7 @@ fn check(parsed: Result<(RequestHead, usize), HeadError>) -> Result<RequestHead,
 
 /// Conditions first, then the range (RFC 9110 §13.2.2).
 fn decide(head: &RequestHead, about: &Representation) -> Outcome {
-    let etag = Some(EntityTag::strong(about.etag.as_str()));
+    let etag = Some(about.etag.clone());
     let validators = Validators {
         etag,
         last_modified: None,
@@ -527,7 +527,7 @@ fn decide(head: &RequestHead, about: &Representation) -> Outcome {
 fn file_object(object: Arc<Object>, path: &[u8]) -> Representation {
     Representation {
         content_type: content_type(path),
-        etag: render::opaque(&tag_of(object.digest())),
+        etag: render::etag(&tag_of(object.digest())),
         digest: Some(*object.digest()),
         body: Body::Object(object),
     }
@@ -554,7 +554,7 @@ fn marked_object(
     let marked = scheme.and_then(|scheme| Marked::new(scheme, object.size(), mark));
     Ok(marked.map(|marked| Representation {
         content_type,
-        etag: render::opaque(&tag_of(&digest::hash(&[object.digest(), mark]))),
+        etag: render::etag(&tag_of(&digest::hash(&[object.digest(), mark]))),
         digest: None,
         body: Body::Marked { object, marked },
     }))

@@ -16,6 +16,7 @@ use crate::apps::origin::dynamic::{self, Dynamic};
 use crate::apps::origin::files::{Object, Stale, copy};
 use crate::apps::origin::target;
 use crate::apps::origin::watermark::Marked;
+use crate::http::conditional::EntityTag;
 use crate::http::response::HeadWriter;
 use crate::http::status::Status;
 use crate::http::{date, digest, range};
@@ -28,8 +29,8 @@ pub(super) struct Representation {
     pub(super) body: Body,
     /// Media type.
     pub(super) content_type: &'static str,
-    /// The opaque part of its strong entity tag.
-    pub(super) etag: String,
+    /// Its strong entity tag.
+    pub(super) etag: EntityTag,
     /// SHA-256 of all of it, where it is known without reading.
     pub(super) digest: Option<Sha256>,
 }
@@ -79,9 +80,9 @@ impl Representation {
     }
 }
 
-/// The opaque part of the entity tag for a version tag.
-pub(super) fn opaque(tag: &Tag) -> String {
-    URL_SAFE_NO_PAD.encode(tag)
+/// The entity tag for a version tag.
+pub(super) fn etag(tag: &Tag) -> EntityTag {
+    EntityTag::strong(URL_SAFE_NO_PAD.encode(tag))
 }
 
 /// A response stream.
@@ -141,7 +142,7 @@ impl Stream {
             Outcome::NotModified => {
                 // RFC 9110 §15.4.5: a 304 repeats the validator, and has no body to describe.
                 let head = head(user, Status::NOT_MODIFIED)
-                    .field("ETag", format_args!("\"{}\"", about.etag))
+                    .field("ETag", &about.etag)
                     .finish();
                 return Some(Self {
                     head,
@@ -165,7 +166,7 @@ impl Stream {
         let mut head = head(user, status)
             .field("Content-Type", about.content_type)
             .field("Content-Length", length)
-            .field("ETag", format_args!("\"{}\"", about.etag))
+            .field("ETag", &about.etag)
             .field("Accept-Ranges", "bytes");
         if let Outcome::Part(part) = user.outcome {
             head = head.field("Content-Range", range::content_range(part, size));
