@@ -33,7 +33,7 @@ check: setup ## format, lints, documentation, shell scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
-	shellcheck -x scripts/*.sh scripts/topologies/*.sh scripts/scenarios/*.sh .ci/run
+	shellcheck -x scripts/*.sh scripts/lib/*.sh scripts/topologies/*.sh scripts/scenarios/*.sh .ci/run
 
 bench: setup ## micro-benchmarks; requests, goodput, connections beside smoltcp's and the kernel's TCP
 	$(CARGO) build --release --locked

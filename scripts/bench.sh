@@ -24,7 +24,7 @@
 #                 another process keeps KEPT more; memory of idle connections of nginx beside them
 #
 # Throughput over each of PATHS: `router` is client -- router -- server, `pair` has one veth pair; and
-# with each of LINKS: `on`, `off` and `forwarding` are those of offloads in topology.sh, `plain` has
+# with each of LINKS: `on`, `off` and `forwarding` are those of offloads in lib/topology.sh, `plain` has
 # our plain device. All else by the router, with offloads on.
 # Each in two layouts: `two` leaves both ends to all processors, `one` pins both to one processor,
 # scheduled in batches, so that neither end interrupts the other.
@@ -37,10 +37,10 @@
 # table; OUT/*.json have all figures, OUT/connections.svg is a picture of the last part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
-# shellcheck source=scripts/idle-memory.sh
-source scripts/idle-memory.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
+# shellcheck source=scripts/lib/idle-memory.sh
+source scripts/lib/idle-memory.sh
 
 readonly ROUNDS=${ROUNDS:-5} SECONDS_EACH=${SECONDS_EACH:-3} CLIENTS=${CLIENTS:-16}
 readonly RATE=${RATE:-1000} SIZES=${SIZES:-1 10 100} OBJECT_MB=${OBJECT_MB:-400}

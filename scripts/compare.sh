@@ -38,10 +38,10 @@
 # number.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
-# shellcheck source=scripts/contenders.sh
-source scripts/contenders.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
+# shellcheck source=scripts/lib/contenders.sh
+source scripts/lib/contenders.sh
 
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 readonly CONTENDERS=(cubic reno bbr smoltcp headwater)

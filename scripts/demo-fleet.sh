@@ -11,10 +11,10 @@
 # Environment: DOWNLOADS of each kind (16), OUT (out), HEADWATER the program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
-# shellcheck source=scripts/crowd.sh
-source scripts/crowd.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
+# shellcheck source=scripts/lib/crowd.sh
+source scripts/lib/crowd.sh
 
 readonly DOWNLOADS=${DOWNLOADS:-16} OUT=${OUT:-out} RATE=200mbit
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}

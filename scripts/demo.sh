@@ -7,10 +7,10 @@
 # OUT where demo.svg and demo.json go (out). Leaves no namespace and no process behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
-# shellcheck source=scripts/failover.sh
-source scripts/failover.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
+# shellcheck source=scripts/lib/failover.sh
+source scripts/lib/failover.sh
 
 readonly OBJECT_MB=${OBJECT_MB:-300} RATE=${RATE:-400mbit} OUT=${OUT:-out}
 readonly SMALL_FILES=48

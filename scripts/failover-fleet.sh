@@ -27,10 +27,10 @@
 # among them. Fails if a download of ours breaks or has other bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
-# shellcheck source=scripts/crowd.sh
-source scripts/crowd.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
+# shellcheck source=scripts/lib/crowd.sh
+source scripts/lib/crowd.sh
 
 readonly TRANSFERS=${TRANSFERS:-200} DOWNLOADS=${DOWNLOADS:-20} OBJECT_MIB=${OBJECT_MIB:-4}
 readonly RATE=${RATE:-200mbit} BUFFER=${BUFFER:-200ms} OUT=${OUT:-out} GONE=3

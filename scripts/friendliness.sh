@@ -23,10 +23,10 @@
 #                         is that of 80 ms
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
-# shellcheck source=scripts/contenders.sh
-source scripts/contenders.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
+# shellcheck source=scripts/lib/contenders.sh
+source scripts/lib/contenders.sh
 
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 readonly EVERY_CELL=(

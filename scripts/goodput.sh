@@ -18,8 +18,8 @@
 # Environment: ROUNDS (5), OBJECT_MB (400), OUT (out: goodput.json). Prints a table.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
 
 readonly ROUNDS=${ROUNDS:-5} OBJECT_MB=${OBJECT_MB:-400} OUT=${OUT:-out}
 readonly CONTENDERS=(headwater headwater_memory headwater_verified headwater_plain smoltcp

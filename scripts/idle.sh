@@ -10,8 +10,8 @@
 # client sent more than one packet before the first answer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
 
 readonly SECONDS_IDLE=${1:-600} OUT=${OUT:-out}
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}

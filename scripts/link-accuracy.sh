@@ -12,10 +12,10 @@
 # acknowledgements included, is in the time of the link.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
-# shellcheck source=scripts/contenders.sh
-source scripts/contenders.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
+# shellcheck source=scripts/lib/contenders.sh
+source scripts/lib/contenders.sh
 
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 readonly DELAYS_MS=(1 10 40 100 300) PACKETS=1000 GAP_MS=2 PORT=7700

@@ -9,10 +9,10 @@
 # over 1 MiB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
-# shellcheck source=scripts/idle-memory.sh
-source scripts/idle-memory.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
+# shellcheck source=scripts/lib/idle-memory.sh
+source scripts/lib/idle-memory.sh
 
 readonly CONNECTIONS=${CONNECTIONS:-100000} HOSTILE=${HOSTILE:-0} OUT=${OUT:-out}
 readonly MAX_GROWTH_KIB=1024

@@ -21,14 +21,14 @@
 # connections are whole clients, those of the kernel's TCP in one program, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
-# shellcheck source=scripts/contenders.sh
-source scripts/contenders.sh
-# shellcheck source=scripts/idle-memory.sh
-source scripts/idle-memory.sh
-# shellcheck source=scripts/failover.sh
-source scripts/failover.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
+# shellcheck source=scripts/lib/contenders.sh
+source scripts/lib/contenders.sh
+# shellcheck source=scripts/lib/idle-memory.sh
+source scripts/lib/idle-memory.sh
+# shellcheck source=scripts/lib/failover.sh
+source scripts/lib/failover.sh
 
 HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 readonly EXPERIMENTS=(memory throughput friendliness failover)

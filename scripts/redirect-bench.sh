@@ -23,8 +23,8 @@
 # OUT/redirect-memory.json.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
 
 readonly ROUNDS=${ROUNDS:-5} SECONDS_EACH=${SECONDS_EACH:-2} SIZES=${SIZES:-200 1438}
 readonly CONNECTIONS=${CONNECTIONS:-1000000} OUT=${OUT:-out} FEW=10

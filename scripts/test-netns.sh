@@ -12,10 +12,10 @@
 # scenarios that passed, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/topology.sh
-source scripts/topology.sh
-# shellcheck source=scripts/crowd.sh
-source scripts/crowd.sh
+# shellcheck source=scripts/lib/traffic.sh
+source scripts/lib/traffic.sh
+# shellcheck source=scripts/lib/crowd.sh
+source scripts/lib/crowd.sh
 for file in scripts/scenarios/*.sh; do
     # shellcheck source=/dev/null
     source "$file"

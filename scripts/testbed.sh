@@ -10,8 +10,8 @@
 #   testbed.sh up slow path --delay 100ms --rate 10mbit
 #   testbed.sh exec slow client ping 10.77.21.2
 set -euo pipefail
-# shellcheck source=scripts/topology.sh
-source "$(dirname "$0")/topology.sh"
+# shellcheck source=scripts/lib/topology.sh
+source "$(dirname "$0")/lib/topology.sh"
 
 HEADWATER=${HEADWATER:-$(dirname "$(realpath "$0")")/../target/release/headwater}
 

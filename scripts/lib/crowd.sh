@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 #
 # Many downloads at once of SCRATCH/root/object from the service address, by our client and by curl.
-# Sourced after topology.sh, for topologies with SERVICE4.
+# Sourced after traffic.sh, for topologies with SERVICE4.
 
 # begin COUNT [SERVICE...]: so many downloads of the object at once, from the services by turns
 # (SERVICE4 alone), each a process with an address of its own, 10.77.1.N or fd77:1::N.

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 #
-# The testbed: network namespaces joined by veth pairs and emulated links. Sourced.
+# The testbed: network namespaces joined by veth pairs and emulated links. Sourced; brings processes.sh
+# with it.
 #
 # `topology_up SHAPE ARGUMENT...` makes the shape that scripts/topologies/SHAPE.sh describes by three
 # verbs: `node NAME`, `wire A B NET` and `link A B NET OPTION...`; `through` adds routes. A device is
@@ -14,44 +15,11 @@
 # processes started here end with it: their ids are recorded, and whatever else is found inside a
 # namespace was started by one of them. Nothing outside the namespaces is changed.
 
-TOPOLOGY_SHAPES=$(dirname "${BASH_SOURCE[0]}")/topologies
+# shellcheck source=scripts/lib/processes.sh
+source "$(dirname "${BASH_SOURCE[0]}")/processes.sh"
+
+TOPOLOGY_SHAPES=$(dirname "${BASH_SOURCE[0]}")/../topologies
 TOPOLOGY_MAX_SERVERS=8
-
-# die MESSAGE...: the one-line error of every script here.
-die() {
-    printf '%s: %s\n' "${0##*/}" "$*" >&2
-    exit 1
-}
-
-# show_help: the head of the calling script, without the signs of a comment.
-show_help() {
-    sed -n '3,/^set /s/^# \{0,1\}//p' "$0"
-}
-
-# above_zero OPTION VALUE: refuses what is not a whole number above 0.
-above_zero() {
-    [[ $2 =~ ^[1-9][0-9]*$ ]] || die "$1 takes a number above 0, not '$2'"
-}
-
-# become_root ARGS...: runs the calling script again through sudo if need be; exit status 77 (the
-# customary "skipped") if there is no way to become root.
-become_root() {
-    ((EUID == 0)) && return 0
-    if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then
-        exec sudo --preserve-env=HEADWATER,PATH,OBJECT_MB,TRANSFERS,FLAPS,DOWNLOADS,ROUNDS,SECONDS_EACH,SIZES,CONNECTIONS,HOSTILE,OUT,SEED,RATE,BUFFER,OBJECT_MIB,KEEP_LOGS -- \
-            bash "$0" "$@"
-    fi
-    echo "${0##*/}: skipped: network namespaces need root; run it as root or with sudo" >&2
-    exit 77
-}
-
-# need TOOL...: names the package manager's job when a tool is missing.
-need() {
-    local tool
-    for tool in "$@"; do
-        command -v "$tool" >/dev/null || die "'$tool' is missing: run 'make setup'"
-    done
-}
 
 # in_ns ROLE COMMAND...: ROLE is client, router or server1, server2, ...
 in_ns() {
@@ -210,92 +178,6 @@ topology_down() {
     return "$status"
 }
 
-# end_pids PID...: asks politely, and after five seconds no more.
-end_pids() {
-    local pid tries left
-    (($# > 0)) || return 0
-    kill -TERM "$@" 2>/dev/null || true
-    for tries in {1..100}; do
-        left=()
-        for pid in "$@"; do
-            [[ -d /proc/$pid && $(process_state "$pid") != Z ]] && left+=("$pid")
-        done
-        ((${#left[@]} > 0)) || break
-        ((tries == 100)) && kill -KILL "${left[@]}" 2>/dev/null
-        sleep 0.05
-    done
-    wait "$@" 2>/dev/null || true
-}
-
-# process_state PID: the letter of /proc/PID/status, or nothing.
-process_state() {
-    sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null || true
-}
-
-# start NAME ROLE COMMAND...: runs COMMAND in the background; its output goes to SCRATCH/NAME.out
-# and SCRATCH/NAME.err, its id to TOPOLOGY_PIDS[NAME].
-start() {
-    local name=$1 role=$2
-    shift 2
-    # Now, not when the child gets to run: what an earlier process of that name said is over.
-    : >"$SCRATCH/$name.out"
-    ip netns exec "$TOPOLOGY-$role" "$@" \
-        >"$SCRATCH/$name.out" 2>"$SCRATCH/$name.err" </dev/null &
-    TOPOLOGY_PIDS[$name]=$!
-}
-
-# finish NAME: waits for what `start` started; returns its exit status.
-finish() {
-    local pid=${TOPOLOGY_PIDS[$1]} status=0
-    wait "$pid" || status=$?
-    unset "TOPOLOGY_PIDS[$1]"
-    return "$status"
-}
-
-# stop NAME: ends it by SIGTERM; kill9 NAME: by SIGKILL, as a crash would.
-stop() {
-    end_pids "${TOPOLOGY_PIDS[$1]}"
-    unset "TOPOLOGY_PIDS[$1]"
-}
-kill9() {
-    kill -KILL "${TOPOLOGY_PIDS[$1]}" || true
-    wait "${TOPOLOGY_PIDS[$1]}" 2>/dev/null || true
-    unset "TOPOLOGY_PIDS[$1]"
-}
-
-# running NAME: whether it still runs.
-running() {
-    local pid=${TOPOLOGY_PIDS[$1]:-}
-    [[ -n $pid && -d /proc/$pid && $(process_state "$pid") != Z ]]
-}
-
-# until_true SECONDS COMMAND...: polls COMMAND every 10 ms; fails if time runs out.
-until_true() {
-    local deadline
-    deadline=$(awk -v now="$(now_ms)" -v s="$1" 'BEGIN { printf "%.0f", now + s * 1000 }')
-    shift
-    until "$@"; do
-        (($(now_ms) < deadline)) || return 1
-        sleep 0.01
-    done
-}
-
-now_ms() {
-    echo $((${EPOCHREALTIME/[.,]/} / 1000))
-}
-
-# wait_ready NAME [SECONDS]: until `serve` has printed its line.
-wait_ready() {
-    local name=$1
-    # shellcheck disable=SC2317 # called by name
-    is_ready_or_gone() { grep -qx ready "$SCRATCH/$name.out" || ! running "$name"; }
-    if ! until_true "${2:-60}" is_ready_or_gone || ! running "$name"; then
-        echo "'$name' did not become ready:" >&2
-        cat "$SCRATCH/$name.out" "$SCRATCH/$name.err" >&2
-        return 1
-    fi
-}
-
 # loss PERCENT: the router drops that share (two decimals) of the forwarded packets at random,
 # each way for itself. `loss 0` ends it. `loss_count up|down` tells how many were dropped. Offloads
 # are off from then on: else a joined packet would be lost whole.
@@ -397,88 +279,6 @@ offloads() {
                 gro "$join" rx-udp-gro-forwarding "$forwarding" >/dev/null
         done
     done
-}
-
-# link_bytes NAME: bytes received and sent over the link to the router by the namespace of the
-# running process NAME; fails when it has ended or has not entered its namespace yet.
-link_bytes() {
-    local device received sent rest
-    while read -r device received rest; do
-        [[ $device == router: ]] || continue
-        read -r _ _ _ _ _ _ _ sent _ <<<"$rest"
-        echo "$received $sent"
-        return 0
-    done <"/proc/${TOPOLOGY_PIDS[$1]}/net/dev" 2>/dev/null
-    return 1
-}
-
-# link_totals ROLE [NEIGHBOUR]: packets and bytes of its link to the neighbour, the router if none is
-# named, as IP packets (the Ethernet headers taken off): "rx_packets rx_bytes tx_packets tx_bytes".
-link_totals() {
-    ip -n "$TOPOLOGY-$1" -s -j link show "${2:-router}" | jq -r '.[0].stats64 |
-        "\(.rx.packets) \(.rx.bytes - 14 * .rx.packets) \(.tx.packets) \(.tx.bytes - 14 * .tx.packets)"'
-}
-
-# rss_kib NAME: resident memory of the process.
-rss_kib() {
-    sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\).*/\1/p' "/proc/${TOPOLOGY_PIDS[$1]}/status"
-}
-
-# serve N [OPTION...]: starts our server N as "serverN" on its own address, files of SCRATCH/root,
-# keys of SCRATCH/keys, and waits until it is ready.
-serve() {
-    local n=$1
-    shift
-    start "server$n" "server$n" "$HEADWATER" serve --tun hw0 \
-        --address "10.77.2.10$n" --address "fd77:2::10$n" --root "$SCRATCH/root" \
-        --keys "$SCRATCH/keys" --server-id "$n" --digests "$SCRATCH/digests$n" "$@"
-    wait_ready "server$n"
-}
-
-# get ARGUMENT...: our client, in the client's namespace, quiet, at most GET_SECONDS.
-get() {
-    in_ns client timeout --foreground "${GET_SECONDS:-120}" "$HEADWATER" get --tun hw0 \
-        --address 10.77.1.100 --address fd77:1::100 --silent --show-error "$@"
-}
-
-# start_nginx N: the kernel's TCP for contrast: nginx as "nginxN" on 10.77.2N.2 and [fd77:2N::2],
-# one process, so that one SIGKILL is a crash.
-start_nginx() {
-    local n=$1 dir="$SCRATCH/nginx$1"
-    mkdir -p "$dir"
-    cat >"$dir/nginx.conf" <<CONF
-daemon off;
-master_process off;
-pid $dir/pid;
-error_log $dir/error.log;
-worker_rlimit_nofile ${NGINX_FILES:-1024};
-events { worker_connections ${NGINX_CONNECTIONS:-512}; }
-http {
-    access_log off;
-    sendfile on;
-    tcp_nopush on;
-    default_type application/octet-stream;
-    keepalive_timeout 1h;
-    client_header_timeout 1h;
-    client_body_temp_path $dir/body;
-    proxy_temp_path $dir/proxy;
-    fastcgi_temp_path $dir/fastcgi;
-    uwsgi_temp_path $dir/uwsgi;
-    scgi_temp_path $dir/scgi;
-    server {
-        listen 10.77.2$n.2:80 backlog=4096;
-        listen [fd77:2$n::2]:80;
-        root $SCRATCH/root;
-    }
-}
-CONF
-    start "nginx$n" "server$n" nginx -e "$dir/error.log" -c "$dir/nginx.conf"
-    # shellcheck disable=SC2317 # called by name
-    nginx_answers() { in_ns "server$n" curl -so /dev/null "http://10.77.2$n.2/"; }
-    until_true 10 nginx_answers || {
-        cat "$SCRATCH/nginx$n.err" "$dir/error.log" >&2
-        return 1
-    }
 }
 
 # congestion NAME: asks for the kernel's congestion control of that name in every namespace, and

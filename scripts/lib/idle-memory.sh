@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 #
 # What idle connections cost a server, ours and nginx with the kernel's TCP. Sourced after
-# topology.sh; the testbed is `topology_up servers 1`, with an object and keys in SCRATCH.
+# traffic.sh; the testbed is `topology_up servers 1`, with an object and keys in SCRATCH.
 #
 # Memory is resident memory of the server's processes, and for the kernel's TCP its own objects for
 # the connections besides: those of both ends are counted, since the machine is one, so that half of

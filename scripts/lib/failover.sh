@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# A download whose server dies in its middle and comes back. Sourced after topology.sh; the testbed
+# A download whose server dies in its middle and comes back. Sourced after traffic.sh; the testbed
 # is `topology_up servers 1`, the downloads are of OBJECT_MB MiB.
 
 readonly OUTAGE_S=0.5

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 #
 # What compares us with TCP has in common: objects, servers of both, and what they run on. Sourced
-# after topology.sh.
+# after traffic.sh.
 
 # Four packets: the least queue that is emulated.
 LEAST_QUEUE=6000

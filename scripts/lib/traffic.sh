@@ -1,0 +1,84 @@
+# shellcheck shell=bash
+#
+# Servers and downloads in a testbed, and the traffic that they make: ours, and nginx on the kernel's
+# TCP for contrast. Sourced; brings the testbed with it.
+
+# shellcheck source=scripts/lib/topology.sh
+source "$(dirname "${BASH_SOURCE[0]}")/topology.sh"
+
+# link_bytes NAME: bytes received and sent over the link to the router by the namespace of the
+# running process NAME; fails when it has ended or has not entered its namespace yet.
+link_bytes() {
+    local device received sent rest
+    while read -r device received rest; do
+        [[ $device == router: ]] || continue
+        read -r _ _ _ _ _ _ _ sent _ <<<"$rest"
+        echo "$received $sent"
+        return 0
+    done <"/proc/${TOPOLOGY_PIDS[$1]}/net/dev" 2>/dev/null
+    return 1
+}
+
+# link_totals ROLE [NEIGHBOUR]: packets and bytes of its link to the neighbour, the router if none is
+# named, as IP packets (the Ethernet headers taken off): "rx_packets rx_bytes tx_packets tx_bytes".
+link_totals() {
+    ip -n "$TOPOLOGY-$1" -s -j link show "${2:-router}" | jq -r '.[0].stats64 |
+        "\(.rx.packets) \(.rx.bytes - 14 * .rx.packets) \(.tx.packets) \(.tx.bytes - 14 * .tx.packets)"'
+}
+
+# serve N [OPTION...]: starts our server N as "serverN" on its own address, files of SCRATCH/root,
+# keys of SCRATCH/keys, and waits until it is ready.
+serve() {
+    local n=$1
+    shift
+    start "server$n" "server$n" "$HEADWATER" serve --tun hw0 \
+        --address "10.77.2.10$n" --address "fd77:2::10$n" --root "$SCRATCH/root" \
+        --keys "$SCRATCH/keys" --server-id "$n" --digests "$SCRATCH/digests$n" "$@"
+    wait_ready "server$n"
+}
+
+# get ARGUMENT...: our client, in the client's namespace, quiet, at most GET_SECONDS.
+get() {
+    in_ns client timeout --foreground "${GET_SECONDS:-120}" "$HEADWATER" get --tun hw0 \
+        --address 10.77.1.100 --address fd77:1::100 --silent --show-error "$@"
+}
+
+# start_nginx N: the kernel's TCP for contrast: nginx as "nginxN" on 10.77.2N.2 and [fd77:2N::2],
+# one process, so that one SIGKILL is a crash.
+start_nginx() {
+    local n=$1 dir="$SCRATCH/nginx$1"
+    mkdir -p "$dir"
+    cat >"$dir/nginx.conf" <<CONF
+daemon off;
+master_process off;
+pid $dir/pid;
+error_log $dir/error.log;
+worker_rlimit_nofile ${NGINX_FILES:-1024};
+events { worker_connections ${NGINX_CONNECTIONS:-512}; }
+http {
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    default_type application/octet-stream;
+    keepalive_timeout 1h;
+    client_header_timeout 1h;
+    client_body_temp_path $dir/body;
+    proxy_temp_path $dir/proxy;
+    fastcgi_temp_path $dir/fastcgi;
+    uwsgi_temp_path $dir/uwsgi;
+    scgi_temp_path $dir/scgi;
+    server {
+        listen 10.77.2$n.2:80 backlog=4096;
+        listen [fd77:2$n::2]:80;
+        root $SCRATCH/root;
+    }
+}
+CONF
+    start "nginx$n" "server$n" nginx -e "$dir/error.log" -c "$dir/nginx.conf"
+    # shellcheck disable=SC2317 # called by name
+    nginx_answers() { in_ns "server$n" curl -so /dev/null "http://10.77.2$n.2/"; }
+    until_true 10 nginx_answers || {
+        cat "$SCRATCH/nginx$n.err" "$dir/error.log" >&2
+        return 1
+    }
+}
