@@ -35,6 +35,7 @@
 //! | [`link`] | emulated links |
 //! | [`runtime`] | the loop: a machine on a device in real time |
 //! | [`sim`] | the simulator: many machines on virtual time |
+//! | [`instruments`] | load generators and the peers they are compared with |
 //! | [`cli`] | the command line |
 //! | [`manual`] | the design in prose |
 //!
@@ -77,6 +78,7 @@ pub mod device;
 pub mod histogram;
 pub mod host;
 pub mod http;
+pub mod instruments;
 pub mod link;
 pub mod manual;
 pub mod redirect;

@@ -84,6 +84,25 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "redirect",
         ],
     ),
+    // What measures may look into every room of the product; only `cli` looks into it.
+    (
+        "instruments",
+        &[
+            "time",
+            "histogram",
+            "wire",
+            "transport",
+            "http",
+            "redirect",
+            "link",
+            "stack",
+            "apps",
+            "host",
+            "device",
+            "runtime",
+            "sim",
+        ],
+    ),
     (
         "cli",
         &[
@@ -102,6 +121,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "device",
             "runtime",
             "sim",
+            "instruments",
             "manual",
         ],
     ),

@@ -7,9 +7,9 @@ use std::time::Duration;
 use headwater::apps::origin::Origin;
 use headwater::apps::origin::digest::InlineDigester;
 use headwater::host::Machine;
-use headwater::host::load::requests::{Bearer, RequestConfig, RequestHost};
-use headwater::host::load::schedule::{Pace, Plan};
 use headwater::host::server::{ServerHost, ServerHostConfig};
+use headwater::instruments::load::requests::{Bearer, RequestConfig, RequestHost};
+use headwater::instruments::load::schedule::{Pace, Plan};
 use headwater::transport::keys::KeyRing;
 
 use super::{Case, NOW, path};

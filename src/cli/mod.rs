@@ -5,19 +5,16 @@
 
 pub mod announce;
 mod asked;
-pub mod bench;
 pub mod control;
 pub mod exit;
 pub mod get;
 pub mod hosts;
+pub mod instruments;
 pub mod keygen;
 pub mod link;
-pub mod load;
 pub mod local;
 pub mod redirect;
 pub mod serve;
-pub mod sim;
-pub mod sim_path;
 mod size;
 
 use std::ffi::OsString;
@@ -50,13 +47,13 @@ enum Command {
     #[command(after_long_help = get_help(), after_help = "See --help for files and exit codes.")]
     Get(get::args::GetArgs),
     /// Run simulated worlds and hold them against the laws of the transport
-    Sim(sim::SimArgs),
+    Sim(instruments::sim::SimArgs),
     /// Simulate downloads of ours and of TCP that share a bottleneck
-    SimPath(Box<sim_path::SimPathArgs>),
+    SimPath(Box<instruments::sim_path::SimPathArgs>),
     /// Test a server with very many connections and with mutated packets
-    Load(load::LoadArgs),
+    Load(instruments::load::LoadArgs),
     /// Measure a server, beside others
-    Bench(bench::BenchArgs),
+    Bench(instruments::bench::BenchArgs),
     /// Join two TUN devices by an emulated link
     #[command(after_long_help = link::after_help(), after_help = "See --help for units and control.")]
     Link(Box<link::LinkArgs>),
@@ -108,19 +105,19 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         }
         Command::Sim(args) => {
             start_logging("warn");
-            sim::run(&args)
+            instruments::sim::run(&args)
         }
         Command::SimPath(args) => {
             start_logging("warn");
-            sim_path::run(&args)
+            instruments::sim_path::run(&args)
         }
         Command::Load(args) => {
             start_logging("warn");
-            load::run(&args)
+            instruments::load::run(&args)
         }
         Command::Bench(args) => {
             start_logging("warn");
-            bench::run(&args)
+            instruments::bench::run(&args)
         }
         Command::Link(args) => {
             start_logging("warn");

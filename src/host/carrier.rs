@@ -12,7 +12,7 @@ use crate::time::Now;
 use crate::transport::client::{Client, ClientEvent};
 
 /// A connection to one authority.
-pub(super) enum Carrier {
+pub(crate) enum Carrier {
     /// Our transport.
     Trickles(Box<Client>),
     /// TCP.
@@ -20,7 +20,7 @@ pub(super) enum Carrier {
 }
 
 /// A TCP connection of our own.
-pub(super) struct TcpCarrier {
+pub(crate) struct TcpCarrier {
     id: TcpId,
     connected: bool,
     /// Bytes of the request that the send buffer has not taken yet.
@@ -35,7 +35,7 @@ pub(super) struct TcpCarrier {
 
 impl Carrier {
     /// Begins a TCP connection.
-    pub(super) fn connect(
+    pub(crate) fn connect(
         now: Now,
         stack: &mut Stack,
         remote: SocketAddr,
@@ -52,7 +52,7 @@ impl Carrier {
     }
 
     /// Asks for the next response stream; what is unread of the one before is given up.
-    pub(super) fn request(&mut self, now: Now, stack: &mut Stack, head: Vec<u8>) {
+    pub(crate) fn request(&mut self, now: Now, stack: &mut Stack, head: Vec<u8>) {
         match self {
             Self::Trickles(client) => {
                 // Whatever is still told of the stream before is of no interest any more.
@@ -67,7 +67,7 @@ impl Carrier {
     }
 
     /// Whether the same connection can carry another request after a whole response.
-    pub(super) fn is_reusable(&self) -> bool {
+    pub(crate) fn is_reusable(&self) -> bool {
         match self {
             Self::Trickles(_) => true,
             Self::Tcp(tcp) => tcp.ended.is_none() && !tcp.finished,
@@ -75,7 +75,7 @@ impl Carrier {
     }
 
     /// Tells that a response was whole.
-    pub(super) fn handle_whole(&mut self) {
+    pub(crate) fn handle_whole(&mut self) {
         if let Self::Tcp(tcp) = self {
             tcp.served += 1;
         }
@@ -83,7 +83,7 @@ impl Carrier {
 
     /// The next bytes of the present stream, where they lie or else in `stage`, at most as many as it
     /// holds; empty if there are none now. All of them are to be used, and then `consume`d.
-    pub(super) fn ready<'b>(&'b mut self, stack: &mut Stack, stage: &'b mut [u8]) -> &'b [u8] {
+    pub(crate) fn ready<'b>(&'b mut self, stack: &mut Stack, stage: &'b mut [u8]) -> &'b [u8] {
         match self {
             Self::Trickles(client) => {
                 let ready = client.ready();
@@ -103,14 +103,14 @@ impl Carrier {
     }
 
     /// Tells that the bytes that were `ready` have been used.
-    pub(super) fn consume(&mut self, now: Now, count: usize) {
+    pub(crate) fn consume(&mut self, now: Now, count: usize) {
         if let Self::Trickles(client) = self {
             client.consume(now, count);
         }
     }
 
     /// How the present stream ended, if it has. To be asked when `read` gives nothing.
-    pub(super) fn poll_end(&mut self) -> Option<End> {
+    pub(crate) fn poll_end(&mut self) -> Option<End> {
         match self {
             Self::Trickles(client) => loop {
                 match client.poll_event()? {
@@ -128,7 +128,7 @@ impl Carrier {
     }
 
     /// Whether the peer has answered at all.
-    pub(super) fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         match self {
             Self::Trickles(client) => client.is_connected(),
             Self::Tcp(tcp) => tcp.connected,
@@ -136,7 +136,7 @@ impl Carrier {
     }
 
     /// Takes a TCP event, which may be of a connection given up long ago.
-    pub(super) fn handle_tcp(&mut self, stack: &mut Stack, event: TcpEvent) {
+    pub(crate) fn handle_tcp(&mut self, stack: &mut Stack, event: TcpEvent) {
         let Self::Tcp(tcp) = self else { return };
         match event {
             TcpEvent::Connected(id) if id == tcp.id => {
@@ -154,7 +154,7 @@ impl Carrier {
     }
 
     /// Gives the connection up.
-    pub(super) fn abandon(&mut self, stack: &mut Stack) {
+    pub(crate) fn abandon(&mut self, stack: &mut Stack) {
         if let Self::Tcp(tcp) = self {
             stack.abort(tcp.id);
         }

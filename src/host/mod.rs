@@ -1,10 +1,7 @@
 //! One whole machine without I/O: packets in, packets out, time passed in.
 
-pub mod bare;
-mod carrier;
+pub(crate) mod carrier;
 pub mod client;
-pub mod flood;
-pub mod load;
 pub mod metrics;
 pub mod redirector;
 pub mod report;

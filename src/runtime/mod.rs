@@ -21,10 +21,8 @@ mod gather;
 pub mod loader;
 pub mod metrics;
 pub mod relay;
-pub mod responder;
-mod signals;
-pub mod sockets;
-mod timer;
+pub(crate) mod signals;
+pub(crate) mod timer;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -62,7 +60,7 @@ pub const MAX_BUSY_POLL: Duration = Duration::from_millis(1);
 const MAX_LOOKS_PER_POLL: u32 = 16;
 
 /// Events taken from one poll; what is left comes with the next.
-const MAX_EVENTS: usize = 64;
+pub(crate) const MAX_EVENTS: usize = 64;
 
 /// The clocks of the operating system. The monotonic one starts at zero.
 #[derive(Clone, Copy, Debug)]

@@ -44,7 +44,7 @@ impl Notice {
 
 /// The handlers and what they caught.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     stream: UnixStream,
     /// The other end, which the handlers write to.
     waker: StdStream,
@@ -57,7 +57,7 @@ const INTERRUPT: usize = 1;
 const TERMINATE: usize = 2;
 
 impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
         let caught = Arc::new(AtomicUsize::new(0));
@@ -78,7 +78,7 @@ impl Signals {
     }
 
     /// Catches the signal of a notice from now on.
-    pub(super) fn heed(&mut self, notice: Notice) -> io::Result<()> {
+    pub(crate) fn heed(&mut self, notice: Notice) -> io::Result<()> {
         let caught = Arc::new(AtomicBool::new(false));
         let flag = flag::register(notice.number(), Arc::clone(&caught))?;
         self.handlers.push(flag);
@@ -92,12 +92,12 @@ impl Signals {
         Ok(())
     }
 
-    pub(super) const fn source(&mut self) -> &mut UnixStream {
+    pub(crate) const fn source(&mut self) -> &mut UnixStream {
         &mut self.stream
     }
 
     /// The last signal since this was asked before, if any.
-    pub(super) fn take(&self) -> Option<Signal> {
+    pub(crate) fn take(&self) -> Option<Signal> {
         match self.caught.swap(0, Ordering::SeqCst) {
             INTERRUPT => Some(Signal::Interrupt),
             TERMINATE => Some(Signal::Terminate),
@@ -106,7 +106,7 @@ impl Signals {
     }
 
     /// The next notice that has come since it was told before, if any.
-    pub(super) fn take_notice(&self) -> Option<Notice> {
+    pub(crate) fn take_notice(&self) -> Option<Notice> {
         let found = self
             .notices
             .iter()
@@ -115,7 +115,7 @@ impl Signals {
     }
 
     /// Empties the pipe.
-    pub(super) fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         let mut bytes = [0; 64];
         while self.stream.read(&mut bytes).is_ok_and(|len| len > 0) {}
     }

@@ -19,12 +19,12 @@ const COARSE: Duration = Duration::from_millis(100);
 
 /// The timer.
 #[derive(Debug)]
-pub(super) struct Timer {
+pub(crate) struct Timer {
     descriptor: OwnedFd,
 }
 
 impl Timer {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         Ok(Self {
             descriptor: timerfd_create(TimerfdClockId::Monotonic, flags)?,
@@ -33,7 +33,7 @@ impl Timer {
 
     /// Prepares to sleep for `pause` and returns the timeout to give to `poll`. Setting the timer
     /// also clears an expiry that was not read, so nothing needs to read it.
-    pub(super) fn arm(&self, pause: Duration) -> io::Result<Option<Duration>> {
+    pub(crate) fn arm(&self, pause: Duration) -> io::Result<Option<Duration>> {
         if pause.is_zero() || pause >= COARSE {
             return Ok(Some(pause));
         }
@@ -43,7 +43,7 @@ impl Timer {
     }
 
     /// Makes the descriptor readable after `pause`, however long, but for zero, which disarms.
-    pub(super) fn arm_exactly(&self, pause: Duration) -> io::Result<()> {
+    pub(crate) fn arm_exactly(&self, pause: Duration) -> io::Result<()> {
         let nanos = i64::from(pause.subsec_nanos());
         let seconds = i64::try_from(pause.as_secs()).unwrap_or(i64::MAX);
         let spec = Itimerspec {
@@ -61,7 +61,7 @@ impl Timer {
     }
 
     /// Sleeps for `pause`, which is not zero, or until a signal comes.
-    pub(super) fn sleep(&self, pause: Duration) -> io::Result<()> {
+    pub(crate) fn sleep(&self, pause: Duration) -> io::Result<()> {
         self.arm_exactly(pause)?;
         let mut expiry = [PollFd::new(&self.descriptor, PollFlags::IN)];
         match poll(&mut expiry, None) {

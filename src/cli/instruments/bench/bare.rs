@@ -11,12 +11,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::cli::bench::table::{Spread, spread};
-use crate::cli::bench::{Figures, Forever, SCHEMA, conclude};
 use crate::cli::exit::{Exit, Failed};
+use crate::cli::instruments::bench::table::{Spread, spread};
+use crate::cli::instruments::bench::{Figures, Forever, SCHEMA, conclude};
 use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
-use crate::host::bare::{BareClient, BareServer, settings};
+use crate::instruments::bare::{BareClient, BareServer, settings};
 use crate::runtime::{Hooks, OsClock, Runtime, Stopped};
 use crate::time::{Instant, Now, micros};
 use crate::wire::flight::UdpPath;

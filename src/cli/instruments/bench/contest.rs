@@ -11,16 +11,16 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::cli::asked::ask;
-use crate::cli::bench::cpu::{CpuUse, Meter, used_ns};
-use crate::cli::bench::peers::{Kind, MAX_PEERS, Peer, ServerPid};
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::load::{refused, seed};
+use crate::cli::instruments::bench::cpu::{CpuUse, Meter, used_ns};
+use crate::cli::instruments::bench::peers::{Kind, MAX_PEERS, Peer, ServerPid};
+use crate::cli::instruments::load::{refused, seed};
 use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
-use crate::host::load::report::RequestReport;
-use crate::host::load::requests::{Bearer, RequestConfig, RequestHost};
-use crate::host::load::schedule::Plan;
-use crate::runtime::sockets::{Close, SocketConfig, Sockets};
+use crate::instruments::load::report::RequestReport;
+use crate::instruments::load::requests::{Bearer, RequestConfig, RequestHost};
+use crate::instruments::load::schedule::Plan;
+use crate::instruments::sockets::{Close, SocketConfig, Sockets};
 use crate::runtime::{Hooks, OsClock, Runtime, Stopped};
 use crate::time::{Instant, Now};
 
@@ -314,8 +314,8 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::host::load::report::Latency;
-    use crate::host::load::schedule::Pace;
+    use crate::instruments::load::report::Latency;
+    use crate::instruments::load::schedule::Pace;
 
     #[derive(Debug, clap::Parser)]
     struct Typed {

@@ -22,8 +22,8 @@ use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::stats::write_json;
 use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
-use crate::host::load::report::LoadReport;
-use crate::host::load::{Hold, LoadConfig, LoadHost};
+use crate::instruments::load::report::LoadReport;
+use crate::instruments::load::{Hold, LoadConfig, LoadHost};
 use crate::runtime::{Hooks, OsClock, Signal, os_seed};
 use crate::time::{Instant, Now};
 
@@ -326,7 +326,7 @@ fn write<R: Serialize>(path: Option<&Path>, figures: &Figures<'_, R>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::load::report::HostileReport;
+    use crate::instruments::load::report::HostileReport;
 
     #[test]
     fn verdicts() {

@@ -1,5 +1,5 @@
 //! Short connections by the kernel's TCP: each is opened, asks for one object, and is closed when
-//! the object is whole. What `host::load::requests` does by our own stack, by the same rules.
+//! the object is whole. What `instruments::load::requests` does by our own stack, by the same rules.
 //!
 //! In: a plan and an HTTP server's address. Out: a [`RequestReport`]. Sockets are non-blocking, in
 //! one thread.
@@ -16,9 +16,9 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay};
 
-use crate::host::load::course::{Answer, Course};
-use crate::host::load::report::RequestReport;
-use crate::host::load::schedule::{MAX_UNDER_WAY, Plan};
+use crate::instruments::load::course::{Answer, Course};
+use crate::instruments::load::report::RequestReport;
+use crate::instruments::load::schedule::{MAX_UNDER_WAY, Plan};
 use crate::runtime::signals::{Signal, Signals};
 use crate::runtime::timer::Timer;
 use crate::runtime::{MAX_EVENTS, OsClock};
@@ -253,7 +253,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::host::load::schedule::Pace;
+    use crate::instruments::load::schedule::Pace;
 
     /// Answers so many connections, and closes each at once; `None` resets by not reading.
     fn server(answer: &'static [u8], connections: usize) -> SocketAddr {

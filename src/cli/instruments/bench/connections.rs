@@ -15,16 +15,16 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::asked::ask;
-use crate::cli::bench::cpu::{CpuUse, Meter, used_ns};
-use crate::cli::bench::table::figure;
-use crate::cli::bench::{Figures, SCHEMA, conclude};
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::load::{refused, seed};
+use crate::cli::instruments::bench::cpu::{CpuUse, Meter, used_ns};
+use crate::cli::instruments::bench::table::figure;
+use crate::cli::instruments::bench::{Figures, SCHEMA, conclude};
+use crate::cli::instruments::load::{refused, seed};
 use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
-use crate::host::load::report::{LoadReport, RequestReport};
-use crate::host::load::schedule::{Pace, Plan};
-use crate::host::load::{Hold, LoadConfig, LoadHost};
+use crate::instruments::load::report::{LoadReport, RequestReport};
+use crate::instruments::load::schedule::{Pace, Plan};
+use crate::instruments::load::{Hold, LoadConfig, LoadHost};
 use crate::runtime::{Hooks, OsClock, Stopped};
 use crate::time::{Instant, Now};
 

@@ -7,11 +7,11 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::load::{LoadArgs, Wanted, conclude};
+use crate::cli::instruments::load::{LoadArgs, Wanted, conclude};
 use crate::cli::local::device_failed;
 use crate::device::Device;
-use crate::host::load::downloads::{DownloadConfig, DownloadHost};
-use crate::host::load::report::DownloadReport;
+use crate::instruments::load::downloads::{DownloadConfig, DownloadHost};
+use crate::instruments::load::report::DownloadReport;
 use crate::runtime::{Hooks, OsClock, Stopped};
 use crate::time::Now;
 

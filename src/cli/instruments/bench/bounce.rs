@@ -5,11 +5,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 
-use crate::cli::bench::Forever;
 use crate::cli::exit::{Exit, Failed};
+use crate::cli::instruments::bench::Forever;
 use crate::cli::local::{LocalArgs, Opened, device_failed, say_ready};
 use crate::device::Device;
-use crate::host::flood::Bounce;
+use crate::instruments::flood::Bounce;
 use crate::runtime::OsClock;
 
 /// Arguments of `headwater bench bounce`.

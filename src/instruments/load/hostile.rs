@@ -10,8 +10,8 @@ use rand::RngExt as _;
 use rand::rngs::ChaCha8Rng;
 
 use crate::host::Transmit;
-use crate::host::load::exchange::open_datagram;
-use crate::host::load::report::HostileReport;
+use crate::instruments::load::exchange::open_datagram;
+use crate::instruments::load::report::HostileReport;
 use crate::time::Instant;
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::ip::{MAX_PACKET, emit_udp};

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::cli::bench::cpu::used_ns;
-use crate::cli::bench::table::figure;
-use crate::cli::bench::{Figures, SCHEMA, conclude};
 use crate::cli::exit::{Exit, Failed};
+use crate::cli::instruments::bench::cpu::used_ns;
+use crate::cli::instruments::bench::table::figure;
+use crate::cli::instruments::bench::{Figures, SCHEMA, conclude};
 use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
-use crate::host::flood::{Flood, MAX_CONNECTIONS, MIN_PACKET_BYTES};
+use crate::instruments::flood::{Flood, MAX_CONNECTIONS, MIN_PACKET_BYTES};
 use crate::runtime::{Hooks, OsClock, Stopped};
 use crate::time::Now;
 use crate::wire::flight::UdpPath;

@@ -1,8 +1,8 @@
 //! Many downloads at once.
 
 use super::*;
-use crate::host::load::downloads::{DownloadConfig, DownloadHost, MAX_DOWNLOADS};
-use crate::host::load::report::DownloadReport;
+use crate::instruments::load::downloads::{DownloadConfig, DownloadHost, MAX_DOWNLOADS};
+use crate::instruments::load::report::DownloadReport;
 
 fn config(connections: u32) -> DownloadConfig {
     DownloadConfig {

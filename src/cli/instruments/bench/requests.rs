@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::cli::bench::contest::{CloseArg, Contest, ContestArgs, Round, Standing};
-use crate::cli::bench::table::{Spread, figure, spread};
-use crate::cli::bench::{Figures, SCHEMA, conclude};
 use crate::cli::exit::{Exit, Failed};
-use crate::host::load::schedule::{MAX_UNDER_WAY, Pace, Plan};
+use crate::cli::instruments::bench::contest::{CloseArg, Contest, ContestArgs, Round, Standing};
+use crate::cli::instruments::bench::table::{Spread, figure, spread};
+use crate::cli::instruments::bench::{Figures, SCHEMA, conclude};
+use crate::instruments::load::schedule::{MAX_UNDER_WAY, Pace, Plan};
 
 /// Reassembly buffer of a connection if none is named, in bytes: objects are small.
 const BUFFER_BYTES: u32 = 128 << 10;
@@ -171,9 +171,9 @@ fn each(nanos: u64, round: &Round) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::cpu::CpuUse;
-    use crate::cli::bench::peers::Kind;
-    use crate::host::load::report::RequestReport;
+    use crate::cli::instruments::bench::cpu::CpuUse;
+    use crate::cli::instruments::bench::peers::Kind;
+    use crate::instruments::load::report::RequestReport;
     use clap::Parser;
 
     #[derive(Debug, Parser)]

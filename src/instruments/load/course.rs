@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::apps::fetch::End;
 use crate::histogram::Histogram;
-use crate::host::load::report::{Latency, RequestReport};
-use crate::host::load::schedule::{Plan, Schedule};
 use crate::http::reader::{Progress, ReadError, ResponseReader};
 use crate::http::request::Method;
+use crate::instruments::load::report::{Latency, RequestReport};
+use crate::instruments::load::schedule::{Plan, Schedule};
 use crate::time::{Instant, micros};
 
 /// How long requests that began in time may still take.
@@ -206,7 +206,7 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::load::schedule::Pace;
+    use crate::instruments::load::schedule::Pace;
     use core::num::NonZeroU32;
 
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";

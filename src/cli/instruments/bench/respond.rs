@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 
 use crate::cli::exit::{Exit, Failed};
-use crate::runtime::responder::Responder;
+use crate::instruments::responder::Responder;
 
 /// Arguments of `headwater bench respond`.
 #[derive(Debug, clap::Args)]

@@ -13,12 +13,12 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::host::carrier::Carrier;
-use crate::host::load::course::{Answer, Course};
-use crate::host::load::report::{RequestReport, TransportReport};
-use crate::host::load::rota::Rota;
-use crate::host::load::schedule::{MAX_UNDER_WAY, Plan};
-use crate::host::load::{FIRST_PORT, LoadError, check_head, speaking_to};
 use crate::host::{Machine, Transmit};
+use crate::instruments::load::course::{Answer, Course};
+use crate::instruments::load::report::{RequestReport, TransportReport};
+use crate::instruments::load::rota::Rota;
+use crate::instruments::load::schedule::{MAX_UNDER_WAY, Plan};
+use crate::instruments::load::{FIRST_PORT, LoadError, check_head, speaking_to};
 use crate::stack::{Demuxed, Stack, StackConfig};
 use crate::time::{Instant, Now};
 use crate::transport::client::{AddressToken, Client, ClientConfig};

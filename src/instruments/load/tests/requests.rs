@@ -1,11 +1,11 @@
 //! Short connections, by our transport and by TCP.
 
 use super::*;
-use crate::host::load::report::RequestReport;
-use crate::host::load::requests::{
+use crate::instruments::load::report::RequestReport;
+use crate::instruments::load::requests::{
     Bearer, MAX_TCP_UNDER_WAY, MAX_TOKENS, RequestConfig, RequestHost,
 };
-use crate::host::load::schedule::{MAX_UNDER_WAY, Pace, Plan};
+use crate::instruments::load::schedule::{MAX_UNDER_WAY, Pace, Plan};
 
 fn config(bearer: Bearer, pace: fn(NonZeroU32) -> Pace, count: u32) -> RequestConfig {
     let port = match bearer {
