@@ -201,7 +201,7 @@ bench_throughput() {
         files
         for control in cubic reno; do
             beside "iperf3-$control" bash -c "iperf $control"
-            beside "fed-$control" scripts/fed-tcp.py fetch 10.77.21.2 "$FED_PORT" \
+            beside "fed-$control" scripts/lab.sh probe fed-tcp fetch 10.77.21.2 "$FED_PORT" \
                 "${OBJECT_MB}000000" "$control"
         done
     done
@@ -384,7 +384,7 @@ servers() {
     "$HEADWATER" keygen --out "$SCRATCH/keys"
     start_nginx 1
     start iperf3 server1 iperf3 --server --bind 10.77.21.2
-    start fed server1 scripts/fed-tcp.py serve 10.77.21.2 "$FED_PORT"
+    start fed server1 scripts/lab.sh probe fed-tcp serve 10.77.21.2 "$FED_PORT"
     wait_ready fed 10
 }
 
@@ -449,7 +449,7 @@ main() {
         jq -r '"nginx with \(.connections) idle connections: \(.rss_after_kib - .rss_before_kib) KiB"
             + " more, the kernel at both ends \(.kernel_sockets_both_ends_kib) KiB"' \
             "$OUT"/kernel-connections-*.json
-        scripts/connections.py "$OUT"/{kernel-,}connections*.json "$OUT/connections.svg"
+        scripts/lab.sh report connections "$OUT"/{kernel-,}connections*.json "$OUT/connections.svg"
     fi
     echo "kernel $(uname -r), $(nproc) processors, kernel TCP under nginx: $CONTROL; $OUT/*.json"
     if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi

@@ -239,7 +239,7 @@ measure() {
     : >"$SCRATCH/ss"
     watch "$1" &
     TOPOLOGY_PIDS[watch]=$!
-    in_ns client python3 scripts/window.py "$WARM" "$WINDOW" "${COMMAND[@]}" >"$SCRATCH/window"
+    in_ns client scripts/lab.sh probe window "$WARM" "$WINDOW" "${COMMAND[@]}" >"$SCRATCH/window"
     ask_link client-server1 show >"$SCRATCH/link-end"
     finish watch
     dropped=$(($(device_drops) - dropped))
@@ -368,7 +368,7 @@ main() {
     echo "compare.sh: ${#chosen[@]} cells, $all_runs runs, at least $(calculate "int($all_seconds / 60 + 1)") minutes" >&2
     mkdir -p "$OUT"
     for cell in "${chosen[@]}"; do run_cell "$cell"; done
-    python3 -B scripts/report.py "$OUT"
+    scripts/lab.sh report compare "$OUT"
     if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
 }
 

@@ -50,7 +50,7 @@ $rules
     }
 }
 RULES
-    start shares "$role" nice -n -15 python3 "$PWD/scripts/shares.py" sample shares 100
+    start shares "$role" nice -n -15 "$PWD/scripts/lab.sh" probe counters shares 100
     until_true 10 test -s "$SCRATCH/shares.out" || die "no samples"
 }
 
@@ -98,7 +98,7 @@ result() {
             {name: "curl, kernel TCP", broken: $theirs, servers: series("tcp"),
              outcome: "\($theirs) of \($count) broken"}]}' \
         "$SCRATCH/shares.out" --args "$@" >"$OUT/demo-$name.json"
-    python3 -B scripts/shares.py draw "$OUT/demo-$name.json" "$OUT/demo-$name.svg"
+    scripts/lab.sh report fleet "$OUT/demo-$name.json" "$OUT/demo-$name.svg"
     if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
     say "Result"
     row() { printf '  %-30s %-16s %s\n' "$@"; }

@@ -104,7 +104,7 @@ jq -n --arg title "Download of $OBJECT_MB MiB over a $RATE link, server killed a
     '{title: $title, sha256: $sha256, server_away_ms: $outage,
       server_rss_kib: {fresh: $fresh, before_kill: $killed, restarted_at_end: $restarted},
       stats: $stats[0], contenders: [$ours, $tcp]}' >"$OUT/demo.json"
-python3 -B scripts/plot.py "$OUT/demo.json" "$OUT/demo.svg"
+scripts/lab.sh report failover "$OUT/demo.json" "$OUT/demo.svg"
 if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
 
 stat_of() { jq -r "$1 // \"?\"" "$SCRATCH/stats.json"; }

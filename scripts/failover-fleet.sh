@@ -60,7 +60,7 @@ $counters
     }
 }
 RULES
-    start samples router nice -n -15 python3 "$PWD/scripts/shares.py" sample downloads 40
+    start samples router nice -n -15 "$PWD/scripts/lab.sh" probe counters downloads 40
     until_true 10 test -s "$SCRATCH/samples.out" || die "no samples"
 }
 
@@ -91,7 +91,7 @@ survive() {
     outcomes_tcp "$DOWNLOADS"
     stop samples
     changes=$("$HEADWATER" redirect-control "$SCRATCH/r1" show | jq -c '[.backends[].changes]')
-    stalls=$(python3 -B scripts/stalls.py "$SCRATCH/samples.out" "$before" "$SCRATCH/stats" "$GONE")
+    stalls=$(scripts/lab.sh report stalls "$SCRATCH/samples.out" "$before" "$SCRATCH/stats" "$GONE")
     jq -s -c --arg how "$1" --argjson stalls "$stalls" --argjson noticed "$((noticed - before))" \
         --argjson taken "$((after - before))" --argjson broken "$BROKEN" \
         --argjson transfers "$TRANSFERS" --argjson downloads "$DOWNLOADS" \

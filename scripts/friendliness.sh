@@ -101,7 +101,7 @@ flow() {
             ;;
         cubic) command=(curl -sS "http://10.77.2$server.2/object") ;;
     esac
-    start "flow$1" "$role" python3 "$PWD/scripts/window.py" "$WARM" "$WINDOW" "${command[@]}"
+    start "flow$1" "$role" "$PWD/scripts/lab.sh" probe window "$WARM" "$WINDOW" "${command[@]}"
 }
 
 # run ROUND: one run in a testbed of its own; adds its line.
@@ -158,7 +158,7 @@ main() {
             run "$round"
         done
     done
-    python3 -B scripts/report.py "$OUT"
+    scripts/lab.sh report compare "$OUT"
     if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
 }
 

@@ -42,7 +42,7 @@ main() {
     serve 1
     mkfifo "$SCRATCH/pipe"
     # shellcheck disable=SC2016 # for the inner shell
-    start reader client bash -c 'exec python3 scripts/slow-reader.py "$1" 0 "$2" <"$0"' \
+    start reader client bash -c 'exec scripts/lab.sh probe slow-reader "$1" 0 "$2" <"$0"' \
         "$SCRATCH/pipe" "$SECONDS_IDLE" "$SCRATCH/got"
     # shellcheck disable=SC2016 # for the inner shell
     start download client bash -c 'exec "$@" >"$0"' "$SCRATCH/pipe" "$HEADWATER" get --tun hw0 \

@@ -44,11 +44,11 @@ options() {
 delay() {
     local received p50 p99
     ask_link client-server1 "set both delay=$1ms"
-    start receiver server1 python3 scripts/delays.py receive 10.77.21.2 $PORT $PACKETS "$1"
+    start receiver server1 scripts/lab.sh probe delays receive 10.77.21.2 $PORT $PACKETS "$1"
     wait_ready receiver 10
-    in_ns client python3 scripts/delays.py send 10.77.21.2 $PORT $PACKETS $GAP_MS
+    in_ns client scripts/lab.sh probe delays send 10.77.21.2 $PORT $PACKETS $GAP_MS
     finish receiver
-    read -r received p50 p99 < <(tail -n 1 "$SCRATCH/receiver.out")
+    read -r received p50 p99 < <(tail -n 1 "$SCRATCH/receiver.out" | jq -r "[.received, .p50_ms, .p99_ms] | @tsv")
     printf '%10s %10s %12s %12s\n' "$1 ms" "$received" "$p50 ms" "$p99 ms"
 }
 

@@ -164,7 +164,7 @@ many() {
             --download "$WINDOW" --warm "$WARM" http://10.77.2.101/object
     else
         server=nginx1
-        start downloads client python3 "$PWD/scripts/downloads.py" 10.77.21.2 80 /object "$count" "$WARM" "$WINDOW"
+        start downloads client "$PWD/scripts/lab.sh" probe downloads 10.77.21.2 80 /object "$count" "$WARM" "$WINDOW"
     fi
     sleep "$WARM"
     ask_link client-server1 reset >"$SCRATCH/reset"
@@ -200,7 +200,7 @@ throughput() {
 beside() {
     local name=$1 count=$2 rtt=$3 ticks command
     settle client-server1 "$rtt"
-    start background client python3 "$PWD/scripts/downloads.py" 10.77.21.2 80 /object "$count" $((WARM + 1)) "$WINDOW"
+    start background client "$PWD/scripts/lab.sh" probe downloads 10.77.21.2 80 /object "$count" $((WARM + 1)) "$WINDOW"
     sleep 1
     case $name in
         headwater)
@@ -209,7 +209,7 @@ beside() {
             ;;
         *) command=(curl -sS http://10.77.21.2/object) ;;
     esac
-    start foreground client python3 "$PWD/scripts/window.py" "$WARM" "$WINDOW" "${command[@]}"
+    start foreground client "$PWD/scripts/lab.sh" probe window "$WARM" "$WINDOW" "${command[@]}"
     sleep "$WARM"
     ask_link client-server1 reset >"$SCRATCH/reset"
     ticks=$(core_ticks)
@@ -288,7 +288,7 @@ main() {
     for experiment in "${CHOSEN[@]}"; do all_seconds=$((all_seconds + $(planned "$experiment"))); done
     mkdir -p "$OUT"
     for experiment in "${CHOSEN[@]}"; do "$experiment"; done
-    python3 -B scripts/paper.py "$OUT"
+    scripts/lab.sh report paper "$OUT"
     if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
 }
 

@@ -20,7 +20,7 @@ contend() {
     local name=$1 server=$2 threshold received first
     shift 2
     threshold=$((OBJECT_MB * 1048576 * 2 / 5))
-    start sampler client python3 "$PWD/scripts/sample.py" router 50
+    start sampler client "$PWD/scripts/lab.sh" probe interface router 50
     until_true 10 test -s "$SCRATCH/sampler.out" || die "no samples"
     start "$name" client "$@"
     RESULT_START=$EPOCHREALTIME

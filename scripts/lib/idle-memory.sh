@@ -116,7 +116,7 @@ idle_kernel() {
     for ((n = 1, left = $1; left > 0; n++, left -= share)); do
         share=$((left < each ? left : each))
         ip -n "$TOPOLOGY-client" addr replace "10.77.1.$((200 + n))/32" dev lo
-        start "idle$n" client python3 "$PWD/scripts/idle-connections.py" 10.77.21.2 80 "$share" \
+        start "idle$n" client "$PWD/scripts/lab.sh" probe idle-connections 10.77.21.2 80 "$share" \
             "10.77.1.$((200 + n))"
         # shellcheck disable=SC2317 # called by name
         opened_or_gone() { grep -q '^open ' "$SCRATCH/idle$n.out" || ! running "idle$n"; }

@@ -270,7 +270,7 @@ scenario_redirect_database() {
 # countries CODES: a database with these codes of country and continent for the second prefix.
 countries() {
     printf '%s\n' "10.77.1.0/24 DE EU" "fd77:1::/64 DE EU" "10.77.1.64/26 $1" "fd77:1::1:0/112 $1" \
-        "10.77.1.128/26 - AS" "fd77:1::2:0/112 - AS" | python3 "$PWD/scripts/mmdb.py" "$SCRATCH/new"
+        "10.77.1.128/26 - AS" "fd77:1::2:0/112 - AS" | "$PWD/scripts/lab.sh" probe mmdb "$SCRATCH/new"
     mv -- "$SCRATCH/new" "$SCRATCH/sites.mmdb"
 }
 
@@ -501,7 +501,7 @@ scenario_redirect_forged() {
     object 1
     get -o "$SCRATCH/got" "http://$SERVICE4/object"
     sleep 0.2
-    in_ns client python3 "$PWD/scripts/capsules.py" "$SCRATCH/redirector.pcap" 7601 | tee "$SCRATCH/sent"
+    in_ns client "$PWD/scripts/lab.sh" probe capsules "$SCRATCH/redirector.pcap" 7601 | tee "$SCRATCH/sent"
     get -o "$SCRATCH/got" "http://$SERVICE4/object"
     identical "$SCRATCH/root/object" "$SCRATCH/got"
     for reason in replayed forged truncated unknown_kind unknown_key misdirected; do

@@ -9,8 +9,8 @@ scenario_testbed() {
     for n in 1 2; do
         ip -n "$TOPOLOGY-server$n" addr add "10.77.2.10$n/32" dev lo
         ip -n "$TOPOLOGY-server$n" addr add "fd77:2::10$n/128" dev lo nodad
-        start "four$n" "server$n" python3 "$PWD/scripts/udp-probe.py" serve "10.77.2.10$n" 7600
-        start "six$n" "server$n" python3 "$PWD/scripts/udp-probe.py" serve "fd77:2::10$n" 7600
+        start "four$n" "server$n" "$PWD/scripts/lab.sh" probe udp-echo serve "10.77.2.10$n" 7600
+        start "six$n" "server$n" "$PWD/scripts/lab.sh" probe udp-echo serve "fd77:2::10$n" 7600
         wait_ready "four$n"
         wait_ready "six$n"
     done
@@ -32,7 +32,7 @@ scenario_testbed() {
     at_least "dropped on the way back" "$(loss_count down)" 10
 }
 probe() {
-    in_ns client python3 "$PWD/scripts/udp-probe.py" send "$1" "$2" 7600 "$3"
+    in_ns client "$PWD/scripts/lab.sh" probe udp-echo send "$1" "$2" 7600 "$3"
 }
 
 # Every topology comes up twice side by side, carries both families end to end, and goes away whole.

@@ -198,7 +198,7 @@ scenario_slow_reader() {
     rate 100mbit
     mkfifo "$SCRATCH/pipe"
     # shellcheck disable=SC2016 # for the inner shell
-    start reader client bash -c 'exec python3 scripts/slow-reader.py 4 125000 "$1" <"$0"' \
+    start reader client bash -c 'exec scripts/lab.sh probe slow-reader 4 125000 "$1" <"$0"' \
         "$SCRATCH/pipe" "$SCRATCH/got"
     # shellcheck disable=SC2016 # for the inner shell
     start download client bash -c 'exec "$@" >"$0"' "$SCRATCH/pipe" "$HEADWATER" get --tun hw0 \

@@ -11,7 +11,7 @@ overhead() {
     get --pcap "$SCRATCH/capture.pcap" -o "$SCRATCH/got" "http://$1/object"
     identical "$SCRATCH/root/object" "$SCRATCH/got"
     result=$(shark -r "$SCRATCH/capture.pcap" -Y "$2" -T fields -e udp.payload 2>/dev/null |
-        awk 'NR % 40 == 0 && kept++ < 200' | python3 scripts/payload.py "$SCRATCH/root/object")
+        awk 'NR % 40 == 0 && kept++ < 200' | scripts/lab.sh probe payload "$SCRATCH/root/object")
     echo "$result"
     at_least "full packets looked at" "$(jq .datagrams <<<"$result")" 100
     at_least "bytes of the object in one" "$(jq .median <<<"$result")" "$3"

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Reads standard input slowly, then as fast as it comes, and copies it to a file.
 
-slow-reader.py SECONDS BYTES_PER_SECOND FILE
+    lab.sh probe slow-reader SECONDS BYTES_PER_SECOND FILE
 
 At 0 bytes a second it reads one piece and then nothing. Prints one JSON object: bytes read slowly,
 bytes read fast, seconds that took, and the longest time between two of these reads in milliseconds.
@@ -9,15 +8,15 @@ bytes read fast, seconds that took, and the longest time between two of these re
 
 import json
 import os
-import sys
 import time
+
+from lab import UsageError
 
 SLOW_BYTES = 16 * 1024
 FAST_BYTES = 1 << 20
 
 
-def main():
-    seconds, rate, path = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+def read(seconds: float, rate: int, path: str) -> dict[str, float]:
     slow = fast = 0
     longest = 0.0
     with open(path, "wb") as copy:
@@ -35,12 +34,17 @@ def main():
             longest, last = max(longest, now - last), now
             copy.write(piece)
             fast += len(piece)
-    print(json.dumps({
+    return {
         "slow_bytes": slow,
         "fast_bytes": fast,
         "fast_seconds": round(last - begun, 6),
         "longest_gap_ms": round(longest * 1000, 3),
-    }))
+    }
 
 
-main()
+def main(words: list[str]) -> None:
+    match words:
+        case [seconds, rate, path]:
+            print(json.dumps(read(float(seconds), int(rate), path)))
+        case _:
+            raise UsageError

@@ -1,46 +1,49 @@
-#!/usr/bin/env python3
 """One-way delays over a path within one machine, whose ends have one clock.
 
-    delays.py receive ADDRESS PORT COUNT MS    prints "ready", then delays beyond MS in milliseconds:
-                                               count, p50 and p99
-    delays.py send ADDRESS PORT COUNT GAP_MS   COUNT datagrams, one each GAP_MS
+    lab.sh probe delays receive ADDRESS PORT COUNT MS
+    lab.sh probe delays send ADDRESS PORT COUNT GAP_MS
 
+`receive` prints "ready", then one JSON object: how many of COUNT datagrams came, and the median and
+the 99th percentile of their delays beyond MS, in milliseconds. `send` sends one datagram each GAP_MS.
 A datagram carries the time just before it is sent; that of its arrival is the kernel's, so that the
 receiver may wake up late.
 """
 
+import json
 import socket
 import struct
-import sys
 import time
+
+from lab import LabError, UsageError
 
 SO_TIMESTAMPNS = 35
 PATIENCE_S = 3
 
 
-def receive(address, port, count, expected_ms):
+def receive(address: str, port: int, count: int, expected_ms: float) -> dict[str, float]:
+    errors: list[float] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         sock.bind((address, port))
         print("ready", flush=True)
-        errors = []
         try:
             while len(errors) < count:
                 data, ancillary, _, _ = sock.recvmsg(64, 64)
                 sock.settimeout(PATIENCE_S)
                 (_, _, stamp), *_ = ancillary
                 seconds, nanos = struct.unpack("qq", stamp)
-                arrived = seconds * 10**9 + nanos
                 (sent,) = struct.unpack("q", data)
-                errors.append((arrived - sent) / 1e6 - expected_ms)
+                errors.append((seconds * 10**9 + nanos - sent) / 1e6 - expected_ms)
         except TimeoutError:
             pass
+    if not errors:
+        raise LabError("delays: no datagram came")
     errors.sort()
-    quantile = lambda share: errors[min(len(errors) - 1, int(share * len(errors)))]
-    print(f"{len(errors)} {quantile(0.5):.3f} {quantile(0.99):.3f}")
+    median, most = (errors[min(len(errors) - 1, int(share * len(errors)))] for share in (0.5, 0.99))
+    return {"received": len(errors), "p50_ms": round(median, 3), "p99_ms": round(most, 3)}
 
 
-def send(address, port, count, gap_ms):
+def send(address: str, port: int, count: int, gap_ms: float) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect((address, port))
         begin = time.monotonic()
@@ -51,15 +54,11 @@ def send(address, port, count, gap_ms):
             sock.send(struct.pack("q", time.time_ns()))
 
 
-def main():
-    match sys.argv[1:]:
+def main(words: list[str]) -> None:
+    match words:
         case ["receive", address, port, count, expected_ms]:
-            receive(address, int(port), int(count), float(expected_ms))
+            print(json.dumps(receive(address, int(port), int(count), float(expected_ms))))
         case ["send", address, port, count, gap_ms]:
             send(address, int(port), int(count), float(gap_ms))
         case _:
-            sys.exit(__doc__)
-
-
-if __name__ == "__main__":
-    main()
+            raise UsageError

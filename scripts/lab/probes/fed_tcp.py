@@ -1,31 +1,32 @@
-#!/usr/bin/env python3
 """The kernel's TCP as fast as a program can feed it: large calls, few wake-ups.
 
-    fed-tcp.py serve ADDRESS PORT
-    fed-tcp.py fetch ADDRESS PORT BYTES CONTROL     prints Mbit/s from the call of connect on
+    lab.sh probe fed-tcp serve ADDRESS PORT
+    lab.sh probe fed-tcp fetch ADDRESS PORT BYTES CONTROL
 
-The sender writes 256 KB a call out of a send buffer of 1 MB, with the congestion control that the
-receiver names; the receiver reads as much, and is woken when 128 KB have come (SO_RCVLOWAT).
+`fetch` prints Mbit/s from the call of connect on. The sender writes 256 KB a call out of a send buffer
+of 1 MB, with the congestion control that the receiver names; the receiver reads as much, and is woken
+when 128 KB have come (SO_RCVLOWAT).
 """
 
 import socket
-import sys
 import time
+
+from lab import LabError, UsageError
 
 PIECE = 256 * 1024
 SEND_BUFFER = 1 << 20
 LOW_WATER = 128 * 1024
 
 
-def serve(address, port):
+def serve(address: str, port: int) -> None:
     listener = socket.create_server((address, port))
     print("ready", flush=True)
     piece = bytes(PIECE)
     while True:
         peer, _ = listener.accept()
         with peer:
-            control, left = peer.recv(64).split()
-            left = int(left)
+            control, size = peer.recv(64).split()
+            left = int(size)
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, control)
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             try:
@@ -35,7 +36,7 @@ def serve(address, port):
                 pass  # It has gone; the next may stay.
 
 
-def fetch(address, port, size, control):
+def fetch(address: str, port: int, size: int, control: str) -> float:
     buffer = bytearray(PIECE)
     start = time.monotonic()
     with socket.create_connection((address, port), timeout=60) as peer:
@@ -46,18 +47,15 @@ def fetch(address, port, size, control):
         while count := peer.recv_into(buffer):
             got += count
     if got != size:
-        sys.exit(f"fed-tcp.py: {got} of {size} bytes came: run it again")
-    print(size * 8e-6 / (time.monotonic() - start))
+        raise LabError(f"fed-tcp: {got} of {size} bytes came: run it again")
+    return size * 8e-6 / (time.monotonic() - start)
 
 
-def main(words):
-    if len(words) == 3 and words[0] == "serve":
-        serve(words[1], int(words[2]))
-    elif len(words) == 5 and words[0] == "fetch":
-        fetch(words[1], int(words[2]), int(words[3]), words[4])
-    else:
-        sys.exit(__doc__)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def main(words: list[str]) -> None:
+    match words:
+        case ["serve", address, port]:
+            serve(address, int(port))
+        case ["fetch", address, port, size, control]:
+            print(fetch(address, int(port), int(size), control))
+        case _:
+            raise UsageError

@@ -1,20 +1,23 @@
 """Kernel UDP through the testbed, to check the testbed itself before anything is measured with it.
 
-    udp-probe.py serve ADDRESS PORT             echoes each datagram behind its own address
-    udp-probe.py send SOURCE ADDRESS PORT COUNT sends COUNT datagrams, one by one; prints JSON:
-                                                answers, their source addresses, who answered
+    lab.sh probe udp-echo serve ADDRESS PORT
+    lab.sh probe udp-echo send SOURCE ADDRESS PORT COUNT
+
+`serve` echoes each datagram behind its own address. `send` sends COUNT datagrams, one by one, and
+prints one JSON object: answers, their source addresses, and how many each server answered.
 """
 
 import json
 import socket
-import sys
+
+from lab import UsageError
 
 
-def family_of(address):
+def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def serve(address, port):
+def serve(address: str, port: int) -> None:
     with socket.socket(family_of(address), socket.SOCK_DGRAM) as sock:
         sock.bind((address, port))
         print("ready", flush=True)
@@ -23,8 +26,10 @@ def serve(address, port):
             sock.sendto(address.encode() + b" " + data, peer)
 
 
-def send(source, address, port, count):
-    answers, sources, by_server = 0, set(), {}
+def send(source: str, address: str, port: int, count: int) -> dict[str, object]:
+    answers = 0
+    sources: set[str] = set()
+    by_server: dict[str, int] = {}
     with socket.socket(family_of(address), socket.SOCK_DGRAM) as sock:
         sock.bind((source, 0))
         sock.settimeout(0.05)
@@ -38,10 +43,14 @@ def send(source, address, port, count):
             sources.add(peer[0])
             server = data.split(b" ", 1)[0].decode()
             by_server[server] = by_server.get(server, 0) + 1
-    print(json.dumps({"answers": answers, "sources": sorted(sources), "by_server": by_server}))
+    return {"answers": answers, "sources": sorted(sources), "by_server": by_server}
 
 
-if sys.argv[1] == "serve":
-    serve(sys.argv[2], int(sys.argv[3]))
-else:
-    send(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+def main(words: list[str]) -> None:
+    match words:
+        case ["serve", address, port]:
+            serve(address, int(port))
+        case ["send", source, address, port, count]:
+            print(json.dumps(send(source, address, int(port), int(count))))
+        case _:
+            raise UsageError

@@ -1,12 +1,13 @@
-"""Runs a download that writes to standard output and tells how its bytes came over time.
+"""Runs a download that writes to standard output and prints how its bytes came over time.
 
-    window.py WARM SECONDS COMMAND...   prints one JSON object
+    lab.sh probe window WARM SECONDS COMMAND...
 
-The download is stopped WARM + SECONDS after its start. "window_bytes" are those of the last
-SECONDS, "bytes" all; "samples" is the sum of bytes at every tenth of a second. A download that
-ends by itself, or a command that fails, is an error: the object must outlast the window. The same
-instrument for every contender: the bytes go from its pipe to /dev/null without being copied.
-"busy" is the share of all cores that did anything meanwhile, "client_cpu_seconds" the command's part.
+Prints one JSON object. The download is stopped WARM + SECONDS after its start. "window_bytes" are
+those of the last SECONDS, "bytes" all; "samples" is the sum of bytes at every tenth of a second. A
+download that ends by itself, or a command that fails, is an error: the object must outlast the
+window. The same instrument for every contender: the bytes go from its pipe to /dev/null without being
+copied. "busy" is the share of all cores that did anything meanwhile, "client_cpu_seconds" the
+command's part.
 """
 
 import fcntl
@@ -16,28 +17,30 @@ import resource
 import select
 import signal
 import subprocess
-import sys
 import time
+
+from lab import LabError, UsageError
+from lab.probes import core_seconds
 
 TICK = 0.1
 PIPE_BYTES = 1 << 20
-# What has come is left for so long before it is taken: 2 ms at 1 Gb/s fill a quarter of the pipe.
+# Bytes wait this long before they are taken: 2 ms at 1 Gb/s fill a quarter of the pipe.
 NAP = 0.002
 
 
 class Count:
-    """What came from the pipe, until a given time."""
+    """The bytes that came from a pipe, until a given time."""
 
-    def __init__(self, pipe):
+    def __init__(self, pipe: int) -> None:
         self.pipe = pipe
         self.sink = os.open(os.devnull, os.O_WRONLY)
         self.poll = select.poll()
         self.poll.register(pipe, select.POLLIN)
         self.bytes = 0
-        self.first = None
+        self.first: float | None = None
         self.ended = False
 
-    def until(self, due):
+    def until(self, due: float) -> None:
         while not self.ended:
             left = due - time.monotonic()
             if left <= 0:
@@ -46,7 +49,7 @@ class Count:
                 time.sleep(NAP)
                 self.take()
 
-    def take(self):
+    def take(self) -> None:
         count = os.splice(self.pipe, self.sink, PIPE_BYTES)
         if count > 0 and self.first is None:
             self.first = time.monotonic()
@@ -54,27 +57,22 @@ class Count:
         self.ended = count == 0
 
 
-def core_seconds():
-    """(busy, all) seconds of all cores since the start of the machine."""
-    with open("/proc/stat", encoding="ascii") as stat:
-        ticks = [int(field) for field in stat.readline().split()[1:9]]
-    hertz = os.sysconf("SC_CLK_TCK")
-    return (sum(ticks) - ticks[3] - ticks[4]) / hertz, sum(ticks) / hertz
-
-
-def main(warm, seconds, command):
+def measure(warm: float, seconds: float, command: list[str]) -> dict[str, object]:
     start, (busy, cores) = time.monotonic(), core_seconds()
     child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert child.stdout is not None
     fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     count = Count(child.stdout.fileno())
-    samples, before, began, tick = [], None, None, 0
+    samples: list[int] = []
+    before, began, tick = 0, start, 0
+    counting = False
     end = start + warm + seconds
     while not count.ended and time.monotonic() < end:
         tick += 1
         due = min(start + tick * TICK, end)
-        if before is None and due >= start + warm:
+        if not counting and due >= start + warm:
             count.until(start + warm)
-            before, began = count.bytes, time.monotonic()
+            counting, before, began = True, count.bytes, time.monotonic()
         count.until(due)
         samples.append(count.bytes)
     now, (busy_now, cores_now) = time.monotonic(), core_seconds()
@@ -82,9 +80,9 @@ def main(warm, seconds, command):
     child.stdout.close()
     status = child.wait()
     if count.ended:
-        sys.exit(f"window: the download ended by itself, exit status {status}")
+        raise LabError(f"window: the download ended by itself, exit status {status}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(json.dumps({
+    return {
         "bytes": count.bytes,
         "seconds": round(now - start, 6),
         "window_bytes": count.bytes - before,
@@ -94,7 +92,12 @@ def main(warm, seconds, command):
         "client_cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
         "tick_seconds": TICK,
         "samples": samples,
-    }))
+    }
 
 
-main(float(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
+def main(words: list[str]) -> None:
+    match words:
+        case [warm, seconds, *command] if command:
+            print(json.dumps(measure(float(warm), float(seconds), command)))
+        case _:
+            raise UsageError

@@ -1,6 +1,8 @@
 """Summarises what compare.sh has measured: a table, summary.json and report.html.
 
-    report.py DIR    reads DIR/results.jsonl, writes DIR/summary.json and DIR/report.html
+    lab.sh report compare DIR
+
+Reads DIR/results.jsonl, writes DIR/summary.json and DIR/report.html.
 
 Of every cell and contender the newest run counts. Figures are medians of rounds, ranges go from the
 least to the greatest round. A ratio is our median over CUBIC's: of goodputs, or of the times that
@@ -14,7 +16,12 @@ import sys
 from html import escape
 from pathlib import Path
 
-from drawing import CONTENDERS, document, every, number, polyline, throughput, versions_line
+from lab import UsageError
+from lab.drawing.axes import polyline
+from lab.drawing.charts import every, throughput
+from lab.drawing.page import document, versions_line
+from lab.drawing.palette import CONTENDERS
+from lab.figures import number
 
 FAULTS = {
     "clean": "no fault",
@@ -103,8 +110,9 @@ def contender_summary(name, records):
 def cell_summary(cell, by_name):
     """One cell: its parameters, its contenders, ratios and verdicts."""
     first = next(iter(by_name.values()))[0]
-    result = {key: first[key] for key in
-              ("cell", "rtt_ms", "rate_mbit", "fault", "queue_bdp", "queue_bytes", "ecn")}
+    result = {
+        key: first[key] for key in ("cell", "rtt_ms", "rate_mbit", "fault", "queue_bdp", "queue_bytes", "ecn")
+    }
     contenders = {name: contender_summary(name, by_name[name]) for name in CONTENDERS if name in by_name}
     result["contenders"] = contenders
     result["verdicts"] = {}
@@ -166,8 +174,11 @@ def object_summary(cell, by_name):
     """One object: times of each client in seconds, and ours over CUBIC's."""
     first = next(iter(by_name.values()))[0]
     result = {key: first[key] for key in ("cell", "rtt_ms", "rate_mbit", "size")}
-    result["seconds"] = {name: spread(record["seconds"] for record in by_name[name])
-                         for name in OBJECT_CLIENTS if name in by_name}
+    result["seconds"] = {
+        name: spread(record["seconds"] for record in by_name[name])
+        for name in OBJECT_CLIENTS
+        if name in by_name
+    }
     result["verdicts"] = {}
     cubic = result["seconds"].get("cubic")
     for name, greatest in GREATEST_TIME[result["size"]].items():
@@ -182,7 +193,8 @@ def shared_summary(records):
     result = {key: records[0][key] for key in ("cell", "rate_mbit", "queue_bytes", "seconds")}
     result["flows"] = [
         {"contender": flow["contender"], "rtt_ms": flow["rtt_ms"], "goodput_mbit": flow["goodput_mbit"]}
-        for flow in records[0]["flows"]]
+        for flow in records[0]["flows"]
+    ]
     result["ours_share"] = spread(share_of("headwater", record["flows"]) for record in records)
     result["jain"] = spread(jain([flow["goodput_mbit"] for flow in record["flows"]]) for record in records)
     result["total_mbit"] = spread(sum(flow["goodput_mbit"] for flow in record["flows"]) for record in records)
@@ -226,13 +238,18 @@ def summarise(kinds):
     cells = {cell: cell_summary(cell, by_name) for cell, by_name in by_cell.items()}
     add_reverse_verdicts(cells)
     order = list(FAULTS)
-    ranked = sorted(cells.values(), key=lambda cell: (
-        cell["rate_mbit"], cell["rtt_ms"], order.index(cell["fault"]), cell["queue_bdp"]))
+    ranked = sorted(
+        cells.values(),
+        key=lambda cell: (cell["rate_mbit"], cell["rtt_ms"], order.index(cell["fault"]), cell["queue_bdp"]),
+    )
     shared = {cell: shared_summary(records) for (cell, _), records in sorted(kinds["shared"].items())}
     add_shared_verdicts(shared)
     all_cells = ranked + objects + list(shared.values())
     verdicts = [verdict for cell in all_cells for verdict in cell["verdicts"].values()]
-    latest = max((records[-1] for newest in kinds.values() for records in newest.values()), key=lambda record: record["began"])
+    latest = max(
+        (records[-1] for newest in kinds.values() for records in newest.values()),
+        key=lambda record: record["began"],
+    )
     return {
         "schema": 1,
         "payload_of_1500": PAYLOAD,
@@ -250,7 +267,9 @@ def median_of(figures):
 
 
 def failures(cell):
-    return "; ".join(f"{name} {v['have']:.3f}, {bound(v)}" for name, v in cell["verdicts"].items() if not v["pass"])
+    return "; ".join(
+        f"{name} {v['have']:.3f}, {bound(v)}" for name, v in cell["verdicts"].items() if not v["pass"]
+    )
 
 
 def print_tables(summary):
@@ -264,33 +283,52 @@ def print_tables(summary):
 
 
 def print_objects(objects):
-    print(f"{'time of an object in ms':<34}{'cubic':>12}{'never seen':>12}{'remembered':>12}{'ratios':>16}  verdicts")
+    print(
+        f"{'time of an object in ms':<34}{'cubic':>12}{'never seen':>12}{'remembered':>12}{'ratios':>16}  verdicts"
+    )
     for cell in objects:
-        times = [f"{cell['seconds'][name]['median'] * 1000:.1f}" if name in cell["seconds"] else "" for name in OBJECT_CLIENTS]
+        times = [
+            f"{cell['seconds'][name]['median'] * 1000:.1f}" if name in cell["seconds"] else ""
+            for name in OBJECT_CLIENTS
+        ]
         ratios = ", ".join(f"{v['have']:.2f}" for v in cell["verdicts"].values())
-        print(f"{cell['cell']:<34}" + "".join(f"{t:>12}" for t in times) + f"{ratios:>16}  {failures(cell) or 'ok'}")
+        print(
+            f"{cell['cell']:<34}"
+            + "".join(f"{t:>12}" for t in times)
+            + f"{ratios:>16}  {failures(cell) or 'ok'}"
+        )
 
 
 def print_shared(shared):
-    print(f"{'flows that share a link':<34}{'our share':>12}{'Jain':>8}{'total':>8}{'queue p95':>11}  Mbit/s each")
+    print(
+        f"{'flows that share a link':<34}{'our share':>12}{'Jain':>8}{'total':>8}{'queue p95':>11}  Mbit/s each"
+    )
     for cell in shared:
         each = ", ".join(f"{f['contender']} {number(f['goodput_mbit'])}" for f in cell["flows"])
-        print(f"{cell['cell']:<34}{cell['ours_share']['median']:>12.2f}{cell['jain']['median']:>8.3f}"
-              f"{number(cell['total_mbit']['median']):>8}{number(cell['queue_p95_ms']['median']):>11}  {each}"
-              f"  {failures(cell) or ('ok' if cell['verdicts'] else '')}")
+        print(
+            f"{cell['cell']:<34}{cell['ours_share']['median']:>12.2f}{cell['jain']['median']:>8.3f}"
+            f"{number(cell['total_mbit']['median']):>8}{number(cell['queue_p95_ms']['median']):>11}  {each}"
+            f"  {failures(cell) or ('ok' if cell['verdicts'] else '')}"
+        )
 
 
 def print_transfers(summary):
     names = [name for name in CONTENDERS if any(name in c["contenders"] for c in summary["cells"])]
-    print(f"{'goodput in Mbit/s, queue p95 in ms':<34}" + "".join(f"{name:>18}" for name in names)
-          + f"{'ratio':>8}  verdicts")
+    print(
+        f"{'goodput in Mbit/s, queue p95 in ms':<34}"
+        + "".join(f"{name:>18}" for name in names)
+        + f"{'ratio':>8}  verdicts"
+    )
     for cell in summary["cells"]:
         columns = []
         for name in names:
             figures = cell["contenders"].get(name)
-            columns.append("" if figures is None else
-                           f"{number(figures['goodput_mbit']['median'])} / "
-                           f"{number(median_of(figures['queue_p95_ms']))}")
+            columns.append(
+                ""
+                if figures is None
+                else f"{number(figures['goodput_mbit']['median'])} / "
+                f"{number(median_of(figures['queue_p95_ms']))}"
+            )
         ratio = f"{cell['ratio']:.2f}" if "ratio" in cell else ""
         said = failures(cell) or ("ok" if cell["verdicts"] else "")
         print(f"{cell['cell']:<34}" + "".join(f"{column:>18}" for column in columns) + f"{ratio:>8}  {said}")
@@ -312,11 +350,14 @@ def details(cell):
             f"{CONTENDERS[name]}: {number(goodput['median'])} Mbit/s "
             f"({number(goodput['least'])}–{number(goodput['greatest'])}), queue p50 "
             f"{number(median_of(figures['queue_p50_ms']))} ms, p95 {number(median_of(figures['queue_p95_ms']))} ms, "
-            f"{number(median_of(figures['drops']))} dropped")
+            f"{number(median_of(figures['drops']))} dropped"
+        )
     if "ratio_rounds" in cell:
         lines.append("ratio in each round: " + ", ".join(f"{ratio:.2f}" for ratio in cell["ratio_rounds"]))
     for name, figures in cell["verdicts"].items():
-        lines.append(f"{name}: {figures['have']:.3f}, {bound(figures)}: {'pass' if figures['pass'] else 'FAIL'}")
+        lines.append(
+            f"{name}: {figures['have']:.3f}, {bound(figures)}: {'pass' if figures['pass'] else 'FAIL'}"
+        )
     return "\n".join(lines)
 
 
@@ -335,8 +376,10 @@ def heat_table(cells):
                 out.append("<td></td>")
                 continue
             missed = any(not v["pass"] for v in cell["verdicts"].values())
-            out.append(f'<td class="{"missed" if missed else ""}" style="{heat(cell["ratio"])}" title="{escape(details(cell))}">'
-                       f'<a href="#{cell["cell"]}">{cell["ratio"]:.2f}</a></td>')
+            out.append(
+                f'<td class="{"missed" if missed else ""}" style="{heat(cell["ratio"])}" title="{escape(details(cell))}">'
+                f'<a href="#{cell["cell"]}">{cell["ratio"]:.2f}</a></td>'
+            )
         out.append("</tr>")
     out.append("</table></div>")
     return out
@@ -352,12 +395,24 @@ def bars(cell):
         y, goodput = index * step, figures["goodput_mbit"]
         x = {key: left + width * goodput[key] / top for key in ("least", "median", "greatest")}
         queue = number(median_of(figures["queue_p95_ms"]))
-        out.append(f'<text x="{left - 6}" y="{y + 14}" text-anchor="end">{escape(CONTENDERS[name].replace("kernel TCP, ", ""))}</text>')
-        out.append(f'<rect class="track" x="{left}" y="{y + 4}" width="{width * cell["rate_mbit"] / top:.1f}" height="13" rx="2"/>')
-        out.append(f'<rect class="{name}" x="{left}" y="{y + 4}" width="{x["median"] - left:.1f}" height="13" rx="2"/>')
-        out.append(f'<line class="range" x1="{x["least"]:.1f}" x2="{x["greatest"]:.1f}" y1="{y + 10.5}" y2="{y + 10.5}"/>')
-        out.append(f'<text x="{left + width + 6}" y="{y + 14}">{number(goodput["median"])}<tspan class="soft"> · {queue} ms</tspan></text>')
-    out.append(f'<text class="soft" x="{left}" y="{height - 2}">Mbit/s of {cell["rate_mbit"]} · p95 of the queue</text></svg>')
+        out.append(
+            f'<text x="{left - 6}" y="{y + 14}" text-anchor="end">{escape(CONTENDERS[name].replace("kernel TCP, ", ""))}</text>'
+        )
+        out.append(
+            f'<rect class="track" x="{left}" y="{y + 4}" width="{width * cell["rate_mbit"] / top:.1f}" height="13" rx="2"/>'
+        )
+        out.append(
+            f'<rect class="{name}" x="{left}" y="{y + 4}" width="{x["median"] - left:.1f}" height="13" rx="2"/>'
+        )
+        out.append(
+            f'<line class="range" x1="{x["least"]:.1f}" x2="{x["greatest"]:.1f}" y1="{y + 10.5}" y2="{y + 10.5}"/>'
+        )
+        out.append(
+            f'<text x="{left + width + 6}" y="{y + 14}">{number(goodput["median"])}<tspan class="soft"> · {queue} ms</tspan></text>'
+        )
+    out.append(
+        f'<text class="soft" x="{left}" y="{height - 2}">Mbit/s of {cell["rate_mbit"]} · p95 of the queue</text></svg>'
+    )
     return out
 
 
@@ -372,27 +427,45 @@ def curves(cell, newest):
         series[name] = points
         seconds = max(seconds, window["seconds"])
     left, width, height, top = 8, 384, 84, cell["rate_mbit"] * 1.15
-    out = [f'<svg viewBox="0 0 400 {height + 16}" role="img"><title>goodput over time</title>'
-           f'<line class="axis" x1="{left}" x2="{left + width}" y1="{height}" y2="{height}"/>']
+    out = [
+        f'<svg viewBox="0 0 400 {height + 16}" role="img"><title>goodput over time</title>'
+        f'<line class="axis" x1="{left}" x2="{left + width}" y1="{height}" y2="{height}"/>'
+    ]
     for name, points in series.items():
-        out.append(polyline([(left + width * t / seconds, height - height * min(v / top, 1)) for t, v in points], name))
-    warm = left + width * (1 - newest[cell["cell"], next(iter(series))][-1]["window"]["window_seconds"] / seconds)
+        out.append(
+            polyline(
+                [(left + width * t / seconds, height - height * min(v / top, 1)) for t, v in points], name
+            )
+        )
+    warm = left + width * (
+        1 - newest[cell["cell"], next(iter(series))][-1]["window"]["window_seconds"] / seconds
+    )
     out.append(f'<line class="axis" x1="{warm:.1f}" x2="{warm:.1f}" y1="0" y2="{height}"/>')
-    out.append(f'<text class="soft" x="{left}" y="{height + 13}">goodput over {seconds:.1f} s; what is right of the line counts</text></svg>')
+    out.append(
+        f'<text class="soft" x="{left}" y="{height + 13}">goodput over {seconds:.1f} s; what is right of the line counts</text></svg>'
+    )
     return out
 
 
 def card(cell, newest):
-    said = [f'<span class="{"pass" if v["pass"] else "fail"}">{name} {v["have"]:.2f}</span>' for name, v in cell["verdicts"].items()]
+    said = [
+        f'<span class="{"pass" if v["pass"] else "fail"}">{name} {v["have"]:.2f}</span>'
+        for name, v in cell["verdicts"].items()
+    ]
     if any(f["busy"] > MOST_BUSY for f in cell["contenders"].values()):
         said.append('<span class="fail">cores exhausted</span>')
     if any(f["device_drops"] for f in cell["contenders"].values()):
         said.append('<span class="fail">a TUN device dropped packets</span>')
     if cell.get("same_run") is False:
         said.append('<span class="soft">contenders of different runs</span>')
-    return [f'<div class="card" id="{cell["cell"]}" title="{escape(details(cell))}">',
-            f'<h3>{cell["rate_mbit"]} Mbit/s, {cell["rtt_ms"]} ms, {cell["queue_bdp"]:g} BDP, {escape(FAULTS[cell["fault"]])}</h3>',
-            f'<p>{" · ".join(said)}</p>', *bars(cell), *curves(cell, newest), "</div>"]
+    return [
+        f'<div class="card" id="{cell["cell"]}" title="{escape(details(cell))}">',
+        f"<h3>{cell['rate_mbit']} Mbit/s, {cell['rtt_ms']} ms, {cell['queue_bdp']:g} BDP, {escape(FAULTS[cell['fault']])}</h3>",
+        f"<p>{' · '.join(said)}</p>",
+        *bars(cell),
+        *curves(cell, newest),
+        "</div>",
+    ]
 
 
 def object_table(objects):
@@ -400,7 +473,9 @@ def object_table(objects):
     out += [f"<th>{escape(name)}</th>" for name in OBJECT_CLIENTS.values()]
     out.append("</tr>")
     for cell in objects:
-        out.append(f'<tr id="{cell["cell"]}"><th>{cell["rate_mbit"]} Mbit/s, {cell["rtt_ms"]} ms</th><th>{cell["size"]}</th>')
+        out.append(
+            f'<tr id="{cell["cell"]}"><th>{cell["rate_mbit"]} Mbit/s, {cell["rtt_ms"]} ms</th><th>{cell["size"]}</th>'
+        )
         for name in OBJECT_CLIENTS:
             seconds, verdict = cell["seconds"].get(name), cell["verdicts"].get(name)
             if seconds is None:
@@ -423,9 +498,11 @@ def shared_cards(summary, shared):
     out = ['<div class="cards">']
     for cell in summary["shared"]:
         flows = shared[cell["cell"], "all"][0]["flows"]
-        out.append(f'<div class="card" id="shared-{cell["cell"]}"><h3>{escape(cell["cell"])}</h3>'
-                   f'<p class="soft">our share {cell["ours_share"]["median"]:.2f} · Jain {cell["jain"]["median"]:.3f} · '
-                   f'queue p95 {number(cell["queue_p95_ms"]["median"])} ms</p>')
+        out.append(
+            f'<div class="card" id="shared-{cell["cell"]}"><h3>{escape(cell["cell"])}</h3>'
+            f'<p class="soft">our share {cell["ours_share"]["median"]:.2f} · Jain {cell["jain"]["median"]:.3f} · '
+            f"queue p95 {number(cell['queue_p95_ms']['median'])} ms</p>"
+        )
         out += flow_bars(flows, cell["rate_mbit"])
         out += flow_curves(flows, cell["rate_mbit"])
         out.append("</div>")
@@ -439,8 +516,12 @@ def flow_bars(flows, rate):
     out = [f'<svg viewBox="0 0 400 {step * len(flows) + 4}" role="img"><title>goodput of each flow</title>']
     for index, flow in enumerate(sorted(flows, key=lambda flow: flow["contender"])):
         y, long = index * step, width * flow["goodput_mbit"] / max(most, rate / len(flows))
-        out.append(f'<text x="{left - 6}" y="{y + 13}" text-anchor="end">{flow["contender"]} {flow["rtt_ms"]} ms</text>')
-        out.append(f'<rect class="{flow["contender"]}" x="{left}" y="{y + 4}" width="{long:.1f}" height="11" rx="2"/>')
+        out.append(
+            f'<text x="{left - 6}" y="{y + 13}" text-anchor="end">{flow["contender"]} {flow["rtt_ms"]} ms</text>'
+        )
+        out.append(
+            f'<rect class="{flow["contender"]}" x="{left}" y="{y + 4}" width="{long:.1f}" height="11" rx="2"/>'
+        )
         out.append(f'<text x="{left + width + 6}" y="{y + 13}">{number(flow["goodput_mbit"])}</text>')
     fair = left + width * rate / len(flows) / max(most, rate / len(flows))
     out.append(f'<line class="range" x1="{fair:.1f}" x2="{fair:.1f}" y1="0" y2="{step * len(flows)}"/></svg>')
@@ -451,33 +532,50 @@ def flow_curves(flows, rate):
     """Goodput of each flow in steps of a second."""
     left, width, height = 8, 384, 84
     seconds = max(flow["window"]["seconds"] for flow in flows)
-    out = [f'<svg viewBox="0 0 400 {height + 16}" role="img"><title>goodput over time</title>'
-           f'<line class="axis" x1="{left}" x2="{left + width}" y1="{height}" y2="{height}"/>']
+    out = [
+        f'<svg viewBox="0 0 400 {height + 16}" role="img"><title>goodput over time</title>'
+        f'<line class="axis" x1="{left}" x2="{left + width}" y1="{height}" y2="{height}"/>'
+    ]
     for flow in flows:
         tick = flow["window"]["tick_seconds"]
         points = throughput(every(flow["window"]["samples"], tick, max(1, round(1 / tick))))
-        out.append(polyline([(left + width * t / seconds, height - height * min(v / rate, 1)) for t, v in points], flow["contender"]))
-    out.append(f'<text class="soft" x="{left}" y="{height + 13}">goodput over {seconds:.0f} s, up to {rate} Mbit/s</text></svg>')
+        out.append(
+            polyline(
+                [(left + width * t / seconds, height - height * min(v / rate, 1)) for t, v in points],
+                flow["contender"],
+            )
+        )
+    out.append(
+        f'<text class="soft" x="{left}" y="{height + 13}">goodput over {seconds:.0f} s, up to {rate} Mbit/s</text></svg>'
+    )
     return out
 
 
 def html(summary, kinds):
     newest = kinds["transfer"]
     versions = summary["versions"]
-    missed = [cell for cell in summary["cells"] + summary["objects"] + summary["shared"] if any(not v["pass"] for v in cell["verdicts"].values())]
-    out = [versions_line(versions),
-           f'<p><span class="pass">{summary["passed"]} verdicts pass</span>, <span class="fail">{summary["failed"]} fail</span>. '
-           f"Targets: goodput at least {LEAST_RATIO} of CUBIC's in every cell; utilisation at least {LEAST_UTILISATION} without faults "
-           f"and with a queue of 1 BDP or more; with 1 % lost on the way back at least {LEAST_REVERSE} of the goodput without; "
-           f"queueing delay (p95) no longer than CUBIC's where CUBIC does not leave the link idle; no drop where the queue marks; "
-           f"n flows beside n of CUBIC {LEAST_SHARE} to {MOST_SHARE} of the sum; Jain's index among ours at least {LEAST_JAIN}, "
-           f"with several round trips no less than CUBIC's.</p>",
-           "<h2>Goodput, ours over CUBIC's</h2>",
-           '<p class="soft">Medians of rounds; an outline marks a missed target; hover for details, click for the cell.</p>']
+    missed = [
+        cell
+        for cell in summary["cells"] + summary["objects"] + summary["shared"]
+        if any(not v["pass"] for v in cell["verdicts"].values())
+    ]
+    out = [
+        versions_line(versions),
+        f'<p><span class="pass">{summary["passed"]} verdicts pass</span>, <span class="fail">{summary["failed"]} fail</span>. '
+        f"Targets: goodput at least {LEAST_RATIO} of CUBIC's in every cell; utilisation at least {LEAST_UTILISATION} without faults "
+        f"and with a queue of 1 BDP or more; with 1 % lost on the way back at least {LEAST_REVERSE} of the goodput without; "
+        f"queueing delay (p95) no longer than CUBIC's where CUBIC does not leave the link idle; no drop where the queue marks; "
+        f"n flows beside n of CUBIC {LEAST_SHARE} to {MOST_SHARE} of the sum; Jain's index among ours at least {LEAST_JAIN}, "
+        f"with several round trips no less than CUBIC's.</p>",
+        "<h2>Goodput, ours over CUBIC's</h2>",
+        '<p class="soft">Medians of rounds; an outline marks a missed target; hover for details, click for the cell.</p>',
+    ]
     out += heat_table(summary["cells"])
     if summary["objects"]:
-        out.append('<h2>Small objects</h2><p class="soft">Time of one object on a connection of its own, from the '
-                   "start of the transfer to its last byte, and that over CUBIC's.</p>")
+        out.append(
+            '<h2>Small objects</h2><p class="soft">Time of one object on a connection of its own, from the '
+            "start of the transfer to its last byte, and that over CUBIC's.</p>"
+        )
         out += object_table(summary["objects"])
     if missed:
         out.append("<h2>Missed targets</h2><ul>")
@@ -487,21 +585,26 @@ def html(summary, kinds):
     if summary["shared"]:
         out.append('<h2>Flows that share a link</h2><p class="soft">The upright line is an equal share.</p>')
         out += shared_cards(summary, kinds["shared"])
-    out.append('<h2>Every cell</h2><p class="soft">Bars are medians, lines over them go from the least to the greatest round.</p><div class="cards">')
+    out.append(
+        '<h2>Every cell</h2><p class="soft">Bars are medians, lines over them go from the least to the greatest round.</p><div class="cards">'
+    )
     for cell in summary["cells"]:
         out += card(cell, newest)
     out.append("</div><h2>How it was measured</h2>")
-    out.append("<p>One download at a time over an emulated link, contenders in turn within a round. The first "
-               "max(1 s, 12 RTT) of a run do not count; goodput is what reached the reader in the following "
-               "max(2.5 s, 10 RTT), whatever had to be repeated for it, and the queue is that of the same time. "
-               "Utilisation compares it with what full packets of 1500 bytes carry at the link's rate: "
-               + ", ".join(f"{CONTENDERS[name]} {size}" for name, size in PAYLOAD.items()) + " bytes each. "
-               f"Buffers of the kernel's TCP: receive {escape(versions['rmem'])}, send {escape(versions['wmem'])} bytes; "
-               "its congestion control was read from the sockets. smoltcp sends from a buffer of 1 MiB.</p>")
+    out.append(
+        "<p>One download at a time over an emulated link, contenders in turn within a round. The first "
+        "max(1 s, 12 RTT) of a run do not count; goodput is what reached the reader in the following "
+        "max(2.5 s, 10 RTT), whatever had to be repeated for it, and the queue is that of the same time. "
+        "Utilisation compares it with what full packets of 1500 bytes carry at the link's rate: "
+        + ", ".join(f"{CONTENDERS[name]} {size}" for name, size in PAYLOAD.items())
+        + " bytes each. "
+        f"Buffers of the kernel's TCP: receive {escape(versions['rmem'])}, send {escape(versions['wmem'])} bytes; "
+        "its congestion control was read from the sockets. smoltcp sends from a buffer of 1 MiB.</p>"
+    )
     return document("Headwater beside TCP", out)
 
 
-def main(folder):
+def report(folder):
     kinds = load(folder / "results.jsonl")
     if not any(kinds.values()):
         sys.exit(f"report: no results in {folder}")
@@ -512,4 +615,9 @@ def main(folder):
     print(f"{folder}/report.html, {folder}/summary.json")
 
 
-main(Path(sys.argv[1]))
+def main(words):
+    match words:
+        case [folder]:
+            report(Path(folder))
+        case _:
+            raise UsageError
