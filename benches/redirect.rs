@@ -5,9 +5,9 @@
 
 use divan::{Bencher, black_box};
 use headwater::redirect::backend::{Backend, BackendConfig};
-use headwater::redirect::capsule::{Header, Kind, MacKeys};
-use headwater::redirect::config::Config;
-use headwater::redirect::engine::{Redirect, Settings};
+use headwater::redirect::capsule::{CapsuleKind, Header, MacKeys};
+use headwater::redirect::config::RedirectConfig;
+use headwater::redirect::engine::{EngineSettings, Redirect};
 use headwater::redirect::prefixes::Table;
 use headwater::redirect::{BackendId, Generation, RedirectorId};
 use headwater::time::{Instant, Now};
@@ -22,14 +22,14 @@ fn keys() -> MacKeys {
     MacKeys::new((1, [1; 16]), &[])
 }
 
-fn config(policy: &str, backends: usize) -> Config {
+fn config(policy: &str, backends: usize) -> RedirectConfig {
     let backend =
         |n: usize| format!("[[backend]]\nname = \"s{n}\"\nid = {n}\naddress = \"10.0.1.{n}\"\n");
     let head = "generation = 1\nid = 1\naddress = [\"10.0.0.10\"]\n\
                 services = [\"10.0.0.100\"]\nkey-file = \"keys\"\n";
     let backends: String = (1..=backends).map(backend).collect();
     let text = format!("{head}policy = \"{policy}\"\n{backends}");
-    Config::parse("bench", &text).unwrap()
+    RedirectConfig::parse("bench", &text).unwrap()
 }
 
 fn request() -> Vec<u8> {
@@ -45,7 +45,7 @@ fn request() -> Vec<u8> {
 
 #[divan::bench(args = [("rendezvous", 4), ("rendezvous", 32), ("spread", 4), ("spread", 32)])]
 fn redirect(bencher: Bencher<'_, '_>, (policy, backends): (&str, usize)) {
-    let settings = Settings {
+    let settings = EngineSettings {
         mtu: 1500,
         keys: keys(),
         table: Table::default(),
@@ -70,7 +70,7 @@ fn seal_and_unwrap(bencher: Bencher<'_, '_>) {
     let packet = request();
     let (mut sealed, mut reply) = (Vec::new(), Vec::new());
     let mut header = Header {
-        kind: Kind::Packet,
+        kind: CapsuleKind::Packet,
         redirector: RedirectorId(1),
         backend: BackendId(1),
         generation: Generation(1),

@@ -9,8 +9,8 @@ use std::cell::Cell;
 
 use headwater::host::redirector::{Redirector, mac_keys};
 use headwater::host::{Machine, Transmit};
-use headwater::redirect::config::Config;
-use headwater::redirect::engine::Settings;
+use headwater::redirect::config::RedirectConfig;
+use headwater::redirect::engine::EngineSettings;
 use headwater::redirect::prefixes::Table;
 use headwater::time::Now;
 use headwater::transport::keys::KeyRing;
@@ -67,7 +67,7 @@ fn redirector(policy: &str, delivery: &str) -> Redirector {
         "generation = 1\nid = 1\naddress = [\"10.0.0.10\"]\nservices = [\"10.0.0.100\"]\n\
          key-file = \"keys\"\npolicy = \"{policy}\"\n{backends}"
     );
-    let settings = Settings {
+    let settings = EngineSettings {
         mtu: 1500,
         keys: mac_keys(&KeyRing::with_secret([1; 32])),
         table: Table::default(),
@@ -75,7 +75,7 @@ fn redirector(policy: &str, delivery: &str) -> Redirector {
     };
     Redirector::new(
         Now::default(),
-        &Config::parse("test", &text).unwrap(),
+        &RedirectConfig::parse("test", &text).unwrap(),
         settings,
     )
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use headwater::device::Device;
 use headwater::device::pcap::Pcap;
-use headwater::device::tun::{Kind, Tun, TunConfig, TunError};
+use headwater::device::tun::{Tun, TunConfig, TunError, TunKind};
 use headwater::host::{Machine, Transmit};
 use headwater::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
 use headwater::stack::{Stack, StackConfig, TcpError, TcpEvent, TcpId};
@@ -102,15 +102,15 @@ fn inside_the_namespace() {
     run("ip link set lo up");
     run(&format!("ip addr add {KERNEL4}/32 dev lo"));
     run(&format!("ip -6 addr add {KERNEL6}/128 dev lo nodad"));
-    for kind in [Kind::Plain, Kind::Offload] {
+    for kind in [TunKind::Plain, TunKind::Offload] {
         exchange(kind);
         a_device_that_is_down_loses_packets_no_more(kind);
     }
 }
 
-fn exchange(kind: Kind) {
+fn exchange(kind: TunKind) {
     let tun = open(kind, "hw0", &[STACK4, STACK6]).unwrap();
-    assert_eq!(tun.offloads(), kind == Kind::Offload);
+    assert_eq!(tun.offloads(), kind == TunKind::Offload);
     let settings = run("ip -d link show dev hw0");
     assert!(
         settings.contains("mtu 1500") && settings.contains("qlen 2000"),
@@ -136,9 +136,9 @@ fn exchange(kind: Kind) {
     );
     assert_eq!(runtime.device().send_drops(), 0);
     assert_eq!(runtime.device().receive_drops(), 0);
-    assert_eq!(echo.joined > 0, kind == Kind::Offload);
+    assert_eq!(echo.joined > 0, kind == TunKind::Offload);
     // What the kernel sends comes joined, of either family; what we send of TCP never is.
-    let single_ways = if kind == Kind::Offload { 2 } else { 4 };
+    let single_ways = if kind == TunKind::Offload { 2 } else { 4 };
     tshark_reads(capture.path(), single_ways);
 
     let mut raise = Until(|| {
@@ -149,7 +149,7 @@ fn exchange(kind: Kind) {
     assert_eq!(stopped, Stopped::BySignal(Signal::Terminate));
 }
 
-fn a_device_that_is_down_loses_packets_no_more(kind: Kind) {
+fn a_device_that_is_down_loses_packets_no_more(kind: TunKind) {
     let mut down = open(kind, "hw0", &[STACK4]).unwrap();
     run("ip link set dev hw0 down");
     down.send_packet(&[0x45; 20]).unwrap();
@@ -157,7 +157,7 @@ fn a_device_that_is_down_loses_packets_no_more(kind: Kind) {
     assert!(down.receive(&mut [0; 100]).unwrap().is_none());
 }
 
-fn open(kind: Kind, name: &str, addresses: &[&str]) -> Result<Tun, TunError> {
+fn open(kind: TunKind, name: &str, addresses: &[&str]) -> Result<Tun, TunError> {
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
     Tun::open(&TunConfig {
         name: name.to_owned(),
@@ -181,7 +181,7 @@ fn run(command: &str) -> String {
 }
 
 /// Each way of not getting a device has its own error. `hw0` is open and has the stack's routes.
-fn refusals(kind: Kind) {
+fn refusals(kind: TunKind) {
     let open = |name, address| open(kind, name, &[address]).unwrap_err();
     assert!(matches!(open("hw0", STACK4), TunError::Busy { .. }));
     assert!(matches!(open("lo", "10.91.0.9"), TunError::NotTun { .. }));
@@ -227,7 +227,7 @@ fn without_rights() {
         std::env::var_os(INSIDE).is_some(),
         "must not run in the machine's own namespace"
     );
-    for kind in [Kind::Plain, Kind::Offload] {
+    for kind in [TunKind::Plain, TunKind::Offload] {
         let error = open(kind, "hw1", &["10.91.0.9"]).unwrap_err();
         assert!(matches!(error, TunError::NoPermission), "{error}");
     }

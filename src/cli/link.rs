@@ -15,9 +15,9 @@ use crate::cli::local::{
     a_device_failed, capture_file, listen_for_metrics, say_ready, tun_exit, unwritable,
 };
 use crate::device::pcap::Recorder;
-use crate::device::tun::{Kind, MIN_MTU, Tun, TunConfig};
+use crate::device::tun::{MIN_MTU, Tun, TunConfig, TunKind};
 use crate::link::path::Path;
-use crate::link::settings::{NAMES, Setting, Settings, Wish};
+use crate::link::settings::{LinkSettings, NAMES, Setting, Wish};
 use crate::runtime::relay::{HELP, Relay};
 use crate::runtime::{OsClock, os_seed};
 
@@ -87,10 +87,10 @@ pub struct LinkArgs {
     pub outages: Vec<Setting>,
     /// Settings of the direction from a to b alone, as delay=5ms,loss=1%; they outrank the others
     #[arg(long, value_name = "NAME=VALUE,...")]
-    pub ab: Option<Settings>,
+    pub ab: Option<LinkSettings>,
     /// Settings of the direction from b to a alone
     #[arg(long, value_name = "NAME=VALUE,...")]
-    pub ba: Option<Settings>,
+    pub ba: Option<LinkSettings>,
     /// Seed of the random faults: same seed, same faults [default: drawn, shown in the report]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -137,7 +137,7 @@ pub(super) fn control_help() -> String {
 
 impl LinkArgs {
     /// Settings of both directions.
-    fn common(&self) -> Settings {
+    fn common(&self) -> LinkSettings {
         [
             self.delay,
             self.jitter,
@@ -162,7 +162,7 @@ impl LinkArgs {
     /// The path, whose clock starts with the program's.
     fn path(&self, seed: u64) -> Result<Path, Failed> {
         let common = self.common();
-        let wish = |own: &Option<Settings>| Wish::of([&common].into_iter().chain(own));
+        let wish = |own: &Option<LinkSettings>| Wish::of([&common].into_iter().chain(own));
         Path::new(wish(&self.ab), wish(&self.ba), seed)
             .map_err(|error| Failed::new(Exit::Usage, error))
     }
@@ -197,7 +197,7 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
             mtu: args.mtu,
             addresses: Vec::new(),
             // Losses and queues act on single packets.
-            kind: Kind::Plain,
+            kind: TunKind::Plain,
             multi_queue: false,
         };
         Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))

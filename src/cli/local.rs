@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::cli::exit::{Exit, Failed};
 use crate::device::Device;
 use crate::device::pcap::Pcap;
-use crate::device::tun::{Kind, MIN_MTU, MIN_MTU_V6, Tun, TunConfig, TunError};
+use crate::device::tun::{MIN_MTU, MIN_MTU_V6, Tun, TunConfig, TunError, TunKind};
 use crate::runtime::metrics::MetricsServer;
 use crate::runtime::{OsClock, Runtime, os_seed};
 
@@ -32,11 +32,11 @@ pub enum DeviceArg {
 }
 
 impl DeviceArg {
-    const fn kind(self) -> Kind {
+    const fn kind(self) -> TunKind {
         match self {
-            Self::Auto => Kind::Auto,
-            Self::Plain => Kind::Plain,
-            Self::Offload => Kind::Offload,
+            Self::Auto => TunKind::Auto,
+            Self::Plain => TunKind::Plain,
+            Self::Offload => TunKind::Offload,
         }
     }
 }

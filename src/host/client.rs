@@ -12,10 +12,10 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::apps::fetch::target::Target;
-use crate::apps::fetch::{Event, Failure, Progress, Request, Transfer};
+use crate::apps::fetch::{Failure, Transfer, TransferEvent, TransferProgress, TransferRequest};
 use crate::host::carrier::Carrier;
 use crate::host::metrics::Metric;
-use crate::host::report::Report;
+use crate::host::report::ClientReport;
 use crate::host::server::stack_metrics;
 use crate::host::tokens::{Remembered, Tokens};
 use crate::host::{Machine, Transmit};
@@ -88,7 +88,7 @@ pub struct ClientHost {
     /// The connection and whom it leads to.
     carrier: Option<(SocketAddr, Carrier)>,
     running: Option<Running>,
-    report: Report,
+    report: ClientReport,
     stage: Vec<u8>,
 }
 
@@ -122,7 +122,7 @@ impl ClientHost {
             local_port,
             carrier: None,
             running: None,
-            report: Report::default(),
+            report: ClientReport::default(),
             stage: vec![0; STAGE_BYTES],
         })
     }
@@ -167,7 +167,7 @@ impl ClientHost {
 
     /// The next event of the transfer. After the last one (`Done`, `Failed`) the next transfer can
     /// be started.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<TransferEvent> {
         self.running.as_mut()?.transfer.poll_event()
     }
 
@@ -175,7 +175,7 @@ impl ClientHost {
 
     /// How far the transfer is.
     #[must_use]
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> TransferProgress {
         self.running
             .as_ref()
             .map(|running| running.transfer.progress())
@@ -184,7 +184,7 @@ impl ClientHost {
 
     /// What has happened since the start, over all transfers and connections.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> ClientReport {
         let mut report = self.report.clone();
         if let Some((_, Carrier::Trickles(client))) = &self.carrier {
             report.add_connection(&client.stats());
@@ -238,7 +238,7 @@ impl ClientHost {
         }
     }
 
-    fn send(&mut self, now: Now, request: Request) -> Result<(), Failure> {
+    fn send(&mut self, now: Now, request: TransferRequest) -> Result<(), Failure> {
         let (local, remote) = self.route(&request.target)?;
         let keep = self.carrier.take_if(|(peer, carrier)| {
             // Our transport gives a stream up without giving up the connection.

@@ -14,7 +14,7 @@ pub enum MetricKind {
 
 /// One number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct MetricSample {
     /// Label names and values; few, and never a client.
     pub labels: Vec<(&'static str, String)>,
     /// The number.
@@ -31,7 +31,7 @@ pub struct Metric {
     /// Whether it only grows.
     pub kind: MetricKind,
     /// At least one.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<MetricSample>,
 }
 
 impl Metric {
@@ -55,7 +55,7 @@ impl Metric {
         label: &'static str,
         values: impl IntoIterator<Item = (String, u64)>,
     ) -> Self {
-        let sample = |(text, value)| Sample {
+        let sample = |(text, value)| MetricSample {
             labels: vec![(label, text)],
             value,
         };
@@ -77,7 +77,7 @@ impl Metric {
     }
 
     fn single(name: &'static str, help: &'static str, kind: MetricKind, value: u64) -> Self {
-        let samples = vec![Sample {
+        let samples = vec![MetricSample {
             labels: Vec::new(),
             value,
         }];

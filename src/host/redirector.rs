@@ -4,12 +4,12 @@
 //! encapsulated packets and heartbeats through the same device, and, for backends with a device of
 //! their own, packets as they came, by [`Redirector::poll_forward`].
 
-use crate::host::metrics::{Metric, Sample};
+use crate::host::metrics::{Metric, MetricSample};
 use crate::host::{Machine, Transmit};
 use crate::redirect::BackendId;
 use crate::redirect::capsule::MacKeys;
-use crate::redirect::config::{Config, State};
-use crate::redirect::engine::{Redirect, Settings, SwapError};
+use crate::redirect::config::{BackendState, RedirectConfig};
+use crate::redirect::engine::{EngineSettings, Redirect, SwapError};
 use crate::redirect::membership::Member;
 use crate::redirect::prefixes::Table;
 use crate::time::{Instant, Now, micros};
@@ -38,7 +38,7 @@ pub struct Redirector {
 impl Redirector {
     /// A redirector that redirects from the first packet on.
     #[must_use]
-    pub fn new(now: Now, config: &Config, settings: Settings) -> Self {
+    pub fn new(now: Now, config: &RedirectConfig, settings: EngineSettings) -> Self {
         Self {
             redirect: Redirect::new(now, config, settings),
         }
@@ -48,7 +48,12 @@ impl Redirector {
     ///
     /// # Errors
     /// [`SwapError`]; the old one then stays.
-    pub fn replace(&mut self, now: Now, config: &Config, table: Table) -> Result<(), SwapError> {
+    pub fn replace(
+        &mut self,
+        now: Now,
+        config: &RedirectConfig,
+        table: Table,
+    ) -> Result<(), SwapError> {
         self.redirect.replace(now, config, table)
     }
 
@@ -59,14 +64,15 @@ impl Redirector {
 
     /// Wants another state of the backend with a name, until the next configuration; false if there
     /// is none.
-    pub fn set_state(&mut self, name: &str, state: State) -> bool {
+    pub fn set_state(&mut self, name: &str, state: BackendState) -> bool {
         self.redirect.set_state(name, state)
     }
 
     /// Whether any backend is active and well.
     #[must_use]
     pub fn is_able(&self) -> bool {
-        self.members().any(|member| member.state() == State::Active)
+        self.members()
+            .any(|member| member.state() == BackendState::Active)
     }
 
     /// Puts other keys in force.
@@ -190,9 +196,13 @@ impl Redirector {
     }
 
     fn state_metric(&self) -> Metric {
-        let states = [State::Active, State::Draining, State::Down];
+        let states = [
+            BackendState::Active,
+            BackendState::Draining,
+            BackendState::Down,
+        ];
         let samples = self.members().flat_map(|member| {
-            states.map(|state| Sample {
+            states.map(|state| MetricSample {
                 labels: vec![
                     ("backend", member.entry().name.clone()),
                     ("state", state.label().to_owned()),
@@ -245,13 +255,13 @@ mod tests {
         [[backend]]\nname = \"far\"\nid = 2\ndevice = \"hw2\"\nstate = \"draining\"\n";
 
     fn redirector() -> Redirector {
-        let settings = Settings {
+        let settings = EngineSettings {
             mtu: 1500,
             keys: mac_keys(&KeyRing::with_secret([1; 32])),
             table: Table::default(),
             seed: 1,
         };
-        let config = Config::parse("c", CONFIG).unwrap();
+        let config = RedirectConfig::parse("c", CONFIG).unwrap();
         Redirector::new(Now::default(), &config, settings)
     }
 
@@ -262,7 +272,7 @@ mod tests {
         let metrics = machine.metrics();
         let samples = |name: &str| -> Vec<(String, u64)> {
             let metric = metrics.iter().find(|metric| metric.name == name).unwrap();
-            let words = |sample: &Sample| {
+            let words = |sample: &MetricSample| {
                 let words: Vec<_> = sample.labels.iter().map(|(_, v)| v.clone()).collect();
                 (words.join(" "), sample.value)
             };
@@ -301,7 +311,7 @@ mod tests {
         let new = KeyRing::new(&entries).unwrap();
         let mut sealed = Vec::new();
         let header = crate::redirect::capsule::Header {
-            kind: crate::redirect::capsule::Kind::Query,
+            kind: crate::redirect::capsule::CapsuleKind::Query,
             redirector: crate::redirect::RedirectorId(1),
             backend: BackendId(1),
             generation: crate::redirect::Generation(1),

@@ -4,19 +4,19 @@
 
 use std::time::Duration;
 
-use crate::stack::Counters;
+use crate::stack::StackCounters;
 use crate::time::Instant;
 use crate::transport::client::ClientStats;
 
 /// Sums over all transfers and connections of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct ClientReport {
     /// Connections begun.
     pub connections: u64,
     /// Counters of our transport, summed up; round trips are those of the last connection.
     pub transport: ClientStats,
     /// IP packets received, and those the stack itself sent.
-    pub stack: Counters,
+    pub stack: StackCounters,
     /// From the start of the first transfer to its first byte.
     pub first_byte: Option<Duration>,
     /// Longest time without a byte after the first one of a transfer, while the output took bytes.
@@ -25,7 +25,7 @@ pub struct Report {
     last_byte: Option<Instant>,
 }
 
-impl Report {
+impl ClientReport {
     /// A transfer begins.
     pub(super) fn begin(&mut self, _now: Instant) {
         self.last_byte = None;
@@ -47,7 +47,7 @@ impl Report {
         self.first_byte.get_or_insert(now.saturating_since(begun));
     }
 
-    pub(super) fn add_stack(&mut self, counters: &Counters) {
+    pub(super) fn add_stack(&mut self, counters: &StackCounters) {
         self.stack = counters.clone();
     }
 

@@ -14,7 +14,7 @@ use crate::host::metrics::Metric;
 use crate::host::web::Web;
 use crate::host::{Machine, Transmit};
 use crate::redirect::backend::{Backend, BackendConfig, Taken};
-use crate::stack::{Counters, Demuxed, Stack, StackConfig, StackError};
+use crate::stack::{Demuxed, Stack, StackConfig, StackCounters, StackError};
 use crate::time::{Instant, Now};
 use crate::transport::application::Application;
 use crate::transport::keys::KeyRing;
@@ -175,7 +175,7 @@ impl<A: Application> ServerHost<A> {
 
     /// What the stack has counted.
     #[must_use]
-    pub const fn stack_counters(&self) -> &Counters {
+    pub const fn stack_counters(&self) -> &StackCounters {
         self.stack.counters()
     }
 

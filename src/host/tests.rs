@@ -14,7 +14,7 @@ use super::*;
 use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::{Held, Output, OutputError};
 use crate::apps::fetch::target::Target;
-use crate::apps::fetch::{Event, MAX_KEPT_BYTES, Transfer};
+use crate::apps::fetch::{MAX_KEPT_BYTES, Transfer, TransferEvent};
 use crate::http::digest;
 use crate::http::request::RequestHead;
 use crate::time::UnixMillis;
@@ -294,7 +294,7 @@ impl World {
     fn finish(&mut self) -> String {
         for _ in 0..200_000 {
             while let Some(event) = self.client.poll_event() {
-                if matches!(event, Event::Done { .. } | Event::Failed(_)) {
+                if matches!(event, TransferEvent::Done { .. } | TransferEvent::Failed(_)) {
                     self.drain();
                     return format!("{event:?}");
                 }

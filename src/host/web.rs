@@ -58,7 +58,7 @@ struct Streaming {
     persistent: bool,
 }
 
-enum Phase {
+enum WebPhase {
     /// A head is awaited; `inbox` has what has come of it.
     Head,
     /// The application is not ready to begin; its request and when to give up.
@@ -76,9 +76,9 @@ enum Phase {
     Closing,
 }
 
-struct Connection {
+struct WebConnection {
     inbox: Vec<u8>,
-    phase: Phase,
+    phase: WebPhase,
     /// When to look again: to cut off, or to ask the application again.
     deadline: Instant,
 }
@@ -95,7 +95,7 @@ enum Next {
 
 /// Every HTTP connection of one endpoint. As many as the stack has slots for.
 pub struct Web {
-    connections: BTreeMap<TcpId, Connection>,
+    connections: BTreeMap<TcpId, WebConnection>,
     stage: Vec<u8>,
     counters: WebCounters,
 }
@@ -129,9 +129,9 @@ impl Web {
             match event {
                 TcpEvent::Accepted { id, .. } => {
                     self.counters.accepted += 1;
-                    let connection = Connection {
+                    let connection = WebConnection {
                         inbox: Vec::new(),
-                        phase: Phase::Head,
+                        phase: WebPhase::Head,
                         deadline: now.instant + IDLE_TIMEOUT,
                     };
                     self.connections.insert(id, connection);
@@ -160,9 +160,9 @@ impl Web {
                 continue;
             };
             let until = match connection.phase {
-                Phase::Beginning { until, .. } => Some(until),
-                Phase::Streaming { until, .. } => until,
-                Phase::Head | Phase::Closing => None,
+                WebPhase::Beginning { until, .. } => Some(until),
+                WebPhase::Streaming { until, .. } => until,
+                WebPhase::Head | WebPhase::Closing => None,
             };
             if until.is_some_and(|until| now.instant < until) {
                 self.serve(now, id, stack, app);
@@ -187,12 +187,12 @@ impl Web {
         let counters = &mut self.counters;
         loop {
             let next = match connection.phase {
-                Phase::Head => receive_head(now, id, connection, stack),
-                Phase::Beginning { .. } => begin(now, connection, app, counters),
-                Phase::Streaming { .. } => {
+                WebPhase::Head => receive_head(now, id, connection, stack),
+                WebPhase::Beginning { .. } => begin(now, connection, app, counters),
+                WebPhase::Streaming { .. } => {
                     stream(now, id, connection, stack, app, &mut self.stage, counters)
                 }
-                Phase::Closing => discard(id, stack, &mut self.stage),
+                WebPhase::Closing => discard(id, stack, &mut self.stage),
             };
             match next {
                 Next::Again => {}
@@ -207,7 +207,7 @@ impl Web {
 }
 
 /// Gathers a request head; pipelined bytes stay in the inbox.
-fn receive_head(now: Now, id: TcpId, connection: &mut Connection, stack: &mut Stack) -> Next {
+fn receive_head(now: Now, id: TcpId, connection: &mut WebConnection, stack: &mut Stack) -> Next {
     // The inbox is looked at first: the next of several requests may be there already.
     loop {
         if !connection.inbox.is_empty() {
@@ -249,8 +249,13 @@ fn receive_head(now: Now, id: TcpId, connection: &mut Connection, stack: &mut St
     }
 }
 
-fn begin_phase(now: Now, connection: &mut Connection, request: Vec<u8>, persistent: bool) -> Next {
-    connection.phase = Phase::Beginning {
+fn begin_phase(
+    now: Now,
+    connection: &mut WebConnection,
+    request: Vec<u8>,
+    persistent: bool,
+) -> Next {
+    connection.phase = WebPhase::Beginning {
         request,
         persistent,
         until: now.instant + READY_TIMEOUT,
@@ -260,11 +265,11 @@ fn begin_phase(now: Now, connection: &mut Connection, request: Vec<u8>, persiste
 
 fn begin(
     now: Now,
-    connection: &mut Connection,
+    connection: &mut WebConnection,
     app: &mut dyn Application,
     counters: &mut WebCounters,
 ) -> Next {
-    let Phase::Beginning {
+    let WebPhase::Beginning {
         request,
         persistent,
         ..
@@ -281,7 +286,7 @@ fn begin(
                 offset: 0,
                 persistent: *persistent,
             };
-            connection.phase = Phase::Streaming {
+            connection.phase = WebPhase::Streaming {
                 stream,
                 until: None,
             };
@@ -300,13 +305,13 @@ fn begin(
 fn stream(
     now: Now,
     id: TcpId,
-    connection: &mut Connection,
+    connection: &mut WebConnection,
     stack: &mut Stack,
     app: &mut dyn Application,
     stage: &mut [u8],
     counters: &mut WebCounters,
 ) -> Next {
-    let Phase::Streaming { stream, until } = &mut connection.phase else {
+    let WebPhase::Streaming { stream, until } = &mut connection.phase else {
         return Next::Wait;
     };
     while stream.offset < stream.length {
@@ -340,7 +345,7 @@ fn stream(
         connection.deadline = now.instant + SEND_TIMEOUT;
     }
     if stream.persistent {
-        connection.phase = Phase::Head;
+        connection.phase = WebPhase::Head;
         connection.deadline = now.instant + IDLE_TIMEOUT;
         Next::Again
     } else {
@@ -349,9 +354,9 @@ fn stream(
     }
 }
 
-fn close(now: Now, id: TcpId, connection: &mut Connection, stack: &mut Stack) {
+fn close(now: Now, id: TcpId, connection: &mut WebConnection, stack: &mut Stack) {
     stack.close(now.instant, id);
-    connection.phase = Phase::Closing;
+    connection.phase = WebPhase::Closing;
     connection.deadline = now.instant + CLOSE_TIMEOUT;
 }
 

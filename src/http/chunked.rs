@@ -39,7 +39,7 @@ pub enum Step<'a> {
 
 /// Where in the coding the stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ChunkedState {
     /// In the digits of a size line of which `line` bytes were seen.
     Size {
         value: u64,
@@ -71,7 +71,7 @@ enum State {
 /// A decoder of one body.
 #[derive(Clone, Debug)]
 pub struct ChunkedDecoder {
-    state: State,
+    state: ChunkedState,
 }
 
 impl Default for ChunkedDecoder {
@@ -85,7 +85,7 @@ impl ChunkedDecoder {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            state: State::Size {
+            state: ChunkedState::Size {
                 value: 0,
                 digits: 0,
                 line: 0,
@@ -101,21 +101,21 @@ impl ChunkedDecoder {
     pub fn step<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Step<'a>), ChunkError> {
         let mut used = 0;
         loop {
-            if self.state == State::Done {
+            if self.state == ChunkedState::Done {
                 return Ok((used, Step::Done));
             }
             let rest = input.get(used..).unwrap_or(&[]);
             let Some(&byte) = rest.first() else {
                 return Ok((used, Step::NeedMore));
             };
-            if let State::Data { left } = self.state {
+            if let ChunkedState::Data { left } = self.state {
                 let take = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
                 let data = rest.get(..take).unwrap_or(rest);
                 let left = left - u64::try_from(take).unwrap_or(left);
                 self.state = if left == 0 {
-                    State::DataCr
+                    ChunkedState::DataCr
                 } else {
-                    State::Data { left }
+                    ChunkedState::Data { left }
                 };
                 return Ok((used + take, Step::Data(data)));
             }
@@ -126,23 +126,25 @@ impl ChunkedDecoder {
 }
 
 /// The state after one byte that is not data.
-fn next(state: State, byte: u8) -> Result<State, ChunkError> {
+fn next(state: ChunkedState, byte: u8) -> Result<ChunkedState, ChunkError> {
     Ok(match (state, byte) {
-        (State::Size { digits: 0, .. }, b'\r' | b';' | b' ' | b'\t') => {
+        (ChunkedState::Size { digits: 0, .. }, b'\r' | b';' | b' ' | b'\t') => {
             return Err(ChunkError::Size);
         }
-        (State::Size { value, .. } | State::Extension { value, .. }, b'\r') => {
-            State::SizeLf { value }
+        (ChunkedState::Size { value, .. } | ChunkedState::Extension { value, .. }, b'\r') => {
+            ChunkedState::SizeLf { value }
         }
-        (State::Size { line, .. } | State::Extension { line, .. }, _) if line >= MAX_CHUNK_LINE => {
+        (ChunkedState::Size { line, .. } | ChunkedState::Extension { line, .. }, _)
+            if line >= MAX_CHUNK_LINE =>
+        {
             return Err(ChunkError::LineTooLong);
         }
-        (State::Size { value, line, .. }, b';' | b' ' | b'\t') => State::Extension {
+        (ChunkedState::Size { value, line, .. }, b';' | b' ' | b'\t') => ChunkedState::Extension {
             value,
             line: line + 1,
         },
         (
-            State::Size {
+            ChunkedState::Size {
                 value,
                 digits,
                 line,
@@ -151,48 +153,48 @@ fn next(state: State, byte: u8) -> Result<State, ChunkError> {
         ) => {
             let digit = char::from(byte).to_digit(16).ok_or(ChunkError::Size)?;
             let value = value.checked_mul(16).ok_or(ChunkError::Size)? | u64::from(digit);
-            State::Size {
+            ChunkedState::Size {
                 value,
                 digits: digits + 1,
                 line: line + 1,
             }
         }
-        (State::Extension { .. }, b'\n') => return Err(ChunkError::LineEnd),
-        (State::Extension { value, line }, _) => State::Extension {
+        (ChunkedState::Extension { .. }, b'\n') => return Err(ChunkError::LineEnd),
+        (ChunkedState::Extension { value, line }, _) => ChunkedState::Extension {
             value,
             line: line + 1,
         },
-        (State::SizeLf { value: 0 }, b'\n') => State::Trailer {
+        (ChunkedState::SizeLf { value: 0 }, b'\n') => ChunkedState::Trailer {
             column: 0,
             total: 0,
         },
-        (State::SizeLf { value }, b'\n') => State::Data { left: value },
-        (State::DataCr, b'\r') => State::DataLf,
-        (State::DataLf, b'\n') => State::Size {
+        (ChunkedState::SizeLf { value }, b'\n') => ChunkedState::Data { left: value },
+        (ChunkedState::DataCr, b'\r') => ChunkedState::DataLf,
+        (ChunkedState::DataLf, b'\n') => ChunkedState::Size {
             value: 0,
             digits: 0,
             line: 0,
         },
-        (State::SizeLf { .. } | State::DataCr | State::DataLf, _) => {
+        (ChunkedState::SizeLf { .. } | ChunkedState::DataCr | ChunkedState::DataLf, _) => {
             return Err(ChunkError::LineEnd);
         }
-        (State::Trailer { column: 0, .. }, b'\n') => State::Done,
-        (State::Trailer { total, .. }, _) if total >= MAX_TRAILER_BYTES => {
+        (ChunkedState::Trailer { column: 0, .. }, b'\n') => ChunkedState::Done,
+        (ChunkedState::Trailer { total, .. }, _) if total >= MAX_TRAILER_BYTES => {
             return Err(ChunkError::TrailerTooLong);
         }
-        (State::Trailer { total, .. }, b'\n') => State::Trailer {
+        (ChunkedState::Trailer { total, .. }, b'\n') => ChunkedState::Trailer {
             column: 0,
             total: total + 1,
         },
-        (State::Trailer { column, total }, b'\r') => State::Trailer {
+        (ChunkedState::Trailer { column, total }, b'\r') => ChunkedState::Trailer {
             column,
             total: total + 1,
         },
-        (State::Trailer { column, total }, _) => State::Trailer {
+        (ChunkedState::Trailer { column, total }, _) => ChunkedState::Trailer {
             column: column + 1,
             total: total + 1,
         },
-        (State::Data { .. } | State::Done, _) => state,
+        (ChunkedState::Data { .. } | ChunkedState::Done, _) => state,
     })
 }
 

@@ -87,7 +87,7 @@ pub struct Validators {
 
 /// What the preconditions demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ConditionVerdict {
     /// Answer as if there were none.
     Proceed,
     /// 304.
@@ -99,31 +99,31 @@ pub enum Verdict {
 /// Evaluates the preconditions of a GET or HEAD in the order of RFC 9110 §13.2.2. A condition on
 /// dates is ignored where there is no modification date (§13.1.3, §13.1.4).
 #[must_use]
-pub fn evaluate(headers: &Headers, validators: &Validators) -> Verdict {
+pub fn evaluate(headers: &Headers, validators: &Validators) -> ConditionVerdict {
     let etag = validators.etag.as_ref();
     if headers.get("if-match").is_some() {
         if !any_tag(headers, "if-match", etag, EntityTag::equals_strongly) {
-            return Verdict::Failed;
+            return ConditionVerdict::Failed;
         }
     } else if let (Some(limit), Some(modified)) = (
         date_field(headers, "if-unmodified-since"),
         validators.last_modified,
     ) && modified > limit
     {
-        return Verdict::Failed;
+        return ConditionVerdict::Failed;
     }
     if headers.get("if-none-match").is_some() {
         if any_tag(headers, "if-none-match", etag, EntityTag::equals_weakly) {
-            return Verdict::NotModified;
+            return ConditionVerdict::NotModified;
         }
     } else if let (Some(limit), Some(modified)) = (
         date_field(headers, "if-modified-since"),
         validators.last_modified,
     ) && modified <= limit
     {
-        return Verdict::NotModified;
+        return ConditionVerdict::NotModified;
     }
-    Verdict::Proceed
+    ConditionVerdict::Proceed
 }
 
 /// Whether a `Range` field is to be honoured in view of `If-Range` (RFC 9110 §13.1.5): the tag must
@@ -204,94 +204,110 @@ mod tests {
     type Row = (
         &'static str,
         &'static [(&'static str, &'static str)],
-        Verdict,
+        ConditionVerdict,
     );
 
     const TABLE: &[Row] = &[
-        ("none", &[], Verdict::Proceed),
+        ("none", &[], ConditionVerdict::Proceed),
         (
             "none-match same",
             &[("If-None-Match", "\"a,b\"")],
-            Verdict::NotModified,
+            ConditionVerdict::NotModified,
         ),
         (
             "none-match weak",
             &[("If-None-Match", "W/\"a,b\"")],
-            Verdict::NotModified,
+            ConditionVerdict::NotModified,
         ),
         (
             "none-match in list",
             &[("If-None-Match", "\"x\" ,, \"a,b\"")],
-            Verdict::NotModified,
+            ConditionVerdict::NotModified,
         ),
         (
             "none-match star",
             &[("If-None-Match", "*")],
-            Verdict::NotModified,
+            ConditionVerdict::NotModified,
         ),
         (
             "none-match other",
             &[("If-None-Match", "\"a\", \"b\"")],
-            Verdict::Proceed,
+            ConditionVerdict::Proceed,
         ),
         (
             "none-match broken",
             &[("If-None-Match", "a,b")],
-            Verdict::Proceed,
+            ConditionVerdict::Proceed,
         ),
-        ("match same", &[("If-Match", "\"a,b\"")], Verdict::Proceed),
-        ("match star", &[("If-Match", "*")], Verdict::Proceed),
-        ("match weak", &[("If-Match", "W/\"a,b\"")], Verdict::Failed),
-        ("match other", &[("If-Match", "\"c\"")], Verdict::Failed),
+        (
+            "match same",
+            &[("If-Match", "\"a,b\"")],
+            ConditionVerdict::Proceed,
+        ),
+        (
+            "match star",
+            &[("If-Match", "*")],
+            ConditionVerdict::Proceed,
+        ),
+        (
+            "match weak",
+            &[("If-Match", "W/\"a,b\"")],
+            ConditionVerdict::Failed,
+        ),
+        (
+            "match other",
+            &[("If-Match", "\"c\"")],
+            ConditionVerdict::Failed,
+        ),
         (
             "modified since before",
             &[("If-Modified-Since", BEFORE)],
-            Verdict::Proceed,
+            ConditionVerdict::Proceed,
         ),
         (
             "modified since then",
             &[("If-Modified-Since", AT)],
-            Verdict::NotModified,
+            ConditionVerdict::NotModified,
         ),
         (
             "modified since later",
             &[("If-Modified-Since", AFTER)],
-            Verdict::NotModified,
+            ConditionVerdict::NotModified,
         ),
         (
             "modified since nonsense",
             &[("If-Modified-Since", "x")],
-            Verdict::Proceed,
+            ConditionVerdict::Proceed,
         ),
         (
             "unmodified since before",
             &[("If-Unmodified-Since", BEFORE)],
-            Verdict::Failed,
+            ConditionVerdict::Failed,
         ),
         (
             "unmodified since then",
             &[("If-Unmodified-Since", AT)],
-            Verdict::Proceed,
+            ConditionVerdict::Proceed,
         ),
         (
             "tag outranks date, none-match",
             &[("If-None-Match", "\"c\""), ("If-Modified-Since", AFTER)],
-            Verdict::Proceed,
+            ConditionVerdict::Proceed,
         ),
         (
             "tag outranks date, match",
             &[("If-Match", "\"a,b\""), ("If-Unmodified-Since", BEFORE)],
-            Verdict::Proceed,
+            ConditionVerdict::Proceed,
         ),
         (
             "412 before 304",
             &[("If-None-Match", "\"a,b\""), ("If-Match", "\"c\"")],
-            Verdict::Failed,
+            ConditionVerdict::Failed,
         ),
         (
             "304 where both match",
             &[("If-None-Match", "\"a,b\""), ("If-Match", "\"a,b\"")],
-            Verdict::NotModified,
+            ConditionVerdict::NotModified,
         ),
     ];
 
@@ -312,7 +328,7 @@ mod tests {
             for date in [BEFORE, AFTER] {
                 assert_eq!(
                     evaluate(&headers(&[(name, date)]), &undated),
-                    Verdict::Proceed
+                    ConditionVerdict::Proceed
                 );
             }
         }

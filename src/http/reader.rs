@@ -31,7 +31,7 @@ pub enum ReadError {
 
 /// What one step found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress<'a> {
+pub enum ReaderEvent<'a> {
     /// The input is used up; feed more or call [`ResponseReader::end`].
     NeedMore,
     /// The final head.
@@ -43,7 +43,7 @@ pub enum Progress<'a> {
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum ReaderState {
     Head { buffer: Vec<u8>, interim: usize },
     Counted { left: u64 },
     Chunked(ChunkedDecoder),
@@ -55,7 +55,7 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct ResponseReader {
     method: Method,
-    state: State,
+    state: ReaderState,
 }
 
 impl ResponseReader {
@@ -64,7 +64,7 @@ impl ResponseReader {
     pub const fn new(method: Method) -> Self {
         Self {
             method,
-            state: State::Head {
+            state: ReaderState::Head {
                 buffer: Vec::new(),
                 interim: 0,
             },
@@ -76,35 +76,37 @@ impl ResponseReader {
     ///
     /// # Errors
     /// [`ReadError`]; the response is then lost.
-    pub fn read<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Progress<'a>), ReadError> {
+    pub fn read<'a>(&mut self, input: &'a [u8]) -> Result<(usize, ReaderEvent<'a>), ReadError> {
         match &mut self.state {
-            State::Head { .. } => self.read_head(input),
-            State::Counted { left: 0 } => {
-                self.state = State::Done;
-                Ok((0, Progress::Done))
+            ReaderState::Head { .. } => self.read_head(input),
+            ReaderState::Counted { left: 0 } => {
+                self.state = ReaderState::Done;
+                Ok((0, ReaderEvent::Done))
             }
-            State::Done => Ok((0, Progress::Done)),
-            State::Counted { .. } | State::Chunked(_) | State::UntilClose if input.is_empty() => {
-                Ok((0, Progress::NeedMore))
+            ReaderState::Done => Ok((0, ReaderEvent::Done)),
+            ReaderState::Counted { .. } | ReaderState::Chunked(_) | ReaderState::UntilClose
+                if input.is_empty() =>
+            {
+                Ok((0, ReaderEvent::NeedMore))
             }
-            State::Counted { left } => {
+            ReaderState::Counted { left } => {
                 let take = usize::try_from(*left)
                     .unwrap_or(usize::MAX)
                     .min(input.len());
                 *left -= u64::try_from(take).unwrap_or(*left);
-                Ok((take, Progress::Body(input.get(..take).unwrap_or(input))))
+                Ok((take, ReaderEvent::Body(input.get(..take).unwrap_or(input))))
             }
-            State::UntilClose => Ok((input.len(), Progress::Body(input))),
-            State::Chunked(decoder) => {
+            ReaderState::UntilClose => Ok((input.len(), ReaderEvent::Body(input))),
+            ReaderState::Chunked(decoder) => {
                 let (used, step) = decoder.step(input)?;
                 Ok((
                     used,
                     match step {
-                        Step::NeedMore => Progress::NeedMore,
-                        Step::Data(data) => Progress::Body(data),
+                        Step::NeedMore => ReaderEvent::NeedMore,
+                        Step::Data(data) => ReaderEvent::Body(data),
                         Step::Done => {
-                            self.state = State::Done;
-                            Progress::Done
+                            self.state = ReaderState::Done;
+                            ReaderEvent::Done
                         }
                     },
                 ))
@@ -118,10 +120,12 @@ impl ResponseReader {
     /// [`ReadError::Truncated`] if the response is not complete.
     pub fn end(&mut self) -> Result<(), ReadError> {
         let complete = match self.state {
-            State::UntilClose | State::Done | State::Counted { left: 0 } => true,
-            State::Head { .. } | State::Counted { .. } | State::Chunked(_) => false,
+            ReaderState::UntilClose | ReaderState::Done | ReaderState::Counted { left: 0 } => true,
+            ReaderState::Head { .. } | ReaderState::Counted { .. } | ReaderState::Chunked(_) => {
+                false
+            }
         };
-        self.state = State::Done;
+        self.state = ReaderState::Done;
         if complete {
             Ok(())
         } else {
@@ -133,15 +137,15 @@ impl ResponseReader {
     #[must_use]
     pub const fn remaining(&self) -> Option<u64> {
         match self.state {
-            State::Counted { left } => Some(left),
-            State::Done => Some(0),
-            State::Head { .. } | State::Chunked(_) | State::UntilClose => None,
+            ReaderState::Counted { left } => Some(left),
+            ReaderState::Done => Some(0),
+            ReaderState::Head { .. } | ReaderState::Chunked(_) | ReaderState::UntilClose => None,
         }
     }
 
-    fn read_head<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Progress<'a>), ReadError> {
-        let State::Head { buffer, interim } = &mut self.state else {
-            return Ok((0, Progress::NeedMore));
+    fn read_head<'a>(&mut self, input: &'a [u8]) -> Result<(usize, ReaderEvent<'a>), ReadError> {
+        let ReaderState::Head { buffer, interim } = &mut self.state else {
+            return Ok((0, ReaderEvent::NeedMore));
         };
         let mut used = 0;
         for line in input.split_inclusive(|&byte| byte == b'\n') {
@@ -171,30 +175,30 @@ impl ResponseReader {
                 continue;
             }
             self.state = framing(self.method, &head)?;
-            return Ok((used, Progress::Head(head)));
+            return Ok((used, ReaderEvent::Head(head)));
         }
-        Ok((used, Progress::NeedMore))
+        Ok((used, ReaderEvent::NeedMore))
     }
 }
 
 /// How the body of a response is delimited (RFC 9112 §6.3).
-fn framing(method: Method, head: &ResponseHead) -> Result<State, HeadError> {
+fn framing(method: Method, head: &ResponseHead) -> Result<ReaderState, HeadError> {
     if method == Method::Head || head.status.is_bodiless() {
-        return Ok(State::Counted { left: 0 });
+        return Ok(ReaderState::Counted { left: 0 });
     }
     if head.headers.get("transfer-encoding").is_some() {
         // Rule 3: transfer coding outranks a length.
         let last = head.headers.elements("transfer-encoding").last();
         let chunked = last.is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
         return Ok(if chunked {
-            State::Chunked(ChunkedDecoder::new())
+            ReaderState::Chunked(ChunkedDecoder::new())
         } else {
-            State::UntilClose
+            ReaderState::UntilClose
         });
     }
     Ok(match head.content_length()? {
-        Some(left) => State::Counted { left },
-        None => State::UntilClose,
+        Some(left) => ReaderState::Counted { left },
+        None => ReaderState::UntilClose,
     })
 }
 
@@ -218,10 +222,10 @@ mod tests {
                 slice = &slice[n..];
                 used += n;
                 match progress {
-                    Progress::NeedMore => break,
-                    Progress::Head(head) => status = Some(head.status),
-                    Progress::Body(bytes) => body.extend_from_slice(bytes),
-                    Progress::Done => return Ok((status, body, true, used)),
+                    ReaderEvent::NeedMore => break,
+                    ReaderEvent::Head(head) => status = Some(head.status),
+                    ReaderEvent::Body(bytes) => body.extend_from_slice(bytes),
+                    ReaderEvent::Done => return Ok((status, body, true, used)),
                 }
             }
         }

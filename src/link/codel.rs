@@ -18,7 +18,7 @@ const MEMORY_INTERVALS: u32 = 16;
 
 /// The state of one queue; names follow the RFC.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct CodelState {
     first_above: Option<Instant>,
     dropping: bool,
     drop_next: Instant,
@@ -29,7 +29,7 @@ pub(super) struct State {
     dropped: bool,
 }
 
-impl State {
+impl CodelState {
     /// Whether a packet that leaves at `now` after `sojourn` bears a signal. `behind` bytes stay
     /// in the queue, whose packets have at most `longest` bytes.
     pub(super) fn signals(
@@ -110,7 +110,7 @@ mod tests {
 
     /// Packets that leave each 10 ms after `sojourn_ms`, long queue behind them; when signals come.
     fn signalled(
-        state: &mut State,
+        state: &mut CodelState,
         milliseconds: std::ops::Range<u64>,
         sojourn_ms: u64,
     ) -> Vec<u64> {
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn an_interval_of_waiting_brings_signals_closer_and_closer() {
-        let mut state = State::default();
+        let mut state = CodelState::default();
         assert_eq!(
             signalled(&mut state, 0..100, 6),
             [0; 0],
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_short_queue_or_wait_never_signals() {
         for (sojourn, behind) in [(4999, 9000), (60_000, 1500), (60_000, 0)] {
-            let mut state = State::default();
+            let mut state = CodelState::default();
             let sojourn = Duration::from_micros(sojourn);
             let any =
                 (0..1000).any(|n| state.signals(CODEL, at(n * 1000), sojourn, (behind, 1500)));
@@ -230,7 +230,7 @@ mod tests {
         fn the_same_packets_are_dropped_as_by_the_rfc(
             steps in prop::collection::vec((0usize..12, 1u64..9000, 0u64..400_000), 1..120),
         ) {
-            let (mut rfc, mut state) = (Rfc::default(), State::default());
+            let (mut rfc, mut state) = (Rfc::default(), CodelState::default());
             let mut queue = std::collections::VecDeque::new();
             let (mut now, mut drops) = (1_000_000, Vec::new());
             for (number, (packets, pause, idle)) in steps.into_iter().enumerate() {

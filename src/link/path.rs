@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use crate::link::settings::{SettingError, Settings, Wish, WishError};
+use crate::link::settings::{LinkSettings, SettingError, Wish, WishError};
 use crate::link::units::excerpt;
 use crate::link::{Link, LinkConfig, LinkCounters, Occupancy, Summary};
 use crate::time::{Instant, micros};
@@ -29,7 +29,7 @@ impl Direction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// `set ab|ba|both NAME=VALUE...`
-    Set(Vec<Direction>, Settings),
+    Set(Vec<Direction>, LinkSettings),
     /// `show`
     Show,
     /// `reset`
@@ -162,7 +162,7 @@ impl Path {
         &mut self,
         now: Instant,
         directions: &[Direction],
-        settings: &Settings,
+        settings: &LinkSettings,
     ) -> Result<(), WishError> {
         let mut wishes = self.wishes.clone();
         let [ab, ba] = &mut wishes;
@@ -193,10 +193,10 @@ impl Path {
 
     /// What there is to show. `unsent` packets arrived at the ends b and a and found no room there.
     #[must_use]
-    pub fn report(&self, now: Instant, unsent: [u64; 2]) -> Report {
+    pub fn report(&self, now: Instant, unsent: [u64; 2]) -> LinkReport {
         let [ab, ba] = &self.links;
         let [at_b, at_a] = unsent;
-        Report {
+        LinkReport {
             schema: SCHEMA,
             seed: self.seed,
             uptime_us: now.as_micros(),
@@ -211,7 +211,7 @@ pub const SCHEMA: u32 = 1;
 
 /// What a path shows of itself.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct LinkReport {
     /// [`SCHEMA`].
     pub schema: u32,
     /// What feeds the faults.

@@ -52,7 +52,7 @@ pub(super) struct Queue {
     bytes: usize,
     /// Bytes of the longest packet that ever waited.
     longest: usize,
-    codel: codel::State,
+    codel: codel::CodelState,
     /// Bytes of the last packet that the wire took.
     on_wire: usize,
     free_at: Instant,
@@ -124,7 +124,7 @@ impl Queue {
     pub(super) fn reconfigure(&mut self, from: &LinkConfig, to: &LinkConfig) {
         self.remainder = 0;
         if from.codel != to.codel {
-            self.codel = codel::State::default();
+            self.codel = codel::CodelState::default();
         }
     }
 

@@ -186,9 +186,9 @@ impl Setting {
 
 /// Settings in one line, each name but `outage` at most once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings(Vec<Setting>);
+pub struct LinkSettings(Vec<Setting>);
 
-impl core::str::FromStr for Settings {
+impl core::str::FromStr for LinkSettings {
     type Err = SettingError;
 
     /// Words as `loss=1%`, separated by commas or white space.
@@ -215,7 +215,7 @@ impl core::str::FromStr for Settings {
     }
 }
 
-impl FromIterator<Setting> for Settings {
+impl FromIterator<Setting> for LinkSettings {
     fn from_iter<T: IntoIterator<Item = Setting>>(settings: T) -> Self {
         Self(settings.into_iter().collect())
     }
@@ -248,7 +248,7 @@ pub enum WishError {
 
 impl Wish {
     /// What several settings make together; later ones outrank earlier ones.
-    pub fn of<'a>(settings: impl IntoIterator<Item = &'a Settings>) -> Self {
+    pub fn of<'a>(settings: impl IntoIterator<Item = &'a LinkSettings>) -> Self {
         let mut wish = Self::default();
         for settings in settings {
             wish.apply(settings, Instant::ZERO);
@@ -257,8 +257,8 @@ impl Wish {
     }
 
     /// Changes what the settings name. Outages count from `now`; they replace those before.
-    pub fn apply(&mut self, settings: &Settings, now: Instant) {
-        let Settings(settings) = settings;
+    pub fn apply(&mut self, settings: &LinkSettings, now: Instant) {
+        let LinkSettings(settings) = settings;
         if settings
             .iter()
             .any(|setting| matches!(setting, Setting::Outage(_)))
@@ -457,7 +457,7 @@ mod tests {
             ("=1%", "cannot be set"),
             ("LOSS=1%", "cannot be set"),
         ] {
-            let error = text.parse::<Settings>().unwrap_err().to_string();
+            let error = text.parse::<LinkSettings>().unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");
         }
     }
@@ -483,7 +483,7 @@ mod tests {
         fn any_line_is_read_or_refused_in_one_line(
             line in "\\PC{0,80}|((delay|rate|queue|burst|outage|x)=[0-9.]{0,30}[a-z%/+]{0,5}[, ]?){0,6}",
         ) {
-            match line.parse::<Settings>() {
+            match line.parse::<LinkSettings>() {
                 Err(error) => prop_assert_eq!(error.to_string().lines().count(), 1),
                 Ok(settings) => {
                     let mut wish = Wish::default();

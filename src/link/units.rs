@@ -57,7 +57,7 @@ pub enum UnitError {
 }
 
 /// A kind of quantity.
-struct Kind {
+struct Quantity {
     what: &'static str,
     example: &'static str,
     least: &'static str,
@@ -65,7 +65,7 @@ struct Kind {
     units: &'static [(&'static str, u64)],
 }
 
-const TIME: Kind = Kind {
+const TIME: Quantity = Quantity {
     what: "time",
     example: "20ms, 500us or 1.5s",
     least: "1us",
@@ -82,7 +82,7 @@ const TIME: Kind = Kind {
     ],
 };
 
-const RATE: Kind = Kind {
+const RATE: Quantity = Quantity {
     what: "rate",
     example: "100mbit, 1.5gbit or 64kbit",
     least: "1bit",
@@ -98,7 +98,7 @@ const RATE: Kind = Kind {
     ],
 };
 
-const SIZE: Kind = Kind {
+const SIZE: Quantity = Quantity {
     what: "size",
     example: "64k, 1500b or 1m",
     least: "1b",
@@ -113,14 +113,14 @@ const SIZE: Kind = Kind {
     ],
 };
 
-const BDP: Kind = Kind {
+const BDP: Quantity = Quantity {
     what: "queue",
     example: "1bdp, 64k or 50ms",
     least: "0.000001bdp",
     units: &[("bdp", ONE_BDP)],
 };
 
-const PERCENT: Kind = Kind {
+const PERCENT: Quantity = Quantity {
     what: "chance",
     example: "1% or 0.05%",
     least: "0.0001%",
@@ -169,7 +169,7 @@ pub fn amount(text: &str) -> Result<Amount, UnitError> {
     BDP.read(text).map(Amount::Bdp)
 }
 
-impl Kind {
+impl Quantity {
     fn has(&self, unit: &str) -> bool {
         self.units.iter().any(|(name, _)| *name == unit)
     }

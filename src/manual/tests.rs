@@ -12,7 +12,7 @@ use crate::transport::application::{
     Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, Unavailable,
 };
 use crate::transport::curve::{Curve, MAX_WINDOW};
-use crate::transport::epoch::{Declaration, Epoch, Kind};
+use crate::transport::epoch::{Declaration, Epoch, TransitionKind};
 use crate::transport::keys::KeyRing;
 use crate::transport::server::{Server, ServerConfig};
 use crate::transport::{continuation, curve, epoch, grant, replay, server};
@@ -316,8 +316,8 @@ fn transitions_are_those_of_the_program() {
             c: number(row[2]),
             curve: curve_of(row[3], 30_000),
         };
-        let named = |kind: &Kind| kind.label() == row[0].to_lowercase();
-        let kind = Kind::ALL.into_iter().find(named).unwrap();
+        let named = |kind: &TransitionKind| kind.label() == row[0].to_lowercase();
+        let kind = TransitionKind::ALL.into_iter().find(named).unwrap();
         let declared = Declaration {
             kind,
             p: number(row[4]),

@@ -7,7 +7,7 @@
 
 use core::time::Duration;
 
-use super::capsule::{self, Header, Kind, MacKeys, Refused, Reply};
+use super::capsule::{self, CapsuleKind, Header, MacKeys, Refused, Reply};
 use super::counters::ByLabel;
 use super::window::Window;
 use super::{BackendId, Generation, RedirectorId};
@@ -109,7 +109,7 @@ impl Backend {
         reply: &mut Vec<u8>,
     ) -> Option<Taken<'a>> {
         match self.admit(payload) {
-            Ok((header, packet)) if header.kind == Kind::Packet => {
+            Ok((header, packet)) if header.kind == CapsuleKind::Packet => {
                 self.counters.packets += 1;
                 self.counters.bytes += packet.len() as u64;
                 Some(Taken::Packet(packet))
@@ -130,10 +130,10 @@ impl Backend {
         let (header, body) = self.keys.open(payload)?;
         // A reply is never larger than what it answers.
         match header.kind {
-            Kind::Packet => {}
-            Kind::Query if body.len() >= capsule::BEAT_BYTES => {}
-            Kind::Query => return Err(Refused::Truncated),
-            Kind::Reply => return Err(Refused::UnknownKind),
+            CapsuleKind::Packet => {}
+            CapsuleKind::Query if body.len() >= capsule::BEAT_BYTES => {}
+            CapsuleKind::Query => return Err(Refused::Truncated),
+            CapsuleKind::Reply => return Err(Refused::UnknownKind),
         }
         if header.backend != self.id {
             return Err(Refused::Misdirected);
@@ -155,7 +155,7 @@ impl Backend {
 
     fn reply(&mut self, now: Instant, query: Header, out: &mut Vec<u8>) {
         let header = Header {
-            kind: Kind::Reply,
+            kind: CapsuleKind::Reply,
             generation: self.newest,
             ..query
         };
@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn sealed(
-        kind: Kind,
+        kind: CapsuleKind,
         redirector: u16,
         backend: u16,
         generation: u32,
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_is_not_to_be_taken_is_told_apart() {
-        use Kind::{Packet, Query, Reply};
+        use CapsuleKind::{Packet, Query, Reply};
         let short = {
             let header = capsule::peek(&sealed(Query, 1, 3, 1, 9)).unwrap();
             let mut out = Vec::new();
@@ -274,7 +274,7 @@ mod tests {
         let most = u16::try_from(MAX_REDIRECTORS).unwrap();
         let mut backend = backend(1..=most + 1);
         let mut taken = |from| {
-            let payload = sealed(Kind::Packet, from, 3, 1, 1);
+            let payload = sealed(CapsuleKind::Packet, from, 3, 1, 1);
             backend
                 .handle(Instant::ZERO, &payload, &mut Vec::new())
                 .is_some()
@@ -289,7 +289,7 @@ mod tests {
         let mut reply = Vec::new();
         for (redirector, generation, stale) in [(1, 5, 0), (2, 4, 1), (1, 6, 1), (2, 6, 1)] {
             let payload = sealed(
-                Kind::Packet,
+                CapsuleKind::Packet,
                 redirector,
                 3,
                 generation,
@@ -299,7 +299,7 @@ mod tests {
             assert_eq!(taken, Some(Taken::Packet(b"12345".as_slice())));
             assert_eq!(backend.counters.stale, stale);
         }
-        let query = sealed(Kind::Query, 2, 3, 1, 90);
+        let query = sealed(CapsuleKind::Query, 2, 3, 1, 90);
         backend.handle(Instant::ZERO, &query, &mut reply);
         assert_eq!(keys().open(&reply).unwrap().0.generation, Generation(6));
     }
@@ -311,16 +311,16 @@ mod tests {
             backend.meter(Instant::from_micros(millis * 1000));
         }
         backend.set_draining(true);
-        let (mut reply, query) = (Vec::new(), sealed(Kind::Query, 1, 3, 1, 77));
+        let (mut reply, query) = (Vec::new(), sealed(CapsuleKind::Query, 1, 3, 1, 77));
         let now = Instant::from_micros(1_000_000);
         assert_eq!(backend.handle(now, &query, &mut reply), Some(Taken::Reply));
         assert!(reply.len() <= query.len());
         let (header, body) = keys().open(&reply).unwrap();
-        assert_eq!((header.kind, header.sequence), (Kind::Reply, 77));
+        assert_eq!((header.kind, header.sequence), (CapsuleKind::Reply, 77));
         let told = Reply::parse(body).unwrap();
         assert_eq!((told.draining, told.load), (true, 1000));
         let idle = now + Duration::from_secs(1);
-        backend.handle(idle, &sealed(Kind::Query, 1, 3, 1, 78), &mut reply);
+        backend.handle(idle, &sealed(CapsuleKind::Query, 1, 3, 1, 78), &mut reply);
         let told = Reply::parse(keys().open(&reply).unwrap().1).unwrap();
         assert!(told.load < 10, "{}", told.load);
     }

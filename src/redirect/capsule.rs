@@ -39,7 +39,7 @@ const VERSION: u8 = 0x10;
 
 /// What a payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum CapsuleKind {
     /// A client's packet, for the backend to answer.
     Packet,
     /// A redirector asks how a backend is.
@@ -48,7 +48,7 @@ pub enum Kind {
     Reply,
 }
 
-impl Kind {
+impl CapsuleKind {
     const fn byte(self) -> u8 {
         VERSION
             | match self {
@@ -63,7 +63,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// What follows.
-    pub kind: Kind,
+    pub kind: CapsuleKind,
     /// The redirector that sends, or is replied to.
     pub redirector: RedirectorId,
     /// The backend that is sent to, or replies.
@@ -203,7 +203,7 @@ pub fn peek(payload: &[u8]) -> Result<Header, Refused> {
 
 fn parse(clear: &[u8]) -> Result<(Header, u8), Refused> {
     let mut reader = Reader::new(clear);
-    let kinds = [Kind::Packet, Kind::Query, Kind::Reply];
+    let kinds = [CapsuleKind::Packet, CapsuleKind::Query, CapsuleKind::Reply];
     let first = reader.u8().ok_or(Refused::Truncated)?;
     let kind = kinds
         .into_iter()
@@ -272,7 +272,7 @@ mod tests {
 
     fn header(sequence: u64) -> Header {
         Header {
-            kind: Kind::Packet,
+            kind: CapsuleKind::Packet,
             redirector: RedirectorId(7),
             backend: BackendId(3),
             generation: Generation(12),
@@ -310,7 +310,7 @@ mod tests {
         #[test]
         fn what_is_sealed_opens(
             sequence: u64, redirector: u16, backend: u16, generation: u32,
-            kind in prop::sample::select(vec![Kind::Packet, Kind::Query, Kind::Reply]),
+            kind in prop::sample::select(vec![CapsuleKind::Packet, CapsuleKind::Query, CapsuleKind::Reply]),
             body in prop::collection::vec(any::<u8>(), 0..1500),
         ) {
             let header = Header {

@@ -1,9 +1,9 @@
 //! The redirector's configuration: one file in TOML, the same for every redirector of a service but
 //! for `id` and `address`.
 //!
-//! In: the text. Out: a [`Config`] that can be used as it is, or a [`ConfigError`], one line that
-//! names file and line and says what to do. Reads no file: `key-file` and the table of sites are
-//! for the caller to open.
+//! In: the text. Out: a [`RedirectConfig`] that can be used as it is, or a [`ConfigError`], one
+//! line that names file and line and says what to do. Reads no file: `key-file` and the table of
+//! sites are for the caller to open.
 //!
 //! ```toml
 //! generation = 7                       # count up with every change
@@ -79,7 +79,7 @@ pub struct ConfigError {
 /// What the operator wants of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum BackendState {
     /// It gets packets while it is well.
     #[default]
     Active,
@@ -89,7 +89,7 @@ pub enum State {
     Down,
 }
 
-impl State {
+impl BackendState {
     /// The word for it.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -117,7 +117,7 @@ pub struct BackendEntry {
     /// Where it stands.
     pub site: Option<Site>,
     /// What is wanted of it.
-    pub state: State,
+    pub state: BackendState,
 }
 
 /// Where the nearest site is looked up.
@@ -131,7 +131,7 @@ pub struct Nearest {
 
 /// A configuration without mistakes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct RedirectConfig {
     /// Its number.
     pub generation: Generation,
     /// Number of this redirector.
@@ -158,7 +158,7 @@ pub struct Config {
     pub backends: Vec<BackendEntry>,
 }
 
-impl Config {
+impl RedirectConfig {
     /// Reads a configuration; `file` is its name, for messages.
     ///
     /// # Errors
@@ -227,7 +227,7 @@ struct RawBackend {
     weight: u32,
     site: Option<String>,
     #[serde(default)]
-    state: State,
+    state: BackendState,
 }
 
 fn default_port() -> Spanned<u16> {
@@ -259,7 +259,7 @@ impl Reader<'_> {
         self.error(value.span().start, problem)
     }
 
-    fn config(&self, raw: Raw) -> Result<Config, ConfigError> {
+    fn config(&self, raw: Raw) -> Result<RedirectConfig, ConfigError> {
         self.check_addresses(&raw.address, &raw.services)?;
         if *raw.port.get_ref() == 0 {
             return Err(self.at(&raw.port, "port 0: give one from 1 to 65535"));
@@ -276,7 +276,7 @@ impl Reader<'_> {
             let problem = "policy `nearest` without a table: add `[nearest]` with `table = FILE`";
             return Err(self.at(spanned, problem));
         }
-        Ok(Config {
+        Ok(RedirectConfig {
             generation: raw.generation,
             id: raw.id,
             addresses: raw.address.into_inner(),

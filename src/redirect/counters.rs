@@ -1,14 +1,14 @@
 //! Why the redirector drops packets, and how many.
 //!
-//! In: a [`Drop`] a packet. Out: counters by reason, with labels for metrics. No label names a
-//! client.
+//! In: a [`RedirectDrop`] a packet. Out: counters by reason, with labels for metrics. No label names
+//! a client.
 
 use crate::redirect::capsule::Refused;
 use crate::wire::ip::Malformed;
 
 /// Why a packet went nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Drop {
+pub enum RedirectDrop {
     /// No sound IP or UDP headers.
     #[error(transparent)]
     Malformed(#[from] Malformed),
@@ -47,7 +47,7 @@ pub enum Drop {
     Unasked,
 }
 
-impl Drop {
+impl RedirectDrop {
     /// The label of its counter.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -109,7 +109,7 @@ impl ByLabel {
 
 /// What a redirector has counted, besides what it counts by backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct RedirectCounters {
     /// IP packets received.
     pub packets_in: u64,
     /// Their bytes.

@@ -9,9 +9,11 @@ use core::net::IpAddr;
 use etherparse::IpNumber;
 
 use super::balancer::Balancer;
-use super::capsule::{BEAT_BYTES, HEADER_BYTES, Header, Kind, MacKeys, Refused, Reply, peek};
-use super::config::{Config, State};
-use super::counters::{Counters, Drop};
+use super::capsule::{
+    BEAT_BYTES, CapsuleKind, HEADER_BYTES, Header, MacKeys, Refused, Reply, peek,
+};
+use super::config::{BackendState, RedirectConfig};
+use super::counters::{RedirectCounters, RedirectDrop};
 use super::flow::{Flow, Flows, unreachable};
 use super::membership::{Member, Membership};
 use super::outbox::Outbox;
@@ -23,7 +25,7 @@ use crate::wire::ip::{Checksum, IpView, MAX_PACKET, UdpTemplate, UdpView};
 
 /// What is not in the configuration itself.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct EngineSettings {
     /// Largest IP packet towards backends, in bytes.
     pub mtu: u16,
     /// From the key file.
@@ -69,7 +71,7 @@ pub struct Redirect {
     balancer: Balancer,
     /// The newest configuration that any backend has been shown.
     newest: Generation,
-    counters: Counters,
+    counters: RedirectCounters,
     outbox: Outbox,
     /// A capsule before it gets its outer headers.
     capsule: Vec<u8>,
@@ -84,7 +86,7 @@ pub struct Redirect {
 impl Redirect {
     /// A redirector that redirects from the first packet on.
     #[must_use]
-    pub fn new(now: Now, config: &Config, settings: Settings) -> Self {
+    pub fn new(now: Now, config: &RedirectConfig, settings: EngineSettings) -> Self {
         let mut redirect = Self {
             id: config.id,
             addresses: config.addresses.clone(),
@@ -96,7 +98,7 @@ impl Redirect {
             membership: Membership::new(now, config),
             balancer: Balancer::new(config.policy, settings.table, settings.seed),
             newest: config.generation,
-            counters: Counters::default(),
+            counters: RedirectCounters::default(),
             outbox: Outbox::default(),
             capsule: Vec::new(),
             split: Vec::new(),
@@ -111,7 +113,12 @@ impl Redirect {
     ///
     /// # Errors
     /// [`SwapError`]; the old one then stays.
-    pub fn replace(&mut self, now: Now, config: &Config, table: Table) -> Result<(), SwapError> {
+    pub fn replace(
+        &mut self,
+        now: Now,
+        config: &RedirectConfig,
+        table: Table,
+    ) -> Result<(), SwapError> {
         let (old, new) = (self.membership.generation(), config.generation);
         if new <= old {
             return Err(SwapError::NotNewer { old, new });
@@ -141,7 +148,7 @@ impl Redirect {
 
     /// Wants another state of the backend with a name, until the next configuration; false if there
     /// is none.
-    pub fn set_state(&mut self, name: &str, state: State) -> bool {
+    pub fn set_state(&mut self, name: &str, state: BackendState) -> bool {
         let known = self.membership.set_state(name, state);
         self.refresh();
         known
@@ -160,7 +167,7 @@ impl Redirect {
 
     /// What has been counted, but by backend.
     #[must_use]
-    pub const fn counters(&self) -> &Counters {
+    pub const fn counters(&self) -> &RedirectCounters {
         &self.counters
     }
 
@@ -186,18 +193,23 @@ impl Redirect {
         }
     }
 
-    fn drop(&mut self, drop: Drop) {
+    fn drop(&mut self, drop: RedirectDrop) {
         log::trace!("packet dropped: {drop}");
         self.counters.drops.count(drop.label());
     }
 
-    fn sort(&mut self, now: Now, packet: &[u8], segment: Option<usize>) -> Result<(), Drop> {
+    fn sort(
+        &mut self,
+        now: Now,
+        packet: &[u8],
+        segment: Option<usize>,
+    ) -> Result<(), RedirectDrop> {
         let ip = IpView::parse(packet)?;
         if self.addresses.contains(&ip.dst) {
             return self.receive(now, &ip, segment);
         }
         if !self.services.contains(&ip.dst) {
-            return Err(Drop::ForeignDestination);
+            return Err(RedirectDrop::ForeignDestination);
         }
         match segment {
             None => {
@@ -218,13 +230,15 @@ impl Redirect {
         ip: &IpView<'_>,
         packet: &[u8],
         size: usize,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), RedirectDrop> {
         let flow = self.flows.of(ip)?;
-        let joined = JoinedTcp::parse(packet, size).map_err(|_| Drop::BadTcp)?;
+        let joined = JoinedTcp::parse(packet, size).map_err(|_| RedirectDrop::BadTcp)?;
         let mut split = core::mem::take(&mut self.split);
         split.resize(MAX_PACKET, 0);
         for index in 0..joined.count() {
-            let emitted = joined.emit(index, &mut split).map_err(|_| Drop::TooLong);
+            let emitted = joined
+                .emit(index, &mut split)
+                .map_err(|_| RedirectDrop::TooLong);
             let sent = emitted.and_then(|length| {
                 let segment = split.get(..length).unwrap_or_default();
                 self.forward(flow, ip.src, segment)
@@ -236,7 +250,7 @@ impl Redirect {
     }
 
     /// What became of one of several packets that came joined.
-    fn parted(&mut self, sent: Result<(), Drop>) {
+    fn parted(&mut self, sent: Result<(), RedirectDrop>) {
         self.counters.parted += 1;
         if let Err(drop) = sent {
             self.drop(drop);
@@ -244,16 +258,20 @@ impl Redirect {
     }
 
     /// Makes packets again of datagrams that the device has joined.
-    fn forward_joined(&mut self, joined: UdpView<'_>, segment: Option<usize>) -> Result<(), Drop> {
+    fn forward_joined(
+        &mut self,
+        joined: UdpView<'_>,
+        segment: Option<usize>,
+    ) -> Result<(), RedirectDrop> {
         let Ok(template) = UdpTemplate::new(joined.path, joined.ecn) else {
-            return Err(Drop::NotTransport);
+            return Err(RedirectDrop::NotTransport);
         };
         let mut split = core::mem::take(&mut self.split);
         split.resize(MAX_PACKET, 0);
         for datagram in joined.datagrams(segment) {
             let sent = self.flows.of_datagram(datagram).and_then(|flow| {
                 let emitted = template.emit(self.next_ident(), datagram, &mut split);
-                let length = emitted.map_err(|_| Drop::TooLong)?;
+                let length = emitted.map_err(|_| RedirectDrop::TooLong)?;
                 let packet = split.get(..length).unwrap_or_default();
                 self.forward(flow, joined.path.src.ip(), packet)
             });
@@ -268,29 +286,35 @@ impl Redirect {
         self.ident
     }
 
-    fn forward(&mut self, flow: Flow, source: IpAddr, packet: &[u8]) -> Result<(), Drop> {
-        let place = self.balancer.choose(flow, source).ok_or(Drop::NoBackend)?;
+    fn forward(&mut self, flow: Flow, source: IpAddr, packet: &[u8]) -> Result<(), RedirectDrop> {
+        let place = self
+            .balancer
+            .choose(flow, source)
+            .ok_or(RedirectDrop::NoBackend)?;
         let forlorn = self.membership.is_forlorn();
         let ident = self.next_ident();
         let generation = self.membership.generation();
-        let member = self.membership.get_mut(place).ok_or(Drop::NoBackend)?;
+        let member = self
+            .membership
+            .get_mut(place)
+            .ok_or(RedirectDrop::NoBackend)?;
         match (&member.entry().device, member.headers()) {
-            (Some(_), _) if packet.len() > self.mtu => return Err(Drop::TooLong),
+            (Some(_), _) if packet.len() > self.mtu => return Err(RedirectDrop::TooLong),
             (Some(_), _) => {
                 let room = self.outbox.forward(member.entry().id, packet.len());
-                room.ok_or(Drop::QueueFull)?.copy_from_slice(packet);
+                room.ok_or(RedirectDrop::QueueFull)?.copy_from_slice(packet);
             }
             (None, Some(headers)) => {
                 let headers = *headers;
                 if headers.headers_len() + HEADER_BYTES + packet.len() > self.mtu {
-                    return Err(Drop::TooLong);
+                    return Err(RedirectDrop::TooLong);
                 }
-                let header = header(Kind::Packet, self.id, generation, member);
+                let header = header(CapsuleKind::Packet, self.id, generation, member);
                 self.capsule.clear();
                 self.keys.seal(&header, packet, &mut self.capsule);
                 send(&mut self.outbox, &headers, ident, &self.capsule)?;
             }
-            (None, None) => return Err(Drop::NoBackend),
+            (None, None) => return Err(RedirectDrop::NoBackend),
         }
         member.counters.packets += 1;
         member.counters.bytes += packet.len() as u64;
@@ -299,14 +323,19 @@ impl Redirect {
     }
 
     /// What is for the redirector itself: heartbeats and ICMP errors.
-    fn receive(&mut self, now: Now, ip: &IpView<'_>, segment: Option<usize>) -> Result<(), Drop> {
+    fn receive(
+        &mut self,
+        now: Now,
+        ip: &IpView<'_>,
+        segment: Option<usize>,
+    ) -> Result<(), RedirectDrop> {
         if ip.protocol != IpNumber::UDP.0 {
-            let quoted = unreachable(ip).ok_or(Drop::NotForUs)?;
+            let quoted = unreachable(ip).ok_or(RedirectDrop::NotForUs)?;
             return self.hint(now.instant, quoted);
         }
         let view = ip.udp(Checksum::of(segment))?;
         if view.path.dst.port() != self.port {
-            return Err(Drop::NotForUs);
+            return Err(RedirectDrop::NotForUs);
         }
         for datagram in view.datagrams(segment) {
             if let Err(drop) = self.answered(now.instant, datagram) {
@@ -317,9 +346,9 @@ impl Redirect {
         Ok(())
     }
 
-    fn answered(&mut self, now: Instant, datagram: &[u8]) -> Result<(), Drop> {
+    fn answered(&mut self, now: Instant, datagram: &[u8]) -> Result<(), RedirectDrop> {
         let (header, body) = self.keys.open(datagram)?;
-        if header.kind != Kind::Reply {
+        if header.kind != CapsuleKind::Reply {
             return Err(Refused::UnknownKind.into());
         }
         if header.redirector != self.id {
@@ -330,7 +359,7 @@ impl Redirect {
             .membership
             .answered(now, header.backend, header.sequence, reply)
         {
-            return Err(Drop::Unasked);
+            return Err(RedirectDrop::Unasked);
         }
         self.newest = self.newest.max(header.generation);
         Ok(())
@@ -338,15 +367,15 @@ impl Redirect {
 
     /// An ICMP error is believed for a moment if it quotes what was sent lately. Nobody but those on
     /// the path to a backend knows sequence numbers.
-    fn hint(&mut self, now: Instant, (to, quoted): (IpAddr, &[u8])) -> Result<(), Drop> {
+    fn hint(&mut self, now: Instant, (to, quoted): (IpAddr, &[u8])) -> Result<(), RedirectDrop> {
         let header = peek(quoted)?;
-        let ours = header.redirector == self.id && header.kind != Kind::Reply;
+        let ours = header.redirector == self.id && header.kind != CapsuleKind::Reply;
         if !ours
             || !self
                 .membership
                 .suspect(now, header.backend, to, header.sequence)
         {
-            return Err(Drop::Unasked);
+            return Err(RedirectDrop::Unasked);
         }
         self.counters.hints += 1;
         self.refresh_if_changed();
@@ -372,12 +401,15 @@ impl Redirect {
         self.refresh_if_changed();
     }
 
-    fn query(&mut self, now: Instant, place: usize) -> Result<(), Drop> {
+    fn query(&mut self, now: Instant, place: usize) -> Result<(), RedirectDrop> {
         let ident = self.next_ident();
         let generation = self.membership.generation();
-        let member = self.membership.get_mut(place).ok_or(Drop::NoBackend)?;
-        let headers = *member.headers().ok_or(Drop::NoBackend)?;
-        let header = header(Kind::Query, self.id, generation, member);
+        let member = self
+            .membership
+            .get_mut(place)
+            .ok_or(RedirectDrop::NoBackend)?;
+        let headers = *member.headers().ok_or(RedirectDrop::NoBackend)?;
+        let header = header(CapsuleKind::Query, self.id, generation, member);
         self.capsule.clear();
         self.keys.seal(&header, &[0; BEAT_BYTES], &mut self.capsule);
         self.membership.asked(now, place, header.sequence);
@@ -404,7 +436,7 @@ impl Redirect {
 }
 
 const fn header(
-    kind: Kind,
+    kind: CapsuleKind,
     redirector: RedirectorId,
     generation: Generation,
     member: &mut Member,
@@ -419,11 +451,17 @@ const fn header(
 }
 
 /// Puts outer headers before a capsule and lets it wait to be sent.
-fn send(outbox: &mut Outbox, to: &UdpTemplate, ident: u16, capsule: &[u8]) -> Result<(), Drop> {
+fn send(
+    outbox: &mut Outbox,
+    to: &UdpTemplate,
+    ident: u16,
+    capsule: &[u8],
+) -> Result<(), RedirectDrop> {
     let length = to.headers_len() + capsule.len();
-    let room = outbox.packet(length).ok_or(Drop::QueueFull)?;
+    let room = outbox.packet(length).ok_or(RedirectDrop::QueueFull)?;
     // The room is what the packet takes, and a capsule within the MTU fits its length fields.
-    to.emit(ident, capsule, room).map_err(|_| Drop::TooLong)?;
+    to.emit(ident, capsule, room)
+        .map_err(|_| RedirectDrop::TooLong)?;
     Ok(())
 }
 

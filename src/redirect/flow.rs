@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice, UdpHeader};
 use siphasher::sip::SipHasher13;
 
-use super::counters::Drop;
+use super::counters::RedirectDrop;
 use crate::wire::ip::IpView;
 use crate::wire::segment::ToServer;
 
@@ -38,31 +38,31 @@ impl Flows {
     /// The flow of a packet.
     ///
     /// # Errors
-    /// [`Drop::Malformed`], [`Drop::NotTransport`], [`Drop::BadTcp`], [`Drop::IcmpNotEcho`],
-    /// [`Drop::UnknownProtocol`].
-    pub fn of(&self, ip: &IpView<'_>) -> Result<Flow, Drop> {
+    /// [`RedirectDrop::Malformed`], [`RedirectDrop::NotTransport`], [`RedirectDrop::BadTcp`],
+    /// [`RedirectDrop::IcmpNotEcho`], [`RedirectDrop::UnknownProtocol`].
+    pub fn of(&self, ip: &IpView<'_>) -> Result<Flow, RedirectDrop> {
         match (IpNumber(ip.protocol), ip.dst) {
             (IpNumber::UDP, _) => {
                 let datagram = ip.payload.get(UdpHeader::LEN..).unwrap_or_default();
                 self.of_datagram(datagram)
             }
-            (IpNumber::TCP, _) if ip.payload.len() < MIN_TCP_BYTES => Err(Drop::BadTcp),
+            (IpNumber::TCP, _) if ip.payload.len() < MIN_TCP_BYTES => Err(RedirectDrop::BadTcp),
             (IpNumber::TCP, _) => {
                 let ports = ip.payload.get(..4).unwrap_or_default();
                 Ok(self.of_addresses(ip, ports))
             }
             (IpNumber::ICMP, IpAddr::V4(_)) => self.of_echo(ip, ICMP_ECHO),
             (IpNumber::IPV6_ICMP, IpAddr::V6(_)) => self.of_echo(ip, ICMPV6_ECHO),
-            _ => Err(Drop::UnknownProtocol),
+            _ => Err(RedirectDrop::UnknownProtocol),
         }
     }
 
     /// The flow of a packet of the transport.
     ///
     /// # Errors
-    /// [`Drop::NotTransport`].
-    pub fn of_datagram(&self, datagram: &[u8]) -> Result<Flow, Drop> {
-        let affinity = ToServer::affinity(datagram).ok_or(Drop::NotTransport)?;
+    /// [`RedirectDrop::NotTransport`].
+    pub fn of_datagram(&self, datagram: &[u8]) -> Result<Flow, RedirectDrop> {
+        let affinity = ToServer::affinity(datagram).ok_or(RedirectDrop::NotTransport)?;
         let mut hasher = self.0;
         hasher.write_u64(affinity);
         Ok(Flow {
@@ -71,10 +71,10 @@ impl Flows {
         })
     }
 
-    fn of_echo(&self, ip: &IpView<'_>, echo_request: u8) -> Result<Flow, Drop> {
+    fn of_echo(&self, ip: &IpView<'_>, echo_request: u8) -> Result<Flow, RedirectDrop> {
         match ip.payload.first() == Some(&echo_request) {
             true => Ok(self.of_addresses(ip, &[])),
-            false => Err(Drop::IcmpNotEcho),
+            false => Err(RedirectDrop::IcmpNotEcho),
         }
     }
 

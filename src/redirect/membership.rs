@@ -11,7 +11,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::balancer::Candidate;
 use super::capsule::Reply;
-use super::config::{BackendEntry, Config, State};
+use super::config::{BackendEntry, BackendState, RedirectConfig};
 use super::health::{Beat, Health};
 use super::{BackendId, Generation};
 use crate::time::{Instant, Now, micros};
@@ -39,13 +39,13 @@ pub struct Member {
     /// Of what was sent to it last.
     sequence: u64,
     /// As told last, to notice changes.
-    state: State,
+    state: BackendState,
     /// What has been counted.
     pub counters: MemberCounters,
 }
 
 impl Member {
-    fn new(now: Now, entry: BackendEntry, config: &Config) -> Self {
+    fn new(now: Now, entry: BackendEntry, config: &RedirectConfig) -> Self {
         let state = entry.state;
         Self {
             headers: headers(&entry, config),
@@ -79,13 +79,13 @@ impl Member {
 
     /// What the operator, it itself and its heartbeats say together.
     #[must_use]
-    pub const fn state(&self) -> State {
+    pub const fn state(&self) -> BackendState {
         match self.entry.state {
-            State::Down => State::Down,
-            _ if !self.is_well() => State::Down,
-            State::Draining => State::Draining,
-            State::Active if self.health.reply().draining => State::Draining,
-            State::Active => State::Active,
+            BackendState::Down => BackendState::Down,
+            _ if !self.is_well() => BackendState::Down,
+            BackendState::Draining => BackendState::Draining,
+            BackendState::Active if self.health.reply().draining => BackendState::Draining,
+            BackendState::Active => BackendState::Active,
         }
     }
 
@@ -129,14 +129,14 @@ pub struct Membership {
     generation: Generation,
     beat: Beat,
     members: Vec<Member>,
-    /// Nobody is well: packets are sent in hope.
+    /// No backend is healthy: packets go to unhealthy backends.
     forlorn: bool,
 }
 
 impl Membership {
     /// The backends of a first configuration.
     #[must_use]
-    pub fn new(now: Now, config: &Config) -> Self {
+    pub fn new(now: Now, config: &RedirectConfig) -> Self {
         let mut membership = Self {
             generation: config.generation,
             beat: config.beat,
@@ -148,7 +148,7 @@ impl Membership {
     }
 
     /// Puts the backends of another configuration in force.
-    pub fn replace(&mut self, now: Now, config: &Config) {
+    pub fn replace(&mut self, now: Now, config: &RedirectConfig) {
         let mut before = core::mem::take(&mut self.members);
         self.members = config
             .backends
@@ -173,7 +173,7 @@ impl Membership {
 
     /// Wants another state of the backend with a name, until the next configuration; false if there
     /// is none.
-    pub fn set_state(&mut self, name: &str, state: State) -> bool {
+    pub fn set_state(&mut self, name: &str, state: BackendState) -> bool {
         let found = self.members.iter_mut().find(|one| one.entry.name == name);
         found.map(|member| member.entry.state = state).is_some()
     }
@@ -213,18 +213,18 @@ impl Membership {
         u32::try_from(load).unwrap_or(u32::MAX)
     }
 
-    /// Whether nobody is well.
+    /// Whether no backend is healthy, so that packets go to unhealthy ones.
     #[must_use]
-    pub const fn is_forlorn(&self) -> bool {
+    pub const fn fails_open(&self) -> bool {
         self.forlorn
     }
 
     /// Those that may get packets, as things are now.
     pub fn candidates(&mut self) -> Vec<Candidate> {
         let tiers: [fn(&Member) -> bool; 3] = [
-            |member| member.state() == State::Active,
-            |member| member.state() == State::Draining,
-            |member| member.entry.state != State::Down,
+            |member| member.state() == BackendState::Active,
+            |member| member.state() == BackendState::Draining,
+            |member| member.entry.state != BackendState::Down,
         ];
         let chosen = (0..).zip(tiers).find_map(|(tier, eligible)| {
             let eligible = self
@@ -319,7 +319,7 @@ impl Membership {
 }
 
 /// The headers from our address of its family to a backend's.
-fn headers(entry: &BackendEntry, config: &Config) -> Option<UdpTemplate> {
+fn headers(entry: &BackendEntry, config: &RedirectConfig) -> Option<UdpTemplate> {
     let to = entry.address?;
     let own = config
         .addresses
@@ -341,7 +341,7 @@ mod tests {
     fn a_queue_makes_a_load_larger() {
         let text = "generation = 1\nid = 1\naddress = [\"10.0.0.10\"]\nservices = [\"10.0.0.100\"]\n\
             key-file = \"k\"\n[[backend]]\nname = \"a\"\nid = 1\naddress = \"10.0.1.1\"\n";
-        let config = Config::parse("c", text).unwrap();
+        let config = RedirectConfig::parse("c", text).unwrap();
         let mut membership = Membership::new(Now::default(), &config);
         let at = |millis: u64| Instant::from_micros(millis * 1000);
         let reply = Reply {

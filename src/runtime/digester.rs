@@ -19,7 +19,7 @@ use std::{io, thread};
 
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::apps::origin::digest::{self, Digester, Progress, Sha256, Stamp};
+use crate::apps::origin::digest::{self, DigestProgress, Digester, Sha256, Stamp};
 use crate::apps::origin::digest_store::DigestStore;
 use crate::apps::origin::files::MAX_INLINE_DIGEST_BYTES;
 
@@ -57,7 +57,7 @@ impl ThreadDigester {
             None => DigestStore::new(),
         };
         let shared = Arc::new(Shared {
-            state: Mutex::new(State {
+            state: Mutex::new(DigesterState {
                 known,
                 waiting: BTreeSet::new(),
             }),
@@ -86,13 +86,13 @@ impl Digester for ThreadDigester {
         is_settled(stamp)
     }
 
-    fn digest(&mut self, file: &Arc<File>, stamp: &Stamp) -> Progress {
+    fn digest(&mut self, file: &Arc<File>, stamp: &Stamp) -> DigestProgress {
         let mut state = self.shared.lock();
         if let Some(digest) = state.known.get(stamp) {
-            return Progress::Done(digest);
+            return DigestProgress::Done(digest);
         }
         if state.waiting.contains(stamp) {
-            return Progress::Pending;
+            return DigestProgress::Pending;
         }
         let job = Job {
             file: Arc::clone(file),
@@ -101,10 +101,10 @@ impl Digester for ThreadDigester {
         match self.jobs.as_ref().map(|jobs| jobs.try_send(job)) {
             Some(Ok(())) => {
                 state.waiting.insert(*stamp);
-                Progress::Pending
+                DigestProgress::Pending
             }
-            Some(Err(TrySendError::Full(_))) => Progress::Pending,
-            Some(Err(TrySendError::Disconnected(_))) | None => Progress::Failed,
+            Some(Err(TrySendError::Full(_))) => DigestProgress::Pending,
+            Some(Err(TrySendError::Disconnected(_))) | None => DigestProgress::Failed,
         }
     }
 }
@@ -129,12 +129,12 @@ struct Job {
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<DigesterState>,
     stopped: AtomicBool,
 }
 
 #[derive(Debug)]
-struct State {
+struct DigesterState {
     known: DigestStore,
     /// Stamps of the jobs in the queue and the one in work: at most `MAX_WAITING` and one.
     waiting: BTreeSet<Stamp>,
@@ -142,7 +142,7 @@ struct State {
 
 impl Shared {
     /// Every change of the state is one whole step, so a panic elsewhere leaves it good.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DigesterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -331,7 +331,7 @@ mod tests {
         let mut again = ThreadDigester::start(root.path(), Some(store.clone())).unwrap();
         let file = Arc::new(File::open(root.path().join("large")).unwrap());
         assert!(
-            matches!(again.digest(&file, &stamp), Progress::Done(_)),
+            matches!(again.digest(&file, &stamp), DigestProgress::Done(_)),
             "at the first question"
         );
         assert!(ThreadDigester::start(root.path(), Some(folder.path().to_owned())).is_err());
@@ -349,7 +349,7 @@ mod tests {
         for inode in 0..10 * u64::try_from(MAX_WAITING).unwrap() {
             assert_eq!(
                 digester.digest(&file, &Stamp { inode, ..stamp }),
-                Progress::Pending
+                DigestProgress::Pending
             );
         }
         let waiting = digester.shared.lock().waiting.len();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
-use crate::host::metrics::{Metric, MetricKind, Sample};
+use crate::host::metrics::{Metric, MetricKind, MetricSample};
 use crate::time::Instant;
 
 /// Connections at a time; further ones are closed at once.
@@ -35,13 +35,13 @@ const FIRST_CONNECTION: usize = 17;
 #[derive(Debug)]
 pub struct MetricsServer {
     listener: TcpListener,
-    slots: [Option<Connection>; MAX_CONNECTIONS],
+    slots: [Option<MetricsConnection>; MAX_CONNECTIONS],
     /// The listener may have connections waiting.
     acceptable: bool,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct MetricsConnection {
     stream: TcpStream,
     until: Instant,
     ready: bool,
@@ -56,7 +56,7 @@ enum Exchange {
 
 /// What is to become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum ExchangeStatus {
     Waiting,
     Over,
 }
@@ -119,11 +119,13 @@ impl MetricsServer {
         self.accept(now, registry);
         for slot in &mut self.slots {
             let Some(connection) = slot else { continue };
-            let mut progress = Progress::Waiting;
+            let mut progress = ExchangeStatus::Waiting;
             if std::mem::take(&mut connection.ready) {
-                progress = connection.advance(&mut metrics).unwrap_or(Progress::Over);
+                progress = connection
+                    .advance(&mut metrics)
+                    .unwrap_or(ExchangeStatus::Over);
             }
-            if progress == Progress::Over || now >= connection.until {
+            if progress == ExchangeStatus::Over || now >= connection.until {
                 *slot = None;
             }
         }
@@ -143,7 +145,7 @@ impl MetricsServer {
                     if registry.register(&mut stream, token, both).is_ok() {
                         let exchange = Exchange::Reading { head: Vec::new() };
                         let until = now + MAX_DURATION;
-                        *slot = Some(Connection {
+                        *slot = Some(MetricsConnection {
                             stream,
                             until,
                             ready: true,
@@ -159,8 +161,8 @@ impl MetricsServer {
     }
 }
 
-impl Connection {
-    fn advance(&mut self, metrics: &mut impl FnMut() -> Vec<Metric>) -> io::Result<Progress> {
+impl MetricsConnection {
+    fn advance(&mut self, metrics: &mut impl FnMut() -> Vec<Metric>) -> io::Result<ExchangeStatus> {
         loop {
             let step = match &mut self.exchange {
                 Exchange::Reading { head } => read_head(&mut self.stream, head)?,
@@ -169,8 +171,8 @@ impl Connection {
                 }
             };
             match step {
-                Head::Incomplete => return Ok(Progress::Waiting),
-                Head::Gone => return Ok(Progress::Over),
+                Head::Incomplete => return Ok(ExchangeStatus::Waiting),
+                Head::Gone => return Ok(ExchangeStatus::Over),
                 Head::Complete(status) => {
                     let answer = answer(status, metrics);
                     self.exchange = Exchange::Writing { answer, written: 0 };
@@ -257,16 +259,18 @@ fn write_answer(
     stream: &mut TcpStream,
     answer: &[u8],
     written: &mut usize,
-) -> io::Result<Progress> {
+) -> io::Result<ExchangeStatus> {
     while let Some(rest) = answer.get(*written..).filter(|rest| !rest.is_empty()) {
         match stream.write(rest) {
             Ok(len) => *written += len,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Progress::Waiting),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Ok(ExchangeStatus::Waiting);
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(Progress::Over)
+    Ok(ExchangeStatus::Over)
 }
 
 /// The text of all metrics, each with its help and type.
@@ -285,7 +289,7 @@ fn render(metrics: &[Metric]) -> String {
         };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}", escape(help));
-        for Sample { labels, value } in samples {
+        for MetricSample { labels, value } in samples {
             text.push_str(name);
             for (n, (label, of)) in labels.iter().enumerate() {
                 let open = if n == 0 { '{' } else { ',' };
@@ -318,7 +322,7 @@ mod tests {
             Metric::counter("packets_total", "Packets in.\nAll of them.", 12),
             Metric::by_label("drops_total", "Drops.", "reason", drops),
             Metric {
-                samples: vec![Sample { labels, value: 1 }],
+                samples: vec![MetricSample { labels, value: 1 }],
                 ..Metric::gauge("build", "Build.", 0)
             },
         ];

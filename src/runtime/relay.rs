@@ -21,7 +21,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::device::Device;
 use crate::device::pcap::Recorder;
-use crate::link::path::{Command, CommandError, Direction, Path, Report};
+use crate::link::path::{Command, CommandError, Direction, LinkReport, Path};
 use crate::runtime::control::ControlServer;
 use crate::runtime::gather::{self, Gather};
 use crate::runtime::metrics::MetricsServer;
@@ -164,7 +164,7 @@ impl<D: Device + AsRawFd> Relay<D> {
 
     /// What the path shows of itself.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> LinkReport {
         report(&self.path, &self.ends, self.clock.instant())
     }
 
@@ -383,7 +383,7 @@ fn stamp(clock: OsClock, recorder: &mut Option<&mut Recorder<File>>) -> Instant 
     }
 }
 
-fn report<D: Device>(path: &Path, [a, b]: &[End<D>; 2], now: Instant) -> Report {
+fn report<D: Device>(path: &Path, [a, b]: &[End<D>; 2], now: Instant) -> LinkReport {
     let unsent = |end: &End<D>| end.device.send_drops() - end.forgiven;
     path.report(now, [unsent(b), unsent(a)])
 }

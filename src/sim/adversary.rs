@@ -14,12 +14,12 @@ use std::time::Duration;
 use super::dice::Dice;
 use super::object::Object;
 use super::scenario::ClientPlan;
-use super::world::{Node, Progress, START};
+use super::world::{ClientProgress, Node, START};
 use crate::host::{Machine, Transmit};
 use crate::time::{Instant, Now, UnixMillis};
 use crate::transport::continuation::{Continuation, MAX_AGE};
 use crate::transport::curve::{MAX_FLIGHT, MAX_RTT_US};
-use crate::transport::epoch::{Declaration, Epoch, Kind};
+use crate::transport::epoch::{Declaration, Epoch, TransitionKind};
 use crate::transport::keys::KeyRing;
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::ip::parse_udp;
@@ -47,7 +47,7 @@ pub(super) struct Adversary {
     size: u16,
     dice: Dice,
     temper: Temper,
-    connections: Vec<Connection>,
+    connections: Vec<ObservedConnection>,
     remembered: Vec<Vec<u8>>,
     out: VecDeque<Flight>,
     sent: u32,
@@ -71,7 +71,7 @@ struct Temper {
 }
 
 /// A connection as the adversary sees it.
-struct Connection {
+struct ObservedConnection {
     id: u64,
     held: VecDeque<Held>,
     /// Proofs by number, with the last number that each stands for.
@@ -265,7 +265,7 @@ impl Adversary {
         let index = match known {
             Some(index) => index,
             None if self.connections.len() < MAX_CONNECTIONS => {
-                self.connections.push(Connection::new(id));
+                self.connections.push(ObservedConnection::new(id));
                 self.connections.len() - 1
             }
             None => return,
@@ -310,7 +310,7 @@ impl Adversary {
     }
 }
 
-impl Connection {
+impl ObservedConnection {
     const fn new(id: u64) -> Self {
         Self {
             id,
@@ -431,18 +431,33 @@ fn percent(dice: &mut Dice, most: u64) -> u32 {
 fn declaration(held: &Held, received: u64, temper: Temper, dice: &mut Dice) -> Declaration {
     let base = held.epoch.base;
     let kind = match base == 0 && !dice.chance(10) {
-        true => Kind::Opened,
+        true => TransitionKind::Opened,
         false => {
-            let index = dice.index(Kind::ALL.len());
-            Kind::ALL.get(index).copied().unwrap_or(Kind::Loss)
+            let index = dice.index(TransitionKind::ALL.len());
+            TransitionKind::ALL
+                .get(index)
+                .copied()
+                .unwrap_or(TransitionKind::Loss)
         }
     };
     let p = match (kind, dice.chance(70)) {
-        (Kind::Opened, _) => 0,
-        (Kind::Loss | Kind::Ce | Kind::Exit | Kind::Timeout | Kind::Restart, true) => held.edge,
-        (Kind::Loss | Kind::Ce | Kind::Exit | Kind::Timeout | Kind::Restart, false) => {
-            dice.between(base, received.max(base))
-        }
+        (TransitionKind::Opened, _) => 0,
+        (
+            TransitionKind::Loss
+            | TransitionKind::Ce
+            | TransitionKind::Exit
+            | TransitionKind::Timeout
+            | TransitionKind::Restart,
+            true,
+        ) => held.edge,
+        (
+            TransitionKind::Loss
+            | TransitionKind::Ce
+            | TransitionKind::Exit
+            | TransitionKind::Timeout
+            | TransitionKind::Restart,
+            false,
+        ) => dice.between(base, received.max(base)),
     };
     let rtt_us = match dice.chance(temper.stretches) {
         true => u64::from(MAX_RTT_US),
@@ -523,10 +538,10 @@ impl Machine for Adversary {
 }
 
 impl Node for Adversary {
-    fn progress(&self) -> Option<Progress> {
-        Some(Progress {
+    fn progress(&self) -> Option<ClientProgress> {
+        Some(ClientProgress {
             done: self.is_done(),
-            ..Progress::default()
+            ..ClientProgress::default()
         })
     }
 

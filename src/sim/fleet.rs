@@ -15,7 +15,7 @@ use super::dice::Dice;
 use super::machines::{TransportKit, ring};
 use super::object::Objects;
 use super::scenario::{Scenario, ServerPlan, draw_script};
-use super::world::{Action, Boot, Clock, Livelock, Node, NodeId, Observer, Progress, World};
+use super::world::{Action, Boot, ClientProgress, Clock, Livelock, Node, NodeId, Observer, World};
 use super::{Kit as _, Options};
 use crate::host::redirector::Redirector;
 use crate::host::server::{Redirected, ServerHost, ServerHostConfig};
@@ -24,8 +24,8 @@ use crate::link::{ConfigError, Link};
 use crate::redirect::backend::BackendConfig;
 use crate::redirect::balancer::Policy;
 use crate::redirect::capsule::MacKeys;
-use crate::redirect::config::{BackendEntry, Config, DEFAULT_PORT, State};
-use crate::redirect::engine::Settings;
+use crate::redirect::config::{BackendEntry, BackendState, DEFAULT_PORT, RedirectConfig};
+use crate::redirect::engine::EngineSettings;
 use crate::redirect::health::Beat;
 use crate::redirect::prefixes::Table;
 use crate::redirect::{BackendId, Generation, RedirectorId};
@@ -46,7 +46,7 @@ pub struct Fleet {
     /// Own addresses of the servers.
     pub servers: Vec<IpAddr>,
     /// The configurations of each redirector by stage.
-    pub redirectors: Vec<Vec<Config>>,
+    pub redirectors: Vec<Vec<RedirectConfig>>,
 }
 
 /// What a run that broke no law was like.
@@ -182,7 +182,7 @@ struct Watch {
 /// One client as it was after its last turn.
 #[derive(Clone, Copy, Default)]
 struct Watched {
-    seen: Progress,
+    seen: ClientProgress,
     /// When it last had new bytes, or did not wait for any.
     content: Instant,
     silences: u64,
@@ -191,7 +191,7 @@ struct Watched {
 }
 
 impl Watched {
-    fn observe(&mut self, now: Instant, is: Progress) {
+    fn observe(&mut self, now: Instant, is: ClientProgress) {
         let was = core::mem::replace(&mut self.seen, is);
         let silent = was.waiting && now.saturating_since(self.content) >= LEAST_SILENCE;
         let explained = 1 + self.silences + u64::from(silent);
@@ -253,7 +253,7 @@ impl Fleet {
 
 /// The configurations of one or two redirectors by stage: the same, but that one may miss the last
 /// changes.
-fn draw_configs(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<Vec<Config>> {
+fn draw_configs(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<Vec<RedirectConfig>> {
     let policies = [
         Policy::Rendezvous,
         Policy::Spread,
@@ -273,7 +273,7 @@ fn draw_configs(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<Ve
             true => 1 + dice.index(stages.len()),
             false => stages.len(),
         };
-        let config = |(generation, backends): (u32, &Vec<BackendEntry>)| Config {
+        let config = |(generation, backends): (u32, &Vec<BackendEntry>)| RedirectConfig {
             generation: Generation(generation),
             id: RedirectorId(id),
             addresses: vec![own_address(world.service.is_ipv6(), 2, id)],
@@ -301,11 +301,11 @@ fn draw_backends(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<B
     let mut backends = Vec::new();
     for (index, (plan, address)) in world.servers.iter().zip(servers).enumerate() {
         let state = match dice.between(0, 9) {
-            _ if index == sure => State::Active,
-            0 => State::Draining,
-            1 => State::Down,
+            _ if index == sure => BackendState::Active,
+            0 => BackendState::Draining,
+            1 => BackendState::Down,
             2 => continue,
-            _ => State::Active,
+            _ => BackendState::Active,
         };
         backends.push(BackendEntry {
             name: format!("s{}", plan.id),
@@ -321,7 +321,7 @@ fn draw_backends(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<B
 }
 
 /// Adds to the script what befalls redirectors and the ways between them and the servers.
-fn draw_troubles(dice: &mut Dice, world: &mut Scenario, redirectors: &[Vec<Config>]) {
+fn draw_troubles(dice: &mut Dice, world: &mut Scenario, redirectors: &[Vec<RedirectConfig>]) {
     let (heals_at, servers) = (world.heals_at, world.servers.len());
     let instant = |dice: &mut Dice| {
         let latest = dice.magnitude(1, heals_at.as_micros());
@@ -460,7 +460,7 @@ impl Machine for ServerNode {
 }
 
 impl Node for ServerNode {
-    fn progress(&self) -> Option<Progress> {
+    fn progress(&self) -> Option<ClientProgress> {
         None
     }
 
@@ -475,14 +475,14 @@ impl Node for ServerNode {
 
 /// A redirector that boots with the clock of its first turn.
 struct RedirectorNode {
-    configs: Vec<Config>,
+    configs: Vec<RedirectConfig>,
     stage: u8,
     seed: u64,
     machine: Option<Redirector>,
 }
 
 impl RedirectorNode {
-    const fn new(configs: Vec<Config>, seed: u64, boot: Boot) -> Self {
+    const fn new(configs: Vec<RedirectConfig>, seed: u64, boot: Boot) -> Self {
         Self {
             configs,
             stage: boot.stage,
@@ -494,7 +494,7 @@ impl RedirectorNode {
     fn machine(&mut self, now: Now) -> Option<&mut Redirector> {
         if self.machine.is_none() {
             let config = self.configs.get(usize::from(self.stage))?;
-            let settings = Settings {
+            let settings = EngineSettings {
                 mtu: MTU,
                 keys: shared_keys(),
                 table: Table::default(),
@@ -529,7 +529,7 @@ impl Machine for RedirectorNode {
 }
 
 impl Node for RedirectorNode {
-    fn progress(&self) -> Option<Progress> {
+    fn progress(&self) -> Option<ClientProgress> {
         None
     }
 
@@ -605,7 +605,7 @@ mod tests {
         for configs in &mut fleet.redirectors {
             for config in configs.iter_mut() {
                 for backend in &mut config.backends {
-                    backend.state = State::Down;
+                    backend.state = BackendState::Down;
                 }
             }
         }
@@ -638,7 +638,7 @@ mod tests {
         assert!(befalls(|a| matches!(a, Action::Stage(_, 2))));
         let drains = |f: &Fleet| {
             let mut backends = f.redirectors.iter().flatten().flat_map(|c| &c.backends);
-            backends.any(|backend| backend.state == State::Draining)
+            backends.any(|backend| backend.state == BackendState::Draining)
         };
         assert!(any(drains));
     }

@@ -13,7 +13,7 @@ use super::check::{Claim, Excess, Grant, Judge};
 use super::world::START;
 use crate::time::{Instant, UnixMillis, micros};
 use crate::transport::continuation::{Continuation, MAX_AGE, MAX_CLOCK_SKEW};
-use crate::transport::epoch::{Declaration, Epoch, KNOWN_WINDOW, Kind, Transition};
+use crate::transport::epoch::{Declaration, Epoch, KNOWN_WINDOW, Transition, TransitionKind};
 use crate::transport::keys::KeyRing;
 use crate::wire::flight::UdpPath;
 use crate::wire::segment::{Declared, Request, Span, ToClient, ToServer};
@@ -117,7 +117,7 @@ fn declaring(epoch: &Epoch, declared: Declared, request: &Request<'_>, elapsed: 
         edge: p,
         rtt_us,
     } = declared;
-    let transition = Kind::from_code(kind)
+    let transition = TransitionKind::from_code(kind)
         .and_then(|kind| epoch.transition(Declaration { kind, p, rtt_us }).ok());
     let Some(transition) = transition else {
         return Claim {
@@ -138,8 +138,10 @@ fn declaring(epoch: &Epoch, declared: Declared, request: &Request<'_>, elapsed: 
     let inside = p <= after && after <= upto && upto <= transition.r;
     let whole = after == p && upto == transition.r;
     let quarter = match transition.kind {
-        Kind::Loss | Kind::Ce | Kind::Exit => quarter(p, end, &request.holes),
-        Kind::Opened | Kind::Timeout | Kind::Restart => None,
+        TransitionKind::Loss | TransitionKind::Ce | TransitionKind::Exit => {
+            quarter(p, end, &request.holes)
+        }
+        TransitionKind::Opened | TransitionKind::Timeout | TransitionKind::Restart => None,
     };
     let before: Vec<Span> = request
         .holes
@@ -280,7 +282,7 @@ mod tests {
     #[test]
     fn a_zone_opens_c_numbers_evenly() {
         let epoch = Epoch::opening(3);
-        let declaration = Declaration::new(Kind::Opened, 0, 1000);
+        let declaration = Declaration::new(TransitionKind::Opened, 0, 1000);
         let transition = epoch.transition(declaration).unwrap();
         let (r, c) = (transition.r, u64::from(transition.next.c));
         assert_eq!(zone_edge(&transition, 0), r);

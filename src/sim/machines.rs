@@ -14,7 +14,7 @@ use super::dice::Dice;
 use super::judge::TransportJudge;
 use super::object::{Object, Objects};
 use super::scenario::{ClientPlan, LAST_STAGE, Reader, Scenario, ServerPlan};
-use super::world::{Boot, Node, Progress};
+use super::world::{Boot, ClientProgress, Node};
 use crate::host::{Machine, Transmit};
 use crate::time::{Instant, Now};
 use crate::transport::client::{Client, ClientConfig, ClientEvent};
@@ -114,7 +114,7 @@ impl Machine for ServerNode {
 }
 
 impl Node for ServerNode {
-    fn progress(&self) -> Option<Progress> {
+    fn progress(&self) -> Option<ClientProgress> {
         None
     }
 
@@ -140,7 +140,7 @@ const EXCUSED: [&str; 5] = [
 
 /// What a client does at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ClientPhase {
     /// Rests until then, and asks for its next object.
     Resting(Instant),
     /// Fetches an object, of which so many bytes have been read.
@@ -154,9 +154,9 @@ struct ClientNode {
     plan: ClientPlan,
     /// Objects not yet asked for.
     left: VecDeque<Object>,
-    phase: Phase,
+    phase: ClientPhase,
     read_at: Instant,
-    progress: Progress,
+    progress: ClientProgress,
 }
 
 impl ClientNode {
@@ -173,34 +173,34 @@ impl ClientNode {
             client: Client::new(config, plan.seed),
             plan: plan.clone(),
             left: plan.objects.clone().into(),
-            phase: Phase::Resting(Instant::ZERO),
+            phase: ClientPhase::Resting(Instant::ZERO),
             read_at: Instant::ZERO,
-            progress: Progress {
+            progress: ClientProgress {
                 wanted: plan.wanted(),
-                ..Progress::default()
+                ..ClientProgress::default()
             },
         }
     }
 
     /// Does what the plan says is due.
     fn advance(&mut self, now: Now) {
-        if let Phase::Resting(until) = self.phase
+        if let ClientPhase::Resting(until) = self.phase
             && until <= now.instant
         {
             match self.left.pop_front() {
                 Some(object) => {
-                    self.phase = Phase::Fetching(object, 0);
+                    self.phase = ClientPhase::Fetching(object, 0);
                     self.read_at = now.instant;
                     self.client.request(now, &object.request());
                 }
-                None => self.phase = Phase::Done,
+                None => self.phase = ClientPhase::Done,
             }
         }
-        if let Phase::Fetching(object, position) = self.phase
+        if let ClientPhase::Fetching(object, position) = self.phase
             && self.read_at <= now.instant
         {
             let position = self.read(now, object, position);
-            self.phase = Phase::Fetching(object, position);
+            self.phase = ClientPhase::Fetching(object, position);
         }
         while let Some(event) = self.client.poll_event() {
             self.handle_event(now, event);
@@ -236,16 +236,16 @@ impl ClientNode {
 
     fn handle_event(&mut self, now: Now, event: ClientEvent) {
         match (event, self.phase) {
-            (ClientEvent::Began { length }, Phase::Fetching(object, _)) => {
+            (ClientEvent::Began { length }, ClientPhase::Fetching(object, _)) => {
                 let wrong = (length != object.length).then_some(object.length);
                 self.progress.wrong = self.progress.wrong.or(wrong);
             }
-            (ClientEvent::Finished, Phase::Fetching(object, position)) => {
+            (ClientEvent::Finished, ClientPhase::Fetching(object, position)) => {
                 let wrong = (position != object.length).then_some(position);
                 self.progress.wrong = self.progress.wrong.or(wrong);
                 self.phase = match self.left.is_empty() {
-                    true => Phase::Done,
-                    false => Phase::Resting(now.instant + self.plan.pause),
+                    true => ClientPhase::Done,
+                    false => ClientPhase::Resting(now.instant + self.plan.pause),
                 };
             }
             (ClientEvent::Changed | ClientEvent::TimedOut, _) => self.progress.gave_up = true,
@@ -283,7 +283,7 @@ impl Machine for ClientNode {
 
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
         // The first turn comes without a packet or a timeout.
-        if self.phase == Phase::Resting(Instant::ZERO) {
+        if self.phase == ClientPhase::Resting(Instant::ZERO) {
             self.advance(now);
         }
         self.client.poll_transmit(now).map(Transmit::Flight)
@@ -291,19 +291,19 @@ impl Machine for ClientNode {
 
     fn poll_timeout(&mut self, _now: Now) -> Option<(Instant, &'static str)> {
         let own = match self.phase {
-            Phase::Resting(until) => Some((until, "rest")),
-            Phase::Fetching(..) if self.client.readable() => Some((self.read_at, "read")),
-            Phase::Fetching(..) | Phase::Done => None,
+            ClientPhase::Resting(until) => Some((until, "rest")),
+            ClientPhase::Fetching(..) if self.client.readable() => Some((self.read_at, "read")),
+            ClientPhase::Fetching(..) | ClientPhase::Done => None,
         };
         self.client.poll_timeout().into_iter().chain(own).min()
     }
 }
 
 impl Node for ClientNode {
-    fn progress(&self) -> Option<Progress> {
-        let fetching = matches!(self.phase, Phase::Fetching(..));
-        Some(Progress {
-            done: self.phase == Phase::Done,
+    fn progress(&self) -> Option<ClientProgress> {
+        let fetching = matches!(self.phase, ClientPhase::Fetching(..));
+        Some(ClientProgress {
+            done: self.phase == ClientPhase::Done,
             waiting: fetching && !self.client.readable(),
             handshakes: self.client.stats().handshakes,
             ..self.progress

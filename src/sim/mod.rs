@@ -1,7 +1,7 @@
 //! Simulation: worlds of many machines on virtual time, drawn from a seed, whose every step is held
 //! against the laws of the transport.
 //!
-//! In: a seed, [`Options`], and a [`Kit`] that makes the machines. Out: a [`Report`], or a
+//! In: a seed, [`Options`], and a [`Kit`] that makes the machines. Out: a [`SimReport`], or a
 //! [`Failure`] that names the law broken and carries captures of the last packets. A seed means the
 //! same run on every machine: nothing here reads a clock, draws from the system, or depends on the
 //! order of an unordered map.
@@ -81,7 +81,7 @@ pub trait Kit {
 
 /// What a run that broke no law was like.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct SimReport {
     /// What it was drawn from.
     pub seed: u64,
     /// Clients.
@@ -106,7 +106,7 @@ pub struct Report {
     pub fingerprint: u64,
 }
 
-impl core::fmt::Display for Report {
+impl core::fmt::Display for SimReport {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(
             f,
@@ -150,7 +150,7 @@ pub fn run_seed<K: Kit + Clone + 'static>(
     kit: &K,
     seed: u64,
     options: &Options,
-) -> Result<Report, Box<Failure>> {
+) -> Result<SimReport, Box<Failure>> {
     run(kit, &Scenario::draw(seed, options), options)
 }
 
@@ -162,7 +162,7 @@ pub fn run<K: Kit + Clone + 'static>(
     kit: &K,
     scenario: &Scenario,
     options: &Options,
-) -> Result<Report, Box<Failure>> {
+) -> Result<SimReport, Box<Failure>> {
     let watched = (0..).zip(&scenario.clients).map(|(index, plan)| Watched {
         client: scenario.client_node(index),
         wanted: plan.wanted(),
@@ -245,7 +245,7 @@ fn fail(world: &World, seed: u64, (at, violation): (Instant, Violation)) -> Box<
     })
 }
 
-fn report<J: Judge>(scenario: &Scenario, world: &World, checker: &Checker<J>) -> Report {
+fn report<J: Judge>(scenario: &Scenario, world: &World, checker: &Checker<J>) -> SimReport {
     let (mut uplinks, mut downlinks) = (LinkCounters::default(), LinkCounters::default());
     let (mut bytes, mut handshakes) = (0, 0);
     for (node, progress) in checker.progress() {
@@ -256,7 +256,7 @@ fn report<J: Judge>(scenario: &Scenario, world: &World, checker: &Checker<J>) ->
             downlinks += down;
         }
     }
-    Report {
+    SimReport {
         seed: scenario.seed,
         clients: scenario.clients.len(),
         servers: scenario.servers.len(),

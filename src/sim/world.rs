@@ -43,7 +43,7 @@ pub struct NodeId(pub usize);
 
 /// How far the transfers of a client have come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct ClientProgress {
     /// Stream bytes received, over all objects.
     pub received: u64,
     /// Bytes of all objects the client is to fetch.
@@ -63,7 +63,7 @@ pub struct Progress {
 /// A machine that can be watched.
 pub trait Node: Machine {
     /// How far it has come, if it is a client.
-    fn progress(&self) -> Option<Progress>;
+    fn progress(&self) -> Option<ClientProgress>;
 
     /// Bytes of memory that it holds on behalf of its clients, if it is a server and knows.
     fn soft_state_bytes(&self) -> Option<usize>;

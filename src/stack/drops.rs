@@ -141,7 +141,7 @@ impl Drops {
 
 /// Counters of a stack; all monotonic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct StackCounters {
     /// Packets given to the stack, and dropped ones among them.
     pub packets_in: u64,
     /// Their bytes, IP headers counted.

@@ -23,7 +23,7 @@ use crate::time::Instant;
 use crate::wire::flight::UdpPath;
 use crate::wire::ip::{Checksum, IpView, UdpView};
 
-pub use drops::{Counters, DropReason};
+pub use drops::{DropReason, StackCounters};
 pub use queue::MAX_QUEUED_PACKETS;
 pub use tcp::{
     CLIENT_RECEIVE_BYTES, CLIENT_SEND_BYTES, CloseReason, MAX_LISTEN_PORTS, MAX_TCP_CONNECTIONS,
@@ -94,7 +94,7 @@ pub struct Stack {
     egress: Egress,
     /// smoltcp may have something to send.
     dirty: bool,
-    counters: Counters,
+    counters: StackCounters,
 }
 
 impl Stack {
@@ -129,7 +129,7 @@ impl Stack {
             }
         });
         let tcp = Connections::new(seed);
-        let counters = Counters::default();
+        let counters = StackCounters::default();
         let dirty = false;
         Ok(Self {
             addresses,
@@ -299,7 +299,7 @@ impl Stack {
 
     /// What has happened since the start.
     #[must_use]
-    pub const fn counters(&self) -> &Counters {
+    pub const fn counters(&self) -> &StackCounters {
         &self.counters
     }
 

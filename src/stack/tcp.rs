@@ -126,7 +126,7 @@ pub(super) enum Cause {
 }
 
 #[derive(Debug)]
-struct Connection {
+struct TcpConnection {
     handle: SocketHandle,
     side: Side,
     local: SocketAddr,
@@ -147,7 +147,7 @@ struct Connection {
 /// The table.
 pub(super) struct Connections {
     sockets: SocketSet<'static>,
-    table: BTreeMap<TcpId, Connection>,
+    table: BTreeMap<TcpId, TcpConnection>,
     listen_ports: Vec<u16>,
     next_id: u64,
     next_port: u16,
@@ -285,16 +285,16 @@ impl Connections {
         if self.table.len() < MAX_TCP_CONNECTIONS {
             return true;
         }
-        let waits = |c: &Connection| c.state == State::TimeWait && c.end_told;
-        let half_open = |c: &Connection| {
+        let waits = |c: &TcpConnection| c.state == State::TimeWait && c.end_told;
+        let half_open = |c: &TcpConnection| {
             c.state == State::SynReceived && now.saturating_since(c.began) >= HALF_OPEN_GRACE
         };
-        let closing = |c: &Connection| {
+        let closing = |c: &TcpConnection| {
             c.closing_since
                 .is_some_and(|since| now.saturating_since(since) >= CLOSING_GRACE)
         };
-        let rules: [&dyn Fn(&Connection) -> bool; 3] = [&waits, &half_open, &closing];
-        let find = |rule: &&dyn Fn(&Connection) -> bool| {
+        let rules: [&dyn Fn(&TcpConnection) -> bool; 3] = [&waits, &half_open, &closing];
+        let find = |rule: &&dyn Fn(&TcpConnection) -> bool| {
             self.table
                 .iter()
                 .find(|(_, connection)| rule(connection))
@@ -318,7 +318,7 @@ impl Connections {
         let id = TcpId(self.next_id);
         self.next_id += 1;
         let state = socket.state();
-        let connection = Connection {
+        let connection = TcpConnection {
             handle: self.sockets.add(socket),
             side,
             local,
@@ -375,7 +375,7 @@ impl Connections {
         }
     }
 
-    fn get(&mut self, id: TcpId) -> Result<(&mut Connection, &mut Socket<'static>), TcpError> {
+    fn get(&mut self, id: TcpId) -> Result<(&mut TcpConnection, &mut Socket<'static>), TcpError> {
         let connection = self.table.get_mut(&id).ok_or(TcpError::Unknown)?;
         let socket = self.sockets.get_mut::<Socket<'_>>(connection.handle);
         Ok((connection, socket))
@@ -457,7 +457,7 @@ impl Connections {
 }
 
 /// The first thing that the host has not been told of a connection.
-fn next_event(id: TcpId, connection: &mut Connection, socket: &Socket<'_>) -> Option<TcpEvent> {
+fn next_event(id: TcpId, connection: &mut TcpConnection, socket: &Socket<'_>) -> Option<TcpEvent> {
     if connection.end_told {
         return None;
     }
@@ -468,7 +468,7 @@ fn next_event(id: TcpId, connection: &mut Connection, socket: &Socket<'_>) -> Op
     let never_opened = connection.ended.is_some() && connection.side == Side::Client;
     if !connection.open_told && !opening && !never_opened {
         connection.open_told = true;
-        let Connection {
+        let TcpConnection {
             local,
             remote,
             side,

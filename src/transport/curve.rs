@@ -51,8 +51,8 @@ impl Curve {
     #[must_use]
     pub fn window(&self, c: u32, n: u64) -> u32 {
         match self.phase(c, n) {
-            Phase::SlowStart { window } => window,
-            Phase::Cubic { cubic, n } => cubic.window(n),
+            CurvePhase::SlowStart { window } => window,
+            CurvePhase::Cubic { cubic, n } => cubic.window(n),
         }
     }
 
@@ -61,31 +61,31 @@ impl Curve {
     #[must_use]
     pub fn elapsed_us(&self, c: u32, n: u64) -> u64 {
         match self.phase(c, n) {
-            Phase::SlowStart { .. } => 0,
-            Phase::Cubic { cubic, n } => cubic.elapsed_us(n),
+            CurvePhase::SlowStart { .. } => 0,
+            CurvePhase::Cubic { cubic, n } => cubic.elapsed_us(n),
         }
     }
 
     /// Whether the next acknowledged packet still grows the window by slow start.
     #[must_use]
     pub fn in_slow_start(&self, c: u32, n: u64) -> bool {
-        matches!(self.phase(c, n), Phase::SlowStart { .. })
+        matches!(self.phase(c, n), CurvePhase::SlowStart { .. })
     }
 
-    fn phase(&self, c: u32, n: u64) -> Phase {
+    fn phase(&self, c: u32, n: u64) -> CurvePhase {
         let c = c.clamp(1, MAX_WINDOW);
         match *self {
             Self::SlowStart { threshold, rtt_us } => {
                 let top = threshold.clamp(c, MAX_WINDOW);
                 match u32::try_from(n) {
-                    Ok(grown) if grown < top - c => Phase::SlowStart { window: c + grown },
-                    _ => Phase::Cubic {
+                    Ok(grown) if grown < top - c => CurvePhase::SlowStart { window: c + grown },
+                    _ => CurvePhase::Cubic {
                         cubic: Cubic::new(top, top, rtt_us),
                         n: n.saturating_sub(u64::from(top - c)),
                     },
                 }
             }
-            Self::Cubic { w_max, rtt_us } => Phase::Cubic {
+            Self::Cubic { w_max, rtt_us } => CurvePhase::Cubic {
                 cubic: Cubic::new(c, w_max, rtt_us),
                 n,
             },
@@ -94,7 +94,7 @@ impl Curve {
 }
 
 /// Which part of a curve a number of acknowledged packets falls into.
-enum Phase {
+enum CurvePhase {
     SlowStart { window: u32 },
     Cubic { cubic: Cubic, n: u64 },
 }

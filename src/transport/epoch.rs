@@ -128,10 +128,10 @@ impl Epoch {
         if p < self.base {
             return Err(Refused::BeforeEpoch { p, base: self.base });
         }
-        if kind == Kind::Opened && p != 0 {
+        if kind == TransitionKind::Opened && p != 0 {
             return Err(Refused::NotOpening { p });
         }
-        if kind == Kind::Exit && !self.in_slow_start(p) {
+        if kind == TransitionKind::Exit && !self.in_slow_start(p) {
             return Err(Refused::NotSlowStart { p });
         }
         if !(MIN_RTT_US..=MAX_RTT_US).contains(&rtt_us) {
@@ -152,19 +152,19 @@ impl Epoch {
     }
 
     /// First window and curve of the epoch that follows an event at window `w`.
-    fn after(&self, kind: Kind, w: u32, rtt_us: u32) -> (u32, Curve) {
+    fn after(&self, kind: TransitionKind, w: u32, rtt_us: u32) -> (u32, Curve) {
         let cubic = |w_max| Curve::Cubic { w_max, rtt_us };
         let slow_start = |threshold| Curve::SlowStart { threshold, rtt_us };
         let after_loss = MIN_WINDOW.max(portion(w, 14));
         // The rise is noticed a part of a round trip late, and the window grew meanwhile.
         let after_exit = MIN_WINDOW.max(portion(w, 17));
         match kind {
-            Kind::Opened => (opened(w), slow_start(MAX_WINDOW)),
-            Kind::Loss => (after_loss, cubic(self.plateau(w))),
-            Kind::Ce => (MIN_WINDOW.max(portion(w, 17)), cubic(self.plateau(w))),
-            Kind::Exit => (after_exit, cubic(after_exit)),
-            Kind::Timeout => (MIN_WINDOW, slow_start(after_loss)),
-            Kind::Restart => (w.min(INITIAL_WINDOW), slow_start(w)),
+            TransitionKind::Opened => (opened(w), slow_start(MAX_WINDOW)),
+            TransitionKind::Loss => (after_loss, cubic(self.plateau(w))),
+            TransitionKind::Ce => (MIN_WINDOW.max(portion(w, 17)), cubic(self.plateau(w))),
+            TransitionKind::Exit => (after_exit, cubic(after_exit)),
+            TransitionKind::Timeout => (MIN_WINDOW, slow_start(after_loss)),
+            TransitionKind::Restart => (w.min(INITIAL_WINDOW), slow_start(w)),
         }
     }
 
@@ -187,7 +187,7 @@ fn opened(packets: u32) -> u32 {
 
 /// What ends an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum TransitionKind {
     /// The first request from a proven address.
     Opened,
     /// Number `p + 1` is lost.
@@ -202,7 +202,7 @@ pub enum Kind {
     Restart,
 }
 
-impl Kind {
+impl TransitionKind {
     /// Every kind, in the order of the codes.
     pub const ALL: [Self; 6] = [
         Self::Opened,
@@ -260,7 +260,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Declaration {
     /// What happened.
-    pub kind: Kind,
+    pub kind: TransitionKind,
     /// The acknowledgement edge when the client noticed.
     pub p: u64,
     /// The client's smoothed round trip, in microseconds, [`MIN_RTT_US`] to [`MAX_RTT_US`].
@@ -270,7 +270,7 @@ pub struct Declaration {
 impl Declaration {
     /// A declaration with the round trip brought into range.
     #[must_use]
-    pub fn new(kind: Kind, p: u64, rtt_us: u64) -> Self {
+    pub fn new(kind: TransitionKind, p: u64, rtt_us: u64) -> Self {
         let rtt_us = u32::try_from(rtt_us)
             .unwrap_or(MAX_RTT_US)
             .clamp(MIN_RTT_US, MAX_RTT_US);
@@ -321,7 +321,7 @@ pub enum Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Transition {
     /// What ended the epoch.
-    pub kind: Kind,
+    pub kind: TransitionKind,
     /// The acknowledgement edge at the event.
     pub p: u64,
     /// `R`, the send edge at the event: `p + w`.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::time::UnixMillis;
 use crate::transport::continuation::{Continuation, MAX_CLOCK_SKEW};
 use crate::transport::curve::MAX_FLIGHT;
-use crate::transport::epoch::{Declaration, Epoch, Kind, Refused, Transition};
+use crate::transport::epoch::{Declaration, Epoch, Refused, Transition, TransitionKind};
 use crate::wire::segment::{Request, Span};
 
 /// Stretches that may be pending: neither received nor lost.
@@ -95,7 +95,7 @@ pub fn grant(
     let epoch = &continuation.epoch;
     let transition = match request.declared {
         Some(declared) => {
-            let kind = Kind::from_code(declared.kind).ok_or(GrantError::UnknownKind)?;
+            let kind = TransitionKind::from_code(declared.kind).ok_or(GrantError::UnknownKind)?;
             let declaration = Declaration {
                 kind,
                 p: declared.edge,
@@ -105,7 +105,8 @@ pub fn grant(
         }
         None => None,
     };
-    let opens = transition.is_some_and(|t| matches!(t.kind, Kind::Opened | Kind::Timeout));
+    let opens = transition
+        .is_some_and(|t| matches!(t.kind, TransitionKind::Opened | TransitionKind::Timeout));
     if !continuation.proven && !opens && request.probe.is_none() {
         return Err(GrantError::NotOpened);
     }
@@ -205,12 +206,14 @@ fn check_holes(
     match transition.map(|transition| transition.kind) {
         // What is given up may lie after a zone that was given up in its turn: beside what may be
         // pending, holes are allowed as a zone has them.
-        Some(Kind::Timeout | Kind::Restart) => {
+        Some(TransitionKind::Timeout | TransitionKind::Restart) => {
             quarter_proven(pending.saturating_sub(max_pending(w)), edge - epoch.base)
         }
         _ if pending_too_much => Err(GrantError::Hole),
-        Some(Kind::Loss | Kind::Ce | Kind::Exit) => quarter_proven(zone, passed),
-        Some(Kind::Opened) | None => Ok(()),
+        Some(TransitionKind::Loss | TransitionKind::Ce | TransitionKind::Exit) => {
+            quarter_proven(zone, passed)
+        }
+        Some(TransitionKind::Opened) | None => Ok(()),
     }
 }
 
@@ -248,9 +251,15 @@ fn check_time(
     let since_start = times.now.saturating_since(continuation.epoch_start);
     let since_issue = times.now.saturating_since(times.issued);
     let too_soon = match transition.map(|transition| transition.kind) {
-        Some(Kind::Timeout) => since_start < TIMEOUT_GATE,
-        Some(Kind::Restart) => since_issue < RESTART_GATE && !times.moved,
-        Some(Kind::Opened | Kind::Loss | Kind::Ce | Kind::Exit) | None => false,
+        Some(TransitionKind::Timeout) => since_start < TIMEOUT_GATE,
+        Some(TransitionKind::Restart) => since_issue < RESTART_GATE && !times.moved,
+        Some(
+            TransitionKind::Opened
+            | TransitionKind::Loss
+            | TransitionKind::Ce
+            | TransitionKind::Exit,
+        )
+        | None => false,
     };
     if too_soon {
         return Err(GrantError::TooSoon);

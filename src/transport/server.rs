@@ -12,7 +12,7 @@ use crate::transport::application::{Application, MAX_STREAM_BYTES, MAX_USER_BYTE
 use crate::transport::continuation::{
     Continuation, MAX_AGE, MAX_CLOCK_SKEW, MAX_TOKEN_AGE, OpenError, UserContinuation,
 };
-use crate::transport::epoch::{Epoch, KNOWN_WINDOW, Kind};
+use crate::transport::epoch::{Epoch, KNOWN_WINDOW, TransitionKind};
 use crate::transport::grant::{Grant, GrantError, Times, grant};
 use crate::transport::keys::KeyRing;
 use crate::transport::layout::Layout;
@@ -31,7 +31,7 @@ mod emit;
 #[cfg(test)]
 mod tests;
 
-pub use counters::{Drop, ServerCounters};
+pub use counters::{ServerCounters, ServerDrop};
 
 use emit::{Numbered, Seals, small};
 
@@ -155,7 +155,7 @@ impl Server {
         path: UdpPath,
         open: &Open<'_>,
         app: &mut dyn Application,
-    ) -> Result<Flight, Drop> {
+    ) -> Result<Flight, ServerDrop> {
         let proven = open
             .token
             .is_some_and(|token| self.token_proves(now, path, token));
@@ -276,7 +276,7 @@ impl Server {
         path: UdpPath,
         request: &Request<'_>,
         app: &mut dyn Application,
-    ) -> Result<Flight, Drop> {
+    ) -> Result<Flight, ServerDrop> {
         let (continuation, issued) = Continuation::open(
             &self.keys,
             request.connection,
@@ -285,7 +285,7 @@ impl Server {
             request.continuation,
         )?;
         if usize::from(request.size) > usize::from(self.datagram_max(path.src)) {
-            return Err(Drop::Oversized);
+            return Err(ServerDrop::Oversized);
         }
         let same = continuation.address == path.src;
         if !same && !self.cookie_verifies(now, path, request) {
@@ -294,9 +294,9 @@ impl Server {
         let moved = !same && continuation.address.ip() != path.src.ip();
         let restarts = request
             .declared
-            .is_some_and(|d| d.kind == Kind::Restart.code());
+            .is_some_and(|d| d.kind == TransitionKind::Restart.code());
         if moved && !restarts {
-            return Err(Drop::MovedWithoutRestart);
+            return Err(ServerDrop::MovedWithoutRestart);
         }
         let granted = grant(
             &continuation,
@@ -325,7 +325,7 @@ impl Server {
                 .transition
                 .is_some_and(|transition| !transition.kind.has_zone());
         if bucketed && !self.buckets.take(now.instant, continuation.identity.hash()) {
-            return Err(Drop::TooOften);
+            return Err(ServerDrop::TooOften);
         }
         match request.probe {
             Some(probe) => self.probed(now, path, request, probe, &next, &granted),
@@ -364,11 +364,11 @@ impl Server {
         path: UdpPath,
         request: &Request<'_>,
         bound: IpAddr,
-    ) -> Result<Flight, Drop> {
+    ) -> Result<Flight, ServerDrop> {
         let time = now.unix.as_millis();
         let mac = self
             .cookie_mac(request, path, time)
-            .ok_or(Drop::Open(OpenError::Generation))?;
+            .ok_or(ServerDrop::Open(OpenError::Generation))?;
         let mut payload = Vec::new();
         Challenge {
             connection: request.connection,
@@ -389,9 +389,9 @@ impl Server {
         probe: u32,
         next: &Continuation,
         granted: &Grant,
-    ) -> Result<Flight, Drop> {
+    ) -> Result<Flight, ServerDrop> {
         if granted.count > 0 {
-            return Err(Drop::Grant(GrantError::Interval));
+            return Err(ServerDrop::Grant(GrantError::Interval));
         }
         let sealed = next.seal(&self.keys, request.connection, now.unix);
         let mut payload = Vec::with_capacity(DATA_HEADER_BYTES + CONTINUATION_FIELD_BYTES);
@@ -420,7 +420,7 @@ impl Server {
         granted: &Grant,
         unfiltered: bool,
         app: &mut dyn Application,
-    ) -> Result<Flight, Drop> {
+    ) -> Result<Flight, ServerDrop> {
         let connection = next.identity.hash();
         let send = match unfiltered {
             true => (1 << granted.count) - 1,
@@ -428,9 +428,9 @@ impl Server {
         };
         if send == 0 {
             return Err(if granted.count == 0 {
-                Drop::Nothing
+                ServerDrop::Nothing
             } else {
-                Drop::Replayed
+                ServerDrop::Replayed
             });
         }
         let mut content = self.content(now, request.wanted, app)?;
@@ -517,12 +517,14 @@ impl Server {
         now: Now,
         wanted: Wanted<'_>,
         app: &mut dyn Application,
-    ) -> Result<Content, Drop> {
+    ) -> Result<Content, ServerDrop> {
         let (user, sealed) = match wanted {
             Wanted::Of([]) | Wanted::New([]) => (None, None),
             Wanted::Of(sealed) => (Some(UserContinuation::open(&self.keys, sealed)?), None),
             Wanted::New(request) => {
-                let begun = app.begin(now.unix, request).map_err(|_| Drop::NotReady)?;
+                let begun = app
+                    .begin(now.unix, request)
+                    .map_err(|_| ServerDrop::NotReady)?;
                 debug_assert!(
                     begun.user.len() <= MAX_USER_BYTES,
                     "the application's contract"
@@ -543,7 +545,11 @@ impl Server {
     }
 
     /// Stages the bytes of the layout. On `Changed` the flight goes out without any.
-    fn stage(&mut self, content: &mut Content, app: &mut dyn Application) -> Result<(), Drop> {
+    fn stage(
+        &mut self,
+        content: &mut Content,
+        app: &mut dyn Application,
+    ) -> Result<(), ServerDrop> {
         self.gathered.clear();
         let Some(user) = &content.user else {
             return Ok(());
@@ -552,7 +558,7 @@ impl Server {
             let wanted = usize::try_from(run.len()).unwrap_or(0);
             match app.stage(&user.user, run.start, wanted, &mut self.gathered) {
                 Ok(have) if have == wanted => {}
-                Err(Unavailable::NotReady) => return Err(Drop::NotReady),
+                Err(Unavailable::NotReady) => return Err(ServerDrop::NotReady),
                 // A stream shorter than its stated length is another stream.
                 Ok(_) | Err(Unavailable::Changed) => {
                     content.changed = true;
@@ -569,10 +575,10 @@ impl Server {
 }
 
 /// The first datagram of an answer cannot be cut short: what it must carry has to fit, and a chunk.
-fn check_room(size: usize, taken: usize) -> Result<(), Drop> {
+fn check_room(size: usize, taken: usize) -> Result<(), ServerDrop> {
     match size > DATA_HEADER_BYTES + taken + CHUNK_BYTES {
         true => Ok(()),
-        false => Err(Drop::Undersized),
+        false => Err(ServerDrop::Undersized),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use headwater::apps::fetch::config::TransferConfig;
 use headwater::apps::fetch::output::{Held, Output, OutputError};
 use headwater::apps::fetch::target::Target;
-use headwater::apps::fetch::{Event, Transfer};
+use headwater::apps::fetch::{Transfer, TransferEvent};
 use headwater::apps::origin::digest::InlineDigester;
 use headwater::apps::origin::{Origin, dynamic};
 use headwater::host::client::{ClientHost, ClientHostConfig, Protocol};
@@ -486,8 +486,8 @@ impl Downloader {
         }
         while let Some(event) = self.host.poll_event() {
             match event {
-                Event::Head { status, .. } => assert_eq!(status, 200),
-                Event::Done { .. } => {
+                TransferEvent::Head { status, .. } => assert_eq!(status, 200),
+                TransferEvent::Done { .. } => {
                     let compare = self.compare.borrow();
                     assert!(compare.whole && compare.at == OBJECT_BYTES);
                     drop(compare);
@@ -497,7 +497,9 @@ impl Downloader {
                         self.start(now);
                     }
                 }
-                Event::Redirected { .. } | Event::Restarted | Event::Failed(_) => {
+                TransferEvent::Redirected { .. }
+                | TransferEvent::Restarted
+                | TransferEvent::Failed(_) => {
                     panic!("{event:?}")
                 }
             }

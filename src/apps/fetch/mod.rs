@@ -1,9 +1,9 @@
 //! Fetches one URL over a byte stream, whatever carries it.
 //!
 //! In: a [`Target`], what to ask ([`TransferConfig`]), and the bytes of response streams. Out:
-//! request heads (`poll_request`), body bytes in order to an [`Output`], and [`Event`]s. Redirects,
-//! resumption, restarts after a change and the digest are decided here; connections and time are
-//! the host's. Never does I/O of its own, never lets bytes of two versions pass as one object.
+//! request heads (`poll_request`), body bytes in order to an [`Output`], and [`TransferEvent`]s.
+//! Redirects, resumption, restarts after a change and the digest are decided here; connections and
+//! time are the host's. Never does I/O of its own, never lets bytes of two versions pass as one object.
 //! Sources: RFC 9110 (§13.1.5 `If-Range`, §14 ranges, §15.4 redirects), RFC 9530 (`Repr-Digest`).
 
 pub mod config;
@@ -19,9 +19,9 @@ use std::os::fd::BorrowedFd;
 use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::{Held, Output, OutputError};
 use crate::apps::fetch::target::Target;
-use crate::apps::fetch::verdict::{Verdict, judge};
+use crate::apps::fetch::verdict::{ResponseVerdict, judge};
 use crate::apps::fetch::verify::{Hasher as _, Sha256, Verifier};
-use crate::http::reader::{Progress as Step, ResponseReader};
+use crate::http::reader::{ReaderEvent, ResponseReader};
 use crate::http::request::Method;
 use crate::http::response::ResponseHead;
 
@@ -68,7 +68,7 @@ impl DigestOutcome {
 
 /// What a transfer tells its user.
 #[derive(Debug)]
-pub enum Event {
+pub enum TransferEvent {
     /// A response was accepted.
     Head {
         /// Its status code.
@@ -96,7 +96,7 @@ pub enum Event {
 
 /// How far a transfer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct TransferProgress {
     /// Body bytes the output holds, earlier attempts included.
     pub held: u64,
     /// Body bytes that came by this transfer; never shrinks.
@@ -129,7 +129,7 @@ pub enum End {
 
 /// A request to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct TransferRequest {
     /// Whom to ask.
     pub target: Target,
     /// The bytes to send.
@@ -162,7 +162,7 @@ enum Body {
     Drained(Ask),
 }
 
-enum Phase {
+enum TransferPhase {
     Ready {
         ask: Ask,
         abandon: bool,
@@ -189,12 +189,12 @@ pub struct Transfer {
     held: Held,
     /// Digest of what was held when the transfer began; `None` if that cannot be read back.
     prefix: Option<Sha256>,
-    phase: Phase,
+    phase: TransferPhase,
     begun: bool,
     redirects: usize,
     restarts: usize,
-    progress: Progress,
-    events: VecDeque<Event>,
+    progress: TransferProgress,
+    events: VecDeque<TransferEvent>,
 }
 
 impl Transfer {
@@ -217,14 +217,14 @@ impl Transfer {
             config,
             target,
             output,
-            progress: Progress {
+            progress: TransferProgress {
                 held: held.bytes,
                 received: 0,
                 size: None,
             },
             held,
             prefix: None,
-            phase: Phase::Ready {
+            phase: TransferPhase::Ready {
                 ask,
                 abandon: false,
             },
@@ -248,14 +248,14 @@ impl Transfer {
 
     /// How far it is.
     #[must_use]
-    pub const fn progress(&self) -> Progress {
+    pub const fn progress(&self) -> TransferProgress {
         self.progress
     }
 
     /// Whether bytes of a response are wanted.
     #[must_use]
     pub const fn is_reading(&self) -> bool {
-        matches!(self.phase, Phase::Reading { .. })
+        matches!(self.phase, TransferPhase::Reading { .. })
     }
 
     /// Whether the output takes more bytes; if not, they should stay where they are until `flush` has
@@ -268,19 +268,19 @@ impl Transfer {
     /// What becomes writable when `flush` is worth a call; none if nothing is kept back.
     #[must_use]
     pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
-        let waits = self.output.kept() > 0 && !matches!(self.phase, Phase::Ended);
+        let waits = self.output.kept() > 0 && !matches!(self.phase, TransferPhase::Ended);
         self.output.descriptor().filter(|_| waits)
     }
 
     /// Lets the output write what it keeps back.
     pub fn flush(&mut self) {
-        if matches!(self.phase, Phase::Ended) {
+        if matches!(self.phase, TransferPhase::Ended) {
             return;
         }
         if let Err(error) = self.output.flush() {
             self.fail(Failure::Output(error));
         }
-        if let Phase::Writing { ask, outcome } = self.phase
+        if let TransferPhase::Writing { ask, outcome } = self.phase
             && self.output.kept() == 0
         {
             self.conclude(ask, outcome);
@@ -288,8 +288,8 @@ impl Transfer {
     }
 
     /// The next request to send, if it is time for one. After it, bytes of its response are taken.
-    pub fn poll_request(&mut self) -> Option<Request> {
-        let Phase::Ready { ask, abandon } = self.phase else {
+    pub fn poll_request(&mut self) -> Option<TransferRequest> {
+        let TransferPhase::Ready { ask, abandon } = self.phase else {
             return None;
         };
         let method = if ask == Ask::Confirm {
@@ -301,13 +301,13 @@ impl Transfer {
         match self.config.emit(method, &self.target, resume) {
             Ok(head) => {
                 let reader = ResponseReader::new(method);
-                self.phase = Phase::Reading {
+                self.phase = TransferPhase::Reading {
                     ask,
                     reader,
                     body: Body::Unknown,
                     any: false,
                 };
-                Some(Request {
+                Some(TransferRequest {
                     target: self.target.clone(),
                     head,
                     abandon,
@@ -323,7 +323,7 @@ impl Transfer {
     /// Takes bytes of the response stream, in order; returns how many belonged to the response.
     pub fn handle_bytes(&mut self, mut bytes: &[u8]) -> usize {
         let all = bytes.len();
-        while let Phase::Reading { reader, any, .. } = &mut self.phase {
+        while let TransferPhase::Reading { reader, any, .. } = &mut self.phase {
             *any |= !bytes.is_empty();
             let (used, step) = match reader.read(bytes) {
                 Ok(read) => read,
@@ -334,10 +334,10 @@ impl Transfer {
             };
             bytes = bytes.get(used..).unwrap_or_default();
             match step {
-                Step::NeedMore => break,
-                Step::Head(head) => self.handle_head(&head),
-                Step::Body(body) => self.handle_body(body),
-                Step::Done => self.handle_whole(),
+                ReaderEvent::NeedMore => break,
+                ReaderEvent::Head(head) => self.handle_head(&head),
+                ReaderEvent::Body(body) => self.handle_body(body),
+                ReaderEvent::Done => self.handle_whole(),
             }
         }
         all - bytes.len()
@@ -345,7 +345,7 @@ impl Transfer {
 
     /// Takes the end of the stream. Without effect if the response was whole.
     pub fn handle_end(&mut self, end: End) {
-        let Phase::Reading {
+        let TransferPhase::Reading {
             ask, reader, any, ..
         } = &mut self.phase
         else {
@@ -355,7 +355,7 @@ impl Transfer {
         let have = self.progress.held;
         match end {
             End::Closed { reused: true } | End::Reset { reused: true } if !any => {
-                self.phase = Phase::Ready { ask, abandon: true };
+                self.phase = TransferPhase::Ready { ask, abandon: true };
             }
             End::Closed { .. } => match reader.end() {
                 Ok(()) => self.handle_whole(),
@@ -374,43 +374,43 @@ impl Transfer {
 
     /// Gives the transfer up. Without effect if it has ended.
     pub fn fail(&mut self, failure: Failure) {
-        if !matches!(self.phase, Phase::Ended) {
+        if !matches!(self.phase, TransferPhase::Ended) {
             // A reader that keeps up gets what came; one that does not shall not hold us up.
             let _ = self.output.flush();
-            self.end(Event::Failed(failure));
+            self.end(TransferEvent::Failed(failure));
         }
     }
 
     /// The next event, if any. The last one is `Done` or `Failed`.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<TransferEvent> {
         self.events.pop_front()
     }
 
-    fn end(&mut self, event: Event) {
-        self.phase = Phase::Ended;
+    fn end(&mut self, event: TransferEvent) {
+        self.phase = TransferPhase::Ended;
         self.events.push_back(event);
     }
 
     fn handle_head(&mut self, head: &ResponseHead) {
-        let Phase::Reading { ask, .. } = self.phase else {
+        let TransferPhase::Reading { ask, .. } = self.phase else {
             return;
         };
         match judge(&self.config, ask, &self.held, &self.target, head) {
-            Verdict::Accept { offset } => self.accept(head, offset),
-            Verdict::Redirect(to) if self.redirects < MAX_REDIRECTS => {
+            ResponseVerdict::Accept { offset } => self.accept(head, offset),
+            ResponseVerdict::Redirect(to) if self.redirects < MAX_REDIRECTS => {
                 self.redirects += 1;
                 if head.status.0 == 303 && self.config.method != Method::Head {
                     self.config.method = Method::Get;
                 }
                 self.target = to.clone();
-                self.events.push_back(Event::Redirected { to });
+                self.events.push_back(TransferEvent::Redirected { to });
                 self.drain(ask);
             }
-            Verdict::Redirect(_) => self.fail(Failure::TooManyRedirects),
-            Verdict::Confirm => self.drain(Ask::Confirm),
-            Verdict::Confirmed => self.confirm(head),
-            Verdict::Restart => self.restart(true),
-            Verdict::Fail(failure) => self.fail(failure),
+            ResponseVerdict::Redirect(_) => self.fail(Failure::TooManyRedirects),
+            ResponseVerdict::Confirm => self.drain(Ask::Confirm),
+            ResponseVerdict::Confirmed => self.confirm(head),
+            ResponseVerdict::Restart => self.restart(true),
+            ResponseVerdict::Fail(failure) => self.fail(failure),
         }
     }
 
@@ -436,17 +436,17 @@ impl Transfer {
             ),
             (Some(_), _) => (None, DigestOutcome::Unchecked),
         };
-        let Phase::Reading { reader, body, .. } = &mut self.phase else {
+        let TransferPhase::Reading { reader, body, .. } = &mut self.phase else {
             return;
         };
         *body = Body::Wanted { verifier, outcome };
         let size = reader.remaining().map(|rest| offset.saturating_add(rest));
-        self.progress = Progress {
+        self.progress = TransferProgress {
             held: offset,
             size,
             ..self.progress
         };
-        self.events.push_back(Event::Head {
+        self.events.push_back(TransferEvent::Head {
             status: head.status.0,
             offset,
             size,
@@ -469,7 +469,7 @@ impl Transfer {
     }
 
     fn handle_body(&mut self, bytes: &[u8]) {
-        if let Phase::Reading {
+        if let TransferPhase::Reading {
             body: Body::Wanted { verifier, .. },
             ..
         } = &mut self.phase
@@ -492,32 +492,32 @@ impl Transfer {
 
     /// The response is complete.
     fn handle_whole(&mut self) {
-        match core::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Reading {
+        match core::mem::replace(&mut self.phase, TransferPhase::Ended) {
+            TransferPhase::Reading {
                 body: Body::Drained(next),
                 ..
             } => {
-                self.phase = Phase::Ready {
+                self.phase = TransferPhase::Ready {
                     ask: next,
                     abandon: false,
                 };
             }
-            Phase::Reading {
+            TransferPhase::Reading {
                 ask,
                 body: Body::Wanted { verifier, outcome },
                 ..
             } => {
                 let outcome = verifier.map_or(outcome, |verifier| verifier.finish());
-                self.phase = Phase::Writing { ask, outcome };
+                self.phase = TransferPhase::Writing { ask, outcome };
                 self.flush();
             }
-            Phase::Reading {
+            TransferPhase::Reading {
                 body: Body::Unknown,
                 ..
             }
-            | Phase::Ready { .. }
-            | Phase::Writing { .. }
-            | Phase::Ended => {}
+            | TransferPhase::Ready { .. }
+            | TransferPhase::Writing { .. }
+            | TransferPhase::Ended => {}
         }
     }
 
@@ -540,12 +540,12 @@ impl Transfer {
             (DigestOutcome::Mismatch, Ask::Whole) => {
                 // Nobody shall resume what is known to be wrong; a pipe cannot take it back.
                 let _ = self.output.rewind();
-                self.end(Event::Failed(Failure::DigestMismatch));
+                self.end(TransferEvent::Failed(Failure::DigestMismatch));
             }
             (DigestOutcome::Verified | DigestOutcome::Absent | DigestOutcome::Unchecked, _) => {
                 let event = match self.output.finish() {
-                    Ok(()) => Event::Done { digest: outcome },
-                    Err(error) => Event::Failed(Failure::Output(error)),
+                    Ok(()) => TransferEvent::Done { digest: outcome },
+                    Err(error) => TransferEvent::Failed(Failure::Output(error)),
                 };
                 self.end(event);
             }
@@ -561,23 +561,23 @@ impl Transfer {
             true
         };
         if !rewound || self.restarts > MAX_RESTARTS {
-            return self.end(Event::Failed(Failure::Changed));
+            return self.end(TransferEvent::Failed(Failure::Changed));
         }
         self.begun = false;
         self.held = Held::default();
         self.prefix = Some(Sha256::new());
         self.progress.held = 0;
         self.progress.size = None;
-        self.phase = Phase::Ready {
+        self.phase = TransferPhase::Ready {
             ask: Ask::Whole,
             abandon,
         };
-        self.events.push_back(Event::Restarted);
+        self.events.push_back(TransferEvent::Restarted);
     }
 
     /// Reads the body away if it is short, else leaves its connection.
     fn drain(&mut self, next: Ask) {
-        let Phase::Reading { reader, body, .. } = &mut self.phase else {
+        let TransferPhase::Reading { reader, body, .. } = &mut self.phase else {
             return;
         };
         if reader
@@ -586,7 +586,7 @@ impl Transfer {
         {
             *body = Body::Drained(next);
         } else {
-            self.phase = Phase::Ready {
+            self.phase = TransferPhase::Ready {
                 ask: next,
                 abandon: true,
             };

@@ -322,7 +322,7 @@ fn a_long_redirect_body_is_left_unread() {
         if !abandon {
             transfer.handle_bytes(&vec![0; usize::try_from(length).unwrap()]);
         }
-        let Phase::Ready { abandon: got, .. } = transfer.phase else {
+        let TransferPhase::Ready { abandon: got, .. } = transfer.phase else {
             panic!("no further request after {length} bytes");
         };
         assert_eq!(got, abandon, "{length}");
@@ -549,11 +549,17 @@ fn a_transfer_is_done_when_its_output_is_written() {
         transfer.handle_bytes(whole("a", &"x".repeat(size), &"x".repeat(size)).as_bytes());
         assert_eq!(transfer.has_room(), room, "{size}");
         transfer.flush();
-        assert!(matches!(transfer.poll_event(), Some(Event::Head { .. })));
+        assert!(matches!(
+            transfer.poll_event(),
+            Some(TransferEvent::Head { .. })
+        ));
         assert!(transfer.poll_event().is_none() && !memory.0.borrow().finished);
         memory.0.borrow_mut().stuck = false;
         transfer.flush();
-        assert!(matches!(transfer.poll_event(), Some(Event::Done { .. })));
+        assert!(matches!(
+            transfer.poll_event(),
+            Some(TransferEvent::Done { .. })
+        ));
         assert!(memory.0.borrow().finished);
     }
 }

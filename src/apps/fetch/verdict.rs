@@ -1,7 +1,7 @@
 //! What a response head means for a transfer: a pure function.
 //!
-//! In: what was asked, what the output holds, the head. Out: a [`Verdict`]. The rules for resumed
-//! transfers are strict: what is not known to continue the held bytes is never appended to them.
+//! In: what was asked, what the output holds, the head. Out: a [`ResponseVerdict`]. The rules for
+//! resumed transfers are strict: what is not known to continue the held bytes is never appended to them.
 
 use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::Held;
@@ -14,7 +14,7 @@ use crate::http::response::ResponseHead;
 
 /// What to do with a response.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum ResponseVerdict {
     /// Its body is wanted and stands at `offset`.
     Accept { offset: u64 },
     /// Ask there instead.
@@ -36,26 +36,30 @@ pub(super) fn judge(
     held: &Held,
     target: &Target,
     head: &ResponseHead,
-) -> Verdict {
+) -> ResponseVerdict {
     let status = head.status.0;
     let redirects = config.follow && matches!(status, 301 | 302 | 303 | 307 | 308);
     if redirects && let Some(location) = head.headers.get_str("location") {
         return match target.join(location) {
-            Ok(to) => Verdict::Redirect(to),
-            Err(error) => Verdict::Fail(Failure::Location(error)),
+            Ok(to) => ResponseVerdict::Redirect(to),
+            Err(error) => ResponseVerdict::Fail(Failure::Location(error)),
         };
     }
     match ask {
-        Ask::Rest if status != 416 && status >= 400 => Verdict::Fail(Failure::Status(status)),
+        Ask::Rest if status != 416 && status >= 400 => {
+            ResponseVerdict::Fail(Failure::Status(status))
+        }
         Ask::Rest => judge_rest(held, head),
         Ask::Confirm if status == 200 => judge_confirmation(held, head),
-        Ask::Confirm => Verdict::Fail(Failure::Status(status)),
-        Ask::Whole if config.fail && status >= 400 => Verdict::Fail(Failure::Status(status)),
-        Ask::Whole => Verdict::Accept { offset: 0 },
+        Ask::Confirm => ResponseVerdict::Fail(Failure::Status(status)),
+        Ask::Whole if config.fail && status >= 400 => {
+            ResponseVerdict::Fail(Failure::Status(status))
+        }
+        Ask::Whole => ResponseVerdict::Accept { offset: 0 },
     }
 }
 
-fn judge_rest(held: &Held, head: &ResponseHead) -> Verdict {
+fn judge_rest(held: &Held, head: &ResponseHead) -> ResponseVerdict {
     let changed = match (&held.etag, strong_etag(head)) {
         (Some(before), Some(now)) => *before != now,
         (None, _) | (_, None) => false,
@@ -65,39 +69,39 @@ fn judge_rest(held: &Held, head: &ResponseHead) -> Verdict {
         .get("content-range")
         .and_then(ContentRange::parse);
     match (head.status.0, range) {
-        (206, _) if changed => Verdict::Restart,
+        (206, _) if changed => ResponseVerdict::Restart,
         (
             206,
             Some(ContentRange {
                 range: Some(range), ..
             }),
-        ) if range.first == held.bytes => Verdict::Accept { offset: held.bytes },
+        ) if range.first == held.bytes => ResponseVerdict::Accept { offset: held.bytes },
         // RFC 9110 §13.1.5: the condition failed, so this is the new version, whole.
-        (200, _) if changed => Verdict::Accept { offset: 0 },
+        (200, _) if changed => ResponseVerdict::Accept { offset: 0 },
         (
             416,
             Some(ContentRange {
                 size: Some(size), ..
             }),
-        ) if size == held.bytes => Verdict::Confirm,
+        ) if size == held.bytes => ResponseVerdict::Confirm,
         (
             416,
             Some(ContentRange {
                 size: Some(size), ..
             }),
-        ) if size < held.bytes => Verdict::Fail(Failure::BadResume {
+        ) if size < held.bytes => ResponseVerdict::Fail(Failure::BadResume {
             have: held.bytes,
             size,
         }),
-        (_, _) => Verdict::Fail(Failure::RangeNotSupported),
+        (_, _) => ResponseVerdict::Fail(Failure::RangeNotSupported),
     }
 }
 
-fn judge_confirmation(held: &Held, head: &ResponseHead) -> Verdict {
+fn judge_confirmation(held: &Held, head: &ResponseHead) -> ResponseVerdict {
     let same_tag = held.etag.is_none() || held.etag == strong_etag(head);
     match head.content_length() {
-        Ok(Some(size)) if size == held.bytes && same_tag => Verdict::Confirmed,
-        Ok(_) | Err(_) => Verdict::Restart,
+        Ok(Some(size)) if size == held.bytes && same_tag => ResponseVerdict::Confirmed,
+        Ok(_) | Err(_) => ResponseVerdict::Restart,
     }
 }
 

@@ -59,7 +59,7 @@ pub enum Resource {
 
 /// What the request's conditions and ranges came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// 200.
     Whole,
     /// 206.
@@ -80,7 +80,7 @@ pub struct UserContinuation {
     /// The `Date` shown, in seconds since 1970.
     pub date: u32,
     /// Status and part; of no meaning for `Fixed` and `Redirect`.
-    pub outcome: Outcome,
+    pub outcome: RequestOutcome,
     /// What it is about.
     pub resource: Resource,
 }
@@ -98,17 +98,17 @@ impl UserContinuation {
             Resource::Watermark { .. } => 5,
         };
         let outcome = match self.outcome {
-            Outcome::Whole => 0,
-            Outcome::Part(_) => 1,
-            Outcome::NotModified => 2,
-            Outcome::PreconditionFailed => 3,
-            Outcome::Unsatisfiable => 4,
+            RequestOutcome::Whole => 0,
+            RequestOutcome::Part(_) => 1,
+            RequestOutcome::NotModified => 2,
+            RequestOutcome::PreconditionFailed => 3,
+            RequestOutcome::Unsatisfiable => 4,
         };
         let head_only = if self.head_only { HEAD_ONLY } else { 0 };
         let mut out = Vec::with_capacity(TYPICAL_BYTES);
         out.extend([FORMAT | kind, head_only | outcome]);
         out.extend_from_slice(&self.date.to_be_bytes());
-        if let Outcome::Part(range) = self.outcome {
+        if let RequestOutcome::Part(range) = self.outcome {
             put_48(&mut out, range.first);
             put_48(&mut out, range.last);
         }
@@ -142,17 +142,17 @@ impl UserContinuation {
         let ([kind, flags], rest) = bytes.split_first_chunk::<2>()?;
         let (date, mut rest) = rest.split_first_chunk::<4>()?;
         let outcome = match flags & !HEAD_ONLY {
-            0 => Outcome::Whole,
+            0 => RequestOutcome::Whole,
             1 => {
                 let range = ByteRange {
                     first: take_48(&mut rest)?,
                     last: take_48(&mut rest)?,
                 };
-                Outcome::Part(range)
+                RequestOutcome::Part(range)
             }
-            2 => Outcome::NotModified,
-            3 => Outcome::PreconditionFailed,
-            4 => Outcome::Unsatisfiable,
+            2 => RequestOutcome::NotModified,
+            3 => RequestOutcome::PreconditionFailed,
+            4 => RequestOutcome::Unsatisfiable,
             _ => return None,
         };
         Some(Self {
@@ -242,7 +242,7 @@ mod tests {
         let longest = UserContinuation {
             head_only: false,
             date: u32::MAX,
-            outcome: Outcome::Part(ByteRange {
+            outcome: RequestOutcome::Part(ByteRange {
                 first: 0,
                 last: (1 << 48) - 1,
             }),
@@ -262,7 +262,7 @@ mod tests {
         let user = UserContinuation {
             head_only: false,
             date: 0,
-            outcome: Outcome::Whole,
+            outcome: RequestOutcome::Whole,
             resource: Resource::File {
                 path: b"docs/index.html".to_vec(),
                 tag: [0; TAG_BYTES],
@@ -301,11 +301,11 @@ mod tests {
             date: u32,
         ) {
             let outcome = match outcome {
-                0 => Outcome::Whole,
-                1 => Outcome::Part(ByteRange { first, last }),
-                2 => Outcome::NotModified,
-                3 => Outcome::PreconditionFailed,
-                _ => Outcome::Unsatisfiable,
+                0 => RequestOutcome::Whole,
+                1 => RequestOutcome::Part(ByteRange { first, last }),
+                2 => RequestOutcome::NotModified,
+                3 => RequestOutcome::PreconditionFailed,
+                _ => RequestOutcome::Unsatisfiable,
             };
             let user = UserContinuation { head_only, date, outcome, resource };
             prop_assert_eq!(UserContinuation::decode(&user.encode()), Some(user));

@@ -48,7 +48,7 @@ impl Stamp {
 
 /// How far the digest of a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum DigestProgress {
     /// Here it is.
     Done(Sha256),
     /// Being computed, or the queue is full: ask again.
@@ -65,7 +65,7 @@ pub trait Digester: Send {
 
     /// The digest of `file`, whose stamp is `stamp`. Never waits for more than a moment, unless
     /// it is an implementation for tests.
-    fn digest(&mut self, file: &Arc<File>, stamp: &Stamp) -> Progress;
+    fn digest(&mut self, file: &Arc<File>, stamp: &Stamp) -> DigestProgress;
 }
 
 /// Computes every digest at once and takes every stamp for settled: for tests and simulations, and
@@ -78,11 +78,11 @@ impl Digester for InlineDigester {
         true
     }
 
-    fn digest(&mut self, file: &Arc<File>, stamp: &Stamp) -> Progress {
+    fn digest(&mut self, file: &Arc<File>, stamp: &Stamp) -> DigestProgress {
         match hash_file(file, stamp, &mut || true) {
-            Ok(Some(digest)) => Progress::Done(digest),
-            Ok(None) => Progress::Pending,
-            Err(_) => Progress::Failed,
+            Ok(Some(digest)) => DigestProgress::Done(digest),
+            Ok(None) => DigestProgress::Pending,
+            Err(_) => DigestProgress::Failed,
         }
     }
 }

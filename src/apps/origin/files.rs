@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use crate::apps::origin::digest::{self, Digester, Progress, Sha256, Stamp};
+use crate::apps::origin::digest::{self, DigestProgress, Digester, Sha256, Stamp};
 use crate::apps::origin::digest_store::DigestStore;
 use crate::apps::origin::listing;
 use crate::apps::origin::tree::{Refusal, Tree};
@@ -160,14 +160,14 @@ pub enum Freshness {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum FileKind {
     File,
     Directory,
 }
 
 struct Slot {
     object: Arc<Object>,
-    kind: Kind,
+    kind: FileKind,
     /// When the path was resolved for a new response.
     resolved: Option<UnixMillis>,
     reads: u32,
@@ -212,7 +212,7 @@ impl Files {
     /// # Errors
     /// [`Refusal`].
     pub fn file(&mut self, path: &[u8], freshness: Freshness) -> Result<Arc<Object>, Refusal> {
-        self.look_up(path, Kind::File, freshness)
+        self.look_up(path, FileKind::File, freshness)
     }
 
     /// The page that lists the directory at `path`.
@@ -220,7 +220,7 @@ impl Files {
     /// # Errors
     /// [`Refusal`]; `NotFound` if it is a file.
     pub fn page(&mut self, path: &[u8], freshness: Freshness) -> Result<Arc<Object>, Refusal> {
-        self.look_up(path, Kind::Directory, freshness)
+        self.look_up(path, FileKind::Directory, freshness)
     }
 
     /// Drops what is known of a path.
@@ -237,7 +237,7 @@ impl Files {
     fn look_up(
         &mut self,
         path: &[u8],
-        kind: Kind,
+        kind: FileKind,
         freshness: Freshness,
     ) -> Result<Arc<Object>, Refusal> {
         self.clock += 1;
@@ -264,8 +264,8 @@ impl Files {
             return Ok(Arc::clone(&slot.object));
         }
         let object = Arc::new(match kind {
-            Kind::File => self.load_file(file, stamp)?,
-            Kind::Directory => self.load_page(&file, stamp, path)?,
+            FileKind::File => self.load_file(file, stamp)?,
+            FileKind::Directory => self.load_page(&file, stamp, path)?,
         });
         self.insert(
             path,
@@ -280,17 +280,17 @@ impl Files {
         Ok(object)
     }
 
-    fn open(&self, path: &[u8], kind: Kind) -> Result<(File, Stamp), Refusal> {
+    fn open(&self, path: &[u8], kind: FileKind) -> Result<(File, Stamp), Refusal> {
         let file = self.tree.open_beneath(path)?;
         let metadata = file.metadata().map_err(|_| Refusal::Failed)?;
         let found = metadata.file_type();
         match kind {
-            Kind::File if found.is_dir() => Err(Refusal::IsDirectory),
-            Kind::Directory if !found.is_dir() => Err(Refusal::NotFound),
+            FileKind::File if found.is_dir() => Err(Refusal::IsDirectory),
+            FileKind::Directory if !found.is_dir() => Err(Refusal::NotFound),
             // FIFOs, sockets and devices have no content that could be digested.
-            Kind::File if !found.is_file() => Err(Refusal::Forbidden),
-            Kind::File if metadata.len() > MAX_FILE_BYTES => Err(Refusal::Forbidden),
-            Kind::File | Kind::Directory => Ok((file, Stamp::of(&metadata))),
+            FileKind::File if !found.is_file() => Err(Refusal::Forbidden),
+            FileKind::File if metadata.len() > MAX_FILE_BYTES => Err(Refusal::Forbidden),
+            FileKind::File | FileKind::Directory => Ok((file, Stamp::of(&metadata))),
         }
     }
 
@@ -321,9 +321,9 @@ impl Files {
         }
         if stamp.size > MAX_INLINE_DIGEST_BYTES {
             return match self.digester.digest(file, stamp) {
-                Progress::Done(digest) => Ok(digest),
-                Progress::Pending => Err(Refusal::NotReady),
-                Progress::Failed => Err(Refusal::Failed),
+                DigestProgress::Done(digest) => Ok(digest),
+                DigestProgress::Pending => Err(Refusal::NotReady),
+                DigestProgress::Failed => Err(Refusal::Failed),
             };
         }
         match digest::hash_file(file, stamp, &mut || true) {

@@ -163,7 +163,7 @@ pub struct HotCounters {
 }
 
 #[derive(Debug)]
-enum State {
+enum EntryState {
     Counted,
     Loading,
     Here(Shared),
@@ -175,7 +175,7 @@ struct Known {
     stamp: Stamp,
     asks: u32,
     used: u64,
-    state: State,
+    state: EntryState,
 }
 
 impl Known {
@@ -228,7 +228,7 @@ impl Hot {
     /// Number of contents that are here.
     #[must_use]
     pub fn files(&self) -> usize {
-        let here = |known: &&Known| matches!(known.state, State::Here(_));
+        let here = |known: &&Known| matches!(known.state, EntryState::Here(_));
         self.known.values().filter(here).count()
     }
 
@@ -267,12 +267,12 @@ impl Hot {
             stamp,
             asks: 0,
             used,
-            state: State::Counted,
+            state: EntryState::Counted,
         });
         (known.stamp, known.used) = (stamp, used);
         known.asks = known.asks.saturating_add(1);
         let worth = known.asks;
-        if matches!(known.state, State::Counted)
+        if matches!(known.state, EntryState::Counted)
             && worth >= ASKS_TO_LOAD
             && self.loading < MAX_LOADING
             && self.make_room(stamp.size, worth)
@@ -296,7 +296,7 @@ impl Hot {
         match self.known.get(path) {
             Some(Known {
                 stamp: own,
-                state: State::Here(content),
+                state: EntryState::Here(content),
                 ..
             }) if own == stamp => Some(content.clone()),
             Some(_) | None => None,
@@ -306,9 +306,9 @@ impl Hot {
     /// Lets go of what is here of a file that has changed.
     pub fn drop_content(&mut self, path: &[u8]) {
         if let Some(known) = self.known.get_mut(path)
-            && matches!(known.state, State::Here(_))
+            && matches!(known.state, EntryState::Here(_))
         {
-            known.state = State::Counted;
+            known.state = EntryState::Counted;
             self.bytes -= known.stamp.size;
         }
     }
@@ -318,7 +318,7 @@ impl Hot {
         if self.loader.load(job)
             && let Some(known) = self.known.get_mut(&path)
         {
-            known.state = State::Loading;
+            known.state = EntryState::Loading;
             self.bytes += size;
             self.loading += 1;
         }
@@ -333,13 +333,13 @@ impl Hot {
             let known = self.known.get_mut(&loaded.path);
             match (known, loaded.content) {
                 (Some(known), Some(content)) if known.stamp == loaded.stamp => {
-                    known.state = State::Here(content);
+                    known.state = EntryState::Here(content);
                     self.counters.loads += 1;
                 }
                 (known, _) => {
                     self.bytes -= loaded.stamp.size;
                     if let Some(known) = known {
-                        known.state = State::Counted;
+                        known.state = EntryState::Counted;
                     }
                 }
             }
@@ -350,7 +350,8 @@ impl Hot {
     /// than what must go for it.
     fn make_room(&mut self, size: u64, asks: u32) -> bool {
         let mut missing = (self.bytes + size).saturating_sub(self.most);
-        let is_lesser = |known: &Known| matches!(known.state, State::Here(_)) && known.asks < asks;
+        let is_lesser =
+            |known: &Known| matches!(known.state, EntryState::Here(_)) && known.asks < asks;
         let lesser = || self.known.iter().filter(|(_, known)| is_lesser(known));
         // Where all is worth more, every response about such a file comes this far: no copies yet.
         let yielding: u64 = lesser().map(|(_, known)| known.stamp.size).sum();
@@ -375,7 +376,7 @@ impl Hot {
     /// Forgets the file that is worth least, but for the one at `path` and those being read.
     fn forget_least(&mut self, path: &[u8]) {
         let others = self.known.iter().filter(|(other, known)| {
-            other.as_slice() != path && !matches!(known.state, State::Loading)
+            other.as_slice() != path && !matches!(known.state, EntryState::Loading)
         });
         let least = others.min_by_key(|(_, known)| known.worth());
         if let Some(least) = least.map(|(path, _)| path.clone()) {

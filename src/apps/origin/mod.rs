@@ -26,7 +26,9 @@ pub mod watermark;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::apps::origin::continuation::{Outcome, Resource, TAG_BYTES, Tag, UserContinuation};
+use crate::apps::origin::continuation::{
+    RequestOutcome, Resource, TAG_BYTES, Tag, UserContinuation,
+};
 use crate::apps::origin::digest::{Digester, Sha256};
 use crate::apps::origin::dynamic::{Blocks, Dynamic};
 use crate::apps::origin::files::{Files, Freshness, Object};
@@ -35,7 +37,7 @@ use crate::apps::origin::render::{Body, Representation, Stream};
 use crate::apps::origin::target::Target;
 use crate::apps::origin::tree::{Refusal, RootError, Tree};
 use crate::apps::origin::watermark::{HEADER_BYTES, Marked, Scheme};
-use crate::http::conditional::{self, EntityTag, Validators, Verdict};
+use crate::http::conditional::{self, ConditionVerdict, EntityTag, Validators};
 use crate::http::range::{self, Selected};
 use crate::http::request::{Method, RequestHead};
 use crate::http::status::Status;
@@ -352,7 +354,7 @@ impl Application for Origin {
         let mut user = UserContinuation {
             head_only,
             date,
-            outcome: Outcome::Whole,
+            outcome: RequestOutcome::Whole,
             resource: Resource::Fixed(Status::INTERNAL_ERROR),
         };
         let stream = match found {
@@ -498,29 +500,29 @@ fn check(parsed: Result<(RequestHead, usize), HeadError>) -> Result<RequestHead,
 }
 
 /// Conditions first, then the range (RFC 9110 §13.2.2).
-fn decide(head: &RequestHead, about: &Representation) -> Outcome {
+fn decide(head: &RequestHead, about: &Representation) -> RequestOutcome {
     let etag = Some(about.etag.clone());
     let validators = Validators {
         etag,
         last_modified: None,
     };
     match conditional::evaluate(&head.headers, &validators) {
-        Verdict::NotModified => return Outcome::NotModified,
-        Verdict::Failed => return Outcome::PreconditionFailed,
-        Verdict::Proceed => {}
+        ConditionVerdict::NotModified => return RequestOutcome::NotModified,
+        ConditionVerdict::Failed => return RequestOutcome::PreconditionFailed,
+        ConditionVerdict::Proceed => {}
     }
     // RFC 9110 §14.2: Range means something for GET only.
     let mut ranges = head.headers.all("range");
     let (Method::Get, Some(value), None) = (head.method, ranges.next(), ranges.next()) else {
-        return Outcome::Whole;
+        return RequestOutcome::Whole;
     };
     if !conditional::range_applies(&head.headers, &validators) {
-        return Outcome::Whole;
+        return RequestOutcome::Whole;
     }
     match range::select(value, about.size()) {
-        Selected::Whole => Outcome::Whole,
-        Selected::Part(part) => Outcome::Part(part),
-        Selected::Unsatisfiable => Outcome::Unsatisfiable,
+        Selected::Whole => RequestOutcome::Whole,
+        Selected::Part(part) => RequestOutcome::Part(part),
+        Selected::Unsatisfiable => RequestOutcome::Unsatisfiable,
     }
 }
 

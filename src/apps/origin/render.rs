@@ -10,7 +10,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::apps::origin::continuation::{Outcome, Resource, Tag, UserContinuation};
+use crate::apps::origin::continuation::{RequestOutcome, Resource, Tag, UserContinuation};
 use crate::apps::origin::digest::Sha256;
 use crate::apps::origin::dynamic::{self, Dynamic};
 use crate::apps::origin::files::{Object, Stale, copy};
@@ -134,12 +134,12 @@ impl Stream {
     pub(super) fn of_object(user: &UserContinuation, about: Representation) -> Option<Self> {
         let size = about.size();
         let (status, start, length) = match user.outcome {
-            Outcome::Whole => (Status::OK, 0, size),
-            Outcome::Part(part) if part.first <= part.last && part.last < size => {
+            RequestOutcome::Whole => (Status::OK, 0, size),
+            RequestOutcome::Part(part) if part.first <= part.last && part.last < size => {
                 (Status::PARTIAL_CONTENT, part.first, part.length())
             }
-            Outcome::Part(_) => return None,
-            Outcome::NotModified => {
+            RequestOutcome::Part(_) => return None,
+            RequestOutcome::NotModified => {
                 // RFC 9110 §15.4.5: a 304 repeats the validator, and has no body to describe.
                 let head = head(user, Status::NOT_MODIFIED)
                     .field("ETag", &about.etag)
@@ -149,12 +149,12 @@ impl Stream {
                     body: StreamBody::Text(Vec::new()),
                 });
             }
-            Outcome::PreconditionFailed => {
+            RequestOutcome::PreconditionFailed => {
                 return Some(Self::of_status(user, Status::PRECONDITION_FAILED, |head| {
                     head
                 }));
             }
-            Outcome::Unsatisfiable => {
+            RequestOutcome::Unsatisfiable => {
                 let unsatisfied = range::unsatisfied_range(size);
                 return Some(Self::of_status(
                     user,
@@ -168,7 +168,7 @@ impl Stream {
             .field("Content-Length", length)
             .field("ETag", &about.etag)
             .field("Accept-Ranges", "bytes");
-        if let Outcome::Part(part) = user.outcome {
+        if let RequestOutcome::Part(part) = user.outcome {
             head = head.field("Content-Range", range::content_range(part, size));
         }
         if let Some(sha256) = &about.digest {

@@ -22,13 +22,13 @@ use clap::ArgMatches;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::args::{GetArgs, GetConfig};
 use crate::cli::get::session::{Session, Summary};
-use crate::cli::get::stats::{Counted, Stats};
+use crate::cli::get::stats::{Counted, GetStats};
 use crate::cli::get::tokens::TokenFileError;
 use crate::cli::hosts::{HOSTS, Hosts};
 use crate::cli::local::{Opened, device_failed, drawn_seed};
 use crate::device::Device;
 use crate::host::client::{ClientHost, ClientHostConfig};
-use crate::host::report::Report;
+use crate::host::report::ClientReport;
 use crate::host::tokens::Tokens;
 use crate::runtime::{OsClock, Stopped};
 use crate::time::Now;
@@ -62,11 +62,11 @@ pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
     };
     let (summary, report) = ran.unwrap_or_else(|failed| {
         show(&config, None, &failed);
-        (Summary::of(failed), Report::default())
+        (Summary::of(failed), ClientReport::default())
     });
     let exit = summary.failed.map_or(Exit::Success, |failed| failed.exit);
     if let Some(path) = &config.stats {
-        let stats = Stats::new(Counted {
+        let stats = GetStats::new(Counted {
             protocol: config.protocol,
             exit: exit.code(),
             urls: summary.urls,
@@ -87,7 +87,7 @@ fn drive<D: Device + AsRawFd>(
     remembered: Option<(&Path, Tokens)>,
     clock: OsClock,
     device: D,
-) -> Result<(Summary, Report), Failed> {
+) -> Result<(Summary, ClientReport), Failed> {
     let mut runtime = config.local.runtime(clock, device)?;
     let now = clock.now();
     let (token_file, tokens) = remembered.unzip();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::apps::fetch::Progress;
+use crate::apps::fetch::TransferProgress;
 use crate::cli::get::output::Destination;
 use crate::time::Instant;
 
@@ -61,7 +61,7 @@ impl Bar {
     pub(super) fn update(
         &mut self,
         now: Instant,
-        progress: Progress,
+        progress: TransferProgress,
         servers: impl FnOnce() -> BTreeMap<u16, u64>,
     ) {
         let Some(bar) = self.bar.as_ref().filter(|_| now >= self.next) else {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::apps::fetch::output::OutputError;
 use crate::apps::fetch::target::TargetError;
-use crate::apps::fetch::{DigestOutcome, Event, Failure, Transfer};
+use crate::apps::fetch::{DigestOutcome, Failure, Transfer, TransferEvent};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::args::{GetConfig, Job};
 use crate::cli::get::output::{Destination, prepare};
@@ -128,12 +128,12 @@ impl<'a> Session<'a> {
         false
     }
 
-    fn handle_event(&mut self, now: Instant, machine: &ClientHost, event: Event) {
+    fn handle_event(&mut self, now: Instant, machine: &ClientHost, event: TransferEvent) {
         let Some(current) = &mut self.current else {
             return;
         };
         match event {
-            Event::Head {
+            TransferEvent::Head {
                 status,
                 offset,
                 size,
@@ -141,13 +141,13 @@ impl<'a> Session<'a> {
                 log::info!("response status={status} offset={offset} size={size:?}");
                 current.status = Some(status);
             }
-            Event::Redirected { to } => log::info!("redirected to {to}"),
-            Event::Restarted => log::warn!("the object has changed: starting again"),
-            Event::Done { digest } => {
+            TransferEvent::Redirected { to } => log::info!("redirected to {to}"),
+            TransferEvent::Restarted => log::warn!("the object has changed: starting again"),
+            TransferEvent::Done { digest } => {
                 log::info!("done digest={}", digest.label());
                 self.end(now, machine, Some(digest), None);
             }
-            Event::Failed(failure) => {
+            TransferEvent::Failed(failure) => {
                 let digest = matches!(failure, Failure::DigestMismatch);
                 let digest = digest.then_some(DigestOutcome::Mismatch);
                 self.end(now, machine, digest, Some(&failure));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::host::client::Protocol;
-use crate::host::report::Report;
+use crate::host::report::ClientReport;
 use crate::time::micros;
 
 /// Version of the file's shape.
@@ -41,7 +41,7 @@ pub struct UrlStats {
 
 /// The whole file.
 #[derive(Clone, Debug, Serialize)]
-pub struct Stats {
+pub struct GetStats {
     /// [`SCHEMA`].
     pub schema: u32,
     /// `trickles` or `tcp`.
@@ -102,7 +102,7 @@ pub struct Stats {
     pub longest_stall_ms: f64,
 }
 
-/// What the parts of a run count, for [`Stats::new`].
+/// What the parts of a run count, for [`GetStats::new`].
 pub struct Counted<'a> {
     /// What carried the bytes.
     pub protocol: Protocol,
@@ -113,10 +113,10 @@ pub struct Counted<'a> {
     /// From the start of the first transfer to the end of the last.
     pub elapsed: Duration,
     /// What the machine has seen.
-    pub report: &'a Report,
+    pub report: &'a ClientReport,
 }
 
-impl Stats {
+impl GetStats {
     /// Puts the numbers of a run together.
     #[must_use]
     pub fn new(counted: Counted<'_>) -> Self {
@@ -266,13 +266,13 @@ mod tests {
         }
     }
 
-    fn stats(urls: Vec<UrlStats>) -> Stats {
-        Stats::new(Counted {
+    fn stats(urls: Vec<UrlStats>) -> GetStats {
+        GetStats::new(Counted {
             protocol: Protocol::Tcp,
             exit: 0,
             urls,
             elapsed: Duration::from_secs(2),
-            report: &Report::default(),
+            report: &ClientReport::default(),
         })
     }
 

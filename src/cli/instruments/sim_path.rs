@@ -12,23 +12,25 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::exit::{Exit, Failed};
-use crate::link::settings::{Settings, Wish};
+use crate::link::settings::{LinkSettings, Wish};
 use crate::link::{LinkConfig, LinkCounters, Summary, units};
 use crate::sim::path::tcp::Growth;
-use crate::sim::path::{Carrier, FlowOutcome, FlowPlan, MAX_FLOWS, Outcome, Path, run as simulate};
+use crate::sim::path::{
+    Carrier, FlowOutcome, FlowPlan, MAX_FLOWS, Path, PathOutcome, run as simulate,
+};
 
 /// Arguments of `headwater sim-path`.
 #[derive(Debug, clap::Args)]
 pub struct SimPathArgs {
     /// Settings of both directions, as delay=20ms,rate=100mbit,queue=1bdp
     #[arg(long, value_name = "NAME=VALUE,...")]
-    pub both: Option<Settings>,
+    pub both: Option<LinkSettings>,
     /// Settings of the direction from the clients to the servers; they outrank those of both
     #[arg(long, value_name = "NAME=VALUE,...")]
-    pub ab: Option<Settings>,
+    pub ab: Option<LinkSettings>,
     /// Settings of the direction from the servers to the clients, which the downloads take
     #[arg(long, value_name = "NAME=VALUE,...")]
-    pub ba: Option<Settings>,
+    pub ba: Option<LinkSettings>,
     /// A download, repeated for more: ours, remembered (ours with an address token), cubic or reno;
     /// with the delay of its own link, one way, as cubic/30ms [default: ours]
     #[arg(long = "flow", value_name = "CARRIER[/DELAY]")]
@@ -86,7 +88,7 @@ const CARRIERS: [(&str, Carrier); 4] = [
 
 /// What is shown of a run.
 #[derive(Debug, Serialize)]
-struct Report {
+struct PathReport {
     seed: u64,
     seconds: f64,
     flows: Vec<FlowReport>,
@@ -132,7 +134,7 @@ pub fn run(args: &SimPathArgs) -> Result<Exit, Failed> {
 }
 
 fn path(args: &SimPathArgs) -> Result<Path, Failed> {
-    let wish = |own: &Option<Settings>| Wish::of(args.both.iter().chain(own));
+    let wish = |own: &Option<LinkSettings>| Wish::of(args.both.iter().chain(own));
     let (ab, ba) = (wish(&args.ab), wish(&args.ba));
     let resolve = |own: &Wish, other: &Wish| -> Result<LinkConfig, Failed> {
         let resolved = own.resolve(other);
@@ -161,9 +163,9 @@ fn path(args: &SimPathArgs) -> Result<Path, Failed> {
     })
 }
 
-fn report(path: &Path, outcome: Outcome) -> Report {
+fn report(path: &Path, outcome: PathOutcome) -> PathReport {
     let plans = path.flows.iter().zip(outcome.flows);
-    Report {
+    PathReport {
         seed: path.seed,
         seconds: outcome.ended.as_secs_f64(),
         flows: plans
@@ -199,7 +201,7 @@ fn megabits(bytes: u64) -> f64 {
     bytes as f64 * 8e-6
 }
 
-fn table(report: &Report) -> String {
+fn table(report: &PathReport) -> String {
     let mut text = format!(
         "{:<11} {:>13} {:>8} {:>9} {:>7} {:>7} {:>7}\n",
         "flow", "bytes", "Mbit/s", "seconds", "lost", "asked+", "timeout"

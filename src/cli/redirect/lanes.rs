@@ -9,9 +9,9 @@ use std::io;
 use crate::cli::exit::Failed;
 use crate::cli::local::tun_exit;
 use crate::device::Device as _;
-use crate::device::tun::{Kind, Tun, TunConfig};
+use crate::device::tun::{Tun, TunConfig, TunKind};
 use crate::redirect::BackendId;
-use crate::redirect::config::{BackendEntry, Config};
+use crate::redirect::config::{BackendEntry, RedirectConfig};
 
 /// The devices by backend, with their names.
 #[derive(Debug, Default)]
@@ -19,12 +19,12 @@ pub(super) struct Lanes(BTreeMap<BackendId, (String, Tun)>);
 
 impl Lanes {
     /// Opens the devices that a configuration names.
-    pub(super) fn open(config: &Config, mtu: u16) -> Result<Self, Failed> {
+    pub(super) fn open(config: &RedirectConfig, mtu: u16) -> Result<Self, Failed> {
         Self::default().reopen(config, mtu)
     }
 
     /// Opens those devices of another configuration that are not open yet.
-    pub(super) fn reopen(&self, config: &Config, mtu: u16) -> Result<Self, Failed> {
+    pub(super) fn reopen(&self, config: &RedirectConfig, mtu: u16) -> Result<Self, Failed> {
         let mut opened = BTreeMap::new();
         for (backend, name) in named(config) {
             if self.name(backend) == Some(name) {
@@ -34,7 +34,7 @@ impl Lanes {
                 name: name.to_owned(),
                 mtu,
                 addresses: Vec::new(),
-                kind: Kind::Plain,
+                kind: TunKind::Plain,
                 multi_queue: false,
             };
             let tun = Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))?;
@@ -44,7 +44,7 @@ impl Lanes {
     }
 
     /// Adds what was opened, and closes what the configuration does not name.
-    pub(super) fn replace(&mut self, opened: Self, config: &Config) {
+    pub(super) fn replace(&mut self, opened: Self, config: &RedirectConfig) {
         self.0.extend(opened.0);
         self.0
             .retain(|backend, _| named(config).any(|(id, _)| id == *backend));
@@ -64,7 +64,7 @@ impl Lanes {
 }
 
 /// The devices in a configuration.
-fn named<'a>(config: &'a Config) -> impl Iterator<Item = (BackendId, &'a str)> {
+fn named<'a>(config: &'a RedirectConfig) -> impl Iterator<Item = (BackendId, &'a str)> {
     let device = |entry: &'a BackendEntry| Some((entry.id, entry.device.as_deref()?));
     config.backends.iter().filter_map(device)
 }

@@ -26,8 +26,8 @@ use crate::device::Device;
 use crate::device::tun::MIN_MTU;
 use crate::host::metrics::Metric;
 use crate::host::redirector::Redirector;
-use crate::redirect::config::{Config, State};
-use crate::redirect::engine::Settings;
+use crate::redirect::config::{BackendState, RedirectConfig};
+use crate::redirect::engine::EngineSettings;
 use crate::redirect::membership::Member;
 use crate::runtime::control::ControlServer;
 use crate::runtime::metrics::MetricsServer;
@@ -113,7 +113,7 @@ pub fn run(args: &RedirectArgs) -> Result<Exit, Failed> {
     let metrics = listen_for_metrics(args.metrics)?;
     let clock = OsClock::new();
     let lanes = Lanes::open(&loaded.config, args.mtu)?;
-    let settings = Settings {
+    let settings = EngineSettings {
         mtu: args.mtu,
         keys: loaded.keys.clone(),
         table: loaded.table.clone(),
@@ -245,7 +245,7 @@ impl Redirecting {
 }
 
 /// One backend for `show`.
-fn shown(member: &Member, config: &Config) -> Value {
+fn shown(member: &Member, config: &RedirectConfig) -> Value {
     let entry = member.entry();
     let site = entry
         .site
@@ -310,8 +310,8 @@ impl Hooks<Redirector> for Redirecting {
             false => Err(format!("no backend is named '{name}': see `show`")),
         };
         match words[..] {
-            ["drain", name] => want(name, State::Draining),
-            ["activate", name] => want(name, State::Active),
+            ["drain", name] => want(name, BackendState::Draining),
+            ["activate", name] => want(name, BackendState::Active),
             ["show"] => Ok(self.show(machine).to_string()),
             ["reload"] => self.reload(now, machine).map(|()| String::new()),
             ["help"] => Ok(HELP.to_owned()),

@@ -13,7 +13,7 @@ use crate::cli::keygen;
 use crate::host::redirector::mac_keys;
 use crate::redirect::Generation;
 use crate::redirect::capsule::MacKeys;
-use crate::redirect::config::{Config, Nearest};
+use crate::redirect::config::{Nearest, RedirectConfig};
 use crate::redirect::prefixes::Table;
 
 /// Suffix of a table in MaxMind's format.
@@ -29,7 +29,7 @@ pub(super) struct Source {
 #[derive(Debug)]
 pub(super) struct Loaded {
     text: String,
-    pub(super) config: Config,
+    pub(super) config: RedirectConfig,
     pub(super) table: Table,
     pub(super) keys: MacKeys,
     /// Every file read, as it was just before.
@@ -60,7 +60,7 @@ impl Source {
             Failed::new(Exit::Configuration, advice)
         })?;
         let wrong = |error: &dyn core::fmt::Display| Failed::new(Exit::Configuration, error);
-        let config = Config::parse(&name, &text).map_err(|error| wrong(&error))?;
+        let config = RedirectConfig::parse(&name, &text).map_err(|error| wrong(&error))?;
         let key_file = self.beside(&config.key_file);
         files.push((key_file.clone(), stamp(&key_file)));
         let keys = mac_keys(&keygen::load(&key_file)?);
@@ -130,7 +130,7 @@ pub(super) struct InForce {
 }
 
 impl InForce {
-    pub(super) const fn config(&self) -> &Config {
+    pub(super) const fn config(&self) -> &RedirectConfig {
         &self.loaded.config
     }
 

@@ -34,7 +34,7 @@ fn redirecting() -> (TempDir, Redirecting, Redirector) {
     fs::write(&path, config(4, "")).unwrap();
     let source = Source::new(&path);
     let loaded = source.load().unwrap();
-    let settings = Settings {
+    let settings = EngineSettings {
         mtu: 1500,
         keys: mac_keys(&KeyRing::with_secret([1; 32])),
         table: Table::default(),
@@ -77,20 +77,20 @@ fn a_changed_file_is_put_in_force_and_a_wrong_one_is_not() {
     assert_eq!(turn(&mut hooks, &mut machine), (4, 0));
     fs::write(&path, config(5, "state = \"draining\"\n")).unwrap();
     assert_eq!(turn(&mut hooks, &mut machine), (5, 0));
-    assert_eq!(far(&machine), State::Draining);
+    assert_eq!(far(&machine), BackendState::Draining);
     // A mistake, an old number, other services: each is told once.
     let moved = config(6, "").replace("10.0.0.100", "10.0.0.101");
     for (refused, text) in [(1, "generation = "), (2, &config(5, "")), (3, &moved)] {
         fs::write(&path, text).unwrap();
         assert_eq!(turn(&mut hooks, &mut machine), (5, refused), "{text}");
         assert_eq!(turn(&mut hooks, &mut machine), (5, refused), "{text}");
-        assert_eq!(far(&machine), State::Draining);
+        assert_eq!(far(&machine), BackendState::Draining);
     }
     fs::remove_file(&path).unwrap();
     assert_eq!(turn(&mut hooks, &mut machine), (5, 4));
     fs::write(&path, config(6, "")).unwrap();
     assert_eq!(turn(&mut hooks, &mut machine), (6, 4));
-    assert_eq!(far(&machine), State::Active);
+    assert_eq!(far(&machine), BackendState::Active);
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub const MIN_MTU_V6: u16 = 1280;
 
 /// Which kind of device to open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
+pub enum TunKind {
     /// Offloading if the kernel has it, else plain.
     #[default]
     Auto,
@@ -69,7 +69,7 @@ pub struct TunConfig {
     /// The stack's own addresses, at most [`MAX_ADDRESSES`]; a host route leads to each.
     pub addresses: Vec<IpAddr>,
     /// Which kind.
-    pub kind: Kind,
+    pub kind: TunKind,
     /// As one queue of several: other processes attach to the same device, and the kernel spreads
     /// flows over them. Only an offloading device can.
     pub multi_queue: bool,
@@ -106,7 +106,7 @@ impl Tun {
             log::info!("{name}: plain device, {why}");
             Ok(Self(Opened::Plain(device)))
         };
-        if config.kind == Kind::Plain {
+        if config.kind == TunKind::Plain {
             return plain("as asked for");
         }
         match Offload::open(config) {
@@ -114,7 +114,9 @@ impl Tun {
                 log::info!("{name}: offloading device, for the kernel has checksums, TSO and USO");
                 Ok(Self(Opened::Offload(device)))
             }
-            Err(TunError::NoOffload { .. }) if config.kind == Kind::Auto && !config.multi_queue => {
+            Err(TunError::NoOffload { .. })
+                if config.kind == TunKind::Auto && !config.multi_queue =>
+            {
                 plain("for the kernel has no USO")
             }
             Err(error) => Err(error),

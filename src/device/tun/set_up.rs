@@ -143,7 +143,7 @@ fn host_prefix(address: IpAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::tun::Kind;
+    use crate::device::tun::TunKind;
 
     fn config(name: &str, mtu: u16, addresses: &[&str]) -> TunConfig {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
@@ -151,7 +151,7 @@ mod tests {
             name: name.to_owned(),
             mtu,
             addresses,
-            kind: Kind::Plain,
+            kind: TunKind::Plain,
             multi_queue: false,
         }
     }

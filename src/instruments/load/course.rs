@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::apps::fetch::End;
 use crate::histogram::Histogram;
-use crate::http::reader::{Progress, ReadError, ResponseReader};
+use crate::http::reader::{ReadError, ReaderEvent, ResponseReader};
 use crate::http::request::Method;
 use crate::instruments::load::report::{Latency, RequestReport};
 use crate::instruments::load::schedule::{Plan, Schedule};
@@ -168,10 +168,10 @@ impl Answer {
         loop {
             let (used, progress) = self.reader.read(bytes).map_err(|_| "not_http")?;
             match progress {
-                Progress::NeedMore => return Ok(false),
-                Progress::Done => return Ok(true),
-                Progress::Head(head) => self.seen.status = head.status.0,
-                Progress::Body(body) => self.seen.body_bytes += body.len() as u64,
+                ReaderEvent::NeedMore => return Ok(false),
+                ReaderEvent::Done => return Ok(true),
+                ReaderEvent::Head(head) => self.seen.status = head.status.0,
+                ReaderEvent::Body(body) => self.seen.body_bytes += body.len() as u64,
             }
             bytes = bytes.get(used..).unwrap_or_default();
         }

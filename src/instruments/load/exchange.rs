@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use crate::time::{Instant, micros};
-use crate::transport::epoch::{Declaration, Epoch, Kind, Transition};
+use crate::transport::epoch::{Declaration, Epoch, Transition, TransitionKind};
 use crate::wire::segment::{
     Declared, MAX_CONTINUATION_BYTES, Open, Request, Response, ResponseKind, Span, Wanted,
 };
@@ -79,7 +79,7 @@ impl Kept {
     /// The request that goes on after a pause: what was in flight is given up, so that nothing has
     /// to be proven, and the object is asked for anew.
     pub(super) fn resume(&self, terms: &Terms) -> Option<(Exchange, Vec<u8>)> {
-        let declaration = Declaration::new(Kind::Restart, self.epoch.base, 0);
+        let declaration = Declaration::new(TransitionKind::Restart, self.epoch.base, 0);
         let transition = self.epoch.transition(declaration).ok()?;
         let asked = Asked::across(self.connection, transition);
         let shown = Shown::across(declaration, transition, self.sealed(), 0);
@@ -296,7 +296,7 @@ impl Opening {
     /// the stream if there are any.
     fn prove(&self, rtt_us: u64) -> Option<(Asked, Vec<u8>)> {
         let answer = self.answer.as_ref().filter(|answer| answer.missing == 0)?;
-        let declaration = Declaration::new(Kind::Opened, 0, rtt_us);
+        let declaration = Declaration::new(TransitionKind::Opened, 0, rtt_us);
         let transition = Epoch::opening(u32::from(answer.count)).transition(declaration);
         let transition = transition.ok()?;
         let asked = Asked::across(answer.connection, transition);

@@ -147,7 +147,7 @@ struct Busy {
 }
 
 /// What is being done.
-enum Phase {
+enum LoadPhase {
     /// Connections are opened; those from `next` on are still to come.
     Opening { next: u32 },
     /// Mutated packets are sent.
@@ -170,7 +170,7 @@ pub struct LoadHost {
     terms: Terms,
     stack: Stack,
     random: ChaCha8Rng,
-    phase: Phase,
+    phase: LoadPhase,
     /// By number of the connection.
     kept: Vec<Option<Kept>>,
     busy: BTreeMap<u32, Busy>,
@@ -225,7 +225,7 @@ impl LoadHost {
             kept: vec![None; count],
             sources,
             random,
-            phase: Phase::Opening { next: 0 },
+            phase: LoadPhase::Opening { next: 0 },
             busy: BTreeMap::new(),
             outbox: VecDeque::new(),
             corpus: Vec::new(),
@@ -243,8 +243,10 @@ impl LoadHost {
     /// too.
     pub fn release(&mut self, now: Now) {
         match &self.phase {
-            Phase::Resuming { .. } | Phase::Live { .. } | Phase::Done => self.phase = Phase::Done,
-            Phase::Opening { .. } | Phase::Hostile(_) | Phase::Holding(_) => {
+            LoadPhase::Resuming { .. } | LoadPhase::Live { .. } | LoadPhase::Done => {
+                self.phase = LoadPhase::Done
+            }
+            LoadPhase::Opening { .. } | LoadPhase::Hostile(_) | LoadPhase::Holding(_) => {
                 self.end_opening(now.instant);
                 self.end_hostile();
                 self.busy.clear();
@@ -258,19 +260,19 @@ impl LoadHost {
     /// Whether all is done.
     #[must_use]
     pub const fn is_done(&self) -> bool {
-        matches!(self.phase, Phase::Done)
+        matches!(self.phase, LoadPhase::Done)
     }
 
     /// Whether the connections are open and kept, and nothing else happens.
     #[must_use]
     pub const fn is_holding(&self) -> bool {
-        matches!(self.phase, Phase::Holding(_))
+        matches!(self.phase, LoadPhase::Holding(_))
     }
 
     /// The time whose requests on kept connections count, once it is known.
     #[must_use]
     pub const fn live_window(&self) -> Option<(Instant, Instant)> {
-        let Phase::Live { course, .. } = &self.phase else {
+        let LoadPhase::Live { course, .. } = &self.phase else {
             return None;
         };
         Some(course.window())
@@ -283,7 +285,7 @@ impl LoadHost {
         let mut report = self.report.clone();
         report.state_bytes_per_connection =
             u64::try_from(state / self.kept.len().max(1)).unwrap_or(0);
-        if let Phase::Hostile(hostile) = &self.phase {
+        if let LoadPhase::Hostile(hostile) = &self.phase {
             report.hostile = Some(hostile.report().clone());
         }
         report
@@ -294,34 +296,34 @@ impl LoadHost {
     /// Goes from one phase to the next when it is over.
     fn advance(&mut self, now: Instant) {
         match &self.phase {
-            Phase::Opening { next } => {
+            LoadPhase::Opening { next } => {
                 if *next >= self.config.connections && self.busy.is_empty() {
                     self.end_opening(now);
                     self.begin_hostile(now);
                 }
             }
-            Phase::Hostile(hostile) => {
+            LoadPhase::Hostile(hostile) => {
                 if hostile.is_done() {
                     self.end_hostile();
                     self.hold(now);
                 }
             }
-            Phase::Holding(until) => {
+            LoadPhase::Holding(until) => {
                 if until.is_some_and(|until| until <= now) {
                     self.resume(now);
                 }
             }
-            Phase::Resuming { waiting, .. } => {
+            LoadPhase::Resuming { waiting, .. } => {
                 if waiting.is_empty() && self.busy.is_empty() {
-                    self.phase = Phase::Done;
+                    self.phase = LoadPhase::Done;
                 }
             }
-            Phase::Live { course, .. } => {
+            LoadPhase::Live { course, .. } => {
                 if course.is_over(now) {
                     self.end_live(now);
                 }
             }
-            Phase::Done => {}
+            LoadPhase::Done => {}
         }
     }
 
@@ -329,11 +331,12 @@ impl LoadHost {
         let open = self.open();
         let room = u32::try_from(open.len().min(MAX_IN_FLIGHT)).unwrap_or(u32::MAX);
         let course = Box::new(Course::new(now, plan, room, self.random.random()));
-        self.phase = Phase::Live { open, course };
+        self.phase = LoadPhase::Live { open, course };
     }
 
     fn end_live(&mut self, now: Instant) {
-        if let Phase::Live { course, .. } = core::mem::replace(&mut self.phase, Phase::Done) {
+        if let LoadPhase::Live { course, .. } = core::mem::replace(&mut self.phase, LoadPhase::Done)
+        {
             self.report.live = Some(course.finish(now));
             self.busy.clear();
         }
@@ -355,18 +358,18 @@ impl LoadHost {
             corpus.extend(path.zip(request.map(|(_, datagram)| datagram)));
         }
         let hostile = Hostile::new(self.config.hostile, corpus, self.terms.size);
-        self.phase = Phase::Hostile(Box::new(hostile));
+        self.phase = LoadPhase::Hostile(Box::new(hostile));
     }
 
     fn end_opening(&mut self, now: Instant) {
-        if let Phase::Opening { .. } = &self.phase {
+        if let LoadPhase::Opening { .. } = &self.phase {
             let elapsed = now.saturating_since(self.begun);
             self.report.opening_seconds = elapsed.as_secs_f64();
         }
     }
 
     fn end_hostile(&mut self) {
-        if let Phase::Hostile(hostile) = &self.phase {
+        if let LoadPhase::Hostile(hostile) = &self.phase {
             self.report.hostile = Some(hostile.report().clone());
         }
     }
@@ -378,8 +381,8 @@ impl LoadHost {
         }
         match self.config.hold {
             Hold::No => self.resume(now),
-            Hold::For(time) => self.phase = Phase::Holding(Some(now + time)),
-            Hold::UntilReleased => self.phase = Phase::Holding(None),
+            Hold::For(time) => self.phase = LoadPhase::Holding(Some(now + time)),
+            Hold::UntilReleased => self.phase = LoadPhase::Holding(None),
         }
     }
 
@@ -397,8 +400,8 @@ impl LoadHost {
         let waiting: Vec<u32> = waiting.collect();
         let from = (self.last_kept + RESTART_GATE + GATE_MARGIN).max(now);
         self.phase = match waiting.is_empty() {
-            true => Phase::Done,
-            false => Phase::Resuming { waiting, from },
+            true => LoadPhase::Done,
+            false => LoadPhase::Resuming { waiting, from },
         };
     }
 
@@ -442,7 +445,7 @@ impl LoadHost {
         }
         let mut meant = None;
         let index = match &mut self.phase {
-            Phase::Live { open, course } => {
+            LoadPhase::Live { open, course } => {
                 let busy = |index: &u32| self.busy.contains_key(index);
                 let chosen = self.random.random_range(0..open.len().max(1));
                 // The next that is not busy: there is one, since fewer than all may be.
@@ -453,15 +456,15 @@ impl LoadHost {
                 meant = course.take(now);
                 index
             }
-            Phase::Opening { next } => {
+            LoadPhase::Opening { next } => {
                 *next += 1;
                 *next - 1
             }
-            Phase::Resuming { waiting, .. } => match waiting.pop() {
+            LoadPhase::Resuming { waiting, .. } => match waiting.pop() {
                 Some(index) => index,
                 None => return false,
             },
-            Phase::Hostile(_) | Phase::Holding(_) | Phase::Done => return false,
+            LoadPhase::Hostile(_) | LoadPhase::Holding(_) | LoadPhase::Done => return false,
         };
         if let Some(rate) = self.config.rate {
             let gap = Duration::from_secs(1) / rate.get();
@@ -475,12 +478,14 @@ impl LoadHost {
     /// When the next connection may be begun, if any is left.
     fn start_at(&self, now: Instant) -> Option<Instant> {
         match &self.phase {
-            Phase::Opening { next } => (*next < self.config.connections).then_some(self.next_start),
-            Phase::Resuming { waiting, from } => {
+            LoadPhase::Opening { next } => {
+                (*next < self.config.connections).then_some(self.next_start)
+            }
+            LoadPhase::Resuming { waiting, from } => {
                 (!waiting.is_empty()).then_some(self.next_start.max(*from))
             }
-            Phase::Live { course, .. } => course.next_at(now),
-            Phase::Hostile(_) | Phase::Holding(_) | Phase::Done => None,
+            LoadPhase::Live { course, .. } => course.next_at(now),
+            LoadPhase::Hostile(_) | LoadPhase::Holding(_) | LoadPhase::Done => None,
         }
     }
 
@@ -490,9 +495,9 @@ impl LoadHost {
             .ok()
             .and_then(|index| self.kept.get(index).copied().flatten());
         let begun = match (&self.phase, kept) {
-            (Phase::Resuming { .. }, Some(kept)) => kept.resume(&self.terms),
+            (LoadPhase::Resuming { .. }, Some(kept)) => kept.resume(&self.terms),
             // One whose answer was lost is not mended but opened anew.
-            (Phase::Live { .. }, Some(kept)) if attempts == 1 => kept.ask(&self.terms),
+            (LoadPhase::Live { .. }, Some(kept)) if attempts == 1 => kept.ask(&self.terms),
             _ => Some(Exchange::open(now, self.random.random(), &self.terms)),
         };
         let Some((exchange, datagram)) = begun else {
@@ -522,26 +527,26 @@ impl LoadHost {
         self.failures_in_a_row += 1;
         let dead = self.failures_in_a_row >= MAX_IN_FLIGHT;
         match &mut self.phase {
-            Phase::Resuming { waiting, .. } => {
+            LoadPhase::Resuming { waiting, .. } => {
                 self.report.not_resumed += 1;
                 if dead {
                     self.report.not_resumed += u32::try_from(waiting.len()).unwrap_or(u32::MAX);
                     waiting.clear();
                 }
             }
-            Phase::Opening { next } => {
+            LoadPhase::Opening { next } => {
                 self.report.failed += 1;
                 if dead {
                     self.report.failed += self.config.connections - *next;
                     *next = self.config.connections;
                 }
             }
-            Phase::Live { course, .. } => {
+            LoadPhase::Live { course, .. } => {
                 if let Some(meant) = meant {
                     course.end(now, meant, Err("timed_out"));
                 }
             }
-            Phase::Hostile(_) | Phase::Holding(_) | Phase::Done => {}
+            LoadPhase::Hostile(_) | LoadPhase::Holding(_) | LoadPhase::Done => {}
         }
     }
 
@@ -567,7 +572,7 @@ impl LoadHost {
             self.report.strays += 1;
             return;
         }
-        if let Phase::Hostile(hostile) = &mut self.phase {
+        if let LoadPhase::Hostile(hostile) = &mut self.phase {
             hostile.handle(datagram);
             return;
         }
@@ -600,7 +605,7 @@ impl LoadHost {
 
     fn keep(&mut self, now: Instant, index: u32, kept: Kept, status: u16) {
         let meant = self.busy.remove(&index).and_then(|busy| busy.meant);
-        if let (Phase::Live { course, .. }, Some(meant)) = (&mut self.phase, meant) {
+        if let (LoadPhase::Live { course, .. }, Some(meant)) = (&mut self.phase, meant) {
             let whole = Whole {
                 status,
                 body_bytes: 0,
@@ -644,7 +649,7 @@ impl Machine for LoadHost {
     fn handle_timeout(&mut self, now: Now) {
         self.stack.handle_timeout(now.instant);
         self.retry(now.instant);
-        if let Phase::Hostile(hostile) = &mut self.phase {
+        if let LoadPhase::Hostile(hostile) = &mut self.phase {
             hostile.handle_timeout(now.instant);
         }
         self.advance(now.instant);
@@ -653,7 +658,7 @@ impl Machine for LoadHost {
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
         if self.outbox.is_empty()
             && !self.start_next(now.instant)
-            && let Phase::Hostile(hostile) = &mut self.phase
+            && let LoadPhase::Hostile(hostile) = &mut self.phase
         {
             self.outbox
                 .extend(hostile.next(now.instant, &mut self.random));
@@ -674,10 +679,10 @@ impl Machine for LoadHost {
         let room = self.busy.len() < MAX_IN_FLIGHT;
         let start = self.start_at(now.instant).filter(|_| room);
         let phase = match &self.phase {
-            Phase::Hostile(hostile) => hostile.deadline(),
-            Phase::Holding(until) => *until,
-            Phase::Live { course, .. } => course.next_at(now.instant),
-            Phase::Opening { .. } | Phase::Resuming { .. } | Phase::Done => None,
+            LoadPhase::Hostile(hostile) => hostile.deadline(),
+            LoadPhase::Holding(until) => *until,
+            LoadPhase::Live { course, .. } => course.next_at(now.instant),
+            LoadPhase::Opening { .. } | LoadPhase::Resuming { .. } | LoadPhase::Done => None,
         };
         let own = [
             retry.map(|at| (at, "answer overdue")),

@@ -40,8 +40,8 @@ id = 3
 device = "hwb3"
 "#;
 
-fn parse(text: &str) -> Result<Config, String> {
-    Config::parse("r.toml", text).map_err(|error| error.to_string())
+fn parse(text: &str) -> Result<RedirectConfig, String> {
+    RedirectConfig::parse("r.toml", text).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_whole_file_is_read() {
         panic!("{:?}", config.backends);
     };
     assert_eq!((one.weight, one.site), (50, Some(Site(1))));
-    assert_eq!((two.state, two.weight), (State::Draining, 100));
+    assert_eq!((two.state, two.weight), (BackendState::Draining, 100));
     assert_eq!(
         (three.address, three.device.as_deref()),
         (None, Some("hwb3"))
@@ -222,7 +222,7 @@ proptest! {
             }
         }
         let text: String = text.into_iter().collect();
-        match Config::parse("r.toml", &text) {
+        match RedirectConfig::parse("r.toml", &text) {
             Ok(config) => prop_assert!(!config.backends.is_empty()),
             Err(error) => {
                 prop_assert!(!error.to_string().contains('\n'), "{}", error);

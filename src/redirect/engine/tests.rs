@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::*;
 use crate::redirect::backend::{Backend, BackendConfig, Taken};
-use crate::redirect::config::State;
+use crate::redirect::config::BackendState;
 use crate::redirect::{BackendId, RedirectorId};
 use crate::time::UnixMillis;
 use crate::wire::flight::{Ecn, UdpPath};
@@ -28,16 +28,16 @@ fn text(id: u16, generation: u32, policy: &str, states: &[&str]) -> String {
     text
 }
 
-fn config(id: u16, generation: u32, policy: &str, states: &[&str]) -> Config {
-    Config::parse("r", &text(id, generation, policy, states)).unwrap()
+fn config(id: u16, generation: u32, policy: &str, states: &[&str]) -> RedirectConfig {
+    RedirectConfig::parse("r", &text(id, generation, policy, states)).unwrap()
 }
 
 fn keys() -> MacKeys {
     MacKeys::new((1, [5; 16]), &[])
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> EngineSettings {
+    EngineSettings {
         mtu: 1500,
         keys: keys(),
         table: Table::default(),
@@ -94,7 +94,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn new(config: &Config) -> Self {
+    fn new(config: &RedirectConfig) -> Self {
         let backend = |id: u16| {
             Backend::new(BackendConfig {
                 id: BackendId(id),
@@ -179,7 +179,7 @@ impl Fleet {
         self.redirect.counters().drops.of(label)
     }
 
-    fn states(&self) -> Vec<State> {
+    fn states(&self) -> Vec<BackendState> {
         self.redirect
             .membership()
             .iter()
@@ -308,7 +308,7 @@ fn a_dead_backend_is_left_alone_within_150_ms_and_others_keep_theirs() {
     let before: Vec<_> = (0..400).map(|n| fleet.send(&udp(&request(n)))).collect();
     fleet.backends[1].1 = false;
     fleet.pass(151);
-    assert_eq!(fleet.states()[1], State::Down);
+    assert_eq!(fleet.states()[1], BackendState::Down);
     for (n, before) in (0..).zip(&before) {
         let after = fleet.send(&udp(&request(n)));
         assert!(after.is_some() && after != Some(2));
@@ -316,7 +316,7 @@ fn a_dead_backend_is_left_alone_within_150_ms_and_others_keep_theirs() {
     }
     fleet.backends[1].1 = true;
     fleet.pass(300);
-    assert_eq!(fleet.states()[1], State::Active);
+    assert_eq!(fleet.states()[1], BackendState::Active);
     let again: Vec<_> = (0..400).map(|n| fleet.send(&udp(&request(n)))).collect();
     assert_eq!(again, before);
 }
@@ -346,7 +346,7 @@ fn a_draining_backend_gets_nothing_and_all_down_means_all() {
         backend.1 = false;
     }
     fleet.pass(200);
-    assert_eq!(fleet.states(), [State::Down; 4]);
+    assert_eq!(fleet.states(), [BackendState::Down; 4]);
     for backend in &mut fleet.backends {
         backend.1 = true;
     }
@@ -362,7 +362,7 @@ fn a_draining_backend_gets_nothing_and_all_down_means_all() {
 fn a_configuration_is_swapped_whole_or_not_at_all() {
     let mut fleet = Fleet::new(&config(1, 5, "spread", &ACTIVE[..2]));
     fleet.pass(100);
-    let mut swap = |config: Config| {
+    let mut swap = |config: RedirectConfig| {
         let now = at(fleet.now);
         fleet
             .redirect
@@ -451,12 +451,16 @@ fn an_error_counts_at_once_but_not_for_long() {
         (fleet.drops("unasked"), fleet.redirect.counters().hints),
         (1, 0)
     );
-    assert_eq!(fleet.states(), [State::Active; 2]);
+    assert_eq!(fleet.states(), [BackendState::Active; 2]);
     fleet.redirect.handle_packet(at(fleet.now), &error, None);
     assert_eq!(fleet.redirect.counters().hints, 1);
     assert_eq!(fleet.shares(10)[usize::from(blamed)], 0);
     fleet.pass(2);
-    assert_eq!(fleet.states(), [State::Active; 2], "it has answered since");
+    assert_eq!(
+        fleet.states(),
+        [BackendState::Active; 2],
+        "it has answered since"
+    );
 }
 
 #[test]
@@ -483,10 +487,10 @@ fn strangers_heartbeats_change_nothing() {
         packet
     };
     for (packet, label) in [
-        (reply(Kind::Reply, 1, 6), "heartbeat_forged"),
-        (reply(Kind::Reply, 2, 5), "heartbeat_misdirected"),
-        (reply(Kind::Query, 1, 5), "heartbeat_unknown_kind"),
-        (reply(Kind::Reply, 1, 5), "unasked"),
+        (reply(CapsuleKind::Reply, 1, 6), "heartbeat_forged"),
+        (reply(CapsuleKind::Reply, 2, 5), "heartbeat_misdirected"),
+        (reply(CapsuleKind::Query, 1, 5), "heartbeat_unknown_kind"),
+        (reply(CapsuleKind::Reply, 1, 5), "unasked"),
     ] {
         fleet.redirect.handle_packet(at(fleet.now), &packet, None);
         assert_eq!(fleet.drops(label), 1, "{label}");
@@ -497,7 +501,7 @@ fn strangers_heartbeats_change_nothing() {
 #[test]
 fn a_device_takes_packets_as_they_are_and_joined_ones_are_parted() {
     let text = text(1, 1, "spread", &[]) + "[[backend]]\nname = \"a\"\nid = 1\ndevice = \"hwb1\"\n";
-    let config = Config::parse("r", &text).unwrap();
+    let config = RedirectConfig::parse("r", &text).unwrap();
     let mut redirect = Redirect::new(at(0), &config, settings());
     assert_eq!(redirect.poll_timeout(), None, "it cannot be asked");
     let packets = [1, 2, 3].map(|n| udp(&request(n)));
@@ -553,7 +557,7 @@ fn another_table_of_sites_is_put_in_force() {
     };
     let text = text(1, 1, "nearest", &[]) + "[nearest]\ntable = \"t\"\n";
     let text = text + &backend(1, "east") + &backend(2, "west");
-    let mut fleet = Fleet::new(&Config::parse("r", &text).unwrap());
+    let mut fleet = Fleet::new(&RedirectConfig::parse("r", &text).unwrap());
     for (site, id) in [("east", 1), ("west", 2)] {
         let table = Table::parse("t", &format!("192.0.2.0/24 {site}\n"), &sites).unwrap();
         fleet.redirect.set_table(table);

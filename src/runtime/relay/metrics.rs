@@ -1,15 +1,15 @@
 //! What a path shows of itself, as metrics: one sample a direction.
 //!
-//! In: a [`Report`]. Out: its counters, what is on the links, and the queueing delay. A `reset` at
+//! In: a [`LinkReport`]. Out: its counters, what is on the links, and the queueing delay. A `reset` at
 //! the control socket starts the counters anew, which Prometheus takes for a restart.
 
-use crate::host::metrics::{Metric, MetricKind, Sample};
-use crate::link::path::{DirectionReport, Report};
+use crate::host::metrics::{Metric, MetricKind, MetricSample};
+use crate::link::path::{DirectionReport, LinkReport};
 
 /// All metrics of a path.
-pub(super) fn metrics(report: &Report) -> Vec<Metric> {
+pub(super) fn metrics(report: &LinkReport) -> Vec<Metric> {
     let metric = |name, help, kind, value: fn(&DirectionReport) -> u64| {
-        let sample = |(direction, of): (&str, &DirectionReport)| Sample {
+        let sample = |(direction, of): (&str, &DirectionReport)| MetricSample {
             labels: vec![("direction", direction.to_owned())],
             value: value(of),
         };
@@ -101,11 +101,11 @@ const GAUGES: [Row; 3] = [
     ),
 ];
 
-fn directions(report: &Report) -> [(&'static str, &DirectionReport); 2] {
+fn directions(report: &LinkReport) -> [(&'static str, &DirectionReport); 2] {
     [("ab", &report.ab), ("ba", &report.ba)]
 }
 
-fn drops(report: &Report) -> Metric {
+fn drops(report: &LinkReport) -> Metric {
     let samples = directions(report).into_iter().flat_map(|(direction, of)| {
         let causes = [
             ("outage", of.counters.outage),
@@ -116,7 +116,7 @@ fn drops(report: &Report) -> Metric {
             ("overflow", of.counters.overflow),
             ("unsent", of.unsent),
         ];
-        causes.map(|(cause, value)| Sample {
+        causes.map(|(cause, value)| MetricSample {
             labels: vec![
                 ("direction", direction.to_owned()),
                 ("cause", cause.to_owned()),
@@ -132,7 +132,7 @@ fn drops(report: &Report) -> Metric {
     }
 }
 
-fn sojourn(report: &Report) -> Metric {
+fn sojourn(report: &LinkReport) -> Metric {
     let samples = directions(report).into_iter().flat_map(|(direction, of)| {
         let quantiles = [
             ("0.5", of.sojourn.p50_us),
@@ -140,7 +140,7 @@ fn sojourn(report: &Report) -> Metric {
             ("0.99", of.sojourn.p99_us),
             ("1", of.sojourn.max_us),
         ];
-        quantiles.map(|(quantile, value)| Sample {
+        quantiles.map(|(quantile, value)| MetricSample {
             labels: vec![
                 ("direction", direction.to_owned()),
                 ("quantile", quantile.to_owned()),

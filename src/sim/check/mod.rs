@@ -17,7 +17,7 @@ use std::time::Duration;
 use numbers::Numbers;
 pub use patience::Path;
 
-use super::world::{Livelock, Node, NodeId, Observer, Progress};
+use super::world::{ClientProgress, Livelock, Node, NodeId, Observer};
 use crate::link::ConfigError;
 use crate::time::Instant;
 use crate::wire::flight::UdpPath;
@@ -242,14 +242,14 @@ pub struct Checker<J> {
     honest: bool,
     clients: BTreeMap<NodeId, Client>,
     servers: BTreeMap<NodeId, Server>,
-    connections: BTreeMap<u64, Connection>,
+    connections: BTreeMap<u64, CheckedConnection>,
     violation: Option<(Instant, Violation)>,
     longest_stall: Duration,
 }
 
 struct Client {
     path: Path,
-    seen: Progress,
+    seen: ClientProgress,
     waiting_since: Option<Instant>,
     last_new: Instant,
     silences: u64,
@@ -265,7 +265,7 @@ struct Server {
 }
 
 #[derive(Default)]
-struct Connection {
+struct CheckedConnection {
     arrived: Numbers,
     proofs: BTreeMap<(u64, u64), u64>,
 }
@@ -277,9 +277,9 @@ impl<J: Judge> Checker<J> {
         let client = |watched: Watched| {
             let client = Client {
                 path: watched.path,
-                seen: Progress {
+                seen: ClientProgress {
                     wanted: watched.wanted,
-                    ..Progress::default()
+                    ..ClientProgress::default()
                 },
                 waiting_since: None,
                 last_new: Instant::ZERO,
@@ -313,7 +313,7 @@ impl<J: Judge> Checker<J> {
     }
 
     /// How far every client has come.
-    pub fn progress(&self) -> impl Iterator<Item = (NodeId, Progress)> {
+    pub fn progress(&self) -> impl Iterator<Item = (NodeId, ClientProgress)> {
         self.clients.iter().map(|(id, client)| (*id, client.seen))
     }
 
@@ -330,7 +330,7 @@ impl<J: Judge> Checker<J> {
         }
         let late = self.clients.iter().find(|(_, client)| !client.seen.done);
         if let Some((&client, state)) = late {
-            let Progress {
+            let ClientProgress {
                 received, wanted, ..
             } = state.seen;
             self.accuse(
@@ -351,7 +351,7 @@ impl<J: Judge> Checker<J> {
         }
         let healed = self.healed;
         let late = self.clients.iter_mut().find_map(|(id, client)| {
-            let Progress {
+            let ClientProgress {
                 received,
                 wanted,
                 done,
@@ -424,7 +424,12 @@ impl<J: Judge> Checker<J> {
         Ok(())
     }
 
-    fn check_progress(&mut self, now: Instant, id: NodeId, is: Progress) -> Result<(), Violation> {
+    fn check_progress(
+        &mut self,
+        now: Instant,
+        id: NodeId,
+        is: ClientProgress,
+    ) -> Result<(), Violation> {
         let Some(client) = self.clients.get_mut(&id) else {
             return Ok(());
         };
@@ -433,7 +438,7 @@ impl<J: Judge> Checker<J> {
             return Err(Violation::WrongBytes { client: id, offset });
         }
         if is.gave_up {
-            let Progress {
+            let ClientProgress {
                 received, wanted, ..
             } = is;
             return Err(Violation::GaveUp {
@@ -481,7 +486,7 @@ impl<J: Judge> Checker<J> {
 fn check_claim(
     server: NodeId,
     claim: &Claim,
-    known: &Connection,
+    known: &CheckedConnection,
     grant: Grant,
 ) -> Result<(), Violation> {
     let Grant {

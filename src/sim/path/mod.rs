@@ -1,9 +1,9 @@
 //! One bottleneck on virtual time, shared by flows of ours and by models of TCP: where a cell of the
 //! comparison with the kernel is looked into before code is touched.
 //!
-//! In: a [`Path`]: both directions of the bottleneck, the flows, how long, a seed. Out: an [`Outcome`]
-//! with what every flow received. Our flows are `transport::client` and `transport::server` as they
-//! ship; TCP is the model of [`tcp`], an idealised one. Equal paths give equal outcomes.
+//! In: a [`Path`]: both directions of the bottleneck, the flows, how long, a seed. Out: a
+//! [`PathOutcome`] with what every flow received. Our flows are `transport::client` and
+//! `transport::server` as they ship; TCP is the model of [`tcp`], an idealised one. Equal paths give equal outcomes.
 
 mod ours;
 pub mod tcp;
@@ -86,7 +86,7 @@ pub struct FlowOutcome {
 
 /// What became of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct PathOutcome {
     /// In the order of the plans.
     pub flows: Vec<FlowOutcome>,
     /// When the last flow was complete, or the time was over.
@@ -139,7 +139,7 @@ enum Source {
 ///
 /// # Errors
 /// [`ConfigError`] if a link's configuration breaks a bound. Flows beyond [`MAX_FLOWS`] are left out.
-pub fn run(path: &Path) -> Result<Outcome, ConfigError> {
+pub fn run(path: &Path) -> Result<PathOutcome, ConfigError> {
     let mut run = Run::new(path)?;
     while let Some((at, source)) = run.next_event() {
         if at > Instant::ZERO + path.lasts {
@@ -298,7 +298,7 @@ impl Run {
         flow.note(at);
     }
 
-    fn outcome(self, lasts: Duration) -> Outcome {
+    fn outcome(self, lasts: Duration) -> PathOutcome {
         let done = self
             .flows
             .iter()
@@ -309,7 +309,7 @@ impl Run {
             flow.outcome.refused = flow.ends.refused();
             flow.outcome
         });
-        Outcome {
+        PathOutcome {
             flows: flows.collect(),
             ended: if done {
                 now.saturating_since(Instant::ZERO)

@@ -193,7 +193,7 @@ impl Receiver {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum SegmentState {
     Flying,
     Arrived,
     Lost,
@@ -201,7 +201,7 @@ enum State {
 
 #[derive(Clone, Copy)]
 struct Segment {
-    state: State,
+    state: SegmentState,
     sent: Instant,
     again: bool,
 }
@@ -319,7 +319,7 @@ impl Sender {
             None => return None,
         };
         let segment = Segment {
-            state: State::Flying,
+            state: SegmentState::Flying,
             sent: now,
             again: number < fresh,
         };
@@ -387,13 +387,13 @@ impl Sender {
             return 0.0;
         };
         match segment.state {
-            State::Arrived => return 0.0,
-            State::Flying => self.flying -= 1,
-            State::Lost => {
+            SegmentState::Arrived => return 0.0,
+            SegmentState::Flying => self.flying -= 1,
+            SegmentState::Lost => {
                 self.lost.remove(&number);
             }
         }
-        segment.state = State::Arrived;
+        segment.state = SegmentState::Arrived;
         let (sent, again) = (segment.sent, segment.again);
         let rtt = now.saturating_since(sent);
         if !again {
@@ -428,7 +428,7 @@ impl Sender {
         while let Some(&(sent, number)) = self.order.front() {
             let index = number.checked_sub(self.una).map(to_usize);
             let segment = index.and_then(|index| self.segments.get_mut(index));
-            let current = segment.filter(|s| s.state == State::Flying && s.sent == sent);
+            let current = segment.filter(|s| s.state == SegmentState::Flying && s.sent == sent);
             let Some(segment) = current else {
                 self.order.pop_front();
                 continue;
@@ -446,7 +446,7 @@ impl Sender {
                 self.rack_timer = Some(deadline);
                 break;
             }
-            segment.state = State::Lost;
+            segment.state = SegmentState::Lost;
             self.flying -= 1;
             self.lost.insert(number);
             self.order.pop_front();
@@ -532,8 +532,8 @@ impl Sender {
         self.recovery = None;
         self.cwnd = 1.0;
         for (number, segment) in (self.una..).zip(&mut self.segments) {
-            if segment.state == State::Flying {
-                segment.state = State::Lost;
+            if segment.state == SegmentState::Flying {
+                segment.state = SegmentState::Lost;
                 self.lost.insert(number);
             }
         }

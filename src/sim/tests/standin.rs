@@ -13,7 +13,7 @@ use crate::sim::Kit;
 use crate::sim::check::{Claim, Excess, Grant, Judge};
 use crate::sim::object::Object;
 use crate::sim::scenario::{ClientPlan, Scenario, ServerPlan};
-use crate::sim::world::{Boot, Node, Progress};
+use crate::sim::world::{Boot, ClientProgress, Node};
 use crate::time::{Instant, Now};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::ip::parse_udp;
@@ -188,7 +188,7 @@ impl Machine for Server {
 }
 
 impl Node for Server {
-    fn progress(&self) -> Option<Progress> {
+    fn progress(&self) -> Option<ClientProgress> {
         None
     }
 
@@ -307,9 +307,9 @@ impl Machine for Client {
 }
 
 impl Node for Client {
-    fn progress(&self) -> Option<Progress> {
+    fn progress(&self) -> Option<ClientProgress> {
         let done = self.todo.is_empty() && self.asked.is_empty();
-        Some(Progress {
+        Some(ClientProgress {
             received: self.received,
             wanted: self.objects.iter().map(|object| object.length).sum(),
             done,

@@ -5,7 +5,7 @@ use crate::transport::client::flights::{Arrival, Loss, Record};
 use crate::transport::client::hystart::{HyStart, Sample};
 use crate::transport::client::window::{Interval, Window};
 use crate::transport::client::{Client, ClientEvent, Connection, MAX_REOPENED};
-use crate::transport::epoch::{Epoch, KNOWN_WINDOW, Kind};
+use crate::transport::epoch::{Epoch, KNOWN_WINDOW, TransitionKind};
 use crate::wire::flight::{Ecn, UdpPath};
 use crate::wire::segment::{
     Challenge, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Probed, Response, ResponseHeader,
@@ -119,7 +119,7 @@ impl Client {
             self.unacknowledged_since = Some(now);
         }
         if ecn == Ecn::Ce && fresh {
-            self.congestion(n, Kind::Ce);
+            self.congestion(n, TransitionKind::Ce);
         }
         true
     }
@@ -187,7 +187,7 @@ impl Client {
             declare_due: false,
             repeated_up_to: 0,
         });
-        self.declare(Kind::Opened);
+        self.declare(TransitionKind::Opened);
         if self.reopened > MAX_REOPENED {
             // The service lives, but none of it can produce this stream any more.
             self.stream.finished = true;
@@ -239,7 +239,7 @@ impl Client {
             spread: self.servers.spread(),
         };
         if connection.hystart.sample(now, &sample) && window.in_slow_start() {
-            self.declare(Kind::Exit);
+            self.declare(TransitionKind::Exit);
         }
     }
 
@@ -377,7 +377,7 @@ impl Client {
             self.stream.most_under_way = self.rtt.most_under_way();
             self.flights.forget_path();
             self.servers.forget_path();
-            self.declare(Kind::Restart);
+            self.declare(TransitionKind::Restart);
             if let Some(connection) = &mut self.connection {
                 connection.declare_due = true;
             }
@@ -396,7 +396,7 @@ impl Client {
             self.stats.lost += u64::from(loss.count);
             self.flights.give_up(&loss);
             self.lose_bytes(loss.stream, &loss.bytes);
-            self.congestion(loss.highest, Kind::Loss);
+            self.congestion(loss.highest, TransitionKind::Loss);
         }
     }
 
@@ -450,7 +450,7 @@ impl Client {
     }
 
     /// A number was lost or marked: an event, unless it belongs to one.
-    fn congestion(&mut self, number: u64, kind: Kind) {
+    fn congestion(&mut self, number: u64, kind: TransitionKind) {
         let Some(connection) = &mut self.connection else {
             return;
         };
@@ -458,7 +458,11 @@ impl Client {
         // A loss in the zone of an exit or of a mark is an event of the next epoch, where the window
         // is what the zone leaves; on the old curve it would have grown meanwhile.
         let gentle = window.event().filter(|event| {
-            kind == Kind::Loss && matches!(event.transition.kind, Kind::Exit | Kind::Ce)
+            kind == TransitionKind::Loss
+                && matches!(
+                    event.transition.kind,
+                    TransitionKind::Exit | TransitionKind::Ce
+                )
         });
         let number = gentle.map_or(number, |event| number.max(event.transition.r + 1));
         if window.belongs_to_event(number) {

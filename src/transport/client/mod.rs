@@ -39,7 +39,7 @@ use crate::transport::client::rtt::Rtt;
 use crate::transport::client::servers::Servers;
 use crate::transport::client::stream::Stream;
 use crate::transport::client::window::Window;
-use crate::transport::epoch::{Epoch, Kind};
+use crate::transport::epoch::{Epoch, TransitionKind};
 use crate::transport::layout::Layout;
 use crate::wire::flight::Flight;
 use crate::wire::segment::Cookie;
@@ -364,7 +364,7 @@ impl Client {
         micros(self.rtt.of_next_epoch())
     }
 
-    fn declare(&mut self, kind: Kind) -> bool {
+    fn declare(&mut self, kind: TransitionKind) -> bool {
         let rtt_us = self.rtt_us();
         let Some(connection) = &mut self.connection else {
             return false;

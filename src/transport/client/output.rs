@@ -9,7 +9,7 @@ use crate::transport::client::flights::Record;
 use crate::transport::client::window::{Event, Interval};
 use crate::transport::client::{Client, MAX_OUTBOX, Opening, Probe};
 use crate::transport::curve::MAX_FLIGHT;
-use crate::transport::epoch::Kind;
+use crate::transport::epoch::TransitionKind;
 use crate::transport::grant::{RESTART_GATE, TIMEOUT_GATE};
 use crate::transport::layout;
 use crate::wire::flight::{Ecn, Flight, UdpPath};
@@ -375,7 +375,7 @@ impl Client {
         self.active_at = now;
         self.pacer.reset(now);
         if age >= RESTART_GATE
-            && self.declare(Kind::Restart)
+            && self.declare(TransitionKind::Restart)
             && let Some(connection) = &mut self.connection
         {
             connection.declare_due = true;
@@ -391,7 +391,7 @@ impl Client {
         }
         let number = connection.deferred_loss.take();
         if number.is_some_and(|number| number > connection.window.epoch().base) {
-            self.declare(Kind::Loss);
+            self.declare(TransitionKind::Loss);
         }
     }
 
@@ -406,7 +406,7 @@ impl Client {
             return false;
         }
         self.give_up_flights();
-        self.declare(Kind::Timeout);
+        self.declare(TransitionKind::Timeout);
         if let Some(connection) = &mut self.connection {
             connection.declare_due = true;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::transport::epoch::Kind;
+use crate::transport::epoch::TransitionKind;
 
 /// Servers told apart in the statistics; packets of further ones are counted under id 65,535.
 pub const MAX_SERVERS: usize = 256;
@@ -58,7 +58,7 @@ impl ClientStats {
         *self.drops.entry(reason).or_default() += 1;
     }
 
-    pub(super) fn declared(&mut self, kind: Kind) {
+    pub(super) fn declared(&mut self, kind: TransitionKind) {
         *self.transitions.entry(kind.label()).or_default() += 1;
     }
 

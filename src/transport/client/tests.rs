@@ -180,7 +180,7 @@ fn what_there_is_no_evidence_for_is_not_repeated() {
     assert!(repeats(client, present));
     assert!(repeats(client, Epoch::opening(3)), "before the event");
     assert!(!repeats(client, Epoch::opening(2)), "unknown");
-    assert!(client.declare(Kind::Timeout));
+    assert!(client.declare(TransitionKind::Timeout));
     assert!(!repeats(client, present), "given up");
     assert!(!repeats(client, Epoch::opening(3)), "given up");
 }

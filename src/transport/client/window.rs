@@ -11,7 +11,7 @@ use crate::time::micros;
 use crate::transport::client::evidence::{Evidence, Past};
 use crate::transport::client::spans::SpanSet;
 use crate::transport::curve::MAX_FLIGHT;
-use crate::transport::epoch::{Declaration, Epoch, Kind, Transition};
+use crate::transport::epoch::{Declaration, Epoch, Transition, TransitionKind};
 use crate::transport::grant::{CURVE_LEAD, MAX_PENDING_SPANS, max_pending};
 use crate::wire::segment::{MAX_HOLES, Span};
 
@@ -193,7 +193,7 @@ impl Window {
 
     /// Whether the connection has just been opened.
     pub(super) fn is_opening(&self) -> bool {
-        let opened = |event: &Event| event.transition.kind == Kind::Opened;
+        let opened = |event: &Event| event.transition.kind == TransitionKind::Opened;
         self.event.as_ref().is_some_and(opened)
     }
 
@@ -354,7 +354,7 @@ impl Window {
     }
 
     /// Declares an event at the present edge. `false` if the epoch cannot have it.
-    pub(super) fn declare(&mut self, kind: Kind, rtt_us: u64) -> bool {
+    pub(super) fn declare(&mut self, kind: TransitionKind, rtt_us: u64) -> bool {
         let declaration = Declaration::new(kind, self.edge, rtt_us);
         let repeated = self.event.as_ref().is_some_and(|event| {
             event.declaration.kind == kind && event.declaration.p == self.edge
@@ -363,7 +363,7 @@ impl Window {
             return false;
         };
         // The address is not proven yet, so no server would grant it.
-        let unproven = kind == Kind::Restart && self.epoch.base == 0;
+        let unproven = kind == TransitionKind::Restart && self.epoch.base == 0;
         if repeated || unproven || (kind.has_zone() && !self.pending_allowed(self.edge, None)) {
             return false;
         }
@@ -689,7 +689,8 @@ impl Event {
 /// Whether a quarter of the zone up to `upto` is proven if `missing` numbers of it are not.
 fn quarter_proven(transition: &Transition, upto: u64, missing: u64) -> bool {
     let passed = upto - transition.p;
-    transition.kind == Kind::Opened || missing.saturating_mul(4) <= passed.saturating_mul(3)
+    transition.kind == TransitionKind::Opened
+        || missing.saturating_mul(4) <= passed.saturating_mul(3)
 }
 
 fn to_u64(n: usize) -> u64 {

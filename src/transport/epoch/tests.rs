@@ -27,7 +27,7 @@ const fn slow_start(base: u64, c: u32, threshold: u32) -> Epoch {
     }
 }
 
-fn declare(epoch: Epoch, kind: Kind, p: u64) -> Result<Transition, Refused> {
+fn declare(epoch: Epoch, kind: TransitionKind, p: u64) -> Result<Transition, Refused> {
     epoch.transition(Declaration {
         kind,
         p,
@@ -41,28 +41,28 @@ const SMALLEST: Epoch = cubic(100, 2, 2);
 
 /// Name, epoch, kind, p, W(p), the next epoch.
 #[rustfmt::skip]
-const TRANSITIONS: [(&str, Epoch, Kind, u64, u32, Epoch); 20] = [
-    ("opened", Epoch::opening(3), Kind::Opened, 0, 3, slow_start(3, 10, MAX_WINDOW)),
-    ("opened with one", Epoch::opening(1), Kind::Opened, 0, 1, slow_start(1, 10, MAX_WINDOW)),
-    ("the initial window", Epoch::opening(5), Kind::Opened, 0, 5, slow_start(5, 10, MAX_WINDOW)),
-    ("opened with ten", Epoch::opening(10), Kind::Opened, 0, 10, slow_start(10, 20, MAX_WINDOW)),
-    ("known", Epoch::opening(KNOWN_WINDOW), Kind::Opened, 0, 12, slow_start(12, 24, MAX_WINDOW)),
-    ("opened at the largest", Epoch::opening(MAX_WINDOW), Kind::Opened, 0, MAX_WINDOW,
+const TRANSITIONS: [(&str, Epoch, TransitionKind, u64, u32, Epoch); 20] = [
+    ("opened", Epoch::opening(3), TransitionKind::Opened, 0, 3, slow_start(3, 10, MAX_WINDOW)),
+    ("opened with one", Epoch::opening(1), TransitionKind::Opened, 0, 1, slow_start(1, 10, MAX_WINDOW)),
+    ("the initial window", Epoch::opening(5), TransitionKind::Opened, 0, 5, slow_start(5, 10, MAX_WINDOW)),
+    ("opened with ten", Epoch::opening(10), TransitionKind::Opened, 0, 10, slow_start(10, 20, MAX_WINDOW)),
+    ("known", Epoch::opening(KNOWN_WINDOW), TransitionKind::Opened, 0, 12, slow_start(12, 24, MAX_WINDOW)),
+    ("opened at the largest", Epoch::opening(MAX_WINDOW), TransitionKind::Opened, 0, MAX_WINDOW,
         slow_start(MAX_WINDOW as u64, MAX_WINDOW, MAX_WINDOW)),
-    ("loss in slow start", GROWING, Kind::Loss, 121, 31, cubic(152, 21, 31)),
-    ("loss below the plateau", REDUCED, Kind::Loss, 100, 70, cubic(170, 49, 59)),
-    ("loss at the plateau", cubic(100, 80, 90), Kind::Loss, 1706, 90, cubic(1796, 63, 90)),
-    ("loss before any growth", cubic(100, 90, 90), Kind::Loss, 100, 90, cubic(190, 63, 76)),
-    ("loss of the smallest", SMALLEST, Kind::Loss, 100, 2, cubic(102, 2, 1)),
-    ("mark in slow start", GROWING, Kind::Ce, 121, 31, cubic(152, 26, 31)),
-    ("mark below the plateau", REDUCED, Kind::Ce, 100, 70, cubic(170, 59, 59)),
-    ("mark at the smallest", SMALLEST, Kind::Ce, 100, 2, cubic(102, 2, 1)),
-    ("exit", GROWING, Kind::Exit, 121, 31, cubic(152, 26, 26)),
-    ("exit at the smallest", slow_start(100, 2, MAX_WINDOW), Kind::Exit, 100, 2, cubic(102, 2, 2)),
-    ("timeout", GROWING, Kind::Timeout, 121, 31, slow_start(152, 2, 21)),
-    ("timeout of the smallest", SMALLEST, Kind::Timeout, 100, 2, slow_start(102, 2, 2)),
-    ("restart", REDUCED, Kind::Restart, 100, 70, slow_start(170, 10, 70)),
-    ("restart of a small window", cubic(9, 4, 5), Kind::Restart, 9, 4, slow_start(13, 4, 4)),
+    ("loss in slow start", GROWING, TransitionKind::Loss, 121, 31, cubic(152, 21, 31)),
+    ("loss below the plateau", REDUCED, TransitionKind::Loss, 100, 70, cubic(170, 49, 59)),
+    ("loss at the plateau", cubic(100, 80, 90), TransitionKind::Loss, 1706, 90, cubic(1796, 63, 90)),
+    ("loss before any growth", cubic(100, 90, 90), TransitionKind::Loss, 100, 90, cubic(190, 63, 76)),
+    ("loss of the smallest", SMALLEST, TransitionKind::Loss, 100, 2, cubic(102, 2, 1)),
+    ("mark in slow start", GROWING, TransitionKind::Ce, 121, 31, cubic(152, 26, 31)),
+    ("mark below the plateau", REDUCED, TransitionKind::Ce, 100, 70, cubic(170, 59, 59)),
+    ("mark at the smallest", SMALLEST, TransitionKind::Ce, 100, 2, cubic(102, 2, 1)),
+    ("exit", GROWING, TransitionKind::Exit, 121, 31, cubic(152, 26, 26)),
+    ("exit at the smallest", slow_start(100, 2, MAX_WINDOW), TransitionKind::Exit, 100, 2, cubic(102, 2, 2)),
+    ("timeout", GROWING, TransitionKind::Timeout, 121, 31, slow_start(152, 2, 21)),
+    ("timeout of the smallest", SMALLEST, TransitionKind::Timeout, 100, 2, slow_start(102, 2, 2)),
+    ("restart", REDUCED, TransitionKind::Restart, 100, 70, slow_start(170, 10, 70)),
+    ("restart of a small window", cubic(9, 4, 5), TransitionKind::Restart, 9, 4, slow_start(13, 4, 4)),
 ];
 
 #[test]
@@ -83,13 +83,13 @@ const FAR: Epoch = slow_start(MAX_NUMBER - 20, 10, MAX_WINDOW);
 const SHORT: Epoch = slow_start(9, 4, 8);
 
 #[rustfmt::skip]
-const REFUSED: [(&str, Epoch, Kind, u64, Refused); 6] = [
-    ("before the base", SHORT, Kind::Loss, 8, Refused::BeforeEpoch { p: 8, base: 9 }),
-    ("opened late", Epoch::opening(3), Kind::Opened, 1, Refused::NotOpening { p: 1 }),
-    ("opened again", SHORT, Kind::Opened, 9, Refused::NotOpening { p: 9 }),
-    ("exit from CUBIC", REDUCED, Kind::Exit, 100, Refused::NotSlowStart { p: 100 }),
-    ("exit at the threshold", SHORT, Kind::Exit, 13, Refused::NotSlowStart { p: 13 }),
-    ("beyond", FAR, Kind::Loss, MAX_NUMBER - 14, Refused::NumberTooLarge { r: MAX_NUMBER + 2 }),
+const REFUSED: [(&str, Epoch, TransitionKind, u64, Refused); 6] = [
+    ("before the base", SHORT, TransitionKind::Loss, 8, Refused::BeforeEpoch { p: 8, base: 9 }),
+    ("opened late", Epoch::opening(3), TransitionKind::Opened, 1, Refused::NotOpening { p: 1 }),
+    ("opened again", SHORT, TransitionKind::Opened, 9, Refused::NotOpening { p: 9 }),
+    ("exit from CUBIC", REDUCED, TransitionKind::Exit, 100, Refused::NotSlowStart { p: 100 }),
+    ("exit at the threshold", SHORT, TransitionKind::Exit, 13, Refused::NotSlowStart { p: 13 }),
+    ("beyond", FAR, TransitionKind::Loss, MAX_NUMBER - 14, Refused::NumberTooLarge { r: MAX_NUMBER + 2 }),
 ];
 
 #[test]
@@ -97,9 +97,9 @@ fn no_declaration_that_an_honest_client_would_not_make() {
     for (name, epoch, kind, p, want) in REFUSED {
         assert_eq!(declare(epoch, kind, p), Err(want), "{name}");
     }
-    assert!(declare(SHORT, Kind::Exit, 12).is_ok());
+    assert!(declare(SHORT, TransitionKind::Exit, 12).is_ok());
     assert_eq!(
-        declare(FAR, Kind::Loss, MAX_NUMBER - 15).map(|next| next.r),
+        declare(FAR, TransitionKind::Loss, MAX_NUMBER - 15).map(|next| next.r),
         Ok(MAX_NUMBER)
     );
 }
@@ -113,7 +113,7 @@ fn round_trips_out_of_range_are_refused_or_clamped() {
         (MAX_RTT_US + 1, false),
     ] {
         let declared = Declaration {
-            kind: Kind::Loss,
+            kind: TransitionKind::Loss,
             p: 9,
             rtt_us,
         };
@@ -125,33 +125,36 @@ fn round_trips_out_of_range_are_refused_or_clamped() {
         assert_eq!(SHORT.transition(declared).err(), want);
         assert!(
             SHORT
-                .transition(Declaration::new(Kind::Loss, 9, rtt_us.into()))
+                .transition(Declaration::new(TransitionKind::Loss, 9, rtt_us.into()))
                 .is_ok()
         );
     }
-    assert_eq!(Declaration::new(Kind::Loss, 9, u64::MAX).rtt_us, MAX_RTT_US);
+    assert_eq!(
+        Declaration::new(TransitionKind::Loss, 9, u64::MAX).rtt_us,
+        MAX_RTT_US
+    );
 }
 
 #[test]
 fn codes_and_labels_are_distinct() {
-    for (index, kind) in Kind::ALL.into_iter().enumerate() {
-        assert_eq!(Kind::from_code(kind.code()), Some(kind));
+    for (index, kind) in TransitionKind::ALL.into_iter().enumerate() {
+        assert_eq!(TransitionKind::from_code(kind.code()), Some(kind));
         assert_eq!(usize::from(kind.code()), index + 1);
         assert_eq!(
-            Kind::ALL
+            TransitionKind::ALL
                 .iter()
                 .filter(|other| other.label() == kind.label())
                 .count(),
             1
         );
     }
-    assert_eq!(Kind::from_code(0), None);
-    assert_eq!(Kind::from_code(7), None);
+    assert_eq!(TransitionKind::from_code(0), None);
+    assert_eq!(TransitionKind::from_code(7), None);
 }
 
 #[test]
 fn a_zone_shrinks_the_flight_evenly() {
-    let zone = declare(slow_start(100, 10, MAX_WINDOW), Kind::Loss, 100).unwrap();
+    let zone = declare(slow_start(100, 10, MAX_WINDOW), TransitionKind::Loss, 100).unwrap();
     let edges: Vec<u64> = (100..=110).map(|k| zone.edge(k)).collect();
     assert_eq!(
         edges,
@@ -164,7 +167,12 @@ fn a_zone_shrinks_the_flight_evenly() {
 
 #[test]
 fn what_is_given_up_is_acknowledged_at_once() {
-    let given_up = declare(slow_start(100, 10, MAX_WINDOW), Kind::Restart, 100).unwrap();
+    let given_up = declare(
+        slow_start(100, 10, MAX_WINDOW),
+        TransitionKind::Restart,
+        100,
+    )
+    .unwrap();
     assert_eq!(
         (given_up.edge(100), given_up.edge(109), given_up.edge(110)),
         (110, 110, 120)
@@ -175,7 +183,7 @@ fn what_is_given_up_is_acknowledged_at_once() {
 
 #[test]
 fn one_number_is_acknowledged_even_if_it_releases_more_than_the_budget() {
-    let opened = declare(Epoch::opening(1), Kind::Opened, 0).unwrap();
+    let opened = declare(Epoch::opening(1), TransitionKind::Opened, 0).unwrap();
     assert_eq!(opened.max_ack(0, 1, 2), 1);
     assert_eq!(opened.max_ack(0, 0, 2), 0);
     let growing = slow_start(100, 10, MAX_WINDOW);
@@ -188,21 +196,21 @@ fn one_number_is_acknowledged_even_if_it_releases_more_than_the_budget() {
 
 /// One event of a walk: how far to get before it, how to split that, and what to declare.
 #[derive(Clone, Debug)]
-struct Event {
+struct WalkEvent {
     advance: u64,
-    kind: Kind,
+    kind: TransitionKind,
     rtt_us: u32,
     /// Sizes of the intervals, used in turn.
     splits: Vec<u64>,
     /// Events that supersede this one in its zone: after how many numbers, and which.
-    superseded: Vec<(u64, Kind)>,
+    superseded: Vec<(u64, TransitionKind)>,
 }
 
-fn kind() -> impl Strategy<Value = Kind> {
-    (1..=6_u8).prop_map(|code| Kind::from_code(code).unwrap())
+fn kind() -> impl Strategy<Value = TransitionKind> {
+    (1..=6_u8).prop_map(|code| TransitionKind::from_code(code).unwrap())
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn event() -> impl Strategy<Value = WalkEvent> {
     let rtt = prop_oneof![Just(MIN_RTT_US), Just(RTT), Just(MAX_RTT_US)];
     (
         0..300_u64,
@@ -211,7 +219,7 @@ fn event() -> impl Strategy<Value = Event> {
         vec(1..60_u64, 1..8),
         vec((0..60_u64, kind()), 0..3),
     )
-        .prop_map(|(advance, kind, rtt_us, splits, superseded)| Event {
+        .prop_map(|(advance, kind, rtt_us, splits, superseded)| WalkEvent {
             advance,
             kind,
             rtt_us,
@@ -269,14 +277,14 @@ impl Walk {
     }
 
     /// The transition of `kind`, or of a loss where that kind is refused.
-    fn declare(&self, kind: Kind, p: u64, rtt_us: u32) -> Transition {
+    fn declare(&self, kind: TransitionKind, p: u64, rtt_us: u32) -> Transition {
         let with = |kind| self.epoch.transition(Declaration { kind, p, rtt_us });
-        with(kind).or_else(|_| with(Kind::Loss)).unwrap()
+        with(kind).or_else(|_| with(TransitionKind::Loss)).unwrap()
     }
 
-    fn step(&mut self, event: &Event) {
+    fn step(&mut self, event: &WalkEvent) {
         let epoch = self.epoch;
-        let advance = if event.kind == Kind::Opened {
+        let advance = if event.kind == TransitionKind::Opened {
             0
         } else {
             event.advance
@@ -287,7 +295,7 @@ impl Walk {
         for &(passed, kind) in &event.superseded {
             let now = passage;
             let p = now.p + passed;
-            if !now.kind.has_zone() || p >= now.r || kind == Kind::Opened {
+            if !now.kind.has_zone() || p >= now.r || kind == TransitionKind::Opened {
                 continue;
             }
             self.acknowledge((now.p, p), &event.splits, |i, k| now.released(i, k));
@@ -473,7 +481,7 @@ proptest! {
 fn an_event_in_the_opening_starts_above_what_was_released() {
     for first in 1..=16 {
         let epoch = Epoch::opening(first);
-        let opened = declare(epoch, Kind::Opened, 0).unwrap();
+        let opened = declare(epoch, TransitionKind::Opened, 0).unwrap();
         assert_eq!(epoch.window(0), first);
         assert!(
             (0..99).all(|k| epoch.window(k) <= epoch.window(k + 1)),

@@ -68,7 +68,7 @@ fn request(
     after: u64,
     upto: u64,
     holes: &[Span],
-    declared: Option<(Kind, u64)>,
+    declared: Option<(TransitionKind, u64)>,
 ) -> Request<'static> {
     let end = match declared {
         Some((kind, p)) if !kind.has_zone() => p,
@@ -186,7 +186,7 @@ fn the_same_limits_hold_up_to_an_event() {
             Some(GrantError::Hole),
         ),
     ] {
-        let asked = request(&shown, p, p + 8, &holes, Some((Kind::Loss, p)));
+        let asked = request(&shown, p, p + 8, &holes, Some((TransitionKind::Loss, p)));
         assert_eq!(grant(&shown, times(0), &asked).err(), want, "{name}");
     }
 }
@@ -194,7 +194,11 @@ fn the_same_limits_hold_up_to_an_event() {
 #[test]
 fn a_quarter_must_be_proven_since_the_event() {
     let (shown, p) = (continuation(growing(20)), BASE + 5);
-    for kind in [Kind::Loss, Kind::Ce, Kind::Exit] {
+    for kind in [
+        TransitionKind::Loss,
+        TransitionKind::Ce,
+        TransitionKind::Exit,
+    ] {
         for (missing, want) in [(6, None), (7, Some(GrantError::Quarter))] {
             let holes = [span(p + 1, p + 1 + missing)];
             let asked = request(&shown, p, p + 8, &holes, Some((kind, p)));
@@ -210,7 +214,13 @@ fn a_quarter_must_be_proven_since_the_event() {
         proven: false,
         ..continuation(Epoch::opening(3))
     };
-    let asked = request(&opening, 0, 3, &[span(1, 4)], Some((Kind::Opened, 0)));
+    let asked = request(
+        &opening,
+        0,
+        3,
+        &[span(1, 4)],
+        Some((TransitionKind::Opened, 0)),
+    );
     assert_eq!(
         grant(&opening, times(0), &asked).map(|granted| granted.count),
         Ok(10)
@@ -225,7 +235,7 @@ fn giving_up_allows_what_the_events_before_it_did() {
     assert_eq!(max_pending(w), 44);
     for (missing, want) in [(44 + 300, None), (44 + 301, Some(GrantError::Quarter))] {
         let holes = [span(BASE + 1, BASE + 1 + missing)];
-        for kind in [Kind::Timeout, Kind::Restart] {
+        for kind in [TransitionKind::Timeout, TransitionKind::Restart] {
             let asked = request(&shown, p, p + u64::from(w), &holes, Some((kind, p)));
             assert_eq!(
                 grant(&shown, times(2000), &asked).err(),
@@ -242,7 +252,7 @@ fn giving_up_allows_what_the_events_before_it_did() {
         BASE + 8,
         BASE + 36,
         &holes,
-        Some((Kind::Timeout, BASE + 8)),
+        Some((TransitionKind::Timeout, BASE + 8)),
     );
     assert_eq!(
         grant(&shown, times(200), &asked).map(|granted| granted.count),
@@ -266,8 +276,8 @@ fn a_flight_is_the_most_that_is_released() {
 fn intervals_lie_within_their_epoch_or_zone() {
     let (shown, p) = (continuation(growing(20)), BASE + 5);
     let r = shown.epoch.edge(p);
-    let loss = Some((Kind::Loss, p));
-    let timeout = Some((Kind::Timeout, p));
+    let loss = Some((TransitionKind::Loss, p));
+    let timeout = Some((TransitionKind::Timeout, p));
     for (name, after, upto, declared, fine) in [
         ("from the base", BASE, BASE + 2, None, true),
         ("from before it", BASE - 1, BASE + 2, None, false),
@@ -302,7 +312,10 @@ fn intervals_lie_within_their_epoch_or_zone() {
 fn gates_open_at_their_time() {
     let (shown, p) = (continuation(growing(20)), BASE + 5);
     let r = shown.epoch.edge(p);
-    for (kind, gate) in [(Kind::Timeout, 200), (Kind::Restart, 1000)] {
+    for (kind, gate) in [
+        (TransitionKind::Timeout, 200),
+        (TransitionKind::Restart, 1000),
+    ] {
         let asked = request(&shown, p, r, &[], Some((kind, p)));
         assert_eq!(
             grant(&shown, times(gate - 1), &asked),
@@ -316,8 +329,8 @@ fn gates_open_at_their_time() {
         issued: UnixMillis::new(START + 5000),
         ..times(ms)
     };
-    let timeout = request(&shown, p, r, &[], Some((Kind::Timeout, p)));
-    let restart = request(&shown, p, r, &[], Some((Kind::Restart, p)));
+    let timeout = request(&shown, p, r, &[], Some((TransitionKind::Timeout, p)));
+    let restart = request(&shown, p, r, &[], Some((TransitionKind::Restart, p)));
     assert!(grant(&shown, late(5000), &timeout).is_ok());
     assert_eq!(
         grant(&shown, late(5999), &restart),
@@ -350,7 +363,7 @@ fn a_curve_leads_real_time_by_three_seconds_and_the_skew() {
             ("interval", request(&shown, k - 1, k, &[], None)),
             (
                 "event",
-                request(&shown, k, k + 2, &[], Some((Kind::Loss, k))),
+                request(&shown, k, k + 2, &[], Some((TransitionKind::Loss, k))),
             ),
         ] {
             assert!(grant(&shown, times(needs), &asked).is_ok(), "{name} at {k}");
@@ -358,7 +371,7 @@ fn a_curve_leads_real_time_by_three_seconds_and_the_skew() {
             assert_eq!(early, Err(GrantError::AheadOfTime), "{name} at {k}");
         }
         // The edge at the event counts, not how much of the zone has passed.
-        let zone = request(&shown, p + 1, p + 4, &[], Some((Kind::Loss, k)));
+        let zone = request(&shown, p + 1, p + 4, &[], Some((TransitionKind::Loss, k)));
         assert!(grant(&shown, times(needs), &zone).is_ok());
     }
 }
@@ -371,12 +384,12 @@ fn an_unproven_address_opens_or_times_out() {
     };
     for (kind, fine) in [
         (None, false),
-        (Some(Kind::Opened), true),
-        (Some(Kind::Loss), false),
-        (Some(Kind::Ce), false),
-        (Some(Kind::Exit), false),
-        (Some(Kind::Timeout), true),
-        (Some(Kind::Restart), false),
+        (Some(TransitionKind::Opened), true),
+        (Some(TransitionKind::Loss), false),
+        (Some(TransitionKind::Ce), false),
+        (Some(TransitionKind::Exit), false),
+        (Some(TransitionKind::Timeout), true),
+        (Some(TransitionKind::Restart), false),
     ] {
         let upto = kind.map_or(2, |kind| if kind.has_zone() { 2 } else { 3 });
         let asked = request(&opening, 0, upto, &[], kind.map(|kind| (kind, 0)));
@@ -393,9 +406,9 @@ proptest! {
         (key, address, ms, issued) in any::<([u8; 16], [u8; 4], u64, u64)>(),
     ) {
         let epoch = if slow { growing(c) } else { flat(c) };
-        let kind = Kind::from_code(kind).unwrap();
+        let kind = TransitionKind::from_code(kind).unwrap();
         let p = BASE + advance;
-        let declared = (event && (slow || kind != Kind::Exit)).then_some((kind, p));
+        let declared = (event && (slow || kind != TransitionKind::Exit)).then_some((kind, p));
         let upto = p + more.min(u64::from(c));
         let one = continuation(epoch);
         let other = Continuation {

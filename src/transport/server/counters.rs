@@ -7,7 +7,7 @@ use crate::wire::segment::SegmentError;
 
 /// Why a datagram was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Drop {
+pub enum ServerDrop {
     /// It is not a packet of the protocol.
     #[error(transparent)]
     Segment(#[from] SegmentError),
@@ -40,7 +40,7 @@ pub enum Drop {
     NotReady,
 }
 
-impl Drop {
+impl ServerDrop {
     /// The label of its counter.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -110,7 +110,7 @@ impl ServerCounters {
         &self.drops
     }
 
-    pub(super) fn drop(&mut self, drop: Drop) {
+    pub(super) fn drop(&mut self, drop: ServerDrop) {
         let label = drop.label();
         match self.drops.iter_mut().find(|(reason, _)| *reason == label) {
             Some((_, count)) => *count += 1,

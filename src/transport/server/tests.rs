@@ -201,7 +201,11 @@ fn a_request_is_answered_once_on_one_server() {
 
 #[test]
 fn timeouts_restarts_and_probes_pass_the_filter_at_the_rate_of_the_bucket() {
-    for kind in [Some(Kind::Timeout), Some(Kind::Restart), None] {
+    for kind in [
+        Some(TransitionKind::Timeout),
+        Some(TransitionKind::Restart),
+        None,
+    ] {
         let mut server = server(1);
         let peer = Peer::opened(&mut server, at(0), path());
         let base = peer.epoch.base;
@@ -226,7 +230,7 @@ fn the_answer_to_a_probe_is_no_larger_and_has_no_data() {
     let mut server = server(1);
     let peer = Peer::opened(&mut server, at(0), path());
     let base = peer.epoch.base;
-    let event = peer.transition(Kind::Loss, base + 2);
+    let event = peer.transition(TransitionKind::Loss, base + 2);
     let plain = peer.probing(base + 1);
     let declaring = Request {
         probe: Some(77),
@@ -348,8 +352,8 @@ fn what_is_not_ready_leaves_no_trace() {
 fn the_answer_is_a_function_of_the_arguments() {
     let peer = Peer::opened(&mut server(1), at(0), path());
     let base = peer.epoch.base;
-    let event = peer.transition(Kind::Loss, base + 3);
-    let timeout = peer.transition(Kind::Timeout, base);
+    let event = peer.transition(TransitionKind::Loss, base + 3);
+    let timeout = peer.transition(TransitionKind::Timeout, base);
     for (name, datagram) in [
         (
             "open",
@@ -444,14 +448,14 @@ fn another_address_is_taken_on_with_a_restart_only() {
         echo(plain, &mut server, 2).err(),
         Some("moved_without_restart")
     );
-    let timeout = peer.transition(Kind::Timeout, base);
+    let timeout = peer.transition(TransitionKind::Timeout, base);
     let request = peer.declaring(&timeout, base, timeout.r);
     assert_eq!(
         echo(request, &mut server, 300).err(),
         Some("moved_without_restart")
     );
     // The gate of one second does not hold: the address was just validated.
-    let restart = peer.transition(Kind::Restart, base);
+    let restart = peer.transition(TransitionKind::Restart, base);
     let flight = echo(peer.declaring(&restart, base, restart.r), &mut server, 3).unwrap();
     let mut next = Peer {
         path: moved,

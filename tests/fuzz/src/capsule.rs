@@ -5,9 +5,9 @@
 //! its query; a redirector's outbox is bounded by what came in.
 
 use headwater::redirect::backend::{Backend, BackendConfig, Taken};
-use headwater::redirect::capsule::{Header, Kind, MacKeys, peek};
-use headwater::redirect::config::Config;
-use headwater::redirect::engine::{Redirect, Settings};
+use headwater::redirect::capsule::{CapsuleKind, Header, MacKeys, peek};
+use headwater::redirect::config::RedirectConfig;
+use headwater::redirect::engine::{EngineSettings, Redirect};
 use headwater::redirect::prefixes::Table;
 use headwater::redirect::{BackendId, Generation, RedirectorId};
 use headwater::time::{Instant, Now, UnixMillis};
@@ -69,9 +69,9 @@ fn genuine(data: &[u8]) -> (Header, &[u8]) {
     let (fields, body) = data.split_at(data.len().min(6));
     let mut input = Input::new(fields);
     let kind = match input.u8() % 3 {
-        0 => Kind::Packet,
-        1 => Kind::Query,
-        _ => Kind::Reply,
+        0 => CapsuleKind::Packet,
+        1 => CapsuleKind::Query,
+        _ => CapsuleKind::Reply,
     };
     let header = Header {
         kind,
@@ -84,12 +84,12 @@ fn genuine(data: &[u8]) -> (Header, &[u8]) {
 }
 
 fn at_redirector(data: &[u8], sealed: &[u8]) {
-    let config = Config::parse("fuzz", CONFIG).expect("a sound configuration");
+    let config = RedirectConfig::parse("fuzz", CONFIG).expect("a sound configuration");
     let now = Now {
         instant: Instant::from_micros(1_000_000),
         unix: UnixMillis::new(1_800_000_000_000),
     };
-    let settings = Settings {
+    let settings = EngineSettings {
         mtu: 1500,
         keys: keys(),
         table: Table::default(),

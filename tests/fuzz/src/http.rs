@@ -6,7 +6,7 @@
 use headwater::apps::origin::target;
 use headwater::http::conditional::{self, EntityTag, Validators};
 use headwater::http::range::{self, Selected};
-use headwater::http::reader::{Progress, ReadError, ResponseReader};
+use headwater::http::reader::{ReadError, ReaderEvent, ResponseReader};
 use headwater::http::request::{Method, RequestHead};
 use headwater::http::response::ResponseHead;
 use headwater::http::{MAX_HEAD_BYTES, date, digest};
@@ -93,13 +93,13 @@ fn read(method: Method, stream: &[u8], mut next_cut: impl FnMut() -> usize) -> R
             read.used += used;
             left = &left[used..];
             match progress {
-                Progress::NeedMore => {
+                ReaderEvent::NeedMore => {
                     assert!(left.is_empty(), "more is asked for while there is some");
                     break;
                 }
-                Progress::Head(head) => assert!(read.head.replace(head).is_none(), "two heads"),
-                Progress::Body(bytes) => read.body.extend(bytes),
-                Progress::Done => {
+                ReaderEvent::Head(head) => assert!(read.head.replace(head).is_none(), "two heads"),
+                ReaderEvent::Body(bytes) => read.body.extend(bytes),
+                ReaderEvent::Done => {
                     read.end = Some(reader.end());
                     return read;
                 }

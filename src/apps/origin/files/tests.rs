@@ -242,14 +242,14 @@ fn a_page_follows_its_directory() {
 
 /// A digester whose answers a test chooses.
 #[derive(Clone)]
-struct Scripted(Arc<Mutex<(bool, Progress, u32)>>);
+struct Scripted(Arc<Mutex<(bool, DigestProgress, u32)>>);
 
 impl Digester for Scripted {
     fn settled(&self, _stamp: &Stamp) -> bool {
         self.0.lock().unwrap().0
     }
 
-    fn digest(&mut self, _file: &Arc<File>, _stamp: &Stamp) -> Progress {
+    fn digest(&mut self, _file: &Arc<File>, _stamp: &Stamp) -> DigestProgress {
         let mut script = self.0.lock().unwrap();
         script.2 += 1;
         script.1
@@ -258,7 +258,7 @@ impl Digester for Scripted {
 
 #[test]
 fn a_file_just_written_waits_and_a_large_one_is_left_to_the_digester() {
-    let script = Scripted(Arc::new(Mutex::new((false, Progress::Pending, 0))));
+    let script = Scripted(Arc::new(Mutex::new((false, DigestProgress::Pending, 0))));
     let mut fixture = Fixture::new(script.clone());
     for (name, size) in [
         ("limit", MAX_INLINE_DIGEST_BYTES),
@@ -285,9 +285,9 @@ fn a_file_just_written_waits_and_a_large_one_is_left_to_the_digester() {
         "digested without the digester"
     );
     assert_eq!(look("large").err(), Some(Refusal::NotReady));
-    script.0.lock().unwrap().1 = Progress::Failed;
+    script.0.lock().unwrap().1 = DigestProgress::Failed;
     assert_eq!(look("large").err(), Some(Refusal::Failed));
-    script.0.lock().unwrap().1 = Progress::Done([9; 32]);
+    script.0.lock().unwrap().1 = DigestProgress::Done([9; 32]);
     assert_eq!(look("large").unwrap().digest(), &[9; 32]);
     let asked = script.0.lock().unwrap().2;
     assert!(look("large").is_ok());
@@ -298,7 +298,7 @@ fn a_file_just_written_waits_and_a_large_one_is_left_to_the_digester() {
 fn files_beyond_the_largest_stream_are_refused() {
     let mut fixture = Fixture::new(Scripted(Arc::new(Mutex::new((
         true,
-        Progress::Done([0; 32]),
+        DigestProgress::Done([0; 32]),
         0,
     )))));
     let sparse = File::create(fixture.path("huge")).unwrap();

@@ -260,8 +260,8 @@ proptest! {
                 fixture.hot.drop_content(name.as_bytes());
             }
             let held: u64 = fixture.hot.known.values().map(|known| match known.state {
-                State::Counted => 0,
-                State::Loading | State::Here(_) => known.stamp.size,
+                EntryState::Counted => 0,
+                EntryState::Loading | EntryState::Here(_) => known.stamp.size,
             }).sum();
             prop_assert_eq!(held, fixture.hot.bytes());
             prop_assert!(held <= 7 * MIN_HOT_BYTES);

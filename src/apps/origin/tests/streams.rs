@@ -299,7 +299,7 @@ fn continuations_that_do_not_fit_the_object_are_refused() {
     let mut fixture = Fixture::new();
     let good = fixture.begin(&get("/text.txt", "Range: bytes=0-1\r\n"));
     let good = UserContinuation::decode(&good.user).unwrap();
-    let part = |first, last| Outcome::Part(range::ByteRange { first, last });
+    let part = |first, last| RequestOutcome::Part(range::ByteRange { first, last });
     let Resource::File { tag, .. } = good.resource else {
         panic!("{good:?}")
     };
@@ -308,7 +308,7 @@ fn continuations_that_do_not_fit_the_object_are_refused() {
         path: path.to_vec(),
         tag,
     };
-    let whole = |resource| (Outcome::Whole, resource);
+    let whole = |resource| (RequestOutcome::Whole, resource);
     let dynamic = |size, period| {
         let period = NonZeroU32::new(period);
         Resource::Dynamic(Dynamic {

@@ -58,7 +58,7 @@ pub(super) struct BareArgs {
 
 /// What was asked for.
 #[derive(Serialize)]
-struct Settings {
+struct BareSettings {
     runs: u32,
     window: u32,
 }
@@ -174,7 +174,7 @@ fn connect<D: Device + AsRawFd>(
         schema: SCHEMA,
         bench: "throughput",
         seed: 0,
-        settings: Settings {
+        settings: BareSettings {
             runs: args.runs,
             window: args.window,
         },

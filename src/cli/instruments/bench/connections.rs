@@ -86,7 +86,7 @@ struct Step {
 
 /// What was asked for.
 #[derive(Serialize)]
-struct Settings {
+struct ConnectionsSettings {
     rate: u32,
     seconds: u64,
     warm_up: u64,
@@ -110,7 +110,7 @@ pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failed> {
         schema: SCHEMA,
         bench: "connections",
         seed,
-        settings: Settings {
+        settings: ConnectionsSettings {
             rate: args.rate.get(),
             seconds: args.seconds,
             warm_up: args.warm_up,

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::cli::asked::ask;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::instruments::bench::cpu::{CpuUse, Meter, used_ns};
-use crate::cli::instruments::bench::peers::{Kind, MAX_PEERS, Peer, ServerPid};
+use crate::cli::instruments::bench::peers::{MAX_PEERS, Peer, PeerKind, ServerPid};
 use crate::cli::instruments::load::{refused, seed};
 use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
@@ -75,7 +75,7 @@ pub(super) enum CloseArg {
 /// What one peer has shown.
 #[derive(Debug, Serialize)]
 pub(super) struct Standing {
-    pub(super) peer: Kind,
+    pub(super) peer: PeerKind,
     pub(super) url: String,
     pub(super) rounds: Vec<Round>,
 }
@@ -91,7 +91,7 @@ pub(super) struct Round {
 
 /// A peer that is ready to be asked.
 struct Ready {
-    kind: Kind,
+    kind: PeerKind,
     remote: SocketAddr,
     head: Vec<u8>,
     server: Option<u32>,
@@ -132,7 +132,11 @@ impl<'a> Contest<'a> {
 
     /// Runs all rounds.
     pub(super) fn run(&self, rounds: u32) -> Result<Vec<Standing>, Failed> {
-        if self.ready.iter().all(|ready| ready.kind == Kind::Kernel) {
+        if self
+            .ready
+            .iter()
+            .all(|ready| ready.kind == PeerKind::Kernel)
+        {
             return self.rounds(rounds, |ready, seed| self.by_sockets(ready, seed));
         }
         let local = self.args.local.as_ref().ok_or_else(no_device)?;
@@ -150,8 +154,10 @@ impl<'a> Contest<'a> {
     ) -> Result<Vec<Standing>, Failed> {
         let mut runtime = local.runtime(self.clock, device)?;
         self.rounds(rounds, |ready, seed| match ready.kind {
-            Kind::Kernel => self.by_sockets(ready, seed),
-            Kind::Transport | Kind::Smoltcp => self.by_stack(&mut runtime, local, ready, seed),
+            PeerKind::Kernel => self.by_sockets(ready, seed),
+            PeerKind::Transport | PeerKind::Smoltcp => {
+                self.by_stack(&mut runtime, local, ready, seed)
+            }
         })
     }
 
@@ -189,10 +195,10 @@ impl<'a> Contest<'a> {
             remote: ready.remote,
             head: ready.head.clone(),
             bearer: match ready.kind {
-                Kind::Transport => Bearer::Transport {
+                PeerKind::Transport => Bearer::Transport {
                     tokens: self.args.tokens,
                 },
-                Kind::Smoltcp | Kind::Kernel => Bearer::Tcp,
+                PeerKind::Smoltcp | PeerKind::Kernel => Bearer::Tcp,
             },
             buffer: self.buffer,
             plan: self.plan,
@@ -258,15 +264,15 @@ impl Hooks<RequestHost> for Measured {
 
 fn get_ready(args: &ContestArgs, peer: &Peer) -> Result<Ready, Failed> {
     let local = args.local.as_ref();
-    if local.is_none() && peer.kind != Kind::Kernel {
+    if local.is_none() && peer.kind != PeerKind::Kernel {
         return Err(no_device());
     }
     let asked = ask(&peer.url, |remote| {
-        peer.kind == Kind::Kernel || local.is_some_and(|local| local.own_for(remote).is_some())
+        peer.kind == PeerKind::Kernel || local.is_some_and(|local| local.own_for(remote).is_some())
     })?;
     let port = match peer.kind {
-        Kind::Transport => args.udp_port,
-        Kind::Smoltcp | Kind::Kernel => asked.port,
+        PeerKind::Transport => args.udp_port,
+        PeerKind::Smoltcp | PeerKind::Kernel => asked.port,
     };
     let mut servers = args.server_pids.iter();
     let server = servers.find(|server| server.kind == peer.kind);
@@ -291,7 +297,7 @@ fn no_device() -> Failed {
 }
 
 /// A round that shows nothing ends the contest.
-fn check(kind: Kind, report: &RequestReport) -> Result<(), Failed> {
+fn check(kind: PeerKind, report: &RequestReport) -> Result<(), Failed> {
     if report.latency.count == 0 {
         let reasons: Vec<&str> = report.failed.keys().copied().collect();
         let advice = format!(
@@ -393,7 +399,7 @@ mod tests {
             ),
         ];
         for (name, report, want) in cases {
-            let got = check(Kind::Kernel, &report).err();
+            let got = check(PeerKind::Kernel, &report).err();
             assert_eq!(
                 got.map_or(Exit::Success, |failed| failed.exit),
                 want,

@@ -55,7 +55,7 @@ pub(super) struct FloodArgs {
 
 /// What was asked for.
 #[derive(Serialize)]
-struct Settings {
+struct FloodSettings {
     packet_bytes: u16,
     connections: u32,
 }
@@ -123,7 +123,7 @@ fn on_device<D: Device + AsRawFd>(
         schema: SCHEMA,
         bench: "flood",
         seed: 0,
-        settings: Settings {
+        settings: FloodSettings {
             packet_bytes: args.bytes,
             connections: args.connections,
         },

@@ -13,7 +13,7 @@ pub(super) const MAX_PEERS: usize = 8;
 /// What carries the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
+pub(super) enum PeerKind {
     /// Our transport, from our stack.
     Transport,
     /// smoltcp's TCP, from our stack.
@@ -22,7 +22,7 @@ pub(super) enum Kind {
     Kernel,
 }
 
-impl Kind {
+impl PeerKind {
     const ALL: [Self; 3] = [Self::Transport, Self::Smoltcp, Self::Kernel];
 
     /// As it is typed and shown.
@@ -35,16 +35,18 @@ impl Kind {
     }
 }
 
-impl Display for Kind {
+impl Display for PeerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.label())
     }
 }
 
 /// What a word begins with, and the rest after `=`.
-fn split(text: &str) -> Result<(Kind, &str), String> {
+fn split(text: &str) -> Result<(PeerKind, &str), String> {
     let found = text.split_once('=').and_then(|(label, rest)| {
-        let kind = Kind::ALL.into_iter().find(|kind| kind.label() == label)?;
+        let kind = PeerKind::ALL
+            .into_iter()
+            .find(|kind| kind.label() == label)?;
         Some((kind, rest)).filter(|_| !rest.is_empty())
     });
     found.ok_or_else(|| "write transport=, smoltcp= or kernel= before it".to_owned())
@@ -54,7 +56,7 @@ fn split(text: &str) -> Result<(Kind, &str), String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     /// What carries the requests.
-    pub(super) kind: Kind,
+    pub(super) kind: PeerKind,
     /// What is asked for.
     pub(super) url: String,
 }
@@ -73,7 +75,7 @@ impl FromStr for Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ServerPid {
     /// The peers that it serves.
-    pub(super) kind: Kind,
+    pub(super) kind: PeerKind,
     /// Its id.
     pub(super) pid: u32,
 }
@@ -101,10 +103,10 @@ mod tests {
         let cases = [
             (
                 "kernel=http://h/x?a=b",
-                peer(Kind::Kernel, "http://h/x?a=b"),
+                peer(PeerKind::Kernel, "http://h/x?a=b"),
             ),
-            ("transport=h/x", peer(Kind::Transport, "h/x")),
-            ("smoltcp=h", peer(Kind::Smoltcp, "h")),
+            ("transport=h/x", peer(PeerKind::Transport, "h/x")),
+            ("smoltcp=h", peer(PeerKind::Smoltcp, "h")),
             ("http://h/x", None),
             ("udp=http://h/x", None),
             ("kernel=", None),
@@ -112,7 +114,7 @@ mod tests {
         for (text, want) in cases {
             assert_eq!(text.parse().ok(), want, "{text}");
         }
-        let (kind, pid) = (Kind::Kernel, 17);
+        let (kind, pid) = (PeerKind::Kernel, 17);
         assert_eq!("kernel=17".parse(), Ok(ServerPid { kind, pid }));
         assert!("kernel=x".parse::<ServerPid>().is_err());
     }

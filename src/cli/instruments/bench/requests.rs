@@ -60,7 +60,7 @@ fn clients(text: &str) -> Result<NonZeroU32, String> {
 
 /// What was asked for.
 #[derive(Serialize)]
-struct Settings {
+struct RequestsSettings {
     pace: String,
     seconds: u64,
     warm_up: u64,
@@ -83,7 +83,7 @@ pub(super) fn run(args: &RequestsArgs) -> Result<Exit, Failed> {
     };
     let contest = Contest::new(&args.contest, plan, BUFFER_BYTES)?;
     let standings = contest.run(args.rounds)?;
-    let settings = Settings {
+    let settings = RequestsSettings {
         pace: match pace {
             Pace::Closed(clients) => format!("{clients} at a time"),
             Pace::Even(rate) => format!("{rate}/s evenly"),
@@ -172,7 +172,7 @@ fn each(nanos: u64, round: &Round) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::cli::instruments::bench::cpu::CpuUse;
-    use crate::cli::instruments::bench::peers::Kind;
+    use crate::cli::instruments::bench::peers::PeerKind;
     use crate::instruments::load::report::RequestReport;
     use clap::Parser;
 
@@ -229,10 +229,13 @@ mod tests {
         };
         let rows = rows(&[
             standing(
-                Kind::Transport,
+                PeerKind::Transport,
                 vec![round(200.0, Some(3_000_000)), round(300.0, None)],
             ),
-            standing(Kind::Kernel, vec![round(100.0, None), round(300.0, None)]),
+            standing(
+                PeerKind::Kernel,
+                vec![round(100.0, None), round(300.0, None)],
+            ),
         ]);
         assert_eq!(rows[1][1..3], ["250 [200-300]", "1.00"]);
         assert_eq!(rows[1][8..], ["6", "3.00", "5.00"]);

@@ -41,7 +41,7 @@ pub(super) struct ThroughputArgs {
 
 /// What was asked for.
 #[derive(Serialize)]
-struct Settings {
+struct ThroughputSettings {
     runs: u32,
     close: CloseArg,
     tokens: bool,
@@ -54,7 +54,7 @@ pub(super) fn run(args: &ThroughputArgs) -> Result<Exit, Failed> {
     for standing in &mut standings {
         standing.rounds.remove(0);
     }
-    let settings = Settings {
+    let settings = ThroughputSettings {
         runs: args.runs,
         close: args.contest.close,
         tokens: args.contest.tokens,
@@ -124,7 +124,7 @@ fn each(nanos: u64, round: &Round) -> f64 {
 mod tests {
     use super::*;
     use crate::cli::instruments::bench::cpu::CpuUse;
-    use crate::cli::instruments::bench::peers::Kind;
+    use crate::cli::instruments::bench::peers::PeerKind;
     use crate::instruments::load::course::{Course, DRAIN};
     use crate::instruments::load::report::{Latency, RequestReport};
     use crate::time::Instant;
@@ -158,7 +158,7 @@ mod tests {
             },
         };
         let rows = rows(&[Standing {
-            peer: Kind::Transport,
+            peer: PeerKind::Transport,
             url: "h".to_owned(),
             rounds: vec![round(8000), round(4000), round(2000)],
         }]);

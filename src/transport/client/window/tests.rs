@@ -110,7 +110,7 @@ impl Model {
             granted: 0,
         };
         model.release(1, opening, None);
-        assert!(model.window.declare(Kind::Opened, 40_000));
+        assert!(model.window.declare(TransitionKind::Opened, 40_000));
         model
     }
 
@@ -320,19 +320,19 @@ impl Model {
 
     fn declare(&mut self) {
         let rtt_us = [1, 40_000, 3_000_000][self.random.random_range(0..3)];
-        let kind = Kind::ALL[self.random.random_range(1..6)];
+        let kind = TransitionKind::ALL[self.random.random_range(1..6)];
         let window = &self.window;
         let now = self.now();
         let due = match kind {
-            Kind::Opened => false,
-            Kind::Loss | Kind::Ce => window.event().is_none(),
-            Kind::Exit => window.in_slow_start(),
-            Kind::Timeout => now.saturating_since(window.started()) >= TIMEOUT_GATE,
-            Kind::Restart => now.saturating_since(window.held().since) >= RESTART_GATE,
+            TransitionKind::Opened => false,
+            TransitionKind::Loss | TransitionKind::Ce => window.event().is_none(),
+            TransitionKind::Exit => window.in_slow_start(),
+            TransitionKind::Timeout => now.saturating_since(window.started()) >= TIMEOUT_GATE,
+            TransitionKind::Restart => now.saturating_since(window.held().since) >= RESTART_GATE,
         };
         if due {
             let declared = self.window.declare(kind, rtt_us);
-            if kind == Kind::Timeout || (kind == Kind::Restart && declared) {
+            if kind == TransitionKind::Timeout || (kind == TransitionKind::Restart && declared) {
                 self.era += 1;
                 self.due = true;
             }
@@ -378,7 +378,7 @@ impl Model {
         self.network.clear();
         self.us += 1_200_000;
         self.era += 1;
-        self.window.declare(Kind::Timeout, 40_000);
+        self.window.declare(TransitionKind::Timeout, 40_000);
         self.due = true;
         for round in 0..40 {
             let granted = self.granted;
@@ -412,7 +412,7 @@ proptest! {
 fn opened() -> Window {
     let now = Instant::from_micros(0);
     let mut window = Window::new(1, b"opening", now);
-    assert!(window.declare(Kind::Opened, 40_000));
+    assert!(window.declare(TransitionKind::Opened, 40_000));
     let next = window.releasing();
     window.hold(next, b"first", true, now);
     assert!(window.receive(1, 0, 7));
@@ -505,7 +505,7 @@ fn what_is_given_away_leaves_a_quarter() {
         let interval = window.next_interval(now, 2).unwrap();
         window.asked(interval.first + u64::from(interval.count) - 1);
     }
-    assert!(window.declare(Kind::Loss, 40_000));
+    assert!(window.declare(TransitionKind::Loss, 40_000));
     let (p, r) = (window.edge(), window.event().unwrap().transition.r);
     for n in (p + 3..=window.highest()).step_by(3) {
         assert!(window.receive(n, 0, 1));
@@ -549,7 +549,7 @@ fn a_long_void_stretch_is_acknowledged_in_parts() {
 }
 
 /// A window in slow start with everything acknowledged up to 60, and an event declared there.
-fn with_event(kind: Kind) -> (Window, Epoch, Instant) {
+fn with_event(kind: TransitionKind) -> (Window, Epoch, Instant) {
     let (mut window, now) = (opened(), Instant::from_micros(0));
     while window.edge() < 60 {
         assert!(window.receive(window.edge() + 1, 0, 1));
@@ -566,7 +566,7 @@ fn with_event(kind: Kind) -> (Window, Epoch, Instant) {
 #[test]
 fn a_zone_whose_first_stretch_is_missing_is_passed() {
     for (per_cent, passes) in [(0, true), (50, true), (74, true), (77, false)] {
-        let (mut window, _, now) = with_event(Kind::Loss);
+        let (mut window, _, now) = with_event(TransitionKind::Loss);
         let transition = window.event().unwrap().transition;
         let (p, r) = (transition.p, transition.r);
         let missing = (r - p) * per_cent / 100;
@@ -590,7 +590,7 @@ fn a_zone_whose_first_stretch_is_missing_is_passed() {
 /// Evidence of the epoch before an event, and of its zone, is kept as it was.
 #[test]
 fn evidence_is_kept_across_an_event() {
-    let (mut window, epoch, now) = with_event(Kind::Loss);
+    let (mut window, epoch, now) = with_event(TransitionKind::Loss);
     let declared = window.evidence().declared;
     let transition = window.event().unwrap().transition;
     assert!(declared.is_some());
@@ -619,6 +619,6 @@ fn evidence_is_kept_across_an_event() {
         let found = found.map(|kept| (kept.proof, kept.reach));
         assert_eq!(found, want, "{name}");
     }
-    assert!(window.declare(Kind::Timeout, 40_000));
+    assert!(window.declare(TransitionKind::Timeout, 40_000));
     assert!(window.evidence_for(None, &epoch).is_none(), "given up");
 }

@@ -200,7 +200,7 @@ fn declared(peer: &Peer, kind: u8, edge: u64, rtt_us: u32, after: u64, upto: u64
 
 fn untimely(peer: &Peer, opening: &Peer) -> Vec<Case> {
     let base = peer.epoch.base;
-    let [opened, loss, _, exit, timeout, restart] = Kind::ALL.map(Kind::code);
+    let [opened, loss, _, exit, timeout, restart] = TransitionKind::ALL.map(TransitionKind::code);
     let cubic = sealed(peer, |inside| {
         inside.epoch.curve = Curve::Cubic {
             w_max: 10,
@@ -216,7 +216,7 @@ fn untimely(peer: &Peer, opening: &Peer) -> Vec<Case> {
             rtt_us: 1_000_000,
         };
     });
-    let r = peer.transition(Kind::Timeout, base).r;
+    let r = peer.transition(TransitionKind::Timeout, base).r;
     let far_base = far.epoch.base;
     vec![
         case(
@@ -289,7 +289,7 @@ fn unearned(peer: &Peer) -> Vec<Case> {
         probe: Some(1),
         ..request.clone()
     };
-    let loss = peer.transition(Kind::Loss, base);
+    let loss = peer.transition(TransitionKind::Loss, base);
     let zone = Request {
         holes: vec![Span {
             start: base + 1,

@@ -17,18 +17,18 @@ use crate::wire::segment::Declared;
 #[derive(Clone, Debug)]
 struct Step {
     advance: u64,
-    kind: Kind,
+    kind: TransitionKind,
     rtt_us: u32,
     /// Most numbers that each interval releases, used in turn.
     splits: Vec<u32>,
     /// The first interval of the stretch is shown last.
     postponed: bool,
     /// After how many numbers of the zone another event takes its place, and which.
-    superseded: Option<(u64, Kind)>,
+    superseded: Option<(u64, TransitionKind)>,
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let kind = || (2..=6u8).prop_map(|code| Kind::from_code(code).unwrap());
+    let kind = || (2..=6u8).prop_map(|code| TransitionKind::from_code(code).unwrap());
     let rtt = prop_oneof![Just(1), Just(RTT_US), Just(1_000_000)];
     let splits = proptest::collection::vec(1u32..=44, 1..6);
     let superseded = proptest::option::weighted(0.2, (0u64..60, kind()));
@@ -167,10 +167,14 @@ impl Walk {
         if let Some((after, upto)) = postponed {
             self.show(None, after, upto);
         }
-        let mut kind = if first { Kind::Opened } else { step.kind };
+        let mut kind = if first {
+            TransitionKind::Opened
+        } else {
+            step.kind
+        };
         let p = self.edge;
-        if kind == Kind::Exit && !self.peer.epoch.in_slow_start(p) {
-            kind = Kind::Loss;
+        if kind == TransitionKind::Exit && !self.peer.epoch.in_slow_start(p) {
+            kind = TransitionKind::Loss;
         }
         let event = self.event(kind, p, step.rtt_us);
         let upto = step
@@ -178,11 +182,11 @@ impl Walk {
             .map_or(event.r, |(after, _)| event.r.min(p + after));
         self.pass(&event, step.rtt_us, upto, &mut splits);
         if upto < event.r && kind.has_zone() {
-            let gentle = matches!(kind, Kind::Exit | Kind::Ce);
+            let gentle = matches!(kind, TransitionKind::Exit | TransitionKind::Ce);
             let other = match step.superseded {
-                Some((_, other)) if other.has_zone() && gentle => Kind::Loss,
-                Some((_, Kind::Restart)) if !first => Kind::Restart,
-                Some(_) | None => Kind::Timeout,
+                Some((_, other)) if other.has_zone() && gentle => TransitionKind::Loss,
+                Some((_, TransitionKind::Restart)) if !first => TransitionKind::Restart,
+                Some(_) | None => TransitionKind::Timeout,
             };
             self.next = None;
             self.written_off = true;
@@ -194,7 +198,7 @@ impl Walk {
         }
     }
 
-    fn event(&self, kind: Kind, p: u64, rtt_us: u32) -> Transition {
+    fn event(&self, kind: TransitionKind, p: u64, rtt_us: u32) -> Transition {
         self.peer
             .epoch
             .transition(Declaration { kind, p, rtt_us })
@@ -500,7 +504,7 @@ impl Adversary {
 }
 
 fn transition(epoch: &Epoch, declared: Declared) -> Option<Transition> {
-    let kind = Kind::from_code(declared.kind)?;
+    let kind = TransitionKind::from_code(declared.kind)?;
     let declaration = Declaration {
         kind,
         p: declared.edge,
@@ -552,7 +556,10 @@ fn hold_against_bound(
             epoch.edge(k)
         }
         Some(event) => {
-            if matches!(event.kind, Kind::Loss | Kind::Ce | Kind::Exit) {
+            if matches!(
+                event.kind,
+                TransitionKind::Loss | TransitionKind::Ce | TransitionKind::Exit
+            ) {
                 assert!(
                     4 * passed.len() as u64 <= 3 * (k - edge),
                     "less than a quarter proven"
@@ -573,9 +580,17 @@ fn check_gates(
 ) {
     let real = now.saturating_since(shown.epoch_start);
     match event.map(|event| event.kind) {
-        Some(Kind::Timeout) => assert!(real >= Duration::from_millis(200)),
-        Some(Kind::Restart) => assert!(now.saturating_since(issued) >= Duration::from_secs(1)),
-        Some(Kind::Opened | Kind::Loss | Kind::Ce | Kind::Exit) | None => {}
+        Some(TransitionKind::Timeout) => assert!(real >= Duration::from_millis(200)),
+        Some(TransitionKind::Restart) => {
+            assert!(now.saturating_since(issued) >= Duration::from_secs(1))
+        }
+        Some(
+            TransitionKind::Opened
+            | TransitionKind::Loss
+            | TransitionKind::Ce
+            | TransitionKind::Exit,
+        )
+        | None => {}
     }
     let edge = event.map_or(request.upto, |event| event.p.min(request.upto));
     let on_curve = Duration::from_micros(shown.epoch.elapsed_us(edge));

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::time::{Instant, Now, UnixMillis};
 use crate::transport::application::{Application, Begun, Unavailable};
 use crate::transport::continuation::{Continuation, MAX_AGE};
-use crate::transport::epoch::{Declaration, Epoch, Kind, Transition};
+use crate::transport::epoch::{Declaration, Epoch, Transition, TransitionKind};
 use crate::transport::keys::KeyRing;
 use crate::transport::server::{Server, ServerConfig};
 use crate::wire::flight::{Flight, UdpPath};
@@ -257,7 +257,7 @@ impl Peer {
     /// numbers that its zone released have arrived.
     pub(super) fn opened(server: &mut Server, now: Now, path: UdpPath) -> Self {
         let mut peer = Self::open(server, now, path);
-        let opened = peer.transition(Kind::Opened, 0);
+        let opened = peer.transition(TransitionKind::Opened, 0);
         let answer = peer
             .ask(server, now, &peer.declaring(&opened, 0, opened.r))
             .unwrap();
@@ -316,7 +316,7 @@ impl Peer {
     }
 
     /// The transition of an event at `p`.
-    pub(super) fn transition(&self, kind: Kind, p: u64) -> Transition {
+    pub(super) fn transition(&self, kind: TransitionKind, p: u64) -> Transition {
         self.epoch
             .transition(Declaration {
                 kind,
