@@ -119,7 +119,7 @@ impl Redirector {
             Metric::counter(
                 "headwater_redirect_forlorn_total",
                 "Packets sent although no backend was known to be well.",
-                counters.forlorn,
+                counters.failed_open,
             ),
             Metric::counter(
                 "headwater_redirect_hints_total",

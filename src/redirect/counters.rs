@@ -117,7 +117,7 @@ pub struct RedirectCounters {
     /// Packets that went nowhere, by reason.
     pub drops: ByLabel,
     /// Packets that were sent although no backend was known to be well.
-    pub forlorn: u64,
+    pub failed_open: u64,
     /// ICMP errors that brought a verdict forward.
     pub hints: u64,
     /// Configurations put in force after the first.

@@ -291,7 +291,7 @@ impl Redirect {
             .balancer
             .choose(flow, source)
             .ok_or(RedirectDrop::NoBackend)?;
-        let forlorn = self.membership.is_forlorn();
+        let failing_open = self.membership.fails_open();
         let ident = self.next_ident();
         let generation = self.membership.generation();
         let member = self
@@ -318,7 +318,7 @@ impl Redirect {
         }
         member.counters.packets += 1;
         member.counters.bytes += packet.len() as u64;
-        self.counters.forlorn += u64::from(forlorn);
+        self.counters.failed_open += u64::from(failing_open);
         Ok(())
     }
 

@@ -130,7 +130,7 @@ pub struct Membership {
     beat: Beat,
     members: Vec<Member>,
     /// No backend is healthy: packets go to unhealthy backends.
-    forlorn: bool,
+    failing_open: bool,
 }
 
 impl Membership {
@@ -141,7 +141,7 @@ impl Membership {
             generation: config.generation,
             beat: config.beat,
             members: Vec::new(),
-            forlorn: false,
+            failing_open: false,
         };
         membership.replace(now, config);
         membership
@@ -216,7 +216,7 @@ impl Membership {
     /// Whether no backend is healthy, so that packets go to unhealthy ones.
     #[must_use]
     pub const fn fails_open(&self) -> bool {
-        self.forlorn
+        self.failing_open
     }
 
     /// Those that may get packets, as things are now.
@@ -236,7 +236,7 @@ impl Membership {
             (!candidates.is_empty()).then_some((tier, candidates))
         });
         let (tier, candidates) = chosen.unwrap_or_default();
-        self.forlorn = tier == 2;
+        self.failing_open = tier == 2;
         candidates
     }
 

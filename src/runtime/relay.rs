@@ -205,7 +205,7 @@ impl<D: Device + AsRawFd> Relay<D> {
             if let Some(signal) = self.signals.take() {
                 return Ok(Some(signal));
             }
-            self.obey();
+            self.handle_control();
             self.show();
         }
         self.more = false;
@@ -338,7 +338,7 @@ impl<D: Device + AsRawFd> Relay<D> {
     }
 
     /// Carries out what has come at the control socket.
-    fn obey(&mut self) {
+    fn handle_control(&mut self) {
         let Some(control) = &mut self.control else {
             return;
         };

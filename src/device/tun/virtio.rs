@@ -38,7 +38,7 @@ pub(super) struct Header {
 
 /// The header does not fit its packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Senseless;
+pub(super) struct InvalidHeader;
 
 impl Header {
     /// For a UDP packet whose IP header has `ip` bytes and whose checksum field holds the sum over
@@ -86,15 +86,15 @@ impl Header {
 
     /// Makes a packet that is alone whole, and tells of a joined one the payload of each segment.
     /// The kernel answers for what it has joined: those checksums stay as they are.
-    pub(super) fn apply(self, packet: &mut [u8]) -> Result<Option<usize>, Senseless> {
+    pub(super) fn apply(self, packet: &mut [u8]) -> Result<Option<usize>, InvalidHeader> {
         let (version, protocol) = match self.gso & !GSO_ECN {
             GSO_NONE => return self.complete(packet).map(|()| None),
             GSO_UDP => (None, IpNumber::UDP),
             GSO_TCP4 => (Some(4), IpNumber::TCP),
             GSO_TCP6 => (Some(6), IpNumber::TCP),
-            _ => return Err(Senseless),
+            _ => return Err(InvalidHeader),
         };
-        let ip = IpView::parse(packet).map_err(|_| Senseless)?;
+        let ip = IpView::parse(packet).map_err(|_| InvalidHeader)?;
         let is_version = |version| {
             if ip.src.is_ipv4() {
                 version == 4
@@ -105,12 +105,12 @@ impl Header {
         let fits = ip.protocol == protocol.0 && version.is_none_or(is_version);
         match fits && self.segment > 0 {
             true => Ok(Some(usize::from(self.segment))),
-            false => Err(Senseless),
+            false => Err(InvalidHeader),
         }
     }
 
     /// A few bytes as a rule: what is long comes joined.
-    fn complete(self, packet: &mut [u8]) -> Result<(), Senseless> {
+    fn complete(self, packet: &mut [u8]) -> Result<(), InvalidHeader> {
         if self.flags & NEEDS_CHECKSUM == 0 {
             return Ok(());
         }
@@ -118,7 +118,7 @@ impl Header {
             usize::from(self.checksum_start),
             usize::from(self.checksum_offset),
         );
-        complete_checksum(packet, start, offset).ok_or(Senseless)
+        complete_checksum(packet, start, offset).ok_or(InvalidHeader)
     }
 }
 
@@ -194,16 +194,16 @@ mod tests {
         for (name, header, want) in [
             ("joined", joined, Ok(Some(40))),
             ("not even ECN", gso(GSO_UDP | GSO_ECN), Ok(Some(40))),
-            ("TCP over UDP", gso(GSO_TCP4), Err(Senseless)),
-            ("of the other version", gso(GSO_TCP6), Err(Senseless)),
-            ("UDP fragmentation", gso(3), Err(Senseless)),
+            ("TCP over UDP", gso(GSO_TCP4), Err(InvalidHeader)),
+            ("of the other version", gso(GSO_TCP6), Err(InvalidHeader)),
+            ("UDP fragmentation", gso(3), Err(InvalidHeader)),
             (
                 "no segment",
                 Header {
                     segment: 0,
                     ..joined
                 },
-                Err(Senseless),
+                Err(InvalidHeader),
             ),
             (
                 "checksum beyond the end",
@@ -211,7 +211,7 @@ mod tests {
                     checksum_start: 127,
                     ..alone
                 },
-                Err(Senseless),
+                Err(InvalidHeader),
             ),
             (
                 "checksum far beyond",
@@ -220,18 +220,22 @@ mod tests {
                     checksum_offset: 65535,
                     ..alone
                 },
-                Err(Senseless),
+                Err(InvalidHeader),
             ),
         ] {
             assert_eq!(header.apply(&mut packet.clone()), want, "{name}");
         }
-        assert_eq!(joined.apply(&mut [0x45; 9]), Err(Senseless), "no packet");
+        assert_eq!(
+            joined.apply(&mut [0x45; 9]),
+            Err(InvalidHeader),
+            "no packet"
+        );
         let mut tcp = packet;
         // Protocol UDP to TCP: 11 less in the sum, so 11 more in the header checksum.
         tcp[9] = IpNumber::TCP.0;
         let sum = u16::from_be_bytes([tcp[10], tcp[11]]) + 11;
         tcp[10..12].copy_from_slice(&sum.to_be_bytes());
-        assert_eq!(joined.apply(&mut tcp), Err(Senseless), "UDP over TCP");
+        assert_eq!(joined.apply(&mut tcp), Err(InvalidHeader), "UDP over TCP");
         assert_eq!(gso(GSO_TCP4 | GSO_ECN).apply(&mut tcp), Ok(Some(40)));
     }
 }

@@ -355,7 +355,7 @@ fn a_draining_backend_gets_nothing_and_all_down_means_all() {
         [0, 33, 33, 33, 0],
         "all but the one taken down"
     );
-    assert_eq!(fleet.redirect.counters().forlorn, 99);
+    assert_eq!(fleet.redirect.counters().failed_open, 99);
 }
 
 #[test]
