@@ -9,17 +9,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly BASELINE=benches/instructions.json MAX_PERCENT=5 UPDATE=${UPDATE:-}
-CARGO=${CARGO:-cargo}
+readonly BASELINE=benches/instructions.json MAX_PERCENT=5
+# shellcheck source=scripts/lib/processes.sh
+source scripts/lib/processes.sh
+settings bench-check "$@"
 
-die() {
-    echo "bench-check: $*" >&2
-    exit 1
-}
-
-for tool in valgrind jq; do
-    command -v "$tool" >/dev/null || die "needs '$tool': scripts/setup.sh installs it"
-done
+need valgrind jq
 [[ -n $UPDATE || -f $BASELINE ]] || die "no $BASELINE: make it with UPDATE=1"
 
 scratch=$(mktemp -d)

@@ -31,10 +31,7 @@
 #
 #   bench.sh [requests|throughput|queues|connections...]      all by default
 #
-# Environment: ROUNDS (5), SECONDS_EACH (3), CLIENTS (16), RATE (1000), SIZES in kB (1 10 100),
-# OBJECT_MB (400), QUEUE_CLIENTS (4), COUNTS (10,1000,100000,500000), KEPT (500000), KERNEL_COUNTS (10 1000 10000),
-# LAYOUTS (two one), PATHS (router pair), LINKS (on off forwarding plain), OUT (out/bench). Prints one
-# table; OUT/*.json have all figures, OUT/connections.svg is a picture of the last part.
+# Prints one table; OUT/*.json have all figures, OUT/connections.svg is a picture of the last part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh
@@ -42,14 +39,6 @@ source scripts/lib/traffic.sh
 # shellcheck source=scripts/lib/idle-memory.sh
 source scripts/lib/idle-memory.sh
 
-readonly ROUNDS=${ROUNDS:-5} SECONDS_EACH=${SECONDS_EACH:-3} CLIENTS=${CLIENTS:-16}
-readonly RATE=${RATE:-1000} SIZES=${SIZES:-1 10 100} OBJECT_MB=${OBJECT_MB:-400}
-readonly COUNTS=${COUNTS:-10,1000,100000,500000} LAYOUTS=${LAYOUTS:-two one}
-readonly KEPT=${KEPT:-500000} KERNEL_COUNTS=${KERNEL_COUNTS:-10 1000 10000}
-readonly QUEUE_CLIENTS=${QUEUE_CLIENTS:-4}
-readonly PATHS=${PATHS:-router pair} LINKS=${LINKS:-on off forwarding plain}
-readonly OUT=${OUT:-out/bench}
-HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 
 said() { echo "bench: $*" >&2; }
 
@@ -291,11 +280,11 @@ addresses() {
 
 bench_connections() {
     local count most options
-    most=$(tr , '\n' <<<"$COUNTS" | sort -n | tail -n 1)
+    most=$(tr ' ' '\n' <<<"$COUNTS" | sort -n | tail -n 1)
     addresses 100 "$most"
     options=("${DEVICE[@]}" "${ADDRESSES[@]}" --rate "$RATE" --seconds "$SECONDS_EACH"
         --server-pid "${TOPOLOGY_PIDS[server1]}" http://10.77.2.101/1kB)
-    measure "$1" connections connections --counts "$COUNTS" "${options[@]}"
+    measure "$1" connections connections --counts "${COUNTS// /,}" "${options[@]}"
     if ((KEPT > 0)); then
         addresses 120 "$KEPT"
         start keeper client "$HEADWATER" load --tun hw2 "${ADDRESSES[@]}" --connections "$KEPT" \
@@ -420,14 +409,12 @@ on_path() {
 }
 
 main() {
-    local bench path others=() chosen=("$@")
+    local bench path others=() chosen
+    settings bench "$@"
     become_root "$@"
     need ip jq curl nginx iperf3 taskset chrt ethtool column python3
-    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
-    ((${#chosen[@]} > 0)) || chosen=(requests throughput queues connections)
-    for bench in "${chosen[@]}"; do
-        declare -F "bench_$bench" >/dev/null || die "no bench '$bench': see the head of this script"
-    done
+    need_program
+    read -ra chosen <<<"$PARTS"
     mkdir -p "$OUT"
     rm -f -- "$OUT"/*.json
     for bench in "${chosen[@]}"; do
@@ -439,7 +426,6 @@ main() {
             case $path in
             router) on_path servers router "$LINKS" throughput ;;
             pair) on_path pair pair "$LINKS" throughput ;;
-            *) die "no path '$path': router or pair" ;;
             esac
         done
     fi
@@ -452,7 +438,7 @@ main() {
         scripts/lab.sh report connections "$OUT"/{kernel-,}connections*.json "$OUT/connections.svg"
     fi
     echo "kernel $(uname -r), $(nproc) processors, kernel TCP under nginx: $CONTROL; $OUT/*.json"
-    if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
+    give_back
 }
 
 main "$@"

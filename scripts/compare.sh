@@ -43,9 +43,6 @@ source scripts/lib/traffic.sh
 # shellcheck source=scripts/lib/contenders.sh
 source scripts/lib/contenders.sh
 
-HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
-readonly CONTENDERS=(cubic reno bbr smoltcp headwater)
-readonly USUAL=(cubic headwater)
 readonly RTTS=(1 10 40 100 300) RATES=(10 100 1000) QUEUES=(0.25 1 4)
 readonly FAULTS=(clean loss0.1 loss1 reverse1 burst0.5 jitter)
 readonly CHOSEN=(
@@ -58,42 +55,6 @@ readonly OBJECT_CELLS=({40,100}ms-100mbit-object-{1kB,10kB,100kB,1MB})
 readonly OBJECT_BYTES=1073741824
 
 REMEMBERED=()
-FULL='' LIST='' CELLS='' ROUNDS=3 DEVICE=auto OUT=out/compare CHOSEN_CONTENDERS=()
-
-options() {
-    while (($# > 0)); do
-        case $1 in
-            --full) FULL=1 ;;
-            --list) LIST=1 ;;
-            --cells | --contenders | --rounds | --device | --out)
-                (($# > 1)) || die "$1 needs a value"
-                case $1 in
-                    --cells) CELLS=$2 ;;
-                    --contenders) IFS=, read -ra CHOSEN_CONTENDERS <<<"$2" ;;
-                    --rounds) ROUNDS=$2 ;;
-                    --device) DEVICE=$2 ;;
-                    --out) OUT=$2 ;;
-                esac
-                shift
-                ;;
-            -h | --help)
-                show_help
-                exit 0
-                ;;
-            *) die "no option '$1': see --help" ;;
-        esac
-        shift
-    done
-    above_zero --rounds "$ROUNDS"
-    [[ $DEVICE =~ ^(auto|plain|offload)$ ]] || die "--device is auto, plain or offload, not '$DEVICE'"
-    if ((${#CHOSEN_CONTENDERS[@]} == 0)); then
-        if [[ -n $FULL ]]; then CHOSEN_CONTENDERS=("${CONTENDERS[@]}"); else CHOSEN_CONTENDERS=("${USUAL[@]}"); fi
-    fi
-    local name
-    for name in "${CHOSEN_CONTENDERS[@]}"; do
-        [[ " ${CONTENDERS[*]} " == *" $name "* ]] || die "no contender '$name': ${CONTENDERS[*]}"
-    done
-}
 
 # every_cell: all names. A queue that the least one would replace by a cell's smaller brother is
 # left out.
@@ -345,7 +306,8 @@ progress() {
 
 main() {
     local chosen cell done_runs=0 done_seconds=0 all_runs=0 all_seconds=0
-    options "$@"
+    settings compare "$@"
+    read -ra CHOSEN_CONTENDERS <<<"$TAKING_PART"
     mapfile -t chosen < <(cells)
     ((${#chosen[@]} > 0)) || exit 1
     if [[ -n $LIST ]]; then
@@ -354,7 +316,7 @@ main() {
     fi
     become_root "$@"
     need ip ss jq curl nginx python3
-    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
+    need_program
     [[ -z $(ip netns list | grep '^hw-' || true) ]] ||
         echo "compare.sh: another testbed is up: what runs beside this disturbs the figures" >&2
     readonly RUN=$EPOCHSECONDS
@@ -369,7 +331,7 @@ main() {
     mkdir -p "$OUT"
     for cell in "${chosen[@]}"; do run_cell "$cell"; done
     scripts/lab.sh report compare "$OUT"
-    if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
+    give_back
 }
 
 main "$@"

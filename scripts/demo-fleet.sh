@@ -7,8 +7,6 @@
 #   demo-fleet.sh failover    one of four servers is killed, and comes back
 #   demo-fleet.sh balance     packets take turns over two servers, four, and one
 #   demo-fleet.sh anycast     the near site of two is withdrawn, comes back, and falls silent
-#
-# Environment: DOWNLOADS of each kind (16), OUT (out), HEADWATER the program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh
@@ -16,8 +14,7 @@ source scripts/lib/traffic.sh
 # shellcheck source=scripts/lib/crowd.sh
 source scripts/lib/crowd.sh
 
-readonly DOWNLOADS=${DOWNLOADS:-16} OUT=${OUT:-out} RATE=200mbit
-HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
+readonly RATE=200mbit
 EVENTS='[]'
 OBJECT_MIB=12
 
@@ -99,7 +96,7 @@ result() {
              outcome: "\($theirs) of \($count) broken"}]}' \
         "$SCRATCH/shares.out" --args "$@" >"$OUT/demo-$name.json"
     scripts/lab.sh report fleet "$OUT/demo-$name.json" "$OUT/demo-$name.svg"
-    if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
+    give_back
     say "Result"
     row() { printf '  %-30s %-16s %s\n' "$@"; }
     row "" "headwater get" "curl, kernel TCP"
@@ -163,11 +160,8 @@ anycast() {
     result anycast "Two sites, one address: the near one goes, comes back, falls silent" server1 site2
 }
 
-[[ ${1:-} == failover || ${1:-} == balance || ${1:-} == anycast ]] || {
-    show_help
-    exit 2
-}
+settings demo-fleet "$@"
 become_root "$@"
 need ip tc nft jq curl python3 bird
-[[ -x $HEADWATER ]] || die "no $HEADWATER: run 'make demo-$1', which builds it"
-"$1"
+need_program
+"$PART"

@@ -3,8 +3,7 @@
 # make demo: a download whose server is killed with SIGKILL in its middle and started again, by
 # headwater and, for contrast, by the kernel's TCP (curl from nginx) on the same path.
 #
-# Environment: OBJECT_MB size of the large file (300), RATE of the link as tc writes it (400mbit),
-# OUT where demo.svg and demo.json go (out). Leaves no namespace and no process behind.
+# OUT gets demo.svg and demo.json. Leaves no namespace and no process behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh
@@ -12,13 +11,12 @@ source scripts/lib/traffic.sh
 # shellcheck source=scripts/lib/failover.sh
 source scripts/lib/failover.sh
 
-readonly OBJECT_MB=${OBJECT_MB:-300} RATE=${RATE:-400mbit} OUT=${OUT:-out}
 readonly SMALL_FILES=48
-HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 
+settings demo "$@"
 become_root "$@"
 need ip tc nft jq curl nginx python3 sha256sum
-[[ -x $HEADWATER ]] || die "no $HEADWATER: run 'make demo', which builds it"
+need_program
 
 # plant ROOT: a tree of this machine's files, and one large file made of them.
 plant() {
@@ -105,7 +103,7 @@ jq -n --arg title "Download of $OBJECT_MB MiB over a $RATE link, server killed a
       server_rss_kib: {fresh: $fresh, before_kill: $killed, restarted_at_end: $restarted},
       stats: $stats[0], contenders: [$ours, $tcp]}' >"$OUT/demo.json"
 scripts/lab.sh report failover "$OUT/demo.json" "$OUT/demo.svg"
-if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
+give_back
 
 stat_of() { jq -r "$1 // \"?\"" "$SCRATCH/stats.json"; }
 say "Result"

@@ -22,9 +22,8 @@
 # hardly moves but by timeouts, and opens another connection after four in a row, whatever the servers
 # do: with 50mbit and 20ms ten in a hundred do so.
 #
-# Environment: TRANSFERS (200), DOWNLOADS by curl (20), OBJECT_MIB (4) of each, RATE (200mbit), BUFFER
-# (200ms), OUT (out). Prints a table; OUT/failover-fleet.json has all figures, those of each download
-# among them. Fails if a download of ours breaks or has other bytes.
+# Prints a table; OUT/failover-fleet.json has all figures, those of each download among them. Fails if a
+# download of ours breaks or has other bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh
@@ -32,9 +31,7 @@ source scripts/lib/traffic.sh
 # shellcheck source=scripts/lib/crowd.sh
 source scripts/lib/crowd.sh
 
-readonly TRANSFERS=${TRANSFERS:-200} DOWNLOADS=${DOWNLOADS:-20} OBJECT_MIB=${OBJECT_MIB:-4}
-readonly RATE=${RATE:-200mbit} BUFFER=${BUFFER:-200ms} OUT=${OUT:-out} GONE=3
-HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
+readonly GONE=3
 
 take_away() {
     case $1 in
@@ -106,24 +103,19 @@ survive() {
 }
 
 main() {
-    local how figures='' chosen=("$@")
+    local how figures=''
+    settings failover-fleet "$@"
     become_root "$@"
     need ip tc nft jq curl ethtool python3 column
-    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
-    ((TRANSFERS <= 250)) || die "TRANSFERS is at most 250: each has an address of its own"
-    ((${#chosen[@]} > 0)) || chosen=(kill namespace silent)
-    for how in "${chosen[@]}"; do
-        [[ $how == kill || $how == namespace || $how == silent ]] ||
-            die "no way '$how' to take a server away: see the head of this script"
-    done
+    need_program
     mkdir -p "$OUT"
-    for how in "${chosen[@]}"; do
+    for how in $WAYS; do
         echo "failover-fleet: $how, under $TRANSFERS downloads" >&2
         # In a shell of its own, whose exit removes the fleet.
         figures+=$(survive "$how")$'\n'
     done
     jq -s . <<<"$figures" >"$OUT/failover-fleet.json"
-    if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
+    give_back
     jq -r '
         def ms: if . == null then "-" else round | tostring end;
         ["server taken by", "broken", "identical", "handshakes", "curl broken", "verdicts", "noticed ms", "2 RTT ms",

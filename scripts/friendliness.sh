@@ -28,38 +28,10 @@ source scripts/lib/traffic.sh
 # shellcheck source=scripts/lib/contenders.sh
 source scripts/lib/contenders.sh
 
-HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 readonly EVERY_CELL=(
     {20,100}ms-{20,100}mbit-1x1 40ms-100mbit-{2x2,4x4,8x8} 40ms-100mbit-{4x0,0x4}
     20+80ms-100mbit-{2x0,0x2}
 )
-LIST='' CELLS=. SECONDS_EACH=60 ROUNDS=1 OUT=out/compare
-
-options() {
-    while (($# > 0)); do
-        case $1 in
-            --list) LIST=1 ;;
-            --cells | --seconds | --rounds | --out)
-                (($# > 1)) || die "$1 needs a value"
-                case $1 in
-                    --cells) CELLS=$2 ;;
-                    --seconds) SECONDS_EACH=$2 ;;
-                    --rounds) ROUNDS=$2 ;;
-                    --out) OUT=$2 ;;
-                esac
-                shift
-                ;;
-            -h | --help)
-                show_help
-                exit 0
-                ;;
-            *) die "no option '$1': see --help" ;;
-        esac
-        shift
-    done
-    above_zero --rounds "$ROUNDS"
-    above_zero --seconds "$SECONDS_EACH"
-}
 
 # enter CELL: sets RTTS, RATE, OURS and CUBICS.
 enter() {
@@ -137,7 +109,7 @@ run() {
 
 main() {
     local cell chosen round n=0 all
-    options "$@"
+    settings friendliness "$@"
     mapfile -t chosen < <(printf '%s\n' "${EVERY_CELL[@]}" | grep -E -- "$CELLS")
     ((${#chosen[@]} > 0)) || die "no cell is like '$CELLS': see --list"
     if [[ -n $LIST ]]; then
@@ -146,7 +118,7 @@ main() {
     fi
     become_root "$@"
     need ip jq curl nginx python3
-    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
+    need_program
     readonly RUN=$EPOCHSECONDS
     mkdir -p "$OUT"
     all=$((${#chosen[@]} * ROUNDS))
@@ -159,7 +131,7 @@ main() {
         done
     done
     scripts/lab.sh report compare "$OUT"
-    if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
+    give_back
 }
 
 main "$@"

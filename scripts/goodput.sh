@@ -15,16 +15,14 @@
 #   curl_nginx_1500  the same without segmentation offloads: every packet has at most 1500 bytes
 #   iperf3_cubic   the kernel's TCP with CUBIC asked for by name, offloads on
 #
-# Environment: ROUNDS (5), OBJECT_MB (400), OUT (out: goodput.json). Prints a table.
+# Prints a table; OUT/goodput.json has all figures.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh
 source scripts/lib/traffic.sh
 
-readonly ROUNDS=${ROUNDS:-5} OBJECT_MB=${OBJECT_MB:-400} OUT=${OUT:-out}
 readonly CONTENDERS=(headwater headwater_memory headwater_verified headwater_plain smoltcp
     curl_nginx curl_nginx_1500 iperf3_cubic)
-HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 
 # mbits BYTES SECONDS
 mbits() { awk -v bytes="$1" -v s="$2" 'BEGIN { printf "%.1f\n", bytes * 8e-6 / s }'; }
@@ -59,9 +57,10 @@ run_iperf3_cubic() {
 
 main() {
     local round name control
+    settings goodput "$@"
     become_root "$@"
     need ip tc jq curl nginx iperf3 ethtool
-    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
+    need_program
     topology_up servers 2
     mkdir "$SCRATCH/root"
     head -c "${OBJECT_MB}M" /dev/urandom >"$SCRATCH/root/object"
@@ -101,7 +100,7 @@ main() {
             "$(jq ".headwater_to.$name" "$OUT/goodput.json")"
     done
     echo "kernel TCP under curl: $control; $ROUNDS rounds of $OBJECT_MB MiB; $OUT/goodput.json"
-    if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
+    give_back
 }
 
 main "$@"

@@ -4,17 +4,15 @@
 # for SECONDS, so that the client's buffer is full and nothing is asked for; half way the server is
 # killed and started again. When the reader goes on, one request must bring the next bytes.
 #
-#   idle.sh [SECONDS]      600 by default; continuations are good for 15 minutes
+#   idle.sh [SECONDS]      continuations are good for 15 minutes
 #
-# Environment: OUT (out: idle.json). Prints the same figures. Fails if the bytes differ, or if the
-# client sent more than one packet before the first answer.
+# Prints the figures and writes them to OUT/idle.json. Fails if the bytes differ, or if the client sent
+# more than one packet before the first answer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh
 source scripts/lib/traffic.sh
 
-readonly SECONDS_IDLE=${1:-600} OUT=${OUT:-out}
-HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 
 # resumption CAPTURE: what the client sent and got after the longest silence in a capture of it.
 resumption() {
@@ -30,10 +28,10 @@ resumption() {
 
 main() {
     local figures
+    settings idle "$@"
     become_root "$@"
     need ip jq tshark python3
-    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
-    [[ $SECONDS_IDLE =~ ^[1-9][0-9]{0,2}$ ]] || die "SECONDS are 1 to 999"
+    need_program
     topology_up servers 1
     mkdir "$SCRATCH/root"
     # So large that the digest is remembered across the restart, not computed before the first answer.

@@ -17,28 +17,7 @@ source scripts/lib/traffic.sh
 # shellcheck source=scripts/lib/contenders.sh
 source scripts/lib/contenders.sh
 
-HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 readonly DELAYS_MS=(1 10 40 100 300) PACKETS=1000 GAP_MS=2 PORT=7700
-SECONDS_EACH=5
-
-options() {
-    while (($# > 0)); do
-        case $1 in
-            --seconds)
-                (($# > 1)) || die "$1 needs a value"
-                SECONDS_EACH=$2
-                shift
-                ;;
-            -h | --help)
-                show_help
-                exit 0
-                ;;
-            *) die "no option '$1': see --help" ;;
-        esac
-        shift
-    done
-    above_zero --seconds "$SECONDS_EACH"
-}
 
 # delay MS: the link's one-way delay, compared with what packets take from the client to the server.
 delay() {
@@ -79,10 +58,10 @@ throughput() {
 
 main() {
     local ms rate
+    settings link-accuracy "$@"
     become_root "$@"
-    options "$@"
     need ip jq python3 iperf3
-    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
+    need_program
     topology_up path --delay 1ms
     printf '%10s %10s %12s %12s\n' delay packets 'p50 beyond' 'p99 beyond'
     for ms in "${DELAYS_MS[@]}"; do delay "$ms"; done

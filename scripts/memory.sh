@@ -5,8 +5,7 @@
 # to nginx, as many as fit: resident memory of all its processes, and the kernel's own objects for
 # the connections of both ends (which is twice what one end takes).
 #
-# Environment: CONNECTIONS (100000), HOSTILE (0), OUT (out: memory.json). Fails if ours grew by
-# over 1 MiB.
+# Prints a table; OUT/memory.json has all figures. Fails if ours grew by over 1 MiB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh
@@ -14,9 +13,7 @@ source scripts/lib/traffic.sh
 # shellcheck source=scripts/lib/idle-memory.sh
 source scripts/lib/idle-memory.sh
 
-readonly CONNECTIONS=${CONNECTIONS:-100000} HOSTILE=${HOSTILE:-0} OUT=${OUT:-out}
 readonly MAX_GROWTH_KIB=1024
-HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 
 # table: the figures for people.
 table() {
@@ -42,9 +39,10 @@ table() {
 
 main() {
     local grown
+    settings memory "$@"
     become_root "$@"
     need ip jq nginx python3 curl pgrep
-    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
+    need_program
     topology_up servers 1
     mkdir "$SCRATCH/root"
     head -c 1M /dev/urandom >"$SCRATCH/root/object"
@@ -55,7 +53,7 @@ main() {
     jq -n --slurpfile ours "$SCRATCH/ours.json" --slurpfile kernel "$SCRATCH/kernel.json" \
         '{headwater: $ours[0], nginx_kernel_tcp: $kernel[0]}' >"$OUT/memory.json"
     table "$OUT/memory.json"
-    if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
+    give_back
     grown=$(jq '.headwater | ([.rss_after_kib, .rss_last_kib] | max) - .rss_before_kib' \
         "$OUT/memory.json")
     ((grown <= MAX_GROWTH_KIB)) || die "the server grew by $grown KiB over $CONNECTIONS connections"

@@ -30,41 +30,7 @@ source scripts/lib/idle-memory.sh
 # shellcheck source=scripts/lib/failover.sh
 source scripts/lib/failover.sh
 
-HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
-readonly EXPERIMENTS=(memory throughput friendliness failover)
 readonly RATE=100 OBJECT_BYTES=268435456
-CHOSEN=() ROUNDS=1 OUT=out/paper
-IDLE=(1 10 100 1000 10000 100000) ACTIVE=(1 4 16 64 256 512) BESIDE=(1 2 4 8 16) RTTS=(10 40)
-WARM=3 WINDOW=6 OBJECT_MB=48
-
-options() {
-    while (($# > 0)); do
-        case $1 in
-            --quick)
-                IDLE=(1 100 10000) ACTIVE=(4 64 512) BESIDE=(1 4 16) RTTS=(10)
-                WARM=2 WINDOW=3 OBJECT_MB=24
-                ;;
-            --rounds | --out)
-                (($# > 1)) || die "$1 needs a value"
-                case $1 in
-                    --rounds) ROUNDS=$2 ;;
-                    --out) OUT=$2 ;;
-                esac
-                shift
-                ;;
-            -h | --help)
-                show_help
-                exit 0
-                ;;
-            all) CHOSEN+=("${EXPERIMENTS[@]}") ;;
-            memory | throughput | friendliness | failover) CHOSEN+=("$1") ;;
-            *) die "no experiment or option '$1': see --help" ;;
-        esac
-        shift
-    done
-    ((${#CHOSEN[@]} > 0)) || CHOSEN=("${EXPERIMENTS[@]}")
-    above_zero --rounds "$ROUNDS"
-}
 
 # planned EXPERIMENT: about how many seconds it takes.
 planned() {
@@ -72,11 +38,11 @@ planned() {
     case $1 in
         memory)
             idle=0
-            for count in "${IDLE[@]}"; do idle=$((idle + 3 + count / 2200)); done
+            for count in $IDLE; do idle=$((idle + 3 + count / 2200)); done
             echo "$idle"
             ;;
-        throughput) echo $((3 + 2 * ROUNDS * ${#ACTIVE[@]} * each)) ;;
-        friendliness) echo $((${#RTTS[@]} * (3 + 2 * ROUNDS * ${#BESIDE[@]} * (each + 1)))) ;;
+        throughput) echo $((3 + 2 * ROUNDS * $(wc -w <<<"$ACTIVE") * each)) ;;
+        friendliness) echo $(($(wc -w <<<"$RTTS") * (3 + 2 * ROUNDS * $(wc -w <<<"$BESIDE") * (each + 1)))) ;;
         failover) echo $((6 + OBJECT_MB / 7)) ;;
     esac
 }
@@ -111,7 +77,7 @@ memory() {
     head -c 1M /dev/urandom >"$SCRATCH/root/object"
     "$HEADWATER" keygen --out "$SCRATCH/keys"
     versions client server1 >"$SCRATCH/versions"
-    for count in "${IDLE[@]}"; do
+    for count in $IDLE; do
         ours=$(idle_ours "$count" | jq -c '{connections, rss_before_kib, rss_after_kib, kernel_kib: 0}')
         record memory headwater "$ours"
         kernel=$(idle_kernel "$count" | jq -c '{connections, rss_before_kib, rss_after_kib,
@@ -189,7 +155,7 @@ throughput() {
     local round count index names=(cubic headwater)
     shared_path 10
     for round in $(seq "$ROUNDS"); do
-        for count in "${ACTIVE[@]}"; do
+        for count in $ACTIVE; do
             for index in 0 1; do many "${names[(index + round) % 2]}" "$count"; done
         done
     done
@@ -230,10 +196,10 @@ beside() {
 
 friendliness() {
     local rtt round count index names=(cubic headwater)
-    for rtt in "${RTTS[@]}"; do
+    for rtt in $RTTS; do
         shared_path "$rtt"
         for round in $(seq "$ROUNDS"); do
-            for count in "${BESIDE[@]}"; do
+            for count in $BESIDE; do
                 for index in 0 1; do beside "${names[(index + round) % 2]}" "$count" "$rtt"; done
             done
         done
@@ -278,18 +244,18 @@ failover() {
 
 main() {
     local experiment all_seconds=0
-    options "$@"
+    settings paper "$@"
     become_root "$@"
     need ip tc nft ss jq curl nginx python3 pgrep
-    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
+    need_program
     [[ -z $(ip netns list | grep '^hw-' || true) ]] ||
         echo "paper.sh: another testbed is up: what runs beside this disturbs the figures" >&2
     readonly RUN=$EPOCHSECONDS
-    for experiment in "${CHOSEN[@]}"; do all_seconds=$((all_seconds + $(planned "$experiment"))); done
+    for experiment in $PARTS; do all_seconds=$((all_seconds + $(planned "$experiment"))); done
     mkdir -p "$OUT"
-    for experiment in "${CHOSEN[@]}"; do "$experiment"; done
+    for experiment in $PARTS; do "$experiment"; done
     scripts/lab.sh report paper "$OUT"
-    if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
+    give_back
 }
 
 main "$@"

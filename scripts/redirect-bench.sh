@@ -18,20 +18,16 @@
 #
 #   redirect-bench.sh [throughput|memory...]      both by default
 #
-# Environment: ROUNDS (5), SECONDS_EACH (2), SIZES of IP packets in bytes (200 1438), CONNECTIONS
-# (1000000), OUT (out). Prints tables; figures are in OUT/redirect-throughput.json and
-# OUT/redirect-memory.json.
+# Prints tables; figures are in OUT/redirect-throughput.json and OUT/redirect-memory.json.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh
 source scripts/lib/traffic.sh
 
-readonly ROUNDS=${ROUNDS:-5} SECONDS_EACH=${SECONDS_EACH:-2} SIZES=${SIZES:-200 1438}
-readonly CONNECTIONS=${CONNECTIONS:-1000000} OUT=${OUT:-out} FEW=10
+readonly FEW=10
 readonly CASES=(forward nft bounce device rendezvous spread)
 # Own ports of one address of the load generator, and addresses that it can have.
 readonly LOAD_PORTS=64512 LOAD_ADDRESSES=8
-HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
 
 said() { echo "redirect-bench: $*" >&2; }
 
@@ -211,19 +207,16 @@ bench_memory() {
 }
 
 main() {
-    local bench chosen=("$@")
+    local bench
+    settings redirect-bench "$@"
     become_root "$@"
     need ip nft jq taskset column
-    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
-    ((${#chosen[@]} > 0)) || chosen=(throughput memory)
-    for bench in "${chosen[@]}"; do
-        declare -F "bench_$bench" >/dev/null || die "no bench '$bench': see the head of this script"
-    done
+    need_program
     LAST_CPU=$(($(nproc --all) - 1))
     mkdir -p "$OUT"
     # Each in a shell of its own, whose exit removes the testbed.
-    for bench in "${chosen[@]}"; do ("bench_$bench"); done
-    if [[ -n ${SUDO_UID:-} ]]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"; fi
+    for bench in $PARTS; do ("bench_$bench"); done
+    give_back
 }
 
 main "$@"

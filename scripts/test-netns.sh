@@ -6,10 +6,7 @@
 #
 #   test-netns.sh [--list] [SCENARIO...]      all scenarios by default
 #
-# Environment: HEADWATER the program (target/release/headwater), OBJECT_MB size of the large
-# objects (1000), TRANSFERS at once through redirectors (40), FLAPS of a route of an anycast site (10;
-# 150 take a minute), SEED of the random instants (drawn and printed), KEEP_LOGS=1 prints the logs of
-# scenarios that passed, too.
+# `--help` lists the settings, which are variables of the environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh
@@ -20,12 +17,6 @@ for file in scripts/scenarios/*.sh; do
     # shellcheck source=/dev/null
     source "$file"
 done
-
-readonly HEADWATER=${HEADWATER:-$PWD/target/release/headwater}
-readonly OBJECT_MB=${OBJECT_MB:-1000}
-# shellcheck disable=SC2034 # for scenarios
-readonly TRANSFERS=${TRANSFERS:-40} FLAPS=${FLAPS:-10}
-SEED=${SEED:-$RANDOM}
 
 readonly SCENARIOS=(
     testbed topologies ping curl_over_tcp real_files large_object random_loss many_clients many_downloads kill_restart
@@ -119,7 +110,7 @@ run() {
     if ((status == 0)); then
         passed=$((passed + 1))
         printf 'ok      %-22s %4d s\n' "$name" "$seconds"
-        if [[ -n ${KEEP_LOGS:-} ]]; then sed 's/^/        /' "$log"; fi
+        if [[ -n $KEEP_LOGS ]]; then sed 's/^/        /' "$log"; fi
     else
         failed=$((failed + 1))
         printf 'FAILED  %-22s %4d s (exit status %d)\n' "$name" "$seconds" "$status"
@@ -138,8 +129,9 @@ interrupted() {
 }
 
 main() {
-    local name chosen=("$@") passed=0 failed=0
-    if [[ ${1:-} == --list ]]; then
+    local name chosen passed=0 failed=0
+    settings test-netns "$@"
+    if [[ -n $LIST ]]; then
         printf '%s\n' "${SCENARIOS[@]}"
         return
     fi
@@ -149,7 +141,8 @@ main() {
         echo "test-netns.sh: skipped: no /dev/net/tun" >&2
         exit 77
     }
-    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
+    need_program
+    read -ra chosen <<<"$CHOSEN"
     ((${#chosen[@]} > 0)) || chosen=("${SCENARIOS[@]}")
     trap interrupted INT TERM HUP
     echo "seed $SEED, large object $OBJECT_MB MB, $HEADWATER"

@@ -13,8 +13,6 @@ set -euo pipefail
 # shellcheck source=scripts/lib/topology.sh
 source "$(dirname "$0")/lib/topology.sh"
 
-HEADWATER=${HEADWATER:-$(dirname "$(realpath "$0")")/../target/release/headwater}
-
 up() {
     local name=$1
     [[ $name =~ ^[a-zA-Z0-9_]+$ ]] || die "a name has letters, digits and _, not '$name'"
@@ -38,6 +36,7 @@ main() {
             return
             ;;
     esac
+    settings testbed
     become_root "$@"
     need ip
     shift

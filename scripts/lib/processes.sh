@@ -4,6 +4,9 @@
 # the processes of a testbed, which are started in a namespace, awaited and ended by name. Sourced.
 # `TOPOLOGY` is the testbed's name, `SCRATCH` its directory, `TOPOLOGY_PIDS` the processes by name.
 
+# shellcheck source=scripts/lib/settings.sh
+source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
+
 declare -gA TOPOLOGY_PIDS=()
 
 # die MESSAGE...: the one-line error of every script here.
@@ -22,17 +25,19 @@ above_zero() {
     [[ $2 =~ ^[1-9][0-9]*$ ]] || die "$1 takes a number above 0, not '$2'"
 }
 
-# become_root ARGS...: runs the calling script again through sudo if need be; exit status 77 (the
-# customary "skipped") if there is no way to become root.
+# become_root ARGS...: runs the calling script again through sudo if need be, with its settings; exit
+# status 77 (the customary "skipped") if there is no way to become root.
 become_root() {
-    ((EUID == 0)) && return 0
+    local name handed=("PATH=$PATH")
+    ! is_root || return 0
     if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then
-        exec sudo --preserve-env=HEADWATER,PATH,OBJECT_MB,TRANSFERS,FLAPS,DOWNLOADS,ROUNDS,SECONDS_EACH,SIZES,CONNECTIONS,HOSTILE,OUT,SEED,RATE,BUFFER,OBJECT_MIB,KEEP_LOGS -- \
-            bash "$0" "$@"
+        for name in "${SETTINGS[@]}"; do handed+=("$name=${!name}"); done
+        exec sudo -- env "${handed[@]}" bash "$0" "$@"
     fi
     echo "${0##*/}: skipped: network namespaces need root; run it as root or with sudo" >&2
     exit 77
 }
+is_root() { ((EUID == 0)); }
 
 # need TOOL...: names the package manager's job when a tool is missing.
 need() {

@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+#
+# Settings of a script, as scripts/lab/experiments.py declares them, and what every script that measures
+# does before and after. Sourced by processes.sh.
+
+LAB=$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../lab.sh
+declare -ga SETTINGS=()
+
+# settings EXPERIMENT ARGUMENT...: makes each setting a readonly variable, from ARGUMENTs and the
+# environment; `become_root` passes all of them on. Prints the help and exits if that is what an
+# argument asks for.
+settings() {
+    local line lines
+    if [[ " $* " == *' --help '* || " $* " == *' -h '* ]]; then
+        show_help
+        echo
+        "$LAB" settings "$1" --help
+        exit 0
+    fi
+    lines=$("$LAB" settings "$@") || exit 2
+    while IFS= read -r line; do
+        SETTINGS+=("${line%%=*}")
+        declare -gr "$line"
+    done <<<"$lines"
+}
+
+# measuring_alone: a word of warning if another testbed is up.
+measuring_alone() {
+    [[ -z $(ip netns list | grep '^hw-' || true) ]] ||
+        echo "${0##*/}: another testbed is up: what runs beside this disturbs the figures" >&2
+}
+
+# need_program: HEADWATER can be run.
+need_program() {
+    [[ -x $HEADWATER ]] || die "no $HEADWATER: build it, or name it in HEADWATER"
+}
+
+# give_back: OUT belongs to whoever called sudo.
+give_back() {
+    [[ -z ${SUDO_UID:-} ]] || chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"
+}
