@@ -32,6 +32,7 @@ test: setup ## unit, property and simulation tests, then the namespace tests (as
 check: setup ## format, lints, documentation, shell scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --lib --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
 	shellcheck -x scripts/*.sh scripts/lib/*.sh scripts/topologies/*.sh scripts/scenarios/*.sh .ci/run
 
