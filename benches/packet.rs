@@ -6,10 +6,10 @@
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use headwater::stack::{Stack, StackConfig};
-use headwater::time::Instant;
-use headwater::wire::flight::{Ecn, UdpPath};
-use headwater::wire::ip::{MAX_PACKET, UdpTemplate, emit_udp, parse_udp};
+use headwater::internals::stack::{Stack, StackConfig};
+use headwater::internals::time::Instant;
+use headwater::internals::wire::flight::{Ecn, UdpPath};
+use headwater::internals::wire::ip::{MAX_PACKET, UdpTemplate, emit_udp, parse_udp};
 
 fn main() {
     divan::main();
@@ -67,6 +67,6 @@ fn demux(bencher: Bencher<'_, '_>, family: &str) {
     let packet = packet(family);
     bencher.counter(BytesCount::new(1500_u64)).bench_local(|| {
         stack.handle_packet(Instant::ZERO, black_box(&packet), None)
-            == headwater::stack::Demuxed::Taken
+            == headwater::internals::stack::Demuxed::Taken
     });
 }

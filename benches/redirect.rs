@@ -4,15 +4,15 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark")]
 
 use divan::{Bencher, black_box};
-use headwater::redirect::backend::{Backend, BackendConfig};
-use headwater::redirect::capsule::{CapsuleKind, Header, MacKeys};
-use headwater::redirect::config::RedirectConfig;
-use headwater::redirect::engine::{EngineSettings, Redirect};
-use headwater::redirect::prefixes::Table;
-use headwater::redirect::{BackendId, Generation, RedirectorId};
-use headwater::time::{Instant, Now};
-use headwater::wire::flight::{Ecn, UdpPath};
-use headwater::wire::ip::UdpTemplate;
+use headwater::internals::redirect::backend::{Backend, BackendConfig};
+use headwater::internals::redirect::capsule::{CapsuleKind, Header, MacKeys};
+use headwater::internals::redirect::config::RedirectConfig;
+use headwater::internals::redirect::engine::{EngineSettings, Redirect};
+use headwater::internals::redirect::prefixes::Table;
+use headwater::internals::redirect::{BackendId, Generation, RedirectorId};
+use headwater::internals::time::{Instant, Now};
+use headwater::internals::wire::flight::{Ecn, UdpPath};
+use headwater::internals::wire::ip::UdpTemplate;
 
 fn main() {
     divan::main();

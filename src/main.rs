@@ -1,4 +1,4 @@
 //! The `headwater` program: parses arguments, runs, turns the outcome into an exit code.
 fn main() -> std::process::ExitCode {
-    headwater::cli::run()
+    headwater::internals::cli::run()
 }

@@ -7,15 +7,15 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use headwater::host::redirector::{Redirector, mac_keys};
-use headwater::host::{Machine, Transmit};
-use headwater::redirect::config::RedirectConfig;
-use headwater::redirect::engine::EngineSettings;
-use headwater::redirect::prefixes::Table;
-use headwater::time::Now;
-use headwater::transport::keys::KeyRing;
-use headwater::wire::flight::{Ecn, UdpPath};
-use headwater::wire::ip::UdpTemplate;
+use headwater::internals::host::redirector::{Redirector, mac_keys};
+use headwater::internals::host::{Machine, Transmit};
+use headwater::internals::redirect::config::RedirectConfig;
+use headwater::internals::redirect::engine::EngineSettings;
+use headwater::internals::redirect::prefixes::Table;
+use headwater::internals::time::Now;
+use headwater::internals::transport::keys::KeyRing;
+use headwater::internals::wire::flight::{Ecn, UdpPath};
+use headwater::internals::wire::ip::UdpTemplate;
 
 /// The system's allocator, and how often each thread has asked it for memory.
 struct Counting;

@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
-use headwater::wire::flight::{Ecn, UdpPath};
-use headwater::wire::ip::{MAX_PACKET, emit_udp};
-use headwater::wire::segment::{ToServer, Wanted};
+use headwater::internals::wire::flight::{Ecn, UdpPath};
+use headwater::internals::wire::ip::{MAX_PACKET, emit_udp};
+use headwater::internals::wire::segment::{ToServer, Wanted};
 
 use targets::TARGETS;
 use targets::input::{Input, mutate};

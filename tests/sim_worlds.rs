@@ -6,14 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
-use headwater::link::{Chance, LinkConfig};
-use headwater::sim::fleet;
-use headwater::sim::machines::TransportKit;
-use headwater::sim::object::Object;
-use headwater::sim::scenario::{ClientPlan, Reader, Scenario, ServerPlan};
-use headwater::sim::world::{Clock, Spray};
-use headwater::sim::{Failure, Options, run, run_seed};
-use headwater::time::Instant;
+use headwater::internals::link::{Chance, LinkConfig};
+use headwater::internals::sim::fleet;
+use headwater::internals::sim::machines::TransportKit;
+use headwater::internals::sim::object::Object;
+use headwater::internals::sim::scenario::{ClientPlan, Reader, Scenario, ServerPlan};
+use headwater::internals::sim::world::{Clock, Spray};
+use headwater::internals::sim::{Failure, Options, run, run_seed};
+use headwater::internals::time::Instant;
 
 /// Worlds of one run of the tests.
 const WORLDS: u64 = 1000;

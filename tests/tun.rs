@@ -18,13 +18,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use headwater::device::Device;
-use headwater::device::pcap::Pcap;
-use headwater::device::tun::{Tun, TunConfig, TunError, TunKind};
-use headwater::host::{Machine, Transmit};
-use headwater::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
-use headwater::stack::{Stack, StackConfig, TcpError, TcpEvent, TcpId};
-use headwater::time::{Instant, Now};
+use headwater::internals::device::Device;
+use headwater::internals::device::pcap::Pcap;
+use headwater::internals::device::tun::{Tun, TunConfig, TunError, TunKind};
+use headwater::internals::host::{Machine, Transmit};
+use headwater::internals::runtime::{Hooks, OsClock, Runtime, Signal, Stopped};
+use headwater::internals::stack::{Stack, StackConfig, TcpError, TcpEvent, TcpId};
+use headwater::internals::time::{Instant, Now};
 
 const KERNEL4: &str = "10.91.0.1";
 const KERNEL6: &str = "fd91::1";

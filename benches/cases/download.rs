@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use headwater::time::{Instant, Now, UnixMillis};
-use headwater::transport::application::{Application, Begun, Unavailable};
-use headwater::transport::client::{Client, ClientConfig};
-use headwater::transport::curve::MAX_FLIGHT;
-use headwater::transport::keys::KeyRing;
-use headwater::transport::server::{Server, ServerConfig};
-use headwater::wire::flight::{Ecn, Flight};
+use headwater::internals::time::{Instant, Now, UnixMillis};
+use headwater::internals::transport::application::{Application, Begun, Unavailable};
+use headwater::internals::transport::client::{Client, ClientConfig};
+use headwater::internals::transport::curve::MAX_FLIGHT;
+use headwater::internals::transport::keys::KeyRing;
+use headwater::internals::transport::server::{Server, ServerConfig};
+use headwater::internals::wire::flight::{Ecn, Flight};
 
 use super::{Case, NOW, path};
 

@@ -4,13 +4,13 @@ use core::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
-use headwater::apps::origin::Origin;
-use headwater::apps::origin::digest::InlineDigester;
-use headwater::host::Machine;
-use headwater::host::server::{ServerHost, ServerHostConfig};
-use headwater::instruments::load::requests::{Bearer, RequestConfig, RequestHost};
-use headwater::instruments::load::schedule::{Pace, Plan};
-use headwater::transport::keys::KeyRing;
+use headwater::internals::apps::origin::Origin;
+use headwater::internals::apps::origin::digest::InlineDigester;
+use headwater::internals::host::Machine;
+use headwater::internals::host::server::{ServerHost, ServerHostConfig};
+use headwater::internals::instruments::load::requests::{Bearer, RequestConfig, RequestHost};
+use headwater::internals::instruments::load::schedule::{Pace, Plan};
+use headwater::internals::transport::keys::KeyRing;
 
 use super::{Case, NOW, path};
 

@@ -15,15 +15,15 @@ mod exchange;
 
 use std::hint::black_box;
 
-use headwater::time::{Instant, Now, UnixMillis};
-use headwater::transport::continuation::{Continuation, MAX_AGE};
-use headwater::transport::curve::Curve;
-use headwater::transport::epoch::Epoch;
-use headwater::transport::keys::KeyRing;
-use headwater::transport::proof::ProofKey;
-use headwater::wire::flight::{Ecn, UdpPath};
-use headwater::wire::ip::{MAX_PACKET, emit_udp, parse_udp};
-use headwater::wire::segment::{ToClient, ToServer};
+use headwater::internals::time::{Instant, Now, UnixMillis};
+use headwater::internals::transport::continuation::{Continuation, MAX_AGE};
+use headwater::internals::transport::curve::Curve;
+use headwater::internals::transport::epoch::Epoch;
+use headwater::internals::transport::keys::KeyRing;
+use headwater::internals::transport::proof::ProofKey;
+use headwater::internals::wire::flight::{Ecn, UdpPath};
+use headwater::internals::wire::ip::{MAX_PACKET, emit_udp, parse_udp};
+use headwater::internals::wire::segment::{ToClient, ToServer};
 
 use download::{Engine, Respond};
 use exchange::Exchange;

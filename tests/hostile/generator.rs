@@ -7,8 +7,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use headwater::wire::flight::{Ecn, UdpPath};
-use headwater::wire::ip::{MAX_PACKET, emit_udp};
+use headwater::internals::wire::flight::{Ecn, UdpPath};
+use headwater::internals::wire::ip::{MAX_PACKET, emit_udp};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 

@@ -20,7 +20,7 @@ use std::fs;
 use std::path::Path;
 
 use generator::{Generator, Recipe};
-use headwater::stack::{MAX_TCP_CONNECTIONS, SERVER_RECEIVE_BYTES, SERVER_SEND_BYTES};
+use headwater::internals::stack::{MAX_TCP_CONNECTIONS, SERVER_RECEIVE_BYTES, SERVER_SEND_BYTES};
 use world::{Outcome, SERVICES, World};
 
 pub mod generator;

@@ -9,19 +9,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use headwater::apps::fetch::config::TransferConfig;
-use headwater::apps::fetch::output::{Held, Output, OutputError};
-use headwater::apps::fetch::target::Target;
-use headwater::apps::fetch::{Transfer, TransferEvent};
-use headwater::apps::origin::digest::InlineDigester;
-use headwater::apps::origin::{Origin, dynamic};
-use headwater::host::client::{ClientHost, ClientHostConfig, Protocol};
-use headwater::host::server::{ServerHost, ServerHostConfig};
-use headwater::host::tokens::Tokens;
-use headwater::host::{Machine, Transmit};
-use headwater::time::{Instant, Now, UnixMillis};
-use headwater::transport::keys::KeyRing;
-use headwater::wire::ip::UdpTemplate;
+use headwater::internals::apps::fetch::config::TransferConfig;
+use headwater::internals::apps::fetch::output::{Held, Output, OutputError};
+use headwater::internals::apps::fetch::target::Target;
+use headwater::internals::apps::fetch::{Transfer, TransferEvent};
+use headwater::internals::apps::origin::digest::InlineDigester;
+use headwater::internals::apps::origin::{Origin, dynamic};
+use headwater::internals::host::client::{ClientHost, ClientHostConfig, Protocol};
+use headwater::internals::host::server::{ServerHost, ServerHostConfig};
+use headwater::internals::host::tokens::Tokens;
+use headwater::internals::host::{Machine, Transmit};
+use headwater::internals::time::{Instant, Now, UnixMillis};
+use headwater::internals::transport::keys::KeyRing;
+use headwater::internals::wire::ip::UdpTemplate;
 
 use crate::generator::Generator;
 use crate::packets::{payload_of, repair};
@@ -277,7 +277,9 @@ impl World {
 
     /// The client that a packet of the server is for.
     fn client_of(&self, packet: &[u8]) -> Option<usize> {
-        let dst = headwater::wire::ip::IpView::parse(packet).unwrap().dst;
+        let dst = headwater::internals::wire::ip::IpView::parse(packet)
+            .unwrap()
+            .dst;
         self.clients.iter().position(|client| client.address == dst)
     }
 
@@ -519,8 +521,8 @@ fn transport_kind(first: u8) -> String {
 
 /// An IP packet of one protocol with the ports' places filled.
 fn packet(src: SocketAddr, dst: SocketAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let path = headwater::wire::flight::UdpPath { src, dst };
-    let template = UdpTemplate::new(path, headwater::wire::flight::Ecn::NotEct).unwrap();
+    let path = headwater::internals::wire::flight::UdpPath { src, dst };
+    let template = UdpTemplate::new(path, headwater::internals::wire::flight::Ecn::NotEct).unwrap();
     let mut packet = template.packet(payload).unwrap();
     let start = template.headers_len() - 8;
     packet.drain(start..start + 8);

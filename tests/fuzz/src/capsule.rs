@@ -4,15 +4,15 @@
 //! panics; what is not genuine is ignored; what is genuine is taken once; a reply is no larger than
 //! its query; a redirector's outbox is bounded by what came in.
 
-use headwater::redirect::backend::{Backend, BackendConfig, Taken};
-use headwater::redirect::capsule::{CapsuleKind, Header, MacKeys, peek};
-use headwater::redirect::config::RedirectConfig;
-use headwater::redirect::engine::{EngineSettings, Redirect};
-use headwater::redirect::prefixes::Table;
-use headwater::redirect::{BackendId, Generation, RedirectorId};
-use headwater::time::{Instant, Now, UnixMillis};
-use headwater::wire::flight::{Ecn, UdpPath};
-use headwater::wire::ip::{MAX_PACKET, emit_udp};
+use headwater::internals::redirect::backend::{Backend, BackendConfig, Taken};
+use headwater::internals::redirect::capsule::{CapsuleKind, Header, MacKeys, peek};
+use headwater::internals::redirect::config::RedirectConfig;
+use headwater::internals::redirect::engine::{EngineSettings, Redirect};
+use headwater::internals::redirect::prefixes::Table;
+use headwater::internals::redirect::{BackendId, Generation, RedirectorId};
+use headwater::internals::time::{Instant, Now, UnixMillis};
+use headwater::internals::wire::flight::{Ecn, UdpPath};
+use headwater::internals::wire::ip::{MAX_PACKET, emit_udp};
 
 use super::input::Input;
 

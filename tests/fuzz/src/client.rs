@@ -4,9 +4,9 @@
 //! after everything that happens; what it sends can be read; no timer stands still; and as long as
 //! nothing was forged, every byte is right and the stream comes to its end.
 
-use headwater::transport::client::ClientEvent;
-use headwater::wire::flight::Ecn;
-use headwater::wire::segment::{ResponseKind, ToClient, ToServer, put_chunk};
+use headwater::internals::transport::client::ClientEvent;
+use headwater::internals::wire::flight::Ecn;
+use headwater::internals::wire::segment::{ResponseKind, ToClient, ToServer, put_chunk};
 
 use super::input::{Input, mutate};
 use super::session::Session;

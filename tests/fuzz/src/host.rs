@@ -8,11 +8,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use headwater::host::server::{ServerHost, ServerHostConfig};
-use headwater::host::{Machine, Transmit};
-use headwater::time::{Instant, Now, UnixMillis};
-use headwater::wire::flight::{Ecn, UdpPath};
-use headwater::wire::ip::{self, IpView, MAX_PACKET};
+use headwater::internals::host::server::{ServerHost, ServerHostConfig};
+use headwater::internals::host::{Machine, Transmit};
+use headwater::internals::time::{Instant, Now, UnixMillis};
+use headwater::internals::wire::flight::{Ecn, UdpPath};
+use headwater::internals::wire::ip::{self, IpView, MAX_PACKET};
 
 use super::input::{Input, mutate};
 use super::packets::{payload_of, repair};

@@ -3,13 +3,13 @@
 //! In: any bytes. Laws: nothing panics; a path never climbs; a response is the same however the
 //! stream that carries it is cut.
 
-use headwater::apps::origin::target;
-use headwater::http::conditional::{self, EntityTag, Validators};
-use headwater::http::range::{self, Selected};
-use headwater::http::reader::{ReadError, ReaderEvent, ResponseReader};
-use headwater::http::request::{Method, RequestHead};
-use headwater::http::response::ResponseHead;
-use headwater::http::{MAX_HEAD_BYTES, date, digest};
+use headwater::internals::apps::origin::target;
+use headwater::internals::http::conditional::{self, EntityTag, Validators};
+use headwater::internals::http::range::{self, Selected};
+use headwater::internals::http::reader::{ReadError, ReaderEvent, ResponseReader};
+use headwater::internals::http::request::{Method, RequestHead};
+use headwater::internals::http::response::ResponseHead;
+use headwater::internals::http::{MAX_HEAD_BYTES, date, digest};
 
 use super::input::Input;
 

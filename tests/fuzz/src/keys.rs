@@ -5,14 +5,14 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use headwater::time::UnixMillis;
-use headwater::transport::application::{MAX_STREAM_BYTES, MAX_USER_BYTES};
-use headwater::transport::continuation::{Continuation, MAX_AGE, UserContinuation};
-use headwater::transport::curve::{Curve, MAX_RTT_US, MAX_WINDOW};
-use headwater::transport::epoch::{Epoch, MAX_NUMBER};
-use headwater::transport::keys::KeyRing;
-use headwater::transport::proof::ProofKey;
-use headwater::wire::segment::MAX_CONTINUATION_BYTES;
+use headwater::internals::time::UnixMillis;
+use headwater::internals::transport::application::{MAX_STREAM_BYTES, MAX_USER_BYTES};
+use headwater::internals::transport::continuation::{Continuation, MAX_AGE, UserContinuation};
+use headwater::internals::transport::curve::{Curve, MAX_RTT_US, MAX_WINDOW};
+use headwater::internals::transport::epoch::{Epoch, MAX_NUMBER};
+use headwater::internals::transport::keys::KeyRing;
+use headwater::internals::transport::proof::ProofKey;
+use headwater::internals::wire::segment::MAX_CONTINUATION_BYTES;
 
 use super::input::Input;
 use super::session::{START_UNIX, keys};

@@ -6,11 +6,11 @@
 
 use std::net::SocketAddr;
 
-use headwater::time::{Instant, Now, UnixMillis};
-use headwater::transport::curve::MAX_FLIGHT;
-use headwater::transport::server::{MAX_UNPROVEN_PACKETS, Server};
-use headwater::wire::flight::{Flight, UdpPath};
-use headwater::wire::segment::{
+use headwater::internals::time::{Instant, Now, UnixMillis};
+use headwater::internals::transport::curve::MAX_FLIGHT;
+use headwater::internals::transport::server::{MAX_UNPROVEN_PACKETS, Server};
+use headwater::internals::wire::flight::{Flight, UdpPath};
+use headwater::internals::wire::segment::{
     Cookie, Declared, OPEN_BYTES, Open, Request, Span, ToClient, ToServer, Token, Wanted,
 };
 
@@ -313,7 +313,7 @@ fn check_datagram(datagram: &[u8], stranger: bool) {
     };
     let opened = matches!(
         response.header.kind,
-        headwater::wire::segment::ResponseKind::Opened { .. }
+        headwater::internals::wire::segment::ResponseKind::Opened { .. }
     );
     assert!(
         opened || !stranger,

@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use headwater::time::{Instant, Now, UnixMillis};
-use headwater::transport::application::{Application, Begun, MAX_USER_BYTES, Unavailable};
-use headwater::transport::client::{AddressToken, Client, ClientConfig, ClientEvent};
-use headwater::transport::keys::KeyRing;
-use headwater::transport::server::{Server, ServerConfig};
-use headwater::wire::flight::{Ecn, UdpPath};
+use headwater::internals::time::{Instant, Now, UnixMillis};
+use headwater::internals::transport::application::{
+    Application, Begun, MAX_USER_BYTES, Unavailable,
+};
+use headwater::internals::transport::client::{AddressToken, Client, ClientConfig, ClientEvent};
+use headwater::internals::transport::keys::KeyRing;
+use headwater::internals::transport::server::{Server, ServerConfig};
+use headwater::internals::wire::flight::{Ecn, UdpPath};
 
 /// Wall-clock time at which every session starts, in milliseconds.
 pub const START_UNIX: u64 = 1_800_000_000_000;

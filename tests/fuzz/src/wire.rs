@@ -2,9 +2,9 @@
 //!
 //! In: any bytes. Laws: nothing panics; whatever was read, written and read again, is the same.
 
-use headwater::wire::flight::Ecn;
-use headwater::wire::ip::{self, Checksum, IpView, MAX_PACKET};
-use headwater::wire::segment::{Response, ToClient, ToServer};
+use headwater::internals::wire::flight::Ecn;
+use headwater::internals::wire::ip::{self, Checksum, IpView, MAX_PACKET};
+use headwater::internals::wire::segment::{Response, ToClient, ToServer};
 
 /// A datagram as a server receives it.
 pub fn to_server(data: &[u8]) {
