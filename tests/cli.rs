@@ -56,8 +56,8 @@ fn the_help_of_get_lists_every_exit_code() {
     let help = text(&headwater(&["get", "--help"]).stdout);
     for row in [
         "  0  success",
-        " 18  fewer bytes",
-        " 22  status 400",
+        " 18  partial file",
+        " 22  HTTP status 400",
         "130  ended by SIGINT",
     ] {
         assert!(help.contains(row), "{row:?} is missing");
@@ -214,7 +214,7 @@ fn a_closed_standard_output_is_a_quiet_failure() {
 
 /// A file named by mistake is neither taken for tokens nor overwritten, and is no reason to fail.
 #[test]
-fn what_is_no_token_file_is_told_and_left_alone() {
+fn a_file_that_holds_no_tokens_is_reported_and_left_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("diary");
     fs::write(&path, "dear diary\n").unwrap();

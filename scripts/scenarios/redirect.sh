@@ -323,7 +323,7 @@ scenario_redirect_control() {
     grep -E 'redirector1.toml:[0-9]+: .*generation 1 stays' "$SCRATCH/redirector1.err" || fail "no clear line"
     expect 121 'redirector1.toml:' control reload
     expect 121 "no backend is named 'x'" control drain x
-    expect 121 'is no command' control fly
+    expect 121 'unknown command' control fly
     get -o "$SCRATCH/got" "http://$SERVICE4/object"
     identical "$SCRATCH/root/object" "$SCRATCH/got"
     equal "in force" "$(shown .generation)" 1

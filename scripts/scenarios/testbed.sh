@@ -129,7 +129,7 @@ scenario_link() {
     equal "loss after refusals" "$(shown .ab.config.loss_ppm)" 0
     expect 120 "is it running" "$HEADWATER" link-control "$SCRATCH/nobody" show
     expect 112 "in use by another" in_ns client "$HEADWATER" link --a server1 --b x
-    expect 120 "name another for --control" in_ns client "$HEADWATER" link --a x --b y \
+    expect 120 "choose another --control" in_ns client "$HEADWATER" link --a x --b y \
         --control "$SCRATCH/link-client-server1"
 }
 # stream: the kernel's TCP for a second, server to client; MBITS is its goodput.

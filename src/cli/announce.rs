@@ -1,10 +1,11 @@
-//! Announcements: the host routes to the service addresses, which a routing daemon learns and tells
-//! its neighbours, exist only while somebody behind them can answer.
+//! Announcements: host routes to the service addresses, which a routing daemon redistributes, exist
+//! only while a server can answer.
 //!
-//! In: whether it can, time. Out: routes made and removed by `ip`, or a command of the operator's run
-//! as `COMMAND up` and `COMMAND down`. A withdrawal is immediate; an announcement waits until things
-//! have been well for a while, so that what flaps is away rather than on and off. The routes lie on
-//! the program's own device, which goes with the process: a crash withdraws them, too.
+//! In: whether the service is available, time. Out: routes added and deleted with `ip`, or runs of
+//! the operator's command as `COMMAND up` and `COMMAND down`. A withdrawal is immediate; an
+//! announcement waits for a stable period, so that a flapping service stays withdrawn. The routes
+//! point to the program's own device, which the kernel removes with the process: a crash withdraws
+//! them, too.
 
 use core::net::IpAddr;
 use core::time::Duration;
@@ -14,38 +15,38 @@ use std::process::{Child, Command, Stdio};
 
 use crate::time::Instant;
 
-/// How long things must have been well before an address is announced again.
+/// Stable period: time for which a service must have been available before it is announced again.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Commands that may still run; further changes wait for the oldest to end.
+/// Most commands that run at once; a further change waits for the oldest to end.
 pub const MAX_RUNNING: usize = 4;
 
-/// Arguments about announcements.
+/// Arguments for announcements.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AnnounceArgs {
-    /// Keep the routes to the service addresses only while they can be answered for, so that a
-    /// routing daemon that learns them from the kernel announces and withdraws them
+    /// Keep host routes to the service addresses only while they can be served, so that a routing
+    /// daemon that redistributes kernel routes announces and withdraws them
     #[arg(long)]
     pub announce: bool,
-    /// The same for other daemons: run this in a shell, with `up` or `down` as `$1`
+    /// For other daemons: run COMMAND in a shell at each change, with `up` or `down` as `$1`
     #[arg(long, value_name = "COMMAND")]
     pub announce_command: Option<String>,
 }
 
-/// Keeps what is announced in step with what can be answered.
+/// Announces and withdraws the service addresses as their availability changes.
 #[derive(Debug)]
 pub(super) struct Announcer {
     args: AnnounceArgs,
     tun: String,
     services: Vec<IpAddr>,
     announced: bool,
-    /// Since when it could, while it is not announced.
+    /// Start of the current stable period; none while the addresses are announced.
     able_since: Option<Instant>,
     running: Vec<Child>,
 }
 
 impl Announcer {
-    /// What is announced at first is what the device was opened with: the routes, if there are any.
+    /// Creates an announcer of addresses that are announced: the device was opened with their routes.
     pub(super) fn new(args: &AnnounceArgs, tun: &str, services: &[IpAddr]) -> Self {
         let mut announcer = Self {
             args: args.clone(),
@@ -55,11 +56,11 @@ impl Announcer {
             able_since: None,
             running: Vec::new(),
         };
-        announcer.tell();
+        announcer.run_command();
         announcer
     }
 
-    /// Tells whether the service can be answered for now.
+    /// Reports whether the service is available now.
     pub(super) fn update(&mut self, now: Instant, able: bool) {
         if able == self.announced {
             self.able_since = None;
@@ -76,12 +77,12 @@ impl Announcer {
         if self.args.announce {
             self.route();
         }
-        self.tell();
+        self.run_command();
         let word = if able { "announced" } else { "withdrawn" };
         log::info!("service addresses {word}");
     }
 
-    /// When to call [`update`](Self::update) again at the latest.
+    /// The time of the next call of [`update`](Self::update), at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.able_since.map(|since| since + SETTLE)
     }
@@ -112,14 +113,14 @@ impl Announcer {
     }
 
     /// Runs the operator's command.
-    fn tell(&mut self) {
+    fn run_command(&mut self) {
         let Some(command) = &self.args.announce_command else {
             return;
         };
         self.running
             .retain_mut(|child| child.try_wait().is_ok_and(|status| status.is_none()));
         if self.running.len() >= MAX_RUNNING {
-            // In order: what is told last must be done last.
+            // Commands end in order: the last change must win.
             let mut oldest = self.running.remove(0);
             let _ = oldest.wait();
         }
@@ -135,7 +136,7 @@ impl Announcer {
         }
     }
 
-    /// Withdraws for good, and waits for the command to end.
+    /// Withdraws the addresses and waits for the commands to end.
     pub(super) fn end(mut self, now: Instant) {
         self.update(now, false);
         for mut child in self.running {
@@ -154,8 +155,8 @@ mod tests {
         Instant::from_micros(millis * 1000)
     }
 
-    /// Runs (time, able) steps; what the command was told, in order.
-    fn told(steps: &[(u64, bool)]) -> String {
+    /// Runs (time, able) steps; returns the arguments of the command, in order.
+    fn runs(steps: &[(u64, bool)]) -> String {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let args = AnnounceArgs {
@@ -180,15 +181,15 @@ mod tests {
 
     #[test]
     fn withdrawals_are_immediate_and_announcements_wait() {
-        assert_eq!(told(&[(0, true), (1, true)]), "up down ");
-        assert_eq!(told(&[(0, false), (1, false)]), "up down ");
-        assert_eq!(told(&[(0, false), (10, true), (1009, true)]), "up down ");
+        assert_eq!(runs(&[(0, true), (1, true)]), "up down ");
+        assert_eq!(runs(&[(0, false), (1, false)]), "up down ");
+        assert_eq!(runs(&[(0, false), (10, true), (1009, true)]), "up down ");
         assert_eq!(
-            told(&[(0, false), (10, true), (1010, true)]),
+            runs(&[(0, false), (10, true), (1010, true)]),
             "up down up down "
         );
         let flapping: Vec<_> = (0..50).map(|n| (n * 200, n % 2 == 0)).collect();
-        assert_eq!(told(&flapping), "up down ");
+        assert_eq!(runs(&flapping), "up down ");
     }
 
     #[test]

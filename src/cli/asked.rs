@@ -1,7 +1,7 @@
-//! From a URL to whom is asked, and in what words.
+//! Resolves a URL to an address and the head of a request.
 //!
-//! In: a URL as typed, and which addresses can be reached. Out: an address, and the head of a
-//! request; or a failure whose line says what to do.
+//! In: a URL as typed, a predicate on addresses. Out: the address and the request head, or a failure
+//! with the remedy.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::cli::exit::{Exit, Failed};
 use crate::cli::hosts::{HOSTS, Hosts};
 use crate::http::request::{Method, RequestHead};
 
-/// What is asked for, and of whom.
+/// A resolved request: the address to connect to and the head to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) address: IpAddr,
@@ -20,7 +20,7 @@ pub(super) struct Asked {
     pub(super) head: Vec<u8>,
 }
 
-/// Reads a URL; `reachable` tells which addresses of its host will do.
+/// Resolves a URL to the first address of its host that `reachable` accepts.
 pub(super) fn ask(url: &str, reachable: impl Fn(IpAddr) -> bool) -> Result<Asked, Failed> {
     let bad = |error: &dyn core::fmt::Display| Failed::new(Exit::BadUrl, format!("{url}: {error}"));
     let target = Target::parse(url).map_err(|error| bad(&error))?;
@@ -28,7 +28,8 @@ pub(super) fn ask(url: &str, reachable: impl Fn(IpAddr) -> bool) -> Result<Asked
     let mut known = Hosts::read(Path::new(HOSTS)).lookup(host).into_iter();
     let Some(address) = known.find(|address| reachable(*address)) else {
         let advice = format!(
-            "{host} has no address of the family of an --address: use an IP address as the host"
+            "Could not resolve host {host} to an address of the family of an --address: \
+                        use an IP address as the host"
         );
         return Err(Failed::new(Exit::CannotResolve, advice));
     };

@@ -1,7 +1,7 @@
-//! Control sockets: makes one, and sends a command to that of a running program.
+//! Control sockets: binds one, and sends a command to that of a running program.
 //!
-//! In: a path, a command. Out: the socket; or the program's answer on standard output, or a failure
-//! whose line says why there is none.
+//! In: a path, a command. Out: the socket; or the program's reply on standard output, or a failure
+//! with the reason.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -12,37 +12,38 @@ use std::time::Duration;
 use crate::cli::exit::{Exit, Failed};
 use crate::runtime::control::{ControlServer, ERROR, OK};
 
-/// How long a program may take to answer a command.
+/// Time within which a program must reply to a command.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Arguments of `headwater link-control` and `headwater redirect-control`.
 #[derive(Debug, clap::Args)]
 pub struct ControlArgs {
-    /// The socket that `--control` made
+    /// Path of the socket, as given to `--control`
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
-    /// A command and its words
+    /// Command and its arguments
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
     pub command: Vec<String>,
 }
 
-/// Makes the socket, if one is asked for.
+/// Binds the socket at `path`, if there is one.
 pub(super) fn bind(path: Option<&Path>) -> Result<Option<ControlServer>, Failed> {
     let bind = |path: &Path| {
         ControlServer::bind(path).map_err(|error| {
             let name = path.display();
-            let advice =
-                format!("cannot make the socket {name} ({error}): name another for --control");
+            let advice = format!(
+                "cannot bind the control socket {name} ({error}): choose another --control path"
+            );
             Failed::new(Exit::Control, advice)
         })
     };
     path.map(bind).transpose()
 }
 
-/// Sends a command to a running program and prints the answer. `what`: what should run there.
+/// Sends a command to a running program and prints its reply. `what`: the kind of program.
 ///
 /// # Errors
-/// [`Exit::Control`] if nobody answers, [`Exit::Refused`] with the program's reason.
+/// [`Exit::Control`] if no program replies, [`Exit::Refused`] with the program's reason.
 pub fn run(args: &ControlArgs, what: &str) -> Result<Exit, Failed> {
     let unreachable = |error: io::Error| {
         let name = args.path.display();
@@ -70,7 +71,7 @@ fn ask(path: &Path, command: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    // Line breaks would make two commands of one.
+    // A line break would split the command in two.
     let line = command.replace(['\n', '\r'], " ");
     stream.write_all(format!("{line}\n").as_bytes())?;
     stream.shutdown(Shutdown::Write)?;

@@ -1,8 +1,8 @@
-//! Exit codes: what a shell script learns when the program ends.
+//! Exit codes of the program.
 //!
-//! Codes below 100 mean what they mean for curl(1); the others are our own. The table here is the
-//! one that `--help` prints, so code and help cannot differ. 124 to 127 are left to the shell and
-//! to timeout(1).
+//! Codes below 100 mean the same as curl's (curl(1), EXIT CODES); the others are our own. `--help`
+//! prints this table, so code and help cannot differ. 124 to 127 are left to the shell and to
+//! timeout(1).
 
 use core::fmt::Write as _;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use crate::runtime::Signal;
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// All was done.
+    /// Success.
     Success,
     /// The scheme of a URL is not `http`.
     UnsupportedScheme,
@@ -20,61 +20,61 @@ pub enum Exit {
     Usage,
     /// A URL is malformed.
     BadUrl,
-    /// The host of a URL has no known address.
+    /// The host of a URL could not be resolved.
     CannotResolve,
-    /// No connection came about.
+    /// Failed to connect.
     CannotConnect,
-    /// The answer is not HTTP.
+    /// The response is not HTTP.
     WeirdReply,
-    /// Fewer bytes came than were promised.
+    /// Fewer bytes arrived than the server announced.
     Partial,
-    /// The server answered 400 or above and `--fail` was given.
+    /// The response has status 400 or above, with `--fail`.
     HttpError,
     /// Output could not be written.
     WriteError,
-    /// A time limit has passed.
+    /// A time limit was reached.
     Timeout,
-    /// The server did not honour a range.
+    /// The server ignored the range.
     RangeNotSupported,
-    /// The resume offset does not fit the file.
+    /// The file is shorter than the resume offset.
     BadResume,
     /// Too many redirects.
     TooManyRedirects,
-    /// The server closed without an answer.
+    /// The connection closed before any response.
     EmptyReply,
-    /// The connection broke while receiving.
+    /// The connection failed while receiving.
     ReceiveFailure,
-    /// The object changed again and again while it was fetched.
+    /// The object kept changing during the transfer.
     Changed,
-    /// The bytes do not have the digest the server offered.
+    /// The body does not match the digest of the server.
     DigestMismatch,
-    /// A simulated world broke a law.
+    /// A simulated world violated an invariant.
     LawBroken,
-    /// No right to open a TUN device.
+    /// Permission to open a TUN device is missing.
     TunPermission,
     /// `/dev/net/tun` is missing.
     TunMissing,
-    /// The TUN device is held by another process.
+    /// Another process holds the TUN device.
     TunBusy,
-    /// An address is in use, or cannot be used.
+    /// An address is in use or cannot be assigned.
     AddressInUse,
-    /// The device, or the `ip` program that sets it up, failed.
+    /// The device failed, or `ip` failed to configure it.
     Device,
-    /// The key file cannot be read or written, or exists already.
+    /// The key file cannot be read or written, or already exists.
     KeyFile,
-    /// Others may read the key file.
+    /// Other users may read the key file.
     KeyFileMode,
     /// The key file is truncated or malformed.
     KeyFileContent,
     /// The root is missing, empty or not a directory.
     Root,
-    /// The metrics address cannot be listened on.
+    /// The metrics address cannot be bound.
     Metrics,
-    /// The control socket cannot be made, or nobody answers at it.
+    /// The control socket cannot be bound, or no program replies on it.
     Control,
-    /// A running program refused a command.
+    /// A running program rejected a command.
     Refused,
-    /// The redirector's configuration, or its table of sites, is missing or wrong.
+    /// The redirector's configuration or its table of sites is missing or invalid.
     Configuration,
     /// Ended by SIGINT.
     Interrupted,
@@ -83,7 +83,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Every way to end, in the order of the codes.
+    /// Every exit, in ascending order of the codes.
     pub const ALL: [Self; 34] = [
         Self::Success,
         Self::UnsupportedScheme,
@@ -121,13 +121,13 @@ impl Exit {
         Self::Terminated,
     ];
 
-    /// The number the shell sees.
+    /// The exit code.
     #[must_use]
     pub const fn code(self) -> u8 {
         self.row().0
     }
 
-    /// A few words for `--help`.
+    /// The description for `--help`.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         self.row().1
@@ -136,46 +136,46 @@ impl Exit {
     const fn row(self) -> (u8, &'static str) {
         match self {
             Self::Success => (0, "success"),
-            Self::UnsupportedScheme => (1, "the scheme of the URL is not http"),
+            Self::UnsupportedScheme => (1, "unsupported protocol: the URL's scheme is not http"),
             Self::Usage => (2, "bad command line"),
             Self::BadUrl => (3, "malformed URL"),
-            Self::CannotResolve => (6, "the host has no address in /etc/hosts"),
-            Self::CannotConnect => (7, "no connection"),
-            Self::WeirdReply => (8, "the answer is not HTTP/1.1"),
-            Self::Partial => (18, "fewer bytes came than were promised"),
-            Self::HttpError => (22, "status 400 or above, with --fail"),
-            Self::WriteError => (23, "output could not be written"),
-            Self::Timeout => (28, "a time limit has passed"),
-            Self::RangeNotSupported => (33, "the server did not honour the range"),
-            Self::BadResume => (36, "the resume offset does not fit the file"),
+            Self::CannotResolve => (6, "could not resolve host: not in /etc/hosts"),
+            Self::CannotConnect => (7, "failed to connect"),
+            Self::WeirdReply => (8, "weird server reply: not HTTP/1.1"),
+            Self::Partial => (18, "partial file: fewer bytes than announced"),
+            Self::HttpError => (22, "HTTP status 400 or above, with --fail"),
+            Self::WriteError => (23, "write error"),
+            Self::Timeout => (28, "operation timed out"),
+            Self::RangeNotSupported => (33, "range error: the server ignored the range"),
+            Self::BadResume => (36, "bad resume: the file is shorter than the offset"),
             Self::TooManyRedirects => (47, "too many redirects"),
-            Self::EmptyReply => (52, "no answer before the connection closed"),
-            Self::ReceiveFailure => (56, "the connection broke while receiving"),
-            Self::Changed => (100, "the object kept changing while it was fetched"),
-            Self::DigestMismatch => (101, "the bytes do not match the digest offered"),
-            Self::LawBroken => (102, "a simulated world broke a law"),
-            Self::TunPermission => (110, "no right to open a TUN device"),
+            Self::EmptyReply => (52, "empty reply: the connection closed before any response"),
+            Self::ReceiveFailure => (56, "failure in receiving network data"),
+            Self::Changed => (100, "the object kept changing during the transfer"),
+            Self::DigestMismatch => (101, "the body does not match the server's digest"),
+            Self::LawBroken => (102, "a simulated world violated an invariant"),
+            Self::TunPermission => (110, "permission to open a TUN device is missing"),
             Self::TunMissing => (111, "/dev/net/tun is missing"),
             Self::TunBusy => (112, "the TUN device is in use"),
-            Self::AddressInUse => (113, "an address is in use"),
-            Self::Device => (114, "the device could not be set up or failed"),
-            Self::KeyFile => (115, "the key file is missing, unreadable or exists already"),
+            Self::AddressInUse => (113, "an address is in use or cannot be assigned"),
+            Self::Device => (114, "the device failed or could not be configured"),
+            Self::KeyFile => (115, "the key file is missing, unreadable or already exists"),
             Self::KeyFileMode => (116, "the key file is open to other users"),
             Self::KeyFileContent => (117, "the key file is truncated or malformed"),
             Self::Root => (118, "the root is missing, empty or not a directory"),
-            Self::Metrics => (119, "the metrics address cannot be listened on"),
-            Self::Control => (120, "the control socket cannot be made or reached"),
-            Self::Refused => (121, "a running program refused the command"),
+            Self::Metrics => (119, "the metrics address cannot be bound"),
+            Self::Control => (120, "the control socket cannot be bound or reached"),
+            Self::Refused => (121, "a running program rejected the command"),
             Self::Configuration => (
                 122,
-                "the redirector's configuration or table is missing or wrong",
+                "the redirector's configuration or table is missing or invalid",
             ),
             Self::Interrupted => (130, "ended by SIGINT"),
             Self::Terminated => (143, "ended by SIGTERM"),
         }
     }
 
-    /// The table for `--help`, of the given ways to end.
+    /// Formats the table of the given exits for `--help`.
     #[must_use]
     pub fn table(ways: &[Self]) -> String {
         let mut text = String::from("Exit codes:\n");
@@ -202,18 +202,18 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a run failed: the code, and one line that says what to do.
+/// A failed run: the exit code, and one line with the cause and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failed {
-    /// How the program ends.
+    /// The exit code.
     pub exit: Exit,
-    /// One line; empty if there is nothing to say (a broken pipe).
+    /// One line; empty if there is nothing to print (a broken pipe).
     pub message: String,
 }
 
 impl Failed {
-    /// A failure with a line for the user; line breaks inside become spaces.
+    /// Creates a failure with a message; line breaks in it become spaces.
     #[must_use]
     pub fn new(exit: Exit, message: impl core::fmt::Display) -> Self {
         let message = message.to_string().replace(['\n', '\r'], " ");

@@ -1,27 +1,26 @@
-//! Names of hosts: IP literals, and the lines of `/etc/hosts` (hosts(5)).
+//! Host names: IP literals, and the lines of `/etc/hosts` (hosts(5)).
 //!
-//! In: the text of a hosts file and a name. Out: addresses. Nothing here asks a resolver: inside a
-//! network namespace there usually is none, and our packets do not pass through the kernel's
-//! sockets anyway.
+//! In: the text of a hosts file and a name. Out: addresses. Never queries a resolver: a network
+//! namespace usually has none, and our packets do not pass through the kernel's sockets.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// The file where names of hosts are looked up.
+/// The file that maps host names to addresses.
 pub const HOSTS: &str = "/etc/hosts";
 
-/// Longest hosts file that is read, in bytes; what lies beyond is passed over.
+/// Longest part of a hosts file that is read, in bytes; the rest is ignored.
 pub const MAX_HOSTS_BYTES: usize = 4 << 20;
 
-/// Names and their addresses, in the order of the file.
+/// Host names and their addresses, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
     by_name: BTreeMap<String, Vec<IpAddr>>,
 }
 
 impl Hosts {
-    /// Reads a hosts file; one that cannot be read names nobody.
+    /// Reads a hosts file; an unreadable one counts as empty.
     #[must_use]
     pub fn read(path: &Path) -> Self {
         let text = std::fs::read(path).unwrap_or_default();
@@ -31,7 +30,7 @@ impl Hosts {
         Self::parse(&String::from_utf8_lossy(text))
     }
 
-    /// Reads `ADDRESS NAME...` lines; comments and lines that are none are passed over.
+    /// Parses `ADDRESS NAME...` lines; ignores comments and malformed lines.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut by_name: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
@@ -51,8 +50,8 @@ impl Hosts {
         Self { by_name }
     }
 
-    /// The addresses of a host as it stands in a URL: a name, `192.0.2.1` or `[2001:db8::1]`.
-    /// Empty if it is not known.
+    /// The addresses of a host as written in a URL: a name, `192.0.2.1` or `[2001:db8::1]`; empty if
+    /// the name is unknown.
     #[must_use]
     pub fn lookup(&self, host: &str) -> Vec<IpAddr> {
         let bare = host

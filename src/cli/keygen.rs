@@ -1,8 +1,8 @@
-//! `headwater keygen`: makes a key ring file with one active generation; and reads such files.
+//! `headwater keygen`: creates a key ring file with one active generation. Also loads such files.
 //!
 //! In: a path. Out: a file of mode 0600, or a failure. Never overwrites a file, never prints a
-//! secret, never reads a key file that other users may open. The randomness comes straight from the
-//! operating system: a secret must not be a function of any seed that could be repeated.
+//! secret, never reads a key file that other users may open. Randomness comes straight from the
+//! operating system: a secret must not depend on a seed that could be repeated.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -14,21 +14,21 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use crate::cli::exit::{Exit, Failed};
 use crate::transport::keys::{KeyRing, SECRET_BYTES};
 
-/// Longest key file that is read, in bytes: a full ring with comments takes less.
+/// Longest accepted key file, in bytes; a full ring with comments is shorter.
 pub const MAX_KEY_FILE_BYTES: u64 = 64 * 1024;
 
-/// Permission bits of group and others; none may be set on a key file.
+/// Permission bits of group and others; a key file must have none of them.
 const FOREIGN_BITS: u32 = 0o077;
 
 /// Arguments of `headwater keygen`.
 #[derive(Debug, clap::Args)]
 pub struct KeygenArgs {
-    /// File to write the key ring to; it must not exist
+    /// Key ring file to create; it must not exist
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
 
-/// Writes a fresh key ring.
+/// Creates a key ring file.
 ///
 /// # Errors
 /// [`Exit::KeyFile`] if the file exists or cannot be written.
@@ -49,7 +49,7 @@ pub fn run(args: &KeygenArgs) -> Result<Exit, Failed> {
         .open(&args.out);
     let mut file = file.map_err(|error| {
         let advice = if error.kind() == io::ErrorKind::AlreadyExists {
-            format!("{path} exists: servers may depend on it, so choose another name or remove it")
+            format!("{path} exists and servers may depend on it: choose another name or remove it")
         } else {
             format!("cannot create {path} ({error}): choose a directory you may write to")
         };
@@ -59,7 +59,7 @@ pub fn run(args: &KeygenArgs) -> Result<Exit, Failed> {
         .write_all(text.as_bytes())
         .and_then(|()| file.sync_all());
     written.map_err(|error| {
-        // Half a key ring is of no use, and would be in the way of the next attempt.
+        // A partial key ring is useless and would block the next attempt.
         let _ = std::fs::remove_file(&args.out);
         Failed::new(
             Exit::KeyFile,
@@ -69,7 +69,7 @@ pub fn run(args: &KeygenArgs) -> Result<Exit, Failed> {
     Ok(Exit::Success)
 }
 
-/// Reads a key ring file.
+/// Loads a key ring file.
 ///
 /// # Errors
 /// [`Exit::KeyFile`], [`Exit::KeyFileMode`] or [`Exit::KeyFileContent`].
@@ -79,15 +79,14 @@ pub fn load(path: &Path) -> Result<KeyRing, Failed> {
         let advice = if error.kind() == io::ErrorKind::NotFound {
             format!("key file {name} is missing: make one with `headwater keygen --out {name}`")
         } else {
-            format!("cannot read key file {name} ({error}): check its owner and mode")
+            format!("cannot read key file {name} ({error}): check its owner and permissions")
         };
         Failed::new(Exit::KeyFile, advice)
     };
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
-        let advice =
-            format!("{name} is not a regular file: give a file made by `headwater keygen`");
+        let advice = format!("{name} is not a regular file: use a file made by `headwater keygen`");
         return Err(Failed::new(Exit::KeyFile, advice));
     }
     if metadata.mode() & FOREIGN_BITS != 0 {

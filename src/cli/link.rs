@@ -1,7 +1,7 @@
-//! `headwater link` joins two TUN devices by an emulated link.
+//! `headwater link`: connects two TUN devices by an emulated link.
 //!
 //! In: arguments, commands of `headwater link-control`. Out: one line `ready` on standard output
-//! when both devices are up, and at SIGINT or SIGTERM one line of JSON with all that has happened.
+//! when both devices are up, and one line of JSON, the report, at SIGINT or SIGTERM.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -24,111 +24,109 @@ use crate::runtime::{OsClock, os_seed};
 /// Arguments of `headwater link`.
 #[derive(Debug, clap::Args)]
 pub struct LinkArgs {
-    /// TUN device at end a, to create or attach to
+    /// TUN device at end a; created if it does not exist
     #[arg(long, value_name = "NAME")]
     pub a: String,
-    /// TUN device at end b
+    /// TUN device at end b; created if it does not exist
     #[arg(long, value_name = "NAME")]
     pub b: String,
-    /// Largest IP packet in bytes
+    /// MTU: largest IP packet in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 1500,
           value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     pub mtu: u16,
-    /// Propagation delay of each direction, one way: the round trip takes both
+    /// One-way propagation delay of each direction; the round trip takes both
     #[arg(long, value_name = "TIME", value_parser = |text: &str| Setting::parse("delay", text))]
     pub delay: Option<Setting>,
-    /// Longest random delay on top of it, uniform; the order of packets is kept
+    /// Maximum random delay added to --delay, uniform; packets stay in order
     #[arg(long, value_name = "TIME", value_parser = |text: &str| Setting::parse("jitter", text))]
     pub jitter: Option<Setting>,
-    /// Whether jitter may change the order of packets: keep or free
+    /// Whether jitter may reorder packets: keep or free
     #[arg(long, value_name = "ORDER",
           value_parser = |text: &str| Setting::parse("jitter-order", text))]
     pub jitter_order: Option<Setting>,
-    /// Rate of each direction, in bits of IP packets; without it there is no queue
+    /// Rate of each direction in bits of IP packets per second; without it there is no queue
     #[arg(long, value_name = "RATE", value_parser = |text: &str| Setting::parse("rate", text))]
     pub rate: Option<Setting>,
-    /// Limit of the queue before the wire: 64k, 50ms or 1bdp, where a bdp is what the rate carries
-    /// in the delays of both directions [default: 1bdp, but at least 64k]
+    /// Limit of the queue in front of the rate: 64k, 50ms or 1bdp; a bdp is the rate times the delays
+    /// of both directions [default: 1bdp, but at least 64k]
     #[arg(long, value_name = "AMOUNT", value_parser = |text: &str| Setting::parse("queue", text))]
     pub queue: Option<Setting>,
-    /// Queue from which on ECN-capable packets are marked: 32k, 5ms or 0.5bdp
+    /// Queue length above which ECN-capable packets are marked: 32k, 5ms or 0.5bdp
     #[arg(long, value_name = "AMOUNT", value_parser = |text: &str| Setting::parse("mark", text))]
     pub mark: Option<Setting>,
-    /// Management of the queue: droptail or codel, with target and interval if they are not 5ms
+    /// Queue management: droptail or codel, the latter with target and interval if they are not 5ms
     /// and 100ms; codel marks ECN-capable packets and drops others
     #[arg(long, value_name = "NAME[/TARGET/INTERVAL]",
           value_parser = |text: &str| Setting::parse("aqm", text))]
     pub aqm: Option<Setting>,
-    /// Independent loss
+    /// Random loss, independent for each packet
     #[arg(long, value_name = "PERCENT", value_parser = |text: &str| Setting::parse("loss", text))]
     pub loss: Option<Setting>,
-    /// Loss in bursts (Gilbert-Elliott): chance a packet to enter and to leave the bad state, and
-    /// of loss in it [default of the last: 100%]
+    /// Bursty loss (Gilbert-Elliott): per-packet probability of entering and of leaving the bad
+    /// state, and of loss in it [default of the last: 100%]
     #[arg(long, value_name = "ENTER/LEAVE[/LOSS]",
           value_parser = |text: &str| Setting::parse("burst", text))]
     pub burst: Option<Setting>,
-    /// Packets that arrive twice
+    /// Probability of duplicating a packet
     #[arg(long, value_name = "PERCENT",
           value_parser = |text: &str| Setting::parse("duplicate", text))]
     pub duplicate: Option<Setting>,
-    /// Packets that are damaged, always so that a checksum shows it
+    /// Probability of corrupting a packet, always so that a checksum detects it
     #[arg(long, value_name = "PERCENT", value_parser = |text: &str| Setting::parse("corrupt", text))]
     pub corrupt: Option<Setting>,
-    /// Packets that are held back for up to a time and overtaken: 1%/5ms
+    /// Probability of holding a packet back, and for how long at most: 1%/5ms
     #[arg(long, value_name = "PERCENT/TIME",
           value_parser = |text: &str| Setting::parse("reorder", text))]
     pub reorder: Option<Setting>,
-    /// Chance, each packet, that an earlier one arrives once more
+    /// Probability, per packet, of delivering an earlier packet again
     #[arg(long, value_name = "PERCENT", value_parser = |text: &str| Setting::parse("replay", text))]
     pub replay: Option<Setting>,
-    /// When nothing passes: start after the beginning, and length; repeat it for more
+    /// Outage: start, counted from the start of the link, and length; repeat it for several outages
     #[arg(long = "outage", value_name = "START+LENGTH",
           value_parser = |text: &str| Setting::parse("outage", text))]
     pub outages: Vec<Setting>,
-    /// Settings of the direction from a to b alone, as delay=5ms,loss=1%; they outrank the others
+    /// Settings of the direction from a to b only, as delay=5ms,loss=1%; they override the others
     #[arg(long, value_name = "NAME=VALUE,...")]
     pub ab: Option<LinkSettings>,
-    /// Settings of the direction from b to a alone
+    /// Settings of the direction from b to a only
     #[arg(long, value_name = "NAME=VALUE,...")]
     pub ba: Option<LinkSettings>,
-    /// Seed of the random faults: same seed, same faults [default: drawn, shown in the report]
+    /// Seed of the random faults: same seed, same faults [default: random, printed in the report]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// UNIX socket to make, at which `headwater link-control` changes and shows the link
+    /// UNIX socket to listen on for `headwater link-control`
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
-    /// Show metrics at http://ADDR:PORT/metrics of the kernel's network
+    /// Serve metrics at http://ADDR:PORT/metrics, on a socket of the kernel
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
-    /// Write what passes end a to this file, for tshark or tcpdump: packets as they enter there,
-    /// and as they leave
+    /// Write the packets that enter and leave at end a to this file, for tshark or tcpdump
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
 }
 
-/// What `link --help` says at its end.
+/// Formats the end of `link --help`.
 pub(super) fn after_help() -> String {
     format!(
         "Units are those of tc(8). Times: us, ms, s. Rates: bit, kbit, mbit, gbit (thousands). \
-         Sizes: b, k, m, g (1024). Chances: %. A bare number is refused.\n\n\
-         The devices may be moved into other network namespaces once they are there: \
-         `ip link set tunA netns NAME`, then set it up anew in NAME. Packets that come faster than \
-         the link reads them are counted by the kernel: `ip -s link show tunA`, TX dropped. If it \
-         may, the link runs at a real-time priority (`chrt`), so that delays hold on a busy \
-         machine.\n\n{}\n\
-         The report is also printed when SIGINT or SIGTERM ends the link.",
+         Sizes: b, k, m, g (1024). Probabilities: %. A unit is required.\n\n\
+         The devices may be moved to other network namespaces: `ip link set tunA netns NAME`, then \
+         configure them again in NAME. The kernel counts packets that come faster than the link \
+         reads them: `ip -s link show tunA`, TX dropped. With the privilege to do so the link runs \
+         at real-time priority (`chrt`), so that delays hold on a busy machine.\n\n{}\n\
+         SIGINT and SIGTERM end the link and print the report.",
         control_help()
     )
 }
 
-/// What `link-control --help` says at its end.
+/// Formats the end of `link-control --help`.
 pub(super) fn control_help() -> String {
     let mut text = String::from("Commands of `headwater link-control PATH COMMAND...`:\n");
     for line in HELP.lines() {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {line}");
     }
-    text.push_str("Settings, also of --ab and --ba:\n");
+    text.push_str("Settings, as in --ab and --ba:\n");
     for (name, form) in NAMES {
         let _ = writeln!(text, "  {name}={form}");
     }
@@ -136,7 +134,7 @@ pub(super) fn control_help() -> String {
 }
 
 impl LinkArgs {
-    /// Settings of both directions.
+    /// Collects the settings of both directions.
     fn common(&self) -> LinkSettings {
         [
             self.delay,
@@ -159,7 +157,7 @@ impl LinkArgs {
         .collect()
     }
 
-    /// The path, whose clock starts with the program's.
+    /// Creates the path; its clock starts with the program's.
     fn path(&self, seed: u64) -> Result<Path, Failed> {
         let common = self.common();
         let wish = |own: &Option<LinkSettings>| Wish::of([&common].into_iter().chain(own));
@@ -168,10 +166,10 @@ impl LinkArgs {
     }
 }
 
-/// Carries packets until a signal comes.
+/// Forwards packets until a signal ends the link.
 ///
 /// # Errors
-/// What keeps it from doing so.
+/// The reason why the link cannot start or had to stop.
 pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
     if args.a == args.b {
         let message = format!("--a and --b are both {}: name two devices", args.a);
@@ -180,7 +178,7 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
     let seed = match args.seed {
         Some(seed) => seed,
         None => os_seed().map_err(|error| {
-            let message = format!("no random numbers ({error}): give a --seed");
+            let message = format!("cannot read random numbers ({error}): set a --seed");
             Failed::new(Exit::Device, message)
         })?,
     };
@@ -196,7 +194,7 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
             name: name.clone(),
             mtu: args.mtu,
             addresses: Vec::new(),
-            // Losses and queues act on single packets.
+            // Losses and queues apply to single packets.
             kind: TunKind::Plain,
             multi_queue: false,
         };
@@ -223,11 +221,11 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
     Ok(Exit::Success)
 }
 
-/// Asks for a real-time priority, through the program `chrt` (util-linux). The link stands for
-/// hardware, which does not wait for the programs at its ends: as one of them it would wake up
-/// milliseconds late on a busy machine, and lose the processor to the reader of each packet it
-/// delivers. It sleeps while there is nothing to do, and the kernel leaves other programs a
-/// twentieth of the time in any case (sched(7), sched_rt_runtime_us).
+/// Requests real-time priority through `chrt` (util-linux). The link stands for hardware, which does
+/// not compete with the programs at its ends: at normal priority it would wake up milliseconds late
+/// on a busy machine, and yield the processor to the receiver of each packet it delivers. It sleeps
+/// while idle, and the kernel reserves 5 % of the time for other programs (sched(7),
+/// sched_rt_runtime_us).
 fn go_first() {
     let own = process::id().to_string();
     let run = Command::new("chrt")
@@ -235,6 +233,6 @@ fn go_first() {
         .stdin(Stdio::null())
         .output();
     if !run.is_ok_and(|run| run.status.success()) {
-        log::warn!("no real-time priority: delays are less exact while other programs run");
+        log::warn!("cannot set real-time priority: delays are less exact on a busy machine");
     }
 }

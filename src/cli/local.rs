@@ -1,6 +1,7 @@
-//! What programs with a device have in common: a TUN device with addresses of our own, a tap, metrics.
+//! Shared by commands with a device of their own: a TUN device with its addresses, a capture,
+//! metrics.
 //!
-//! In: arguments as typed. Out: an open device, or a failure whose line says what to do.
+//! In: arguments as typed. Out: an open device, or a failure with the remedy.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -16,18 +17,17 @@ use crate::device::tun::{MIN_MTU, MIN_MTU_V6, Tun, TunConfig, TunError, TunKind}
 use crate::runtime::metrics::MetricsServer;
 use crate::runtime::{OsClock, Runtime, os_seed};
 
-/// How long to look for packets before sleeping, where nothing else is said: about as long as it
-/// takes to wake a thread on another processor.
+/// Default busy-poll time: about the time to wake a thread on another processor.
 const BUSY_POLL: Duration = Duration::from_micros(50);
 
-/// Which kind of TUN device carries packets.
+/// Kind of TUN device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum DeviceArg {
-    /// Offloading where the kernel has it, else plain.
+    /// Offloads (GSO, GRO) where the kernel supports them, else plain.
     Auto,
-    /// One packet a system call.
+    /// One packet per system call.
     Plain,
-    /// Many datagrams a system call, or an error.
+    /// Many datagrams per system call (GSO, GRO), or an error.
     Offload,
 }
 
@@ -41,16 +41,16 @@ impl DeviceArg {
     }
 }
 
-/// Arguments of the own device.
+/// Arguments for the command's own device.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LocalArgs {
-    /// TUN device to create or attach to
+    /// TUN device; created if it does not exist
     #[arg(long, value_name = "NAME")]
     pub tun: String,
     /// Kind of TUN device
     #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
     pub device: DeviceArg,
-    /// Own address, IPv4 or IPv6; repeat it, or separate several by commas
+    /// Own address, IPv4 or IPv6; repeat it, or separate addresses by commas
     #[arg(
         long = "address",
         value_name = "ADDR",
@@ -58,36 +58,35 @@ pub struct LocalArgs {
         value_delimiter = ','
     )]
     pub addresses: Vec<IpAddr>,
-    /// Largest IP packet in bytes; with an IPv6 address at least 1280
+    /// MTU: largest IP packet in bytes; at least 1280 with an IPv6 address
     #[arg(long, value_name = "BYTES", default_value_t = 1500,
           value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     pub mtu: u16,
-    /// Look for packets for so many microseconds before sleeping, while they come as close together;
-    /// 0 sleeps at once
-    /// [default: 50 with two processors or more, else 0]
+    /// Busy-poll the device for N microseconds before sleeping, while packets arrive as close
+    /// together; 0 disables busy-polling [default: 50 with two processors or more, else 0]
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u16).range(..=1000))]
     pub busy_poll: Option<u16>,
-    /// Write every packet to this file, for tshark or tcpdump
+    /// Capture all packets to this file, for tshark or tcpdump
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
 }
 
 /// An open device.
 pub enum Opened {
-    /// As it is.
+    /// Without a capture.
     Plain(Tun),
-    /// With a tap.
+    /// With a capture.
     Tapped(Pcap<Tun, File>),
 }
 
 impl LocalArgs {
-    /// The own address from which `remote` can be reached: the first of its family.
+    /// The own address to use towards `remote`: the first of its family.
     pub fn own_for(&self, remote: IpAddr) -> Option<IpAddr> {
         let mut own = self.addresses.iter().copied();
         own.find(|own| own.is_ipv4() == remote.is_ipv4())
     }
 
-    /// Checks what can be checked without the system.
+    /// Checks the arguments as far as possible without the system.
     ///
     /// # Errors
     /// [`Exit::Usage`].
@@ -96,7 +95,7 @@ impl LocalArgs {
         if self.mtu < MIN_MTU_V6 && self.addresses.iter().any(IpAddr::is_ipv6) {
             let have = self.mtu;
             return refused(format!(
-                "MTU {have} is too small for IPv6: use {MIN_MTU_V6} or more"
+                "--mtu {have} is too small for IPv6: use {MIN_MTU_V6} or more"
             ));
         }
         for (index, address) in self.addresses.iter().enumerate() {
@@ -104,7 +103,7 @@ impl LocalArgs {
             let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
             if special || broadcast || address.is_loopback() {
                 return refused(format!(
-                    "{address} cannot be an own address: use a unicast one"
+                    "--address {address} is not a unicast address of a network: use one"
                 ));
             }
             if self
@@ -113,16 +112,13 @@ impl LocalArgs {
                 .take(index)
                 .any(|before| before == address)
             {
-                return refused(format!(
-                    "--address {address} is given twice: once is enough"
-                ));
+                return refused(format!("--address {address} is given twice: remove one"));
             }
         }
         Ok(())
     }
 
-    /// How long to look for packets before sleeping. Who has one processor shares it with the peer,
-    /// for all we know.
+    /// The busy-poll time. With one processor it is 0: the peer may need that processor.
     pub fn busy_poll(&self) -> Duration {
         let alone = || std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
         match self.busy_poll {
@@ -132,7 +128,7 @@ impl LocalArgs {
         }
     }
 
-    /// A loop over what was opened, which looks for packets as long as was asked for.
+    /// Creates a loop over the open device, with the busy-poll time of the arguments.
     ///
     /// # Errors
     /// [`Exit::Device`].
@@ -146,21 +142,21 @@ impl LocalArgs {
         Ok(runtime)
     }
 
-    /// Opens the device and the tap.
+    /// Opens the device and the capture.
     ///
     /// # Errors
     /// One of the codes from [`Exit::TunPermission`] to [`Exit::Device`], or [`Exit::WriteError`]
-    /// for the tap.
+    /// for the capture.
     pub fn open(&self) -> Result<Opened, Failed> {
         self.open_queue(false)
     }
 
-    /// Opens the device, as one queue of several if `multi_queue` says so, and the tap.
+    /// Opens the device, as one queue of several if `multi_queue` is set, and the capture.
     ///
     /// # Errors
-    /// As for `open`.
+    /// Those of `open`.
     pub fn open_queue(&self, multi_queue: bool) -> Result<Opened, Failed> {
-        // A device is a bigger change to the machine than a file: it comes second.
+        // The file first: a failed device leaves less behind.
         let file = capture_file(self.pcap.as_deref())?;
         let config = TunConfig {
             name: self.tun.clone(),
@@ -180,12 +176,12 @@ impl LocalArgs {
     }
 }
 
-/// Makes the file for a capture, if one is asked for.
+/// Creates the capture file at `path`, if there is one.
 pub(super) fn capture_file(path: Option<&Path>) -> Result<Option<File>, Failed> {
     let create = |path: &Path| {
         File::create(path).map_err(|error| {
             let name = path.display();
-            let advice = format!("cannot write {name} ({error}): name another file for --pcap");
+            let advice = format!("cannot create {name} ({error}): choose another file for --pcap");
             Failed::new(Exit::WriteError, advice)
         })
     };
@@ -197,13 +193,14 @@ pub(super) fn unwritable(error: &io::Error) -> Failed {
     Failed::new(Exit::WriteError, advice)
 }
 
-/// Listens where metrics are to be shown, if they are.
+/// Listens for metrics requests at `address`, if there is one.
 pub(super) fn listen_for_metrics(
     address: Option<SocketAddr>,
 ) -> Result<Option<MetricsServer>, Failed> {
     let bind = |address| {
         MetricsServer::bind(address).map_err(|error| {
-            let advice = format!("cannot listen on {address} ({error}): choose another --metrics");
+            let advice =
+                format!("cannot bind {address} ({error}): choose another --metrics address");
             Failed::new(Exit::Metrics, advice)
         })
     };
@@ -226,28 +223,28 @@ pub(super) const fn tun_exit(error: &TunError) -> Exit {
     }
 }
 
-/// The loop over a device has ended by its failure.
+/// Wraps an error of the device that ended the loop.
 pub(super) fn device_failed(error: io::Error) -> Failed {
-    let message = format!("the device failed ({error}): look at dmesg");
+    let message = format!("the device failed ({error}): see dmesg");
     Failed::new(Exit::Device, message)
 }
 
-/// The same where there are several devices.
+/// Wraps an error of one of several devices that ended the loop.
 pub(super) fn a_device_failed(error: io::Error) -> Failed {
-    let message = format!("a device failed ({error}): look at dmesg");
+    let message = format!("a device failed ({error}): see dmesg");
     Failed::new(Exit::Device, message)
 }
 
-/// A seed that nobody needs to know.
+/// Draws a seed from the operating system.
 pub(super) fn drawn_seed() -> Result<u64, Failed> {
     os_seed().map_err(|error| {
-        let message = format!("no random numbers ({error}): try again later");
+        let message = format!("cannot read random numbers ({error}): try again later");
         Failed::new(Exit::Device, message)
     })
 }
 
-/// Tells whoever waits that packets are taken from now on. Whoever closed standard output does not
-/// want to know.
+/// Prints `ready`: the device receives packets from now on. A closed standard output is not an
+/// error.
 pub(super) fn say_ready() {
     let _ = writeln!(io::stdout(), "ready").and_then(|()| io::stdout().flush());
 }

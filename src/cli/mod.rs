@@ -1,7 +1,7 @@
-//! Command line: arguments to resolved configuration to a run to an exit code.
+//! The command line: parses arguments, runs a command, returns an exit code.
 //!
-//! In: the words of the command line. Out: the exit code, and on failure one line on standard error
-//! that says what to do. The only part of the crate that prints.
+//! In: the arguments of the process. Out: the exit code, and on failure one line on standard error
+//! with the cause and the remedy. The only part of the crate that prints.
 
 pub mod announce;
 mod asked;
@@ -26,10 +26,10 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcomm
 
 use crate::cli::exit::{Exit, Failed};
 
-/// Environment variable that says what is logged, in the syntax of `env_logger`.
+/// Environment variable with the log filter, in the syntax of `env_logger`.
 const LOG_VARIABLE: &str = "HEADWATER_LOG";
 
-/// A userspace IP stack on TUN devices whose servers keep no state per connection.
+/// A userspace IP stack on TUN devices whose servers keep no per-connection state.
 #[derive(Debug, Parser)]
 #[command(name = "headwater", version, max_term_width = 100)]
 struct Cli {
@@ -39,31 +39,31 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a key ring file for the servers of a service
+    /// Create a key ring file for the servers of a service
     Keygen(keygen::KeygenArgs),
     /// Serve the files of a directory
     Serve(Box<serve::ServeArgs>),
     /// Fetch URLs into files or to standard output
     #[command(after_long_help = get_help(), after_help = "See --help for files and exit codes.")]
     Get(get::args::GetArgs),
-    /// Run simulated worlds and hold them against the laws of the transport
+    /// Run simulated worlds and check the invariants of the transport
     Sim(instruments::sim::SimArgs),
-    /// Simulate downloads of ours and of TCP that share a bottleneck
+    /// Simulate downloads over the transport and over TCP that share a bottleneck
     SimPath(Box<instruments::sim_path::SimPathArgs>),
-    /// Test a server with very many connections and with mutated packets
+    /// Test a server with many connections and with mutated packets
     Load(instruments::load::LoadArgs),
-    /// Measure a server, beside others
+    /// Measure a server and compare it with others
     Bench(instruments::bench::BenchArgs),
-    /// Join two TUN devices by an emulated link
+    /// Connect two TUN devices by an emulated link
     #[command(after_long_help = link::after_help(), after_help = "See --help for units and control.")]
     Link(Box<link::LinkArgs>),
-    /// Change or show a running link
+    /// Configure or show a running link
     #[command(after_help = link::control_help())]
     LinkControl(control::ControlArgs),
-    /// Send each packet for a service address to one of its servers
+    /// Redirect each packet for a service address to one of its servers
     #[command(after_help = redirect::after_help())]
     Redirect(redirect::RedirectArgs),
-    /// Show a running redirector, or tell it whom to spare
+    /// Show a running redirector, drain or activate its backends
     #[command(after_help = redirect::control_help())]
     RedirectControl(control::ControlArgs),
 }
@@ -79,7 +79,7 @@ pub fn run() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failed) => {
             if !failed.message.is_empty() {
-                // Nobody is left to be told if standard error is gone.
+                // A closed standard error leaves no place to report to.
                 let _ = writeln!(io::stderr(), "headwater: {}", failed.message);
             }
             failed.exit.into()
@@ -150,7 +150,7 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
     }
 }
 
-/// Logs go to standard error; the environment outranks the options.
+/// Starts logging to standard error; the environment variable overrides `default`.
 fn start_logging(default: &str) {
     let settings = env_logger::Env::new().filter_or(LOG_VARIABLE, default);
     env_logger::Builder::from_env(settings)
@@ -158,7 +158,7 @@ fn start_logging(default: &str) {
         .init();
 }
 
-/// Help and version go to standard output and are no failure; anything else becomes one line.
+/// Prints help and version on standard output with success; turns any other error into one line.
 fn explain(error: &clap::Error) -> Result<Exit, Failed> {
     let text = error.render().to_string();
     if matches!(
@@ -178,7 +178,7 @@ fn explain(error: &clap::Error) -> Result<Exit, Failed> {
     let what = what.join(" ");
     let what = what.strip_prefix("error: ").unwrap_or(&what);
     let what = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        "no command is given"
+        "no command given"
     } else {
         what
     };

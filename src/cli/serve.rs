@@ -1,8 +1,8 @@
 //! `headwater serve`: serves the files of a directory.
 //!
-//! In: arguments. Out: one line `ready` on standard output when it can answer, then nothing but
-//! packets until SIGINT or SIGTERM, which end it in order. Behind redirectors SIGUSR1 asks for no more
-//! packets and SIGUSR2 for packets again; whatever comes is answered.
+//! In: arguments. Out: one line `ready` on standard output when the server can respond, then only
+//! packets until SIGINT or SIGTERM, which shut it down in order. Behind redirectors, SIGUSR1 drains
+//! the server and SIGUSR2 activates it again; packets that still arrive are served.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
@@ -39,16 +39,16 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "the flattened group has its own")]
     pub local: LocalArgs,
-    /// Directory to serve; it must hold something
+    /// Directory to serve; it must not be empty
     #[arg(long, value_name = "DIR")]
     pub root: PathBuf,
-    /// Key ring file, made by `headwater keygen`; the same for all servers of a service
+    /// Key ring file, created by `headwater keygen`; the same for all servers of a service
     #[arg(long, value_name = "FILE")]
     pub keys: PathBuf,
-    /// Number of this server among those of the service, shown to clients
+    /// Id of this server within the service; clients see it
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub server_id: u16,
-    /// Number of the site it stands in
+    /// Id of this server's site
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub site_id: u16,
     /// TCP port of plain HTTP
@@ -59,8 +59,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PORT", default_value_t = 7600,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub udp_port: u16,
-    /// Share the device with other processes started so, of any ids and the same keys: the kernel
-    /// spreads connections over them, and over those that are left when one ends
+    /// Share the device with other `serve` processes with this option and the same keys, of any
+    /// ids: the kernel distributes connections among them, and among the rest when one ends
     #[arg(long, conflicts_with_all = ["announce", "redirected"])]
     pub multi_queue: bool,
     #[command(flatten)]
@@ -69,31 +69,31 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "the flattened group has its own")]
     pub announce: AnnounceArgs,
-    /// Show metrics at http://ADDR:PORT/metrics of the kernel's network
+    /// Serve metrics at http://ADDR:PORT/metrics, on a socket of the kernel
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
-    /// Remember digests of large files in this file, so that a restart need not compute them again
+    /// Save digests of large files in this file, so that a restart need not compute them again
     #[arg(long, value_name = "FILE")]
     pub digests: Option<PathBuf>,
-    /// Most bytes of files that are asked for again and again to keep in memory; k, M and G are
-    /// understood, 0 keeps none
+    /// Size of the memory cache for popular files; suffixes k, M and G are allowed, 0 disables the
+    /// cache
     #[arg(long, value_name = "BYTES", default_value_t = MAX_HOT_BYTES, value_parser = parse_cache)]
     pub cache: u64,
 }
 
-/// What `--cache` says.
+/// Parses the value of `--cache`.
 fn parse_cache(text: &str) -> Result<u64, &'static str> {
-    size::parse(text).ok_or("not a size: 0, 64M or 2G would be")
+    size::parse(text).ok_or("not a size: use a number of bytes with k, M or G, as 64M, or 0")
 }
 
 /// Arguments of a server behind redirectors.
 #[derive(Debug, clap::Args)]
 pub struct BehindArgs {
-    /// Take packets of redirectors that share this key file, made by `headwater keygen`; SIGUSR1 asks
-    /// them for no more, SIGUSR2 for packets again
+    /// Accept packets from redirectors that share this key file, created by `headwater keygen`;
+    /// SIGUSR1 drains this server, SIGUSR2 activates it again
     #[arg(long, value_name = "FILE", requires = "backend_addresses")]
     pub redirected: Option<PathBuf>,
-    /// Own address beside those of the service, by which redirectors know this server; one a family
+    /// This server's own addresses, by which redirectors reach it; one per family
     #[arg(
         long = "backend-address",
         value_name = "ADDR",
@@ -101,7 +101,7 @@ pub struct BehindArgs {
         requires = "redirected"
     )]
     pub backend_addresses: Vec<IpAddr>,
-    /// Ids of the redirectors to listen to
+    /// Ids of the redirectors to accept packets from
     #[arg(
         long,
         value_name = "N,...",
@@ -110,20 +110,20 @@ pub struct BehindArgs {
         requires = "redirected"
     )]
     pub redirectors: Vec<u16>,
-    /// UDP port of what redirectors send
+    /// UDP port for packets from redirectors
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub redirect_port: u16,
 }
 
 impl BehindArgs {
-    /// What the machine listens to, if it does.
+    /// The configuration of a server behind redirectors, if it is one.
     fn redirected(&self, server_id: u16) -> Result<Option<Redirected>, Failed> {
         let Some(path) = &self.redirected else {
             return Ok(None);
         };
         if self.redirectors.len() > MAX_REDIRECTORS {
-            let message = format!("--redirectors: name at most {MAX_REDIRECTORS}");
+            let message = format!("--redirectors: more than {MAX_REDIRECTORS} ids: leave some out");
             return Err(Failed::new(Exit::Usage, message));
         }
         let ids = self.redirectors.iter().copied();
@@ -139,16 +139,16 @@ impl BehindArgs {
     }
 }
 
-/// Serves until a signal comes.
+/// Serves until a signal ends it.
 ///
 /// # Errors
-/// What keeps it from serving.
+/// The reason why the server cannot start or had to stop.
 pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     let mut local = args.local.clone();
     local.addresses.extend(&args.behind.backend_addresses);
     local.check()?;
     if args.multi_queue && args.local.device == DeviceArg::Plain {
-        let message = "a plain device has one queue: use --device offload with --multi-queue";
+        let message = "a plain device has only one queue: use --device offload with --multi-queue";
         return Err(Failed::new(Exit::Usage, message));
     }
     let keys = keygen::load(&args.keys)?;
@@ -173,11 +173,12 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
 
 fn origin(args: &ServeArgs) -> Result<Origin, Failed> {
     let refused = |error: &dyn core::fmt::Display| Failed::new(Exit::Root, format!("root {error}"));
-    // Looked at before the digester walks it.
+    // Checks the directory before the digester walks it.
     Tree::open(&args.root).map_err(|error| refused(&error))?;
     let digester = ThreadDigester::start(&args.root, args.digests.clone());
     let digester = digester.map_err(|error| {
-        let advice = format!("cannot keep digests ({error}): name another file for --digests");
+        let advice =
+            format!("cannot open the digest file ({error}): choose another file for --digests");
         Failed::new(Exit::WriteError, advice)
     })?;
     let origin = Origin::new(&args.root, Box::new(digester)).map_err(|error| refused(&error))?;
@@ -211,7 +212,7 @@ fn machine(
     ServerHost::new(now, config, keys, origin).map_err(|error| Failed::new(Exit::Usage, error))
 }
 
-/// What goes on beside the machine.
+/// The state beside the machine: drain, announcements.
 struct Serving {
     draining: bool,
     announcer: Announcer,
@@ -231,7 +232,7 @@ impl Hooks<ServerHost<Origin>> for Serving {
         self.draining = notice == Notice::User1;
         machine.set_draining(self.draining);
         let word = if self.draining { "draining" } else { "active" };
-        log::info!("{word}, as a signal has asked for");
+        log::info!("{word} by a signal");
     }
 
     fn metrics(&mut self, machine: &ServerHost<Origin>) -> Vec<Metric> {
@@ -256,7 +257,7 @@ fn drive<D: Device + AsRawFd>(
     if let Some(server) = metrics {
         runtime.serve_metrics(server).map_err(device_failed)?;
     }
-    // The device is up and keeps what comes until the loop runs.
+    // The device is up; its queue holds packets until the loop runs.
     say_ready();
     let ended = runtime.run(&mut machine, &mut hooks);
     hooks.announcer.end(clock.instant());

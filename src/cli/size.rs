@@ -2,7 +2,7 @@
 //!
 //! In: `1500`, `64k`, `16M` or `2G`. Out: bytes.
 
-/// The bytes that `text` says; `None` if it says none, or too many to count.
+/// Parses a size; `None` if `text` is not a size or exceeds `u64`.
 pub(super) fn parse(text: &str) -> Option<u64> {
     let (digits, factor) = match text.strip_suffix(['k', 'K', 'm', 'M', 'g', 'G']) {
         None => (text, 1),

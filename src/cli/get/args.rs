@@ -1,7 +1,7 @@
-//! The arguments of `get`: as typed, and resolved into what a run needs.
+//! The arguments of `get`: as typed, and resolved for a run.
 //!
-//! In: the command line. Out: a [`GetConfig`] all of whose parts have been checked, or a failure.
-//! Opens nothing, connects to nothing.
+//! In: the command line. Out: a validated [`GetConfig`], or a failure. Never opens a file or a
+//! connection.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,144 +19,144 @@ use crate::host::client::Protocol;
 use crate::http::request::Method;
 use crate::transport::application::MAX_REQUEST_BYTES;
 
-/// Smallest reassembly buffer, in bytes: some flights of full packets.
+/// Smallest receive buffer, in bytes: several flights of full-sized packets.
 pub const MIN_BUFFER_BYTES: u64 = 64 * 1024;
 
-/// Largest reassembly buffer, in bytes.
+/// Largest receive buffer, in bytes.
 pub const MAX_BUFFER_BYTES: u64 = 1 << 30;
 
 /// Longest time limit, in seconds.
 pub const MAX_SECONDS: f64 = 1e9;
 
-/// How bytes are carried.
+/// The transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum TransportArg {
-    /// The stateless-server transport.
+    /// Headwater's transport, whose servers keep no per-connection state.
     Trickles,
-    /// TCP of the own stack.
+    /// TCP, of our own stack.
     Tcp,
 }
 
 /// Arguments of `headwater get`, as typed.
 #[derive(Debug, clap::Args)]
 pub struct GetArgs {
-    /// What to fetch; `http://` may be left out. Hosts are IP addresses or names in /etc/hosts
+    /// URL to fetch; `http://` may be omitted. The host is an IP address or a name in /etc/hosts
     #[arg(required = true, value_name = "URL")]
     pub urls: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "the flattened group has its own")]
     pub local: LocalArgs,
-    /// What carries the bytes
+    /// Transport protocol
     #[arg(long, value_enum, default_value_t = TransportArg::Trickles)]
     pub transport: TransportArg,
-    /// UDP port of the service (the port in a URL is that of TCP)
+    /// UDP port of the service (the port in a URL is the TCP port)
     #[arg(long, value_name = "PORT", default_value_t = 7600,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub udp_port: u16,
-    /// Own UDP port; drawn at random if not given
+    /// Local UDP port [default: random]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port_source: Option<u16>,
-    /// Reassembly buffer in bytes; k, M and G are understood
+    /// Receive buffer in bytes, 64k to 1G; suffixes k, M and G are allowed
     #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = parse_bytes)]
     pub buffer: u64,
     /// Write to FILE instead of standard output; repeat it for several URLs. `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
-    /// Write to a file named like the last part of the URL; repeat it for several URLs
+    /// Write to a file named like the remote file; repeat it for several URLs
     #[arg(short = 'O', long, num_args = 0..=1, require_equals = true, value_name = "",
           default_missing_value = "", hide_possible_values = true, value_parser = [""])]
     pub remote_name: Vec<String>,
-    /// Continue an earlier download at OFFSET; `-` finds out where
+    /// Resume a transfer at OFFSET; `-` takes the offset from the file
     #[arg(short = 'C', long, value_name = "OFFSET", value_parser = parse_resume,
           allow_hyphen_values = true, conflicts_with_all = ["range", "head"])]
     pub continue_at: Option<Resume>,
     /// Follow redirects, at most 10
     #[arg(short = 'L', long)]
     pub location: bool,
-    /// Ask for the head only, and show it
+    /// Fetch the headers only, and print them
     #[arg(short = 'I', long, conflicts_with = "range")]
     pub head: bool,
-    /// Ask for a part only: FIRST-LAST, FIRST- or -LENGTH, in bytes from 0
+    /// Fetch a byte range only: FIRST-LAST, FIRST- or -LENGTH, counted from 0
     #[arg(short, long, value_name = "RANGE", allow_hyphen_values = true,
           value_parser = parse_range)]
     pub range: Option<String>,
-    /// Send this header field; `Name:` takes one of ours away
+    /// Send this header field; `Name:` removes a default one
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = Field::parse)]
     pub headers: Vec<Field>,
-    /// Fail on status 400 and above, and write nothing
+    /// Fail on HTTP status 400 and above, without output
     #[arg(short, long)]
     pub fail: bool,
-    /// Do not compare the body with the digest that the server offers
+    /// Do not check the body against the server's digest
     #[arg(long)]
     pub no_digest: bool,
     /// No progress bar and no error messages
     #[arg(short, long)]
     pub silent: bool,
-    /// With --silent: error messages all the same
+    /// With --silent: print error messages
     #[arg(short = 'S', long)]
     pub show_error: bool,
-    /// Tell what happens, on standard error
+    /// Log the transfer on standard error
     #[arg(short, long)]
     pub verbose: bool,
-    /// Write statistics to FILE as JSON, also when the run fails
+    /// Write statistics to FILE as JSON, even if the run fails
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
-    /// Remember proofs of the own address in FILE: a later run gets more with the first answer
+    /// Save address tokens in FILE: servers send later runs more in the first response
     #[arg(long, value_name = "FILE")]
     pub tokens: Option<PathBuf>,
-    /// Give up if there is no connection after so many seconds
+    /// Fail if there is no connection after this many seconds
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
     pub connect_timeout: Duration,
-    /// Give up if there is no answer at all for so many seconds
+    /// Fail if nothing arrives for this many seconds
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = parse_seconds)]
     pub idle_timeout: Duration,
-    /// Give each transfer up after so many seconds
+    /// Fail a transfer after this many seconds [default: no limit]
     #[arg(short, long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub max_time: Option<Duration>,
 }
 
-/// One URL and where it goes.
+/// A URL and its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// What to fetch.
+    /// The URL to fetch.
     pub target: Target,
-    /// Where to put it.
+    /// The destination of the body.
     pub destination: Destination,
 }
 
-/// What a run needs.
+/// The validated configuration of a run.
 #[derive(Debug)]
 pub struct GetConfig {
-    /// The own device.
+    /// The command's own device.
     pub local: LocalArgs,
-    /// What carries the bytes.
+    /// The transport protocol.
     pub protocol: Protocol,
-    /// Reassembly buffer in bytes.
+    /// Receive buffer in bytes.
     pub buffer: usize,
-    /// What to fetch, in order; at least one.
+    /// URLs in order; at least one.
     pub jobs: Vec<Job>,
-    /// What to do with earlier attempts.
+    /// How to resume earlier transfers.
     pub resume: Resume,
-    /// What to ask for.
+    /// Settings of each request.
     pub transfer: TransferConfig,
-    /// Whether a progress bar may be shown.
+    /// Whether to show a progress bar.
     pub progress: bool,
-    /// Whether errors are shown.
+    /// Whether to print errors.
     pub show_errors: bool,
-    /// Where statistics go.
+    /// The file for statistics.
     pub stats: Option<PathBuf>,
-    /// Where address tokens are kept.
+    /// The file for address tokens.
     pub tokens: Option<PathBuf>,
-    /// How long a connection may take to come about.
+    /// Longest time until a connection is established.
     pub connect_timeout: Duration,
-    /// How long a connection may be without any answer.
+    /// Longest time in which nothing arrives.
     pub idle_timeout: Duration,
-    /// How long a transfer may take.
+    /// Longest time for a transfer.
     pub max_time: Option<Duration>,
 }
 
 impl GetConfig {
-    /// Resolves what was typed. `matches` tells in which order `-o` and `-O` stood.
+    /// Validates the arguments. `matches` holds the order of `-o` and `-O`.
     ///
     /// # Errors
     /// [`Exit::Usage`], [`Exit::BadUrl`], [`Exit::UnsupportedScheme`].
@@ -201,7 +201,7 @@ impl GetConfig {
     }
 }
 
-/// The first URL goes to the first `-o` or `-O`, and so on; what is left over to standard output.
+/// Assigns the outputs `-o` and `-O` to URLs in order; further URLs go to standard output.
 fn jobs(args: &GetArgs, matches: &ArgMatches) -> Result<Vec<Job>, Failed> {
     let mut places: Vec<(usize, Option<&PathBuf>)> = Vec::new();
     let files = matches.indices_of("output").into_iter().flatten();
@@ -211,7 +211,7 @@ fn jobs(args: &GetArgs, matches: &ArgMatches) -> Result<Vec<Job>, Failed> {
     places.sort_by_key(|(index, _)| *index);
     if places.len() > args.urls.len() {
         let (have, urls) = (places.len(), args.urls.len());
-        let advice = format!("{have} outputs but {urls} URLs: leave some -o or -O out");
+        let advice = format!("{have} outputs (-o, -O) for {urls} URLs: remove some outputs");
         return Err(Failed::new(Exit::Usage, advice));
     }
     let mut jobs: Vec<Job> = Vec::new();
@@ -224,7 +224,7 @@ fn jobs(args: &GetArgs, matches: &ArgMatches) -> Result<Vec<Job>, Failed> {
             };
             Failed::new(
                 exit,
-                format!("{url}: {error}; URLs look like http://10.0.0.1/file"),
+                format!("{url}: {error}; use a URL like http://10.0.0.1/file"),
             )
         })?;
         let destination = match places.get(index) {
@@ -234,14 +234,15 @@ fn jobs(args: &GetArgs, matches: &ArgMatches) -> Result<Vec<Job>, Failed> {
             Some((_, None)) => match target.file_name() {
                 Some(name) => Destination::File(PathBuf::from(name)),
                 None => {
-                    let advice = format!("{url} has no file name for -O: name a file with -o");
+                    let advice = format!("{url} has no file name for -O: set one with -o");
                     return Err(Failed::new(Exit::WriteError, advice));
                 }
             },
         };
         let taken = |job: &Job| job.destination == destination;
         if destination != Destination::Stdout && jobs.iter().any(taken) {
-            let advice = format!("two URLs go to one file ({url} is the second): name another");
+            let advice =
+                format!("{url} and an earlier URL have the same output file: choose another");
             return Err(Failed::new(Exit::Usage, advice));
         }
         jobs.push(Job {
@@ -252,14 +253,14 @@ fn jobs(args: &GetArgs, matches: &ArgMatches) -> Result<Vec<Job>, Failed> {
     Ok(jobs)
 }
 
-/// What is wrong with a value on the command line.
+/// Why a value on the command line is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum ValueError {
-    #[error("not FIRST-LAST, FIRST- or -LENGTH")]
+    #[error("not a range: use FIRST-LAST, FIRST- or -LENGTH")]
     Range,
-    #[error("neither a number of bytes nor -")]
+    #[error("not an offset: use a number of bytes, or - to take it from the file")]
     Offset,
-    #[error("not a number of seconds above 0")]
+    #[error("not a time: use a number of seconds above 0")]
     Seconds,
     #[error("not a size from 64k to 1G")]
     Size,

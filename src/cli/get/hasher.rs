@@ -1,9 +1,9 @@
-//! A digest that a thread of its own computes, so that a download is bounded by the slower of the two
-//! rather than by their sum.
+//! A digest computed on a thread of its own, so that the slower of download and digest bounds the
+//! rate, not their sum.
 //!
-//! In: bytes in order, of any length. Out: their digest. The bytes travel in pieces of one size,
-//! whose memory comes back; a body shorter than a piece needs no thread. When as many wait as may,
-//! the next waits for the thread, as it would if there were none.
+//! In: bytes in order, of any length. Out: their digest. The bytes travel in pieces of one size
+//! whose memory is reused; a body shorter than a piece needs no thread. A full queue of pieces
+//! blocks the caller until the thread has hashed one.
 
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -14,10 +14,10 @@ use crate::http::digest::SHA256_BYTES;
 /// Most pieces that wait to be hashed.
 pub const MAX_PIECES: usize = 64;
 
-/// Bytes of a piece, or some more: about what one joined packet brings.
+/// Size of a piece in bytes, at least: about one coalesced packet (GRO).
 pub const PIECE_BYTES: usize = 64 * 1024;
 
-/// Goes on with a digest on a thread, where there is a processor for it.
+/// Moves a digest to a thread if there is a processor for it.
 pub(super) fn go_on(digest: Sha256) -> Box<dyn Hasher> {
     match thread::available_parallelism() {
         Ok(processors) if processors.get() > 1 => Box::new(ThreadHasher::new(digest)),
@@ -25,14 +25,14 @@ pub(super) fn go_on(digest: Sha256) -> Box<dyn Hasher> {
     }
 }
 
-/// See the head of this file.
+/// A hasher with a thread; see the head of this file.
 struct ThreadHasher {
     piece: Vec<u8>,
     worker: Worker,
 }
 
 enum Worker {
-    /// There was no need, or no way, to start it.
+    /// No thread is needed, or the system refused it.
     Here(Sha256),
     There {
         pieces: SyncSender<Vec<u8>>,
@@ -67,7 +67,7 @@ impl Hasher for ThreadHasher {
             Worker::Here(digest) => Box::new(digest).finish(),
             Worker::There { pieces, thread, .. } => {
                 drop(pieces);
-                // A thread that has died has no digest, and no object has this one.
+                // A thread that panicked leaves no digest; all zeros match no object.
                 let digest = thread.join().ok();
                 digest.map_or([0; SHA256_BYTES], |digest| Box::new(digest).finish())
             }
@@ -87,7 +87,7 @@ impl Worker {
             for mut piece in given {
                 digest.update(&piece);
                 piece.clear();
-                // At the end nobody wants it back.
+                // At the end no one receives the buffer.
                 let _ = back.send(piece);
             }
             digest
@@ -101,7 +101,7 @@ impl Worker {
         }
     }
 
-    /// Has a piece hashed, and returns an empty one.
+    /// Sends a piece to the thread and returns an empty buffer.
     fn give(&mut self, mut piece: Vec<u8>) -> Vec<u8> {
         match self {
             Self::Here(digest) => {
@@ -110,7 +110,7 @@ impl Worker {
                 piece
             }
             Self::There { pieces, used, .. } => {
-                // It is gone only if it has died, which `finish` tells.
+                // The thread is gone only after a panic; `finish` reports it.
                 let _ = pieces.send(piece);
                 used.try_recv().unwrap_or_default()
             }

@@ -1,8 +1,7 @@
 //! `headwater get`: fetches URLs into files or to standard output.
 //!
-//! In: arguments. Out: bodies, an exit code, and statistics if they are wanted. The loop, the
-//! machine and the transfers are elsewhere; here they are put together. Standard output carries
-//! nothing but data.
+//! In: arguments. Out: bodies, an exit code, and statistics on request. Assembles the loop, the
+//! machine and the transfers, which live elsewhere. Standard output carries nothing but data.
 
 pub mod args;
 pub mod hasher;
@@ -33,24 +32,24 @@ use crate::host::tokens::Tokens;
 use crate::runtime::{OsClock, Stopped};
 use crate::time::Now;
 
-/// What `--help` says below the options.
+/// The end of `get --help`.
 pub const AFTER_HELP: &str = "\
-Files: the body is written to FILE.part beside FILE and renamed when it is whole and its digest, \
-where the server offers one, is right. A failed transfer leaves FILE.part, and FILE as it was. \
-`-C -` continues FILE.part, or a copy of FILE if there is none; if the object has changed since, it \
-starts again. Devices and pipes are written as the bytes come.
+Files: get writes the body to FILE.part beside FILE and renames it when it is complete and matches \
+the server's digest, if there is one. After a failure FILE.part remains and FILE is unchanged. \
+`-C -` resumes FILE.part, or a copy of FILE if there is none; if the object has changed, the \
+transfer starts over. Devices and pipes are written as bytes arrive.
 
-Tokens: the last answers of a service prove to it, for an hour, that the own address is ours. With \
---tokens FILE the next run shows the newest proof, and so gets ten packets in the first answer \
-instead of three. FILE is made if it is missing; several runs may share it.
+Tokens: a server's responses include an address token, a proof of the own address that is valid for \
+an hour. With --tokens FILE the next run sends the newest token, and the first response has ten \
+packets instead of three. FILE is created if it does not exist; several runs may share it.
 
-Several URLs are fetched one after the other over one connection where they can; the exit code is \
-that of the first that failed.";
+URLs are fetched one after the other, over one connection where possible; the exit code is that of \
+the first failure.";
 
-/// Fetches what the arguments say.
+/// Fetches the URLs of the command line.
 ///
 /// # Errors
-/// What went wrong first; statistics are written all the same, once the arguments make sense.
+/// The first failure; statistics are written all the same, once the arguments are valid.
 pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
     let config = GetConfig::resolve(args, matches)?;
     let clock = OsClock::new();
@@ -75,7 +74,7 @@ pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
         });
         stats.write(path).map_err(|error| {
             let name = path.display();
-            let advice = format!("cannot write {name} ({error}): name another file for --stats");
+            let advice = format!("cannot write {name} ({error}): choose another file for --stats");
             Failed::new(Exit::WriteError, advice)
         })?;
     }
@@ -111,11 +110,11 @@ fn drive<D: Device + AsRawFd>(
     ))
 }
 
-/// Says on standard error what failed, if that is wanted and there is something to say.
+/// Prints a failure on standard error, unless it is silenced or has no message.
 fn show(config: &GetConfig, url: Option<&str>, failed: &Failed) {
     if config.show_errors && !failed.message.is_empty() {
         let message = &failed.message;
-        // Nobody is left to be told if standard error is gone.
+        // A closed standard error leaves no place to report to.
         let _ = match url {
             Some(url) => writeln!(io::stderr(), "headwater: {url}: {message}"),
             None => writeln!(io::stderr(), "headwater: {message}"),
@@ -123,7 +122,7 @@ fn show(config: &GetConfig, url: Option<&str>, failed: &Failed) {
     }
 }
 
-/// The file for address tokens and what earlier runs left in it, if it is wanted and of use.
+/// Loads the address tokens of earlier runs; `None` without `--tokens` or if the file is unusable.
 fn recall(config: &GetConfig) -> Option<(&Path, Tokens)> {
     let path = config.tokens.as_deref()?;
     match tokens::load(path) {
@@ -135,10 +134,10 @@ fn recall(config: &GetConfig) -> Option<(&Path, Tokens)> {
     }
 }
 
-/// A transfer needs no token, so a file that cannot be used is no failure.
+/// Warns about an unusable token file: no failure, since no transfer needs a token.
 fn complain(path: &Path, error: &TokenFileError) {
     log::warn!(
-        "{}: {error}: name another file for --tokens",
+        "{}: {error}: choose another file for --tokens",
         path.display()
     );
 }

@@ -1,11 +1,10 @@
-//! Where `get` puts bodies: files that appear whole or not at all, and pipes.
+//! Destinations of bodies: files that appear complete or not at all, and pipes.
 //!
-//! In: a destination and how to resume. Out: an [`Output`]. A file is written under its name with
-//! `.part` appended, in the same directory, and renamed when it is whole; what is resumed from a
-//! file under its own name is copied first, so that a failure leaves it as it was. A device, a FIFO
-//! or standard output is written as the bytes come, since it cannot be renamed.
-//! Never follows a symlink that stands in the place of a `.part` file, and never lets two processes
-//! write one.
+//! In: a destination and how to resume. Out: an [`Output`]. A file is written beside its place, with
+//! `.part` appended to its name, and renamed when complete; a resumed file without a `.part` file is
+//! copied first, so that a failure leaves it unchanged. A device, a FIFO or standard output cannot
+//! be renamed and is written as bytes arrive.
+//! Never follows a symlink in place of a `.part` file; never lets two processes write one.
 
 mod pipe;
 
@@ -21,19 +20,19 @@ use crate::apps::fetch::output::{Held, Output, OutputError};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::output::pipe::Pipe;
 
-/// What is appended to the name of a file that is not whole yet.
+/// Suffix of an incomplete file.
 pub const PART_SUFFIX: &str = ".part";
 
-/// Longest entity tag that is remembered beside a `.part` file, in bytes.
+/// Longest entity tag saved with a `.part` file, in bytes.
 pub const MAX_ETAG_BYTES: usize = 256;
 
-/// Extended attribute that remembers the entity tag, where the file system has such.
+/// Extended attribute with the entity tag, on file systems that support it.
 const ETAG_ATTRIBUTE: &str = "user.headwater.etag";
 
-/// Bytes read or written at a time: bodies come in pieces of a packet.
+/// Buffer size for reading and writing, in bytes: bodies arrive in packet-sized pieces.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// A place for one body.
+/// The destination of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// Standard output.
@@ -42,29 +41,29 @@ pub enum Destination {
     File(PathBuf),
 }
 
-/// What to do with the bytes of an earlier attempt.
+/// How to resume an earlier transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Resume {
-    /// Start at 0.
+    /// Start at offset 0.
     #[default]
     No,
-    /// Continue where the file ends.
+    /// Resume at the end of the file.
     Auto,
-    /// Continue at this offset, in bytes.
+    /// Resume at this offset, in bytes.
     At(u64),
 }
 
-/// Prepares an output; nothing is created or changed before the first response is accepted.
+/// Prepares an output; creates and changes nothing before the first response is accepted.
 ///
 /// # Errors
-/// [`Exit::BadResume`] if the file is shorter than the offset asked for, [`Exit::WriteError`] if
-/// the destination is a directory or cannot be looked at.
+/// [`Exit::BadResume`] if the file is shorter than the offset, [`Exit::WriteError`] if the
+/// destination is a directory or cannot be examined.
 pub fn prepare(destination: &Destination, resume: Resume) -> Result<Box<dyn Output>, Failed> {
     match destination {
         Destination::Stdout => match resume {
             Resume::Auto => Err(Failed::new(
                 Exit::BadResume,
-                "-C - needs an output file: name one with -o",
+                "-C - requires an output file: set one with -o",
             )),
             Resume::No => stdout(0),
             Resume::At(offset) => stdout(offset),
@@ -75,7 +74,7 @@ pub fn prepare(destination: &Destination, resume: Resume) -> Result<Box<dyn Outp
 
 fn stdout(offset: u64) -> Result<Box<dyn Output>, Failed> {
     let pipe = Pipe::stdout(offset).map_err(|error| {
-        let advice = format!("cannot write standard output ({error}): name a file with -o");
+        let advice = format!("cannot write to standard output ({error}): set a file with -o");
         Failed::new(Exit::WriteError, advice)
     })?;
     Ok(Box::new(pipe))
@@ -87,7 +86,7 @@ fn prepare_file(path: &Path, resume: Resume) -> Result<Box<dyn Output>, Failed> 
         |error: io::Error| Failed::new(Exit::WriteError, format!("cannot write {name} ({error})"));
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
-            let advice = format!("{name} is a directory: name a file in it with -o");
+            let advice = format!("{name} is a directory: set a file in it with -o");
             Err(Failed::new(Exit::WriteError, advice))
         }
         Ok(metadata) if !metadata.is_file() => {
@@ -97,7 +96,7 @@ fn prepare_file(path: &Path, resume: Resume) -> Result<Box<dyn Output>, Failed> 
             };
             Ok(Box::new(Pipe::open(path, offset).map_err(refused)?))
         }
-        // The file behind a symlink is replaced, not the symlink.
+        // Replaces the target of a symlink, not the symlink.
         Ok(_) => {
             let path = fs::canonicalize(path).map_err(refused)?;
             Ok(Box::new(PartFile::new(path, resume)?))
@@ -109,15 +108,15 @@ fn prepare_file(path: &Path, resume: Resume) -> Result<Box<dyn Output>, Failed> 
     }
 }
 
-/// A file that is written beside its place.
+/// A file written as `.part` beside its place.
 struct PartFile {
     path: PathBuf,
     part: PathBuf,
-    /// Which of the two holds the bytes that are resumed.
+    /// The file that holds the bytes to resume: the `.part` file or the complete one.
     source: Option<PathBuf>,
     held: Held,
     file: Option<BufWriter<File>>,
-    /// Whether the `.part` file has bytes that a later attempt could use.
+    /// Whether the `.part` file has bytes that a later run could resume.
     filled: bool,
 }
 
@@ -135,7 +134,8 @@ impl PartFile {
             && offset > 0
         {
             let name = path.display();
-            let advice = format!("{name} holds less than {offset} bytes: use -C - to see how far");
+            let advice =
+                format!("{name} is shorter than {offset} bytes: use -C - to resume at its end");
             return Err(Failed::new(Exit::BadResume, advice));
         }
         Ok(Self {
@@ -148,7 +148,7 @@ impl PartFile {
         })
     }
 
-    /// Opens the `.part` file and cuts or fills it to `offset` bytes.
+    /// Opens the `.part` file, and truncates or fills it to `offset` bytes.
     fn open(&mut self, offset: u64) -> Result<BufWriter<File>, OutputError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -197,7 +197,7 @@ impl Output for PartFile {
             None => self.open(offset)?,
         };
         self.filled = offset > 0;
-        // Best effort: without it a resumed transfer has only the digest to tell versions apart.
+        // Best effort: without the tag only the digest detects a changed object.
         let plain = file.get_ref();
         let _ = match etag.filter(|etag| etag.len() <= MAX_ETAG_BYTES) {
             Some(etag) => fsetxattr(plain, ETAG_ATTRIBUTE, etag.as_bytes(), XattrFlags::empty()),
@@ -217,7 +217,7 @@ impl Output for PartFile {
 
     fn rewind(&mut self) -> Result<(), OutputError> {
         if let Some(file) = &mut self.file {
-            // `rewind` writes out what is buffered, so it comes first.
+            // `rewind` flushes the buffer, so it must precede `set_len`.
             file.rewind()?;
             file.get_ref().set_len(0)?;
         } else if self.source.as_ref() == Some(&self.part) {
@@ -253,13 +253,13 @@ impl Output for PartFile {
 impl Drop for PartFile {
     fn drop(&mut self) {
         if self.file.is_some() && !self.filled {
-            // An empty file is of no use to a later attempt.
+            // A later run cannot resume an empty file.
             let _ = fs::remove_file(&self.part);
         }
     }
 }
 
-/// The file to resume from, `part` before `path`, and what it holds; `least`: bytes it must have.
+/// Finds the file to resume, `part` before `path`. `least`: its minimum length in bytes.
 fn find_held(part: &Path, path: &Path, least: Option<u64>) -> (Option<PathBuf>, Held) {
     for candidate in [part, path] {
         let Ok(metadata) = fs::symlink_metadata(candidate) else {
@@ -280,7 +280,7 @@ fn read_etag(path: &Path) -> Option<String> {
     let file = File::open(path).ok()?;
     let length = fgetxattr(&file, ETAG_ATTRIBUTE, &mut buffer).ok()?;
     let text = core::str::from_utf8(buffer.get(..length)?).ok()?;
-    // It goes into a request head: nothing but what a tag may have (RFC 9110 §8.8.3).
+    // The tag becomes part of a request head: only characters of an entity tag (RFC 9110 §8.8.3).
     let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
     (plain && text.starts_with('"')).then(|| text.to_owned())
 }

@@ -1,7 +1,7 @@
-//! The progress bar of `get`, on standard error, where that is a terminal.
+//! The progress bar of `get`, drawn on standard error if that is a terminal.
 //!
-//! In: how far a transfer is and which servers answered. Out: one line that is drawn anew. Never
-//! touches standard output.
+//! In: the position of a transfer, packets by server. Out: one line, redrawn. Never touches standard
+//! output.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,16 +14,16 @@ use crate::apps::fetch::TransferProgress;
 use crate::cli::get::output::Destination;
 use crate::time::Instant;
 
-/// Time between two drawings.
+/// Interval between redraws.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Servers named in the line; of more only the number is shown.
+/// Most servers named in the line; above, it shows their number.
 const MAX_NAMED_SERVERS: usize = 4;
 
 const SIZED: &str = "{prefix} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} eta {eta}{msg}";
 const UNSIZED: &str = "{prefix} {bytes} {bytes_per_sec}{msg}";
 
-/// A bar, or nothing.
+/// A bar, or none.
 pub(super) struct Bar {
     bar: Option<ProgressBar>,
     sized: bool,
@@ -31,8 +31,8 @@ pub(super) struct Bar {
 }
 
 impl Bar {
-    /// A bar for one transfer. There is none if standard error is no terminal, or if the data
-    /// themselves go to one.
+    /// Creates a bar for a transfer; none if standard error is not a terminal, or if the data go to
+    /// one.
     pub(super) fn new(name: &str, destination: &Destination, wanted: bool, at: u64) -> Self {
         let in_the_way = *destination == Destination::Stdout && stdout().is_terminal();
         let shown = wanted && !in_the_way && stderr().is_terminal();
@@ -41,7 +41,7 @@ impl Bar {
             bar.set_style(style(UNSIZED));
             bar.set_prefix(name.to_owned());
             bar.set_position(at);
-            // What is held already was not fetched at this rate.
+            // Bytes from an earlier run do not count for the rate.
             bar.reset_eta();
             bar
         });
@@ -52,12 +52,12 @@ impl Bar {
         }
     }
 
-    /// When the line is to be drawn next.
+    /// The time of the next redraw.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.bar.as_ref().map(|_| self.next)
     }
 
-    /// Draws the line if it is time. `servers`: packets by server, asked for only then.
+    /// Redraws the line if it is time. `servers` returns packets by server; called only then.
     pub(super) fn update(
         &mut self,
         now: Instant,
@@ -80,7 +80,7 @@ impl Bar {
         bar.tick();
     }
 
-    /// Takes the line away.
+    /// Clears the line.
     pub(super) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -95,7 +95,7 @@ fn style(template: &str) -> ProgressStyle {
         .progress_chars("=> ")
 }
 
-/// Who answered, in percent of the packets.
+/// Formats the servers' shares of the packets in percent.
 fn servers_text(servers: &BTreeMap<u16, u64>) -> String {
     let total: u64 = servers.values().sum();
     if total == 0 {

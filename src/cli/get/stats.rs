@@ -1,7 +1,7 @@
-//! The statistics file of `get`: one JSON object, written whole or not at all.
+//! The statistics file of `get`: one JSON object, written completely or not at all.
 //!
-//! In: what a run has seen. Out: a file that scripts can rely on; `schema` grows when a field
-//! changes its meaning or goes away, not when one is added.
+//! In: the report and counters of a run. Out: a file for scripts; `schema` increases when a field
+//! changes meaning or is removed, not when one is added.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,31 +15,31 @@ use crate::host::client::Protocol;
 use crate::host::report::ClientReport;
 use crate::time::micros;
 
-/// Version of the file's shape.
+/// Version of the schema.
 pub const SCHEMA: u32 = 1;
 
-/// One URL.
+/// Statistics of a URL.
 #[derive(Clone, Debug, Serialize)]
 pub struct UrlStats {
-    /// As it was given.
+    /// The URL as typed.
     pub url: String,
-    /// The file it went to; none for standard output.
+    /// The output file; none for standard output.
     pub output: Option<String>,
     /// Status code of the response, if one was accepted.
     pub status: Option<u16>,
-    /// Body bytes that came.
+    /// Body bytes received.
     pub bytes: u64,
-    /// Seconds from its start to its end.
+    /// Seconds from start to end.
     pub seconds: f64,
     /// `verified`, `absent`, `unchecked` or `mismatch`; none before the end.
     pub digest: Option<&'static str>,
-    /// Exit code it would have alone.
+    /// Exit code of this URL alone.
     pub exit: u8,
-    /// Why it failed, if it did.
+    /// The error message, if it failed.
     pub error: Option<String>,
 }
 
-/// The whole file.
+/// Statistics of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct GetStats {
     /// [`SCHEMA`].
@@ -48,15 +48,15 @@ pub struct GetStats {
     pub transport: &'static str,
     /// Exit code of the run.
     pub exit: u8,
-    /// Every URL that was begun.
+    /// Every URL that was started.
     pub urls: Vec<UrlStats>,
-    /// Body bytes that came.
+    /// Body bytes received.
     pub bytes: u64,
     /// Seconds from the start of the first transfer to the end of the last.
     pub seconds: f64,
     /// Seconds to the first byte of the first transfer.
     pub ttfb_seconds: Option<f64>,
-    /// Body bits a second.
+    /// Body bits per second.
     pub goodput_bps: f64,
     /// IP packets received.
     pub packets_in: u64,
@@ -64,60 +64,60 @@ pub struct GetStats {
     pub packets_out: u64,
     /// Bytes received: UDP payloads, for TCP whole IP packets.
     pub bytes_in: u64,
-    /// Bytes sent, counted likewise.
+    /// Bytes sent, counted like `bytes_in`.
     pub bytes_out: u64,
-    /// Connections begun.
+    /// Connections started.
     pub connections: u64,
-    /// Requests sent on our transport.
+    /// Requests sent over our transport.
     pub requests: u64,
     /// OPEN datagrams sent.
     pub opens: u64,
-    /// Identities taken on.
+    /// Connection identities used.
     pub handshakes: u64,
-    /// Packets given up as lost.
+    /// Packets declared lost.
     pub lost: u64,
-    /// Requests sent again because their whole flight was missing.
+    /// Requests retransmitted because their whole flight was lost.
     pub repeated: u64,
     /// Probes sent.
     pub probes: u64,
     /// Retransmission timeouts.
     pub timeouts: u64,
-    /// Transitions declared, by kind.
+    /// State transitions claimed, by kind.
     pub transitions: BTreeMap<&'static str, u64>,
-    /// Smallest round trip in microseconds, to the server that answered last or to the nearest of
-    /// several that did by turns.
+    /// Smallest RTT in microseconds, to the server that responded last, or to the nearest if several
+    /// respond in turns.
     pub rtt_min_us: Option<u64>,
-    /// Smoothed round trip in microseconds.
+    /// Smoothed RTT in microseconds.
     pub rtt_smoothed_us: Option<u64>,
-    /// Packets by the server that sent them.
+    /// Packets received, by server.
     pub by_server: BTreeMap<String, u64>,
-    /// Smallest round trip in microseconds, by server.
+    /// Smallest RTT in microseconds, by server.
     pub rtt_min_us_by_server: BTreeMap<String, u64>,
-    /// Packets dropped, by reason; reasons that did not occur are left out.
+    /// Packets dropped, by reason; reasons with 0 are omitted.
     pub drops: BTreeMap<&'static str, u64>,
     /// The worst of the URLs' digests: `mismatch`, `unchecked`, `absent`, `verified`.
     pub digest: &'static str,
-    /// Longest time without a byte after the first one, in milliseconds. Time in which the reader of
-    /// the output took none does not count.
+    /// Longest interval without a byte after the first one, in milliseconds; time in which the reader
+    /// of the output took none is excluded.
     pub longest_stall_ms: f64,
 }
 
-/// What the parts of a run count, for [`GetStats::new`].
+/// The inputs of [`GetStats::new`].
 pub struct Counted<'a> {
-    /// What carried the bytes.
+    /// The transport protocol.
     pub protocol: Protocol,
     /// Exit code of the run.
     pub exit: u8,
-    /// Every URL that was begun.
+    /// Every URL that was started.
     pub urls: Vec<UrlStats>,
     /// From the start of the first transfer to the end of the last.
     pub elapsed: Duration,
-    /// What the machine has seen.
+    /// The machine's report.
     pub report: &'a ClientReport,
 }
 
 impl GetStats {
-    /// Puts the numbers of a run together.
+    /// Computes the statistics of a run.
     #[must_use]
     pub fn new(counted: Counted<'_>) -> Self {
         let Counted {
@@ -188,20 +188,20 @@ impl GetStats {
         }
     }
 
-    /// Writes the file under another name and renames it.
+    /// Writes the statistics to a temporary file and renames it.
     ///
     /// # Errors
-    /// What the operating system says; then a file that was there before is untouched.
+    /// The operating system's error; an existing file is then unchanged.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         write_json(self, path)
     }
 }
 
-/// Writes figures as JSON under another name and renames the file. A device or a pipe is written to,
-/// and what a symlink leads to is replaced, not the symlink.
+/// Writes figures as JSON to a temporary file and renames it. Writes directly to a device or a pipe;
+/// replaces the target of a symlink, not the symlink.
 ///
 /// # Errors
-/// What the operating system says; then a file that was there before is untouched.
+/// The operating system's error; an existing file is then unchanged.
 pub fn write_json(figures: &impl Serialize, path: &Path) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(figures).map_err(io::Error::other)?;
     text.push(b'\n');
@@ -214,13 +214,13 @@ pub fn write_json(figures: &impl Serialize, path: &Path) -> io::Result<()> {
     let temporary = PathBuf::from(temporary);
     let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
     if written.is_err() {
-        // It may never have come about.
+        // The temporary file may not exist.
         let _ = fs::remove_file(&temporary);
     }
     written
 }
 
-/// Numbers by the names of servers.
+/// Converts keys from server ids to names.
 fn by_name<T: Copy>(
     by_server: &BTreeMap<u16, T>,
     number: impl Fn(T) -> u64,

@@ -1,9 +1,9 @@
-//! The file in which `get` remembers address tokens from one run to the next.
+//! The file in which `get` saves address tokens between runs.
 //!
-//! In: a path. Out: [`Tokens`]; and back. A line per token, `LOCAL SERVICE RECEIVED CONNECTION
+//! In: a path. Out: [`Tokens`]; and back. One line per token, `LOCAL SERVICE RECEIVED CONNECTION
 //! CONTINUATION`: addresses, milliseconds since the Unix epoch, and two hexadecimal values. The file
-//! is replaced whole, under a lock, with mode 0600. What is not such a file is never written to; and
-//! nothing that is wrong with it keeps a transfer from its bytes: it is told, and no token is shown.
+//! is replaced as a whole, under a lock, with mode 0600. Never writes to a file of another kind. An
+//! unusable file never fails a transfer: `get` logs the error and sends no token.
 
 use core::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -19,31 +19,31 @@ use crate::time::UnixMillis;
 use crate::transport::client::AddressToken;
 use crate::wire::segment::MAX_CONTINUATION_BYTES;
 
-/// Longest file that is read, in bytes: as many tokens as are kept take a third of it.
+/// Longest accepted file, in bytes: three times the size of a full one.
 pub const MAX_TOKEN_FILE_BYTES: u64 = 256 * 1024;
 
 /// The first line of every such file.
 const HEAD: &str = "# headwater address tokens";
 
-/// Why a file is of no use.
+/// Why a token file is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
-    /// The operating system refused.
+    /// The operating system's error.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A directory, a device, or a file of something else.
-    #[error("it holds something else than address tokens and is left as it is")]
+    /// Not a regular file, or a file of another format.
+    #[error("not a file of address tokens; left unchanged")]
     Foreign,
 }
 
-/// Reads the tokens of an earlier run; there are none if there is no file. Lines that are no tokens
-/// are passed over: a copy may have been cut short.
+/// Loads the tokens of earlier runs; none if there is no file. Ignores malformed lines: a copy may
+/// have been truncated.
 ///
 /// # Errors
 /// [`TokenFileError`].
 pub fn load(path: &Path) -> Result<Tokens, TokenFileError> {
     match fs::metadata(path) {
-        // Before it is opened: to open a FIFO would be to wait for its writer.
+        // Checked before opening: opening a FIFO would wait for its writer.
         Ok(metadata) if !metadata.is_file() => Err(TokenFileError::Foreign),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Tokens::default()),
         Ok(_) => read(&mut File::open(path)?),
@@ -51,11 +51,11 @@ pub fn load(path: &Path) -> Result<Tokens, TokenFileError> {
     }
 }
 
-/// Adds `tokens` to those in the file, which another run may have changed meanwhile, and takes out
-/// what has become too old. Does nothing if there is nothing to add.
+/// Merges `tokens` into the file, which another run may have changed meanwhile, and removes expired
+/// ones. Does nothing if there is nothing to add.
 ///
 /// # Errors
-/// [`TokenFileError`]; the file is then as it was.
+/// [`TokenFileError`]; the file is then unchanged.
 pub fn save(path: &Path, tokens: &Tokens, now: UnixMillis) -> Result<(), TokenFileError> {
     if tokens.is_empty() {
         return Ok(());
@@ -72,8 +72,8 @@ pub fn save(path: &Path, tokens: &Tokens, now: UnixMillis) -> Result<(), TokenFi
     Ok(replace(path, emit(&all).as_bytes())?)
 }
 
-/// Opens and locks the file, which is made if there is none. Whoever replaces it holds the lock of
-/// the file before, so a lock that was waited for may be that of a file which is no longer there.
+/// Opens and locks the file, and creates it if necessary. Writers replace the file while they hold
+/// the lock on the old one, so a lock obtained after waiting may be on a deleted file: try again.
 fn lock(path: &Path) -> io::Result<File> {
     loop {
         let mut options = OpenOptions::new();
@@ -88,8 +88,7 @@ fn lock(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Writes a file beside the old one and renames it. The file behind a symlink is replaced, not the
-/// symlink.
+/// Writes a temporary file and renames it. Replaces the target of a symlink, not the symlink.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let path = fs::canonicalize(path)?;
     let mut temporary = path.clone().into_os_string();
@@ -105,7 +104,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         .write_all(content)
         .and_then(|()| fs::rename(&temporary, &path));
     if written.is_err() {
-        // The disk is full, most likely: nothing shall be left on it.
+        // Most likely the disk is full: leave nothing on it.
         let _ = fs::remove_file(&temporary);
     }
     written
@@ -120,7 +119,7 @@ fn read(file: &mut File) -> Result<Tokens, TokenFileError> {
     text.and_then(parse).ok_or(TokenFileError::Foreign)
 }
 
-/// The tokens of a text; `None` if it is of another kind. An empty one may become such a file.
+/// Parses tokens; `None` if the text is not a token file. An empty file is one.
 fn parse(text: &str) -> Option<Tokens> {
     let mut lines = text.lines();
     if lines.next().is_some_and(|head| head != HEAD) {

@@ -1,7 +1,7 @@
-//! Devices that lead to one backend each: what is written there comes out at the kernel as if it had
-//! come in from that device, so that a rule by `iif` can route it.
+//! Devices that lead to one backend each: the kernel receives a packet written to such a device as if
+//! it had arrived there, so that a rule by `iif` can route it.
 //!
-//! In: a configuration, packets. Out: packets, as they came, on the backend's device.
+//! In: a configuration, packets. Out: the packets, unchanged, on the backend's device.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,17 +13,17 @@ use crate::device::tun::{Tun, TunConfig, TunKind};
 use crate::redirect::BackendId;
 use crate::redirect::config::{BackendEntry, RedirectConfig};
 
-/// The devices by backend, with their names.
+/// The devices and their names, by backend.
 #[derive(Debug, Default)]
 pub(super) struct Lanes(BTreeMap<BackendId, (String, Tun)>);
 
 impl Lanes {
-    /// Opens the devices that a configuration names.
+    /// Opens the devices of a configuration.
     pub(super) fn open(config: &RedirectConfig, mtu: u16) -> Result<Self, Failed> {
         Self::default().reopen(config, mtu)
     }
 
-    /// Opens those devices of another configuration that are not open yet.
+    /// Opens the devices of a new configuration that are not open yet.
     pub(super) fn reopen(&self, config: &RedirectConfig, mtu: u16) -> Result<Self, Failed> {
         let mut opened = BTreeMap::new();
         for (backend, name) in named(config) {
@@ -43,7 +43,7 @@ impl Lanes {
         Ok(Self(opened))
     }
 
-    /// Adds what was opened, and closes what the configuration does not name.
+    /// Adds newly opened devices and closes those that the configuration no longer names.
     pub(super) fn replace(&mut self, opened: Self, config: &RedirectConfig) {
         self.0.extend(opened.0);
         self.0
@@ -53,7 +53,7 @@ impl Lanes {
     pub(super) fn send(&mut self, backend: BackendId, packet: &[u8]) -> io::Result<()> {
         match self.0.get_mut(&backend) {
             Some((_, tun)) => tun.send_packet(packet),
-            // Its device has gone with the configuration that named it.
+            // The configuration that named the device is gone.
             None => Ok(()),
         }
     }
@@ -63,7 +63,7 @@ impl Lanes {
     }
 }
 
-/// The devices in a configuration.
+/// The devices of a configuration.
 fn named<'a>(config: &'a RedirectConfig) -> impl Iterator<Item = (BackendId, &'a str)> {
     let device = |entry: &'a BackendEntry| Some((entry.id, entry.device.as_deref()?));
     config.backends.iter().filter_map(device)

@@ -1,8 +1,8 @@
-//! `headwater redirect`: sends each packet for a service address to one of the servers behind it.
+//! `headwater redirect`: redirects each packet for a service address to one of the servers behind it.
 //!
 //! In: arguments, a configuration file that may change while it runs, commands of `headwater
-//! redirect-control`. Out: one line `ready` on standard output when it redirects, then nothing but
-//! packets until SIGINT or SIGTERM. A mistake in a changed file leaves what is in force in force.
+//! redirect-control`. Out: one line `ready` on standard output when it forwards, then only packets
+//! until SIGINT or SIGTERM. After an error in a changed file the running configuration stays.
 
 mod lanes;
 mod source;
@@ -37,66 +37,66 @@ use crate::time::{Instant, Now, micros};
 use lanes::Lanes;
 use source::Source;
 
-/// How often the configuration's files are looked at.
+/// Interval of the checks for changed files.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Commands of the control socket.
 const HELP: &str = "show           configuration, backends and counters as JSON\n\
-    drain NAME     send a backend nothing while others can have it\n\
-    activate NAME  send it packets again\n\
-    reload         read the configuration again now\n\
-    help           this";
+    drain NAME     stop sending to a backend, unless no other is available\n\
+    activate NAME  send packets to it again\n\
+    reload         reload the configuration now\n\
+    help           print this list";
 
 /// Arguments of `headwater redirect`.
 #[derive(Debug, clap::Args)]
 pub struct RedirectArgs {
-    /// TUN device to create or attach to
+    /// TUN device; created if it does not exist
     #[arg(long, value_name = "NAME")]
     pub tun: String,
-    /// Configuration in TOML; read again when it changes, and on SIGHUP
+    /// Configuration in TOML; reloaded when it changes, and on SIGHUP
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Kind of TUN device: what clients send is small, so there is little to join
+    /// Kind of TUN device; packets from clients are small, so offloads gain little
     #[arg(long, value_enum, default_value_t = DeviceArg::Plain)]
     pub device: DeviceArg,
-    /// Largest IP packet in bytes; with an IPv6 address at least 1280
+    /// MTU: largest IP packet in bytes; at least 1280 with an IPv6 address
     #[arg(long, value_name = "BYTES", default_value_t = 1500,
           value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     pub mtu: u16,
     #[command(flatten)]
     #[allow(missing_docs, reason = "the flattened group has its own")]
     pub announce: AnnounceArgs,
-    /// Write every packet to this file, for tshark or tcpdump
+    /// Capture all packets to this file, for tshark or tcpdump
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
-    /// UNIX socket to make, for `headwater redirect-control`
+    /// UNIX socket to listen on for `headwater redirect-control`
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
-    /// Show metrics at http://ADDR:PORT/metrics of the kernel's network
+    /// Serve metrics at http://ADDR:PORT/metrics, on a socket of the kernel
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
 }
 
-/// What `redirect --help` says at its end.
+/// Formats the end of `redirect --help`.
 pub(super) fn after_help() -> String {
     format!(
-        "A changed configuration counts its `generation` up. What the control socket has drained or \
-         activated holds until then. The addresses of a running redirector stay.\n\n{}",
+        "A changed configuration must have a higher `generation`. It replaces states set with `drain` \
+         and `activate`. Addresses and services cannot change without a restart.\n\n{}",
         control_help()
     )
 }
 
-/// What `redirect-control --help` says at its end.
+/// Formats the end of `redirect-control --help`.
 pub(super) fn control_help() -> String {
     let lines: Vec<_> = HELP.lines().map(|line| format!("  {line}")).collect();
     let heading = "Commands of `headwater redirect-control PATH COMMAND...`:";
     format!("{heading}\n{}", lines.join("\n"))
 }
 
-/// Redirects until a signal comes.
+/// Redirects packets until a signal ends it.
 ///
 /// # Errors
-/// What keeps it from redirecting.
+/// The reason why the redirector cannot start or had to stop.
 pub fn run(args: &RedirectArgs) -> Result<Exit, Failed> {
     let source = Source::new(&args.config);
     let loaded = source.load()?;
@@ -123,7 +123,7 @@ pub fn run(args: &RedirectArgs) -> Result<Exit, Failed> {
     let opened = local.open()?;
     let hooks = Redirecting {
         announcer: Announcer::new(&args.announce, &args.tun, &loaded.config.services),
-        source: source.in_force(loaded),
+        source: source.into_running(loaded),
         lanes,
         mtu: args.mtu,
         look: clock.instant(),
@@ -142,7 +142,7 @@ pub fn run(args: &RedirectArgs) -> Result<Exit, Failed> {
     }
 }
 
-/// All that the loop needs but the device.
+/// The state of the loop, except the device.
 struct Drive {
     machine: Redirector,
     hooks: Redirecting,
@@ -169,28 +169,31 @@ impl Drive {
     }
 }
 
-/// What goes on beside the machine.
+/// The state beside the machine: files, announcements, devices of backends.
 struct Redirecting {
     announcer: Announcer,
-    source: source::InForce,
+    source: source::Running,
     lanes: Lanes,
     mtu: u16,
-    /// When to look at the files next.
+    /// The time of the next check for changed files.
     look: Instant,
-    /// Configurations that were not put in force.
+    /// Configurations rejected since the start.
     refused: u64,
 }
 
 impl Redirecting {
-    /// Puts what the files say now in force; what was stays if that cannot be done.
+    /// Applies the files' present content; on an error the running configuration stays.
     fn reload(&mut self, now: Now, machine: &mut Redirector) -> Result<(), String> {
         let reloaded = self.try_reload(now, machine);
         match &reloaded {
-            Ok(()) => log::info!("generation {} is in force", self.source.generation()),
+            Ok(()) => log::info!(
+                "running configuration: generation {}",
+                self.source.generation()
+            ),
             Err(why) => {
                 self.refused += 1;
                 let generation = self.source.generation();
-                log::error!("{why}; generation {generation} stays in force");
+                log::error!("{why}; generation {generation} stays active");
             }
         }
         reloaded
@@ -200,7 +203,7 @@ impl Redirecting {
         let loaded = self.source.reload().map_err(|failed| failed.message)?;
         if !self.source.is_same_text(&loaded) {
             if loaded.own_addresses() != self.source.own_addresses() {
-                return Err("other addresses or services: restart to change those".to_owned());
+                return Err("`address` or `services` changed: restart to apply".to_owned());
             }
             let lanes = self.lanes.reopen(&loaded.config, self.mtu);
             let lanes = lanes.map_err(|failed| failed.message)?;
@@ -209,7 +212,7 @@ impl Redirecting {
             self.lanes.replace(lanes, &loaded.config);
         } else if !self.source.is_same_table(&loaded) {
             machine.set_table(loaded.table.clone());
-            log::info!("another table of sites is in force");
+            log::info!("table of sites reloaded");
         }
         machine.set_keys(loaded.keys.clone());
         self.source.put(loaded);
@@ -244,7 +247,7 @@ impl Redirecting {
     }
 }
 
-/// One backend for `show`.
+/// Formats one backend for `show`.
 fn shown(member: &Member, config: &RedirectConfig) -> Value {
     let entry = member.entry();
     let site = entry
@@ -272,7 +275,7 @@ impl Hooks<Redirector> for Redirecting {
         if now.instant >= self.look {
             self.look = now.instant + LOOK_INTERVAL;
             if self.source.has_changed() {
-                // Told in the log; there is nobody else to tell.
+                // `reload` has logged the error.
                 let _ = self.reload(now, machine);
             }
         }
@@ -286,7 +289,7 @@ impl Hooks<Redirector> for Redirecting {
     }
 
     fn notice(&mut self, now: Now, _notice: Notice, machine: &mut Redirector) {
-        // As for a change of the file.
+        // The same as after a change of the file.
         let _ = self.reload(now, machine);
     }
 
@@ -315,7 +318,7 @@ impl Hooks<Redirector> for Redirecting {
             ["show"] => Ok(self.show(machine).to_string()),
             ["reload"] => self.reload(now, machine).map(|()| String::new()),
             ["help"] => Ok(HELP.to_owned()),
-            _ => Err(format!("'{line}' is no command: see `help`")),
+            _ => Err(format!("unknown command '{line}': see `help`")),
         }
     }
 
@@ -323,7 +326,7 @@ impl Hooks<Redirector> for Redirecting {
         let mut metrics = machine.metrics();
         metrics.push(Metric::counter(
             "headwater_redirect_refused_configurations_total",
-            "Configurations that were not put in force because of a mistake.",
+            "Configurations rejected because of an error.",
             self.refused,
         ));
         metrics

@@ -1,7 +1,7 @@
-//! The redirector's files: the configuration, the keys, the table of sites.
+//! The redirector's files: configuration, keys, table of sites.
 //!
-//! In: the path of the configuration; what it names is looked for beside it. Out: all that a
-//! redirector is made of, or a failure whose line says what to do; and whether any file has changed.
+//! In: the path of the configuration; relative paths in it start at its directory. Out: the parsed
+//! content, or a failure with the remedy; and whether any file has changed.
 
 use std::fs;
 use std::net::IpAddr;
@@ -19,24 +19,24 @@ use crate::redirect::prefixes::Table;
 /// Suffix of a table in MaxMind's format.
 const DATABASE_SUFFIX: &str = "mmdb";
 
-/// Where a redirector's configuration is.
+/// Location of a redirector's configuration.
 #[derive(Debug)]
 pub(super) struct Source {
     path: PathBuf,
 }
 
-/// What the files held when they were read.
+/// The parsed content of all files.
 #[derive(Debug)]
 pub(super) struct Loaded {
     text: String,
     pub(super) config: RedirectConfig,
     pub(super) table: Table,
     pub(super) keys: MacKeys,
-    /// Every file read, as it was just before.
+    /// Every file read, with its stamp from just before.
     files: Vec<(PathBuf, Option<Stamp>)>,
 }
 
-/// What tells one state of a file from another.
+/// Identifies a version of a file: inode, bytes, modification time in seconds and nanoseconds.
 type Stamp = (u64, u64, i64, i64);
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -56,7 +56,7 @@ impl Source {
         let mut files = vec![(self.path.clone(), stamp(&self.path))];
         let name = self.path.display().to_string();
         let text = fs::read_to_string(&self.path).map_err(|error| {
-            let advice = format!("cannot read {name} ({error}): name another file for --config");
+            let advice = format!("cannot read {name} ({error}): choose another file for --config");
             Failed::new(Exit::Configuration, advice)
         })?;
         let wrong = |error: &dyn core::fmt::Display| Failed::new(Exit::Configuration, error);
@@ -81,16 +81,16 @@ impl Source {
         })
     }
 
-    /// A file that the configuration names stands beside it, if its path is relative.
+    /// Resolves a path in the configuration; a relative one starts at the configuration's directory.
     fn beside(&self, named: &Path) -> PathBuf {
         self.path
             .parent()
             .map_or_else(|| named.to_owned(), |folder| folder.join(named))
     }
 
-    /// What was read is in force.
-    pub(super) fn in_force(self, loaded: Loaded) -> InForce {
-        InForce {
+    /// Makes `loaded` the running configuration.
+    pub(super) fn into_running(self, loaded: Loaded) -> Running {
+        Running {
             source: self,
             seen: loaded.files.clone(),
             loaded,
@@ -101,7 +101,7 @@ impl Source {
 fn read_table(path: &Path, nearest: &Nearest, sites: &[String]) -> Result<Table, Failed> {
     let name = path.display().to_string();
     let unreadable = |error| {
-        let advice = format!("cannot read {name} ({error}): name another `table`");
+        let advice = format!("cannot read {name} ({error}): choose another `table`");
         Failed::new(Exit::Configuration, advice)
     };
     let table = if path.extension().is_some_and(|it| it == DATABASE_SUFFIX) {
@@ -115,21 +115,21 @@ fn read_table(path: &Path, nearest: &Nearest, sites: &[String]) -> Result<Table,
 }
 
 impl Loaded {
-    /// The addresses that must lead to the redirector's device.
+    /// The addresses to route to the redirector's device.
     pub(super) fn own_addresses(&self) -> Vec<IpAddr> {
         [self.config.addresses.as_slice(), &self.config.services].concat()
     }
 }
 
-/// What is in force, and when the files were looked at last.
+/// The running configuration, and the stamps of its files at the last check.
 #[derive(Debug)]
-pub(super) struct InForce {
+pub(super) struct Running {
     source: Source,
     loaded: Loaded,
     seen: Vec<(PathBuf, Option<Stamp>)>,
 }
 
-impl InForce {
+impl Running {
     pub(super) const fn config(&self) -> &RedirectConfig {
         &self.loaded.config
     }
@@ -143,12 +143,12 @@ impl InForce {
         self.loaded.own_addresses()
     }
 
-    /// Whether any file is another than when it was looked at last.
+    /// Whether any file has changed since the last check.
     pub(super) fn has_changed(&self) -> bool {
         self.seen.iter().any(|(path, was)| stamp(path) != *was)
     }
 
-    /// Reads the files again; they count as seen whatever comes of it, so that a mistake is told
+    /// Reads the files again and updates their stamps even on failure, so that an error is reported
     /// once.
     pub(super) fn reload(&mut self) -> Result<Loaded, Failed> {
         for (path, seen) in &mut self.seen {
@@ -157,12 +157,12 @@ impl InForce {
         self.source.load()
     }
 
-    /// Whether the configuration itself is the one in force.
+    /// Whether the configuration's text equals the running one.
     pub(super) fn is_same_text(&self, loaded: &Loaded) -> bool {
         self.loaded.text == loaded.text
     }
 
-    /// Whether the table of sites is the one in force.
+    /// Whether the table of sites equals the running one.
     pub(super) fn is_same_table(&self, loaded: &Loaded) -> bool {
         self.loaded.table == loaded.table
     }

@@ -1,4 +1,4 @@
-//! What a running redirector makes of changed files, of signals and of commands.
+//! How a running redirector handles changed files, signals and commands.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn key_file(folder: &Path, secret: u8) {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// A redirector whose files are in the folder.
+/// Creates a redirector whose files are in the folder.
 fn redirecting() -> (TempDir, Redirecting, Redirector) {
     let folder = tempfile::tempdir().unwrap();
     key_file(folder.path(), 1);
@@ -47,7 +47,7 @@ fn redirecting() -> (TempDir, Redirecting, Redirector) {
     };
     let hooks = Redirecting {
         announcer: Announcer::new(&quiet, "none", &[]),
-        source: source.in_force(loaded),
+        source: source.into_running(loaded),
         lanes: Lanes::default(),
         mtu: 1500,
         look: Instant::ZERO,
@@ -78,7 +78,7 @@ fn a_changed_file_is_put_in_force_and_a_wrong_one_is_not() {
     fs::write(&path, config(5, "state = \"draining\"\n")).unwrap();
     assert_eq!(turn(&mut hooks, &mut machine), (5, 0));
     assert_eq!(far(&machine), BackendState::Draining);
-    // A mistake, an old number, other services: each is told once.
+    // An error, an old generation, other services: each is logged once.
     let moved = config(6, "").replace("10.0.0.100", "10.0.0.101");
     for (refused, text) in [(1, "generation = "), (2, &config(5, "")), (3, &moved)] {
         fs::write(&path, text).unwrap();
@@ -102,7 +102,7 @@ fn other_keys_need_no_other_generation() {
     assert!(hooks.source.has_changed());
     assert!(hooks.turn(later(500), &mut machine).is_continue());
     assert_eq!((hooks.refused, hooks.source.has_changed()), (0, false));
-    // And a signal reads all again.
+    // A signal reloads all files.
     fs::remove_file(folder.path().join("keys")).unwrap();
     hooks.notice(later(600), Notice::Hangup, &mut machine);
     assert_eq!(hooks.refused, 1);
@@ -128,11 +128,11 @@ fn another_table_needs_no_other_generation() {
     fs::write(&table, "198.51.100.0/24 west\n").unwrap();
     assert!(hooks.turn(later(500), &mut machine).is_continue());
     assert_eq!((hooks.refused, tables(&machine)), (0, 1));
-    // A mistake leaves what is in force in force.
+    // After an error the running table stays.
     fs::write(&table, "198.51.100.0/24 nowhere\n").unwrap();
     assert!(hooks.turn(later(1000), &mut machine).is_continue());
     assert_eq!((hooks.refused, tables(&machine)), (1, 1));
-    // The same again is no other table.
+    // The same content is not another table.
     fs::write(&table, "198.51.100.0/24 west # the same\n").unwrap();
     assert!(hooks.turn(later(1500), &mut machine).is_continue());
     assert_eq!((hooks.refused, tables(&machine)), (1, 1));

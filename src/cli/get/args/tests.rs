@@ -1,4 +1,4 @@
-//! Command lines and what they resolve to.
+//! Command lines and the configurations they resolve to.
 
 use clap::{Args as _, Command, FromArgMatches as _};
 
@@ -23,7 +23,7 @@ fn places(typed: &str) -> Result<Vec<Option<String>>, Exit> {
     resolve(typed).map(|config| config.jobs.iter().map(name).collect())
 }
 
-/// What is typed, and the files of the URLs (none: standard output).
+/// Arguments, and the output file of each URL (none: standard output).
 type Placed = (&'static str, Result<&'static [Option<&'static str>], Exit>);
 
 #[test]

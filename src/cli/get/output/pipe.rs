@@ -1,8 +1,8 @@
-//! Bytes that are gone once written: to standard output, a FIFO or a device.
+//! Outputs that cannot be undone: standard output, a FIFO or a device.
 //!
-//! In: bytes in order. Out: the same bytes, as fast as their reader takes them. Where the system can
-//! say that a write would wait (pipes, terminals), the bytes are kept back instead, and the loop goes
-//! on meanwhile: a program that waits for its reader answers no packet and misses every timer.
+//! In: bytes in order. Out: the same bytes, as fast as their reader takes them. Where the system
+//! supports non-blocking writes (pipes, terminals), bytes that would block are buffered and the loop
+//! continues: a blocked program answers no packet and misses every timer.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -15,24 +15,24 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use crate::apps::fetch::output::{Held, Output, OutputError};
 
-/// Standard output, under a name by which it can be opened again.
+/// Standard output, under a path that can be opened again.
 const STDOUT: &str = "/proc/self/fd/1";
 
-/// Least bytes that are written as they come, rather than collected until `flush`.
+/// Smallest write that bypasses the buffer, in bytes.
 const MIN_DIRECT_BYTES: usize = 16 * 1024;
 
-/// See the head of this file.
+/// An output that is written as bytes arrive; see the head of this file.
 pub(super) struct Pipe {
     file: File,
-    /// Where the first byte stands in the object.
+    /// Offset of the first byte in the object.
     offset: u64,
     written: bool,
     kept: VecDeque<u8>,
 }
 
 impl Pipe {
-    /// Standard output. Its descriptor is shared with whoever started us, who may not expect it to
-    /// refuse a write; so one of our own is opened, where that can be done.
+    /// Opens standard output. Its descriptor is shared with the parent process, which may not expect
+    /// non-blocking mode; so opens another one where possible.
     pub(super) fn stdout(offset: u64) -> io::Result<Self> {
         let shared = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let file = if may_wait(&shared)? {
@@ -47,7 +47,7 @@ impl Pipe {
         Ok(Self::new(file, offset))
     }
 
-    /// What is no regular file. Opening a FIFO waits for its reader.
+    /// Opens a file that is not a regular one. Opening a FIFO waits for its reader.
     pub(super) fn open(path: &Path, offset: u64) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).open(path)?;
         if may_wait(&file)? {
@@ -66,12 +66,12 @@ impl Pipe {
     }
 }
 
-/// Whether a write may wait for a reader, and can be told not to.
+/// Whether a write may block, and can be made non-blocking.
 fn may_wait(file: &File) -> io::Result<bool> {
     Ok(file.metadata()?.file_type().is_fifo() || file.is_terminal())
 }
 
-/// Writes what can be written at once; how much, or `None` if there is nothing or it would wait.
+/// Writes without blocking; returns the length, or `None` if nothing is left or it would block.
 fn write_some(mut file: &File, bytes: &[u8]) -> io::Result<Option<usize>> {
     if bytes.is_empty() {
         return Ok(None);
@@ -131,7 +131,7 @@ impl Output for Pipe {
     }
 
     fn rewind(&mut self) -> Result<(), OutputError> {
-        // Whoever asked for bytes from an offset on has no use for others.
+        // A reader that started at an offset cannot use bytes from 0.
         if self.written || self.offset > 0 {
             return Err(OutputError::CannotRewind);
         }
@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// A pipe whose end for writing does not wait, as `stdout` and `open` make it.
+    /// Creates a pipe with a non-blocking write end, like `stdout` and `open`.
     fn pipe() -> (io::PipeReader, Pipe) {
         let (reader, writer) = io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(writer));
@@ -184,7 +184,7 @@ mod tests {
         drain(&mut reader, output, &sent);
     }
 
-    /// Reads what a full pipe and `output` have of `sent`.
+    /// Reads the rest of `sent` from a full pipe and from `output`.
     fn drain(reader: &mut io::PipeReader, mut output: Pipe, sent: &[u8]) {
         let before = output.kept();
         assert!(
