@@ -73,7 +73,7 @@ outcomes_tcp() {
 # watch_states N: looks at the states of redirector N's backends all the time, through its control socket;
 # SCRATCH/statesN.out has a line of JSON for each change.
 watch_states() {
-    start "states$1" "redirector$1" nice -n -15 python3 "$PWD/scripts/states.py" "$SCRATCH/r$1" 5
+    start "states$1" "redirector$1" nice -n -15 "$PWD/scripts/lab.sh" probe backend-states "$SCRATCH/r$1" 5
     until_true 10 test -s "$SCRATCH/states$1.out" || die "redirector $1 does not show its states"
 }
 
