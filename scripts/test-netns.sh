@@ -19,7 +19,7 @@ for file in scripts/scenarios/*.sh; do
 done
 
 readonly SCENARIOS=(
-    testbed topologies ping curl_over_tcp real_files large_object random_loss many_clients many_downloads kill_restart
+    testbed topologies readme ping curl_over_tcp real_files large_object random_loss many_clients many_downloads kill_restart
     round_robin round_robin_one_dead overhead_ipv4 overhead_ipv6 one_round_trip upstream_share
     slow_reader metrics captures devices device_at_hand multi_queue serve_errors get_errors link bench
     redirect_policies redirect_shares redirect_plain redirect_control redirect_announce

@@ -1,16 +1,36 @@
-//! The design in prose: what no single file of code can say.
+//! The manual: how to use the programs, and the design in prose.
 //!
-//! | page | what it tells |
+//! | page | content |
 //! |---|---|
-//! | [`architecture`] | what lies where, who may import whom, and the words used |
+//! | [`guide`] | servers and clients: objects, devices, several cores, the cache, keys, metrics |
+//! | [`redirector`] | several servers for one address: redirectors, draining, anycast |
+//! | [`testbed`] | network namespaces and emulated links on one machine |
+//! | [`measuring`] | comparisons and benchmarks, and what they printed |
+//! | [`reference`](mod@reference) | options, exit codes, metrics |
+//! | [`architecture`] | folders, imports, and the glossary |
 //! | [`protocol`] | the transport, byte by byte and rule by rule |
-//! | [`laws`] | what must hold, which tests hold it, and the breaks they were seen to notice |
-//! | [`threats`] | who may attack what, and what holds them |
-//! | [`limits`] | every bound, its reason, and what happens at it |
-//! | [`performance`] | what a download costs, where the cost lies, and what was tried |
-//! | [`deviations`] | where this differs from its models and from RFCs, and why |
+//! | [`laws`] | invariants, the tests that check them, and the faults that those tests detected |
+//! | [`threats`] | attackers, their means, and the defences |
+//! | [`limits`] | every bound, its reason, and the behaviour at it |
+//! | [`performance`] | the cost of a download, where it lies, and what was tried |
+//! | [`deviations`] | differences from the models and from RFCs, and their reasons |
 //!
-//! No code but tests: these hold every dump, table and name on the pages against the program.
+//! The only code here is tests, which compare every dump, table and name on the pages with the program.
+
+#[doc = include_str!("guide.md")]
+pub mod guide {}
+
+#[doc = include_str!("redirector.md")]
+pub mod redirector {}
+
+#[doc = include_str!("testbed.md")]
+pub mod testbed {}
+
+#[doc = include_str!("measuring.md")]
+pub mod measuring {}
+
+#[doc = include_str!("reference.md")]
+pub mod reference {}
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
