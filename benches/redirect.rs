@@ -5,7 +5,7 @@
 
 use divan::{Bencher, black_box};
 use headwater::internals::redirect::backend::{Backend, BackendConfig};
-use headwater::internals::redirect::capsule::{CapsuleKind, Header, MacKeys};
+use headwater::internals::redirect::capsule::{CapsuleHeader, CapsuleKind, MacKeys};
 use headwater::internals::redirect::config::RedirectConfig;
 use headwater::internals::redirect::engine::{EngineSettings, Redirect};
 use headwater::internals::redirect::prefixes::Table;
@@ -69,7 +69,7 @@ fn seal_and_unwrap(bencher: Bencher<'_, '_>) {
     });
     let packet = request();
     let (mut sealed, mut reply) = (Vec::new(), Vec::new());
-    let mut header = Header {
+    let mut header = CapsuleHeader {
         kind: CapsuleKind::Packet,
         redirector: RedirectorId(1),
         backend: BackendId(1),

@@ -12,7 +12,7 @@ use headwater::internals::sim::machines::TransportKit;
 use headwater::internals::sim::object::Object;
 use headwater::internals::sim::scenario::{ClientPlan, Reader, Scenario, ServerPlan};
 use headwater::internals::sim::world::{Clock, Spray};
-use headwater::internals::sim::{Failure, Options, run, run_seed};
+use headwater::internals::sim::{Options, SimFailure, run, run_seed};
 use headwater::internals::time::Instant;
 
 /// Worlds of one run of the tests.
@@ -21,7 +21,7 @@ const WORLDS: u64 = 1000;
 /// Worlds are shared out among so many threads.
 const THREADS: usize = 2;
 
-fn worlds(first: u64) -> Vec<Failure> {
+fn worlds(first: u64) -> Vec<SimFailure> {
     (first..WORLDS)
         .step_by(THREADS)
         .filter_map(|seed| run_seed(&TransportKit, seed, &Options::default()).err())
@@ -29,7 +29,7 @@ fn worlds(first: u64) -> Vec<Failure> {
         .collect()
 }
 
-fn leave_captures(failure: &Failure) -> io::Result<String> {
+fn leave_captures(failure: &SimFailure) -> io::Result<String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let client = folder.join(format!("seed-{}-clients.pcap", failure.seed));
     let server = folder.join(format!("seed-{}-servers.pcap", failure.seed));
@@ -45,7 +45,7 @@ fn a_thousand_worlds_break_no_law() {
         .zip(0..)
         .map(|(_, first)| std::thread::spawn(move || worlds(first)))
         .collect();
-    let failures: Vec<Failure> = threads
+    let failures: Vec<SimFailure> = threads
         .into_iter()
         .flat_map(|thread| thread.join().unwrap())
         .collect();

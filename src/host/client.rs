@@ -12,7 +12,9 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::apps::fetch::target::Target;
-use crate::apps::fetch::{Failure, Transfer, TransferEvent, TransferProgress, TransferRequest};
+use crate::apps::fetch::{
+    Transfer, TransferEvent, TransferFailure, TransferProgress, TransferRequest,
+};
 use crate::host::carrier::Carrier;
 use crate::host::metrics::Metric;
 use crate::host::report::ClientReport;
@@ -238,7 +240,7 @@ impl ClientHost {
         }
     }
 
-    fn send(&mut self, now: Now, request: TransferRequest) -> Result<(), Failure> {
+    fn send(&mut self, now: Now, request: TransferRequest) -> Result<(), TransferFailure> {
         let (local, remote) = self.route(&request.target)?;
         let keep = self.carrier.take_if(|(peer, carrier)| {
             // Our transport gives a stream up without giving up the connection.
@@ -262,11 +264,11 @@ impl ClientHost {
     }
 
     /// Own address and the server's, both of one family.
-    fn route(&self, target: &Target) -> Result<(IpAddr, SocketAddr), Failure> {
+    fn route(&self, target: &Target) -> Result<(IpAddr, SocketAddr), TransferFailure> {
         let host = target.host().to_owned();
         let known = (self.config.resolve)(&host);
         if known.is_empty() {
-            return Err(Failure::CannotResolve { host });
+            return Err(TransferFailure::CannotResolve { host });
         }
         let port = match self.config.protocol {
             Protocol::Trickles { udp_port, .. } => udp_port,
@@ -276,7 +278,7 @@ impl ClientHost {
             let remote = SocketAddr::new(remote, port);
             Some((self.own_address(remote)?, remote))
         });
-        pair.ok_or(Failure::Family { host })
+        pair.ok_or(TransferFailure::Family { host })
     }
 
     /// The own address that speaks to `remote`.
@@ -285,12 +287,16 @@ impl ClientHost {
         own.find(|own| own.is_ipv4() == remote.is_ipv4())
     }
 
-    fn connect(&mut self, now: Now, local: IpAddr, remote: SocketAddr) -> Result<Carrier, Failure> {
+    fn connect(
+        &mut self,
+        now: Now,
+        local: IpAddr,
+        remote: SocketAddr,
+    ) -> Result<Carrier, TransferFailure> {
         self.report.connections += 1;
         match self.config.protocol {
-            Protocol::Tcp => {
-                Carrier::connect(now, &mut self.stack, remote).map_err(|_| Failure::CannotConnect)
-            }
+            Protocol::Tcp => Carrier::connect(now, &mut self.stack, remote)
+                .map_err(|_| TransferFailure::CannotConnect),
             Protocol::Trickles { .. } => {
                 let config = ClientConfig {
                     local: SocketAddr::new(local, self.local_port),
@@ -407,9 +413,9 @@ impl Machine for ClientHost {
         if let Some(running) = &mut self.running {
             let passed = |limit: Option<Instant>| limit.is_some_and(|at| at <= now.instant);
             let failure = if passed(running.connect_by) {
-                Some(Failure::ConnectTimedOut)
+                Some(TransferFailure::ConnectTimedOut)
             } else {
-                passed(running.finish_by).then_some(Failure::TimedOut)
+                passed(running.finish_by).then_some(TransferFailure::TimedOut)
             };
             if let Some(failure) = failure {
                 running.transfer.fail(failure);

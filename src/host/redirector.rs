@@ -310,7 +310,7 @@ mod tests {
         let entries = [(2, Role::Active, [2; 32]), (1, Role::Retiring, [1; 32])];
         let new = KeyRing::new(&entries).unwrap();
         let mut sealed = Vec::new();
-        let header = crate::redirect::capsule::Header {
+        let header = crate::redirect::capsule::CapsuleHeader {
             kind: crate::redirect::capsule::CapsuleKind::Query,
             redirector: crate::redirect::RedirectorId(1),
             backend: BackendId(1),

@@ -135,7 +135,7 @@ pub struct LinkConfig {
 
 /// Why a configuration is refused. The caller is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
+pub enum LinkConfigError {
     /// The rate is zero or above [`MAX_RATE`].
     #[error("rate of {have} bit/s; it must be 1 to {MAX_RATE}")]
     Rate {
@@ -176,37 +176,37 @@ impl LinkConfig {
     ///
     /// # Errors
     /// The first bound that is broken.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    pub fn validate(&self) -> Result<(), LinkConfigError> {
         if let Some(have) = self.rate
             && (have == 0 || have > MAX_RATE)
         {
-            return Err(ConfigError::Rate { have });
+            return Err(LinkConfigError::Rate { have });
         }
         let codel = self.codel.unwrap_or_default();
         let times = [self.delay, self.jitter, self.reorder_delay];
         for have in times.into_iter().chain([codel.target, codel.interval]) {
             if have > MAX_DELAY {
-                return Err(ConfigError::Delay { have });
+                return Err(LinkConfigError::Delay { have });
             }
         }
         if self.queue_bytes > MAX_QUEUE_BYTES {
-            return Err(ConfigError::Queue {
+            return Err(LinkConfigError::Queue {
                 have: self.queue_bytes,
             });
         }
         if codel.interval.is_zero() {
-            return Err(ConfigError::NoInterval);
+            return Err(LinkConfigError::NoInterval);
         }
         if self.burst.is_some_and(|burst| burst.leave == Chance::NEVER) {
-            return Err(ConfigError::EndlessBurst);
+            return Err(LinkConfigError::EndlessBurst);
         }
         if self.outages.len() > MAX_OUTAGES {
-            return Err(ConfigError::TooManyOutages {
+            return Err(LinkConfigError::TooManyOutages {
                 have: self.outages.len(),
             });
         }
         if self.outages.iter().any(|outage| outage.until < outage.from) {
-            return Err(ConfigError::BackwardOutage);
+            return Err(LinkConfigError::BackwardOutage);
         }
         Ok(())
     }
@@ -241,23 +241,23 @@ impl LinkConfig {
 mod tests {
     use super::*;
 
-    type Case = (&'static str, fn(&mut LinkConfig), Option<ConfigError>);
+    type Case = (&'static str, fn(&mut LinkConfig), Option<LinkConfigError>);
 
     #[test]
     fn every_bound_is_checked_at_its_edge() {
         let longer = MAX_DELAY + Duration::from_micros(1);
-        let fast = ConfigError::Rate { have: MAX_RATE + 1 };
+        let fast = LinkConfigError::Rate { have: MAX_RATE + 1 };
         let large = MAX_QUEUE_BYTES + 1;
         let many = MAX_OUTAGES + 1;
-        let queue = ConfigError::Queue { have: large };
-        let outages = ConfigError::TooManyOutages { have: many };
+        let queue = LinkConfigError::Queue { have: large };
+        let outages = LinkConfigError::TooManyOutages { have: many };
         let cases: [Case; 17] = [
             ("default", |_| (), None),
             ("slow", |c| c.rate = Some(1), None),
             (
                 "stopped",
                 |c| c.rate = Some(0),
-                Some(ConfigError::Rate { have: 0 }),
+                Some(LinkConfigError::Rate { have: 0 }),
             ),
             ("fastest", |c| c.rate = Some(MAX_RATE), None),
             ("too fast", |c| c.rate = Some(MAX_RATE + 1), Some(fast)),
@@ -265,7 +265,7 @@ mod tests {
             (
                 "too long",
                 |c| c.jitter = MAX_DELAY + Duration::from_micros(1),
-                Some(ConfigError::Delay { have: longer }),
+                Some(LinkConfigError::Delay { have: longer }),
             ),
             ("largest", |c| c.queue_bytes = MAX_QUEUE_BYTES, None),
             (
@@ -277,17 +277,17 @@ mod tests {
             (
                 "too slow CoDel",
                 |c| c.codel = Some(codel(MAX_DELAY + Duration::from_micros(1))),
-                Some(ConfigError::Delay { have: longer }),
+                Some(LinkConfigError::Delay { have: longer }),
             ),
             (
                 "CoDel without an interval",
                 |c| c.codel = Some(codel(Duration::ZERO)),
-                Some(ConfigError::NoInterval),
+                Some(LinkConfigError::NoInterval),
             ),
             (
                 "endless",
                 |c| c.burst = Some(ENDLESS),
-                Some(ConfigError::EndlessBurst),
+                Some(LinkConfigError::EndlessBurst),
             ),
             (
                 "most",
@@ -303,7 +303,7 @@ mod tests {
             (
                 "backward outage",
                 |c| c.outages = vec![outage(1, 0)],
-                Some(ConfigError::BackwardOutage),
+                Some(LinkConfigError::BackwardOutage),
             ),
         ];
         for (name, change, want) in cases {

@@ -25,7 +25,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 
 pub use config::{
-    BurstLoss, Chance, Codel, ConfigError, LinkConfig, MAX_DELAY, MAX_OUTAGES, MAX_QUEUE_BYTES,
+    BurstLoss, Chance, Codel, LinkConfig, LinkConfigError, MAX_DELAY, MAX_OUTAGES, MAX_QUEUE_BYTES,
     MAX_RATE, Outage,
 };
 pub use counters::LinkCounters;
@@ -76,8 +76,8 @@ impl Link {
     /// An empty link; `seed` feeds its faults.
     ///
     /// # Errors
-    /// [`ConfigError`] if the configuration breaks a bound.
-    pub fn new(config: LinkConfig, seed: u64) -> Result<Self, ConfigError> {
+    /// [`LinkConfigError`] if the configuration breaks a bound.
+    pub fn new(config: LinkConfig, seed: u64) -> Result<Self, LinkConfigError> {
         config.validate()?;
         Ok(Self {
             config,
@@ -103,8 +103,8 @@ impl Link {
     /// jitter may change the order.
     ///
     /// # Errors
-    /// [`ConfigError`] if the configuration breaks a bound; nothing changes then.
-    pub fn reconfigure(&mut self, config: LinkConfig) -> Result<(), ConfigError> {
+    /// [`LinkConfigError`] if the configuration breaks a bound; nothing changes then.
+    pub fn reconfigure(&mut self, config: LinkConfig) -> Result<(), LinkConfigError> {
         config.validate()?;
         self.in_burst = false;
         self.queue.reconfigure(&self.config, &config);

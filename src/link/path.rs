@@ -27,7 +27,7 @@ impl Direction {
 
 /// What can be asked of a path in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum LinkCommand {
     /// `set ab|ba|both NAME=VALUE...`
     Set(Vec<Direction>, LinkSettings),
     /// `show`
@@ -64,7 +64,7 @@ pub enum CommandError {
     Setting(#[from] SettingError),
 }
 
-impl core::str::FromStr for Command {
+impl core::str::FromStr for LinkCommand {
     type Err = CommandError;
 
     fn from_str(line: &str) -> Result<Self, CommandError> {
@@ -102,13 +102,13 @@ impl core::str::FromStr for Command {
 
 /// Both directions.
 #[derive(Debug)]
-pub struct Path {
+pub struct LinkPath {
     wishes: [Wish; 2],
     links: [Link; 2],
     seed: u64,
 }
 
-impl Path {
+impl LinkPath {
     /// An empty path; `seed` feeds the faults of both directions.
     ///
     /// # Errors
@@ -315,18 +315,18 @@ mod tests {
 
     use super::*;
 
-    fn path(ab: &str, ba: &str) -> Path {
+    fn path(ab: &str, ba: &str) -> LinkPath {
         let wish = |text: &str| {
             let mut wish = Wish::default();
             wish.apply(&text.parse().unwrap(), Instant::ZERO);
             wish
         };
-        Path::new(wish(ab), wish(ba), 3).unwrap()
+        LinkPath::new(wish(ab), wish(ba), 3).unwrap()
     }
 
-    fn set(path: &mut Path, line: &str) -> Result<(), String> {
+    fn set(path: &mut LinkPath, line: &str) -> Result<(), String> {
         match line.parse() {
-            Ok(Command::Set(directions, settings)) => path
+            Ok(LinkCommand::Set(directions, settings)) => path
                 .set(Instant::from_micros(7), &directions, &settings)
                 .map_err(|error| error.to_string()),
             Ok(other) => panic!("{other:?}"),
@@ -336,9 +336,9 @@ mod tests {
 
     #[test]
     fn lines_are_commands_or_say_why_not() {
-        assert_eq!(" show\r".parse(), Ok(Command::Show));
-        assert_eq!("reset".parse(), Ok(Command::Reset));
-        assert_eq!("help ".parse(), Ok(Command::Help));
+        assert_eq!(" show\r".parse(), Ok(LinkCommand::Show));
+        assert_eq!("reset".parse(), Ok(LinkCommand::Reset));
+        assert_eq!("help ".parse(), Ok(LinkCommand::Help));
         for (line, want) in [
             ("", "'' is no command"),
             ("shwo", "'shwo' is no command"),
@@ -350,7 +350,7 @@ mod tests {
             ("set ab loss", "no setting"),
             ("set both loss=1% x=2", "cannot be set"),
         ] {
-            let error = line.parse::<Command>().unwrap_err().to_string();
+            let error = line.parse::<LinkCommand>().unwrap_err().to_string();
             assert!(error.contains(want), "{line}: {error}");
         }
     }
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_change_is_whole_or_none() {
         let mut path = path("rate=8mbit delay=10ms queue=1bdp", "delay=10ms");
-        let queue = |path: &Path| path.link(Direction::Ab).config().queue_bytes;
+        let queue = |path: &LinkPath| path.link(Direction::Ab).config().queue_bytes;
         assert_eq!(queue(&path), 20_000);
         set(&mut path, "set ba delay=30ms").unwrap();
         assert_eq!(
@@ -412,7 +412,7 @@ mod tests {
         }
         let now = Instant::ZERO + Duration::from_millis(1);
         assert!(path.link_mut(Direction::Ab).pop(now).is_some());
-        let show = |path: &Path| serde_json::to_value(path.report(now, [4, 5])).unwrap();
+        let show = |path: &LinkPath| serde_json::to_value(path.report(now, [4, 5])).unwrap();
         let report = show(&path);
         assert_eq!(report["ab"]["counters"]["queue"], 1);
         assert_eq!(report["ab"]["counters"]["popped_bytes"], 1000);
@@ -433,7 +433,7 @@ mod tests {
         let lost = |seed| {
             let mut wish = Wish::default();
             wish.apply(&"loss=50%".parse().unwrap(), Instant::ZERO);
-            let mut path = Path::new(wish.clone(), wish, seed).unwrap();
+            let mut path = LinkPath::new(wish.clone(), wish, seed).unwrap();
             Direction::BOTH.map(|direction| {
                 let link = path.link_mut(direction);
                 let passes = |_| {
@@ -465,12 +465,12 @@ mod tests {
             match line.parse() {
                 Err(CommandError::Unknown { .. }) => prop_assert!(!line.starts_with("set ")),
                 Err(error) => prop_assert_eq!(error.to_string().lines().count(), 1),
-                Ok(Command::Set(directions, settings)) => {
+                Ok(LinkCommand::Set(directions, settings)) => {
                     if let Err(error) = path.set(Instant::ZERO, &directions, &settings) {
                         prop_assert_eq!(error.to_string().lines().count(), 1);
                     }
                 }
-                Ok(Command::Show | Command::Reset | Command::Help) => {}
+                Ok(LinkCommand::Show | LinkCommand::Reset | LinkCommand::Help) => {}
             }
         }
     }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::link::units::{self, Amount, UnitError, excerpt};
-use crate::link::{BurstLoss, Chance, Codel, ConfigError, LinkConfig, MAX_QUEUE_BYTES, Outage};
+use crate::link::{BurstLoss, Chance, Codel, LinkConfig, LinkConfigError, MAX_QUEUE_BYTES, Outage};
 use crate::time::{Instant, micros};
 
 /// Least that a queue holds whose size nobody chose: a window's burst passes a short path.
@@ -243,7 +243,7 @@ pub enum WishError {
     NoRoundTrip,
     /// A bound of the link.
     #[error("{0}")]
-    Config(#[from] ConfigError),
+    Config(#[from] LinkConfigError),
 }
 
 impl Wish {

@@ -434,7 +434,10 @@ fn a_change_holds_for_packets_to_come() {
         rate: Some(0),
         ..LinkConfig::default()
     };
-    assert_eq!(link.reconfigure(bad), Err(ConfigError::Rate { have: 0 }));
+    assert_eq!(
+        link.reconfigure(bad),
+        Err(LinkConfigError::Rate { have: 0 })
+    );
     link.push(at(1), vec![0; 20]);
     let healed = link.config().healed();
     link.reconfigure(healed).unwrap();

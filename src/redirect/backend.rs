@@ -7,7 +7,7 @@
 
 use core::time::Duration;
 
-use super::capsule::{self, CapsuleKind, Header, MacKeys, Refused, Reply};
+use super::capsule::{self, CapsuleError, CapsuleHeader, CapsuleKind, MacKeys, Reply};
 use super::counters::ByLabel;
 use super::window::Window;
 use super::{BackendId, Generation, RedirectorId};
@@ -126,25 +126,25 @@ impl Backend {
         }
     }
 
-    fn admit<'a>(&mut self, payload: &'a [u8]) -> Result<(Header, &'a [u8]), Refused> {
+    fn admit<'a>(&mut self, payload: &'a [u8]) -> Result<(CapsuleHeader, &'a [u8]), CapsuleError> {
         let (header, body) = self.keys.open(payload)?;
         // A reply is never larger than what it answers.
         match header.kind {
             CapsuleKind::Packet => {}
             CapsuleKind::Query if body.len() >= capsule::BEAT_BYTES => {}
-            CapsuleKind::Query => return Err(Refused::Truncated),
-            CapsuleKind::Reply => return Err(Refused::UnknownKind),
+            CapsuleKind::Query => return Err(CapsuleError::Truncated),
+            CapsuleKind::Reply => return Err(CapsuleError::UnknownKind),
         }
         if header.backend != self.id {
-            return Err(Refused::Misdirected);
+            return Err(CapsuleError::Misdirected);
         }
         let (_, window) = self
             .windows
             .iter_mut()
             .find(|(id, _)| *id == header.redirector)
-            .ok_or(Refused::UnknownRedirector)?;
+            .ok_or(CapsuleError::UnknownRedirector)?;
         if !window.admit(header.sequence) {
-            return Err(Refused::Replayed);
+            return Err(CapsuleError::Replayed);
         }
         if header.generation < self.newest {
             self.counters.stale += 1;
@@ -153,8 +153,8 @@ impl Backend {
         Ok((header, body))
     }
 
-    fn reply(&mut self, now: Instant, query: Header, out: &mut Vec<u8>) {
-        let header = Header {
+    fn reply(&mut self, now: Instant, query: CapsuleHeader, out: &mut Vec<u8>) {
+        let header = CapsuleHeader {
             kind: CapsuleKind::Reply,
             generation: self.newest,
             ..query
@@ -224,7 +224,7 @@ mod tests {
         sequence: u64,
     ) -> Vec<u8> {
         let mut out = Vec::new();
-        let header = Header {
+        let header = CapsuleHeader {
             kind,
             redirector: RedirectorId(redirector),
             backend: BackendId(backend),

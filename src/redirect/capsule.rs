@@ -1,7 +1,7 @@
 //! What redirector and backend say to each other inside UDP: packets of clients, wrapped whole, and
 //! heartbeats. Everything is authenticated; nothing is secret.
 //!
-//! In: a [`Header`] and a body; out: a UDP payload, and back. Every payload is
+//! In: a [`CapsuleHeader`] and a body; out: a UDP payload, and back. Every payload is
 //!
 //! ```text
 //!  0       1       2               4               6               10              18       34
@@ -61,7 +61,7 @@ impl CapsuleKind {
 
 /// All that stands before the body but key and MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct CapsuleHeader {
     /// What follows.
     pub kind: CapsuleKind,
     /// The redirector that sends, or is replied to.
@@ -76,7 +76,7 @@ pub struct Header {
 
 /// Why a payload is not taken. Its sender, or the network, is at fault: silence and a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
-pub enum Refused {
+pub enum CapsuleError {
     /// It ends too soon.
     #[error("truncated")]
     Truncated,
@@ -100,7 +100,7 @@ pub enum Refused {
     Replayed,
 }
 
-impl Refused {
+impl CapsuleError {
     /// Every reason.
     pub const ALL: [Self; 7] = [
         Self::Truncated,
@@ -151,7 +151,7 @@ impl MacKeys {
     }
 
     /// Appends header and `body`.
-    pub fn seal(&self, header: &Header, body: &[u8], out: &mut Vec<u8>) {
+    pub fn seal(&self, header: &CapsuleHeader, body: &[u8], out: &mut Vec<u8>) {
         let Some((generation, hasher)) = self.0.first() else {
             return;
         };
@@ -170,23 +170,23 @@ impl MacKeys {
     /// Reads and checks a payload.
     ///
     /// # Errors
-    /// [`Refused`] up to [`Refused::Forged`].
-    pub fn open<'a>(&self, payload: &'a [u8]) -> Result<(Header, &'a [u8]), Refused> {
+    /// [`CapsuleError`] up to [`CapsuleError::Forged`].
+    pub fn open<'a>(&self, payload: &'a [u8]) -> Result<(CapsuleHeader, &'a [u8]), CapsuleError> {
         let (clear, rest) = payload
             .split_at_checked(CLEAR_BYTES)
-            .ok_or(Refused::Truncated)?;
+            .ok_or(CapsuleError::Truncated)?;
         let (shown, body) = rest
             .split_first_chunk::<MAC_BYTES>()
-            .ok_or(Refused::Truncated)?;
+            .ok_or(CapsuleError::Truncated)?;
         let (header, key) = parse(clear)?;
         let (_, hasher) = self
             .0
             .iter()
             .find(|(generation, _)| *generation == key)
-            .ok_or(Refused::UnknownKey)?;
+            .ok_or(CapsuleError::UnknownKey)?;
         // One comparison of whole integers: its time does not depend on where they differ.
         if mac(*hasher, clear, body) ^ u128::from_be_bytes(*shown) != 0 {
-            return Err(Refused::Forged);
+            return Err(CapsuleError::Forged);
         }
         Ok((header, body))
     }
@@ -195,23 +195,23 @@ impl MacKeys {
 /// Reads a header without checking its MAC, as where an ICMP error quotes only a part.
 ///
 /// # Errors
-/// [`Refused::Truncated`], [`Refused::UnknownKind`].
-pub fn peek(payload: &[u8]) -> Result<Header, Refused> {
-    let clear = payload.get(..CLEAR_BYTES).ok_or(Refused::Truncated)?;
+/// [`CapsuleError::Truncated`], [`CapsuleError::UnknownKind`].
+pub fn peek(payload: &[u8]) -> Result<CapsuleHeader, CapsuleError> {
+    let clear = payload.get(..CLEAR_BYTES).ok_or(CapsuleError::Truncated)?;
     parse(clear).map(|(header, _)| header)
 }
 
-fn parse(clear: &[u8]) -> Result<(Header, u8), Refused> {
+fn parse(clear: &[u8]) -> Result<(CapsuleHeader, u8), CapsuleError> {
     let mut reader = Reader::new(clear);
     let kinds = [CapsuleKind::Packet, CapsuleKind::Query, CapsuleKind::Reply];
-    let first = reader.u8().ok_or(Refused::Truncated)?;
+    let first = reader.u8().ok_or(CapsuleError::Truncated)?;
     let kind = kinds
         .into_iter()
         .find(|kind| kind.byte() == first)
-        .ok_or(Refused::UnknownKind)?;
+        .ok_or(CapsuleError::UnknownKind)?;
     let mut rest = || {
         let key = reader.u8()?;
-        let header = Header {
+        let header = CapsuleHeader {
             kind,
             redirector: RedirectorId(reader.u16()?),
             backend: BackendId(reader.u16()?),
@@ -220,7 +220,7 @@ fn parse(clear: &[u8]) -> Result<(Header, u8), Refused> {
         };
         Some((header, key))
     };
-    rest().ok_or(Refused::Truncated)
+    rest().ok_or(CapsuleError::Truncated)
 }
 
 fn mac(mut hasher: SipHasher24, clear: &[u8], body: &[u8]) -> u128 {
@@ -249,10 +249,13 @@ impl Reply {
     /// Reads the body of a reply; bytes behind it are for later versions.
     ///
     /// # Errors
-    /// [`Refused::Truncated`].
-    pub fn parse(body: &[u8]) -> Result<Self, Refused> {
+    /// [`CapsuleError::Truncated`].
+    pub fn parse(body: &[u8]) -> Result<Self, CapsuleError> {
         let mut reader = Reader::new(body);
-        let (state, load) = reader.u8().zip(reader.u32()).ok_or(Refused::Truncated)?;
+        let (state, load) = reader
+            .u8()
+            .zip(reader.u32())
+            .ok_or(CapsuleError::Truncated)?;
         Ok(Self {
             draining: state & 1 != 0,
             load,
@@ -270,8 +273,8 @@ mod tests {
         MacKeys::new((2, [2; 16]), &[(1, [1; 16])])
     }
 
-    fn header(sequence: u64) -> Header {
-        Header {
+    fn header(sequence: u64) -> CapsuleHeader {
+        CapsuleHeader {
             kind: CapsuleKind::Packet,
             redirector: RedirectorId(7),
             backend: BackendId(3),
@@ -295,9 +298,9 @@ mod tests {
         };
         assert_eq!(opened(&keys(), &keys()), Ok(header(99)));
         assert_eq!(opened(&retiring, &keys()), Ok(header(99)));
-        assert_eq!(opened(&keys(), &retiring), Err(Refused::UnknownKey));
+        assert_eq!(opened(&keys(), &retiring), Err(CapsuleError::UnknownKey));
         let other = MacKeys::new((2, [3; 16]), &[]);
-        assert_eq!(opened(&keys(), &other), Err(Refused::Forged));
+        assert_eq!(opened(&keys(), &other), Err(CapsuleError::Forged));
     }
 
     #[test]
@@ -313,7 +316,7 @@ mod tests {
             kind in prop::sample::select(vec![CapsuleKind::Packet, CapsuleKind::Query, CapsuleKind::Reply]),
             body in prop::collection::vec(any::<u8>(), 0..1500),
         ) {
-            let header = Header {
+            let header = CapsuleHeader {
                 kind,
                 redirector: RedirectorId(redirector),
                 backend: BackendId(backend),

@@ -1,8 +1,8 @@
 //! The redirector's configuration: one file in TOML, the same for every redirector of a service but
 //! for `id` and `address`.
 //!
-//! In: the text. Out: a [`RedirectConfig`] that can be used as it is, or a [`ConfigError`], one
-//! line that names file and line and says what to do. Reads no file: `key-file` and the table of
+//! In: the text. Out: a [`RedirectConfig`] that can be used as it is, or a [`RedirectConfigError`],
+//! one line that names file and line and says what to do. Reads no file: `key-file` and the table of
 //! sites are for the caller to open.
 //!
 //! ```toml
@@ -67,7 +67,7 @@ const DEVICE_NAME_BYTES: usize = 15;
 /// A mistake in a configuration. The operator is at fault; nothing was put in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {problem}")]
-pub struct ConfigError {
+pub struct RedirectConfigError {
     /// The file.
     pub file: String,
     /// Line number, from 1.
@@ -162,8 +162,8 @@ impl RedirectConfig {
     /// Reads a configuration; `file` is its name, for messages.
     ///
     /// # Errors
-    /// [`ConfigError`] for the first mistake.
-    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+    /// [`RedirectConfigError`] for the first mistake.
+    pub fn parse(file: &str, text: &str) -> Result<Self, RedirectConfigError> {
         let reader = Reader { file, text };
         if text.len() > MAX_CONFIG_BYTES {
             let problem = format!("more than {MAX_CONFIG_BYTES} bytes: give another file");
@@ -245,9 +245,9 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn error(&self, at: usize, problem: impl Into<String>) -> ConfigError {
+    fn error(&self, at: usize, problem: impl Into<String>) -> RedirectConfigError {
         let before = self.text.as_bytes().iter().take(at);
-        ConfigError {
+        RedirectConfigError {
             file: self.file.to_owned(),
             line: 1 + before.filter(|byte| **byte == b'\n').count(),
             problem: problem.into(),
@@ -255,11 +255,11 @@ impl Reader<'_> {
     }
 
     /// An error at the place of `value`.
-    fn at<T>(&self, value: &Spanned<T>, problem: impl Into<String>) -> ConfigError {
+    fn at<T>(&self, value: &Spanned<T>, problem: impl Into<String>) -> RedirectConfigError {
         self.error(value.span().start, problem)
     }
 
-    fn config(&self, raw: Raw) -> Result<RedirectConfig, ConfigError> {
+    fn config(&self, raw: Raw) -> Result<RedirectConfig, RedirectConfigError> {
         self.check_addresses(&raw.address, &raw.services)?;
         if *raw.port.get_ref() == 0 {
             return Err(self.at(&raw.port, "port 0: give one from 1 to 65535"));
@@ -296,7 +296,7 @@ impl Reader<'_> {
         &self,
         own: &Spanned<Vec<IpAddr>>,
         services: &Spanned<Vec<IpAddr>>,
-    ) -> Result<(), ConfigError> {
+    ) -> Result<(), RedirectConfigError> {
         let count = |v6: bool| own.get_ref().iter().filter(|a| a.is_ipv6() == v6).count();
         if own.get_ref().is_empty() || count(true) > 1 || count(false) > 1 {
             return Err(self.at(
@@ -325,7 +325,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn beat(&self, raw: &RawBeat) -> Result<Beat, ConfigError> {
+    fn beat(&self, raw: &RawBeat) -> Result<Beat, RedirectConfigError> {
         let interval = raw.interval_ms.as_ref();
         if let Some(interval) = interval
             && !(1..=MAX_INTERVAL_MS).contains(interval.get_ref())
@@ -353,7 +353,7 @@ impl Reader<'_> {
 
     /// The names of all sites, sorted, so that a site's number does not depend on the order of the
     /// backends.
-    fn sites(&self, backends: &[Spanned<RawBackend>]) -> Result<Vec<String>, ConfigError> {
+    fn sites(&self, backends: &[Spanned<RawBackend>]) -> Result<Vec<String>, RedirectConfigError> {
         let mut sites = BTreeSet::new();
         for backend in backends {
             if let Some(site) = &backend.get_ref().site {
@@ -368,7 +368,12 @@ impl Reader<'_> {
         Ok(sites.into_iter().collect())
     }
 
-    fn check_name<T>(&self, at: &Spanned<T>, what: &str, name: &str) -> Result<(), ConfigError> {
+    fn check_name<T>(
+        &self,
+        at: &Spanned<T>,
+        what: &str,
+        name: &str,
+    ) -> Result<(), RedirectConfigError> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(plain) {
             let problem = format!(
@@ -379,7 +384,11 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn backends(&self, raw: &Raw, sites: &[String]) -> Result<Vec<BackendEntry>, ConfigError> {
+    fn backends(
+        &self,
+        raw: &Raw,
+        sites: &[String],
+    ) -> Result<Vec<BackendEntry>, RedirectConfigError> {
         if raw.backend.is_empty() {
             return Err(self.error(self.text.len(), "no backend: add one as `[[backend]]`"));
         }
@@ -427,7 +436,7 @@ impl Reader<'_> {
         spanned: &Spanned<RawBackend>,
         own: &[IpAddr],
         taken: &mut BTreeSet<IpAddr>,
-    ) -> Result<(), ConfigError> {
+    ) -> Result<(), RedirectConfigError> {
         let backend = spanned.get_ref();
         let name = &backend.name;
         let fail = |problem: String| Err(self.at(spanned, problem));
@@ -466,7 +475,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn nearest(&self, raw: &RawNearest, sites: &[String]) -> Result<Nearest, ConfigError> {
+    fn nearest(&self, raw: &RawNearest, sites: &[String]) -> Result<Nearest, RedirectConfigError> {
         let mut regions = BTreeMap::new();
         for (code, name) in &raw.regions {
             let Some(site) = site_of(sites, name.get_ref()) else {

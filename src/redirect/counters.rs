@@ -3,7 +3,7 @@
 //! In: a [`RedirectDrop`] a packet. Out: counters by reason, with labels for metrics. No label names
 //! a client.
 
-use crate::redirect::capsule::Refused;
+use crate::redirect::capsule::CapsuleError;
 use crate::wire::ip::Malformed;
 
 /// Why a packet went nowhere.
@@ -41,7 +41,7 @@ pub enum RedirectDrop {
     NotForUs,
     /// A heartbeat that is not genuine.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Capsule(#[from] CapsuleError),
     /// A genuine heartbeat, or the quote in an ICMP error, that answers nothing sent lately.
     #[error("answers nothing that was sent")]
     Unasked,
@@ -69,13 +69,13 @@ impl RedirectDrop {
             Self::NoBackend => "no_backend",
             Self::QueueFull => "queue_full",
             Self::NotForUs => "not_for_us",
-            Self::Refused(Refused::Truncated) => "heartbeat_truncated",
-            Self::Refused(Refused::UnknownKind) => "heartbeat_unknown_kind",
-            Self::Refused(Refused::UnknownKey) => "heartbeat_unknown_key",
-            Self::Refused(Refused::Forged) => "heartbeat_forged",
-            Self::Refused(Refused::Misdirected) => "heartbeat_misdirected",
-            Self::Refused(Refused::UnknownRedirector) => "heartbeat_unknown_redirector",
-            Self::Refused(Refused::Replayed) => "heartbeat_replayed",
+            Self::Capsule(CapsuleError::Truncated) => "heartbeat_truncated",
+            Self::Capsule(CapsuleError::UnknownKind) => "heartbeat_unknown_kind",
+            Self::Capsule(CapsuleError::UnknownKey) => "heartbeat_unknown_key",
+            Self::Capsule(CapsuleError::Forged) => "heartbeat_forged",
+            Self::Capsule(CapsuleError::Misdirected) => "heartbeat_misdirected",
+            Self::Capsule(CapsuleError::UnknownRedirector) => "heartbeat_unknown_redirector",
+            Self::Capsule(CapsuleError::Replayed) => "heartbeat_replayed",
             Self::Unasked => "unasked",
         }
     }

@@ -10,7 +10,7 @@ use etherparse::IpNumber;
 
 use super::balancer::Balancer;
 use super::capsule::{
-    BEAT_BYTES, CapsuleKind, HEADER_BYTES, Header, MacKeys, Refused, Reply, peek,
+    BEAT_BYTES, CapsuleError, CapsuleHeader, CapsuleKind, HEADER_BYTES, MacKeys, Reply, peek,
 };
 use super::config::{BackendState, RedirectConfig};
 use super::counters::{RedirectCounters, RedirectDrop};
@@ -349,10 +349,10 @@ impl Redirect {
     fn answered(&mut self, now: Instant, datagram: &[u8]) -> Result<(), RedirectDrop> {
         let (header, body) = self.keys.open(datagram)?;
         if header.kind != CapsuleKind::Reply {
-            return Err(Refused::UnknownKind.into());
+            return Err(CapsuleError::UnknownKind.into());
         }
         if header.redirector != self.id {
-            return Err(Refused::Misdirected.into());
+            return Err(CapsuleError::Misdirected.into());
         }
         let reply = Reply::parse(body)?;
         if !self
@@ -440,8 +440,8 @@ const fn header(
     redirector: RedirectorId,
     generation: Generation,
     member: &mut Member,
-) -> Header {
-    Header {
+) -> CapsuleHeader {
+    CapsuleHeader {
         kind,
         redirector,
         backend: member.entry().id,

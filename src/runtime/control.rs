@@ -40,14 +40,14 @@ pub struct ControlServer {
     path: PathBuf,
     /// Device and inode of the socket's name, as we made it.
     identity: (u64, u64),
-    clients: [Option<Client>; MAX_CLIENTS],
+    clients: [Option<ControlClient>; MAX_CLIENTS],
     acceptable: bool,
     /// Counts what clients do, to tell who has been silent longest.
     steps: u64,
 }
 
 #[derive(Debug)]
-struct Client {
+struct ControlClient {
     stream: UnixStream,
     received: Vec<u8>,
     answer: Vec<u8>,
@@ -104,7 +104,7 @@ impl ControlServer {
 
     /// Whether there is more to do at once.
     pub(super) fn is_busy(&self) -> bool {
-        let busy = |client: &Client| client.ready && !client.is_stuck();
+        let busy = |client: &ControlClient| client.ready && !client.is_stuck();
         self.acceptable || self.clients.iter().flatten().any(busy)
     }
 
@@ -132,7 +132,8 @@ impl ControlServer {
         while self.acceptable {
             match self.listener.accept() {
                 Ok((mut stream, _)) => {
-                    let age = |client: &Option<Client>| client.as_ref().map(|old| old.last_step);
+                    let age =
+                        |client: &Option<ControlClient>| client.as_ref().map(|old| old.last_step);
                     // No client at all is older than any.
                     let slots = self.clients.iter_mut().enumerate();
                     let Some((n, slot)) = slots.min_by_key(|(_, slot)| age(slot)) else {
@@ -142,7 +143,7 @@ impl ControlServer {
                     let token = Token(FIRST_CLIENT + n);
                     if registry.register(&mut stream, token, both).is_ok() {
                         self.steps += 1;
-                        *slot = Some(Client {
+                        *slot = Some(ControlClient {
                             stream,
                             received: Vec::new(),
                             answer: Vec::new(),
@@ -179,7 +180,7 @@ fn is_stale(path: &Path) -> bool {
     is_socket && StdStream::connect(path).is_err_and(|error| refused(&error))
 }
 
-impl Client {
+impl ControlClient {
     /// It does not read its answers.
     const fn is_stuck(&self) -> bool {
         self.answer.len() - self.written >= MAX_UNREAD_BYTES

@@ -21,7 +21,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::device::Device;
 use crate::device::pcap::Recorder;
-use crate::link::path::{Command, CommandError, Direction, LinkReport, Path};
+use crate::link::path::{CommandError, Direction, LinkCommand, LinkPath, LinkReport};
 use crate::runtime::control::ControlServer;
 use crate::runtime::gather::{self, Gather};
 use crate::runtime::metrics::MetricsServer;
@@ -74,7 +74,7 @@ pub struct Relay<D> {
     clock: OsClock,
     /// The ends a and b.
     ends: [End<D>; 2],
-    path: Path,
+    path: LinkPath,
     buffers: Buffers,
     poll: Poll,
     events: Events,
@@ -100,7 +100,7 @@ impl<D: Device + AsRawFd> Relay<D> {
     ///
     /// # Errors
     /// When the operating system gives no descriptors.
-    pub fn new(clock: OsClock, a: D, b: D, path: Path) -> io::Result<Self> {
+    pub fn new(clock: OsClock, a: D, b: D, path: LinkPath) -> io::Result<Self> {
         let poll = Poll::new()?;
         let timer = Timer::new()?;
         let mut signals = Signals::new()?;
@@ -350,22 +350,22 @@ impl<D: Device + AsRawFd> Relay<D> {
                 .parse()
                 .map_err(|error: CommandError| error.to_string())?
             {
-                Command::Set(directions, settings) => path
+                LinkCommand::Set(directions, settings) => path
                     .set(now, &directions, &settings)
                     .map(|()| String::new())
                     .map_err(|error| error.to_string()),
-                Command::Show => {
+                LinkCommand::Show => {
                     let report = report(path, ends, now);
                     serde_json::to_string(&report).map_err(|error| error.to_string())
                 }
-                Command::Reset => {
+                LinkCommand::Reset => {
                     path.reset();
                     for end in ends.iter_mut() {
                         end.forgiven = end.device.send_drops();
                     }
                     Ok(String::new())
                 }
-                Command::Help => Ok(HELP.to_owned()),
+                LinkCommand::Help => Ok(HELP.to_owned()),
             }
         });
     }
@@ -383,7 +383,7 @@ fn stamp(clock: OsClock, recorder: &mut Option<&mut Recorder<File>>) -> Instant 
     }
 }
 
-fn report<D: Device>(path: &Path, [a, b]: &[End<D>; 2], now: Instant) -> LinkReport {
+fn report<D: Device>(path: &LinkPath, [a, b]: &[End<D>; 2], now: Instant) -> LinkReport {
     let unsent = |end: &End<D>| end.device.send_drops() - end.forgiven;
     path.report(now, [unsent(b), unsent(a)])
 }

@@ -20,7 +20,7 @@ use super::{Kit as _, Options};
 use crate::host::redirector::Redirector;
 use crate::host::server::{Redirected, ServerHost, ServerHostConfig};
 use crate::host::{Machine, Transmit};
-use crate::link::{ConfigError, Link};
+use crate::link::{Link, LinkConfigError};
 use crate::redirect::backend::BackendConfig;
 use crate::redirect::balancer::Policy;
 use crate::redirect::capsule::MacKeys;
@@ -71,7 +71,7 @@ pub struct FleetReport {
 pub enum FleetViolation {
     /// The world could not be built.
     #[error(transparent)]
-    Link(#[from] ConfigError),
+    Link(#[from] LinkConfigError),
     /// It stands still.
     #[error(transparent)]
     Livelock(#[from] Livelock),

@@ -2,7 +2,7 @@
 //! against the laws of the transport.
 //!
 //! In: a seed, [`Options`], and a [`Kit`] that makes the machines. Out: a [`SimReport`], or a
-//! [`Failure`] that names the law broken and carries captures of the last packets. A seed means the
+//! [`SimFailure`] that names the law broken and carries captures of the last packets. A seed means the
 //! same run on every machine: nothing here reads a clock, draws from the system, or depends on the
 //! order of an unordered map.
 
@@ -28,7 +28,7 @@ use dice::Dice;
 use scenario::{ClientPlan, Scenario, ServerPlan};
 use world::{Boot, Node, NodeId, World, WorldCounters};
 
-use crate::link::{ConfigError, Link, LinkCounters};
+use crate::link::{Link, LinkConfigError, LinkCounters};
 use crate::time::Instant;
 
 /// Most events of one run: a world of this kind needs some hundred thousand.
@@ -129,7 +129,7 @@ impl core::fmt::Display for SimReport {
 /// A broken law, with what is needed to look into it. The seed repeats it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("seed {seed}, at {:.6} s: {violation}", seconds(*at))]
-pub struct Failure {
+pub struct SimFailure {
     /// What the world was drawn from.
     pub seed: u64,
     /// Virtual time.
@@ -145,24 +145,24 @@ pub struct Failure {
 /// Draws a world from `seed` and runs it until every client is done.
 ///
 /// # Errors
-/// [`Failure`] as soon as a law is broken.
+/// [`SimFailure`] as soon as a law is broken.
 pub fn run_seed<K: Kit + Clone + 'static>(
     kit: &K,
     seed: u64,
     options: &Options,
-) -> Result<SimReport, Box<Failure>> {
+) -> Result<SimReport, Box<SimFailure>> {
     run(kit, &Scenario::draw(seed, options), options)
 }
 
 /// Runs a world until every client is done.
 ///
 /// # Errors
-/// [`Failure`] as soon as a law is broken.
+/// [`SimFailure`] as soon as a law is broken.
 pub fn run<K: Kit + Clone + 'static>(
     kit: &K,
     scenario: &Scenario,
     options: &Options,
-) -> Result<SimReport, Box<Failure>> {
+) -> Result<SimReport, Box<SimFailure>> {
     let watched = (0..).zip(&scenario.clients).map(|(index, plan)| Watched {
         client: scenario.client_node(index),
         wanted: plan.wanted(),
@@ -198,7 +198,7 @@ fn build<K: Kit + Clone + 'static>(
     kit: &K,
     scenario: &Scenario,
     options: &Options,
-) -> Result<World, ConfigError> {
+) -> Result<World, LinkConfigError> {
     let mut dice = Dice::new(!scenario.seed);
     let mut world = World::new(dice.seed(), options.traced);
     let mut script = Vec::new();
@@ -234,9 +234,9 @@ fn build<K: Kit + Clone + 'static>(
     Ok(world)
 }
 
-fn fail(world: &World, seed: u64, (at, violation): (Instant, Violation)) -> Box<Failure> {
+fn fail(world: &World, seed: u64, (at, violation): (Instant, Violation)) -> Box<SimFailure> {
     let (client_side, server_side) = world.captures();
-    Box::new(Failure {
+    Box::new(SimFailure {
         seed,
         at,
         violation,

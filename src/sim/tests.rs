@@ -92,7 +92,7 @@ fn every_defect_is_found_and_named() {
         }),
     ];
     for (defect, is_named) in cases {
-        let failures: Vec<Failure> = (0..60)
+        let failures: Vec<SimFailure> = (0..60)
             .filter_map(|seed| run_seed(&StandIn(defect), seed, &small(true)).err())
             .map(|failure| *failure)
             .collect();

@@ -122,24 +122,24 @@ impl Epoch {
     /// Closes this epoch with an event declared by the client.
     ///
     /// # Errors
-    /// [`Refused`] if no honest client declares this on this epoch.
-    pub fn transition(&self, declared: Declaration) -> Result<Transition, Refused> {
+    /// [`EpochError`] if no honest client declares this on this epoch.
+    pub fn transition(&self, declared: Declaration) -> Result<Transition, EpochError> {
         let Declaration { kind, p, rtt_us } = declared;
         if p < self.base {
-            return Err(Refused::BeforeEpoch { p, base: self.base });
+            return Err(EpochError::BeforeEpoch { p, base: self.base });
         }
         if kind == TransitionKind::Opened && p != 0 {
-            return Err(Refused::NotOpening { p });
+            return Err(EpochError::NotOpening { p });
         }
         if kind == TransitionKind::Exit && !self.in_slow_start(p) {
-            return Err(Refused::NotSlowStart { p });
+            return Err(EpochError::NotSlowStart { p });
         }
         if !(MIN_RTT_US..=MAX_RTT_US).contains(&rtt_us) {
-            return Err(Refused::RoundTrip { rtt_us });
+            return Err(EpochError::RoundTrip { rtt_us });
         }
         let (w, r) = (self.window(p), self.edge(p));
         if r > MAX_NUMBER {
-            return Err(Refused::NumberTooLarge { r });
+            return Err(EpochError::NumberTooLarge { r });
         }
         let (c, curve) = self.after(kind, w, rtt_us);
         Ok(Transition {
@@ -281,7 +281,7 @@ impl Declaration {
 /// Why a declaration is not a transition of an epoch. The client is at fault in every case; the
 /// request is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum EpochError {
     /// The event lies before the epoch.
     #[error("edge {p} lies before the epoch's base {base}")]
     BeforeEpoch {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::time::UnixMillis;
 use crate::transport::continuation::{Continuation, MAX_CLOCK_SKEW};
 use crate::transport::curve::MAX_FLIGHT;
-use crate::transport::epoch::{Declaration, Epoch, Refused, Transition, TransitionKind};
+use crate::transport::epoch::{Declaration, Epoch, EpochError, Transition, TransitionKind};
 use crate::wire::segment::{Request, Span};
 
 /// Stretches that may be pending: neither received nor lost.
@@ -31,7 +31,7 @@ pub const CURVE_LEAD: Duration = Duration::from_secs(3);
 pub enum GrantError {
     /// The declaration is no transition of the epoch.
     #[error(transparent)]
-    Transition(#[from] Refused),
+    Transition(#[from] EpochError),
     /// The kind of the declaration is unknown.
     #[error("unknown kind of transition")]
     UnknownKind,

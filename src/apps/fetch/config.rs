@@ -3,7 +3,7 @@
 //! In: options that have been checked. Out: the bytes of a request. Never writes a field that the
 //! user could smuggle a line break into.
 
-use crate::apps::fetch::Failure;
+use crate::apps::fetch::TransferFailure;
 use crate::apps::fetch::output::Held;
 use crate::apps::fetch::target::Target;
 use crate::apps::fetch::verify::{GoOn, Sha256};
@@ -87,7 +87,7 @@ impl TransferConfig {
         method: Method,
         target: &Target,
         resume: Option<&Held>,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<Vec<u8>, TransferFailure> {
         let range = match resume {
             Some(held) => Some(format!("bytes={}-", held.bytes)),
             None if method == Method::Get => {
@@ -117,7 +117,7 @@ impl TransferConfig {
             .unwrap_or(target.authority());
         let head = RequestHead::emit(method, &target.path_and_query(), &host, &fields)?;
         if head.len() > self.request_limit {
-            return Err(Failure::RequestTooLong {
+            return Err(TransferFailure::RequestTooLong {
                 have: head.len(),
                 limit: self.request_limit,
             });

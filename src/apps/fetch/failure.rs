@@ -10,7 +10,7 @@ use crate::http::reader::ReadError;
 
 /// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum TransferFailure {
     /// A redirect leads nowhere we can go.
     #[error("redirected to a place that cannot be fetched: {0}")]
     Location(TargetError),

@@ -25,7 +25,7 @@ use crate::http::reader::{ReaderEvent, ResponseReader};
 use crate::http::request::Method;
 use crate::http::response::ResponseHead;
 
-pub use failure::Failure;
+pub use failure::TransferFailure;
 
 /// Most redirects that are followed (as many as a browser would; curl's default is 50).
 pub const MAX_REDIRECTS: usize = 10;
@@ -91,7 +91,7 @@ pub enum TransferEvent {
         digest: DigestOutcome,
     },
     /// The transfer has ended without success.
-    Failed(Failure),
+    Failed(TransferFailure),
 }
 
 /// How far a transfer is.
@@ -235,7 +235,7 @@ impl Transfer {
         };
         match replayed {
             Ok(readable) => transfer.prefix = readable.then_some(prefix),
-            Err(error) => transfer.fail(Failure::Output(error)),
+            Err(error) => transfer.fail(TransferFailure::Output(error)),
         }
         transfer
     }
@@ -278,7 +278,7 @@ impl Transfer {
             return;
         }
         if let Err(error) = self.output.flush() {
-            self.fail(Failure::Output(error));
+            self.fail(TransferFailure::Output(error));
         }
         if let TransferPhase::Writing { ask, outcome } = self.phase
             && self.output.kept() == 0
@@ -328,7 +328,7 @@ impl Transfer {
             let (used, step) = match reader.read(bytes) {
                 Ok(read) => read,
                 Err(error) => {
-                    self.fail(Failure::WeirdReply(error));
+                    self.fail(TransferFailure::WeirdReply(error));
                     break;
                 }
             };
@@ -359,21 +359,21 @@ impl Transfer {
             }
             End::Closed { .. } => match reader.end() {
                 Ok(()) => self.handle_whole(),
-                Err(_) if !any => self.fail(Failure::EmptyReply),
-                Err(_) => self.fail(Failure::Partial {
+                Err(_) if !any => self.fail(TransferFailure::EmptyReply),
+                Err(_) => self.fail(TransferFailure::Partial {
                     have,
                     want: self.progress.size,
                 }),
             },
-            End::Reset { .. } => self.fail(Failure::Broken { have }),
+            End::Reset { .. } => self.fail(TransferFailure::Broken { have }),
             End::Changed => self.restart(true),
-            End::CannotConnect => self.fail(Failure::CannotConnect),
-            End::TimedOut => self.fail(Failure::TimedOut),
+            End::CannotConnect => self.fail(TransferFailure::CannotConnect),
+            End::TimedOut => self.fail(TransferFailure::TimedOut),
         }
     }
 
     /// Gives the transfer up. Without effect if it has ended.
-    pub fn fail(&mut self, failure: Failure) {
+    pub fn fail(&mut self, failure: TransferFailure) {
         if !matches!(self.phase, TransferPhase::Ended) {
             // A reader that keeps up gets what came; one that does not shall not hold us up.
             let _ = self.output.flush();
@@ -406,7 +406,7 @@ impl Transfer {
                 self.events.push_back(TransferEvent::Redirected { to });
                 self.drain(ask);
             }
-            ResponseVerdict::Redirect(_) => self.fail(Failure::TooManyRedirects),
+            ResponseVerdict::Redirect(_) => self.fail(TransferFailure::TooManyRedirects),
             ResponseVerdict::Confirm => self.drain(Ask::Confirm),
             ResponseVerdict::Confirmed => self.confirm(head),
             ResponseVerdict::Restart => self.restart(true),
@@ -418,7 +418,7 @@ impl Transfer {
     fn accept(&mut self, head: &ResponseHead, offset: u64) {
         let etag = verdict::strong_etag(head);
         if let Err(error) = self.place(offset, etag.as_deref()) {
-            return self.fail(Failure::Output(error));
+            return self.fail(TransferFailure::Output(error));
         }
         let offered = verdict::offered_digest(head);
         let partial = head.status.0 == 206 && offset == 0;
@@ -486,7 +486,7 @@ impl Transfer {
         self.progress.held = self.progress.held.saturating_add(count);
         self.progress.received = self.progress.received.saturating_add(count);
         if let Err(error) = self.output.write(bytes) {
-            self.fail(Failure::Output(error));
+            self.fail(TransferFailure::Output(error));
         }
     }
 
@@ -540,12 +540,12 @@ impl Transfer {
             (DigestOutcome::Mismatch, Ask::Whole) => {
                 // Nobody shall resume what is known to be wrong; a pipe cannot take it back.
                 let _ = self.output.rewind();
-                self.end(TransferEvent::Failed(Failure::DigestMismatch));
+                self.end(TransferEvent::Failed(TransferFailure::DigestMismatch));
             }
             (DigestOutcome::Verified | DigestOutcome::Absent | DigestOutcome::Unchecked, _) => {
                 let event = match self.output.finish() {
                     Ok(()) => TransferEvent::Done { digest: outcome },
-                    Err(error) => TransferEvent::Failed(Failure::Output(error)),
+                    Err(error) => TransferEvent::Failed(TransferFailure::Output(error)),
                 };
                 self.end(event);
             }
@@ -561,7 +561,7 @@ impl Transfer {
             true
         };
         if !rewound || self.restarts > MAX_RESTARTS {
-            return self.end(TransferEvent::Failed(Failure::Changed));
+            return self.end(TransferEvent::Failed(TransferFailure::Changed));
         }
         self.begun = false;
         self.held = Held::default();

@@ -591,7 +591,7 @@ fn the_request_is_bounded() {
     config.request_limit = size - 1;
     let got = config.emit(Method::Get, &target, None);
     assert!(
-        matches!(got, Err(Failure::RequestTooLong { .. })),
+        matches!(got, Err(TransferFailure::RequestTooLong { .. })),
         "{got:?}"
     );
 }

@@ -6,7 +6,7 @@
 use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::Held;
 use crate::apps::fetch::target::Target;
-use crate::apps::fetch::{Ask, Failure};
+use crate::apps::fetch::{Ask, TransferFailure};
 use crate::http::conditional::EntityTag;
 use crate::http::digest::{REPR_DIGEST, SHA256_BYTES};
 use crate::http::range::ContentRange;
@@ -26,7 +26,7 @@ pub(super) enum ResponseVerdict {
     /// What is held is of another version.
     Restart,
     /// Give up.
-    Fail(Failure),
+    Fail(TransferFailure),
 }
 
 /// Judges the head of a response to a request made for `ask`.
@@ -42,18 +42,18 @@ pub(super) fn judge(
     if redirects && let Some(location) = head.headers.get_str("location") {
         return match target.join(location) {
             Ok(to) => ResponseVerdict::Redirect(to),
-            Err(error) => ResponseVerdict::Fail(Failure::Location(error)),
+            Err(error) => ResponseVerdict::Fail(TransferFailure::Location(error)),
         };
     }
     match ask {
         Ask::Rest if status != 416 && status >= 400 => {
-            ResponseVerdict::Fail(Failure::Status(status))
+            ResponseVerdict::Fail(TransferFailure::Status(status))
         }
         Ask::Rest => judge_rest(held, head),
         Ask::Confirm if status == 200 => judge_confirmation(held, head),
-        Ask::Confirm => ResponseVerdict::Fail(Failure::Status(status)),
+        Ask::Confirm => ResponseVerdict::Fail(TransferFailure::Status(status)),
         Ask::Whole if config.fail && status >= 400 => {
-            ResponseVerdict::Fail(Failure::Status(status))
+            ResponseVerdict::Fail(TransferFailure::Status(status))
         }
         Ask::Whole => ResponseVerdict::Accept { offset: 0 },
     }
@@ -89,11 +89,11 @@ fn judge_rest(held: &Held, head: &ResponseHead) -> ResponseVerdict {
             Some(ContentRange {
                 size: Some(size), ..
             }),
-        ) if size < held.bytes => ResponseVerdict::Fail(Failure::BadResume {
+        ) if size < held.bytes => ResponseVerdict::Fail(TransferFailure::BadResume {
             have: held.bytes,
             size,
         }),
-        (_, _) => ResponseVerdict::Fail(Failure::RangeNotSupported),
+        (_, _) => ResponseVerdict::Fail(TransferFailure::RangeNotSupported),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::apps::fetch::output::OutputError;
 use crate::apps::fetch::target::TargetError;
-use crate::apps::fetch::{DigestOutcome, Failure, Transfer, TransferEvent};
+use crate::apps::fetch::{DigestOutcome, Transfer, TransferEvent, TransferFailure};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::args::{GetConfig, Job};
 use crate::cli::get::output::{Destination, prepare};
@@ -148,7 +148,7 @@ impl<'a> Session<'a> {
                 self.end(now, machine, Some(digest), None);
             }
             TransferEvent::Failed(failure) => {
-                let digest = matches!(failure, Failure::DigestMismatch);
+                let digest = matches!(failure, TransferFailure::DigestMismatch);
                 let digest = digest.then_some(DigestOutcome::Mismatch);
                 self.end(now, machine, digest, Some(&failure));
             }
@@ -160,7 +160,7 @@ impl<'a> Session<'a> {
         now: Instant,
         machine: &ClientHost,
         digest: Option<DigestOutcome>,
-        failure: Option<&Failure>,
+        failure: Option<&TransferFailure>,
     ) {
         let Some(current) = self.current.take() else {
             return;
@@ -170,7 +170,7 @@ impl<'a> Session<'a> {
         let failed = failure.map(|failure| Failed::new(exit_of(failure), failure));
         self.record(now, &current, bytes, digest, failed.as_ref());
         if let Some(failed) = failed {
-            let quiet = matches!(failure, Some(Failure::Output(OutputError::Io(error)))
+            let quiet = matches!(failure, Some(TransferFailure::Output(OutputError::Io(error)))
                 if error.kind() == io::ErrorKind::BrokenPipe);
             let url = current.job.target.to_string();
             let message = if quiet { String::new() } else { failed.message };
@@ -256,24 +256,24 @@ fn bar_name(job: &Job) -> String {
 }
 
 /// curl's code for a failure, or ours where curl has none.
-const fn exit_of(failure: &Failure) -> Exit {
+const fn exit_of(failure: &TransferFailure) -> Exit {
     match failure {
-        Failure::Location(TargetError::Scheme) => Exit::UnsupportedScheme,
-        Failure::Location(_) | Failure::RequestTooLong { .. } => Exit::BadUrl,
-        Failure::TooManyRedirects => Exit::TooManyRedirects,
-        Failure::Request(_) | Failure::Family { .. } => Exit::Usage,
-        Failure::Status(_) => Exit::HttpError,
-        Failure::RangeNotSupported => Exit::RangeNotSupported,
-        Failure::BadResume { .. } => Exit::BadResume,
-        Failure::EmptyReply => Exit::EmptyReply,
-        Failure::Partial { .. } => Exit::Partial,
-        Failure::WeirdReply(_) => Exit::WeirdReply,
-        Failure::Changed => Exit::Changed,
-        Failure::DigestMismatch => Exit::DigestMismatch,
-        Failure::Output(_) => Exit::WriteError,
-        Failure::CannotConnect => Exit::CannotConnect,
-        Failure::ConnectTimedOut | Failure::TimedOut => Exit::Timeout,
-        Failure::Broken { .. } => Exit::ReceiveFailure,
-        Failure::CannotResolve { .. } => Exit::CannotResolve,
+        TransferFailure::Location(TargetError::Scheme) => Exit::UnsupportedScheme,
+        TransferFailure::Location(_) | TransferFailure::RequestTooLong { .. } => Exit::BadUrl,
+        TransferFailure::TooManyRedirects => Exit::TooManyRedirects,
+        TransferFailure::Request(_) | TransferFailure::Family { .. } => Exit::Usage,
+        TransferFailure::Status(_) => Exit::HttpError,
+        TransferFailure::RangeNotSupported => Exit::RangeNotSupported,
+        TransferFailure::BadResume { .. } => Exit::BadResume,
+        TransferFailure::EmptyReply => Exit::EmptyReply,
+        TransferFailure::Partial { .. } => Exit::Partial,
+        TransferFailure::WeirdReply(_) => Exit::WeirdReply,
+        TransferFailure::Changed => Exit::Changed,
+        TransferFailure::DigestMismatch => Exit::DigestMismatch,
+        TransferFailure::Output(_) => Exit::WriteError,
+        TransferFailure::CannotConnect => Exit::CannotConnect,
+        TransferFailure::ConnectTimedOut | TransferFailure::TimedOut => Exit::Timeout,
+        TransferFailure::Broken { .. } => Exit::ReceiveFailure,
+        TransferFailure::CannotResolve { .. } => Exit::CannotResolve,
     }
 }

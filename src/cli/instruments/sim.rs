@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use crate::cli::exit::{Exit, Failed};
 use crate::sim::machines::TransportKit;
-use crate::sim::{Failure, Options, run_seed};
+use crate::sim::{Options, SimFailure, run_seed};
 
 /// Arguments of `headwater sim`.
 #[derive(Debug, clap::Args)]
@@ -57,7 +57,7 @@ pub fn run(args: &SimArgs) -> Result<Exit, Failed> {
 }
 
 /// Writes the captures and says where they are.
-fn explain(args: &SimArgs, failure: &Failure) -> Failed {
+fn explain(args: &SimArgs, failure: &SimFailure) -> Failed {
     let seed = failure.seed;
     let sides = [
         ("clients", &failure.client_side),
@@ -91,7 +91,7 @@ mod tests {
             pcap: dir.path().to_owned(),
             verbose: false,
         };
-        let failure = Failure {
+        let failure = SimFailure {
             seed: 42,
             at: Instant::from_micros(1),
             violation: Violation::WrongBytes {

@@ -16,7 +16,7 @@ use crate::link::settings::{LinkSettings, Wish};
 use crate::link::{LinkConfig, LinkCounters, Summary, units};
 use crate::sim::path::tcp::Growth;
 use crate::sim::path::{
-    Carrier, FlowOutcome, FlowPlan, MAX_FLOWS, Path, PathOutcome, run as simulate,
+    Bottleneck, Carrier, FlowOutcome, FlowPlan, MAX_FLOWS, PathOutcome, run as simulate,
 };
 
 /// Arguments of `headwater sim-path`.
@@ -133,7 +133,7 @@ pub fn run(args: &SimPathArgs) -> Result<Exit, Failed> {
     Ok(Exit::Success)
 }
 
-fn path(args: &SimPathArgs) -> Result<Path, Failed> {
+fn path(args: &SimPathArgs) -> Result<Bottleneck, Failed> {
     let wish = |own: &Option<LinkSettings>| Wish::of(args.both.iter().chain(own));
     let (ab, ba) = (wish(&args.ab), wish(&args.ba));
     let resolve = |own: &Wish, other: &Wish| -> Result<LinkConfig, Failed> {
@@ -154,7 +154,7 @@ fn path(args: &SimPathArgs) -> Result<Path, Failed> {
         access: flow.access,
         bytes: args.bytes,
     });
-    Ok(Path {
+    Ok(Bottleneck {
         up: resolve(&ab, &ba)?,
         down: resolve(&ba, &ab)?,
         flows: flows.collect(),
@@ -163,7 +163,7 @@ fn path(args: &SimPathArgs) -> Result<Path, Failed> {
     })
 }
 
-fn report(path: &Path, outcome: PathOutcome) -> PathReport {
+fn report(path: &Bottleneck, outcome: PathOutcome) -> PathReport {
     let plans = path.flows.iter().zip(outcome.flows);
     PathReport {
         seed: path.seed,

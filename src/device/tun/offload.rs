@@ -18,7 +18,7 @@ use rustix::io::{Errno, readv, write};
 
 use crate::device::tun::error::open_error;
 use crate::device::tun::prefetch::prefetch;
-use crate::device::tun::virtio::{HEADER_BYTES, Header, UDP_BYTES};
+use crate::device::tun::virtio::{HEADER_BYTES, UDP_BYTES, VirtioHeader};
 use crate::device::tun::{TunConfig, TunError, ioctl, is_drop};
 use crate::device::{Device, Received};
 use crate::wire::flight::Flight;
@@ -100,7 +100,7 @@ impl Device for Offload {
             };
             let len = read.saturating_sub(HEADER_BYTES);
             let packet = buffer.get_mut(..len).unwrap_or_default();
-            match Header::from_bytes(head).apply(packet) {
+            match VirtioHeader::from_bytes(head).apply(packet) {
                 Ok(segment) => return Ok(Some(Received { len, segment })),
                 Err(_) => self.receive_drops += 1,
             }
@@ -113,7 +113,7 @@ impl Device for Offload {
             return Ok(());
         }
         self.packet.clear();
-        self.packet.extend(Header::default().to_bytes());
+        self.packet.extend(VirtioHeader::default().to_bytes());
         self.packet.extend_from_slice(packet);
         if !sent(&self.tun, &self.packet)? {
             self.send_drops += 1;
@@ -171,7 +171,7 @@ fn joined(
         };
         let size = (datagrams > 1).then_some(segment);
         packet.clear();
-        packet.extend(Header::udp(headers - UDP_BYTES, size).to_bytes());
+        packet.extend(VirtioHeader::udp(headers - UDP_BYTES, size).to_bytes());
         packet.extend_from_slice(udp.as_slice());
         copy(&mut reader, &mut scout, bytes, packet);
         write(packet, datagrams)?;
@@ -258,7 +258,7 @@ mod tests {
         let unsent = joined(flight, mtu, &mut Vec::new(), |written, datagrams| {
             let (head, packet) = written.split_first_chunk().unwrap();
             let mut packet = packet.to_vec();
-            let segment = Header::from_bytes(*head).apply(&mut packet).unwrap();
+            let segment = VirtioHeader::from_bytes(*head).apply(&mut packet).unwrap();
             assert!(packet.len() <= MAX_JOINED_BYTES);
             let ip = IpView::parse(&packet).unwrap();
             let udp = match segment {

@@ -25,7 +25,7 @@ const GSO_ECN: u8 = 0x80;
 
 /// The header. Offsets count from the first byte of the IP header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct VirtioHeader {
     flags: u8,
     gso: u8,
     /// Bytes of all headers of the packet.
@@ -40,7 +40,7 @@ pub(super) struct Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InvalidHeader;
 
-impl Header {
+impl VirtioHeader {
     /// For a UDP packet whose IP header has `ip` bytes and whose checksum field holds the sum over
     /// the pseudo header; `segment`: if it holds several datagrams, the payload of each.
     pub(super) fn udp(ip: usize, segment: Option<usize>) -> Self {
@@ -145,7 +145,7 @@ mod tests {
         UdpTemplate::new(path, Ecn::Ect0).unwrap()
     }
 
-    fn little(header: Header) -> [u8; HEADER_BYTES] {
+    fn little(header: VirtioHeader) -> [u8; HEADER_BYTES] {
         let mut bytes = header.to_bytes();
         if cfg!(target_endian = "big") {
             bytes[2..].chunks_mut(2).for_each(<[u8]>::reverse);
@@ -155,12 +155,12 @@ mod tests {
 
     #[test]
     fn headers_are_the_bytes_the_kernel_knows() {
-        let joined = Header::udp(20, Some(1400));
+        let joined = VirtioHeader::udp(20, Some(1400));
         assert_eq!(little(joined), [1, 5, 28, 0, 0x78, 5, 20, 0, 6, 0]);
-        let alone = Header::udp(40, None);
+        let alone = VirtioHeader::udp(40, None);
         assert_eq!(little(alone), [1, 0, 48, 0, 0, 0, 40, 0, 6, 0]);
         for header in [joined, alone] {
-            assert_eq!(Header::from_bytes(header.to_bytes()), header);
+            assert_eq!(VirtioHeader::from_bytes(header.to_bytes()), header);
         }
     }
 
@@ -174,10 +174,10 @@ mod tests {
                 packet.extend(payload);
                 assert!(parse_udp(&packet).is_err() || packet == whole);
                 let ip = template.headers_len() - UDP_BYTES;
-                assert_eq!(Header::udp(ip, None).apply(&mut packet), Ok(None));
+                assert_eq!(VirtioHeader::udp(ip, None).apply(&mut packet), Ok(None));
                 assert_eq!(packet, whole);
                 assert_eq!(
-                    Header::default().apply(&mut packet),
+                    VirtioHeader::default().apply(&mut packet),
                     Ok(None),
                     "nothing to do"
                 );
@@ -188,9 +188,9 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         let packet = template(false).packet(&[7; 100]).unwrap();
-        let joined = Header::udp(20, Some(40));
-        let alone = Header::udp(20, None);
-        let gso = |gso| Header { gso, ..joined };
+        let joined = VirtioHeader::udp(20, Some(40));
+        let alone = VirtioHeader::udp(20, None);
+        let gso = |gso| VirtioHeader { gso, ..joined };
         for (name, header, want) in [
             ("joined", joined, Ok(Some(40))),
             ("not even ECN", gso(GSO_UDP | GSO_ECN), Ok(Some(40))),
@@ -199,7 +199,7 @@ mod tests {
             ("UDP fragmentation", gso(3), Err(InvalidHeader)),
             (
                 "no segment",
-                Header {
+                VirtioHeader {
                     segment: 0,
                     ..joined
                 },
@@ -207,7 +207,7 @@ mod tests {
             ),
             (
                 "checksum beyond the end",
-                Header {
+                VirtioHeader {
                     checksum_start: 127,
                     ..alone
                 },
@@ -215,7 +215,7 @@ mod tests {
             ),
             (
                 "checksum far beyond",
-                Header {
+                VirtioHeader {
                     checksum_start: 65535,
                     checksum_offset: 65535,
                     ..alone

@@ -468,7 +468,7 @@ fn strangers_heartbeats_change_nothing() {
     let mut fleet = Fleet::new(&config(1, 1, "rendezvous", &ACTIVE));
     fleet.pass(100);
     let reply = |kind, redirector, key| {
-        let header = Header {
+        let header = CapsuleHeader {
             kind,
             redirector: RedirectorId(redirector),
             backend: BackendId(1),

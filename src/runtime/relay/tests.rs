@@ -57,7 +57,7 @@ fn relay(ab: &str, ba: &str) -> (Relay<Socket>, UnixDatagram, UnixDatagram) {
         }
         wish
     };
-    let path = Path::new(wish(ab), wish(ba), 5).unwrap();
+    let path = LinkPath::new(wish(ab), wish(ba), 5).unwrap();
     let pair = || {
         let (near, far) = UnixDatagram::pair().unwrap();
         near.set_nonblocking(true).unwrap();

@@ -18,7 +18,7 @@ use numbers::Numbers;
 pub use patience::Path;
 
 use super::world::{ClientProgress, Livelock, Node, NodeId, Observer};
-use crate::link::ConfigError;
+use crate::link::LinkConfigError;
 use crate::time::Instant;
 use crate::wire::flight::UdpPath;
 use crate::wire::segment::Span;
@@ -214,7 +214,7 @@ pub enum Violation {
     },
     /// The world could not be built: a link is out of its bounds.
     #[error(transparent)]
-    Unbuildable(#[from] ConfigError),
+    Unbuildable(#[from] LinkConfigError),
     /// The world stands still.
     #[error(transparent)]
     Livelock(#[from] Livelock),

@@ -1,7 +1,7 @@
 //! One bottleneck on virtual time, shared by flows of ours and by models of TCP: where a cell of the
 //! comparison with the kernel is looked into before code is touched.
 //!
-//! In: a [`Path`]: both directions of the bottleneck, the flows, how long, a seed. Out: a
+//! In: a [`Bottleneck`]: both directions of the bottleneck, the flows, how long, a seed. Out: a
 //! [`PathOutcome`] with what every flow received. Our flows are `transport::client` and
 //! `transport::server` as they ship; TCP is the model of [`tcp`], an idealised one. Equal paths give equal outcomes.
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::dice::Dice;
 use super::world::Clock;
-use crate::link::{ConfigError, Link, LinkConfig, LinkCounters, Summary};
+use crate::link::{Link, LinkConfig, LinkConfigError, LinkCounters, Summary};
 use crate::time::{Instant, Now};
 use crate::transport::client::ClientStats;
 use crate::wire::flight::{Flight, UdpPath};
@@ -56,7 +56,7 @@ pub struct FlowPlan {
 
 /// A bottleneck and what crosses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path {
+pub struct Bottleneck {
     /// From the servers to the clients.
     pub down: LinkConfig,
     /// From the clients to the servers.
@@ -138,8 +138,8 @@ enum Source {
 /// Lets every flow run until it is complete or the time is over.
 ///
 /// # Errors
-/// [`ConfigError`] if a link's configuration breaks a bound. Flows beyond [`MAX_FLOWS`] are left out.
-pub fn run(path: &Path) -> Result<PathOutcome, ConfigError> {
+/// [`LinkConfigError`] if a link's configuration breaks a bound. Flows beyond [`MAX_FLOWS`] are left out.
+pub fn run(path: &Bottleneck) -> Result<PathOutcome, LinkConfigError> {
     let mut run = Run::new(path)?;
     while let Some((at, source)) = run.next_event() {
         if at > Instant::ZERO + path.lasts {
@@ -165,7 +165,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(path: &Path) -> Result<Self, ConfigError> {
+    fn new(path: &Bottleneck) -> Result<Self, LinkConfigError> {
         let mut dice = Dice::new(path.seed);
         let (up, down) = (
             Link::new(path.up.clone(), dice.seed())?,
@@ -197,7 +197,7 @@ impl Run {
         });
         Ok(Self {
             now: Instant::ZERO,
-            flows: flows.collect::<Result<_, ConfigError>>()?,
+            flows: flows.collect::<Result<_, LinkConfigError>>()?,
             up,
             down,
         })

@@ -22,8 +22,8 @@ fn plan(carrier: Carrier, bytes: u64) -> FlowPlan {
     }
 }
 
-fn path(flows: Vec<FlowPlan>, lasts: u64) -> Path {
-    Path {
+fn path(flows: Vec<FlowPlan>, lasts: u64) -> Bottleneck {
+    Bottleneck {
         down: link(20, 10, 50_000),
         up: link(20, 10, 50_000),
         flows,

@@ -27,7 +27,7 @@ const fn slow_start(base: u64, c: u32, threshold: u32) -> Epoch {
     }
 }
 
-fn declare(epoch: Epoch, kind: TransitionKind, p: u64) -> Result<Transition, Refused> {
+fn declare(epoch: Epoch, kind: TransitionKind, p: u64) -> Result<Transition, EpochError> {
     epoch.transition(Declaration {
         kind,
         p,
@@ -83,13 +83,13 @@ const FAR: Epoch = slow_start(MAX_NUMBER - 20, 10, MAX_WINDOW);
 const SHORT: Epoch = slow_start(9, 4, 8);
 
 #[rustfmt::skip]
-const REFUSED: [(&str, Epoch, TransitionKind, u64, Refused); 6] = [
-    ("before the base", SHORT, TransitionKind::Loss, 8, Refused::BeforeEpoch { p: 8, base: 9 }),
-    ("opened late", Epoch::opening(3), TransitionKind::Opened, 1, Refused::NotOpening { p: 1 }),
-    ("opened again", SHORT, TransitionKind::Opened, 9, Refused::NotOpening { p: 9 }),
-    ("exit from CUBIC", REDUCED, TransitionKind::Exit, 100, Refused::NotSlowStart { p: 100 }),
-    ("exit at the threshold", SHORT, TransitionKind::Exit, 13, Refused::NotSlowStart { p: 13 }),
-    ("beyond", FAR, TransitionKind::Loss, MAX_NUMBER - 14, Refused::NumberTooLarge { r: MAX_NUMBER + 2 }),
+const REFUSED: [(&str, Epoch, TransitionKind, u64, EpochError); 6] = [
+    ("before the base", SHORT, TransitionKind::Loss, 8, EpochError::BeforeEpoch { p: 8, base: 9 }),
+    ("opened late", Epoch::opening(3), TransitionKind::Opened, 1, EpochError::NotOpening { p: 1 }),
+    ("opened again", SHORT, TransitionKind::Opened, 9, EpochError::NotOpening { p: 9 }),
+    ("exit from CUBIC", REDUCED, TransitionKind::Exit, 100, EpochError::NotSlowStart { p: 100 }),
+    ("exit at the threshold", SHORT, TransitionKind::Exit, 13, EpochError::NotSlowStart { p: 13 }),
+    ("beyond", FAR, TransitionKind::Loss, MAX_NUMBER - 14, EpochError::NumberTooLarge { r: MAX_NUMBER + 2 }),
 ];
 
 #[test]
@@ -120,7 +120,7 @@ fn round_trips_out_of_range_are_refused_or_clamped() {
         let want = if fine {
             None
         } else {
-            Some(Refused::RoundTrip { rtt_us })
+            Some(EpochError::RoundTrip { rtt_us })
         };
         assert_eq!(SHORT.transition(declared).err(), want);
         assert!(

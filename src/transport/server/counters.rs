@@ -1,7 +1,7 @@
 //! What a server counts: its answers, and what it dropped and why. Nothing is counted by client.
 
 use crate::transport::continuation::OpenError;
-use crate::transport::epoch::Refused;
+use crate::transport::epoch::EpochError;
 use crate::transport::grant::GrantError;
 use crate::wire::segment::SegmentError;
 
@@ -70,11 +70,11 @@ impl ServerDrop {
 
 const fn grant_label(error: GrantError) -> &'static str {
     match error {
-        GrantError::Transition(Refused::BeforeEpoch { .. }) => "transition_before_epoch",
-        GrantError::Transition(Refused::NotOpening { .. }) => "transition_not_opening",
-        GrantError::Transition(Refused::NotSlowStart { .. }) => "transition_not_slow_start",
-        GrantError::Transition(Refused::RoundTrip { .. }) => "transition_round_trip",
-        GrantError::Transition(Refused::NumberTooLarge { .. }) => "transition_number",
+        GrantError::Transition(EpochError::BeforeEpoch { .. }) => "transition_before_epoch",
+        GrantError::Transition(EpochError::NotOpening { .. }) => "transition_not_opening",
+        GrantError::Transition(EpochError::NotSlowStart { .. }) => "transition_not_slow_start",
+        GrantError::Transition(EpochError::RoundTrip { .. }) => "transition_round_trip",
+        GrantError::Transition(EpochError::NumberTooLarge { .. }) => "transition_number",
         GrantError::UnknownKind => "transition_unknown",
         GrantError::NotOpened => "not_opened",
         GrantError::Interval => "interval",

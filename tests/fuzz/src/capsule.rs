@@ -5,7 +5,7 @@
 //! its query; a redirector's outbox is bounded by what came in.
 
 use headwater::internals::redirect::backend::{Backend, BackendConfig, Taken};
-use headwater::internals::redirect::capsule::{CapsuleKind, Header, MacKeys, peek};
+use headwater::internals::redirect::capsule::{CapsuleHeader, CapsuleKind, MacKeys, peek};
 use headwater::internals::redirect::config::RedirectConfig;
 use headwater::internals::redirect::engine::{EngineSettings, Redirect};
 use headwater::internals::redirect::prefixes::Table;
@@ -65,7 +65,7 @@ pub fn capsule(data: &[u8]) {
 }
 
 /// Fields of a header, mostly those that are expected, and the rest as the body.
-fn genuine(data: &[u8]) -> (Header, &[u8]) {
+fn genuine(data: &[u8]) -> (CapsuleHeader, &[u8]) {
     let (fields, body) = data.split_at(data.len().min(6));
     let mut input = Input::new(fields);
     let kind = match input.u8() % 3 {
@@ -73,7 +73,7 @@ fn genuine(data: &[u8]) -> (Header, &[u8]) {
         1 => CapsuleKind::Query,
         _ => CapsuleKind::Reply,
     };
-    let header = Header {
+    let header = CapsuleHeader {
         kind,
         redirector: RedirectorId(u16::from(input.u8() % 4)),
         backend: BackendId(u16::from(input.u8() % 4)),
