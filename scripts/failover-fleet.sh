@@ -71,6 +71,7 @@ survive() {
     for n in 1 2 3 4; do behind "$n"; done
     redirect_config 1 -- 1 2 3 4
     redirect 1
+    watch_states 1
     offloads off
     tc -n "$TOPOLOGY-router" qdisc add dev client root tbf rate "$RATE" burst 128kb latency "$BUFFER"
     count_downloads
@@ -82,7 +83,7 @@ survive() {
     before=$(now_ms)
     take_away "$1"
     after=$(now_ms)
-    until_true 5 says_down "$GONE" "$before" >"$SCRATCH/noticed" || die "the redirector does not notice"
+    until_true 5 seen_down "$GONE" "$before" >"$SCRATCH/noticed" || die "the redirector does not notice"
     noticed=$(tail -n 1 "$SCRATCH/noticed")
     outcomes "$TRANSFERS" >&2
     outcomes_tcp "$DOWNLOADS"

@@ -46,6 +46,19 @@ congestion_route() {
     ip -n "$TOPOLOGY-$1" route replace "$2" via "$3" congctl "$4"
 }
 
+# congestion_seen ROLE...: the congestion control of the first connection of port 80 seen there.
+congestion_seen() {
+    local role
+    # shellcheck disable=SC2317 # called by name
+    seen_at() {
+        for role in "$@"; do
+            in_ns "$role" ss -tinHO state established 'sport = :80'
+        done | awk '{ for (i = 2; i <= NF; i++) if ($i ~ /^(wscale|rto):/) { seen = $(i - 1); break } }
+            END { if (seen == "") exit 1; print seen }'
+    }
+    until_true 5 seen_at "$@" || die "no connection at $*"
+}
+
 # ask_link A-B COMMAND
 ask_link() { "$HEADWATER" link-control "$SCRATCH/link-$1" "$2"; }
 

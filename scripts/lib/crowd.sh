@@ -18,11 +18,12 @@ begin() {
             -o "$SCRATCH/got$n" "http://$service/object"
     done
 }
-# begin_tcp COUNT: the kernel's TCP, through the same redirector to the same servers.
+# begin_tcp COUNT: the same by curl, whose kernel's TCP meets whoever answers at SERVICE4: `serve`, with
+# the TCP of smoltcp, or nginx, with that of its kernel.
 begin_tcp() {
     local n
     for n in $(seq "$1"); do
-        start "curl$n" client curl -sS -m 60 --speed-limit 1 --speed-time 10 \
+        start "curl$n" client curl -sS -m 60 --speed-limit 1 --speed-time "${PATIENCE_S:-10}" \
             -o "$SCRATCH/theirs$n" "http://$SERVICE4/object"
     done
 }
@@ -53,29 +54,32 @@ outcomes() {
         fi
     done
 }
-# outcomes_tcp COUNT: the same of the kernel's TCP; sets TCP_BROKEN.
+# outcomes_tcp COUNT: the same of curl's; sets TCP_BROKEN, and TCP_EXITS, how many ended with which exit
+# status, such as "11 x 0, 5 x 56". One with the wrong bytes is broken whatever its status.
 outcomes_tcp() {
-    local n
+    local n status statuses=()
     TCP_BROKEN=0
     for n in $(seq "$1"); do
-        { finish "curl$n" && cmp -s "$SCRATCH/root/object" "$SCRATCH/theirs$n"; } ||
-            TCP_BROKEN=$((TCP_BROKEN + 1))
+        status=0
+        finish "curl$n" || status=$?
+        statuses+=("$status")
+        ((status == 0)) && cmp -s "$SCRATCH/root/object" "$SCRATCH/theirs$n" || TCP_BROKEN=$((TCP_BROKEN + 1))
     done
+    # shellcheck disable=SC2034 # for the caller
+    TCP_EXITS=$(printf '%s\n' "${statuses[@]}" | sort -n | uniq -c | awk '{ print $1 " x " $2 }' | paste -sd , |
+        sed 's/,/, /g')
 }
 
-# first_since MS FILE PROGRAM: when, in ms, a line of FILE says it for the first time since; the program
-# of `sed -n` prints the times of the lines that do.
-first_since() {
-    local stamp at
-    while read -r stamp; do
-        at=$(date -d "$stamp" +%s%3N)
-        ((at < $1)) || { echo "$at" && return; }
-    done < <(sed -n "$3" "$2")
-    return 1
+# watch_states N: looks at the states of redirector N's backends all the time, through its control socket;
+# SCRATCH/statesN.out has a line of JSON for each change.
+watch_states() {
+    start "states$1" "redirector$1" nice -n -15 "$PWD/scripts/lab.sh" probe backend-states "$SCRATCH/r$1" 5
+    until_true 10 test -s "$SCRATCH/states$1.out" || die "redirector $1 does not show its states"
 }
 
-# says_down N SINCE: when, in ms, redirector 1 says for the first time since that server N is down; fails
-# until it does.
-says_down() {
-    first_since "$2" "$SCRATCH/redirector1.err" "s/^\[\([^ ]*\) .*backend server$1 was .* is down.*/\1/p"
+# seen_down N SINCE: when, in ms, redirector 1 had server N down for the first time since; fails until it
+# has. `watch_states 1` looks.
+seen_down() {
+    jq -s -e --arg server "server$1" --argjson since "$2" \
+        'first(.[] | select(.time >= $since and .states[$server] == "down") | .time)' "$SCRATCH/states1.out"
 }

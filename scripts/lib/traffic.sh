@@ -43,10 +43,14 @@ get() {
         --address 10.77.1.100 --address fd77:1::100 --silent --show-error "$@"
 }
 
-# start_nginx N: the kernel's TCP for contrast: nginx as "nginxN" on 10.77.2N.2 and [fd77:2N::2],
-# one process, so that one SIGKILL is a crash.
+# start_nginx N [ADDRESS...]: the kernel's TCP for contrast: nginx as "nginxN" on these addresses of
+# server N, 10.77.2N.2 and [fd77:2N::2] if none is named; one process, so that one SIGKILL is a crash.
 start_nginx() {
     local n=$1 dir="$SCRATCH/nginx$1"
+    shift
+    (($# > 0)) || set -- "10.77.2$n.2" "[fd77:2$n::2]"
+    local listen
+    listen=$(printf '        listen %s:80 backlog=4096;\n' "$@")
     mkdir -p "$dir"
     cat >"$dir/nginx.conf" <<CONF
 daemon off;
@@ -68,16 +72,15 @@ http {
     uwsgi_temp_path $dir/uwsgi;
     scgi_temp_path $dir/scgi;
     server {
-        listen 10.77.2$n.2:80 backlog=4096;
-        listen [fd77:2$n::2]:80;
+$listen
         root $SCRATCH/root;
     }
 }
 CONF
     start "nginx$n" "server$n" nginx -e "$dir/error.log" -c "$dir/nginx.conf"
     # shellcheck disable=SC2317 # called by name
-    nginx_answers() { in_ns "server$n" curl -so /dev/null "http://10.77.2$n.2/"; }
-    until_true 10 nginx_answers || {
+    nginx_answers() { in_ns "server$n" curl -so /dev/null "http://$1/"; }
+    until_true 10 nginx_answers "$1" || {
         cat "$SCRATCH/nginx$n.err" "$dir/error.log" >&2
         return 1
     }

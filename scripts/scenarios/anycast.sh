@@ -30,6 +30,17 @@ moved_at() {
     first_since "$3" "$SCRATCH/monitor$1.out" "s/^\[\([^]]*\)\] ${4:-$SERVICE4} .*dev $2 .*/\1/p"
 }
 
+# first_since MS FILE PROGRAM: when, in ms, a line of FILE says it for the first time since; the program
+# of `sed -n` prints the times of the lines that do.
+first_since() {
+    local stamp at
+    while read -r stamp; do
+        at=$(date -d "$stamp" +%s%3N)
+        ((at < $1)) || { echo "$at" && return; }
+    done < <(sed -n "$3" "$2")
+    return 1
+}
+
 # leave LIMIT COMMAND...: downloads under way, COMMAND takes the nearest site away; the route has moved
 # within LIMIT ms, no download breaks, and the kernel's TCP does.
 leave() {

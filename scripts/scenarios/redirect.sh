@@ -20,26 +20,10 @@ redirected_fleet() {
     for n in $(seq "$3"); do redirect "$n"; done
 }
 
-control() {
-    "$HEADWATER" redirect-control "$SCRATCH/r1" "$@"
-}
-
-# shown FILTER: of what redirector 1 shows.
-shown() {
-    control show | jq -c "$1"
-}
-
 # metric ROLE NAME [LABELS]: a number of a program's metrics; 0 if it has not been counted yet.
 metric() {
     in_ns "$1" curl -sf -m 5 http://127.0.0.1:9100/metrics |
         awk -v name="$2${3:+{$3\}}" '$1 == name { found = $2 } END { print found + 0 }'
-}
-
-# in_force GENERATION: until redirector 1 has noticed the file.
-in_force() {
-    # shellcheck disable=SC2317 # called by name
-    is_in_force() { [[ $(shown .generation) == "$1" ]]; }
-    until_true 5 is_in_force "$1" || fail "generation $1 is not put in force"
 }
 
 # whole COUNT: all downloads end well, identical, on the connection they began with.
@@ -52,11 +36,11 @@ whole() {
         "$SCRATCH"/stats*
 }
 
-# noticed N BEFORE AFTER: milliseconds from AFTER until redirector 1 says that server N is down; whatever
-# took it away began at BEFORE and was done at AFTER.
+# noticed N BEFORE AFTER: milliseconds from AFTER until redirector 1 has server N down; whatever took it
+# away began at BEFORE and was done at AFTER.
 noticed() {
-    until_true 5 says_down "$1" "$2" >/dev/null || fail "nobody notices"
-    echo $(($(says_down "$1" "$2") - $3))
+    until_true 5 seen_down "$1" "$2" >/dev/null || fail "nobody notices"
+    echo $(($(seen_down "$1" "$2") - $3))
 }
 
 # Every policy, chosen by changing the file of a running redirector, over both families.
@@ -334,6 +318,7 @@ scenario_redirect_control() {
 survive() {
     local tcp=20 before changes
     redirected_fleet rendezvous 4 1
+    watch_states 1
     object 4
     rate 200mbit
     start_counting router

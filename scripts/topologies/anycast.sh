@@ -10,7 +10,11 @@
 #   at_site N [OPTION...]              starts server N, announced
 #   at_all_sites                       starts all, and waits until each site has its own server
 #   anycast_at N [ADDRESS]             the neighbour to which the router of site N sends the service
-#   silence_site N                     nothing passes between site N and its server any more
+#   routes_at_home ADDRESS...          waits until each site has its own server of these services
+#   announce_at N; withdraw_at N       server N announces the service to its site, or no longer, by a route
+#                                      of its kernel, as a health check would; packets for the service
+#                                      are those of its own addresses and never take that route
+#   silence_site N; mend_site N        nothing passes between site N and its server any more; again
 #
 # Nets: client 11, server N 2N, link from site N to the next 3N; routers have the lower addresses, that
 # nearer to the client the lower one of a link. AS numbers: site N 650N0, server N 6500N. The processes
@@ -95,14 +99,21 @@ at_site() {
 at_all_sites() {
     local n
     for n in $(seq "$SITES"); do at_site "$n"; done
+    routes_at_home "$SERVICE4" "$SERVICE6"
+}
+
+routes_at_home() {
+    local service
     # shellcheck disable=SC2317 # called by name
     at_home() {
         local n
         for n in $(seq "$SITES"); do
-            [[ $(anycast_at "$n") == "server$n" && $(anycast_at "$n" "$SERVICE6") == "server$n" ]] || return 1
+            [[ $(anycast_at "$n" "$1") == "server$n" ]] || return 1
         done
     }
-    until_true 20 at_home || die "no routes: $(cat "$SCRATCH"/bird-*.err)"
+    for service in "$@"; do
+        until_true 20 at_home "$service" || die "no routes: $(cat "$SCRATCH"/bird-*.err)"
+    done
 }
 
 anycast_at() {
@@ -110,6 +121,9 @@ anycast_at() {
     [[ $service != *:* ]] || family=-6
     ip -n "$TOPOLOGY-site$1" "$family" -j route show "$service" | jq -r '.[0].dev // "nowhere"'
 }
+
+announce_at() { sink "server$1" "$SERVICE4/32"; }
+withdraw_at() { ip -n "$TOPOLOGY-server$1" route delete blackhole "$SERVICE4/32"; }
 
 silence_site() {
     in_ns "site$1" nft -f - <<RULES
@@ -119,6 +133,8 @@ table inet silence {
 }
 RULES
 }
+
+mend_site() { in_ns "site$1" nft delete table inet silence; }
 
 anycast_shape() {
     local sites=${1:-2} n

@@ -13,9 +13,14 @@
 #                                        table and regions (of `nearest`). BACKEND is N or
 #                                        N/STATE/WEIGHT/SITE, any of which may be empty or missing
 #   redirect N [OPTION...]               starts redirector N; its control socket is SCRATCH/rN
+#   control COMMAND...; shown FILTER     asks redirector 1; what it shows, through jq
+#   in_force GENERATION                  waits until redirector 1 has noticed the file
 #   behind N [OPTION...]                 starts server N behind all redirectors
 #   lane N                               a wire from each redirector to server N, for what the redirector
 #                                        writes to the device of server N
+#   forward_plainly N...                 redirector 1, whose program is stopped, forwards packets for the
+#                                        service by its kernel, each flow to one of these servers: ECMP
+#                                        with resilient hashing, over the wires of `lane`
 #   sever N; mend N                      the router drops silently what is to and from server N
 #   vanish N                             server N is gone with its namespace and its link
 #   uplink N RATE                        limits what server N sends, as tc writes rates
@@ -142,6 +147,15 @@ redirect() {
     wait_ready "redirector$n"
 }
 
+control() { "$HEADWATER" redirect-control "$SCRATCH/r1" "$@"; }
+shown() { control show | jq -c "$1"; }
+
+in_force() {
+    # shellcheck disable=SC2317 # called by name
+    is_in_force() { [[ $(shown .generation) == "$1" ]]; }
+    until_true 5 is_in_force "$1" || die "generation $1 is not put in force"
+}
+
 behind() {
     local n=$1
     shift
@@ -164,6 +178,16 @@ lane() {
             ip -n "$TOPOLOGY-redirector$redirector" "$family" rule add iif "to$n" table "10$n"
         done
     done
+}
+
+forward_plainly() {
+    local n role="$TOPOLOGY-redirector1"
+    for n in "$@"; do ip -n "$role" nexthop replace id "$n" via "10.77.4$n.2" dev "server$n"; done
+    in_ns redirector1 sysctl -qw net.ipv4.fib_multipath_hash_policy=1
+    # A flow keeps its server while that one is in the group and the flow is not idle.
+    ip -n "$role" nexthop replace id 100 group "$(paste -sd / <(printf '%s\n' "$@"))" type resilient \
+        buckets 128 idle_timer 120
+    ip -n "$role" route replace "$SERVICE4/32" nhid 100
 }
 
 sever() {

@@ -141,7 +141,7 @@ class LineChart:
 
 @dataclass(frozen=True)
 class Event:
-    """An instant that all panels mark."""
+    """An instant that a panel marks."""
 
     seconds: float
     text: str
@@ -155,6 +155,7 @@ class Panel:
     outcome: str
     shapes: list[str] = field(default_factory=list)
     passed: bool | None = None
+    events: Sequence[Event] = ()
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,6 @@ class Panels:
     entries: Sequence[Entry]
     x: Linear
     y: Linear
-    events: Sequence[Event]
     x_label: str
     y_label: str = "Mbit/s"
 
@@ -174,10 +174,10 @@ class Panels:
     LEFT, RIGHT = 70, 840
     PANEL = 190
 
-    def labels(self) -> tuple[list[str], int]:
+    def labels(self, events: Sequence[Event]) -> tuple[list[str], int]:
         """The events' labels above a panel whose top is at zero, and how many lanes they take."""
         places = []
-        for event in self.events:
+        for event in events:
             x = self.LEFT + (self.RIGHT - self.LEFT) * self.x.share(event.seconds)
             width = text_width(event.text)
             places.append((min(x, self.RIGHT - width), width))
@@ -186,18 +186,21 @@ class Panels:
         most = max(lane_of.values(), default=-1) + 1
         out = [
             f'<text x="{places[index][0]:.1f}" y="{-4 - 13 * lane_of[index]}">{escape(event.text)}</text>'
-            for index, event in enumerate(self.events)
+            for index, event in enumerate(events)
         ]
         return out, most
 
-    def boxes(self, count: int) -> list[Box]:
-        """Where the panels are, from the top."""
+    def boxes(self, events: Sequence[Sequence[Event]]) -> list[Box]:
+        """Where the panels with these events are, from the top."""
         _, y = legend(self.entries, self.LEFT, self._legend_y, self.RIGHT)
-        _, count_of_lanes = self.labels()
-        above = 22 + 13 * count_of_lanes
+        above = 22 + 13 * self._lanes(events)
         step = above + self.PANEL + 34
-        tops = [y + 14 + above + index * step for index in range(count)]
+        tops = [y + 14 + above + index * step for index in range(len(events))]
         return [Box(self.LEFT, top, self.RIGHT - self.LEFT, self.PANEL, self.x, self.y) for top in tops]
+
+    def _lanes(self, events: Sequence[Sequence[Event]]) -> int:
+        """The most lanes of labels that a panel needs; all panels have room for as many."""
+        return max((self.labels(of_panel)[1] for of_panel in events), default=0)
 
     @property
     def _legend_y(self) -> float:
@@ -206,11 +209,12 @@ class Panels:
     def draw(self, panels: Sequence[Panel]) -> str:
         keys, _ = legend(self.entries, self.LEFT, self._legend_y, self.RIGHT)
         out = head(self.title, self.subtitle, self.LEFT) + keys
-        texts, count_of_lanes = self.labels()
-        boxes = self.boxes(len(panels))
+        events = [panel.events for panel in panels]
+        boxes, count_of_lanes = self.boxes(events), self._lanes(events)
         for panel, box in zip(panels, boxes):
+            texts, _ = self.labels(panel.events)
             out += frame(box, self.y_label) + panel.shapes
-            for event in self.events:
+            for event in panel.events:
                 x, _ = box.at(event.seconds, 0)
                 high = box.top - 2
                 out.append(f'<line class="dashed" x1="{x:.1f}" x2="{x:.1f}" y1="{high}" y2="{box.bottom}"/>')

@@ -50,12 +50,11 @@ def draw(figures: dict[str, Any]) -> str:
         entries=LEGEND,
         x=Linear(last * 1.03, 12),
         y=Linear(most * 1.05, 5),
-        events=(),
         x_label="seconds since the start of the download",
     )
     drawn = [
         Panel(one["name"], one["outcome"], shapes(one, points, box), one["completed"])
-        for one, points, box in zip(contenders, series, panels.boxes(len(contenders)))
+        for one, points, box in zip(contenders, series, panels.boxes([()] * len(contenders)))
     ]
     return panels.draw(drawn)
 
