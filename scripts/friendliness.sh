@@ -28,25 +28,16 @@ source scripts/lib/traffic.sh
 # shellcheck source=scripts/lib/contenders.sh
 source scripts/lib/contenders.sh
 
-readonly EVERY_CELL=(
-    {20,100}ms-{20,100}mbit-1x1 40ms-100mbit-{2x2,4x4,8x8} 40ms-100mbit-{4x0,0x4}
-    20+80ms-100mbit-{2x0,0x2}
-)
-
-# enter CELL: sets RTTS, RATE, OURS and CUBICS.
+# enter CELL: sets what describes it, as scripts/lab/cells.py says.
 enter() {
-    [[ $1 =~ ^([0-9+]+)ms-([0-9]+)mbit-([0-8])x([0-8])$ ]] || die "no cell '$1'"
-    CELL=$1 RATE=${BASH_REMATCH[2]} OURS=${BASH_REMATCH[3]} CUBICS=${BASH_REMATCH[4]}
-    IFS=+ read -ra RTTS <<<"${BASH_REMATCH[1]}"
-    QUEUE_BYTES=$(queue_bytes "${RTTS[-1]}" "$RATE" 1)
-    WARM=$(calculate "$SECONDS_EACH / 6")
-    WINDOW=$(calculate "$SECONDS_EACH - $WARM")
+    assign < <("$LAB" cells friendliness "$1" "$SECONDS_EACH")
+    read -ra RTTS <<<"$RTTS"
 }
 
 # testbed SEED: for the cell: one path, or one with a longer way to the second server. Sets LINK.
 testbed() {
-    local options=(--delay "$(calculate "${RTTS[0]} / 2")ms" --rate "${RATE}mbit"
-        --queue "${QUEUE_BYTES}b" --ab "jitter=$(calculate "24 / $RATE")ms" --seed "$1") n
+    local options=(--delay "$DELAY" --rate "${RATE}mbit" --queue "${QUEUE_BYTES}b"
+        --ab "jitter=$JITTER" --seed "$1") n
     if ((${#RTTS[@]} == 1)); then
         LINK=client-server1
         topology_up path "${options[@]}"
@@ -55,7 +46,7 @@ testbed() {
         congestion_route server1 10.77.21.1/32 10.77.21.1 cubic
     else
         LINK=near-far
-        topology_up dumbbell 2 "${options[@]}" -- 0ms "$(calculate "(${RTTS[1]} - ${RTTS[0]}) / 2")ms"
+        topology_up dumbbell 2 "${options[@]}" -- 0ms "$FAR_DELAY"
         objects $((RATE * SECONDS_EACH * 150000))
         contenders_up 1 2
         for n in 1 2; do congestion_route "server$n" default "10.77.2$n.1" cubic; done
@@ -76,10 +67,11 @@ flow() {
     start "flow$1" "$role" "$PWD/scripts/lab.sh" probe window "$WARM" "$WINDOW" "${command[@]}"
 }
 
-# run ROUND: one run in a testbed of its own; adds its line.
+# run ROUND: one run in a testbed of its own; adds a record of each flow.
 run() {
     local flow kinds=() flows=$((OURS + CUBICS))
     testbed "$1"
+    versions "${TOPOLOGY_ROLES[0]}" server1
     for ((flow = 1; flow <= flows; flow++)); do
         # Kinds by turns, so that neither is always first.
         if (((flow + $1) % 2 == 0 && OURS > 0 || CUBICS == 0)); then kinds+=(headwater); else kinds+=(cubic); fi
@@ -91,47 +83,32 @@ run() {
         finish "flow$flow" || die "$CELL: ${kinds[flow - 1]} failed: $(cat "$SCRATCH/flow$flow.err")"
     done
     ask_link "$LINK" show >"$SCRATCH/link"
-    for ((flow = 1; flow <= flows; flow++)); do
-        jq -c --arg kind "${kinds[flow - 1]}" --argjson rtt "${RTTS[$((${#RTTS[@]} > 1 ? flow - 1 : 0))]}" \
-            '{contender: $kind, rtt_ms: $rtt, goodput_mbit: (.window_bytes * 8e-6 / .window_seconds), window: .}' \
-            "$SCRATCH/flow$flow.out"
-    done | jq -sc --arg cell "$CELL" --argjson run "$RUN" --argjson round "$1" --argjson rate "$RATE" \
-        --argjson began "$EPOCHREALTIME" --argjson seconds "$SECONDS_EACH" \
-        --argjson load "$(cut -d ' ' -f 1 /proc/loadavg)" --argjson queue_bytes "$QUEUE_BYTES" \
-        --slurpfile link "$SCRATCH/link" --argjson versions "$(versions "${TOPOLOGY_ROLES[0]}" server1)" '
-        {schema: 1, kind: "shared", run: $run, cell: $cell, contender: "all", round: $round, began: $began,
-         rate_mbit: $rate, queue_bytes: $queue_bytes, seconds: $seconds, load: $load, flows: .,
-         queue_p50_ms: ($link[0].ba.sojourn.p50_us / 1000),
-         queue_p95_ms: ($link[0].ba.sojourn.p95_us / 1000), drops: $link[0].ba.dropped,
-         versions: $versions}' >>"$OUT/results.jsonl"
+    record flows cell="$CELL" round="$1" kinds="${kinds[*]}" seconds="$SECONDS_EACH"
     topology_down
 }
 
 main() {
-    local cell chosen round n=0 all
+    local cells cell round n=0 all
     settings friendliness "$@"
-    mapfile -t chosen < <(printf '%s\n' "${EVERY_CELL[@]}" | grep -E -- "$CELLS")
-    ((${#chosen[@]} > 0)) || die "no cell is like '$CELLS': see --list"
+    cells=$("$LAB" cells list friendliness "$@") || exit 1
     if [[ -n $LIST ]]; then
-        printf '%s\n' "${chosen[@]}"
+        echo "$cells"
         return
     fi
     become_root "$@"
     need ip jq curl nginx python3
     need_program
-    readonly RUN=$EPOCHSECONDS
     mkdir -p "$OUT"
-    all=$((${#chosen[@]} * ROUNDS))
-    for cell in "${chosen[@]}"; do
+    all=$(($(wc -l <<<"$cells") * ROUNDS))
+    for cell in $cells; do
         enter "$cell"
-        for round in $(seq "$ROUNDS"); do
+        for ((round = 1; round <= ROUNDS; round++)); do
             n=$((n + 1))
             echo "$n/$all $CELL round $round, $(((all - n + 1) * (SECONDS_EACH + 4) / 60)) min left" >&2
             run "$round"
         done
     done
-    scripts/lab.sh report compare "$OUT"
-    give_back
+    report compare
 }
 
 main "$@"

@@ -96,29 +96,43 @@ class Paper(Experiment):
     rounds: int = rounds(1, " of throughput and friendliness", "--rounds")
     out: str = out("out/paper", "--out")
 
+    @property
+    def points(self) -> "PaperPoints":
+        return PaperPoints.quick() if self.quick else PaperPoints()
+
     def derived(self) -> dict[str, object]:
-        parts = PAPER_PARTS if "all" in self.parts else self.parts
-        if self.quick:
-            points: dict[str, object] = {
-                "idle": (1, 100, 10000),
-                "active": (4, 64, 512),
-                "beside": (1, 4, 16),
-                "rtts": (10,),
-                "warm": 2,
-                "window": 3,
-                "object_mb": 24,
-            }
-        else:
-            points = {
-                "idle": (1, 10, 100, 1000, 10000, 100000),
-                "active": (1, 4, 16, 64, 256, 512),
-                "beside": (1, 2, 4, 8, 16),
-                "rtts": (10, 40),
-                "warm": 3,
-                "window": 6,
-                "object_mb": 48,
-            }
-        return {"parts": parts, **points}
+        parts, points = PAPER_PARTS if "all" in self.parts else self.parts, self.points
+        planned = sum(points.planned_s(part, self.rounds) for part in parts)
+        return {"parts": parts, **vars(points), "planned_s": planned}
+
+
+@dataclass(frozen=True)
+class PaperPoints:
+    """What `paper.sh` measures: numbers of connections, round trips, seconds, and a size."""
+
+    idle: tuple[int, ...] = (1, 10, 100, 1000, 10000, 100000)
+    active: tuple[int, ...] = (1, 4, 16, 64, 256, 512)
+    beside: tuple[int, ...] = (1, 2, 4, 8, 16)
+    rtts: tuple[int, ...] = (10, 40)
+    warm: int = 3
+    window: int = 6
+    object_mb: int = 48
+
+    @classmethod
+    def quick(cls) -> "PaperPoints":
+        return cls((1, 100, 10000), (4, 64, 512), (1, 4, 16), (10,), warm=2, window=3, object_mb=24)
+
+    def planned_s(self, part: str, rounds: int) -> int:
+        """About how many seconds a part takes."""
+        each = self.warm + self.window + 2
+        match part:
+            case "memory":
+                return sum(3 + count // 2200 for count in self.idle)
+            case "throughput":
+                return 3 + 2 * rounds * len(self.active) * each
+            case "friendliness":
+                return len(self.rtts) * (3 + 2 * rounds * len(self.beside) * (each + 1))
+        return 6 + self.object_mb // 7
 
 
 @dataclass(frozen=True)

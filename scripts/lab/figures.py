@@ -69,10 +69,10 @@ class Verdict:
 
     @property
     def bound(self) -> str:
-        return f"at most {self.greatest:g}" if self.least is None else f"at least {self.least:g}"
+        return f"at most {self.greatest:.4g}" if self.least is None else f"at least {self.least:.4g}"
 
     def __str__(self) -> str:
-        return f"{self.name} {self.have:.3f}, {self.bound}: {'pass' if self.passed else 'FAIL'}"
+        return f"{self.name}: {self.have:.3f}, {self.bound}: {'pass' if self.passed else 'FAIL'}"
 
     def summary(self) -> dict[str, object]:
         """For `summary.json`."""

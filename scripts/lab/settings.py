@@ -46,7 +46,8 @@ def setting(default: Any, help: str, **rule: Any) -> Any:
 class Experiment:
     """What every experiment has."""
 
-    script: ClassVar[str] = ""
+    # The file of the records in `out`.
+    records: ClassVar[str] = "results.jsonl"
 
     headwater: str = setting(str(ROOT / "target/release/headwater"), "the program")
 
@@ -57,6 +58,8 @@ class Experiment:
     def values(self) -> dict[str, str]:
         """All settings and what is derived from them, by their names in bash."""
         held = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)} | self.derived()
+        if "out" in held:
+            held["results"] = Path(held["out"]) / self.records
         return {name.upper(): shown(value) for name, value in held.items()}
 
 

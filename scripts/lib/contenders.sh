@@ -3,18 +3,9 @@
 # What compares us with TCP has in common: objects, servers of both, and what they run on. Sourced
 # after traffic.sh.
 
-# Four packets: the least queue that is emulated.
-LEAST_QUEUE=6000
-
 # calculate EXPRESSION: by awk, up to six digits after the point.
 calculate() {
     awk "BEGIN { x = sprintf(\"%.6f\", $1); sub(/\\.?0+\$/, \"\", x); print x }"
-}
-
-# queue_bytes RTT_MS RATE_MBIT BDP: of a queue of so many bandwidth-delay products.
-queue_bytes() {
-    awk -v rtt="$1" -v rate="$2" -v bdp="$3" -v least=$LEAST_QUEUE \
-        'BEGIN { q = int(rtt * rate * 125 * bdp); print (q < least ? least : q) }'
 }
 
 # objects LARGE_BYTES: the object of long downloads, which has no blocks on the disk, and small ones.
@@ -25,17 +16,22 @@ objects() {
     for name in 1kB 10kB 100kB 1MB; do truncate -s "$name" "$SCRATCH/root/$name"; done
 }
 
-# contenders_up N...: our server, on a device of kind DEVICE (auto), and nginx in each serverN. A large
-# file is digested once, which must not fall into a run.
+# contenders_up N... [-- OPTION...]: our server, with OPTIONs, and nginx in each serverN. A large file is
+# digested once, which must not fall into a run.
 contenders_up() {
-    local n
+    local n servers=()
+    while (($# > 0)) && [[ $1 != -- ]]; do
+        servers+=("$1")
+        shift
+    done
+    (($# == 0)) || shift
     "$HEADWATER" keygen --out "$SCRATCH/keys"
-    for n in "$@"; do
-        serve "$n" --device "${DEVICE:-auto}"
+    for n in "${servers[@]}"; do
+        serve "$n" "$@"
         start_nginx "$n"
         in_ns "server$n" curl -sI -o /dev/null "http://10.77.2.10$n/object"
     done
-    for n in "$@"; do
+    for n in "${servers[@]}"; do
         until_true 120 test -s "$SCRATCH/digests$n" || die "the object is not digested"
     done
 }
@@ -70,14 +66,4 @@ settle() {
     sleep "$(calculate "$2 * 0.0015 + 0.05")"
     until_true 20 link_is_empty || die "packets of the last run do not cease"
     ask_link "$link" reset >"$SCRATCH/reset"
-}
-
-# versions CLIENT SERVER: of programs and settings, as JSON.
-versions() {
-    jq -n --arg kernel "$(uname -r)" --argjson cores "$(nproc)" \
-        --arg headwater "$("$HEADWATER" --version)" \
-        --arg revision "$(git describe --always --dirty 2>/dev/null || true)" \
-        --arg curl "$(curl --version | sed q)" --arg nginx "$(nginx -v 2>&1)" \
-        --arg rmem "$(in_ns "$1" sysctl -n net.ipv4.tcp_rmem)" \
-        --arg wmem "$(in_ns "$2" sysctl -n net.ipv4.tcp_wmem)" '$ARGS.named'
 }

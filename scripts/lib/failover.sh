@@ -5,15 +5,6 @@
 
 readonly OUTAGE_S=0.5
 
-# milliseconds of the longest stretch of samples without progress, between start and end.
-longest_stall() {
-    awk -v from="$2" -v to="$3" '
-        $1 < from || $1 > to { next }
-        last == "" || $2 - bytes > 20000 { if (last != "" && $1 - last > stall) stall = $1 - last
-                                           last = $1; bytes = $2; next }
-        END { printf "%d", stall * 1000 }' "$1"
-}
-
 # contend NAME SERVER COMMAND...: starts COMMAND as a download, kills SERVER when two fifths have
 # arrived, brings it back, waits for the end. Sets RESULT_* and leaves SCRATCH/NAME.samples.
 contend() {
@@ -52,24 +43,15 @@ contend() {
     RESULT_RSS_END=$(rss_kib "$server")
     stop sampler
     mv "$SCRATCH/sampler.out" "$SCRATCH/$name.samples"
-    RESULT_STALL=$(longest_stall "$SCRATCH/$name.samples" "$RESULT_START" "$RESULT_END")
 }
 
 # The servers as `contend` knows them.
 server1() { serve 1; }
 nginx1() { start_nginx 1; }
 
-# figures NAME LABEL OUTCOME COMPLETED: one contender for the JSON and the picture.
+# figures NAME LABEL IDENTICAL: the contender that `contend` has just had, as JSON for records and
+# pictures; IDENTICAL is 1 if it has the object's bytes.
 figures() {
-    jq -Rn --arg name "$2" --arg outcome "$3" --argjson completed "$4" \
-        --argjson start "$RESULT_START" --argjson killed "$RESULT_KILLED" \
-        --argjson back "$RESULT_BACK" --argjson ended "$RESULT_END" \
-        --argjson stall "$RESULT_STALL" --argjson status "$RESULT_STATUS" '
-        [inputs | split(" ") | map(tonumber)] as $rows
-        | ([$rows[] | select(.[0] <= $start)] | last) as $zero
-        | {name: $name, outcome: $outcome, completed: $completed, exit_status: $status,
-           killed_s: ($killed - $start), back_s: ($back - $start), end_s: ($ended - $start),
-           longest_stall_ms: $stall,
-           samples: [$rows[] | select(.[0] >= $zero[0]) | [.[0] - $start, .[1] - $zero[1]]]}
-        ' "$SCRATCH/$1.samples"
+    "$LAB" record failover "$SCRATCH/$1.samples" "$2" start="$RESULT_START" killed="$RESULT_KILLED" \
+        back="$RESULT_BACK" end="$RESULT_END" status="$RESULT_STATUS" identical="$3"
 }

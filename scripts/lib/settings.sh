@@ -10,7 +10,7 @@ declare -ga SETTINGS=()
 # environment; `become_root` passes all of them on. Prints the help and exits if that is what an
 # argument asks for.
 settings() {
-    local line lines
+    local lines
     if [[ " $* " == *' --help '* || " $* " == *' -h '* ]]; then
         show_help
         echo
@@ -18,10 +18,35 @@ settings() {
         exit 0
     fi
     lines=$("$LAB" settings "$@") || exit 2
-    while IFS= read -r line; do
-        SETTINGS+=("${line%%=*}")
-        declare -gr "$line"
-    done <<<"$lines"
+    # shellcheck disable=SC2034 # for become_root
+    mapfile -t SETTINGS < <(cut -d = -f 1 <<<"$lines")
+    assign -r <<<"$lines"
+    readonly EXPERIMENT=$1 RUN=$EPOCHSECONDS
+}
+
+# assign [-r]: makes global variables of lines NAME=VALUE, readonly ones with -r.
+assign() {
+    local line
+    while IFS= read -r line; do declare -g "$@" "$line"; done
+}
+
+# record KIND NAME=VALUE...: adds records to RESULTS, made of what is in SCRATCH.
+record() {
+    local kind=$1
+    shift
+    "$LAB" record "$EXPERIMENT" "$kind" "$SCRATCH" "$RESULTS" run="$RUN" "$@"
+}
+
+# report NAME: prints tables and makes pages and pictures in OUT, of RESULTS.
+report() {
+    "$LAB" report "$1" "$OUT"
+    give_back
+}
+
+# versions CLIENT SERVER: of programs and machine, for all records of the testbed.
+versions() {
+    "$LAB" record versions "$HEADWATER" "$(in_ns "$1" sysctl -n net.ipv4.tcp_rmem)" \
+        "$(in_ns "$2" sysctl -n net.ipv4.tcp_wmem)" >"$SCRATCH/versions"
 }
 
 # measuring_alone: a word of warning if another testbed is up.

@@ -1,0 +1,43 @@
+"""The programs and the machine that are measured.
+
+    lab.sh record versions HEADWATER RMEM WMEM
+
+Prints one JSON object. RMEM and WMEM are the kernel's `tcp_rmem` at the clients and `tcp_wmem` at the
+servers.
+"""
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from lab import UsageError
+from lab.settings import ROOT
+
+
+def first_line(*command: str) -> str:
+    """The first line that a program prints; nothing if it isn't there or fails."""
+    try:
+        ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    except OSError:
+        return ""
+    return ran.stdout.split("\n", 1)[0] if ran.returncode == 0 else ""
+
+
+def main(words: list[str]) -> None:
+    match words:
+        case [headwater, rmem, wmem]:
+            found = {
+                "kernel": platform.release(),
+                "cores": str(os.cpu_count()),
+                "headwater": first_line(str(Path(headwater).absolute()), "--version"),
+                "revision": first_line("git", "describe", "--always", "--dirty"),
+                "curl": first_line("curl", "--version"),
+                "nginx": first_line("nginx", "-v"),
+                "rmem": rmem,
+                "wmem": wmem,
+            }
+            print(json.dumps(found))
+        case _:
+            raise UsageError

@@ -1,0 +1,1 @@
+"""Medians, ratios and verdicts of records; no text for people, no pictures."""

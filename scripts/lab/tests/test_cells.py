@@ -1,0 +1,61 @@
+"""Cells: names, links and lengths of runs."""
+
+import unittest
+
+from lab import LabError
+from lab.cells import OBJECTS, USUAL, Cell, SharedLink, chosen, every_cell, queue_bytes
+
+
+class Names(unittest.TestCase):
+    def test_every_name_can_be_parsed(self) -> None:
+        names = every_cell()
+        self.assertEqual([Cell.parse(name).name for name in names], names)
+        self.assertEqual(len(set(names)), len(names))
+
+    def test_the_usual_ones_are_among_all(self) -> None:
+        self.assertLessEqual({*USUAL, *OBJECTS}, set(every_cell()))
+
+    def test_a_queue_that_the_least_one_replaces_is_left_out(self) -> None:
+        self.assertEqual((queue_bytes(1, 10, 0.25), queue_bytes(1, 10, 4)), (6000, 6000))
+        clean = [name for name in every_cell() if name.startswith("1ms-10mbit-clean")]
+        self.assertEqual(clean, ["1ms-10mbit-clean-0.25bdp"])
+
+    def test_no_such_cell(self) -> None:
+        for name in ("40ms-100mbit-rain-1bdp", "40ms-100mbit", "x"):
+            with self.subTest(name), self.assertRaises(LabError):
+                Cell.parse(name)
+        with self.assertRaisesRegex(LabError, "no cell is like '9999ms'"):
+            chosen("compare", ["--cells", "9999ms"])
+
+
+class Links(unittest.TestCase):
+    def test_a_cell_with_marks(self) -> None:
+        cell = Cell.parse("40ms-100mbit-ecn-1bdp")
+        queue = ["--queue", "500000b", "--ba", "mark=125000b"]
+        self.assertEqual(cell.link, ["--delay", "20ms", "--rate", "100mbit", *queue])
+
+    def test_a_run_is_longer_where_chance_or_the_round_trip_asks_for_it(self) -> None:
+        rows = [
+            ("40ms-100mbit-clean-1bdp", 1, 2),
+            ("300ms-100mbit-clean-1bdp", 3.6, 3),
+            ("40ms-100mbit-loss1-1bdp", 3, 15),
+            ("40ms-100mbit-object-1kB", 0, 0.64),
+        ]
+        for name, warm, window in rows:
+            cell = Cell.parse(name)
+            self.assertEqual((round(cell.warm, 6), round(cell.window, 6)), (warm, window), name)
+
+    def test_objects_are_fetched_by_two_sorts_of_client(self) -> None:
+        cell = Cell.parse("40ms-100mbit-object-1kB")
+        self.assertEqual(cell.names(["cubic", "bbr", "headwater"]), ["cubic", "headwater", "remembered"])
+
+    def test_flows_with_two_round_trips(self) -> None:
+        found = SharedLink.parse("20+80ms-100mbit-2x0").described(60)
+        kept = {name: found[name] for name in ("delay", "far_delay", "queue_bytes", "warm", "window")}
+        self.assertEqual(
+            kept, {"delay": "10ms", "far_delay": "30ms", "queue_bytes": 1_000_000, "warm": 10, "window": 50}
+        )
+
+
+if __name__ == "__main__":
+    unittest.main()
