@@ -62,7 +62,7 @@ ask_link() { "$HEADWATER" link-control "$SCRATCH/link-$1" "$2"; }
 settle() {
     local link=$1
     # shellcheck disable=SC2317 # called by name
-    link_is_empty() { ask_link "$link" show | jq -e '[.ab, .ba | .now | .waiting_packets + .flying_packets] | add == 0' >/dev/null; }
+    link_is_empty() { ask_link "$link" show | jq -e '[.ab, .ba | .now | .queued_packets + .in_flight_packets] | add == 0' >/dev/null; }
     sleep "$(calculate "$2 * 0.0015 + 0.05")"
     until_true 20 link_is_empty || die "packets of the last run do not cease"
     ask_link "$link" reset >"$SCRATCH/reset"

@@ -138,7 +138,7 @@ scenario_redirect_plain() {
 # A redirector whose device takes joined packets parts what the kernel has joined of TCP, over both
 # families, for capsules and for devices of backends.
 scenario_redirect_joined() {
-    local address end parted=0 generation=1 delivery
+    local address end segmented=0 generation=1 delivery
     redirected 1 1
     lane 1
     offloads on
@@ -157,15 +157,15 @@ scenario_redirect_joined() {
             in_ns client curl -sf -m 10 -H "x: $(printf 'x%.0s' {1..9000})" -o "$SCRATCH/got" \
                 "http://$address/index.html"
             identical "$SCRATCH/root/index.html" "$SCRATCH/got"
-            at_least "$delivery, $address: parted packets" "$(($(parted_packets) - parted))" 6
-            parted=$(parted_packets)
+            at_least "$delivery, $address: segmented packets" "$(($(segmented_packets) - segmented))" 6
+            segmented=$(segmented_packets)
         done
     done
     get -o "$SCRATCH/got" "http://$SERVICE4/index.html"
     # What kernels send of their own, to nobody, has an extension header.
     equal "dropped" "$(shown '.counters.headwater_redirect_drops_total | del(.unsupported_extension)')" '{}'
 }
-parted_packets() { metric redirector1 headwater_redirect_parted_packets_total; }
+segmented_packets() { metric redirector1 headwater_redirect_segmented_packets_total; }
 
 # near KEY=VALUE...: two servers in the west, one in the east, one in the south, behind a redirector that
 # looks for the nearest.
@@ -210,10 +210,10 @@ scenario_redirect_nearest() {
     near table=sites
     equal "sites" "$(lands)" "west east south west east south"
     prefixes south east
-    counted headwater_redirect_tables_total 1
+    counted headwater_redirect_applied_tables_total 1
     equal "sites by another table" "$(lands)" "west south east west south east"
     prefixes south nowhere
-    counted headwater_redirect_refused_configurations_total 1
+    counted headwater_redirect_rejected_configurations_total 1
     grep "sites:5: no backend has the site .nowhere.*generation 1 stays" "$SCRATCH/redirector1.err" ||
         fail "no clear line"
     rate 100mbit
@@ -243,10 +243,10 @@ scenario_redirect_database() {
     near table=sites.mmdb regions='DE = "west", EU = "east", AS = "south"'
     equal "sites" "$(lands)" "west east south west east south"
     countries "JP AS"
-    counted headwater_redirect_tables_total 1
+    counted headwater_redirect_applied_tables_total 1
     equal "sites by another database" "$(lands)" "west south south west south south"
     head -c 100 /dev/urandom | replaced "$SCRATCH/sites.mmdb"
-    counted headwater_redirect_refused_configurations_total 1
+    counted headwater_redirect_rejected_configurations_total 1
     equal "sites" "$(lands)" "west south south west south south"
     expect 122 'sites.mmdb: not a MaxMind database' in_ns redirector1 timeout --foreground 10 "$HEADWATER" \
         redirect --tun hw1 --config "$SCRATCH/redirector1.toml"
@@ -300,7 +300,7 @@ scenario_redirect_control() {
     until_true 2 is_state 1 active || fail "a server that asks for packets gets none"
     echo "policy = 5" >>"$SCRATCH/redirector1.toml"
     # shellcheck disable=SC2317 # called by name
-    is_refused() { (($(metric redirector1 headwater_redirect_refused_configurations_total) >= $1)); }
+    is_refused() { (($(metric redirector1 headwater_redirect_rejected_configurations_total) >= $1)); }
     until_true 3 is_refused 1 || fail "a mistake is not noticed"
     kill -HUP "${TOPOLOGY_PIDS[redirector1]}"
     until_true 3 is_refused 2 || fail "SIGHUP reads nothing"

@@ -252,7 +252,7 @@ fn drive<D: Device + AsRawFd>(
 ) -> Result<Exit, Failed> {
     let mut runtime = local.runtime(clock, device)?;
     for notice in [Notice::User1, Notice::User2] {
-        runtime.heed(notice).map_err(device_failed)?;
+        runtime.catch(notice).map_err(device_failed)?;
     }
     if let Some(server) = metrics {
         runtime.serve_metrics(server).map_err(device_failed)?;

@@ -1,53 +1,53 @@
-//! What a machine tells of itself: counters and gauges, by name and label.
+//! The metrics of a machine: counters and gauges, by name and label.
 //!
-//! In: the numbers that the parts of a host count. Out: [`Metric`]s, which `runtime` shows to whom
-//! may see them. No label ever names a client, so the number of samples is bounded by the code.
+//! In: the counters of a host's parts. Out: [`Metric`]s, which `runtime` serves. No label ever names
+//! a client, so the code bounds the number of samples.
 
-/// Whether a number only grows.
+/// The Prometheus type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// It only grows, and starts at 0 with the process.
+    /// Only increases, from 0 at the start of the process.
     Counter,
-    /// It may fall.
+    /// May decrease.
     Gauge,
 }
 
-/// One number.
+/// One value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricSample {
     /// Label names and values; few, and never a client.
     pub labels: Vec<(&'static str, String)>,
-    /// The number.
+    /// The value.
     pub value: u64,
 }
 
-/// Numbers of one meaning.
+/// The values of one metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metric {
-    /// Name after the conventions of Prometheus: unit last, `_total` for counters.
+    /// Name by Prometheus conventions: unit last, `_total` for counters.
     pub name: &'static str,
-    /// One sentence.
+    /// Help text: one sentence.
     pub help: &'static str,
-    /// Whether it only grows.
+    /// Its type.
     pub kind: MetricKind,
-    /// At least one.
+    /// At least one sample.
     pub samples: Vec<MetricSample>,
 }
 
 impl Metric {
-    /// A counter without labels.
+    /// Creates a counter without labels.
     #[must_use]
     pub fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
         Self::single(name, help, MetricKind::Counter, value)
     }
 
-    /// A gauge without labels.
+    /// Creates a gauge without labels.
     #[must_use]
     pub fn gauge(name: &'static str, help: &'static str, value: u64) -> Self {
         Self::single(name, help, MetricKind::Gauge, value)
     }
 
-    /// A counter by one label.
+    /// Creates a counter by one label.
     #[must_use]
     pub fn by_label(
         name: &'static str,
@@ -67,7 +67,7 @@ impl Metric {
         }
     }
 
-    /// The same, but its values may fall.
+    /// Converts it to a gauge.
     #[must_use]
     pub fn falling(self) -> Self {
         Self {

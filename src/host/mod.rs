@@ -1,4 +1,4 @@
-//! One whole machine without I/O: packets in, packets out, time passed in.
+//! A whole machine without I/O: packets in, packets out, time as an argument.
 
 pub(crate) mod carrier;
 pub mod client;
@@ -13,20 +13,20 @@ use crate::time::{Instant, Now};
 use crate::wire::flight::Flight;
 use crate::wire::ip::{EmitError, UdpTemplate};
 
-/// What a machine wants to send.
+/// A transmission of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transmit {
-    /// One IP packet, whole.
+    /// One complete IP packet.
     Packet(Vec<u8>),
     /// Datagrams of one UDP path, without headers.
     Flight(Flight),
 }
 
 impl Transmit {
-    /// The IP packets that a plain device makes of it.
+    /// Converts it to IP packets for a plain device.
     ///
     /// # Errors
-    /// [`EmitError`] if addresses or sizes are none of UDP over IP.
+    /// [`EmitError`] if addresses or sizes do not fit UDP over IP.
     pub fn into_packets(self) -> Result<Vec<Vec<u8>>, EmitError> {
         match self {
             Self::Packet(packet) => Ok(vec![packet]),
@@ -41,19 +41,19 @@ impl Transmit {
     }
 }
 
-/// The contract that `runtime` and `sim` drive. After each `handle_*` or command, drain
-/// `poll_transmit` until `None`, then ask `poll_timeout`.
+/// The contract that `runtime` and `sim` drive. **After each `handle_*` or command, drain
+/// `poll_transmit` until `None`, then call `poll_timeout`.**
 pub trait Machine {
-    /// Takes one IP packet. `segment`: if the device joined several UDP datagrams of one path into
-    /// this packet, the payload length of each but the last.
+    /// Handles one IP packet. `segment`: if the device coalesced several UDP datagrams of one path
+    /// into it (GRO), the payload length of each but the last.
     fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>);
-    /// To be called when the deadline of `poll_timeout` has passed.
+    /// Handles the expiry of the deadline of `poll_timeout`.
     fn handle_timeout(&mut self, now: Now);
-    /// The next packet or flight to send.
+    /// Returns the next packet or flight to send.
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit>;
-    /// When to call `handle_timeout`, and why.
+    /// Returns the time of the next `handle_timeout`, and its reason.
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)>;
-    /// Takes back the buffer of a [`Transmit::Packet`] that has been sent, to be used again.
+    /// Takes back the buffer of a sent [`Transmit::Packet`] for reuse.
     fn recycle(&mut self, _buffer: Vec<u8>) {}
 }
 

@@ -1,8 +1,8 @@
-//! The machine of a redirector: [`Redirect`] behind the contract of every machine.
+//! The machine of a redirector: a [`Redirect`] behind the contract of every machine.
 //!
 //! In: IP packets for the services and the redirector's own addresses, time, configurations. Out:
-//! encapsulated packets and heartbeats through the same device, and, for backends with a device of
-//! their own, packets as they came, by [`Redirector::poll_forward`].
+//! encapsulated packets and heartbeats through the same device, and unchanged packets for backends
+//! with a device of their own, by [`Redirector::poll_forward`].
 
 use crate::host::metrics::{Metric, MetricSample};
 use crate::host::{Machine, Transmit};
@@ -15,11 +15,11 @@ use crate::redirect::prefixes::Table;
 use crate::time::{Instant, Now, micros};
 use crate::transport::keys::KeyRing;
 
-/// What the keys between redirectors and backends are derived for.
+/// Label under which the keys between redirectors and backends are derived.
 const LABEL: &str = "headwater 1 redirect";
 
-/// The keys of redirectors and backends, from a key ring that only they share: a redirector must not
-/// hold what seals continuations.
+/// Derives the keys of redirectors and backends from a key ring that only they share: a redirector
+/// must not hold the keys that seal continuations.
 #[must_use]
 pub fn mac_keys(ring: &KeyRing) -> MacKeys {
     let derived = ring.derived(LABEL);
@@ -36,7 +36,7 @@ pub struct Redirector {
 }
 
 impl Redirector {
-    /// A redirector that redirects from the first packet on.
+    /// Creates a redirector that forwards from the first packet on.
     #[must_use]
     pub fn new(now: Now, config: &RedirectConfig, settings: EngineSettings) -> Self {
         Self {
@@ -44,10 +44,10 @@ impl Redirector {
         }
     }
 
-    /// Puts another configuration in force, whole, between two packets.
+    /// Replaces the running configuration, between two packets.
     ///
     /// # Errors
-    /// [`SwapError`]; the old one then stays.
+    /// [`SwapError`]; the running configuration then stays.
     pub fn replace(
         &mut self,
         now: Now,
@@ -57,41 +57,41 @@ impl Redirector {
         self.redirect.replace(now, config, table)
     }
 
-    /// Puts another table of sites in force, between two packets.
+    /// Replaces the table of sites, between two packets.
     pub fn set_table(&mut self, table: Table) {
         self.redirect.set_table(table);
     }
 
-    /// Wants another state of the backend with a name, until the next configuration; false if there
-    /// is none.
+    /// Sets the state of the named backend until the next configuration; false if the name is
+    /// unknown.
     pub fn set_state(&mut self, name: &str, state: BackendState) -> bool {
         self.redirect.set_state(name, state)
     }
 
-    /// Whether any backend is active and well.
+    /// Whether any backend is active and healthy.
     #[must_use]
     pub fn is_able(&self) -> bool {
         self.members()
             .any(|member| member.state() == BackendState::Active)
     }
 
-    /// Puts other keys in force.
+    /// Replaces the keys.
     pub fn set_keys(&mut self, keys: MacKeys) {
         self.redirect.set_keys(keys);
     }
 
-    /// The backends as they are now.
+    /// The backends and their present states.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.redirect.membership().iter()
     }
 
-    /// The next packet for a backend's own device; to be drained as `poll_transmit` is. Its buffer
-    /// comes back by `recycle`.
+    /// Returns the next packet for a backend's own device; drain it like `poll_transmit`. Its buffer
+    /// goes back through `recycle`.
     pub fn poll_forward(&mut self) -> Option<(BackendId, Vec<u8>)> {
         self.redirect.outbox().pop_forward()
     }
 
-    /// Counters and gauges, none by client.
+    /// Collects the metrics.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
         let counters = self.redirect.counters();
@@ -117,38 +117,38 @@ impl Redirector {
                     .map(|(reason, count)| (reason.to_owned(), count)),
             ),
             Metric::counter(
-                "headwater_redirect_forlorn_total",
-                "Packets sent although no backend was known to be well.",
+                "headwater_redirect_no_healthy_backend_total",
+                "Packets sent without a healthy backend (fail open).",
                 counters.failed_open,
             ),
             Metric::counter(
-                "headwater_redirect_hints_total",
-                "ICMP errors that brought a verdict forward.",
+                "headwater_redirect_icmp_hints_total",
+                "ICMP errors that triggered an early health verdict.",
                 counters.hints,
             ),
             Metric::counter(
-                "headwater_redirect_swaps_total",
-                "Configurations put in force after the first.",
+                "headwater_redirect_applied_configurations_total",
+                "Configurations applied after the first.",
                 counters.swaps,
             ),
             Metric::counter(
-                "headwater_redirect_tables_total",
-                "Tables of sites put in force without another configuration.",
+                "headwater_redirect_applied_tables_total",
+                "Tables of sites applied without a new configuration.",
                 counters.tables,
             ),
             Metric::counter(
-                "headwater_redirect_parted_packets_total",
-                "Packets made again of those that the device had joined.",
+                "headwater_redirect_segmented_packets_total",
+                "Packets segmented again after the device coalesced them (GRO).",
                 counters.parted,
             ),
             Metric::gauge(
                 "headwater_redirect_generation",
-                "Configuration in force.",
+                "Generation of the running configuration.",
                 u64::from(generation.0),
             ),
             Metric::gauge(
                 "headwater_redirect_newest_generation",
-                "Newest configuration of any redirector that backends tell of.",
+                "Newest generation of any redirector, as reported by backends.",
                 u64::from(self.redirect.newest().0),
             ),
         ];
@@ -175,19 +175,19 @@ impl Redirector {
                 |member| member.counters.bytes,
             ),
             by_backend(
-                "headwater_redirect_backend_changes_total",
-                "Changes of a backend between active, draining and down.",
+                "headwater_redirect_backend_state_changes_total",
+                "Transitions of a backend between active, draining and down.",
                 |member| member.counters.changes,
             ),
             by_backend(
                 "headwater_redirect_backend_load",
-                "Load that a backend has told, in packets a second.",
+                "Load reported by a backend, in packets per second.",
                 |member| u64::from(member.health().reply().load),
             )
             .falling(),
             by_backend(
                 "headwater_redirect_backend_round_trip_microseconds",
-                "Round trip of the last heartbeat of a backend.",
+                "RTT of a backend's last heartbeat.",
                 |member| member.health().round_trip().map_or(0, micros),
             )
             .falling(),
@@ -214,7 +214,7 @@ impl Redirector {
             samples: samples.collect(),
             ..Metric::gauge(
                 "headwater_redirect_backend_state",
-                "1 for the state that a backend is in.",
+                "1 for the present state of a backend.",
                 0,
             )
         }

@@ -1,6 +1,6 @@
-//! What a client has seen, over all its transfers and connections.
+//! The report of a client, over all its transfers and connections.
 //!
-//! In: counters of the parts, and when bytes came. Out: sums, and the times a user feels.
+//! In: counters of the parts, arrival times of bytes. Out: sums, and the times that a user perceives.
 
 use std::time::Duration;
 
@@ -11,32 +11,32 @@ use crate::transport::client::ClientStats;
 /// Sums over all transfers and connections of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientReport {
-    /// Connections begun.
+    /// Connections started.
     pub connections: u64,
-    /// Counters of our transport, summed up; round trips are those of the last connection.
+    /// Sums of the transport's counters; RTTs are those of the last connection.
     pub transport: ClientStats,
-    /// IP packets received, and those the stack itself sent.
+    /// IP packets received, and those sent by the stack itself.
     pub stack: StackCounters,
-    /// From the start of the first transfer to its first byte.
+    /// Time from the start of the first transfer to its first byte.
     pub first_byte: Option<Duration>,
-    /// Longest time without a byte after the first one of a transfer, while the output took bytes.
+    /// Longest interval without a byte after a transfer's first one, while the output accepted bytes.
     pub longest_stall: Duration,
-    /// When a byte came last.
+    /// Arrival of the last byte.
     last_byte: Option<Instant>,
 }
 
 impl ClientReport {
-    /// A transfer begins.
+    /// Records the start of a transfer.
     pub(super) fn begin(&mut self, _now: Instant) {
         self.last_byte = None;
     }
 
-    /// The output takes bytes again: how long it did not is nothing that the network did.
+    /// Records that the output accepts bytes again; its pause does not count as a stall.
     pub(super) fn resume(&mut self, now: Instant) {
         self.last_byte = self.last_byte.map(|_| now);
     }
 
-    /// Bytes of a stream came; `begun`: when its transfer did.
+    /// Records received bytes of a stream. `begun`: start of the transfer.
     pub(super) fn received(&mut self, now: Instant, begun: Instant, count: usize) {
         if count == 0 {
             return;

@@ -1,8 +1,8 @@
-//! The machine of a server: a stack, the transport's server and one application, which answers both
-//! over the transport and, for programs that do not speak it, over TCP.
+//! The machine of a server: a stack, the transport's server and one application, which responds over
+//! the transport and, for clients that do not speak it, over TCP.
 //!
-//! In: IP packets and time. Out: IP packets and flights. Keeps nothing by client but the TCP
-//! connections, whose number is bounded by the stack.
+//! In: IP packets and time. Out: IP packets and flights. Keeps no per-client state except TCP
+//! connections, whose number the stack bounds.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -22,39 +22,39 @@ use crate::transport::server::{Server, ServerConfig};
 use crate::wire::flight::{Ecn, Flight};
 use crate::wire::ip::{Checksum, IpView, UdpView};
 
-/// What a server is set up with.
+/// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct ServerHostConfig {
     /// Own addresses.
     pub addresses: Vec<IpAddr>,
-    /// Largest IP packet in bytes.
+    /// MTU: largest IP packet in bytes.
     pub mtu: u16,
     /// TCP port of plain HTTP.
     pub tcp_port: u16,
     /// UDP port of the transport.
     pub udp_port: u16,
-    /// This server's id, shown in every response.
+    /// This server's id, included in every response.
     pub server_id: u16,
     /// Id of its site.
     pub site_id: u16,
-    /// Feeds the stack's choices (TCP sequence numbers).
+    /// Seed of the stack's choices (TCP sequence numbers).
     pub seed: u64,
 }
 
-/// What a server behind redirectors is set up with besides.
+/// The configuration of a server's side towards redirectors.
 #[derive(Clone, Debug)]
 pub struct Redirected {
-    /// Own addresses at which encapsulated packets arrive: those that redirectors know it by, none of
-    /// the service.
+    /// Own addresses, by which redirectors reach this server and at which encapsulated packets
+    /// arrive; none of the service.
     pub addresses: Vec<IpAddr>,
     /// UDP port of encapsulation and heartbeats.
     pub port: u16,
-    /// Whom it listens to.
+    /// The redirectors it accepts packets from.
     pub backend: BackendConfig,
 }
 
-/// Most flights that wait to be sent. The loop drains them after each packet read, so only a device
-/// that joins very many datagrams into one packet gets here.
+/// Most flights that wait to be sent. The loop drains them after each packet, so only a device that
+/// coalesces very many datagrams reaches the bound.
 pub const MAX_FLIGHTS: usize = 1024;
 
 /// The machine of a server.
@@ -65,7 +65,7 @@ pub struct ServerHost<A> {
     app: A,
     answers: Vec<Flight>,
     flights: VecDeque<Flight>,
-    /// Datagrams left unanswered because too many flights waited.
+    /// Requests dropped because too many flights waited.
     overflow: u64,
     redirected: Option<RedirectedSide>,
 }
@@ -79,9 +79,9 @@ struct RedirectedSide {
 }
 
 impl RedirectedSide {
-    /// The datagrams in a packet that is for this side.
+    /// Returns the datagrams in a packet for this side.
     fn view<'a>(&self, packet: &'a [u8], segment: Option<usize>) -> Option<UdpView<'a>> {
-        // Most packets go by at the price of one comparison.
+        // Most packets end here, after one comparison.
         if udp_port(packet)? != self.port {
             return None;
         }
@@ -92,7 +92,7 @@ impl RedirectedSide {
     }
 }
 
-/// The destination port of a packet, if it is UDP without IP options.
+/// Returns the destination port of a UDP packet without IP options.
 fn udp_port(packet: &[u8]) -> Option<u16> {
     let at = match *packet.first()? {
         0x45 if packet.get(9) == Some(&IpNumber::UDP.0) => 22,
@@ -103,10 +103,10 @@ fn udp_port(packet: &[u8]) -> Option<u16> {
 }
 
 impl<A: Application> ServerHost<A> {
-    /// A server that answers from the first packet on.
+    /// Creates a server that responds from the first packet on.
     ///
     /// # Errors
-    /// [`StackError`] if the addresses or the port cannot be used.
+    /// [`StackError`] if the addresses or the port are unusable.
     pub fn new(
         now: Now,
         config: ServerHostConfig,
@@ -150,7 +150,7 @@ impl<A: Application> ServerHost<A> {
         })
     }
 
-    /// Takes encapsulated packets of redirectors from now on, too, and answers their heartbeats.
+    /// Also accepts encapsulated packets and heartbeats of redirectors from now on.
     pub fn listen_to_redirectors(&mut self, config: Redirected) {
         self.redirected = Some(RedirectedSide {
             addresses: config.addresses,
@@ -160,7 +160,7 @@ impl<A: Application> ServerHost<A> {
         });
     }
 
-    /// Asks redirectors to send no more packets, or to send them again.
+    /// Asks redirectors to drain this server, or to activate it again.
     pub const fn set_draining(&mut self, draining: bool) {
         if let Some(side) = &mut self.redirected {
             side.backend.set_draining(draining);
@@ -173,13 +173,13 @@ impl<A: Application> ServerHost<A> {
         &self.server
     }
 
-    /// What the stack has counted.
+    /// The stack's counters.
     #[must_use]
     pub const fn stack_counters(&self) -> &StackCounters {
         self.stack.counters()
     }
 
-    /// Puts another key ring in place; what was sealed under a generation it keeps stays valid.
+    /// Replaces the key ring; continuations sealed under a generation in the new ring stay valid.
     pub fn set_keys(&mut self, keys: KeyRing) {
         self.server.set_keys(keys);
     }
@@ -189,7 +189,7 @@ impl<A: Application> ServerHost<A> {
         &mut self.app
     }
 
-    /// Counters and gauges, none by client.
+    /// Collects the metrics.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
         let mut metrics = self.transport_metrics().to_vec();
@@ -233,7 +233,7 @@ impl<A: Application> ServerHost<A> {
             ),
             Metric::counter(
                 "headwater_flight_overflow_total",
-                "Datagrams left unanswered because too many flights waited.",
+                "Requests dropped because too many flights waited.",
                 self.overflow,
             ),
             Metric::gauge(
@@ -259,22 +259,22 @@ impl<A: Application> ServerHost<A> {
             ),
             Metric::counter(
                 "headwater_tcp_bytes_total",
-                "Response bytes given to TCP.",
+                "Response bytes written to TCP.",
                 counters.bytes,
             ),
             Metric::counter(
                 "headwater_tcp_timeouts_total",
-                "TCP connections cut off for being slow.",
+                "TCP connections aborted by a timeout.",
                 counters.timeouts,
             ),
             Metric::counter(
                 "headwater_tcp_changed_total",
-                "Responses over TCP cut off because their object changed.",
+                "Responses over TCP aborted because their object changed.",
                 counters.changed,
             ),
             Metric::gauge(
                 "headwater_tcp_connections",
-                "TCP connections now.",
+                "Open TCP connections.",
                 u64::try_from(self.web.connections()).unwrap_or(u64::MAX),
             ),
         ]
@@ -282,7 +282,7 @@ impl<A: Application> ServerHost<A> {
 }
 
 impl ServerHost<Origin> {
-    /// Counters and gauges of hot content.
+    /// Collects the metrics of the memory cache.
     #[must_use]
     pub fn hot_metrics(&self) -> [Metric; 5] {
         let hot = self.app.hot();
@@ -290,45 +290,45 @@ impl ServerHost<Origin> {
         [
             Metric::gauge(
                 "headwater_hot_files",
-                "Files whose content is in memory.",
+                "Files in the memory cache.",
                 u64::try_from(hot.files()).unwrap_or(u64::MAX),
             ),
             Metric::gauge(
                 "headwater_hot_bytes",
-                "Bytes of files that are in memory or being read into it.",
+                "Bytes of files in the memory cache or being loaded into it.",
                 hot.bytes(),
             ),
             Metric::counter(
                 "headwater_hot_sent_bytes_total",
-                "Stream bytes sent from content in memory.",
+                "Stream bytes sent from the memory cache.",
                 counters.staged_bytes,
             ),
             Metric::counter(
                 "headwater_hot_loads_total",
-                "Files read into memory.",
+                "Files loaded into the memory cache.",
                 counters.loads,
             ),
             Metric::counter(
                 "headwater_hot_evictions_total",
-                "Files that gave way to others.",
+                "Files evicted from the memory cache.",
                 counters.evictions,
             ),
         ]
     }
 }
 
-/// Counters of the side towards redirectors.
+/// Collects the metrics of the side towards redirectors.
 fn redirected_metrics(backend: &Backend) -> [Metric; 6] {
     let counters = backend.counters();
     [
         Metric::counter(
             "headwater_redirected_packets_total",
-            "Packets that came from redirectors.",
+            "Packets received from redirectors.",
             counters.packets,
         ),
         Metric::counter(
             "headwater_redirected_bytes_total",
-            "Bytes of packets that came from redirectors, without encapsulation.",
+            "Bytes of packets received from redirectors, without encapsulation.",
             counters.bytes,
         ),
         Metric::counter(
@@ -338,12 +338,12 @@ fn redirected_metrics(backend: &Backend) -> [Metric; 6] {
         ),
         Metric::counter(
             "headwater_redirected_stale_total",
-            "Packets and heartbeats of a redirector whose configuration is not the newest.",
+            "Packets and heartbeats of redirectors with an outdated configuration.",
             counters.stale,
         ),
         Metric::gauge(
             "headwater_redirected_generation",
-            "Newest configuration that any redirector has shown.",
+            "Newest configuration generation of any redirector.",
             u64::from(backend.newest().0),
         ),
         Metric::by_label(
@@ -358,7 +358,7 @@ fn redirected_metrics(backend: &Backend) -> [Metric; 6] {
     ]
 }
 
-/// Counters of a stack, for the metrics of any machine.
+/// Collects the metrics of a stack, for any machine.
 pub(super) fn stack_metrics(stack: &Stack) -> [Metric; 5] {
     let counters = stack.counters();
     [
@@ -395,7 +395,7 @@ pub(super) fn stack_metrics(stack: &Stack) -> [Metric; 5] {
 }
 
 impl<A: Application> ServerHost<A> {
-    /// Takes a packet for one of the addresses served, however it came.
+    /// Serves a packet for a service address, encapsulated or not.
     fn serve(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
         match self.stack.handle_packet(now.instant, packet, segment) {
             Demuxed::Transport(view) => {
@@ -414,7 +414,7 @@ impl<A: Application> ServerHost<A> {
         }
     }
 
-    /// Takes what redirectors have sent; one packet inside another is not looked for.
+    /// Serves packets of redirectors; does not decapsulate twice.
     fn unwrap(&mut self, now: Now, view: UdpView<'_>, segment: Option<usize>) {
         for datagram in view.datagrams(segment) {
             let Some(side) = &mut self.redirected else {
@@ -458,7 +458,7 @@ impl<A: Application> Machine for ServerHost<A> {
             return Some(Transmit::Flight(flight));
         }
         let packet = self.stack.poll_transmit(now.instant);
-        // Sending may break a connection that TCP has lost patience with.
+        // A transmission may close a connection that has timed out.
         self.web.handle_events(now, &mut self.stack, &mut self.app);
         packet
             .or_else(|| self.stack.poll_transmit(now.instant))

@@ -1,4 +1,4 @@
-//! Two machines back to back: a virtual clock and a wire with a delay, and maybe losses.
+//! Two machines back to back, with a virtual clock and a wire with delay and optional loss.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -26,11 +26,11 @@ use crate::wire::segment::{Open, Wanted};
 
 const ONE_WAY: Duration = Duration::from_millis(5);
 
-/// Serves `/SIZE`: so many bytes, with head and digest; `/moved` leads to `/1000`.
+/// Serves `/SIZE`: a body of SIZE bytes, with head and digest; `/moved` redirects to `/1000`.
 struct Sizes {
     version: Rc<RefCell<u8>>,
     unready: u32,
-    /// The stream read last: its version, its size and its bytes.
+    /// The stream read last: its version, size and bytes.
     cached: (u8, u64, Vec<u8>),
 }
 
@@ -132,9 +132,9 @@ struct World {
     client: ClientHost,
     server: ServerHost<Sizes>,
     version: Rc<RefCell<u8>>,
-    /// When, whether for the server, and the packet; in the order of sending.
+    /// Time, whether it goes to the server, and the packet; in sending order.
     wire: VecDeque<(Instant, bool, Vec<u8>)>,
-    /// Every so many-th packet is lost; 0: none.
+    /// Loses every Nth packet; 0: none.
     lose_every: u64,
     sent: u64,
 }
@@ -249,12 +249,12 @@ impl World {
         }
     }
 
-    /// Goes to the next thing that happens; `false` if nothing will.
+    /// Advances to the next event; `false` if there is none.
     fn step(&mut self) -> bool {
         self.step_until(Instant::from_micros(u64::MAX))
     }
 
-    /// Goes to the next thing that happens before `end`; `false` if nothing will.
+    /// Advances to the next event before `end`; `false` if there is none.
     fn step_until(&mut self, end: Instant) -> bool {
         self.drain();
         let arrival = self.wire.front().map(|(at, ..)| *at);
@@ -290,7 +290,7 @@ impl World {
         true
     }
 
-    /// Runs until the transfer has ended; its last event.
+    /// Runs until the transfer ends; returns its last event.
     fn finish(&mut self) -> String {
         for _ in 0..200_000 {
             while let Some(event) = self.client.poll_event() {
@@ -305,7 +305,7 @@ impl World {
     }
 }
 
-/// An output whose reader takes only so many bytes at a time.
+/// An output whose reader takes a limited number of bytes at a time.
 #[derive(Clone, Default)]
 struct Slow(Rc<RefCell<Reader>>);
 
@@ -395,7 +395,7 @@ fn redirects_stay_on_the_connection() {
     }
 }
 
-/// 10 kB are more than the answer to an OPEN may have, unless a token proves the address.
+/// 10 kB exceed the response to an OPEN, unless a token proves the address.
 #[test]
 fn what_one_client_remembers_saves_the_next_a_round_trip() {
     let mut world = World::new(TRICKLES, true);
@@ -409,7 +409,7 @@ fn what_one_client_remembers_saves_the_next_a_round_trip() {
         let begun = world.now.instant;
         let memory = world.start("http://files:1/10000", false);
         if name == "nothing known" {
-            // A server that is not ready is silent: it would cost more than a round trip.
+            // A server that is not ready is silent, which costs more than one round trip.
             world.server = server(&world.version, address(true, 2), world.now, 0);
         }
         assert_eq!(world.finish(), VERIFIED, "{name}");
@@ -425,8 +425,8 @@ fn what_one_client_remembers_saves_the_next_a_round_trip() {
     }
 }
 
-/// Four seconds at 1 Mb/s, then as fast as it comes: nothing is lost, no more is asked for than the
-/// buffer holds, and the pause before has no part in the pace after.
+/// Four seconds at 1 Mb/s, then unlimited: nothing is lost, requests never exceed the buffer, and
+/// the pause does not affect the pace afterwards.
 #[test]
 fn a_reader_may_be_slow_and_then_fast() {
     const TICK: Duration = Duration::from_millis(100);
@@ -488,8 +488,8 @@ fn a_reader_may_be_slow_and_then_fast() {
     }
 }
 
-/// The reader pauses for ten minutes and the server is replaced meanwhile: one request brings the next
-/// bytes.
+/// The reader pauses for ten minutes and the server is replaced meanwhile: one request returns the
+/// next bytes.
 #[test]
 fn a_paused_download_goes_on_in_one_round_trip_with_another_server() {
     let mut world = World::new(TRICKLES, false);
@@ -594,8 +594,8 @@ struct Peer {
     closed: bool,
 }
 
-/// Sends `pieces` one a second, then waits; what came back and whether the server closed, and the
-/// server.
+/// Sends one of `pieces` per second, then waits; returns the bytes received, whether the server
+/// closed, and the server.
 fn converse(pieces: &[&[u8]], wait: Duration) -> (Vec<u8>, bool, ServerHost<Sizes>) {
     use crate::stack::{Stack, StackConfig, TcpEvent};
     let mut now = Now::default();

@@ -1,8 +1,8 @@
-//! Address tokens that a client remembers from one connection to a later one.
+//! Address tokens that a client keeps for later connections.
 //!
-//! In: the continuations that connections leave behind, and the wall clock. Out: the token to show
-//! to a service. A token speaks for the address it was sealed for, so each is kept by own address and
-//! service: the newest of each pair, and of all pairs the newest [`MAX_TOKENS`]. Does no I/O.
+//! In: the continuations of ended connections, and the wall clock. Out: the token to send to a
+//! service. A token proves the address it was sealed for, so the store keeps the newest token of each
+//! pair of own address and service, and of all pairs the newest [`MAX_TOKENS`]. Does no I/O.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,25 +10,25 @@ use crate::time::UnixMillis;
 use crate::transport::client::AddressToken;
 use crate::transport::continuation::{MAX_CLOCK_SKEW, MAX_TOKEN_AGE};
 
-/// Most tokens that are remembered.
+/// Most tokens in a store.
 pub const MAX_TOKENS: usize = 256;
 
-/// A token, and what it is good for.
+/// A token and its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
     /// Own address that it proves.
     pub local: IpAddr,
-    /// The service that it is shown to.
+    /// The service to send it to.
     pub service: SocketAddr,
-    /// When it came, by the own clock.
+    /// Time of receipt, by the local wall clock.
     pub received: UnixMillis,
     /// The token.
     pub token: AddressToken,
 }
 
 impl Remembered {
-    /// Whether a server would look at it. One from the future was written by a clock that has been
-    /// set back since: its age is not known.
+    /// Whether a server may accept it. After the local clock was set back a token can lie in the
+    /// future: its age is unknown.
     fn is_fresh(&self, now: UnixMillis) -> bool {
         now.saturating_since(self.received) <= MAX_TOKEN_AGE
             && self.received.saturating_since(now) <= MAX_CLOCK_SKEW
@@ -39,12 +39,12 @@ impl Remembered {
     }
 }
 
-/// The tokens of a client, in the order in which they came.
+/// The tokens of a client, in order of receipt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokens(Vec<Remembered>);
 
 impl Tokens {
-    /// Remembers a token in place of an older one for the same pair; the oldest of too many goes.
+    /// Adds a token in place of an older one for the same pair; evicts the oldest beyond the bound.
     pub fn remember(&mut self, token: Remembered) {
         let same = |known: &Remembered| known.is_for(token.local, token.service);
         if self
@@ -63,7 +63,7 @@ impl Tokens {
         self.0.drain(..excess);
     }
 
-    /// The token to show to `service` from `local`, if one is remembered that is not too old.
+    /// Returns the token to send to `service` from `local`, unless it is expired.
     #[must_use]
     pub fn get(
         &self,
@@ -76,17 +76,17 @@ impl Tokens {
         Some(&found.token)
     }
 
-    /// Forgets those that no server would look at.
+    /// Removes expired tokens.
     pub fn expire(&mut self, now: UnixMillis) {
         self.0.retain(|known| known.is_fresh(now));
     }
 
-    /// Every token, the oldest first.
+    /// Iterates over all tokens, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Remembered> {
         self.0.iter()
     }
 
-    /// Whether none is remembered.
+    /// Whether there are no tokens.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,9 +1,9 @@
-//! HTTP/1.1 over the stack's TCP connections, for programs that do not speak our transport.
+//! HTTP/1.1 over the stack's TCP connections, for clients that do not speak our transport.
 //!
 //! In: TCP events and bytes. Out: the response streams of the same [`Application`] that the
-//! transport serves, copied into send buffers as they drain. Requests of one connection are
-//! answered one after the other (RFC 9112 §9.3.2). Holds one head and one position a connection,
-//! never a body; who is slow to ask or slow to read is cut off.
+//! transport serves, copied into send buffers as they drain. Serves the requests of a connection one
+//! after the other (RFC 9112 §9.3.2). Keeps one head and one position per connection, never a body;
+//! slow clients and slow readers time out.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,43 +14,43 @@ use crate::stack::{Stack, TcpError, TcpEvent, TcpId};
 use crate::time::{Instant, Now};
 use crate::transport::application::{Application, Unavailable};
 
-/// How long a request head may take from its first byte on.
+/// Longest time for a request head, from its first byte.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may stay without a request.
+/// Longest time for a connection without a request.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a reader may take nothing.
+/// Longest time in which a reader accepts nothing.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a connection may linger after our last byte.
+/// Longest time for which a connection lingers after our last byte.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the application may need to become ready.
+/// Longest time for the application to become ready.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How often it is asked meanwhile.
+/// Interval between polls of an application that is not ready.
 pub const READY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Bytes read from the application at a time.
+/// Most bytes read from the application at a time.
 const STAGE_BYTES: usize = 64 * 1024;
 
-/// What has happened since the start; all but the number of connections only grow.
+/// Counters since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WebCounters {
     /// Connections accepted.
     pub accepted: u64,
-    /// Requests that were answered.
+    /// Requests answered.
     pub requests: u64,
-    /// Response bytes given to TCP.
+    /// Response bytes written to TCP.
     pub bytes: u64,
-    /// Connections cut off for being slow.
+    /// Connections aborted by a timeout.
     pub timeouts: u64,
-    /// Responses cut off because their object changed.
+    /// Responses aborted because their object changed.
     pub changed: u64,
 }
 
-/// A response on its way.
+/// A response in progress.
 struct Streaming {
     user: Vec<u8>,
     length: u64,
@@ -59,33 +59,33 @@ struct Streaming {
 }
 
 enum WebPhase {
-    /// A head is awaited; `inbox` has what has come of it.
+    /// Awaits a head; `inbox` holds the bytes received so far.
     Head,
-    /// The application is not ready to begin; its request and when to give up.
+    /// The application is not ready to begin; holds its request and the deadline.
     Beginning {
         request: Vec<u8>,
         persistent: bool,
         until: Instant,
     },
-    /// `until`: set while the application is not ready to go on.
+    /// Sends the response; `until`: deadline while the application is not ready to continue.
     Streaming {
         stream: Streaming,
         until: Option<Instant>,
     },
-    /// Our end is closed.
+    /// Our side is closed.
     Closing,
 }
 
 struct WebConnection {
     inbox: Vec<u8>,
     phase: WebPhase,
-    /// When to look again: to cut off, or to ask the application again.
+    /// The next time to act: to time out, or to poll the application.
     deadline: Instant,
 }
 
-/// What to do next with a connection.
+/// The next step of a connection.
 enum Next {
-    /// Go on with its new phase.
+    /// Continue in its new phase.
     Again,
     /// Wait for an event or the deadline.
     Wait,
@@ -93,7 +93,7 @@ enum Next {
     Abort,
 }
 
-/// Every HTTP connection of one endpoint. As many as the stack has slots for.
+/// All HTTP connections of an endpoint; the stack bounds their number.
 pub struct Web {
     connections: BTreeMap<TcpId, WebConnection>,
     stage: Vec<u8>,
@@ -111,19 +111,19 @@ impl Default for Web {
 }
 
 impl Web {
-    /// What has happened since the start.
+    /// The counters since the start.
     #[must_use]
     pub const fn counters(&self) -> &WebCounters {
         &self.counters
     }
 
-    /// Connections now.
+    /// The number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// Serves whatever TCP events there are. To be called after the stack took a packet.
+    /// Serves all pending TCP events; call it after the stack handled a packet.
     pub fn handle_events(&mut self, now: Now, stack: &mut Stack, app: &mut dyn Application) {
         while let Some(event) = stack.poll_event() {
             match event {
@@ -147,7 +147,7 @@ impl Web {
         }
     }
 
-    /// Cuts off who was too slow, and asks the application again where it was not ready.
+    /// Aborts connections that timed out, and polls the application again where it was not ready.
     pub fn handle_timeout(&mut self, now: Now, stack: &mut Stack, app: &mut dyn Application) {
         let due: Vec<TcpId> = self
             .connections
@@ -174,7 +174,7 @@ impl Web {
         }
     }
 
-    /// When to call `handle_timeout`.
+    /// The time of the next `handle_timeout`.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.connections.values().map(|each| each.deadline).min()
@@ -206,23 +206,23 @@ impl Web {
     }
 }
 
-/// Gathers a request head; pipelined bytes stay in the inbox.
+/// Collects a request head; pipelined bytes stay in the inbox.
 fn receive_head(now: Now, id: TcpId, connection: &mut WebConnection, stack: &mut Stack) -> Next {
-    // The inbox is looked at first: the next of several requests may be there already.
+    // First the inbox: a pipelined request may be there already.
     loop {
         if !connection.inbox.is_empty() {
             match RequestHead::parse(&connection.inbox) {
                 Ok((head, length)) => {
                     let request = connection.inbox.drain(..length).collect();
-                    // RFC 9112 §9.3: bodies are not read, so nothing can follow one. Keeping an
-                    // HTTP/1.0 connection would need a field that our streams do not have.
+                    // RFC 9112 §9.3: bodies are not read, so no request can follow one. An HTTP/1.0
+                    // connection could persist only with a field that our streams lack.
                     let persistent =
                         head.version == Version::Http11 && head.is_persistent() && !head.has_body();
                     return begin_phase(now, connection, request, persistent);
                 }
                 Err(HeadError::Incomplete) if connection.inbox.len() < MAX_HEAD_BYTES => {}
                 Err(_) => {
-                    // The application has an answer to malformed heads, too.
+                    // The application also answers malformed heads.
                     let request = core::mem::take(&mut connection.inbox);
                     return begin_phase(now, connection, request, false);
                 }
@@ -301,7 +301,7 @@ fn begin(
     }
 }
 
-/// Copies as much of the response as the send buffer takes.
+/// Copies as much of the response as the send buffer accepts.
 fn stream(
     now: Now,
     id: TcpId,
@@ -316,7 +316,7 @@ fn stream(
     };
     while stream.offset < stream.length {
         let left = usize::try_from(stream.length - stream.offset).unwrap_or(usize::MAX);
-        // One byte too many, where there is no room: that asks for an event when there is.
+        // Without room asks for one byte more, which requests an event when there is room.
         let want = stack.send_room(id).max(1).min(stage.len()).min(left);
         let piece = stage.get_mut(..want).unwrap_or_default();
         let read = match app.read(&stream.user, stream.offset, piece) {
@@ -360,7 +360,7 @@ fn close(now: Now, id: TcpId, connection: &mut WebConnection, stack: &mut Stack)
     connection.deadline = now.instant + CLOSE_TIMEOUT;
 }
 
-/// Reads away what still comes, so that the close is an orderly one (RFC 9112 §9.6).
+/// Discards further input, so that the close is orderly (RFC 9112 §9.6).
 fn discard(id: TcpId, stack: &mut Stack, stage: &mut [u8]) -> Next {
     match stack.receive(id, stage) {
         Ok(0) | Err(_) => Next::Wait,

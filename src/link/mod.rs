@@ -65,11 +65,11 @@ pub struct Link {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Occupancy {
     /// Packets that the wire has not taken.
-    pub waiting_packets: usize,
+    pub queued_packets: usize,
     /// Their bytes.
-    pub waiting_bytes: usize,
+    pub queued_bytes: usize,
     /// Packets on the wire or delayed.
-    pub flying_packets: usize,
+    pub in_flight_packets: usize,
 }
 
 impl Link {
@@ -128,9 +128,9 @@ impl Link {
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
         Occupancy {
-            waiting_packets: self.queue.len(),
-            waiting_bytes: self.queue.bytes(),
-            flying_packets: self.flying.len(),
+            queued_packets: self.queue.len(),
+            queued_bytes: self.queue.bytes(),
+            in_flight_packets: self.flying.len(),
         }
     }
 

@@ -216,14 +216,14 @@ fn codel_drops_from_the_head_what_cannot_bear_a_mark() {
     assert!(counters.codel > 50 && counters.queue > 0, "{counters:?}");
     assert_eq!((counters.marked, counters.overflow), (0, 0));
     let held = link.occupancy();
-    let held = u64::try_from(held.waiting_packets + held.flying_packets).unwrap();
+    let held = u64::try_from(held.queued_packets + held.in_flight_packets).unwrap();
     assert_eq!(counters.pushed, counters.popped + counters.dropped() + held);
     // Packet n leaves at n ms after n/2 ms: the tenth is the first to wait for the target, and an
     // interval later there is the first drop.
     let mut pairs = got.windows(2);
     let gap = pairs.find(|pair| tag(&pair[1].1) != tag(&pair[0].1) + 1);
     assert_eq!(tag(&gap.unwrap()[0].1), 109);
-    let sent = counters.popped + u64::try_from(link.occupancy().flying_packets).unwrap();
+    let sent = counters.popped + u64::try_from(link.occupancy().in_flight_packets).unwrap();
     assert_eq!(
         link.sojourn().summary().count,
         sent,

@@ -1,10 +1,10 @@
-//! A UNIX socket at which a running program takes commands, a line each.
+//! A UNIX control socket on which a running program accepts commands, one per line.
 //!
-//! In: connections and lines; out: an answer to each line, whose last line is `ok` or begins with
-//! `error: `. Never waits for a client and never does more than one command of each at a time, so
-//! that none can disturb what the loop is for. Clients are bounded in number; a further one takes
-//! the place of the one that has been silent longest.
-//! Sources: unix(7).
+//! In: connections and lines. Out: a reply to each line; its last line is `ok` or starts with
+//! `error: `. Never waits for a client and executes at most one command of each per turn, so that no
+//! client delays the loop. The number of clients is bounded; a new one replaces the one that has been
+//! idle longest.
+//! Source: unix(7).
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,22 +15,22 @@ use std::path::{Path, PathBuf};
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 
-/// Connections at a time.
+/// Most clients at a time.
 pub const MAX_CLIENTS: usize = 8;
 
-/// Longest command, in bytes; who sends a longer one is told and closed.
+/// Longest command, in bytes; a client that sends a longer one gets an error and is closed.
 pub const MAX_LINE_BYTES: usize = 4096;
 
-/// Answers that a client has not read, in bytes, from which on no command of it is carried out.
+/// Unread reply bytes from which on a client's commands wait.
 pub const MAX_UNREAD_BYTES: usize = 64 * 1024;
 
 const LISTENER: Token = Token(64);
 const FIRST_CLIENT: usize = 65;
 
-/// The last line of an answer to a command that was carried out.
+/// Last line of the reply to a successful command.
 pub const OK: &str = "ok";
 
-/// What the last line of any other answer begins with.
+/// Prefix of the last line of any other reply.
 pub const ERROR: &str = "error: ";
 
 /// The socket and its clients.
@@ -38,11 +38,11 @@ pub const ERROR: &str = "error: ";
 pub struct ControlServer {
     listener: UnixListener,
     path: PathBuf,
-    /// Device and inode of the socket's name, as we made it.
+    /// Device and inode of the socket file that `bind` created.
     identity: (u64, u64),
     clients: [Option<ControlClient>; MAX_CLIENTS],
     acceptable: bool,
-    /// Counts what clients do, to tell who has been silent longest.
+    /// Steps of all clients, by which to find the one that has been idle longest.
     steps: u64,
 }
 
@@ -52,19 +52,20 @@ struct ControlClient {
     received: Vec<u8>,
     answer: Vec<u8>,
     written: usize,
-    /// The descriptor has not said that it would block since its last event.
+    /// Edge-triggered: readable or writable until a call would block.
     ready: bool,
-    /// Nothing more will come.
+    /// End of input.
     ended: bool,
     last_step: u64,
 }
 
 impl ControlServer {
-    /// Makes the socket, for its owner alone. One that nobody listens at any more is replaced.
+    /// Binds the socket, accessible to its owner only. Replaces a stale one, on which no program
+    /// listens.
     ///
     /// # Errors
-    /// When another program listens there, the name is that of something else, or the directory
-    /// cannot be written.
+    /// If another program listens on it, if the path is not a socket, or if the directory is not
+    /// writable.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path) => {
@@ -89,7 +90,7 @@ impl ControlServer {
         registry.register(&mut self.listener, LISTENER, Interest::READABLE)
     }
 
-    /// Notes an event of the loop.
+    /// Records an event of the loop.
     pub(super) fn note(&mut self, token: Token) {
         if token == LISTENER {
             self.acceptable = true;
@@ -102,14 +103,14 @@ impl ControlServer {
         }
     }
 
-    /// Whether there is more to do at once.
+    /// Whether there is more work without another event.
     pub(super) fn is_busy(&self) -> bool {
         let busy = |client: &ControlClient| client.ready && !client.is_stuck();
         self.acceptable || self.clients.iter().flatten().any(busy)
     }
 
-    /// Does what can be done now, at most one command a client. `execute` gives the answer to a
-    /// command, without its last line, or says why there is none.
+    /// Serves all clients, at most one command of each. `execute` returns the reply to a command
+    /// without its last line, or the error.
     pub(super) fn turn(
         &mut self,
         registry: &Registry,
@@ -134,7 +135,7 @@ impl ControlServer {
                 Ok((mut stream, _)) => {
                     let age =
                         |client: &Option<ControlClient>| client.as_ref().map(|old| old.last_step);
-                    // No client at all is older than any.
+                    // A free slot counts as the oldest.
                     let slots = self.clients.iter_mut().enumerate();
                     let Some((n, slot)) = slots.min_by_key(|(_, slot)| age(slot)) else {
                         return;
@@ -155,7 +156,7 @@ impl ControlServer {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Also when descriptors have run out: the next attempt wakes us again.
+                // Out of descriptors, too: the next connection wakes the loop again.
                 Err(_) => self.acceptable = false,
             }
         }
@@ -164,7 +165,7 @@ impl ControlServer {
 
 impl Drop for ControlServer {
     fn drop(&mut self) {
-        // Somebody may have put another socket there.
+        // The path may belong to another socket by now.
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
         if ours {
@@ -173,7 +174,7 @@ impl Drop for ControlServer {
     }
 }
 
-/// Whether the name is that of a socket at which nobody listens.
+/// Whether the path is a socket on which no program listens.
 fn is_stale(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
     let refused = |error: &io::Error| error.kind() == ErrorKind::ConnectionRefused;
@@ -181,12 +182,12 @@ fn is_stale(path: &Path) -> bool {
 }
 
 impl ControlClient {
-    /// It does not read its answers.
+    /// Whether the client does not read its replies.
     const fn is_stuck(&self) -> bool {
         self.answer.len() - self.written >= MAX_UNREAD_BYTES
     }
 
-    /// Writes, reads and carries out a little. An error: the client has gone or shall go.
+    /// Writes, reads and executes at most one command. An error closes the client.
     fn advance(
         &mut self,
         execute: &mut impl FnMut(&str) -> Result<String, String>,
@@ -207,14 +208,14 @@ impl ControlClient {
         Ok(())
     }
 
-    /// Reads until a line is whole; false if nothing more can be read now.
+    /// Reads until a line is complete; false if it would block.
     fn read(&mut self) -> io::Result<bool> {
         let mut chunk = [0; MAX_LINE_BYTES];
         while !self.ended && !self.received.contains(&b'\n') {
             match self.stream.read(&mut chunk) {
                 Ok(0) => {
                     self.ended = true;
-                    // A last line may lack its end.
+                    // The last line may lack its newline.
                     if !self.received.is_empty() {
                         self.received.push(b'\n');
                     }
@@ -233,14 +234,14 @@ impl ControlClient {
         Ok(!self.ended)
     }
 
-    /// Carries out one command; true if there was one.
+    /// Executes one command; true if there was one.
     fn execute(&mut self, execute: &mut impl FnMut(&str) -> Result<String, String>) -> bool {
         let end = self.received.iter().position(|byte| *byte == b'\n');
         let end = end.unwrap_or(self.received.len());
         if end > MAX_LINE_BYTES {
             self.received.clear();
             self.ended = true;
-            let text = format!("{ERROR}a command has at most {MAX_LINE_BYTES} bytes\n");
+            let text = format!("{ERROR}command longer than {MAX_LINE_BYTES} bytes\n");
             self.answer.extend_from_slice(text.as_bytes());
             return false;
         }
@@ -250,7 +251,7 @@ impl ControlClient {
         let line: Vec<u8> = self.received.drain(..=end).collect();
         let answer = match std::str::from_utf8(&line) {
             Ok(line) => execute(line.trim()),
-            Err(_) => Err("a command is text in UTF-8".to_owned()),
+            Err(_) => Err("command is not UTF-8".to_owned()),
         };
         let answer = match answer {
             Ok(text) if text.is_empty() => format!("{OK}\n"),
@@ -261,7 +262,7 @@ impl ControlClient {
         true
     }
 
-    /// Writes what can be written; false if the client must read first.
+    /// Writes replies; false if the client must read first.
     fn write(&mut self) -> io::Result<bool> {
         while let Some(rest) = self
             .answer

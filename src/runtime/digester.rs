@@ -1,11 +1,10 @@
 //! A thread that digests large files, so that the loop never waits for a disk.
 //!
-//! In: open files with their stamps, through a bounded queue. Out: digests, asked for again by
-//! whoever needs them. At start it digests ahead what is large below the root; a file that is asked
-//! for goes first. It must be a thread: reading a gigabyte takes longer than any packet may wait,
-//! and nothing but digests, each a function of a file's content, comes back from it. With a store
-//! file the digests outlive a restart. Reads the wall clock only to tell whether a file was written
-//! to just now.
+//! In: open files with their stamps, through a bounded queue. Out: digests; the origin polls for
+//! them. At start the thread digests the large files below the root in advance; requested files take
+//! precedence. It must be a thread: reading a gigabyte takes longer than any packet may wait, and it
+//! returns nothing but digests, each a function of a file's content. With a store file the digests
+//! survive a restart. Reads the wall clock only to detect files modified just now.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -23,20 +22,20 @@ use crate::apps::origin::digest::{self, DigestProgress, Digester, Sha256, Stamp}
 use crate::apps::origin::digest_store::DigestStore;
 use crate::apps::origin::files::MAX_INLINE_DIGEST_BYTES;
 
-/// Most files that wait for the thread. A file that finds no room is asked for again later.
+/// Most files queued for the thread; a file that finds the queue full is requested again later.
 pub const MAX_WAITING: usize = 64;
 
-/// Most entries looked at when digesting ahead.
+/// Most directory entries examined in advance.
 pub const MAX_AHEAD_ENTRIES: usize = 65_536;
 
-/// Most files digested ahead.
+/// Most files digested in advance.
 pub const MAX_AHEAD_FILES: usize = 1024;
 
-/// A file written to within this time may be written to again without a new time stamp: the
-/// coarsest kernel clock ticks every 10 ms.
+/// Age below which a file may be modified again with an equal time stamp: the coarsest kernel
+/// clock ticks every 10 ms.
 pub const RACY: Duration = Duration::from_millis(20);
 
-/// The thread, its queue and what it has found.
+/// The thread, its queue and its results.
 #[derive(Debug)]
 pub struct ThreadDigester {
     /// `None` only while dropping.
@@ -46,11 +45,11 @@ pub struct ThreadDigester {
 }
 
 impl ThreadDigester {
-    /// Starts the thread, which digests ahead below `root`. `store` names the file that keeps the
-    /// digests, if any.
+    /// Starts the thread, which first digests the large files below `root`. `store`: file that
+    /// persists the digests, if any.
     ///
     /// # Errors
-    /// What the operating system says about the store file or the thread.
+    /// The operating system's error for the store file or the thread.
     pub fn start(root: &Path, store: Option<PathBuf>) -> io::Result<Self> {
         let known = match &store {
             Some(path) => DigestStore::load(path)?,
@@ -136,12 +135,12 @@ struct Shared {
 #[derive(Debug)]
 struct DigesterState {
     known: DigestStore,
-    /// Stamps of the jobs in the queue and the one in work: at most `MAX_WAITING` and one.
+    /// Stamps of the queued jobs and the current one: at most `MAX_WAITING` and one.
     waiting: BTreeSet<Stamp>,
 }
 
 impl Shared {
-    /// Every change of the state is one whole step, so a panic elsewhere leaves it good.
+    /// Locks the state; it is consistent even after a panic, since each change is a single step.
     fn lock(&self) -> MutexGuard<'_, DigesterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,24 +164,24 @@ impl Worker {
         }
     }
 
-    /// Digests a file that was asked for.
+    /// Digests a requested file.
     fn work(&self, job: &Job) {
         let digest = digest::hash_file(&job.file, &job.stamp, &mut || self.shared.is_running());
         match digest {
             Ok(Some(digest)) => self.keep(job.stamp, digest),
-            // Changed meanwhile, or told to stop: whoever still wants it asks again.
+            // The file has changed or the thread must stop; the origin requests it again if necessary.
             Ok(None) => {}
             Err(error) => log::warn!("cannot digest a file: {error}"),
         }
         self.shared.lock().waiting.remove(&job.stamp);
     }
 
-    /// Digests the large files below `root` that are not known yet. Links are not followed.
+    /// Digests the large files below `root` whose digest is unknown. Does not follow symlinks.
     fn digest_ahead(&self, root: &Path) {
         let mut folders = vec![root.to_path_buf()];
         let (mut entries, mut files) = (0, 0);
         while let Some(folder) = folders.pop() {
-            // What cannot be read now is digested when it is asked for.
+            // Unreadable entries are digested on request.
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 entries += 1;
                 if entries > MAX_AHEAD_ENTRIES || files >= MAX_AHEAD_FILES {
@@ -205,7 +204,7 @@ impl Worker {
     }
 
     fn digest_one_ahead(&self, path: &Path) {
-        // Whatever took the file's place since it was listed, opening it does not wait.
+        // Does not block, even if a FIFO has replaced the file since.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
         let Ok(file) = open(path, flags, Mode::empty()).map(File::from) else {
             return;
@@ -217,7 +216,7 @@ impl Worker {
             return;
         }
         let mut go_on = || {
-            // A client waits for these; nobody waits for what is digested ahead.
+            // Requested files first: a client waits for these.
             while let Ok(job) = self.queue.try_recv() {
                 if job.stamp == stamp {
                     continue;
@@ -236,7 +235,7 @@ impl Worker {
         let mut state = self.shared.lock();
         state.known.insert(stamp, digest);
         let Some(path) = &self.store else { return };
-        // Written from a copy, so that the loop does not wait for the disk.
+        // Written from a copy, outside the lock, so that the loop does not wait for the disk.
         let known = state.known.clone();
         drop(state);
         if let Err(error) = known.save(path) {
@@ -245,8 +244,8 @@ impl Worker {
     }
 }
 
-/// Whether the last change lies far enough from now, in either direction: a clock that was set back
-/// leaves times in the future, which later writes do not repeat.
+/// Whether the last modification is far enough from now, in either direction: after the clock was
+/// set back, time stamps in the future cannot repeat.
 fn is_settled(stamp: &Stamp) -> bool {
     #[expect(
         clippy::disallowed_methods,
@@ -269,7 +268,7 @@ mod tests {
 
     const SIZE: u64 = MAX_INLINE_DIGEST_BYTES + 1;
 
-    /// A root with one large, settled file.
+    /// Creates a root with one large, settled file.
     fn root() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("large");
@@ -284,7 +283,7 @@ mod tests {
         Stamp::of(&fs::metadata(path).unwrap())
     }
 
-    /// Asks again and again, as clients do; the bound only keeps a broken build from hanging.
+    /// Polls like a client; the bound only keeps a broken build from hanging.
     fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
         for _ in 0..20_000 {
             if let Some(answer) = ask() {
@@ -325,7 +324,7 @@ mod tests {
         let store = folder.path().join("digests");
         let stamp = stamp_of(&root.path().join("large"));
         let digester = ThreadDigester::start(root.path(), Some(store.clone())).unwrap();
-        // Nobody asks: it is digested ahead.
+        // Without a request: digested in advance.
         wait_for(|| DigestStore::load(&store).unwrap().get(&stamp));
         drop(digester);
         let mut again = ThreadDigester::start(root.path(), Some(store.clone())).unwrap();
@@ -341,7 +340,7 @@ mod tests {
     fn the_queue_is_bounded() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("endless");
-        // Sparse and large enough to keep the thread busy through the test.
+        // Sparse and large enough to occupy the thread for the whole test.
         File::create(&path).unwrap().set_len(1 << 42).unwrap();
         let mut digester = ThreadDigester::start(root.path(), None).unwrap();
         let file = Arc::new(File::open(&path).unwrap());

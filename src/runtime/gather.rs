@@ -1,34 +1,34 @@
-//! When to let packets gather before they are read, as a network card gathers interrupts: to sleep
-//! and be woken costs as much as several packets, and costs whoever sends them as well.
+//! Interrupt coalescing: decides when to let packets gather before they are read, as a network card
+//! does. A sleep and a wake-up cost as much as several packets, on both ends.
 //!
-//! In: how many packets each turn of the loop has read. Out: whether to look away for [`PAUSE`]
-//! before the next. Sparse packets are never held up.
+//! In: the number of packets of each turn of the loop. Out: whether to pause for [`PAUSE`] before the
+//! next one. Never delays sparse packets.
 
 use std::time::Duration;
 
 use crate::time::Instant;
 
-/// How long packets gather: far below the round trip of any path that is not this machine.
+/// Time for which packets gather: far below the RTT of any path that leaves this machine.
 pub(super) const PAUSE: Duration = Duration::from_micros(50);
 
-/// Packets a period from which on they are dense: one every [`PAUSE`] or so.
+/// Packets per period from which on traffic is dense: about one every [`PAUSE`].
 const DENSE_PACKETS: u32 = 16;
 
-/// How long packets are counted before they are judged.
+/// Period over which packets are counted.
 const PERIOD: Duration = Duration::from_millis(1);
 
-/// See the head of this file.
+/// The decision; see the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Gather {
     since: Instant,
     packets: u32,
     dense: bool,
-    /// The last turn has read something.
+    /// Whether the last turn read a packet.
     flowing: bool,
 }
 
 impl Gather {
-    /// Takes note of a turn that has read `packets`.
+    /// Records a turn that read `packets`.
     pub(super) fn note(&mut self, now: Instant, packets: u32) {
         self.packets = self.packets.saturating_add(packets);
         self.flowing = packets > 0;
@@ -40,7 +40,7 @@ impl Gather {
         }
     }
 
-    /// Whether a pause is worth while.
+    /// Whether to pause before the next turn.
     pub(super) const fn is_worth_while(&self) -> bool {
         self.dense && self.flowing
     }
@@ -50,7 +50,8 @@ impl Gather {
 mod tests {
     use super::*;
 
-    /// Whether it pauses after five periods with a packet every `interval_us`, each read by itself.
+    /// Whether it pauses after five periods with a packet every `interval_us`, each in a turn of its
+    /// own.
     fn pauses(interval_us: usize) -> bool {
         let mut gather = Gather::default();
         for at in (0..5_000).step_by(interval_us) {

@@ -1,7 +1,7 @@
 //! A thread that reads hot files into memory, so that the loop never waits for a disk or a long copy.
 //!
-//! In: jobs of the origin, at most [`MAX_LOADING`] at a time. Out: contents, in the order of the jobs.
-//! It must be a thread of its own: the one that digests may be busy with a large tree for minutes.
+//! In: jobs of the origin, at most [`MAX_LOADING`] at a time. Out: contents, in the order of the
+//! jobs. Separate from the digester, which may spend minutes on a large tree.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use crate::apps::origin::hot::{Job, Loaded, Loader, MAX_LOADING};
 
-/// The thread, and the ways to and from it.
+/// The thread and its channels.
 #[derive(Debug)]
 pub struct ThreadLoader {
     /// `None` only while dropping.
@@ -25,9 +25,9 @@ impl ThreadLoader {
     /// Starts the thread.
     ///
     /// # Errors
-    /// What the operating system says about it.
+    /// The operating system's error.
     pub fn start() -> io::Result<Self> {
-        // Neither can be full: a job is under way until its outcome is taken.
+        // Neither channel can be full: a job counts as loading until its result is taken.
         let (jobs, queue) = sync_channel::<Job>(MAX_LOADING);
         let (done, loaded) = sync_channel(MAX_LOADING);
         let stopped = Arc::new(AtomicBool::new(false));

@@ -1,7 +1,7 @@
-//! A small HTTP responder that shows metrics: `GET /metrics`.
+//! A small HTTP server for metrics: `GET /metrics`.
 //!
-//! In: connections to a TCP listener of the operating system (not of our stack); out: the
-//! Prometheus text exposition format 0.0.4, one request a connection. Never waits for a peer: everything is
+//! In: connections to a TCP listener of the operating system (not of our stack). Out: the Prometheus
+//! text exposition format 0.0.4, one request per connection. Never waits for a peer: all I/O is
 //! non-blocking, connections are bounded in number, size and time.
 //! Sources: RFC 9112; "Exposition formats" of the Prometheus documentation.
 
@@ -16,27 +16,27 @@ use mio::{Interest, Registry, Token};
 use crate::host::metrics::{Metric, MetricKind, MetricSample};
 use crate::time::Instant;
 
-/// Connections at a time; further ones are closed at once.
+/// Most connections at a time; further ones are closed immediately.
 pub const MAX_CONNECTIONS: usize = 16;
 
 /// Longest request head, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 4096;
 
-/// Time for one request and its answer.
+/// Longest time for a request and its response.
 pub const MAX_DURATION: Duration = Duration::from_secs(5);
 
-/// Media type of the answer.
+/// Media type of the response.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const LISTENER: Token = Token(16);
 const FIRST_CONNECTION: usize = 17;
 
-/// The responder.
+/// The metrics server.
 #[derive(Debug)]
 pub struct MetricsServer {
     listener: TcpListener,
     slots: [Option<MetricsConnection>; MAX_CONNECTIONS],
-    /// The listener may have connections waiting.
+    /// Whether the listener may have pending connections.
     acceptable: bool,
 }
 
@@ -54,7 +54,7 @@ enum Exchange {
     Writing { answer: Vec<u8>, written: usize },
 }
 
-/// What is to become of a connection.
+/// How to continue a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExchangeStatus {
     Waiting,
@@ -62,10 +62,10 @@ enum ExchangeStatus {
 }
 
 impl MetricsServer {
-    /// Listens on `address`.
+    /// Binds to `address`.
     ///
     /// # Errors
-    /// When the address is in use or not ours.
+    /// If the address is in use or not local.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         Ok(Self {
@@ -75,10 +75,10 @@ impl MetricsServer {
         })
     }
 
-    /// Where it listens; the port is a real one even if it was bound to port 0.
+    /// The local address, with the real port even if it was bound to port 0.
     ///
     /// # Errors
-    /// When the operating system does not say.
+    /// The operating system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -87,7 +87,7 @@ impl MetricsServer {
         registry.register(&mut self.listener, LISTENER, Interest::READABLE)
     }
 
-    /// Notes an event of the loop.
+    /// Records an event of the loop.
     pub(super) fn note(&mut self, token: Token) {
         if token == LISTENER {
             self.acceptable = true;
@@ -100,7 +100,7 @@ impl MetricsServer {
         }
     }
 
-    /// When the next connection has used up its time.
+    /// The earliest deadline of a connection.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.slots
             .iter()
@@ -109,7 +109,7 @@ impl MetricsServer {
             .min()
     }
 
-    /// Does what can be done now. `metrics` is asked once for each request.
+    /// Serves all connections without blocking. `metrics` is called once per request.
     pub(super) fn turn(
         &mut self,
         now: Instant,
@@ -154,7 +154,7 @@ impl MetricsServer {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Also when descriptors have run out: the next connection attempt wakes us again.
+                // Out of descriptors, too: the next connection wakes the loop again.
                 Err(_) => self.acceptable = false,
             }
         }
@@ -182,14 +182,14 @@ impl MetricsConnection {
     }
 }
 
-/// What has been read of a request.
+/// The state of a request head.
 enum Head {
     Incomplete,
     Gone,
     Complete(Status),
 }
 
-/// What to answer.
+/// The response status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     Ok { with_body: bool },
@@ -215,7 +215,7 @@ fn read_head(stream: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<Head> {
     }
 }
 
-/// What to answer to a request head, once it is complete.
+/// Chooses the status for a request head, once it is complete.
 fn judge(head: &[u8]) -> Option<Status> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut request = httparse::Request::new(&mut headers);
@@ -273,7 +273,7 @@ fn write_answer(
     Ok(ExchangeStatus::Over)
 }
 
-/// The text of all metrics, each with its help and type.
+/// Formats all metrics, each with its help and type.
 fn render(metrics: &[Metric]) -> String {
     let mut text = String::new();
     for Metric {

@@ -1,11 +1,11 @@
 //! The loop that drives a machine over a device in real time: mio, the operating system's clocks,
 //! randomness and signals.
 //!
-//! In: packets of the device, deadlines of the machine, signals, requests for metrics, commands at a
-//! control socket; out: the machine's packets. One sampling of the clocks a turn serves everything in the turn.
-//! Never blocks but in `poll`, and never lets one source starve the others: packets and
-//! transmissions of one turn are bounded.
-//! Sources: epoll(7) on edge-triggered use, timerfd_create(2).
+//! In: packets of the device, deadlines of the machine, signals, requests for metrics, commands on a
+//! control socket. Out: the machine's packets. Reads the clocks once per turn, and again for each
+//! packet. Never blocks except in `poll`, and never lets one source starve the others: packets and
+//! transmissions of a turn are bounded.
+//! Sources: epoll(7) on edge-triggered mode, timerfd_create(2).
 #![expect(
     clippy::disallowed_methods,
     reason = "the one place that reads the clocks"
@@ -46,30 +46,30 @@ use metrics::MetricsServer;
 use signals::Signals;
 use timer::Timer;
 
-/// Packets read in one turn before timers, signals and metrics are looked after.
+/// Most packets read in one turn, before timers, signals and metrics.
 pub const MAX_PACKETS_PER_TURN: usize = 32;
 
-/// Packets and flights sent at a stretch before the loop turns.
+/// Most packets and flights sent in one turn.
 pub const MAX_TRANSMITS_PER_TURN: usize = 1024;
 
-/// Longest time that a loop may look for packets before it sleeps: more would burn a processor for
-/// whoever sends a packet each millisecond.
+/// Longest busy-poll time: with a longer one, a peer that sends a packet every millisecond would
+/// occupy a processor.
 pub const MAX_BUSY_POLL: Duration = Duration::from_millis(1);
 
-/// Looks for packets between two polls, which see signals and all else as well.
+/// Reads of the device between two polls, which also check signals and other sources.
 const MAX_LOOKS_PER_POLL: u32 = 16;
 
-/// Events taken from one poll; what is left comes with the next.
+/// Events returned by one poll; the next poll returns the rest.
 pub(crate) const MAX_EVENTS: usize = 64;
 
-/// The clocks of the operating system. The monotonic one starts at zero.
+/// The operating system's clocks. The monotonic one starts at zero.
 #[derive(Clone, Copy, Debug)]
 pub struct OsClock {
     start: std::time::Instant,
 }
 
 impl OsClock {
-    /// A clock whose monotonic time starts now.
+    /// Creates a clock whose monotonic time starts now.
     #[must_use]
     #[expect(
         clippy::new_without_default,
@@ -81,14 +81,14 @@ impl OsClock {
         }
     }
 
-    /// The monotonic clock.
+    /// The monotonic time.
     #[must_use]
     pub fn instant(&self) -> Instant {
         let micros = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         Instant::from_micros(micros)
     }
 
-    /// Both clocks, read once.
+    /// The time of both clocks, read once.
     #[must_use]
     pub fn now(&self) -> Now {
         let since_epoch = std::time::SystemTime::now()
@@ -102,58 +102,58 @@ impl OsClock {
     }
 }
 
-/// A seed from the operating system's randomness.
+/// Draws a seed from the operating system's randomness.
 ///
 /// # Errors
-/// When the operating system has none.
+/// If the operating system has none.
 pub fn os_seed() -> io::Result<u64> {
     let mut bytes = [0; 8];
     SystemRandom::new()
         .fill(&mut bytes)
-        .map_err(|_| io::Error::other("the operating system gives no random bytes"))?;
+        .map_err(|_| io::Error::other("the operating system returned no random bytes"))?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// What a program does beside the machine, in the same loop.
+/// The program's part of the loop, beside the machine.
 pub trait Hooks<M> {
-    /// Called once a turn, after packets and timers: take events, give commands. `Break` ends the
-    /// loop when what waits has been sent.
+    /// Called once per turn, after packets and timers, to take events and issue commands. `Break`
+    /// ends the loop once pending packets are sent.
     fn turn(&mut self, now: Now, machine: &mut M) -> ControlFlow<()>;
 
-    /// When `turn` must be called at the latest; `None`: when something happens.
+    /// The latest time of the next call of `turn`; `None`: at the next event.
     fn deadline(&self) -> Option<Instant> {
         None
     }
 
-    /// A descriptor that the machine or the hook waits to write to: `turn` is called when it is
-    /// writable. Asked for before each sleep.
+    /// A descriptor that the machine or the hook waits to write to: the loop calls `turn` when it is
+    /// writable. Called before each sleep.
     fn waits_for<'a>(&'a self, _machine: &'a M) -> Option<BorrowedFd<'a>> {
         None
     }
 
-    /// A signal has come. `Continue` if the machine shall end in its own time; another signal is
-    /// told again.
+    /// Handles a signal. `Continue` lets the machine end in its own time; a further signal calls it
+    /// again.
     fn signal(&mut self, _now: Now, _signal: Signal, _machine: &mut M) -> ControlFlow<()> {
         ControlFlow::Break(())
     }
 
-    /// A signal has come that was asked for by [`Runtime::heed`].
+    /// Handles a signal registered with [`Runtime::catch`].
     fn notice(&mut self, _now: Now, _notice: Notice, _machine: &mut M) {}
 
-    /// Sends what the machine has for other devices; called after every drain of its transmissions.
+    /// Sends the machine's packets for other devices; called after every drain of its transmissions.
     ///
     /// # Errors
-    /// Those of such a device, which end the loop.
+    /// Those of the device; they end the loop.
     fn forward(&mut self, _machine: &mut M) -> io::Result<()> {
         Ok(())
     }
 
-    /// Carries out a command of the control socket: its answer, or why there is none.
+    /// Executes a command of the control socket; returns the reply or the error.
     fn command(&mut self, _now: Now, _line: &str, _machine: &mut M) -> Result<String, String> {
-        Err("no commands are known".to_owned())
+        Err("no commands are supported".to_owned())
     }
 
-    /// The metrics to show; asked for once a request.
+    /// Collects the metrics; called once per request.
     fn metrics(&mut self, _machine: &M) -> Vec<Metric> {
         Vec::new()
     }
@@ -162,9 +162,9 @@ pub trait Hooks<M> {
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// The hook said so.
+    /// The hook returned `Break`.
     ByHook,
-    /// A signal came.
+    /// A signal arrived.
     BySignal(Signal),
 }
 
@@ -179,13 +179,13 @@ pub struct Runtime<D> {
     metrics: Option<MetricsServer>,
     control: Option<ControlServer>,
     buffer: Vec<u8>,
-    /// How long after a packet the loop does not sleep, and until when that is.
+    /// Busy-poll time after a packet, and the time until which the loop does not sleep.
     busy_poll: Duration,
     awake_until: Instant,
     last_packet: Option<Instant>,
-    /// Counts looks for packets while awake.
+    /// Reads of the device while busy-polling.
     looks: u32,
-    /// The device has not said that it is empty since its last event: it will send no other.
+    /// Edge-triggered: whether the device may have packets; it sends no event until read empty.
     readable: bool,
 }
 
@@ -195,10 +195,11 @@ const SIGNALS: Token = Token(2);
 const SINK: Token = Token(3);
 
 impl<D: Device + AsRawFd> Runtime<D> {
-    /// A loop over `device`, which is non-blocking. SIGINT and SIGTERM are caught from here on.
+    /// Creates a loop over `device`, which must be non-blocking. Catches SIGINT and SIGTERM from now
+    /// on.
     ///
     /// # Errors
-    /// When the operating system gives no descriptors.
+    /// If the operating system has no descriptors left.
     pub fn new(clock: OsClock, device: D) -> io::Result<Self> {
         let poll = Poll::new()?;
         let timer = Timer::new()?;
@@ -232,40 +233,40 @@ impl<D: Device + AsRawFd> Runtime<D> {
         })
     }
 
-    /// Looks for packets for so long before it sleeps, at most [`MAX_BUSY_POLL`], after each that came
-    /// as soon after another: to wake a thread that sleeps on another processor takes longer than a
-    /// round trip between two hosts that are awake. Of harm where the peer has only the same
+    /// Sets the busy-poll time, at most [`MAX_BUSY_POLL`]: the loop does not sleep for this time after
+    /// a packet that followed another within it. Waking a thread on another processor takes longer
+    /// than a round trip between two hosts that are awake. Harmful if the peer shares the only
     /// processor.
     pub fn busy_poll(&mut self, time: Duration) {
         self.busy_poll = time.min(MAX_BUSY_POLL);
     }
 
-    /// Answers requests for metrics too.
+    /// Also serves requests for metrics.
     ///
     /// # Errors
-    /// When the listener cannot be registered.
+    /// If the listener cannot be registered.
     pub fn serve_metrics(&mut self, mut server: MetricsServer) -> io::Result<()> {
         server.register(self.poll.registry())?;
         self.metrics = Some(server);
         Ok(())
     }
 
-    /// Takes commands too.
+    /// Also executes commands of a control socket.
     ///
     /// # Errors
-    /// When the socket cannot be registered.
+    /// If the socket cannot be registered.
     pub fn serve_control(&mut self, mut server: ControlServer) -> io::Result<()> {
         server.register(self.poll.registry())?;
         self.control = Some(server);
         Ok(())
     }
 
-    /// Catches the signal of a notice, too.
+    /// Also catches the signal of a notice.
     ///
     /// # Errors
-    /// When the operating system refuses.
-    pub fn heed(&mut self, notice: Notice) -> io::Result<()> {
-        self.signals.heed(notice)
+    /// The operating system's error.
+    pub fn catch(&mut self, notice: Notice) -> io::Result<()> {
+        self.signals.catch(notice)
     }
 
     /// The device.
@@ -276,7 +277,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
     /// Drives `machine` until the hook or a signal ends it.
     ///
     /// # Errors
-    /// Those of the device and of `poll`; the loop is then of no more use.
+    /// Those of the device and of `poll`; the loop is unusable afterwards.
     pub fn run<M: Machine, H: Hooks<M>>(
         &mut self,
         machine: &mut M,
@@ -309,11 +310,11 @@ impl<D: Device + AsRawFd> Runtime<D> {
             let wait = deadlines.into_iter().flatten().min();
             let awake = now.instant < self.awake_until;
             if awake && !more {
-                // Somebody else may need this processor, maybe even the peer.
+                // Lets other processes use this processor, perhaps the peer.
                 std::thread::yield_now();
                 self.looks = self.looks.wrapping_add(1);
                 if !self.looks.is_multiple_of(MAX_LOOKS_PER_POLL) {
-                    // Reading tells as much of the device as asking would.
+                    // A read is as cheap as a poll.
                     self.readable = true;
                     continue;
                 }
@@ -349,8 +350,8 @@ impl<D: Device + AsRawFd> Runtime<D> {
         }
     }
 
-    /// Hands packets to the machine until the device is empty or the bound is reached; the time by
-    /// then, and whether there may be more to do.
+    /// Passes packets to the machine until the device is empty or the bound is reached. Returns the
+    /// time of the last packet, and whether there may be more.
     fn receive<M: Machine>(
         &mut self,
         mut now: Now,
@@ -365,9 +366,9 @@ impl<D: Device + AsRawFd> Runtime<D> {
             match self.device.receive(&mut self.buffer)? {
                 None => self.readable = false,
                 Some(received) => {
-                    // Read anew for each packet: one that came while this process had to wait for a
-                    // processor would seem to have come before that, and its round trip shorter than
-                    // the path's.
+                    // Read again for each packet: after a wait of this process for a processor, a packet
+                    // that arrived meanwhile would seem older, with a round trip shorter than the
+                    // path's.
                     now.instant = self.clock.instant();
                     self.device.set_now(now);
                     let last = self.last_packet.replace(now.instant);
@@ -383,7 +384,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
         Ok((now, more || self.readable))
     }
 
-    /// Sends what the machine has; true if the bound was reached.
+    /// Sends the machine's packets; true if the bound was reached.
     fn transmit<M: Machine>(
         &mut self,
         now: Now,
@@ -404,7 +405,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
         Ok(true)
     }
 
-    /// Sleeps until something happens, `until` comes or `sink` is writable, and notes what happened.
+    /// Sleeps until an event, until `until` or until `sink` is writable; records the events.
     fn wait(
         &mut self,
         now: Now,
@@ -420,12 +421,12 @@ impl<D: Device + AsRawFd> Runtime<D> {
             }
             Some(_) => {
                 self.device.idle();
-                // The turn took time since `now`.
+                // `now` is older: the turn took time.
                 let pause = until.map(|at| at.saturating_since(self.clock.now().instant));
                 self.timer.arm(pause.unwrap_or_default())?
             }
         };
-        // Only for this sleep: whose descriptor it is may close it in any turn.
+        // Registered for this sleep only: its owner may close it in any turn.
         let sink = sink.map(|sink| sink.as_raw_fd());
         if let Some(sink) = sink {
             let registry = self.poll.registry();

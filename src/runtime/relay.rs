@@ -1,15 +1,14 @@
-//! The loop that carries packets between two devices over an emulated path, in real time.
+//! The loop that forwards packets between two devices over an emulated path, in real time.
 //!
-//! In: packets of the devices a and b, commands at a control socket, requests for metrics, SIGINT
-//! and SIGTERM. Out: the packets that the path lets through, each when it has arrived, and if asked
-//! for a capture of what passes end a. What the path does to them is all
-//! decided in `link`; here is only when to look.
-//! One thread, and as few system calls as can be: a read and a write a packet, while packets keep
-//! coming hardly any poll, and no timer but before a sleep. Packets get the time at which they
-//! are read, in runs short enough that it is the time of their coming, and leave with those that
-//! are due a few microseconds later, as a network card gathers interrupts; while they come densely
-//! the loop sleeps by the clock, and none wakes it.
-//! Sources: epoll(7) on edge-triggered use; Documentation/networking/tuntap.rst of Linux.
+//! In: packets of the devices a and b, commands on a control socket, requests for metrics, SIGINT
+//! and SIGTERM. Out: the packets that the path delivers, each at its arrival time, and on request a
+//! capture at end a. `link` decides the fate of each packet; this file only schedules.
+//! One thread with few system calls: one read and one write per packet, rarely a poll under load, and
+//! a timer only before a sleep. Each packet gets the time of its read, which is close to its arrival
+//! because runs of reads are short. It leaves together with packets due a few microseconds later, as
+//! a network card coalesces interrupts; under dense traffic the loop sleeps by the clock and no
+//! packet wakes it.
+//! Sources: epoll(7) on edge-triggered mode; Documentation/networking/tuntap.rst of Linux.
 
 use std::fs::File;
 use std::io;
@@ -30,46 +29,46 @@ use crate::runtime::timer::Timer;
 use crate::runtime::{MAX_EVENTS, OsClock, Signal};
 use crate::time::Instant;
 
-/// Packets read from one device before the path is looked after: some ten microseconds.
+/// Most packets read from a device at a time: about ten microseconds.
 pub const MAX_READS_PER_TURN: usize = 16;
 
-/// Packets written to one device before the others are looked after.
+/// Most packets written to a device at a time.
 pub const MAX_WRITES_PER_TURN: usize = 32;
 
-/// Buffers kept for packets to come; those beyond go back to the allocator.
+/// Most spare packet buffers; the allocator gets the rest.
 pub const MAX_SPARE_BUFFERS: usize = 1024;
 
-/// How much too early a packet may leave when the loop is awake anyway. A wake-up costs as much as
+/// How much too early a packet may leave while the loop is awake: a wake-up costs as much as
 /// several packets.
 const EARLY: Duration = Duration::from_micros(50);
 
-/// Shortest sleep; going to sleep and waking up takes nearly as long.
+/// Shortest sleep: a sleep and a wake-up take nearly as long.
 const LEAST_SLEEP: Duration = Duration::from_micros(20);
 
-/// How long signals and commands may wait while packets keep coming.
+/// Longest time that signals and commands wait under load.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 const DEVICES: [Token; 2] = [Token(0), Token(1)];
 const TIMER: Token = Token(2);
 const SIGNALS: Token = Token(3);
 
-/// What the control socket answers to `help`, without the names that can be set.
+/// Reply of the control socket to `help`, without the names of settings.
 pub const HELP: &str = "set ab|ba|both NAME=VALUE...  change a direction, or both\n\
     show                          configuration, counters and queueing delay as JSON\n\
     reset                         set counters and queueing delay to zero\n\
-    help                          this";
+    help                          print this list";
 
 /// One end of the path.
 #[derive(Debug)]
 struct End<D> {
     device: D,
-    /// The device has not said that it is empty since its last event.
+    /// Edge-triggered: whether the device may have packets.
     readable: bool,
-    /// Its dropped packets that a reset has taken from the count.
+    /// The device's drops at the last reset, which its count excludes.
     forgiven: u64,
 }
 
-/// The loop and all it holds.
+/// The loop and its devices.
 pub struct Relay<D> {
     clock: OsClock,
     /// The ends a and b.
@@ -79,27 +78,27 @@ pub struct Relay<D> {
     poll: Poll,
     events: Events,
     timer: Timer,
-    /// For when the timer is set.
+    /// Expiry of the timer, if armed.
     armed: Option<Instant>,
     signals: Signals,
     control: Option<ControlServer>,
     polled: Instant,
-    /// The last turn left something undone.
+    /// Whether the last turn stopped at a bound.
     more: bool,
     gather: Gather,
     /// Packets read in this turn.
     read: u32,
     metrics: Option<MetricsServer>,
-    /// Of what passes end a.
+    /// Capture at end a.
     recorder: Option<Recorder<File>>,
 }
 
 impl<D: Device + AsRawFd> Relay<D> {
-    /// A loop between `a` and `b`, which are non-blocking. SIGINT and SIGTERM are caught from here
-    /// on.
+    /// Creates a loop between `a` and `b`, which must be non-blocking. Catches SIGINT and SIGTERM
+    /// from now on.
     ///
     /// # Errors
-    /// When the operating system gives no descriptors.
+    /// If the operating system has no descriptors left.
     pub fn new(clock: OsClock, a: D, b: D, path: LinkPath) -> io::Result<Self> {
         let poll = Poll::new()?;
         let timer = Timer::new()?;
@@ -137,41 +136,41 @@ impl<D: Device + AsRawFd> Relay<D> {
         })
     }
 
-    /// Takes commands too.
+    /// Also executes commands of a control socket.
     ///
     /// # Errors
-    /// When the socket cannot be registered.
+    /// If the socket cannot be registered.
     pub fn serve_control(&mut self, mut server: ControlServer) -> io::Result<()> {
         server.register(self.poll.registry())?;
         self.control = Some(server);
         Ok(())
     }
 
-    /// Answers requests for metrics too.
+    /// Also serves requests for metrics.
     ///
     /// # Errors
-    /// When the listener cannot be registered.
+    /// If the listener cannot be registered.
     pub fn serve_metrics(&mut self, mut server: MetricsServer) -> io::Result<()> {
         server.register(self.poll.registry())?;
         self.metrics = Some(server);
         Ok(())
     }
 
-    /// Records what passes end a: packets as they come in there, and as they go out.
+    /// Captures packets at end a, as they enter and as they leave.
     pub fn record(&mut self, recorder: Recorder<File>) {
         self.recorder = Some(recorder);
     }
 
-    /// What the path shows of itself.
+    /// The path's report.
     #[must_use]
     pub fn report(&self) -> LinkReport {
         report(&self.path, &self.ends, self.clock.instant())
     }
 
-    /// Carries packets until a signal comes.
+    /// Forwards packets until a signal arrives.
     ///
     /// # Errors
-    /// Those of the devices and of `poll`; the loop is then of no more use.
+    /// Those of the devices and of `poll`; the loop is unusable afterwards.
     pub fn run(&mut self) -> io::Result<Signal> {
         loop {
             if let Some(signal) = self.turn()? {
@@ -180,9 +179,9 @@ impl<D: Device + AsRawFd> Relay<D> {
         }
     }
 
-    /// Sleeps if there is nothing to do, then carries what there is to carry.
+    /// Sleeps if there is nothing to do, then forwards due packets.
     fn turn(&mut self) -> io::Result<Option<Signal>> {
-        // What is due in the pause has left, and what comes in it is late by no more.
+        // Packets due during the pause were sent early; new ones are late by the pause at most.
         if !self.more && self.gather.is_worth_while() {
             self.timer.sleep(gather::PAUSE)?;
             self.armed = None;
@@ -191,7 +190,7 @@ impl<D: Device + AsRawFd> Relay<D> {
         let now = self.clock.instant();
         if self.more {
             for end in &mut self.ends {
-                // To try costs less than to ask.
+                // A read is as cheap as a poll.
                 end.readable = true;
             }
         }
@@ -220,7 +219,7 @@ impl<D: Device + AsRawFd> Relay<D> {
         Ok(None)
     }
 
-    /// Takes packets from where `direction` begins; true if there may be more.
+    /// Reads packets at the start of `direction`; true if there may be more.
     fn receive(&mut self, direction: Direction) -> io::Result<bool> {
         let [a, b] = &mut self.ends;
         let from = match direction {
@@ -238,8 +237,8 @@ impl<D: Device + AsRawFd> Relay<D> {
                 from.readable = false;
                 return Ok(false);
             };
-            // Each by its own time: the delay would otherwise lack what this process had to wait for a
-            // processor meanwhile.
+            // The time of each packet: a common one would exclude waits of this process for a processor
+            // from the delay.
             let now = stamp(self.clock, &mut recorder);
             let packet = self.buffers.take(received.len);
             if let Some(recorder) = &mut recorder {
@@ -251,7 +250,7 @@ impl<D: Device + AsRawFd> Relay<D> {
         Ok(true)
     }
 
-    /// Hands over the packets that have arrived where `direction` ends; true if there may be more.
+    /// Writes arrived packets at the end of `direction`; true if there may be more.
     fn deliver(&mut self, direction: Direction) -> io::Result<bool> {
         let [a, b] = &mut self.ends;
         let to = match direction {
@@ -278,7 +277,7 @@ impl<D: Device + AsRawFd> Relay<D> {
         Ok(true)
     }
 
-    /// Sets the timer for when a packet is due; the timeout to give to `poll`.
+    /// Arms the timer for the next due packet; returns the timeout for `poll`.
     fn prepare_sleep(&mut self, now: Instant) -> io::Result<Option<Duration>> {
         if self.control.as_ref().is_some_and(ControlServer::is_busy) {
             return Ok(Some(Duration::ZERO));
@@ -298,7 +297,7 @@ impl<D: Device + AsRawFd> Relay<D> {
         Ok(None)
     }
 
-    /// Asks what has happened, at the latest after `timeout`.
+    /// Polls for events, for `timeout` at most.
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -326,7 +325,7 @@ impl<D: Device + AsRawFd> Relay<D> {
         Ok(())
     }
 
-    /// Answers who has asked for metrics.
+    /// Serves requests for metrics.
     fn show(&mut self) {
         let Some(server) = &mut self.metrics else {
             return;
@@ -337,7 +336,7 @@ impl<D: Device + AsRawFd> Relay<D> {
         });
     }
 
-    /// Carries out what has come at the control socket.
+    /// Executes commands of the control socket.
     fn handle_control(&mut self) {
         let Some(control) = &mut self.control else {
             return;
@@ -371,7 +370,7 @@ impl<D: Device + AsRawFd> Relay<D> {
     }
 }
 
-/// The time, which a recorder is told.
+/// Reads the clock and passes the time to the recorder.
 fn stamp(clock: OsClock, recorder: &mut Option<&mut Recorder<File>>) -> Instant {
     match recorder {
         None => clock.instant(),
@@ -388,12 +387,12 @@ fn report<D: Device>(path: &LinkPath, [a, b]: &[End<D>; 2], now: Instant) -> Lin
     path.report(now, [unsent(b), unsent(a)])
 }
 
-/// The memory of packets, used again and again.
+/// Packet buffers, reused.
 #[derive(Debug)]
 struct Buffers {
-    /// Bytes of a buffer: one more than the longest packet, so that a longer one shows.
+    /// Size of a buffer in bytes: one more than the longest packet, to detect longer ones.
     size: usize,
-    /// What the next packet is read into; of full size.
+    /// Buffer for the next packet, of full size.
     next: Vec<u8>,
     spare: Vec<Vec<u8>>,
 }
@@ -412,8 +411,8 @@ impl Buffers {
         &mut self.next
     }
 
-    /// The first `len` bytes of what was read. A short packet gets memory of its own size, so that
-    /// many of them do not hold that of long ones.
+    /// Takes the first `len` bytes read. A short packet moves to a buffer of its own size, so that
+    /// many of them do not hold full-sized buffers.
     fn take(&mut self, len: usize) -> Vec<u8> {
         if len < self.size / 4 {
             return self.next.get(..len).unwrap_or_default().to_vec();
@@ -424,7 +423,7 @@ impl Buffers {
         packet
     }
 
-    /// Keeps the memory of a packet that has gone.
+    /// Takes back the buffer of a sent packet.
     fn give_back(&mut self, mut packet: Vec<u8>) {
         if packet.capacity() >= self.size && self.spare.len() < MAX_SPARE_BUFFERS {
             packet.resize(self.size, 0);

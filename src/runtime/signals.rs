@@ -1,7 +1,8 @@
-//! Signals as an event of the loop: those that end it, and those that ask for something.
+//! Signals as events of the loop: those that end it, and notices.
 //!
-//! In: the signals; out: a readable descriptor and which signal it was. SIGINT and SIGTERM are
-//! caught always, the others if asked for. The handlers are taken back when this is dropped. Source: the self-pipe of `signal_hook::low_level::pipe`.
+//! In: signals. Out: a readable descriptor, and the signal that arrived. Always catches SIGINT and
+//! SIGTERM, others on request. Dropping it restores the former handlers.
+//! Source: the self-pipe of `signal_hook::low_level::pipe`.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream as StdStream;
@@ -15,16 +16,16 @@ use signal_hook::{SigId, flag, low_level};
 /// A signal that ends the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGINT: somebody pressed Ctrl-C.
+    /// SIGINT: Ctrl-C.
     Interrupt,
-    /// SIGTERM: somebody asks the process to end.
+    /// SIGTERM: a request to terminate.
     Terminate,
 }
 
-/// A signal that asks a program for something and lets it run.
+/// A signal that requests an action without ending the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// SIGHUP: the configuration is to be read again.
+    /// SIGHUP: reload the configuration.
     Hangup,
     /// SIGUSR1.
     User1,
@@ -42,11 +43,11 @@ impl Notice {
     }
 }
 
-/// The handlers and what they caught.
+/// The handlers, and the signals caught.
 #[derive(Debug)]
 pub(crate) struct Signals {
     stream: UnixStream,
-    /// The other end, which the handlers write to.
+    /// The other end, for the handlers.
     waker: StdStream,
     caught: Arc<AtomicUsize>,
     notices: Vec<(Notice, Arc<AtomicBool>)>,
@@ -78,7 +79,7 @@ impl Signals {
     }
 
     /// Catches the signal of a notice from now on.
-    pub(crate) fn heed(&mut self, notice: Notice) -> io::Result<()> {
+    pub(crate) fn catch(&mut self, notice: Notice) -> io::Result<()> {
         let caught = Arc::new(AtomicBool::new(false));
         let flag = flag::register(notice.number(), Arc::clone(&caught))?;
         self.handlers.push(flag);
@@ -96,7 +97,7 @@ impl Signals {
         &mut self.stream
     }
 
-    /// The last signal since this was asked before, if any.
+    /// Takes the last signal caught, if any.
     pub(crate) fn take(&self) -> Option<Signal> {
         match self.caught.swap(0, Ordering::SeqCst) {
             INTERRUPT => Some(Signal::Interrupt),
@@ -105,7 +106,7 @@ impl Signals {
         }
     }
 
-    /// The next notice that has come since it was told before, if any.
+    /// Takes the next notice caught, if any.
     pub(crate) fn take_notice(&self) -> Option<Notice> {
         let found = self
             .notices

@@ -1,4 +1,4 @@
-//! Tests of the loop over devices that need no rights.
+//! Tests of the loop over devices that need no privileges.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use super::*;
 use crate::device::Received;
 use crate::wire::flight::Flight;
 
-/// A device that announces its packets with one edge and never again.
+/// A device that announces its packets with a single edge.
 struct OneEdge {
     socket: UnixStream,
     _peer: UnixStream,
@@ -76,7 +76,7 @@ impl Device for OneEdge {
     }
 }
 
-/// Sends back what comes, and wants to be called every `period`.
+/// Sends packets back; its timer expires every `period`.
 #[derive(Default)]
 struct Echo {
     answers: VecDeque<Vec<u8>>,
@@ -106,7 +106,7 @@ impl Machine for Echo {
     }
 }
 
-/// A hook from a closure; called at least every 5 ms.
+/// A hook made of a closure; called at least every 5 ms.
 struct Hook<F> {
     f: F,
     last: Instant,
@@ -135,7 +135,7 @@ impl<F: FnMut(&mut Echo) -> ControlFlow<()>> Hooks<Echo> for Hook<F> {
     }
 }
 
-/// Writes into a pipe whenever it may, and never asks to be called for another reason.
+/// Writes into a pipe whenever it is writable; needs no other wake-up.
 struct Writing {
     pipe: UnixStream,
     left: usize,
@@ -247,7 +247,7 @@ fn short_sleeps_end_no_earlier_than_asked() {
     );
 }
 
-/// Asks for metrics over TCP and returns the whole answer.
+/// Requests metrics over TCP and returns the whole response.
 fn scrape(address: SocketAddr, request: &'static [u8]) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -287,7 +287,7 @@ fn metrics_are_served_beside_the_packets() {
     assert!(elsewhere.starts_with("HTTP/1.1 404 "), "{elsewhere}");
 }
 
-/// Turns a server by hand at `now`, after waiting for whatever comes within a moment.
+/// Runs one turn of a server at `now`, after waiting a moment for events.
 fn turn(poll: &mut Poll, server: &mut MetricsServer, now: Instant) {
     let mut events = Events::with_capacity(MAX_EVENTS);
     poll.poll(&mut events, Some(Duration::from_millis(50)))
@@ -334,7 +334,7 @@ fn the_clocks_go_forward_from_zero() {
     assert!(first.unix > UnixMillis::new(1_700_000_000_000));
 }
 
-/// Turns the loop four times, `awake_until` then; how often it slept, and until when it is awake.
+/// Runs four turns from `awake_until`; returns the number of sleeps, and the new `awake_until`.
 fn sleeps(packets: usize, awake_until: Instant, busy_poll: Duration) -> (usize, Instant) {
     let mut runtime = runtime(OneEdge::new(packets));
     runtime.busy_poll(busy_poll);
@@ -349,7 +349,7 @@ fn sleeps(packets: usize, awake_until: Instant, busy_poll: Duration) -> (usize, 
     });
     let stopped = runtime.run(&mut Echo::default(), &mut hook).unwrap();
     assert_eq!(stopped, Stopped::ByHook);
-    // The end counts as one.
+    // The end of the run counts as one.
     (runtime.device.idle - 1, runtime.awake_until)
 }
 

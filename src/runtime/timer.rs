@@ -1,7 +1,7 @@
 //! A timer of microsecond resolution for a loop whose `poll` counts milliseconds.
 //!
-//! mio rounds a timeout up to whole milliseconds, too coarse for pacing. In: how long to sleep;
-//! out: a readable descriptor then. Sources: timerfd_create(2), epoll_wait(2).
+//! mio rounds a timeout up to whole milliseconds, too coarse for pacing. In: the length of a sleep.
+//! Out: a descriptor that becomes readable at its end. Sources: timerfd_create(2), epoll_wait(2).
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -14,7 +14,7 @@ use rustix::time::{
     timerfd_settime,
 };
 
-/// Sleeps from here on may come up to a millisecond late: no pacing waits so long.
+/// Sleeps from which on a millisecond of delay is acceptable: longer than any pacing interval.
 const COARSE: Duration = Duration::from_millis(100);
 
 /// The timer.
@@ -31,18 +31,18 @@ impl Timer {
         })
     }
 
-    /// Prepares to sleep for `pause` and returns the timeout to give to `poll`. Setting the timer
-    /// also clears an expiry that was not read, so nothing needs to read it.
+    /// Arms the timer for `pause` and returns the timeout for `poll`. Arming also clears an unread
+    /// expiry, so the descriptor is never read.
     pub(crate) fn arm(&self, pause: Duration) -> io::Result<Option<Duration>> {
         if pause.is_zero() || pause >= COARSE {
             return Ok(Some(pause));
         }
         self.arm_exactly(pause)?;
-        // Should the timer fail to fire, `poll` still ends.
+        // A fallback, should the timer fail to fire.
         Ok(Some(pause + Duration::from_millis(2)))
     }
 
-    /// Makes the descriptor readable after `pause`, however long, but for zero, which disarms.
+    /// Makes the descriptor readable after `pause`, of any length; zero disarms the timer.
     pub(crate) fn arm_exactly(&self, pause: Duration) -> io::Result<()> {
         let nanos = i64::from(pause.subsec_nanos());
         let seconds = i64::try_from(pause.as_secs()).unwrap_or(i64::MAX);
@@ -60,7 +60,7 @@ impl Timer {
         Ok(())
     }
 
-    /// Sleeps for `pause`, which is not zero, or until a signal comes.
+    /// Sleeps for `pause`, which must not be zero, or until a signal arrives.
     pub(crate) fn sleep(&self, pause: Duration) -> io::Result<()> {
         self.arm_exactly(pause)?;
         let mut expiry = [PollFd::new(&self.descriptor, PollFlags::IN)];

@@ -154,7 +154,7 @@ struct Drive {
 impl Drive {
     fn run<D: Device + AsRawFd>(mut self, device: D) -> Result<Exit, Failed> {
         let mut runtime = Runtime::new(self.clock, device).map_err(a_device_failed)?;
-        runtime.heed(Notice::Hangup).map_err(a_device_failed)?;
+        runtime.catch(Notice::Hangup).map_err(a_device_failed)?;
         if let Some(server) = self.control {
             runtime.serve_control(server).map_err(a_device_failed)?;
         }
@@ -242,7 +242,7 @@ impl Redirecting {
             "services": config.services,
             "backends": machine.members().map(|member| shown(member, config)).collect::<Vec<_>>(),
             "counters": counters.map(metric).collect::<serde_json::Map<_, _>>(),
-            "refused_configurations": self.refused,
+            "rejected_configurations": self.refused,
         })
     }
 }
@@ -325,7 +325,7 @@ impl Hooks<Redirector> for Redirecting {
     fn metrics(&mut self, machine: &Redirector) -> Vec<Metric> {
         let mut metrics = machine.metrics();
         metrics.push(Metric::counter(
-            "headwater_redirect_refused_configurations_total",
+            "headwater_redirect_rejected_configurations_total",
             "Configurations rejected because of an error.",
             self.refused,
         ));

@@ -1,12 +1,12 @@
-//! What a path shows of itself, as metrics: one sample a direction.
+//! The metrics of an emulated path, one sample per direction.
 //!
-//! In: a [`LinkReport`]. Out: its counters, what is on the links, and the queueing delay. A `reset` at
-//! the control socket starts the counters anew, which Prometheus takes for a restart.
+//! In: a [`LinkReport`]. Out: its counters, packets on the links, and the queueing delay. A `reset` on
+//! the control socket restarts the counters, which Prometheus handles like a restart of the process.
 
 use crate::host::metrics::{Metric, MetricKind, MetricSample};
 use crate::link::path::{DirectionReport, LinkReport};
 
-/// All metrics of a path.
+/// Collects all metrics of a path.
 pub(super) fn metrics(report: &LinkReport) -> Vec<Metric> {
     let metric = |name, help, kind, value: fn(&DirectionReport) -> u64| {
         let sample = |(direction, of): (&str, &DirectionReport)| MetricSample {
@@ -38,22 +38,22 @@ type Row = (&'static str, &'static str, fn(&DirectionReport) -> u64);
 const COUNTERS: [Row; 9] = [
     (
         "headwater_link_received_packets_total",
-        "Packets that came in.",
+        "Packets received.",
         |of| of.counters.pushed,
     ),
     (
         "headwater_link_received_bytes_total",
-        "Bytes that came in.",
+        "Bytes received.",
         |of| of.counters.pushed_bytes,
     ),
     (
         "headwater_link_delivered_packets_total",
-        "Packets that came out.",
+        "Packets delivered.",
         |of| of.counters.popped,
     ),
     (
         "headwater_link_delivered_bytes_total",
-        "Bytes that came out.",
+        "Bytes delivered.",
         |of| of.counters.popped_bytes,
     ),
     (
@@ -63,41 +63,39 @@ const COUNTERS: [Row; 9] = [
     ),
     (
         "headwater_link_corrupted_packets_total",
-        "Packets damaged.",
+        "Packets corrupted.",
         |of| of.counters.corrupted,
     ),
     (
         "headwater_link_reordered_packets_total",
-        "Packets held back.",
+        "Packets held back for reordering.",
         |of| of.counters.reordered,
     ),
     (
         "headwater_link_duplicated_packets_total",
-        "Second copies made.",
+        "Duplicates created.",
         |of| of.counters.duplicated,
     ),
     (
         "headwater_link_replayed_packets_total",
-        "Old packets sent once more.",
+        "Earlier packets delivered again.",
         |of| of.counters.replayed,
     ),
 ];
 
 const GAUGES: [Row; 3] = [
     (
-        "headwater_link_waiting_packets",
-        "Packets that the wire has not taken.",
-        |of| count(of.now.waiting_packets),
+        "headwater_link_queued_packets",
+        "Packets in the queue.",
+        |of| count(of.now.queued_packets),
     ),
+    ("headwater_link_queued_bytes", "Bytes in the queue.", |of| {
+        count(of.now.queued_bytes)
+    }),
     (
-        "headwater_link_waiting_bytes",
-        "Bytes that the wire has not taken.",
-        |of| count(of.now.waiting_bytes),
-    ),
-    (
-        "headwater_link_flying_packets",
-        "Packets on the wire or delayed.",
-        |of| count(of.now.flying_packets),
+        "headwater_link_in_flight_packets",
+        "Packets in transmission or in propagation.",
+        |of| count(of.now.in_flight_packets),
     ),
 ];
 
@@ -126,7 +124,7 @@ fn drops(report: &LinkReport) -> Metric {
     });
     Metric {
         name: "headwater_link_dropped_packets_total",
-        help: "Packets dropped; unsent are those that found the device full or down.",
+        help: "Packets dropped, by cause; unsent: the device was full or down.",
         kind: MetricKind::Counter,
         samples: samples.collect(),
     }
@@ -150,7 +148,7 @@ fn sojourn(report: &LinkReport) -> Metric {
     });
     Metric {
         name: "headwater_link_sojourn_microseconds",
-        help: "Time that packets waited for the wire, since the start or the last reset.",
+        help: "Time in the queue, since the start or the last reset.",
         kind: MetricKind::Gauge,
         samples: samples.collect(),
     }

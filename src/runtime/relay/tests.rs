@@ -1,5 +1,5 @@
-//! The relay between sockets that stand for devices, with the clock of the operating system. What
-//! is late by chance may not fail: times are bounded from below only.
+//! The relay between sockets in place of devices, with the operating system's clock. Scheduling
+//! delays must not fail a test: times are bounded from below only.
 
 use std::io::{Read, Write};
 use std::os::fd::RawFd;
@@ -11,7 +11,7 @@ use crate::link::settings::Wish;
 use crate::runtime::control::MAX_CLIENTS;
 use crate::wire::flight::Flight;
 
-/// One end of a pair of sockets.
+/// One end of a socket pair.
 struct Socket {
     socket: UnixDatagram,
     drops: u64,
@@ -48,7 +48,7 @@ impl Device for Socket {
     }
 }
 
-/// A relay, and the far ends of its devices a and b.
+/// Creates a relay, and the far ends of its devices a and b.
 fn relay(ab: &str, ba: &str) -> (Relay<Socket>, UnixDatagram, UnixDatagram) {
     let wish = |text: &str| {
         let mut wish = Wish::default();
@@ -75,7 +75,7 @@ fn relay(ab: &str, ba: &str) -> (Relay<Socket>, UnixDatagram, UnixDatagram) {
     (relay, far_a, far_b)
 }
 
-/// Turns until `far` gives a packet.
+/// Runs turns until `far` receives a packet.
 fn await_packet(relay: &mut Relay<Socket>, far: &UnixDatagram) -> Vec<u8> {
     let mut buffer = [0; 2000];
     loop {
@@ -162,7 +162,7 @@ impl Client {
         Self { stream }
     }
 
-    /// Turns until an answer is whole, or the connection closes.
+    /// Runs turns until a reply is complete or the connection closes.
     fn answer(&mut self, relay: &mut Relay<Socket>) -> String {
         let mut text = String::new();
         let mut buffer = [0; 4096];
@@ -181,7 +181,7 @@ impl Client {
         }
     }
 
-    /// The answer to a command; empty if the connection is closed.
+    /// Sends a command and returns the reply; empty if the connection is closed.
     fn ask(&mut self, relay: &mut Relay<Socket>, line: &str) -> String {
         if writeln!(self.stream, "{line}").is_err() {
             return String::new();
@@ -213,7 +213,7 @@ fn commands_change_and_show_the_path() {
     assert_eq!(relay.report().ab.counters.popped, 0);
     assert!(client.ask(&mut relay, "help").contains("set ab|ba|both"));
 
-    // Two lines at once are two commands, and the last may lack its end.
+    // Two lines at once are two commands; the last may lack its newline.
     client.stream.write_all(b"reset\nshwo").unwrap();
     client.stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut answers = client.answer(&mut relay);
@@ -253,7 +253,7 @@ fn clients_that_misbehave_do_not_disturb() {
     assert!(long.answer(&mut relay).contains("at most 4096"));
     assert_eq!(long.stream.read(&mut [0; 10]).unwrap_or(0), 0);
 
-    // The oldest of too many make room.
+    // The oldest client makes room for a new one.
     let mut clients: Vec<Client> = (0..MAX_CLIENTS + 3)
         .map(|_| Client::connect(&socket))
         .collect();
@@ -276,7 +276,7 @@ fn a_socket_is_replaced_only_if_nobody_listens() {
     drop(stale);
     assert!(path.exists());
     let second = ControlServer::bind(&path).unwrap();
-    // Another's socket under our name is left alone.
+    // Leaves another program's socket at our path alone.
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, "").unwrap();
     drop(second);
@@ -305,7 +305,7 @@ fn metrics_are_shown_while_packets_pass() {
         "headwater_link_received_bytes_total{direction=\"ba\"} 0",
         "headwater_link_dropped_packets_total{direction=\"ab\",cause=\"codel\"} 0",
         "headwater_link_sojourn_microseconds{direction=\"ba\",quantile=\"0.95\"} 0",
-        "headwater_link_waiting_packets{direction=\"ab\"} 0",
+        "headwater_link_queued_packets{direction=\"ab\"} 0",
     ] {
         assert!(answer.lines().any(|have| have == line), "{line}:\n{answer}");
     }
@@ -344,7 +344,7 @@ fn a_dense_flow_is_gathered_until_it_stops() {
     let (mut relay, a, b) = relay("", "");
     let clock = OsClock::new();
     let mut buffer = [0; 100];
-    // For as long as it takes: the machine may be busy.
+    // As long as necessary: the machine may be busy.
     while !relay.gather.is_worth_while() {
         for _ in 0..2 * MAX_READS_PER_TURN {
             a.send(&[1; 40]).unwrap();
@@ -353,7 +353,7 @@ fn a_dense_flow_is_gathered_until_it_stops() {
         }
         assert!(clock.instant() < Instant::from_micros(20_000_000));
     }
-    // Nothing comes, and no packet is needed to end the turn; the next one would wait for one.
+    // Without packets the turn still ends; a further one would wait for a packet.
     relay.turn().unwrap();
     assert!(!relay.more && !relay.gather.is_worth_while());
 }
