@@ -40,13 +40,6 @@ CONTENDERS=() ROWS=() GENERATION=1 FORWARDING=
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
-# files: the object, and the keys of the servers.
-files() {
-    mkdir "$SCRATCH/root"
-    head -c "$((OBJECT_MIB * 1048576))" /dev/urandom >"$SCRATCH/root/object"
-    "$HEADWATER" keygen --out "$SCRATCH/keys"
-}
-
 # count_shares ROLE DEVICE...: counts at ROLE what comes of the service by DEVICE, and samples it.
 count_shares() {
     local role=$1 device counters='' rules=''
@@ -147,7 +140,7 @@ result() {
 fleet() {
     local n
     topology_up redirected 4
-    files
+    content "${OBJECT_MIB}M"
     for n in 1 2 3 4; do
         lane "$n"
         behind "$n"
@@ -237,9 +230,9 @@ balanced() {
 anycast() {
     OBJECT_MIB=12
     topology_up anycast 2 --delay 5ms
-    files
+    content "${OBJECT_MIB}M"
     at_all_sites
-    tc -n "$TOPOLOGY-site1" qdisc add dev client root tbf rate "$RATE" burst 128kb latency 20ms
+    narrow site1 client "$RATE"
     count_shares site1 server1 site2
     contend "headwater get" server begin lose_site1
     mend_site 1

@@ -65,15 +65,13 @@ RULES
 survive() {
     local n before after noticed changes stalls
     topology_up redirected 4
-    mkdir "$SCRATCH/root"
-    head -c "$((OBJECT_MIB * 1048576))" /dev/urandom >"$SCRATCH/root/object"
-    "$HEADWATER" keygen --out "$SCRATCH/keys"
+    content "${OBJECT_MIB}M"
     for n in 1 2 3 4; do behind "$n"; done
     redirect_config 1 -- 1 2 3 4
     redirect 1
     watch_states 1
     offloads off
-    tc -n "$TOPOLOGY-router" qdisc add dev client root tbf rate "$RATE" burst 128kb latency "$BUFFER"
+    narrow router client "$RATE" "$BUFFER"
     count_downloads
     begin "$TRANSFERS"
     begin_tcp "$DOWNLOADS"

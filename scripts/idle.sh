@@ -33,10 +33,8 @@ main() {
     need ip jq tshark python3
     need_program
     topology_up servers 1
-    mkdir "$SCRATCH/root"
     # So large that the digest is remembered across the restart, not computed before the first answer.
-    head -c 24000000 /dev/urandom >"$SCRATCH/root/object"
-    "$HEADWATER" keygen --out "$SCRATCH/keys"
+    content 24000000
     serve 1
     mkfifo "$SCRATCH/pipe"
     # shellcheck disable=SC2016 # for the inner shell

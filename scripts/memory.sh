@@ -44,9 +44,7 @@ main() {
     need ip jq nginx python3 curl pgrep
     need_program
     topology_up servers 1
-    mkdir "$SCRATCH/root"
-    head -c 1M /dev/urandom >"$SCRATCH/root/object"
-    "$HEADWATER" keygen --out "$SCRATCH/keys"
+    content 1M
     idle_ours "$CONNECTIONS" "$HOSTILE" >"$SCRATCH/ours.json"
     idle_kernel "$CONNECTIONS" >"$SCRATCH/kernel.json"
     mkdir -p "$OUT"

@@ -47,9 +47,7 @@ busy() { calculate "($(core_ticks | sed "s/\([0-9]*\) \([0-9]*\)/(\1 - ${1% *}) 
 memory() {
     local count name
     topology_up servers 1
-    mkdir "$SCRATCH/root"
-    head -c 1M /dev/urandom >"$SCRATCH/root/object"
-    "$HEADWATER" keygen --out "$SCRATCH/keys"
+    content 1M
     versions client server1
     for count in $IDLE; do
         for name in headwater cubic; do
@@ -162,9 +160,7 @@ broken() {
 
 failover() {
     topology_up servers 1
-    mkdir "$SCRATCH/root"
-    head -c "${OBJECT_MB}M" /dev/urandom >"$SCRATCH/root/object"
-    "$HEADWATER" keygen --out "$SCRATCH/keys"
+    content "${OBJECT_MB}M"
     versions client server1
     congestion_route server1 default 10.77.21.1 cubic
     rate "${RATE}mbit"

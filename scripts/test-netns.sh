@@ -78,13 +78,8 @@ stat_of() {
 # fleet SERVERS: a testbed with keys and an empty root.
 fleet() {
     topology_up servers "$1"
-    mkdir "$SCRATCH/root"
-    "$HEADWATER" keygen --out "$SCRATCH/keys"
-}
-
-# object MIB [NAME]: random bytes below the root.
-object() {
-    head -c "$(($1 * 1048576))" /dev/urandom >"$SCRATCH/root/${2:-object}"
+    # shellcheck disable=SC2119 # no object
+    content
 }
 
 url_path() {
@@ -94,14 +89,14 @@ url_path() {
 # run SCENARIO: in a subshell of its own, whose exit removes its testbed, and in a process group of
 # its own, which `interrupted` can end.
 run() {
-    local name=$1 log status=0 began seconds
-    log=$(mktemp)
+    local name=$1 status=0 began seconds
+    LOG=$(mktemp)
     began=$(now_ms)
     set -m
     (
         set -euo pipefail
         "scenario_$name"
-    ) >"$log" 2>&1 &
+    ) >"$LOG" 2>&1 &
     RUNNING=$!
     set +m
     wait "$RUNNING" || status=$?
@@ -110,13 +105,13 @@ run() {
     if ((status == 0)); then
         passed=$((passed + 1))
         printf 'ok      %-22s %4d s\n' "$name" "$seconds"
-        if [[ -n $KEEP_LOGS ]]; then sed 's/^/        /' "$log"; fi
+        if [[ -n $KEEP_LOGS ]]; then sed 's/^/        /' "$LOG"; fi
     else
         failed=$((failed + 1))
         printf 'FAILED  %-22s %4d s (exit status %d)\n' "$name" "$seconds" "$status"
-        tail -n 40 "$log" | sed 's/^/        /'
+        tail -n 40 "$LOG" | sed 's/^/        /'
     fi
-    rm -f -- "$log"
+    rm -f -- "$LOG"
 }
 
 # An interrupted run takes the running scenario with it, whose own trap cleans up.
@@ -124,6 +119,7 @@ interrupted() {
     if [[ -n ${RUNNING:-} ]]; then
         kill -TERM -- "-$RUNNING" 2>/dev/null || true
         wait "$RUNNING" 2>/dev/null || true
+        rm -f -- "$LOG"
     fi
     exit 130
 }

@@ -8,20 +8,15 @@ readonly OUTAGE_S=0.5
 # contend NAME SERVER COMMAND...: starts COMMAND as a download, kills SERVER when two fifths have
 # arrived, brings it back, waits for the end. Sets RESULT_* and leaves SCRATCH/NAME.samples.
 contend() {
-    local name=$1 server=$2 threshold received first
+    local name=$1 server=$2 threshold
     shift 2
     threshold=$((OBJECT_MB * 1048576 * 2 / 5))
     start sampler client "$PWD/scripts/lab.sh" probe interface router 50
     until_true 10 test -s "$SCRATCH/sampler.out" || die "no samples"
     start "$name" client "$@"
     RESULT_START=$EPOCHREALTIME
-    until_true 5 link_bytes "$name" >/dev/null || die "$name ended at once: $(cat "$SCRATCH/$name.err")"
-    read -r first _ < <(link_bytes "$name")
-    while read -r received _ < <(link_bytes "$name"); do
-        ((received - first < threshold)) || break
-        sleep 0.01
-    done
-    running "$name" || die "$name ended early: $(cat "$SCRATCH/$name.err")"
+    follow "$name"
+    has_received "$threshold" || die "$name ended early: $(cat "$SCRATCH/$name.err")"
     # shellcheck disable=SC2034 # for the caller
     RESULT_RSS_KILLED=$(rss_kib "$server")
     kill9 "$server"

@@ -73,36 +73,6 @@ idle_ours() {
     stop server1
 }
 
-# start_nginx_workers N CONNECTIONS: nginx with N workers for so many connections each, since the
-# descriptors of one process are limited. It takes memory for all of them when it starts.
-start_nginx_workers() {
-    cat >"$SCRATCH/nginx.conf" <<CONF
-daemon off;
-pid $SCRATCH/nginx.pid;
-worker_processes $1;
-worker_rlimit_nofile $(ulimit -n);
-events { worker_connections $(($2 + 100)); }
-http {
-    access_log off;
-    keepalive_timeout 1h;
-    client_header_timeout 1h;
-    client_body_temp_path $SCRATCH/body;
-    proxy_temp_path $SCRATCH/proxy;
-    fastcgi_temp_path $SCRATCH/fastcgi;
-    uwsgi_temp_path $SCRATCH/uwsgi;
-    scgi_temp_path $SCRATCH/scgi;
-    server {
-        listen 10.77.21.2:80 backlog=4096 reuseport;
-        root $SCRATCH/root;
-    }
-}
-CONF
-    start nginx server1 nginx -e "$SCRATCH/nginx.log" -c "$SCRATCH/nginx.conf"
-    # shellcheck disable=SC2317 # called by name
-    nginx_answers() { in_ns server1 curl -so /dev/null http://10.77.21.2/; }
-    until_true 10 nginx_answers || die "nginx does not answer: $(cat "$SCRATCH/nginx.log")"
-}
-
 # idle_kernel CONNECTIONS: opens and holds as many as fit at a new nginx; prints the figures.
 idle_kernel() {
     local before after sockets_before sockets_after opened=0 limit each share=0 left n
@@ -110,9 +80,11 @@ idle_kernel() {
     limit=$(($(ulimit -n) - 1000))
     each=$((PER_PROCESS < limit ? PER_PROCESS : limit))
     each=$(($1 < each ? $1 : each))
-    # Connections fall to the workers by chance: one takes up to a tenth more than its share.
-    start_nginx_workers $((($1 + each - 1) / each)) $((each + each / 10))
-    before=$(tree_rss_kib nginx) sockets_before=$(socket_kib)
+    # Connections fall to the workers by chance: one takes up to a tenth more than its share. nginx takes
+    # memory for all of them when it starts.
+    NGINX_WORKERS=$((($1 + each - 1) / each)) NGINX_FILES=$(ulimit -n) \
+        NGINX_CONNECTIONS=$((each + each / 10 + 100)) start_nginx 1 10.77.21.2
+    before=$(tree_rss_kib nginx1) sockets_before=$(socket_kib)
     for ((n = 1, left = $1; left > 0; n++, left -= share)); do
         share=$((left < each ? left : each))
         ip -n "$TOPOLOGY-client" addr replace "10.77.1.$((200 + n))/32" dev lo
@@ -126,9 +98,9 @@ idle_kernel() {
         opened=$((opened + $(sed -n 's/^open //p' "$SCRATCH/idle$n.out")))
     done
     sleep 1
-    after=$(tree_rss_kib nginx) sockets_after=$(socket_kib)
+    after=$(tree_rss_kib nginx1) sockets_after=$(socket_kib)
     for n in $(seq $((n - 1))); do stop "idle$n"; done
-    stop nginx
+    stop nginx1
     jq -n --argjson connections "$opened" --argjson before "$before" --argjson after "$after" \
         --argjson sockets $((sockets_after - sockets_before)) \
         '{connections: $connections, rss_before_kib: $before, rss_after_kib: $after,

@@ -100,6 +100,15 @@ sink() {
     done
 }
 
+# client_and_router: what shapes with a router begin with; the net of the client is 11.
+client_and_router() {
+    node client router
+    wire router client 11
+    through client router default
+    through router client 10.77.1.0/24 fd77:1::/64
+    sink client 10.77.1.0/24 fd77:1::/64
+}
+
 # large_windows ROLE...: the kernel's TCP may keep 1 Gb/s busy over 300 ms, and starts each
 # connection without memory of earlier ones.
 large_windows() {
@@ -254,6 +263,12 @@ spray_count() {
         jq '.nftables[] | .counter // empty | .packets'
 }
 
+# narrow ROLE DEVICE RATE [BUFFER [BURST]]: limits what ROLE sends by the device, as tc writes rates, with
+# a buffer of 20 ms. The queue holds packets: joined ones make its limits coarse, see `offloads`.
+narrow() {
+    tc -n "$TOPOLOGY-$1" qdisc replace dev "$2" root tbf rate "$3" burst "${5:-128kb}" latency "${4:-20ms}"
+}
+
 # rate DOWN [UP]: limits the router's link to the client (and back), as tc writes rates, with a
 # buffer of 20 ms; `rate none` ends it. Offloads are off from then on: the queue holds packets.
 rate() {
@@ -261,10 +276,8 @@ rate() {
     tc -n "$TOPOLOGY-router" qdisc del dev client root 2>/dev/null || true
     tc -n "$TOPOLOGY-client" qdisc del dev router root 2>/dev/null || true
     [[ $1 == none ]] && return 0
-    tc -n "$TOPOLOGY-router" qdisc add dev client root tbf rate "$1" burst 128kb latency 20ms
-    if [[ -n ${2:-} ]]; then
-        tc -n "$TOPOLOGY-client" qdisc add dev router root tbf rate "$2" burst 128kb latency 20ms
-    fi
+    narrow router client "$1"
+    [[ -z ${2:-} ]] || narrow client router "$2"
 }
 
 # offloads on|off|forwarding: whether the veth links may carry what is larger than the MTU, of TCP and

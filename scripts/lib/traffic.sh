@@ -6,6 +6,28 @@
 # shellcheck source=scripts/lib/topology.sh
 source "$(dirname "${BASH_SOURCE[0]}")/topology.sh"
 
+# object SIZE [NAME]: random bytes below the servers' root; SIZE is as of `head`, 4M are four MiB.
+object() {
+    head -c "$1" /dev/urandom >"$SCRATCH/root/${2:-object}"
+}
+
+# content [SIZE]: the servers' keys and their root, with an object of this size if one is named.
+content() {
+    mkdir "$SCRATCH/root"
+    (($# == 0)) || object "$1"
+    "$HEADWATER" keygen --out "$SCRATCH/keys"
+}
+
+# metrics ROLE [PORT]: what a program publishes on its own loopback; metric ROLE NAME [LABELS] [PORT]: one
+# number of that, 0 if it has not been counted yet.
+metrics() {
+    in_ns "$1" curl -sf -m 5 "http://127.0.0.1:${2:-9100}/metrics"
+}
+metric() {
+    metrics "$1" "${4:-9100}" |
+        awk -v name="$2${3:+{$3\}}" '$1 == name { found = $2 } END { print found + 0 }'
+}
+
 # link_bytes NAME: bytes received and sent over the link to the router by the namespace of the
 # running process NAME; fails when it has ended or has not entered its namespace yet.
 link_bytes() {
@@ -37,24 +59,48 @@ serve() {
     wait_ready "server$n"
 }
 
-# get ARGUMENT...: our client, in the client's namespace, quiet, at most GET_SECONDS.
+# get ARGUMENT...: our client, in the client's namespace, quiet, at most GET_SECONDS; start_get NAME
+# ARGUMENT...: the same in the background, to be awaited by `finish`.
 get() {
     in_ns client timeout --foreground "${GET_SECONDS:-120}" "$HEADWATER" get --tun hw0 \
         --address 10.77.1.100 --address fd77:1::100 --silent --show-error "$@"
 }
+start_get() {
+    local name=$1
+    shift
+    start "$name" client timeout --foreground "${GET_SECONDS:-120}" "$HEADWATER" get --tun hw0 \
+        --address 10.77.1.100 --address fd77:1::100 --silent --show-error "$@"
+}
+
+# follow NAME: begins to count what comes over the link to the router for the process that has just been
+# started. has_received BYTES: until so much has come for it; fails if it ends before.
+follow() {
+    FOLLOWED=$1
+    until_true 10 link_bytes "$1" >/dev/null || die "$1 ended at once: $(cat "$SCRATCH/$1.err")"
+    read -r FOLLOWED_FROM _ < <(link_bytes "$1")
+}
+has_received() {
+    local received
+    while read -r received _ < <(link_bytes "$FOLLOWED"); do
+        ((received - FOLLOWED_FROM < $1)) || break
+        sleep 0.005
+    done
+    running "$FOLLOWED"
+}
 
 # start_nginx N [ADDRESS...]: the kernel's TCP for contrast: nginx as "nginxN" on these addresses of
-# server N, 10.77.2N.2 and [fd77:2N::2] if none is named; one process, so that one SIGKILL is a crash.
+# server N, 10.77.2N.2 and [fd77:2N::2] if none is named. One process, so that one SIGKILL is a crash, or
+# NGINX_WORKERS of them besides the master; NGINX_FILES, NGINX_CONNECTIONS are the limits of each.
 start_nginx() {
-    local n=$1 dir="$SCRATCH/nginx$1"
+    local n=$1 dir="$SCRATCH/nginx$1" listen processes='master_process off;' reuse=''
     shift
     (($# > 0)) || set -- "10.77.2$n.2" "[fd77:2$n::2]"
-    local listen
-    listen=$(printf '        listen %s:80 backlog=4096;\n' "$@")
+    [[ -z ${NGINX_WORKERS:-} ]] || processes="worker_processes $NGINX_WORKERS;" reuse=' reuseport'
+    listen=$(printf "        listen %s:80 backlog=4096$reuse;\n" "$@")
     mkdir -p "$dir"
     cat >"$dir/nginx.conf" <<CONF
 daemon off;
-master_process off;
+$processes
 pid $dir/pid;
 error_log $dir/error.log;
 worker_rlimit_nofile ${NGINX_FILES:-1024};

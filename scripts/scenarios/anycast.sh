@@ -8,11 +8,9 @@
 anycast() {
     local n
     topology_up anycast "${1:-2}" --delay 5ms
-    mkdir "$SCRATCH/root"
-    object "${2:-6}"
-    "$HEADWATER" keygen --out "$SCRATCH/keys"
+    content "${2:-6}M"
     at_all_sites
-    tc -n "$TOPOLOGY-site1" qdisc add dev client root tbf rate 100mbit burst 128kb latency 20ms
+    narrow site1 client 100mbit
     for n in $(seq "$SITES"); do start "monitor$n" "site$n" ip -ts monitor route; done
     start_counting site1
 }

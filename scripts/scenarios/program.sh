@@ -4,16 +4,16 @@
 
 # Prometheus text on the server's own loopback: well-formed, moving, nothing about single clients.
 scenario_metrics() {
-    local url=http://127.0.0.1:9100/metrics name before after
+    local name before after
     fleet 1
-    object 2
+    object 2M
     serve 1 --metrics 127.0.0.1:9100
-    in_ns server1 curl -sf -m 5 "$url" >"$SCRATCH/metrics0"
+    metrics server1 >"$SCRATCH/metrics0"
     get -o "$SCRATCH/got" http://10.77.2.101/object
     in_ns client ping -c 2 -i 0.02 10.77.2.101 >"$SCRATCH/ping"
     # A packet for a port that nobody has is a drop with a reason.
     in_ns client bash -c 'echo x >/dev/udp/10.77.2.101/9'
-    in_ns server1 curl -sf -m 5 "$url" | tee "$SCRATCH/metrics1"
+    metrics server1 | tee "$SCRATCH/metrics1"
     ! grep -Evq '^(# (HELP|TYPE) [a-z_:][a-z0-9_:]* .+|[a-z_:][a-z0-9_:]*(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? [0-9.e+-]+|)$' \
         "$SCRATCH/metrics1" || fail "lines that are not Prometheus text"
     ! grep -Eq '10\.77\.1\.|fd77:1:' "$SCRATCH/metrics1" || fail "a label names a client"
@@ -31,7 +31,7 @@ scenario_metrics() {
 scenario_devices() {
     local link server client address packets
     fleet 1
-    object 8
+    object 8M
     start_nginx 1
     for link in on off; do
         offloads "$link"
@@ -79,7 +79,7 @@ fetch() {
 scenario_multi_queue() {
     local n try by='[]' of first
     fleet 1
-    object 8
+    object 8M
     for n in 1 2; do queue "$n"; done
     for try in $(seq 16); do
         fetch "download $try" --stats "$SCRATCH/stats" http://10.77.2.101/object
@@ -88,8 +88,7 @@ scenario_multi_queue() {
     done
     equal "servers that answered" "$by" '["1","2"]'
     rate 20mbit
-    start download client timeout --foreground 60 "$HEADWATER" get --tun hw0 --address 10.77.1.100 \
-        --silent --show-error --stats "$SCRATCH/stats" -o "$SCRATCH/got" http://10.77.2.101/object
+    start_get download --stats "$SCRATCH/stats" -o "$SCRATCH/got" http://10.77.2.101/object
     until_true 10 served || fail "it ended at once"
     of=$(served)
     kill9 "queue$of"
@@ -110,10 +109,7 @@ queue() {
     wait_ready "queue$1"
 }
 # packets_of N: response packets that a process has sent.
-packets_of() {
-    in_ns server1 curl -sf "http://127.0.0.1:900$1/metrics" |
-        awk '/^headwater_response_packets_total/ { print $2 }'
-}
+packets_of() { metric server1 headwater_response_packets_total '' "900$1"; }
 more_than() { (($(packets_of "$1") > $2)); }
 # served: the number of the process that sends now.
 served() {
@@ -133,7 +129,7 @@ served() {
 # not be handed joined packets. Who ends in order leaves none.
 scenario_device_at_hand() {
     fleet 1
-    object 8
+    object 8M
     ip -n "$TOPOLOGY-server1" tuntap add dev hw0 mode tun
     serve 1 --device offload
     equal "in use" "$(has_offloads)" 'on on'
@@ -160,7 +156,7 @@ scenario_serve_errors() {
     fleet 1
     keys=$SCRATCH/keys
     expect 118 'empty' try_serve hw1 10.77.2.150 "$SCRATCH/root" "$keys"
-    object 1
+    object 1M
     expect 118 'no such|not exist|missing' try_serve hw1 10.77.2.150 "$SCRATCH/nowhere" "$keys"
     expect 115 'no such|not exist|missing|keygen' try_serve hw1 10.77.2.150 "$SCRATCH/root" "$SCRATCH/nokeys"
     cp "$keys" "$SCRATCH/open"
@@ -197,7 +193,7 @@ try_serve() {
 # What get says, and curl's exit codes.
 scenario_get_errors() {
     fleet 1
-    object 4
+    object 4M
     serve 1
     expect 2 '' get_status --no-such-option http://10.77.2.101/
     expect 1 'http' get https://10.77.2.101/object

@@ -5,9 +5,8 @@
 # redirected [K [R [DELAY...]]]: the topology, with keys and a root.
 redirected() {
     topology_up redirected "$@"
-    mkdir "$SCRATCH/root"
+    content
     echo index >"$SCRATCH/root/index.html"
-    "$HEADWATER" keygen --out "$SCRATCH/keys"
 }
 
 # redirected_fleet POLICY K R: all of them up.
@@ -18,12 +17,6 @@ redirected_fleet() {
     # shellcheck disable=SC2046 # numbers
     redirect_config 1 policy="$1" -- $(seq "$2")
     for n in $(seq "$3"); do redirect "$n"; done
-}
-
-# metric ROLE NAME [LABELS]: a number of a program's metrics; 0 if it has not been counted yet.
-metric() {
-    in_ns "$1" curl -sf -m 5 http://127.0.0.1:9100/metrics |
-        awk -v name="$2${3:+{$3\}}" '$1 == name { found = $2 } END { print found + 0 }'
 }
 
 # whole COUNT: all downloads end well, identical, on the connection they began with.
@@ -47,7 +40,7 @@ noticed() {
 scenario_redirect_policies() {
     local generation=1 policy counts
     redirected_fleet rendezvous 4 1
-    object 8
+    object 8M
     for policy in rendezvous spread spread-random least-loaded; do
         redirect_config "$generation" "policy=$policy" -- 1 2 3 4
         in_force "$generation"
@@ -73,7 +66,7 @@ scenario_redirect_policies() {
 scenario_redirect_shares() {
     local before=() after=() n
     redirected_fleet spread 4 1
-    object 60
+    object 60M
     rate 100mbit
     mapfile -t before < <(bytes_by_server)
     get --stats "$SCRATCH/stats" -o "$SCRATCH/got" "http://$SERVICE4/object"
@@ -121,7 +114,7 @@ scenario_redirect_plain() {
     done
     redirect_config 1 policy=spread delivery=device -- 1 2 3
     redirect 1
-    object 8
+    object 8M
     get --stats "$SCRATCH/stats" -o "$SCRATCH/got" "http://$SERVICE4/object"
     identical "$SCRATCH/root/object" "$SCRATCH/got"
     equal "servers" "$(stat_of "$SCRATCH/stats" '.by_server | length')" 3
@@ -174,7 +167,7 @@ near() {
     for n in 1 2 3 4; do behind "$n"; done
     redirect_config 1 policy=nearest "$@" -- 1///west 2///west 3///east 4///south
     redirect 1
-    object 3
+    object 3M
 }
 # lands: the sites that answer a client of each of three prefixes, over IPv4, then over IPv6.
 lands() {
@@ -285,7 +278,7 @@ scenario_redirect_announce() {
 scenario_redirect_control() {
     local before
     redirected_fleet spread 2 1
-    object 1
+    object 1M
     control drain server1
     equal "states" "$(shown '[.backends[].state]')" '["draining","active"]'
     before=$(metric server1 headwater_redirected_packets_total)
@@ -319,7 +312,7 @@ survive() {
     local tcp=20 before changes
     redirected_fleet rendezvous 4 1
     watch_states 1
-    object 4
+    object 4M
     rate 200mbit
     start_counting router
     begin "$TRANSFERS"
@@ -354,7 +347,7 @@ scenario_redirect_undetected() {
     for n in 1 2 3 4; do behind "$n"; done
     redirect_config 1 policy=spread interval=60000 misses=100 -- 1 2 3 4
     redirect 1
-    head -c 300000 /dev/urandom >"$SCRATCH/root/object"
+    object 300000
     sever 3
     begin 10
     whole 10
@@ -368,7 +361,7 @@ scenario_redirect_scale() {
     for n in $(seq 8); do behind "$n"; done
     redirect_config 1 -- 1 2 3 4
     redirect 1
-    object 8
+    object 8M
     rate 200mbit
     start_counting router
     begin "$TRANSFERS"
@@ -406,7 +399,7 @@ scenario_redirect_paths() {
     for n in 1 2 3; do behind "$n"; done
     redirect_config 1 policy=spread -- 3
     redirect 1
-    object 30
+    object 30M
     rate 100mbit
     # A server that has not seen a large file yet digests it first.
     twice
@@ -434,7 +427,7 @@ twice() {
 scenario_redirect_slow() {
     local n policy generation=1 one many
     redirected_fleet spread 4 1
-    object 3
+    object 3M
     offloads off
     for n in 1 2 3; do uplink "$n" 100mbit; done
     uplink 4 10mbit
@@ -462,7 +455,7 @@ scenario_redirect_slow() {
 # Two redirectors, of which one is killed; the router takes 200 ms to notice.
 scenario_redirect_two() {
     redirected_fleet rendezvous 4 2
-    object 4
+    object 4M
     rate 200mbit
     start_counting router
     begin "$TRANSFERS"
@@ -483,7 +476,7 @@ scenario_redirect_forged() {
     behind 2
     redirect_config 1 policy=spread -- 1 2
     redirect 1 --pcap "$SCRATCH/redirector.pcap"
-    object 1
+    object 1M
     get -o "$SCRATCH/got" "http://$SERVICE4/object"
     sleep 0.2
     in_ns client "$PWD/scripts/lab.sh" probe capsules "$SCRATCH/redirector.pcap" 7601 | tee "$SCRATCH/sent"
@@ -521,7 +514,7 @@ scenario_redirect_errors() {
     expect 120 'no redirector answers' "$HEADWATER" redirect-control "$SCRATCH/nobody" show
     expect 2 'backend-address' in_ns server1 timeout 10 "$HEADWATER" serve --tun hw0 --address "$SERVICE4" \
         --root "$SCRATCH/root" --keys "$SCRATCH/keys" --redirected "$SCRATCH/redirect-keys"
-    object 1
+    object 1M
     expect 115 'keygen' in_ns server1 timeout 10 "$HEADWATER" serve --tun hw0 --address "$SERVICE4" \
         --root "$SCRATCH/root" --keys "$SCRATCH/keys" --redirected "$SCRATCH/none" --backend-address 10.77.2.101
 }

@@ -4,24 +4,18 @@
 
 # SIGKILL and restart at 20 random places of one transfer.
 scenario_kill_restart() {
-    local size=60 places place first received kills=0
+    local size=60 places place kills=0
     fleet 1
-    object "$size"
+    object "${size}M"
     serve 1
     rate 100mbit
-    start download client timeout --foreground 180 "$HEADWATER" get --tun hw0 --address 10.77.1.100 \
-        --silent --show-error --stats "$SCRATCH/stats" -o "$SCRATCH/got" http://10.77.2.101/object
-    until_true 10 link_bytes download >/dev/null || fail "it ended at once"
-    read -r first _ < <(link_bytes download)
+    GET_SECONDS=180 start_get download --stats "$SCRATCH/stats" -o "$SCRATCH/got" http://10.77.2.101/object
+    follow download
     mapfile -t places < <(awk -v seed="$SEED" -v size="$((size * 1048576))" \
         'BEGIN { srand(seed); for (i = 0; i < 20; i++) printf "%.0f\n", rand() * size * 0.97 }' |
         sort -n)
     for place in "${places[@]}"; do
-        while read -r received _ < <(link_bytes download); do
-            ((received - first < place)) || break
-            sleep 0.005
-        done
-        running download || fail "it ended before kill $((kills + 1))"
+        has_received "$place" || fail "it ended before kill $((kills + 1))"
         kill9 server1
         serve 1
         kills=$((kills + 1))
@@ -36,9 +30,9 @@ scenario_kill_restart() {
 # Two servers with the same keys behind a per-packet round robin; then either is killed in
 # mid-transfer and the router, after the half second of a health check, withdraws it.
 scenario_round_robin() {
-    local size=40 dead alive first received
+    local size=40 dead alive
     fleet 2
-    object "$size"
+    object "${size}M"
     serve 1
     serve 2
     spray 1 2
@@ -53,16 +47,9 @@ scenario_round_robin() {
     for dead in 1 2; do
         alive=$((3 - dead))
         spray 1 2
-        start download client timeout --foreground 120 "$HEADWATER" get --tun hw0 --address 10.77.1.100 \
-            --silent --show-error --stats "$SCRATCH/stats" -o "$SCRATCH/got$dead" \
-            http://10.77.2.100/object
-        until_true 10 link_bytes download >/dev/null || fail "it ended at once"
-        read -r first _ < <(link_bytes download)
-        while read -r received _ < <(link_bytes download); do
-            ((received - first < size * 1048576 / 3)) || break
-            sleep 0.01
-        done
-        running download || fail "it ended before the kill"
+        start_get download --stats "$SCRATCH/stats" -o "$SCRATCH/got$dead" http://10.77.2.100/object
+        follow download
+        has_received $((size * 1048576 / 3)) || fail "it ended before the kill"
         kill9 "server$dead"
         sleep 0.5
         spray "$alive"
@@ -84,7 +71,7 @@ shares() {
 scenario_round_robin_one_dead() {
     local dead
     fleet 2
-    head -c 200000 /dev/urandom >"$SCRATCH/root/object"
+    object 200000
     serve 1
     serve 2
     spray 1 2

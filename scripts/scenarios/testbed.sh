@@ -118,9 +118,8 @@ scenario_link() {
     stream
     at_least "dropped by CoDel" "$(shown .ba.counters.codel)" 1
 
-    in_ns client curl -sf -m 5 http://127.0.0.1:9100/metrics >"$SCRATCH/metrics"
-    at_least "metrics of drops by CoDel" "$(sed -n \
-        's/^headwater_link_dropped_packets_total{direction="ba",cause="codel"} //p' "$SCRATCH/metrics")" 1
+    at_least "metrics of drops by CoDel" \
+        "$(metric client headwater_link_dropped_packets_total 'direction="ba",cause="codel"')" 1
 
     expect 121 "delay: '5' is no time" command_link set ab loss=1% delay=5
     expect 121 "'speed' cannot be set" command_link set both speed=1mbit

@@ -4,7 +4,7 @@
 
 scenario_ping() {
     fleet 1
-    object 1
+    object 1M
     serve 1
     in_ns client ping -c 20 -i 0.02 -W 1 10.77.2.101 | tee "$SCRATCH/ping4"
     in_ns client ping -c 20 -i 0.02 -W 1 fd77:2::101 | tee "$SCRATCH/ping6"
@@ -18,7 +18,7 @@ scenario_curl_over_tcp() {
     local out base=http://10.77.2.101 path tag
     fleet 1
     out=$SCRATCH/out
-    object 3
+    object 3M
     mkdir "$SCRATCH/root/folder"
     echo '<p>index</p>' >"$SCRATCH/root/folder/index.html"
     echo secret >"$SCRATCH/secret"
@@ -89,7 +89,7 @@ scenario_real_files() {
 scenario_large_object() {
     local want got path=".dynamic/7/$((OBJECT_MB * 1000000))"
     fleet 1
-    object 1
+    object 1M
     serve 1
     want=$(in_ns client curl -s -m 120 "http://10.77.2.101/$path" | sha256sum)
     got=$(GET_SECONDS=120 get --stats "$SCRATCH/stats" "http://10.77.2.101/$path" | sha256sum)
@@ -107,7 +107,7 @@ scenario_large_object() {
 scenario_random_loss() {
     local size=$((OBJECT_MB / 10 + 10))
     fleet 1
-    object "$size"
+    object "${size}M"
     serve 1
     loss 2
     GET_SECONDS=180 get --stats "$SCRATCH/stats" -o "$SCRATCH/four" http://10.77.2.101/object
@@ -123,7 +123,7 @@ scenario_random_loss() {
 scenario_many_clients() {
     local i
     fleet 1
-    object 4
+    object 4M
     serve 1
     for i in $(seq 64); do
         start "get$i" client timeout --foreground 120 "$HEADWATER" get --tun "c$i" \
@@ -142,7 +142,7 @@ scenario_many_downloads() {
     local stats
     fleet 1
     stats="$SCRATCH/stats"
-    object 4
+    object 4M
     serve 1
     rate 50mbit
     in_ns client timeout --foreground 30 "$HEADWATER" load --tun hw0 --address 10.77.1.100 \
@@ -163,7 +163,7 @@ scenario_bench() {
     local stats common
     fleet 1
     stats="$SCRATCH/stats"
-    head -c 10000 /dev/urandom >"$SCRATCH/root/object"
+    object 10000
     serve 1
     start_nginx 1
     common=(--tun hw0 --address 10.77.1.100 --stats "$stats")
@@ -193,7 +193,7 @@ scenario_bench() {
 scenario_slow_reader() {
     local sampled rss=0 received
     fleet 1
-    object 12
+    object 12M
     serve 1
     rate 100mbit
     mkfifo "$SCRATCH/pipe"

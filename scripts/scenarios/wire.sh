@@ -6,7 +6,7 @@
 overhead() {
     local result
     fleet 1
-    object 20
+    object 20M
     serve 1
     get --pcap "$SCRATCH/capture.pcap" -o "$SCRATCH/got" "http://$1/object"
     identical "$SCRATCH/root/object" "$SCRATCH/got"
@@ -31,8 +31,8 @@ scenario_one_round_trip() {
     local tokens
     fleet 1
     tokens=$SCRATCH/tokens
-    head -c 3000 /dev/urandom >"$SCRATCH/root/small"
-    head -c 10000 /dev/urandom >"$SCRATCH/root/medium"
+    object 3000 small
+    object 10000 medium
     serve 1
     equal "client packets before the last answer" "$(asked small --tokens "$tokens")" 1
     at_most "answer packets" "$(answers)" 3
@@ -62,7 +62,7 @@ answers() {
 scenario_upstream_share() {
     local before=() after=()
     fleet 1
-    object 95
+    object 95M
     serve 1
     read -r -a before < <(link_totals client)
     get --stats "$SCRATCH/stats" -o "$SCRATCH/got" http://10.77.2.101/object
@@ -85,7 +85,7 @@ shark() {
 scenario_captures() {
     local side
     fleet 1
-    object 2
+    object 2M
     serve 1 --pcap "$SCRATCH/server.pcap"
     get --pcap "$SCRATCH/client.pcap" -o "$SCRATCH/got" http://10.77.2.101/object
     get -o "$SCRATCH/got" "http://[fd77:2::101]/object"

@@ -38,11 +38,7 @@ redirected_shape() {
     ((redirectors >= 1 && redirectors <= 4)) || die "1 to 4 redirectors"
     REDIRECTORS=$redirectors
     shift $(($# < 2 ? $# : 2))
-    node client router
-    wire router client 11
-    through client router default
-    through router client 10.77.1.0/24 fd77:1::/64
-    sink client 10.77.1.0/24 fd77:1::/64
+    client_and_router
     for n in $(seq "$redirectors"); do
         node "redirector$n"
         wire router "redirector$n" "3$n"
@@ -138,10 +134,15 @@ backend_tables() {
     done
 }
 
+# redirect_keys: those that redirectors and servers share.
+redirect_keys() {
+    [[ -f $SCRATCH/redirect-keys ]] || "$HEADWATER" keygen --out "$SCRATCH/redirect-keys"
+}
+
 redirect() {
     local n=$1
     shift
-    [[ -f $SCRATCH/redirect-keys ]] || "$HEADWATER" keygen --out "$SCRATCH/redirect-keys"
+    redirect_keys
     start "redirector$n" "redirector$n" nice -n -15 "$HEADWATER" redirect --tun hw0 \
         --config "$SCRATCH/redirector$n.toml" --control "$SCRATCH/r$n" --metrics 127.0.0.1:9100 "$@"
     wait_ready "redirector$n"
@@ -159,7 +160,7 @@ in_force() {
 behind() {
     local n=$1
     shift
-    [[ -f $SCRATCH/redirect-keys ]] || "$HEADWATER" keygen --out "$SCRATCH/redirect-keys"
+    redirect_keys
     start "server$n" "server$n" nice -n -15 "$HEADWATER" serve --tun hw0 \
         --address "$SERVICE4" --address "$SERVICE6" --backend-address "10.77.2.10$n,fd77:2::10$n" \
         --redirected "$SCRATCH/redirect-keys" --redirectors "$(seq -s , "$REDIRECTORS")" \
@@ -217,7 +218,7 @@ vanish() {
 
 # The queue holds packets, so whoever calls this switches offloads off.
 uplink() {
-    tc -n "$TOPOLOGY-server$1" qdisc replace dev router root tbf rate "$2" burst 16kb latency 20ms
+    narrow "server$1" router "$2" 20ms 16kb
 }
 
 redirected_shape "$@"

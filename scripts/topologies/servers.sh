@@ -9,11 +9,7 @@
 servers_shape() {
     local servers=${1:-1} n
     ((servers >= 1 && servers <= TOPOLOGY_MAX_SERVERS)) || die "1 to $TOPOLOGY_MAX_SERVERS servers"
-    node client router
-    wire router client 11
-    through client router default
-    through router client 10.77.1.0/24 fd77:1::/64
-    sink client 10.77.1.0/24 fd77:1::/64
+    client_and_router
     for n in $(seq "$servers"); do
         node "server$n"
         wire router "server$n" "2$n"
