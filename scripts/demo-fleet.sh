@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# What happens to many downloads when servers come and go. Prints a table, and draws throughput by server
+# Many downloads while servers come and go. Prints a table, and draws throughput by server
 # over time in out/demo-NAME.svg; figures are in out/demo-NAME.json.
 #
 #   demo-fleet.sh failover    one of four servers is killed, and comes back
@@ -40,7 +40,7 @@ CONTENDERS=() ROWS=() GENERATION=1 FORWARDING=
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
-# count_shares ROLE DEVICE...: counts at ROLE what comes of the service by DEVICE, and samples it.
+# count_shares ROLE DEVICE...: counts at ROLE the bytes of the service that come by DEVICE, and samples them.
 count_shares() {
     local role=$1 device counters='' rules=''
     shift
@@ -102,7 +102,7 @@ contend() {
         --argjson broken "$broken" --arg exits "$exits" --arg handshakes "$handshakes" --arg stall "$stall" \
         --argjson events "$EVENTS" --argjson began "$BEGAN" --argjson ended "$(now_ms)" '
         {name: $name, outcome: $outcome, passed: ($passed == 1), broken: $broken, curl_exit_statuses: $exits,
-         handshakes: $handshakes, longest_stall: $stall, events: $events, began_ms: $began, ended_ms: $ended}')")
+         handshakes: (try ($handshakes | tonumber) catch null), longest_stall: $stall, events: $events, began_ms: $began, ended_ms: $ended}')")
 }
 
 # nginx_up N: nginx at the service address of server N's kernel, which has it instead of our device, with
@@ -113,16 +113,17 @@ nginx_up() {
     start_nginx "$1" "$SERVICE4"
 }
 
-# result NAME TITLE DEVICE...: prints the table, draws the picture.
+# result NAME TITLE DEVICE[=LABEL]...: prints the table, draws the picture; LABEL names the device there.
 result() {
     local name=$1 title=$2 row
     shift 2
     stop shares
     mkdir -p "$OUT"
-    # What each contender's servers have sent is in the samples of the time that it had.
+    # The samples of a contender's own time hold the bytes of its servers.
     printf '%s\n' "${CONTENDERS[@]}" | jq -s --arg title "$title" --arg link "$LINK" \
         '{title: $title, link: $link,
-          contenders: map(. + {counters: ($ARGS.positional | map({(.): "from-\(.)"}) | add)})}' \
+          contenders: map(. + {counters: ($ARGS.positional | map(split("=")
+              | {(.[-1]): "from-\(.[0])"}) | add)})}' \
         --args "$@" >"$OUT/demo-$name.json"
     scripts/lab.sh report fleet "$OUT/demo-$name.json" "$OUT/demo-$name.svg" "$SCRATCH/shares.out"
     give_back
@@ -246,7 +247,8 @@ anycast() {
     done
     routes_at_home "$SERVICE4"
     contend "curl + nginx, kernel TCP" nginx begin_tcp lose_site1
-    result anycast "Two sites, one address: the near one goes, comes back, falls silent" server1 site2
+    result anycast "Two sites, one address: the near one goes, comes back, falls silent" \
+        "server1=near site" "site2=far site"
 }
 # shellcheck disable=SC2317 # called by name
 lose_site1() {

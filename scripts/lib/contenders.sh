@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# What compares us with TCP has in common: objects, servers of both, and what they run on. Sourced
+# The parts that all comparisons with TCP share: objects, servers of both, and versions. Sourced
 # after traffic.sh.
 
 # calculate EXPRESSION: by awk, up to six digits after the point.

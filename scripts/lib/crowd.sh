@@ -3,7 +3,7 @@
 # Many downloads at once of SCRATCH/root/object from the service address, by our client and by curl.
 # Sourced after traffic.sh, for topologies with SERVICE4.
 
-# begin COUNT [SERVICE...]: so many downloads of the object at once, from the services by turns
+# begin COUNT [SERVICE...]: COUNT downloads of the object at once, from the services by turns
 # (SERVICE4 alone), each a process with an address of its own, 10.77.1.N or fd77:1::N.
 begin() {
     local count=$1 n service address
@@ -27,7 +27,7 @@ begin_tcp() {
             -o "$SCRATCH/theirs$n" "http://$SERVICE4/object"
     done
 }
-# arrived BYTES: until so much more has come to the client than since `start_counting NEIGHBOUR`, over
+# arrived BYTES: until the client has received that many since `start_counting NEIGHBOUR`, over
 # its link to that neighbour.
 start_counting() {
     COUNTED_LINK=$1

@@ -5,7 +5,7 @@
 #
 # Memory is resident memory of the server's processes, and for the kernel's TCP its own objects for
 # the connections besides: those of both ends are counted, since the machine is one, so that half of
-# it is what one end takes.
+# it is the share of one end.
 
 # Own UDP ports of one address of the load generator; connections of one kernel process and source,
 # just below half of the ephemeral ports, from where on the kernel searches long for a free one.
@@ -44,7 +44,7 @@ load() {
 idle_ours() {
     local connections=$1 hostile=${2:-0} before after resumed
     serve 1
-    # One transfer first, so that what is allocated once is there.
+    # One transfer first, for the memory that is allocated once.
     get -o "$SCRATCH/first" http://10.77.2.101/object
     before=$(rss_kib server1)
     load connections "$connections" --keep --resume-sample $((connections / 100))

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# What every script here needs besides the testbed: the way to report an error and to become root, and
+# The needs of every script besides the testbed: the way to report an error and to become root, and
 # the processes of a testbed, which are started in a namespace, awaited and ended by name. Sourced.
 # `TOPOLOGY` is the testbed's name, `SCRATCH` its directory, `TOPOLOGY_PIDS` the processes by name.
 
@@ -20,7 +20,7 @@ show_help() {
     sed -n '3,/^set /s/^# \{0,1\}//p' "$0"
 }
 
-# above_zero OPTION VALUE: refuses what is not a whole number above 0.
+# above_zero OPTION VALUE: refuses all but whole numbers above 0.
 above_zero() {
     [[ $2 =~ ^[1-9][0-9]*$ ]] || die "$1 takes a number above 0, not '$2'"
 }
@@ -74,7 +74,7 @@ process_state() {
 start() {
     local name=$1 role=$2
     shift 2
-    # Now, not when the child gets to run: what an earlier process of that name said is over.
+    # Now, not when the child gets to run: the output of an earlier process of that name is over.
     : >"$SCRATCH/$name.out"
     ip netns exec "$TOPOLOGY-$role" "$@" \
         >"$SCRATCH/$name.out" 2>"$SCRATCH/$name.err" </dev/null &

@@ -11,7 +11,7 @@
 #   userspace stacks       10.77.1.0/24, fd77:1::/64 at clients; 10.77.2.10N, fd77:2::10N at server
 #                          N; 10.77.2.100, fd77:2::100 is the service that a router may spray
 #
-# `topology_up` arms traps, so that every way out of the caller removes what was made. Only
+# `topology_up` arms traps, so that every way out of the caller removes the testbed. Only
 # processes started here end with it: their ids are recorded, and whatever else is found inside a
 # namespace was started by one of them. Nothing outside the namespaces is changed.
 
@@ -79,7 +79,7 @@ ENDS
     ends "$b" "$a" 2
 }
 
-# through A B PREFIX...: A sends what is for PREFIX ("default" is both families) to its neighbour B.
+# through A B PREFIX...: A routes PREFIX ("default" is both families) to its neighbour B.
 through() {
     local a=$1 b=$2 net end prefix
     shift 2
@@ -90,7 +90,7 @@ through() {
     done
 }
 
-# sink ROLE PREFIX...: what comes for a userspace stack that is gone ends at ROLE; over its default
+# sink ROLE PREFIX...: packets for a userspace stack that is gone end at ROLE; over its default
 # route it would go in circles.
 sink() {
     local role=$1 prefix
@@ -149,7 +149,7 @@ topology_has_carrier() {
     done
 }
 
-# topology_keep: what was made outlives this process; topology_take NAME makes it this one's again.
+# topology_keep: the testbed outlives this process; topology_take NAME makes it this one's again.
 topology_keep() {
     trap - EXIT HUP INT TERM
     TOPOLOGY_OWNER=
@@ -163,7 +163,7 @@ topology_take() {
     declare -gA TOPOLOGY_PIDS=()
 }
 
-# topology_down: ends what was started, removes what was made; safe to call at any moment.
+# topology_down: ends all processes, removes the testbed; safe to call at any moment.
 topology_down() {
     local status=$? name role pid pids=()
     trap '' HUP INT TERM
@@ -188,7 +188,7 @@ topology_down() {
 }
 
 # loss PERCENT: the router drops that share (two decimals) of the forwarded packets at random,
-# each way for itself. `loss 0` ends it. `loss_count up|down` tells how many were dropped. Offloads
+# each way for itself. `loss 0` ends it. `loss_count up|down` prints how many were dropped. Offloads
 # are off from then on: else a joined packet would be lost whole.
 loss() {
     local share
@@ -280,7 +280,7 @@ rate() {
     [[ -z ${2:-} ]] || narrow client router "$2"
 }
 
-# offloads on|off|forwarding: whether the veth links may carry what is larger than the MTU, of TCP and
+# offloads on|off|forwarding: whether the veth links may carry packets larger than the MTU, of TCP and
 # of UDP. With `forwarding` nothing larger is sent, but receivers join what belongs together again,
 # of UDP too where packets are only passed on.
 offloads() {

@@ -18,7 +18,7 @@ content() {
     "$HEADWATER" keygen --out "$SCRATCH/keys"
 }
 
-# metrics ROLE [PORT]: what a program publishes on its own loopback; metric ROLE NAME [LABELS] [PORT]: one
+# metrics ROLE [PORT]: the metrics of a program, from its own loopback; metric ROLE NAME [LABELS] [PORT]: one
 # number of that, 0 if it has not been counted yet.
 metrics() {
     in_ns "$1" curl -sf -m 5 "http://127.0.0.1:${2:-9100}/metrics"
@@ -72,8 +72,8 @@ start_get() {
         --address 10.77.1.100 --address fd77:1::100 --silent --show-error "$@"
 }
 
-# follow NAME: begins to count what comes over the link to the router for the process that has just been
-# started. has_received BYTES: until so much has come for it; fails if it ends before.
+# follow NAME: counts from now on the bytes that the process has received over the link to the router.
+# has_received BYTES: until it has received that many; fails if it ends before.
 follow() {
     FOLLOWED=$1
     until_true 10 link_bytes "$1" >/dev/null || die "$1 ended at once: $(cat "$SCRATCH/$1.err")"

@@ -4,7 +4,7 @@
 # and come. Sourced by test-netns.sh.
 
 # anycast [SITES [MIB]]: all up, 5 ms between one and the next, with an object of 6 MiB if nothing else is
-# said; monitors note what the kernels of the routers do.
+# said; monitors note the routes of the routers.
 anycast() {
     local n
     topology_up anycast "${1:-2}" --delay 5ms
@@ -15,7 +15,7 @@ anycast() {
     start_counting site1
 }
 
-# under_way MIB: until so much has come, however long a busy machine takes to start all.
+# under_way MIB: until the client has received that much, however long a busy machine takes to start all.
 under_way() { arrived "$(($1 * 1048576))"; }
 
 # moved SITE DEVICE BEFORE [ADDRESS]: ms from BEFORE until the router of the site sent the service to
@@ -28,7 +28,7 @@ moved_at() {
     first_since "$3" "$SCRATCH/monitor$1.out" "s/^\[\([^]]*\)\] ${4:-$SERVICE4} .*dev $2 .*/\1/p"
 }
 
-# first_since MS FILE PROGRAM: when, in ms, a line of FILE says it for the first time since; the program
+# first_since MS FILE PROGRAM: when, in ms, a line of FILE matches for the first time since; the program
 # of `sed -n` prints the times of the lines that do.
 first_since() {
     local stamp at
@@ -109,7 +109,7 @@ scenario_anycast_flap() {
     at_least "broken of 6 over kernel TCP" "$TCP_BROKEN" 1
     sites_answered 2
 }
-# still_running COUNT: how many of so many downloads have not ended.
+# still_running COUNT: how many of COUNT downloads have not ended.
 still_running() {
     local n count=0
     for n in $(seq "$1"); do ! running "get$n" || count=$((count + 1)); done

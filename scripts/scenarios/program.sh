@@ -60,7 +60,7 @@ scenario_devices() {
         done
     done
 }
-# device_packets: what the server has written to its device, joined packets counted as one.
+# device_packets: packets that the server has written to its device, joined ones counted as one.
 device_packets() {
     ip -n "$TOPOLOGY-server1" -s -j link show hw0 | jq '.[0].stats64.rx.packets'
 }
@@ -125,8 +125,8 @@ served() {
     return 1
 }
 
-# A device that outlives its program keeps the offloads of who was killed; the next one, plain, must
-# not be handed joined packets. Who ends in order leaves none.
+# A device that outlives its program keeps the offloads of a killed process; the next one, plain, must
+# not be handed joined packets. A process that ends in order leaves none.
 scenario_device_at_hand() {
     fleet 1
     object 8M
@@ -150,7 +150,7 @@ has_offloads() {
         awk '/^(tcp-segmentation-offload|tx-udp-segmentation):/ { print $2 }' | paste -sd ' '
 }
 
-# What serve says when it cannot start.
+# The errors of serve at its start.
 scenario_serve_errors() {
     local keys
     fleet 1
@@ -190,7 +190,7 @@ try_serve() {
         --keys "$keys" "$@"
 }
 
-# What get says, and curl's exit codes.
+# The messages of get, and curl's exit codes.
 scenario_get_errors() {
     fleet 1
     object 4M
@@ -209,7 +209,7 @@ scenario_get_errors() {
     rate none
     get -C - -o "$SCRATCH/partial" http://10.77.2.101/object
     identical "$SCRATCH/root/object" "$SCRATCH/partial"
-    # What is not a regular file is written to, never replaced.
+    # A device is written to, never replaced.
     mknod "$SCRATCH/null" c 1 3
     get -o "$SCRATCH/null" http://10.77.2.101/object
     [[ -c $SCRATCH/null ]] || fail "a device was replaced by a file"

@@ -96,7 +96,7 @@ bytes_by_server() {
         ip -n "$TOPOLOGY-server$n" -s -j link show hw0 | jq '.[0].stats64.rx.bytes'
     done
 }
-# weighed N: what backend N + 1 got, as a part of what its weight promises.
+# weighed N: the packets of backend N + 1, relative to the share that its weight promises.
 weighed() {
     awk -v n="$1" -v after="${after[*]}" -v before="${before[*]}" 'BEGIN {
         split(after, a); split(before, b)
@@ -128,7 +128,7 @@ scenario_redirect_plain() {
     identical "$SCRATCH/root/object" "$SCRATCH/got"
 }
 
-# A redirector whose device takes joined packets parts what the kernel has joined of TCP, over both
+# A redirector whose device takes joined packets splits the TCP segments that the kernel has joined, over both
 # families, for capsules and for devices of backends.
 scenario_redirect_joined() {
     local address end segmented=0 generation=1 delivery
@@ -188,7 +188,7 @@ replaced() {
     cat >"$SCRATCH/new"
     mv -- "$SCRATCH/new" "$1"
 }
-# counted NAME COUNT: until redirector 1 has counted so many.
+# counted NAME COUNT: until the counter NAME of redirector 1 is COUNT.
 counted() {
     # shellcheck disable=SC2317 # called by name
     is_counted() { (($(metric redirector1 "$1") == $2)); }
@@ -251,7 +251,7 @@ countries() {
     mv -- "$SCRATCH/new" "$SCRATCH/sites.mmdb"
 }
 
-# The routes to the service are there while a server is well, and the operator's command is told.
+# The routes to the service are there while a server is well, and the operator's command runs.
 scenario_redirect_announce() {
     redirected 1 1
     behind 1
@@ -274,7 +274,7 @@ scenario_redirect_announce() {
     equal "the command was told" "$(paste -sd ' ' "$SCRATCH/told")" "up down up"
 }
 
-# What the control socket, signals and the file change, and what they do not.
+# The effects of the control socket, of signals and of the file, and their limits.
 scenario_redirect_control() {
     local before
     redirected_fleet spread 2 1
@@ -423,7 +423,7 @@ twice() {
 }
 
 # One of four servers has a tenth of the others' uplink. Packets by turns go at the pace of the slowest;
-# weights that follow loads and queues let it have what it can carry.
+# weights that follow loads and queues let it have as much as it can carry.
 scenario_redirect_slow() {
     local n policy generation=1 one many
     redirected_fleet spread 4 1
@@ -468,7 +468,7 @@ scenario_redirect_two() {
     whole "$TRANSFERS"
 }
 
-# What is forged, replayed or strange is counted and changes nothing.
+# Packets that are forged, replayed or malformed are counted and change nothing.
 scenario_redirect_forged() {
     local reason
     redirected 2 1
@@ -492,7 +492,7 @@ scenario_redirect_forged() {
     equal "changes" "$(shown '[.backends[].changes]')" '[0,0]'
 }
 
-# What redirect says when it cannot start, and how serve behind redirectors is misused.
+# The errors of redirect at its start, and misuse of serve behind redirectors.
 scenario_redirect_errors() {
     redirected 1 1
     redirect_config 1 -- 1

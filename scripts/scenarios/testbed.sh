@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 #
-# The testbed and the emulated link: what the other scenarios measure with. Sourced by test-netns.sh.
+# The testbed and the emulated link: the instruments of the other scenarios. Sourced by test-netns.sh.
 
-# The instruments first: what the other scenarios measure with must tell the truth.
+# The instruments first: the other scenarios rely on their figures.
 scenario_testbed() {
     local n result
     topology_up servers 2
@@ -76,8 +76,8 @@ pings() {
     done
 }
 
-# The emulated link between two kernels: delay, loss, an outage, a rate with either queue; what it
-# shows, and what it refuses. Bounds leave room for a machine that does other things.
+# The emulated link between two kernels: delay, loss, an outage, a rate with either queue; the
+# answers of its control socket, and its refusals. Bounds leave room for a machine that does other things.
 scenario_link() {
     local got
     topology_up path --delay 20ms --seed 1 --metrics 127.0.0.1:9100

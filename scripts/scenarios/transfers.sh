@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# What is served and fetched, by whom, and how many at a time. Sourced by test-netns.sh.
+# Transfers of all kinds and numbers. Sourced by test-netns.sh.
 
 scenario_ping() {
     fleet 1

@@ -26,7 +26,7 @@ scenario_overhead_ipv6() {
 }
 
 # A 3 kB object: everything arrives before the client sends a second packet. So does one of 10 kB when
-# the client shows what it remembers of an earlier run, and only then.
+# the client shows a token of an earlier run, and only then.
 scenario_one_round_trip() {
     local tokens
     fleet 1
@@ -57,7 +57,7 @@ answers() {
     grep -c '10\.77\.2\.101[[:space:]]*10\.77\.1\.100' "$SCRATCH/frames"
 }
 
-# 100 MB without loss: what the client sends is at most a hundredth of what it receives, as IP
+# 100 MB without loss: the client sends at most a hundredth of the bytes it receives, as IP
 # packets counted by the kernel on the link.
 scenario_upstream_share() {
     local before=() after=()
@@ -74,7 +74,7 @@ scenario_upstream_share() {
     jq -c '{packets_in, packets_out, bytes_in, bytes_out, lost, repeated}' "$SCRATCH/stats"
 }
 
-# shark OPTION...: tshark, told that our port carries data: by its heuristics random bytes look like
+# shark OPTION...: tshark with our port decoded as data: by its heuristics random bytes look like
 # this or that protocol now and then, and like malformed packets of it.
 shark() {
     tshark -d udp.port==7600,data "$@"

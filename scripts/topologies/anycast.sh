@@ -2,8 +2,8 @@
 #
 # One service address at many sites, 10.77.2.100 and fd77:2::100: client -- site1 -- emulated link --
 # site2 ... siteN, and server N at the router of site N, so that each site is farther from the client
-# than the one before. A BIRD at each server tells its router by BGP of the addresses while the kernel
-# has routes to them, which `serve --announce` keeps only while it can answer; routers tell each other,
+# than the one before. A BIRD at each server announces the addresses to its router by BGP while the kernel
+# has routes to them, which `serve --announce` keeps only while it can answer; routers exchange routes,
 # and each prefers the shortest way. BFD notices silence within 150 ms.
 #
 #   topology_up anycast [SITES [LINK_OPTION...]]    two or four sites (2); options of each link between
@@ -22,7 +22,7 @@
 
 readonly SERVICE4=10.77.2.100 SERVICE6=fd77:2::100
 
-# channel FAMILY PREFIX IMPORT EXPORT: routes of one family; what is imported or exported is `none`,
+# channel FAMILY PREFIX IMPORT EXPORT: routes of one family; imported or exported are `none`,
 # `all`, `learnt` (from the kernel) or `service`.
 channel() {
     local words=(none all learnt service) filters=(none all "where source = RTS_INHERIT" "where net = $2") n
@@ -158,7 +158,7 @@ anycast_shape() {
     through site1 client 10.77.1.0/24 fd77:1::/64
     sink client 10.77.1.0/24 fd77:1::/64
     for n in $(seq 2 "$sites"); do
-        # Towards the client, and to what is beyond on the other side.
+        # Towards the client, and to the sites beyond on the other side.
         through "site$n" "site$((n - 1))" default
     done
     anycast_beyond "$sites"

@@ -13,15 +13,15 @@
 #                                        table and regions (of `nearest`). BACKEND is N or
 #                                        N/STATE/WEIGHT/SITE, any of which may be empty or missing
 #   redirect N [OPTION...]               starts redirector N; its control socket is SCRATCH/rN
-#   control COMMAND...; shown FILTER     asks redirector 1; what it shows, through jq
+#   control COMMAND...; shown FILTER     asks redirector 1; its answer to `show`, through jq
 #   in_force GENERATION                  waits until redirector 1 has noticed the file
 #   behind N [OPTION...]                 starts server N behind all redirectors
-#   lane N                               a wire from each redirector to server N, for what the redirector
-#                                        writes to the device of server N
+#   lane N                               a wire from each redirector to server N, for the packets that the
+#                                        redirector writes to the device of server N
 #   forward_plainly N...                 redirector 1, whose program is stopped, forwards packets for the
 #                                        service by its kernel, each flow to one of these servers: ECMP
 #                                        with resilient hashing, over the wires of `lane`
-#   sever N; mend N                      the router drops silently what is to and from server N
+#   sever N; mend N                      the router drops silently all packets to and from server N
 #   vanish N                             server N is gone with its namespace and its link
 #   uplink N RATE                        limits what server N sends, as tc writes rates
 #
