@@ -8,19 +8,19 @@ FUZZ_SECONDS ?= 60
 
 .PHONY: help demo demo-failover demo-balance demo-anycast test check bench bench-redirect bench-failover bench-check sim compare paper fuzz hostile setup clean
 
-help: ## what can be made
+help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 setup: ## install missing Debian packages, check for Rust
 	@scripts/setup.sh
 
-demo: setup ## a download that outlives its server, beside kernel TCP; draws out/demo.svg
+demo: setup ## a download whose server is killed and restarted, beside kernel TCP; draws out/demo.svg
 	$(CARGO) build --release --locked
 	@scripts/demo.sh
 
-demo-failover: setup ## one of four servers dies under many downloads, beside kernel TCP; draws a picture
-demo-balance: setup ## packets take turns over two servers, four, and one, likewise
-demo-anycast: setup ## one address at two sites, announced by BGP; the near site goes, likewise
+demo-failover: setup ## one of four servers is killed under 16 downloads, beside kernel TCP; draws out/demo-failover.svg
+demo-balance: setup ## 16 downloads over two servers, then four, then one; draws out/demo-balance.svg
+demo-anycast: setup ## one address at two sites, announced by BGP, of which the near one fails; draws out/demo-anycast.svg
 demo-failover demo-balance demo-anycast:
 	$(CARGO) build --release --locked
 	@scripts/demo-fleet.sh $(@:demo-%=%)
@@ -45,7 +45,7 @@ bench-redirect: setup ## packets through the redirector beside nft and a bare de
 	$(CARGO) build --release --locked
 	@scripts/redirect-bench.sh
 
-bench-failover: setup ## 200 downloads, and one of four servers is taken away: three ways (3 minutes)
+bench-failover: setup ## 200 downloads while one of four servers is taken away in three ways (3 minutes)
 	$(CARGO) build --release --locked
 	@scripts/failover-fleet.sh
 
@@ -60,15 +60,15 @@ paper: setup ## the experiments of the Trickles paper beside kernel TCP (8 minut
 	$(CARGO) build --release --locked
 	@scripts/paper.sh
 
-sim: ## simulate: make sim SEED=n RUNS=m
+sim: ## seeded worlds on virtual time: make sim SEED=n RUNS=m
 	$(CARGO) run --release --locked -- sim --seed $(SEED) --runs $(RUNS)
 
 fuzz: ## fuzz every target for FUZZ_SECONDS each (nightly Rust, cargo-fuzz)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
-hostile: ## ten million hostile packets at a machine in use; prints what became of them
+hostile: ## ten million mutated packets at a machine in use; prints the outcome
 	HEADWATER_MUTATIONS=10000000 $(CARGO) test --release --locked --test hostile -- --nocapture
 
-clean: ## remove what was built
+clean: ## remove build results and out/
 	$(CARGO) clean
 	rm -rf out
