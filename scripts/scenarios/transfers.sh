@@ -154,7 +154,7 @@ scenario_many_downloads() {
     equal "HTTP statuses" "$(jq -c '.statuses | keys' "$stats")" '["200"]'
     expect 22 '404' in_ns client "$HEADWATER" load --tun hw0 --address 10.77.1.100 \
         --connections 2 --download 1 --stats "$stats" http://10.77.2.101/missing
-    expect 7 'no download began' in_ns client "$HEADWATER" load --tun hw0 --address 10.77.1.100 \
+    expect 7 'no download started' in_ns client "$HEADWATER" load --tun hw0 --address 10.77.1.100 \
         --connections 2 --download 1 --stats "$stats" http://10.77.2.102/object
 }
 
@@ -182,9 +182,9 @@ scenario_bench() {
     # Sockets need no device.
     expect 22 '404' in_ns client "$HEADWATER" bench requests --seconds 1 \
         --peer kernel=http://10.77.21.2/missing
-    expect 2 'name it as --tun' in_ns client "$HEADWATER" bench requests --seconds 1 \
+    expect 2 'set --tun' in_ns client "$HEADWATER" bench requests --seconds 1 \
         --peer kernel=http://10.77.21.2/object --peer transport=http://10.77.2.101/object
-    expect 7 'no request by transport was answered' in_ns client "$HEADWATER" bench requests \
+    expect 7 'no response over transport' in_ns client "$HEADWATER" bench requests \
         "${common[@]}" --seconds 1 --peer transport=http://10.77.2.102/object
 }
 

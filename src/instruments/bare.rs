@@ -1,11 +1,11 @@
-//! The bare exchange: the packets of a bulk transfer without any protocol, as a bound for what our
-//! transport can reach on the same devices.
+//! The bare exchange: the packets of a bulk transfer without any protocol, as an upper bound for our
+//! transport on the same devices.
 //!
-//! In: IP packets and time. Out: IP packets and flights. A client keeps a window of flights asked
-//! for; each small request is answered by one full flight of [`MAX_FLIGHT`] datagrams, heads of our
-//! size and bytes of an object, and whatever has come is copied once more at the client, as a reader
-//! would have it. Nothing is authenticated, acknowledged, paced or made good; a client that hears
-//! nothing asks anew. For testbeds only: the server answers anyone with far more than was asked.
+//! In: IP packets and time. Out: IP packets and flights. A client keeps a window of requested flights;
+//! the server answers each small request with a full flight of [`MAX_FLIGHT`] datagrams, with headers
+//! of our size and bytes of an object, and the client copies received bytes once more, as for a
+//! reader. Nothing is authenticated, acknowledged, paced or retransmitted; a client that receives
+//! nothing repeats its requests. For testbeds only: the server amplifies requests from any address.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -21,16 +21,16 @@ use crate::wire::ip::UdpView;
 use crate::wire::payload::{Gathered, Pool};
 use crate::wire::segment::DATA_HEADER_BYTES;
 
-/// Bytes of a request: about those of one of our transport that acknowledges.
+/// Bytes of a request: about one of our transport with an acknowledgement.
 pub const REQUEST_BYTES: usize = 180;
 
-/// Bytes of the object, over and over: no more than a cache holds.
+/// Bytes of the object, sent repeatedly: fits into a processor cache.
 const OBJECT_BYTES: usize = 1 << 20;
 
-/// Without an answer for so long, what was asked for is taken for lost.
+/// Time without an answer after which outstanding requests count as lost.
 const SILENCE: Duration = Duration::from_millis(200);
 
-/// Answers every request.
+/// Answers every request with a flight.
 pub struct BareServer {
     stack: Stack,
     segment: usize,
@@ -42,7 +42,7 @@ pub struct BareServer {
 }
 
 impl BareServer {
-    /// A server on the first of `settings`' ports; its datagrams fill the MTU.
+    /// Creates a server on the first of `settings`' ports; its datagrams fill the MTU.
     ///
     /// # Errors
     /// [`StackError`].
@@ -60,7 +60,7 @@ impl BareServer {
         })
     }
 
-    /// One full flight, its body copied out of the object and gathered between the heads.
+    /// Builds a full flight: copies its body out of the object, between the headers.
     fn answer(&mut self, path: UdpPath) -> Flight {
         let body = self.segment.saturating_sub(DATA_HEADER_BYTES);
         let (count, length) = (MAX_FLIGHT as usize, MAX_FLIGHT as usize * body);
@@ -113,26 +113,26 @@ impl Machine for BareServer {
     }
 }
 
-/// Asks for so many bytes.
+/// Requests a number of bytes.
 pub struct BareClient {
     stack: Stack,
     path: UdpPath,
     window: u32,
     wanted: u64,
-    /// Requests to be sent now.
+    /// Requests to send now.
     due: u32,
-    /// Datagrams of the flight that is arriving.
+    /// Datagrams received of the present flight.
     arrived: u32,
     received: u64,
     began: Instant,
     heard: Instant,
-    /// Where the reader's bytes go.
+    /// Buffer for the reader's bytes.
     sink: Vec<u8>,
     at: usize,
 }
 
 impl BareClient {
-    /// A client that keeps `window` flights under way until `wanted` bytes have come.
+    /// Creates a client that keeps `window` flights in flight until `wanted` bytes have arrived.
     ///
     /// # Errors
     /// [`StackError`].
@@ -158,13 +158,13 @@ impl BareClient {
         })
     }
 
-    /// Whether all bytes have come.
+    /// Whether all bytes have arrived.
     #[must_use]
     pub const fn is_done(&self) -> bool {
         self.received >= self.wanted
     }
 
-    /// Bytes that have come, and how long it took from the start to the last of them.
+    /// The bytes received, and the time from the start to the last of them.
     #[must_use]
     pub fn received(&self) -> (u64, Duration) {
         (self.received, self.heard.saturating_since(self.began))
@@ -226,7 +226,7 @@ impl Machine for BareClient {
     }
 }
 
-/// A stack whose transport's ports are this one.
+/// Returns the configuration of a stack with this transport port.
 #[must_use]
 pub fn settings(local: SocketAddr, mtu: u16) -> StackConfig {
     StackConfig {
@@ -258,7 +258,7 @@ mod tests {
         (client.unwrap(), server.unwrap())
     }
 
-    /// Moves all that one has to send; every packet for itself, but those that `lost` picks.
+    /// Moves all pending packets, one at a time, except those that `lost` picks.
     fn pass(from: &mut dyn Machine, to: &mut dyn Machine, lost: &mut dyn FnMut() -> bool) -> usize {
         let mut count = 0;
         while let Some(transmit) = from.poll_transmit(NOW) {

@@ -1,10 +1,10 @@
-//! A flood of requests, and the least that can pass them on: what a redirector is measured with.
+//! A flood of requests, and a minimal packet forwarder, as a load and a baseline for redirectors.
 //!
-//! In: IP packets and time. Out: IP packets. The flood sends packets of one size that look like requests of
-//! our transport, of several connections by turns, as fast as the device takes them, and hears
-//! nothing. The bounce gives each UDP packet over IPv4 that comes for its own address another
-//! destination, and does nothing else. Neither allocates while it runs. For testbeds only.
-//! Source: RFC 1624 for checksums of what is changed.
+//! In: IP packets and time. Out: IP packets. The flood sends packets of one size that look like
+//! requests of our transport, of several connections in turns, as fast as the device accepts them, and
+//! ignores answers. The bounce rewrites the destination of each UDP packet over IPv4 for its own
+//! address, and does nothing else. Neither allocates while it runs. For testbeds only.
+//! Source: RFC 1624 for incremental checksum updates.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,13 +18,13 @@ use crate::wire::flight::{Ecn, UdpPath};
 use crate::wire::ip::{EmitError, IpView, UDP4_HEADERS, UDP6_HEADERS, UdpTemplate};
 use crate::wire::segment::{Request, Wanted};
 
-/// Most connections of a flood; a packet of each is kept.
+/// Most connections of a flood; one packet of each is stored.
 pub const MAX_CONNECTIONS: u32 = 4096;
 
-/// Least bytes of a packet: the headers of IPv6 and what tells the connection.
+/// Smallest packet, in bytes: IPv6 and UDP headers, and a header with the connection id.
 pub const MIN_PACKET_BYTES: u16 = 100;
 
-/// Sends as fast as it can for a time.
+/// Sends as fast as possible for a time.
 #[derive(Debug)]
 pub struct Flood {
     packets: VecDeque<Vec<u8>>,
@@ -35,7 +35,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// A flood along `path` from now on, of IP packets of `bytes` bytes.
+    /// Creates a flood along `path` from now on, of IP packets of `bytes` bytes.
     ///
     /// # Errors
     /// [`EmitError`] if the addresses are not of one family.
@@ -70,7 +70,7 @@ impl Flood {
         self.ended.is_some()
     }
 
-    /// Packets that were given to the device, and how long it took.
+    /// The number of packets passed to the device, and the time taken.
     #[must_use]
     pub fn sent(&self) -> (u64, Duration) {
         let ended = self.ended.unwrap_or(self.began);
@@ -78,7 +78,7 @@ impl Flood {
     }
 }
 
-/// A datagram of that length whose head is that of a request.
+/// Builds a datagram of this length with the header of a request.
 fn request(connection: u32, length: usize) -> Vec<u8> {
     let mut datagram = Vec::new();
     let request = Request {
@@ -127,7 +127,7 @@ impl Machine for Flood {
     }
 }
 
-/// Passes packets on.
+/// Forwards packets.
 #[derive(Debug)]
 pub struct Bounce {
     own: Ipv4Addr,
@@ -137,7 +137,7 @@ pub struct Bounce {
 }
 
 impl Bounce {
-    /// What comes for `own` goes to `to`.
+    /// Creates a bounce that rewrites packets for `own` to `to`.
     #[must_use]
     pub const fn new(own: Ipv4Addr, to: Ipv4Addr) -> Self {
         Self {
@@ -177,8 +177,8 @@ impl Machine for Bounce {
     }
 }
 
-/// Writes another destination into a UDP packet over IPv4 whose headers are sound, and keeps both
-/// checksums right. `None` if it is too short after all.
+/// Rewrites the destination of a valid UDP packet over IPv4 and updates both checksums. `None` if
+/// the packet is too short.
 fn redirected(packet: &mut [u8], from: Ipv4Addr, to: Ipv4Addr) -> Option<()> {
     let header = usize::from(packet.first()? & 0x0f) * 4;
     for at in [IPV4_CHECKSUM, header + UDP_CHECKSUM] {
@@ -192,7 +192,7 @@ fn redirected(packet: &mut [u8], from: Ipv4Addr, to: Ipv4Addr) -> Option<()> {
     Some(())
 }
 
-/// A checksum after an address under it has changed (RFC 1624 §3, equation 3).
+/// Updates a checksum for a changed address (RFC 1624 §3, equation 3).
 fn changed(checksum: u16, from: Ipv4Addr, to: Ipv4Addr) -> u16 {
     let halves = |address: Ipv4Addr| {
         let [high, low] = [address.to_bits() >> 16, address.to_bits() & 0xffff];
@@ -206,7 +206,7 @@ fn changed(checksum: u16, from: Ipv4Addr, to: Ipv4Addr) -> u16 {
     !u16::try_from(sum).unwrap_or(u16::MAX)
 }
 
-/// Where the fields stand: in an IPv4 header, and in a UDP header.
+// Offsets of fields in an IPv4 header and in a UDP header.
 const IPV4_CHECKSUM: usize = 10;
 const IPV4_DESTINATION: usize = 16;
 const UDP_CHECKSUM: usize = 6;

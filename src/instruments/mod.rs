@@ -1,7 +1,7 @@
-//! Instruments: what measures a service and serves nobody.
+//! Instruments: load generators and baselines, which measure a service and do not serve.
 //!
-//! Machines that generate load, packets without any protocol to compare with, and peers over the
-//! kernel's TCP. They may use every room of the product; of the product, only `cli` uses them.
+//! Machines that generate load, packet exchanges without a protocol, and peers over the kernel's TCP.
+//! They may use all other rooms except `cli`; only `cli` uses them.
 
 pub mod bare;
 pub mod flood;

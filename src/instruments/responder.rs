@@ -1,8 +1,9 @@
-//! The simplest server over the kernel's TCP: accept, read, write, close. What short connections of
-//! the kernel cost at the least, and, with large answers, what its TCP carries when it is well fed.
+//! A minimal server over the kernel's TCP: accept, read, write, close. A lower bound for the cost of
+//! short connections, and, with large responses, the throughput of the kernel's TCP without an
+//! application.
 //!
-//! In: connections. Out: to each the same HTTP response, whatever was asked; then the server closes
-//! in order. One blocking thread, one connection at a time, until a signal ends the process.
+//! In: connections. Out: the same HTTP response on each, for any request; then an orderly close. One
+//! blocking thread, one connection at a time, until a signal ends the process.
 //! Sources: tcp(7), socket(7).
 
 use std::io::{self, Read as _, Write as _};
@@ -10,30 +11,30 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use rustix::net::sockopt::{set_socket_send_buffer_size, set_tcp_nodelay};
 
-/// Bytes given to the kernel in one call.
+/// Bytes passed to the kernel in one call.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// Room for answers on their way, where one is larger than a piece.
+/// Send buffer in bytes, for responses larger than a piece.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
 
-/// Bytes of a request that are read; what is asked makes no difference.
+/// Bytes read of a request, whose content is ignored.
 const REQUEST_BYTES: usize = 4096;
 
 /// A listening server.
 #[derive(Debug)]
 pub struct Responder {
     listener: TcpListener,
-    /// Head and the first bytes of the body, and a piece of the rest.
+    /// The head and the start of the body; a piece of the rest.
     first: Vec<u8>,
     piece: Vec<u8>,
     rest: u64,
 }
 
 impl Responder {
-    /// Listens; every answer will have `bytes` bytes of body.
+    /// Listens; every response has a body of `bytes` bytes.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// If the address cannot be bound.
     pub fn new(listen: SocketAddr, bytes: u64) -> io::Result<Self> {
         let mut first = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n").into_bytes();
         let with_head = bytes.min(PIECE_BYTES as u64);
@@ -46,18 +47,18 @@ impl Responder {
         })
     }
 
-    /// The address listened on.
+    /// The local address.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The operating system's error.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Answers for ever.
+    /// Serves until the process ends.
     ///
     /// # Errors
-    /// When the listener is of no more use. A client that breaks off is no error.
+    /// If the listener fails. A client that aborts is not an error.
     pub fn run(&self) -> io::Result<()> {
         loop {
             match self.listener.accept() {
@@ -103,7 +104,7 @@ mod tests {
             let responder = Responder::new("127.0.0.1:0".parse().unwrap(), bytes).unwrap();
             let address = responder.address().unwrap();
             thread::spawn(move || responder.run());
-            // One that says nothing does not end it.
+            // A client that sends nothing does not end it.
             drop(TcpStream::connect(address).unwrap());
             for _ in 0..2 {
                 let mut stream = TcpStream::connect(address).unwrap();

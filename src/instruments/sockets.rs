@@ -1,9 +1,10 @@
-//! Short connections by the kernel's TCP: each is opened, asks for one object, and is closed when
-//! the object is whole. What `instruments::load::requests` does by our own stack, by the same rules.
+//! Short connections over the kernel's TCP: each opens, requests one object, and closes when the
+//! object is complete. The counterpart of `instruments::load::requests` over our own stack, with the
+//! same rules.
 //!
 //! In: a plan and an HTTP server's address. Out: a [`RequestReport`]. Sockets are non-blocking, in
 //! one thread.
-//! Sources: tcp(7), socket(7) on `SO_LINGER`, epoll(7) on edge-triggered use.
+//! Sources: tcp(7), socket(7) on `SO_LINGER`, epoll(7) on edge-triggered mode.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -31,40 +32,40 @@ const TIMER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const FIRST_SOCKET: usize = 2;
 
-/// How a connection whose object is whole is closed.
+/// How to close a connection whose object is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// By a reset: nothing of it remains, at either end.
+    /// Reset: leaves no state at either end.
     Reset,
-    /// In order: the client keeps it in TIME-WAIT.
+    /// Orderly: the client keeps it in TIME-WAIT.
     Finish,
 }
 
-/// What is asked for, and of whom.
+/// The server, the request and the plan.
 #[derive(Clone, Debug)]
 pub struct SocketConfig {
     /// The HTTP server.
     pub remote: SocketAddr,
     /// The head of the request.
     pub head: Vec<u8>,
-    /// How connections are closed.
+    /// How to close connections.
     pub close: Close,
-    /// When requests begin.
+    /// The times of requests.
     pub plan: Plan,
-    /// Feeds the beginnings.
+    /// Seed of the start times.
     pub seed: u64,
 }
 
-/// A request under way.
+/// A request in progress.
 struct Running {
     meant: Instant,
     stream: TcpStream,
-    /// Bytes of the head that were sent.
+    /// Bytes of the head sent so far.
     sent: usize,
     answer: Answer,
 }
 
-/// Requests by sockets of the kernel.
+/// Requests over sockets of the kernel.
 pub struct Sockets {
     config: SocketConfig,
     clock: OsClock,
@@ -78,11 +79,11 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Requests that begin with [`run`](Self::run); the time counts from now. SIGINT and SIGTERM are
-    /// caught from here on.
+    /// Prepares requests that start with [`run`](Self::run); the plan's time counts from now. Catches
+    /// SIGINT and SIGTERM from now on.
     ///
     /// # Errors
-    /// When the operating system gives no descriptors.
+    /// If the operating system has no descriptors left.
     pub fn new(clock: OsClock, config: SocketConfig) -> io::Result<Self> {
         let (poll, timer, mut signals) = (Poll::new()?, Timer::new()?, Signals::new()?);
         let registry = poll.registry();
@@ -102,17 +103,17 @@ impl Sockets {
         })
     }
 
-    /// The time whose requests count.
+    /// The measured interval.
     #[must_use]
     pub const fn window(&self) -> (Instant, Instant) {
         self.course.window()
     }
 
-    /// Makes requests until the plan is done or a signal comes. `turn` is called once a turn, and
-    /// soon after the beginning and the end of the window.
+    /// Sends requests until the plan is complete or a signal arrives. Calls `turn` once per turn, and
+    /// soon after the start and the end of the measured interval.
     ///
     /// # Errors
-    /// When the operating system refuses to tell events.
+    /// The operating system's error in polling for events.
     pub fn run(mut self, mut turn: impl FnMut(Now)) -> io::Result<(RequestReport, Option<Signal>)> {
         let mut events = Events::with_capacity(MAX_EVENTS);
         loop {
@@ -147,7 +148,7 @@ impl Sockets {
         }
     }
 
-    /// Begins what is to begin now; after one that cannot, the others wait for the next turn.
+    /// Starts due requests; after a failure the others wait for the next turn.
     fn begin(&mut self, now: Instant) {
         while let Some(meant) = self.course.take(now) {
             let number = self.free.pop().unwrap_or(self.running.len());
@@ -194,7 +195,7 @@ impl Sockets {
             return;
         };
         let ended = ended.map(|()| running.answer.seen());
-        // A whole download may have passed in this one event.
+        // A whole download may take place within this event.
         let now = self.clock.now().instant;
         self.course.end(now, running.meant, ended);
         *slot = None;
@@ -203,7 +204,7 @@ impl Sockets {
 }
 
 impl Running {
-    /// Sends and reads what is possible; how it ended, if it has.
+    /// Writes and reads without blocking; returns the outcome if it has ended.
     fn advance(
         &mut self,
         head: &[u8],
@@ -220,7 +221,7 @@ impl Running {
                 Err(error) if is_for_later(&error) => {}
                 Err(_) => return Some(Err("not_connected")),
             }
-            // What comes in answer is told by another event.
+            // Another event reports the response.
             return None;
         }
         loop {
@@ -255,7 +256,7 @@ mod tests {
     use super::*;
     use crate::instruments::load::schedule::Pace;
 
-    /// Answers so many connections, and closes each at once; `None` resets by not reading.
+    /// Serves this many connections and closes each immediately; `None` resets by not reading.
     fn server(answer: &'static [u8], connections: usize) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

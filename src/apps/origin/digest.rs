@@ -1,10 +1,10 @@
-//! Content digests of files, and the identity under which a digest stays true.
+//! Content digests of files, and the stamp for which a digest is valid.
 //!
-//! A [`Stamp`] names one state of one file as the file system sees it. While the stamp stands, the
-//! content does: every write moves ctime, which no program can set. Two cases escape a stamp: a
+//! A [`Stamp`] identifies one state of one file as the file system reports it. An unchanged stamp
+//! implies unchanged content: every write updates ctime, which no program can set. Two exceptions: a
 //! second write within one tick of the file system's clock, which [`Digester::settled`] rules out
 //! (git calls such entries racy), and stores through a memory mapping before the kernel writes the
-//! page back, which nothing can see.
+//! page back, which cannot be detected.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -16,7 +16,7 @@ use ring::digest::{Context, SHA256};
 /// A SHA-256 digest.
 pub type Sha256 = [u8; 32];
 
-/// One state of one file.
+/// A state of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
     /// Device number.
@@ -25,14 +25,14 @@ pub struct Stamp {
     pub inode: u64,
     /// Length in bytes.
     pub size: u64,
-    /// Time of the last change of the content, nanoseconds since 1970.
+    /// mtime: last modification of the content, nanoseconds since 1970.
     pub modified_ns: i64,
-    /// Time of the last change of content or inode, nanoseconds since 1970.
+    /// ctime: last change of content or inode, nanoseconds since 1970.
     pub changed_ns: i64,
 }
 
 impl Stamp {
-    /// The stamp in what `fstat` says.
+    /// Extracts the stamp from `fstat` metadata.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
         let nanos = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000) + rest;
@@ -46,30 +46,30 @@ impl Stamp {
     }
 }
 
-/// How far the digest of a file is.
+/// The state of a digest request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DigestProgress {
-    /// Here it is.
+    /// The digest.
     Done(Sha256),
-    /// Being computed, or the queue is full: ask again.
+    /// In progress, or the queue is full: ask again.
     Pending,
-    /// It cannot be computed.
+    /// The digest cannot be computed.
     Failed,
 }
 
-/// Computes digests of files too large to be read while a request waits.
+/// Computes digests of files too large to read within a request.
 pub trait Digester: Send {
-    /// Whether the last change of a file lies far enough back that any later change will show in
-    /// its stamp. Only then may a digest be taken for the stamp's.
+    /// Whether a file's last change is old enough that any later change will alter its stamp. Only
+    /// then is a digest valid for the stamp.
     fn settled(&self, stamp: &Stamp) -> bool;
 
-    /// The digest of `file`, whose stamp is `stamp`. Never waits for more than a moment, unless
-    /// it is an implementation for tests.
+    /// Returns the digest of `file` with this `stamp`. Never blocks for long, except in
+    /// implementations for tests.
     fn digest(&mut self, file: &Arc<File>, stamp: &Stamp) -> DigestProgress;
 }
 
-/// Computes every digest at once and takes every stamp for settled: for tests and simulations, and
-/// for trees that nobody writes to.
+/// Computes every digest immediately and treats every stamp as settled: for tests, simulations and
+/// immutable trees.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InlineDigester;
 
@@ -87,11 +87,11 @@ impl Digester for InlineDigester {
     }
 }
 
-/// Reads the whole file and digests it. `None` if the file is no longer in the state of `stamp`, or
-/// `go_on`, asked once every [`BLOCK_BYTES`], says no.
+/// Digests a whole file. `None` if the file no longer has this `stamp`, or if `go_on`, called once
+/// every [`BLOCK_BYTES`], returns false.
 ///
 /// # Errors
-/// What the operating system says about reading.
+/// The operating system's error.
 pub fn hash_file(
     file: &File,
     stamp: &Stamp,
@@ -109,7 +109,7 @@ pub fn hash_file(
         };
         context.update(block.get(..read).unwrap_or(&[]));
         offset += u64::try_from(read).unwrap_or(0);
-        // A file that grows faster than it is read would never end.
+        // Bounds a file that grows faster than it is read.
         if offset > stamp.size || !go_on() {
             return Ok(None);
         }
@@ -118,7 +118,7 @@ pub fn hash_file(
     Ok(same.then(|| finish(context)))
 }
 
-/// The digest of bytes in memory.
+/// Digests bytes in memory.
 #[must_use]
 pub fn hash(parts: &[&[u8]]) -> Sha256 {
     let mut context = Context::new(&SHA256);

@@ -1,8 +1,8 @@
-//! A bounded memory of digests by [`Stamp`], and its text form for a file that outlives a restart.
+//! A bounded store of digests by [`Stamp`], and its text form in a file that survives a restart.
 //!
-//! In: stamps and digests. Out: digests. The file is one the operator names: one line a digest,
-//! `device inode size mtime_ns ctime_ns hex`. A broken or foreign line is skipped, never an error;
-//! what is lost is only computed again. Writing replaces the file atomically, mode 0600.
+//! In: stamps and digests. Out: digests. The operator names the file. It has one line per digest,
+//! `device inode size mtime_ns ctime_ns hex`. A malformed line is skipped, never an error; a lost
+//! digest is computed again. Saving replaces the file atomically, mode 0600.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -13,10 +13,10 @@ use std::path::Path;
 
 use crate::apps::origin::digest::{Sha256, Stamp};
 
-/// Most digests remembered; the oldest goes first.
+/// Most digests stored; the oldest is evicted first.
 pub const MAX_DIGESTS: usize = 4096;
 
-/// Longest store file that is read, in bytes: more than `MAX_DIGESTS` lines can fill.
+/// Longest accepted store file, in bytes: more than `MAX_DIGESTS` lines.
 pub const MAX_STORE_BYTES: u64 = 1 << 20;
 
 /// Digests by stamp.
@@ -27,19 +27,19 @@ pub struct DigestStore {
 }
 
 impl DigestStore {
-    /// An empty memory.
+    /// Creates an empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The digest of the file state `stamp`, if it is known.
+    /// Returns the digest for `stamp`, if stored.
     #[must_use]
     pub fn get(&self, stamp: &Stamp) -> Option<Sha256> {
         self.digests.get(stamp).copied()
     }
 
-    /// Remembers a digest, at the cost of the oldest if the memory is full.
+    /// Stores a digest; evicts the oldest if the store is full.
     pub fn insert(&mut self, stamp: Stamp, digest: Sha256) {
         if self.digests.insert(stamp, digest).is_some() {
             return;
@@ -52,23 +52,23 @@ impl DigestStore {
         }
     }
 
-    /// Number of digests.
+    /// The number of digests.
     #[must_use]
     pub fn len(&self) -> usize {
         self.digests.len()
     }
 
-    /// Whether nothing is known.
+    /// Whether the store is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.digests.is_empty()
     }
 
-    /// Reads a store file. One that others may write to is not trusted and counts as empty, as do
-    /// lines that cannot be read.
+    /// Loads a store file. A file that other users may write to is not trusted and counts as empty;
+    /// malformed lines are skipped.
     ///
     /// # Errors
-    /// What the operating system says; a file that does not exist is an empty store.
+    /// The operating system's error; a file that does not exist is an empty store.
     pub fn load(path: &Path) -> io::Result<Self> {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -83,10 +83,10 @@ impl DigestStore {
         Ok(Self::parse(&bytes))
     }
 
-    /// Writes a store file: all or nothing.
+    /// Saves the store to a file, atomically.
     ///
     /// # Errors
-    /// What the operating system says; the file that was there is then unchanged.
+    /// The operating system's error; an existing file is then unchanged.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
             return Err(io::Error::other("not a regular file"));

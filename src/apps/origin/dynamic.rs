@@ -1,40 +1,39 @@
-//! Objects of any size that nobody stores: `/.dynamic/SEED/SIZE`, and `/.dynamic/SEED/SIZE/PERIOD`,
-//! which has the first PERIOD bytes of the former over and over.
+//! Generated objects of any size: `/.dynamic/SEED/SIZE`, and `/.dynamic/SEED/SIZE/PERIOD`, which
+//! repeats the first PERIOD bytes of the former.
 //!
-//! Each byte is a function of the seed and its offset alone, so any server gives any range at once
-//! and a client can check what it got without a second copy. The bytes are those of the SplitMix64
-//! sequence (Steele, Lea, Flood: OOPSLA 2014) taken as 8-byte little-endian words: statistically
-//! random, so that nothing on the way compresses them, and of no use as a secret. What repeats itself
-//! is sent from where it lies in memory, at no cost but that of sending, as programs that measure
-//! throughput mostly do.
+//! Each byte is a function of the seed and its offset alone, so any server can generate any range, and
+//! a client can verify it without a copy. The bytes are those of the SplitMix64 sequence (Steele, Lea,
+//! Flood: OOPSLA 2014) as 8-byte little-endian words: statistically random, so that no middlebox can
+//! compress them, but not secret. Periodic objects are sent from memory without being copied, at the
+//! bare cost of sending, as usual in throughput benchmarks.
 
 use core::num::NonZeroU32;
 
 use crate::wire::payload::{Gathered, Shared};
 
-/// Largest object in bytes: with its head it stays below the longest stream.
+/// Largest object in bytes: with its head shorter than the longest stream.
 pub const MAX_DYNAMIC_BYTES: u64 = 1 << 47;
 
-/// Longest period in bytes: whoever asks for ever other sequences has each computed, which must not
-/// cost much more than a flight.
+/// Longest period in bytes: each new sequence that a client requests must be computed, at no more
+/// than about the cost of a flight.
 pub const MAX_PERIOD_BYTES: u32 = 1 << 18;
 
-/// A block is whole periods of so many bytes together at the least: a flight then takes few pieces of it
-/// however short the period.
+/// Smallest block in bytes, made of whole periods: a flight then needs few pieces of it, however
+/// short the period.
 const MIN_BLOCK_BYTES: usize = 64 * 1024;
 
-/// Blocks of periodic objects kept in memory, beside those of streams that are remembered; the one that
-/// was asked for last stays longest.
+/// Most blocks of periodic objects in memory, besides those of streams in progress; evicts the least
+/// recently used.
 pub const MAX_BLOCKS: usize = 4;
 
-/// A computed object.
+/// A generated object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dynamic {
-    /// Names the sequence.
+    /// Selects the sequence.
     pub seed: u64,
     /// Length in bytes.
     pub size: u64,
-    /// After so many bytes the sequence begins again; never, if `None`.
+    /// Bytes after which the sequence repeats; `None`: never.
     pub period: Option<NonZeroU32>,
 }
 
@@ -50,12 +49,12 @@ impl Dynamic {
     }
 }
 
-/// The blocks that periodic objects repeat.
+/// The blocks of periodic objects.
 #[derive(Debug, Default)]
 pub struct Blocks(Vec<(u64, NonZeroU32, Shared)>);
 
 impl Blocks {
-    /// The first `period` bytes of the sequence, over and over if it is short.
+    /// Returns the block for a period: the first `period` bytes of the sequence, repeated if short.
     pub fn get(&mut self, seed: u64, period: NonZeroU32) -> Shared {
         let known = self
             .0
@@ -79,14 +78,14 @@ impl Blocks {
     }
 }
 
-/// The part of `block` that stands at `offset` of what repeats it, at most `most` bytes of it.
+/// Returns position and length of the piece of `block` at `offset` of its repetition, at most `most`.
 fn part(block: &[u8], offset: u64, most: usize) -> (usize, usize) {
     let period = u64::try_from(block.len()).unwrap_or(u64::MAX).max(1);
     let at = usize::try_from(offset % period).unwrap_or(0);
     (at, most.min(block.len() - at.min(block.len())))
 }
 
-/// Fills `out` with what stands from `offset` on where `block` is repeated for ever.
+/// Fills `out` from `offset` of the infinite repetition of `block`.
 pub fn repeat(block: &[u8], mut offset: u64, out: &mut [u8]) {
     let mut rest = out;
     while !rest.is_empty() {
@@ -101,7 +100,7 @@ pub fn repeat(block: &[u8], mut offset: u64, out: &mut [u8]) {
     }
 }
 
-/// Makes `bytes` from `offset` on, where `block` is repeated for ever, the next of the body.
+/// Appends `bytes` from `offset` of the infinite repetition of `block` to the body.
 pub fn share(block: &Shared, mut offset: u64, bytes: usize, body: &mut Gathered) {
     let mut left = bytes;
     while left > 0 {
@@ -115,7 +114,7 @@ pub fn share(block: &Shared, mut offset: u64, bytes: usize, body: &mut Gathered)
     }
 }
 
-/// Fills `out` with the bytes from `offset` on of the object of this seed. Offsets wrap at 2⁶⁴.
+/// Fills `out` from `offset` of the object of this seed. Offsets wrap at 2⁶⁴.
 pub fn fill(seed: u64, offset: u64, out: &mut [u8]) {
     let mut index = offset / WORD;
     let skip = usize::try_from(offset % WORD).unwrap_or(0);
@@ -140,7 +139,7 @@ pub fn fill(seed: u64, offset: u64, out: &mut [u8]) {
     }
 }
 
-/// Reads seed, size and perhaps period from the segments behind `.dynamic`: decimal digits only.
+/// Parses seed, size and optional period after `.dynamic`: decimal digits only.
 #[must_use]
 pub fn parse(parameters: &[u8]) -> Option<Dynamic> {
     let mut segments = str::from_utf8(parameters).ok()?.split('/').map(number);
@@ -160,7 +159,7 @@ fn number(digits: &str) -> Option<u64> {
 
 const WORD: u64 = 8;
 
-/// The output of SplitMix64 at a position.
+/// Returns the output of SplitMix64 at a position.
 const fn word(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

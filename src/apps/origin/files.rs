@@ -1,11 +1,10 @@
-//! Open files with their digests: a bounded cache that notices every change.
+//! Open files with their digests: a bounded cache that detects every change.
 //!
-//! In: paths below the root. Out: [`Object`]s, whose reads give bytes of exactly one version or
-//! [`Stale`]. A read is checked after it is done: if the file's stamp is still the one that was
-//! digested, no write can have come between, also not in place. Of small files the bytes are kept as
-//! well: those are of that version whatever becomes of the file, which is looked at when a response
-//! begins, or has been read from for long. The cache may be emptied at any time; nothing in it belongs
-//! to a client.
+//! In: paths below the root. Out: [`Object`]s, whose reads return bytes of exactly one version or
+//! [`Stale`]. Each read is checked afterwards: if the file still has the digested stamp, no write has
+//! occurred in between, in-place writes included. The bytes of small files are cached, too, and remain
+//! bytes of their version whatever happens to the file, which is checked when a response begins or
+//! after many reads. The cache may be emptied at any time; nothing in it belongs to a client.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,26 +21,26 @@ use crate::time::UnixMillis;
 /// Most files and directory pages kept open.
 pub const MAX_OPEN_FILES: usize = 64;
 
-/// Largest file that is digested while its request waits, in bytes.
+/// Largest file digested within its request, in bytes.
 pub const MAX_INLINE_DIGEST_BYTES: u64 = 16 << 20;
 
-/// Largest file that is kept in memory as long as it is open, in bytes: all of them together are as
-/// much as one flight to each of [`MAX_OPEN_FILES`] clients. Larger ones can become hot.
+/// Largest file cached in memory while open, in bytes: all of them together take as much as one
+/// flight to each of [`MAX_OPEN_FILES`] clients. Larger ones can become hot.
 pub const MAX_SMALL_BYTES: u64 = 64 * 1024 - 1;
 
-/// Largest file served, in bytes: with its head it stays below the longest stream.
+/// Largest file served, in bytes: with its head shorter than the longest stream.
 pub const MAX_FILE_BYTES: u64 = 1 << 47;
 
-/// After so many reads the path is resolved again, so that a file renamed over is noticed. Until
-/// then the old file is served whole and unmixed.
+/// Reads after which the path is resolved again to detect a renamed file. Until then the old file is
+/// served consistently.
 pub const RECHECK_READS: u32 = 64;
 
-/// The file is no longer in the state that was digested, or cannot be read.
+/// The file no longer has the digested stamp, or cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the file has changed")]
 pub struct Stale;
 
-/// One version of one file, or of the page of one directory.
+/// A version of a file, or of a directory's page.
 #[derive(Debug)]
 pub struct Object {
     content: Content,
@@ -53,7 +52,7 @@ pub struct Object {
 enum Content {
     File {
         file: Arc<File>,
-        /// All of it, if it is small.
+        /// The complete content of a small file.
         bytes: Option<Vec<u8>>,
     },
     Page(Vec<u8>),
@@ -69,19 +68,19 @@ impl Object {
         }
     }
 
-    /// Digest of the whole content.
+    /// The digest of the complete content.
     #[must_use]
     pub const fn digest(&self) -> &Sha256 {
         &self.digest
     }
 
-    /// The state of the file that this is the content of.
+    /// The file's stamp for this content.
     #[must_use]
     pub const fn stamp(&self) -> &Stamp {
         &self.stamp
     }
 
-    /// The open file, if it is one.
+    /// The open file, unless it is a page.
     #[must_use]
     pub const fn file(&self) -> Option<&Arc<File>> {
         match &self.content {
@@ -90,7 +89,7 @@ impl Object {
         }
     }
 
-    /// Whether the file still is in the state that was digested.
+    /// Checks that the file still has the digested stamp.
     ///
     /// # Errors
     /// [`Stale`] if it is not.
@@ -105,10 +104,10 @@ impl Object {
         }
     }
 
-    /// Fills `out` from `offset` on and returns how many bytes there were; fewer only at the end.
+    /// Fills `out` from `offset` on; returns the number of bytes, which is short only at the end.
     ///
     /// # Errors
-    /// [`Stale`] if the bytes may be of another version; `out` is then to be discarded.
+    /// [`Stale`] if the bytes may be of another version; discard `out` then.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Stale> {
         match &self.content {
             Content::Page(bytes)
@@ -123,7 +122,7 @@ impl Object {
     }
 }
 
-/// Copies what `bytes` has from `offset` on; returns how many.
+/// Copies `bytes` from `offset` on; returns the number copied.
 pub(super) fn copy(bytes: &[u8], offset: u64, out: &mut [u8]) -> usize {
     let start = usize::try_from(offset).unwrap_or(usize::MAX);
     let rest = bytes.get(start..).unwrap_or_default();
@@ -134,7 +133,7 @@ pub(super) fn copy(bytes: &[u8], offset: u64, out: &mut [u8]) -> usize {
     count
 }
 
-/// Fills `out` with what the file has from `offset` on; returns how many bytes.
+/// Fills `out` from `offset` of the file; returns the number of bytes.
 fn fill(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -149,13 +148,12 @@ fn fill(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// How recent the look at the path must be.
+/// How recently the path must have been resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// A new response, at this time, shows what is there: resolve it, unless that was done in this
-    /// very millisecond.
+    /// A new response, at this time: resolve the path, unless resolved in this very millisecond.
     Now(UnixMillis),
-    /// What was resolved within [`RECHECK_READS`] reads will do: a response goes on.
+    /// A response in progress: a resolution within [`RECHECK_READS`] reads suffices.
     Recent,
 }
 
@@ -168,14 +166,14 @@ enum FileKind {
 struct Slot {
     object: Arc<Object>,
     kind: FileKind,
-    /// When the path was resolved for a new response.
+    /// Time of the last resolution for a new response.
     resolved: Option<UnixMillis>,
     reads: u32,
     used: u64,
 }
 
 impl Slot {
-    /// Whether what was resolved still will do.
+    /// Whether the last resolution suffices.
     fn is_fresh(&self, freshness: Freshness) -> bool {
         match freshness {
             Freshness::Now(now) => self.resolved == Some(now),
@@ -195,7 +193,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// Nothing open yet.
+    /// Creates a cache without open files.
     #[must_use]
     pub fn new(tree: Tree, digester: Box<dyn Digester>) -> Self {
         Self {
@@ -207,7 +205,7 @@ impl Files {
         }
     }
 
-    /// The regular file at `path`.
+    /// Returns the regular file at `path`.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -215,7 +213,7 @@ impl Files {
         self.look_up(path, FileKind::File, freshness)
     }
 
-    /// The page that lists the directory at `path`.
+    /// Returns the page that lists the directory at `path`.
     ///
     /// # Errors
     /// [`Refusal`]; `NotFound` if it is a file.
@@ -223,12 +221,12 @@ impl Files {
         self.look_up(path, FileKind::Directory, freshness)
     }
 
-    /// Drops what is known of a path.
+    /// Evicts a path.
     pub fn forget(&mut self, path: &[u8]) {
         self.slots.remove(path);
     }
 
-    /// Number of objects kept open, at most [`MAX_OPEN_FILES`].
+    /// The number of open objects, at most [`MAX_OPEN_FILES`].
     #[must_use]
     pub fn open_count(&self) -> usize {
         self.slots.len()
@@ -287,7 +285,7 @@ impl Files {
         match kind {
             FileKind::File if found.is_dir() => Err(Refusal::IsDirectory),
             FileKind::Directory if !found.is_dir() => Err(Refusal::NotFound),
-            // FIFOs, sockets and devices have no content that could be digested.
+            // FIFOs, sockets and devices have no content to digest.
             FileKind::File if !found.is_file() => Err(Refusal::Forbidden),
             FileKind::File if metadata.len() > MAX_FILE_BYTES => Err(Refusal::Forbidden),
             FileKind::File | FileKind::Directory => Ok((file, Stamp::of(&metadata))),
@@ -361,7 +359,7 @@ impl Files {
     }
 }
 
-/// All of a small file, which must still be in the state of `stamp` then.
+/// Reads a small file completely and checks that it still has `stamp`.
 fn whole(file: &File, stamp: &Stamp) -> Result<Vec<u8>, Refusal> {
     let size = usize::try_from(stamp.size).map_err(|_| Refusal::Failed)?;
     let mut bytes = vec![0; size];

@@ -1,8 +1,8 @@
-//! `headwater load`: tests a server with very many connections that never close, with mutated
-//! packets, or with very many downloads at once.
+//! `headwater load`: tests a server with many connections that never close, with mutated packets, or
+//! with many concurrent downloads.
 //!
-//! In: arguments. Out: progress on standard error, figures as JSON, and an exit code that says
-//! whether every connection opened, the server answered to the end and the sample went on.
+//! In: arguments. Out: progress on standard error, results as JSON, and an exit code that fails
+//! unless every connection opened, the server responded to the end and the sample resumed.
 
 mod downloads;
 
@@ -27,66 +27,66 @@ use crate::instruments::load::{Hold, LoadConfig, LoadHost};
 use crate::runtime::{Hooks, OsClock, Signal, os_seed};
 use crate::time::{Instant, Now};
 
-/// Version of the shape of the figures.
+/// Version of the results' schema.
 pub const SCHEMA: u32 = 1;
 
-/// Longest time to keep connections, in seconds: their continuations are good for 15 minutes.
+/// Longest time to hold connections, in seconds: continuations are valid for 15 minutes.
 pub const MAX_DURATION_SECONDS: u64 = 14 * 60;
 
-/// Time between two lines of progress.
+/// Interval of the progress lines.
 const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Arguments of `headwater load`.
 #[derive(Debug, clap::Args)]
 pub struct LoadArgs {
-    /// What each connection asks for; `http://` may be left out. A small object is best
+    /// URL that each connection fetches; `http://` may be omitted. Use a small object
     #[arg(value_name = "URL")]
     pub url: String,
     #[command(flatten)]
     #[allow(missing_docs, reason = "the flattened group has its own")]
     pub local: LocalArgs,
-    /// UDP port of the service (the port in a URL is that of TCP)
+    /// UDP port of the service (the port in a URL is the TCP port)
     #[arg(long, value_name = "PORT", default_value_t = 7600,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub udp_port: u16,
-    /// Connections to open; each --address has ports for 64512
+    /// Number of connections; each --address has ports for 64512
     #[arg(long, value_name = "N")]
     pub connections: NonZeroU32,
-    /// Begin at most so many connections a second
+    /// Open at most N connections per second
     #[arg(long, value_name = "PER_SECOND")]
     pub rate: Option<NonZeroU32>,
-    /// Keep the connections until SIGINT or SIGTERM, or for --duration
+    /// Hold the connections until SIGINT or SIGTERM, or for --duration
     #[arg(long)]
     pub keep: bool,
-    /// Keep the connections for so many seconds
+    /// Hold the connections for N seconds
     #[arg(long, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_DURATION_SECONDS))]
     pub duration: Option<u64>,
-    /// Send so many mutated packets once the connections are open
+    /// Send N mutated packets once the connections are open
     #[arg(long, value_name = "M", default_value_t = 0)]
     pub hostile: u64,
-    /// Go on with so many of the kept connections at the end, chosen at random
+    /// Resume N random ones of the held connections at the end
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub resume_sample: u32,
-    /// Instead, download the object on all connections at once, again and again, for so many
-    /// seconds
+    /// Instead, download the object on all connections concurrently, repeatedly, for N seconds after
+    /// the warm-up
     #[arg(long, value_name = "SECONDS",
           conflicts_with_all = ["rate", "keep", "duration", "hostile", "resume_sample"],
           value_parser = clap::value_parser!(u64).range(1..=MAX_DURATION_SECONDS))]
     pub download: Option<u64>,
-    /// Begin to count so many seconds after the start of the downloads
+    /// Warm-up of --download in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0, requires = "download",
           value_parser = clap::value_parser!(u64).range(..=MAX_DURATION_SECONDS))]
     pub warm: u64,
-    /// Repeat the random choices of another run
+    /// Seed of the random choices [default: random]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Write the figures to FILE instead of standard output
+    /// Write the results to FILE instead of standard output
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
 }
 
-/// What is printed.
+/// The results as written.
 #[derive(Serialize)]
 struct Figures<'a, R> {
     schema: u32,
@@ -97,7 +97,7 @@ struct Figures<'a, R> {
     report: &'a R,
 }
 
-/// What is asked for, and of whom.
+/// The server and the request.
 struct Wanted {
     remote: SocketAddr,
     head: Vec<u8>,
@@ -107,7 +107,7 @@ struct Wanted {
 /// Runs the test.
 ///
 /// # Errors
-/// What kept it from running, or what it found; figures are written all the same.
+/// The reason why it cannot run, or the test's failure; results are written all the same.
 pub fn run(args: &LoadArgs) -> Result<Exit, Failed> {
     args.local.check()?;
     let seed = seed(args.seed)?;
@@ -129,12 +129,12 @@ pub fn run(args: &LoadArgs) -> Result<Exit, Failed> {
     }
 }
 
-/// The seed as named, or one that can be named in another run.
+/// Returns the given seed, or draws one that fits the option.
 pub(super) fn seed(named: Option<u64>) -> Result<u64, Failed> {
     // JSON numbers are exact up to 2⁵³.
     let drawn = || os_seed().map(|seed| seed >> 11);
     named.map_or_else(drawn, Ok).map_err(|error| {
-        let advice = format!("no random numbers ({error}): name a --seed");
+        let advice = format!("cannot read random numbers ({error}): set a --seed");
         Failed::new(Exit::Device, advice)
     })
 }
@@ -148,7 +148,7 @@ fn resolve(args: &LoadArgs, seed: u64) -> Result<Wanted, Failed> {
     })
 }
 
-/// What a machine that keeps connections is to do.
+/// The configuration of a test that holds connections.
 fn keeping(args: &LoadArgs, wanted: Wanted) -> LoadConfig {
     LoadConfig {
         addresses: args.local.addresses.clone(),
@@ -169,11 +169,11 @@ fn keeping(args: &LoadArgs, wanted: Wanted) -> LoadConfig {
     }
 }
 
-/// Tells how far it is.
+/// Prints progress.
 struct Watching {
     next: Instant,
     told_holding: bool,
-    /// A signal came before the end.
+    /// The exit of a signal that ended the test early.
     cut_short: Option<Exit>,
 }
 
@@ -194,7 +194,7 @@ impl Watching {
         if report.resumed > 0 {
             line += &format!(", {} resumed", report.resumed);
         }
-        // Nobody is left to be told if standard error is gone.
+        // A closed standard error leaves no place to report to.
         let _ = writeln!(io::stderr(), "{line}");
     }
 }
@@ -223,7 +223,7 @@ impl Hooks<LoadHost> for Watching {
     }
 
     fn signal(&mut self, now: Now, signal: Signal, machine: &mut LoadHost) -> ControlFlow<()> {
-        // Only what is held waits for a signal; anything else is cut short by one.
+        // A signal ends the holding phase in order, and any other phase early.
         if !machine.is_holding() {
             self.cut_short = Some(signal.into());
         }
@@ -256,7 +256,7 @@ fn drive<D: Device + AsRawFd>(
     conclude(args, seed, seconds, &report, failed)
 }
 
-/// Writes the figures, and passes on what failed.
+/// Writes the results, and returns the failure if there is one.
 fn conclude<R: Serialize>(
     args: &LoadArgs,
     seed: u64,
@@ -276,14 +276,14 @@ fn conclude<R: Serialize>(
     failed.map_or(Ok(exit), Err)
 }
 
-/// What the test found wrong, if anything.
+/// Returns the test's failure, if any.
 fn verdict(report: &LoadReport) -> Option<Failed> {
     if report
         .hostile
         .as_ref()
         .is_some_and(|hostile| hostile.silent)
     {
-        let advice = "the server stopped answering among the mutated packets: look at its log";
+        let advice = "the server stopped responding during the mutated packets: see its log";
         return Some(Failed::new(Exit::Timeout, advice));
     }
     let (connections, opened) = (report.connections, report.opened);
@@ -295,16 +295,17 @@ fn verdict(report: &LoadReport) -> Option<Failed> {
     }
     if report.not_resumed > 0 {
         let (bad, all) = (report.not_resumed, report.not_resumed + report.resumed);
-        let advice = format!("{bad} of {all} kept connections did not go on: look at the server");
+        let advice = format!("{bad} of {all} held connections did not resume: check the server");
         return Some(Failed::new(Exit::ReceiveFailure, advice));
     }
     refused(&report.statuses)
 }
 
-/// The complaint about an answer that is an error, if there was one.
+/// Returns the failure for an HTTP error status, if there was one.
 pub(super) fn refused(statuses: &BTreeMap<u16, u64>) -> Option<Failed> {
     let refused = statuses.keys().find(|status| **status >= 400)?;
-    let advice = format!("the server answered {refused}: name an object that it has");
+    let advice =
+        format!("the server responded with status {refused}: use the URL of an existing object");
     Some(Failed::new(Exit::HttpError, advice))
 }
 
@@ -318,7 +319,7 @@ fn write<R: Serialize>(path: Option<&Path>, figures: &Figures<'_, R>) -> Result<
         }
     };
     written.map_err(|error| {
-        let advice = format!("cannot write {name} ({error}): name another file for --stats");
+        let advice = format!("cannot write {name} ({error}): choose another file for --stats");
         Failed::new(Exit::WriteError, advice)
     })
 }

@@ -1,8 +1,8 @@
-//! `headwater sim`: runs simulated worlds and holds them against the laws of the transport.
+//! `headwater sim`: runs simulated worlds and checks the invariants of the transport.
 //!
-//! In: a seed and how many worlds. Out: a line a world or one for all on standard output; for a
-//! broken law a line that names the seed, and captures of the last packets. Equal arguments give
-//! equal runs.
+//! In: a seed and a number of worlds. Out: one line per world, or one for all, on standard output; for
+//! a violation one line with the seed, and captures of the last packets. Equal arguments produce equal
+//! runs.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -14,29 +14,29 @@ use crate::sim::{Options, SimFailure, run_seed};
 /// Arguments of `headwater sim`.
 #[derive(Debug, clap::Args)]
 pub struct SimArgs {
-    /// Seed of the first world; the next ones have the numbers after it
+    /// Seed of the first world; each further world takes the next number
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// How many worlds to run
+    /// Number of worlds
     #[arg(long, value_name = "M", default_value_t = 1,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub runs: u64,
-    /// Directory for the captures of a failure
+    /// Directory for captures after a failure
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub pcap: PathBuf,
-    /// Tell of every world
+    /// Print one line per world
     #[arg(short, long)]
     pub verbose: bool,
 }
 
-/// Runs worlds until one breaks a law.
+/// Runs worlds until one violates an invariant.
 ///
 /// # Errors
 /// [`Exit::LawBroken`], [`Exit::WriteError`] if standard output is closed.
 pub fn run(args: &SimArgs) -> Result<Exit, Failed> {
     let options = Options::default();
     let (mut bytes, mut packets) = (0u64, 0u64);
-    // Whoever reads no further wants no more.
+    // A closed standard output needs no message.
     let closed = |_: io::Error| Failed::new(Exit::WriteError, "");
     for seed in (args.seed..=u64::MAX).take(usize::try_from(args.runs).unwrap_or(usize::MAX)) {
         let report =
@@ -50,13 +50,13 @@ pub fn run(args: &SimArgs) -> Result<Exit, Failed> {
     let SimArgs { seed, runs, .. } = args;
     writeln!(
         io::stdout(),
-        "{runs} worlds from seed {seed}: no law broken, {packets} packets, {bytes} bytes",
+        "{runs} worlds from seed {seed}: no invariant violated, {packets} packets, {bytes} bytes",
     )
     .map_err(closed)?;
     Ok(Exit::Success)
 }
 
-/// Writes the captures and says where they are.
+/// Writes the captures and names their files in the message.
 fn explain(args: &SimArgs, failure: &SimFailure) -> Failed {
     let seed = failure.seed;
     let sides = [
@@ -72,7 +72,7 @@ fn explain(args: &SimArgs, failure: &SimFailure) -> Failed {
         });
     }
     let places = places.join(" and ");
-    let advice = format!("{failure}: see {places}, and repeat it with --seed {seed}");
+    let advice = format!("{failure}: see {places}; reproduce with --seed {seed}");
     Failed::new(Exit::LawBroken, advice)
 }
 

@@ -1,9 +1,9 @@
-//! `headwater sim-path`: downloads of ours and of a model of TCP that share one emulated bottleneck,
-//! on virtual time.
+//! `headwater sim-path`: downloads over our transport and over a model of TCP that share one emulated
+//! bottleneck, in virtual time.
 //!
-//! In: settings of the bottleneck as for `headwater link`, flows, a seed. Out: a line a flow and one
-//! for the queue on standard output, or one line of JSON. Equal arguments give equal output, so that
-//! a cell of a comparison with the kernel can be looked into at leisure.
+//! In: settings of the bottleneck as for `headwater link`, flows, a seed. Out: one line per flow and
+//! one for the queue on standard output, or one line of JSON. Equal arguments produce equal output, so
+//! that a cell of a comparison with the kernel can be studied.
 
 use core::str::FromStr;
 use std::io::{self, Write as _};
@@ -25,24 +25,24 @@ pub struct SimPathArgs {
     /// Settings of both directions, as delay=20ms,rate=100mbit,queue=1bdp
     #[arg(long, value_name = "NAME=VALUE,...")]
     pub both: Option<LinkSettings>,
-    /// Settings of the direction from the clients to the servers; they outrank those of both
+    /// Settings of the direction from clients to servers; they override those of both
     #[arg(long, value_name = "NAME=VALUE,...")]
     pub ab: Option<LinkSettings>,
-    /// Settings of the direction from the servers to the clients, which the downloads take
+    /// Settings of the direction from servers to clients, which the downloads use
     #[arg(long, value_name = "NAME=VALUE,...")]
     pub ba: Option<LinkSettings>,
-    /// A download, repeated for more: ours, remembered (ours with an address token), cubic or reno;
-    /// with the delay of its own link, one way, as cubic/30ms [default: ours]
+    /// A download; repeat it for more: ours, remembered (ours with an address token), cubic or reno;
+    /// optionally with the one-way delay of its access link, as cubic/30ms [default: ours]
     #[arg(long = "flow", value_name = "CARRIER[/DELAY]")]
     pub flows: Vec<FlowArg>,
-    /// Time between the beginnings of two downloads
+    /// Interval between the starts of two downloads
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = units::duration)]
     pub stagger: Duration,
-    /// Bytes of each download [default: more than can come]
+    /// Bytes of each download [default: unlimited]
     #[arg(long, value_name = "N", default_value_t = 1 << 40,
           value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     pub bytes: u64,
-    /// Virtual time after which what is not complete is cut off
+    /// Virtual time after which unfinished downloads are stopped
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
     pub lasts: Duration,
     /// Seed of the faults and of the clients
@@ -53,7 +53,7 @@ pub struct SimPathArgs {
     pub json: bool,
 }
 
-/// One download as typed.
+/// A download as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowArg {
     carrier: Carrier,
@@ -74,7 +74,7 @@ impl FromStr for FlowArg {
         let carrier = CARRIERS.iter().find(|(name, _)| *name == carrier);
         match carrier {
             Some(&(_, carrier)) => Ok(Self { carrier, access }),
-            None => Err("write ours, remembered, cubic or reno".to_owned()),
+            None => Err("not a flow: use ours, remembered, cubic or reno".to_owned()),
         }
     }
 }
@@ -86,7 +86,7 @@ const CARRIERS: [(&str, Carrier); 4] = [
     ("reno", Carrier::Tcp(Growth::Reno)),
 ];
 
-/// What is shown of a run.
+/// The results of a run.
 #[derive(Debug, Serialize)]
 struct PathReport {
     seed: u64,
@@ -102,7 +102,7 @@ struct FlowReport {
     carrier: &'static str,
     received: u64,
     goodput_mbit: f64,
-    /// From its beginning to its last byte.
+    /// Time from its start to its last byte.
     seconds: Option<f64>,
     by_second: Vec<u64>,
     lost: Option<u64>,
@@ -111,13 +111,14 @@ struct FlowReport {
     refused: u64,
 }
 
-/// Simulates the path and prints what became of it.
+/// Simulates the path and prints the results.
 ///
 /// # Errors
-/// [`Exit::Usage`] for settings that make no link, [`Exit::WriteError`] if standard output is closed.
+/// [`Exit::Usage`] for settings of an impossible link, [`Exit::WriteError`] if standard output is
+/// closed.
 pub fn run(args: &SimPathArgs) -> Result<Exit, Failed> {
     if args.flows.len() > MAX_FLOWS {
-        let message = format!("more than {MAX_FLOWS} downloads: leave some --flow out");
+        let message = format!("more than {MAX_FLOWS} downloads: remove some --flow");
         return Err(Failed::new(Exit::Usage, message));
     }
     let path = path(args)?;
@@ -127,7 +128,7 @@ pub fn run(args: &SimPathArgs) -> Result<Exit, Failed> {
         true => serde_json::to_string(&report).unwrap_or_default() + "\n",
         false => table(&report),
     };
-    // Whoever reads no further wants no more.
+    // A closed standard output needs no message.
     let closed = |_: io::Error| Failed::new(Exit::WriteError, "");
     io::stdout().write_all(text.as_bytes()).map_err(closed)?;
     Ok(Exit::Success)

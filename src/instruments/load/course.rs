@@ -1,8 +1,7 @@
-//! The course of a benchmark: which requests begin, which count, and what they took.
+//! The course of a benchmark: the start of requests, the measured interval, the results.
 //!
-//! In: time, and how each request ended. Out: instants to begin at and a [`RequestReport`]. Whatever
-//! carries the requests (our transport, TCP of the stack, the kernel's sockets) is measured by the
-//! same rules.
+//! In: time, and the outcome of each request. Out: start times and a [`RequestReport`]. The same rules
+//! measure all carriers: our transport, TCP of the stack, the kernel's sockets.
 
 use std::time::Duration;
 
@@ -14,13 +13,13 @@ use crate::instruments::load::report::{Latency, RequestReport};
 use crate::instruments::load::schedule::{Plan, Schedule};
 use crate::time::{Instant, micros};
 
-/// How long requests that began in time may still take.
+/// Time after the measured interval in which its requests may still complete.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
-/// Single latencies that are reported, in the order of their ends; of later ones only the histogram.
+/// Most single latencies in a report, in order of completion; the histogram has all.
 pub const MAX_SAMPLES: usize = 1000;
 
-/// Beginnings and ends.
+/// The start and the end of requests.
 #[derive(Debug)]
 pub struct Course {
     schedule: Schedule,
@@ -32,7 +31,7 @@ pub struct Course {
 }
 
 impl Course {
-    /// A course from `now` on, with at most `room` requests under way at a time.
+    /// Creates a course from `now` on, with at most `room` requests in progress.
     #[must_use]
     pub fn new(now: Instant, plan: Plan, room: u32, seed: u64) -> Self {
         let from = now + plan.warm_up;
@@ -46,14 +45,14 @@ impl Course {
         }
     }
 
-    /// Begins the next request if one is to begin now: the instant at which it was meant to.
+    /// Starts the next request if it is due; returns its scheduled start.
     pub fn take(&mut self, now: Instant) -> Option<Instant> {
         let meant = self.schedule.take(now)?;
         self.report.began += u64::from(self.counts(meant));
         Some(meant)
     }
 
-    /// A request that was meant to begin at `meant` is over.
+    /// Records the outcome of a request scheduled for `meant`.
     pub fn end(&mut self, now: Instant, meant: Instant, ended: Result<Whole, &'static str>) {
         self.schedule.end();
         self.last_end = now;
@@ -77,7 +76,7 @@ impl Course {
         }
     }
 
-    /// When something is to happen next without any packet; `None` if nothing is.
+    /// The time of the next action without a packet; `None` if there is none.
     #[must_use]
     pub fn next_at(&self, now: Instant) -> Option<Instant> {
         let end = self.until + DRAIN;
@@ -85,20 +84,20 @@ impl Course {
         Some(next.map_or(end, |at| at.min(end))).filter(|_| !self.is_over(now))
     }
 
-    /// Whether all requests have ended, or the rest has had its time.
+    /// Whether all requests have ended, or the time for the rest is over.
     #[must_use]
     pub fn is_over(&self, now: Instant) -> bool {
         let ended = self.schedule.is_over(now) && self.schedule.under_way() == 0;
         ended || now >= self.until + DRAIN
     }
 
-    /// The time whose requests count.
+    /// The measured interval.
     #[must_use]
     pub const fn window(&self) -> (Instant, Instant) {
         (self.from, self.until)
     }
 
-    /// Ends the course and tells what was seen.
+    /// Ends the course and returns the report.
     #[must_use]
     pub fn finish(mut self, now: Instant) -> RequestReport {
         let missed = self.schedule.abandon(now);
@@ -128,7 +127,7 @@ fn rate(count: u64, seconds: f64) -> f64 {
     }
 }
 
-/// A response that is whole.
+/// A complete response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Whole {
     /// Its HTTP status.
@@ -137,7 +136,7 @@ pub struct Whole {
     pub body_bytes: u64,
 }
 
-/// The response to a request as it comes: its body is counted and dropped.
+/// A response in progress; its body is counted and discarded.
 #[derive(Debug)]
 pub struct Answer {
     reader: ResponseReader,
@@ -154,16 +153,16 @@ impl Default for Answer {
 }
 
 impl Answer {
-    /// What has been seen of it.
+    /// The part received so far.
     #[must_use]
     pub const fn seen(&self) -> Whole {
         self.seen
     }
 
-    /// Takes the next bytes of the stream; whether the response is whole.
+    /// Handles the next bytes of the stream; returns whether the response is complete.
     ///
     /// # Errors
-    /// When it is not HTTP.
+    /// If it is not HTTP.
     pub fn take(&mut self, mut bytes: &[u8]) -> Result<bool, &'static str> {
         loop {
             let (used, progress) = self.reader.read(bytes).map_err(|_| "not_http")?;
@@ -177,10 +176,10 @@ impl Answer {
         }
     }
 
-    /// The stream has ended.
+    /// Handles the end of the stream.
     ///
     /// # Errors
-    /// Why the response is not whole.
+    /// The reason why the response is incomplete.
     pub fn end(&mut self, end: End) -> Result<(), &'static str> {
         match end {
             End::Closed { .. } => self.closed(),
@@ -191,10 +190,10 @@ impl Answer {
         }
     }
 
-    /// The stream has ended in order.
+    /// Handles an orderly end of the stream.
     ///
     /// # Errors
-    /// Why the response is not whole.
+    /// The reason why the response is incomplete.
     pub fn closed(&mut self) -> Result<(), &'static str> {
         self.reader.end().map_err(|error| match error {
             ReadError::Truncated => "closed_early",
@@ -256,8 +255,8 @@ mod tests {
         assert_eq!(report.samples_us.len(), 19);
     }
 
-    /// A server that stands still for a second is seen in as many latencies as there were requests
-    /// meant for that second.
+    /// A server that pauses for a second affects the latency of every request scheduled for that
+    /// second.
     #[test]
     fn a_pause_of_the_server_shows_in_an_open_loop() {
         let mut course = course(Pace::Even, 100);
@@ -278,7 +277,7 @@ mod tests {
         while course.take(at(2000)).is_some() {}
         assert!(!course.is_over(at(7999)) && course.is_over(at(8000)));
         assert_eq!(course.next_at(at(7999)), Some(at(8000)));
-        // Ten under way, nineteen that never began.
+        // Ten in progress, nineteen never started.
         assert_eq!(course.finish(at(8000)).unfinished, 29);
     }
 

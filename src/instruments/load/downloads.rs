@@ -1,10 +1,9 @@
-//! The machine of very many downloads at once: each is a whole client of the transport with a UDP
-//! port of its own, and fetches the same object again and again until the time is up.
+//! The machine of many concurrent downloads: each is a complete client of the transport with a UDP
+//! port of its own, and fetches the same object repeatedly until the time is over.
 //!
-//! In: IP packets and time. Out: IP packets, flights and a [`DownloadReport`]; the bytes themselves
-//! are counted and dropped. Only clients that something has happened to are looked at, so that a
-//! packet costs the same however many there are. Never reads a clock. Every random choice comes
-//! from the seed.
+//! In: IP packets and time. Out: IP packets, flights and a [`DownloadReport`]; counts and discards the
+//! bytes. Only visits clients with an event, so that the cost of a packet does not depend on their
+//! number. Never reads a clock. The seed determines every random choice.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -21,49 +20,49 @@ use crate::time::{Instant, Now};
 use crate::transport::client::{Client, ClientConfig, ClientEvent};
 use crate::wire::ip::UdpView;
 
-/// Most downloads at once; further ones are refused.
+/// Most concurrent downloads; further ones are rejected.
 pub const MAX_DOWNLOADS: u32 = 4096;
 
-/// Reassembly buffer of each, in bytes: 300 Mbit/s over 100 ms.
+/// Receive buffer of each, in bytes: 300 Mbit/s over 100 ms.
 const BUFFER_BYTES: usize = 4 << 20;
 
-/// Time between two samples of the bytes received.
+/// Interval between two samples of the bytes received.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Bytes read from a client at a time.
 const STAGE_BYTES: usize = 64 * 1024;
 
-/// A client gives up after this long without an answer, and then asks anew.
+/// Time without an answer after which a client gives up and starts over.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a machine of many downloads is set up with.
+/// The configuration of many downloads.
 #[derive(Clone, Debug)]
 pub struct DownloadConfig {
     /// Own addresses; the first of the server's family is used.
     pub addresses: Vec<IpAddr>,
-    /// Largest IP packet in bytes.
+    /// MTU: largest IP packet in bytes.
     pub mtu: u16,
     /// Address and UDP port of the server.
     pub remote: SocketAddr,
     /// The application request, at most
     /// [`MAX_REQUEST_BYTES`](crate::transport::application::MAX_REQUEST_BYTES).
     pub head: Vec<u8>,
-    /// Downloads at once, at most [`MAX_DOWNLOADS`].
+    /// Concurrent downloads, at most [`MAX_DOWNLOADS`].
     pub connections: u32,
-    /// The time from the start that does not count.
+    /// Warm-up, which does not count.
     pub warm: Duration,
-    /// The time after it, whose bytes do.
+    /// The measured interval after the warm-up.
     pub window: Duration,
-    /// Feeds every random choice.
+    /// Seed of every random choice.
     pub seed: u64,
 }
 
-/// One of the downloads.
+/// A download.
 struct Download {
     client: Client,
     bytes: u64,
     window_bytes: u64,
-    /// No byte of the present response has been read.
+    /// Whether no byte of the present response has been read.
     fresh: bool,
 }
 
@@ -72,7 +71,7 @@ pub struct DownloadHost {
     head: Vec<u8>,
     remote: SocketAddr,
     stack: Stack,
-    /// By own port, from [`FIRST_PORT`] on.
+    /// Downloads by local port, from [`FIRST_PORT`] on.
     downloads: Vec<Download>,
     rota: Rota,
     stage: Vec<u8>,
@@ -84,7 +83,7 @@ pub struct DownloadHost {
 }
 
 impl DownloadHost {
-    /// Downloads that begin with the first `poll_transmit`; the time counts from `now`.
+    /// Creates downloads that start with the first `poll_transmit`; time counts from `now`.
     ///
     /// # Errors
     /// [`LoadError`].
@@ -140,13 +139,13 @@ impl DownloadHost {
 
     // --- Getters ---
 
-    /// Whether the time is up.
+    /// Whether the time is over.
     #[must_use]
     pub const fn is_done(&self) -> bool {
         self.done
     }
 
-    /// What has happened since the start.
+    /// The results since the start.
     #[must_use]
     pub fn report(&self) -> DownloadReport {
         let mut report = self.report.clone();
@@ -160,9 +159,9 @@ impl DownloadHost {
         report
     }
 
-    // --- Parts of more than one of these ---
+    // --- Shared by getters and the machine ---
 
-    /// Takes samples that are due, and notes that the time is up.
+    /// Takes due samples and records the end of the time.
     fn tick(&mut self, now: Instant) {
         while self.next_tick <= now.min(self.until) {
             self.report.samples.push(self.report.bytes);
@@ -184,7 +183,7 @@ impl DownloadHost {
         self.advance(now, number);
     }
 
-    /// Reads what has come for a download, and begins again what has ended.
+    /// Reads a download's bytes, and restarts it if it has ended.
     fn advance(&mut self, now: Now, number: usize) {
         let Some(download) = self.downloads.get_mut(number) else {
             return;
@@ -248,7 +247,7 @@ impl Download {
     }
 }
 
-/// The status code of the HTTP response that begins so.
+/// Parses the status code at the start of an HTTP response.
 fn status_of(bytes: &[u8]) -> Option<u16> {
     let rest = bytes.strip_prefix(b"HTTP/1.1 ")?;
     std::str::from_utf8(rest.get(..3)?).ok()?.parse().ok()

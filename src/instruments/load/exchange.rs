@@ -1,9 +1,9 @@
-//! What one connection of the load generator exchanges with the server, and what is left of it.
+//! A connection of the load generator: its exchange with the server, and the state kept while idle.
 //!
-//! In: datagrams of the server. Out: datagrams to send, and a [`Kept`]: all that a client must
-//! remember of an idle connection. Not the client engine: no stream is put together, nothing is
-//! paced, and whatever goes wrong starts again from the OPEN.
-//! Source: `manual::protocol`, the opening and the restart of a connection.
+//! In: datagrams of the server. Out: datagrams to send, and a [`Kept`], the complete state of an idle
+//! connection. Simpler than the client engine: no reassembly, no pacing, and every error restarts from
+//! the OPEN.
+//! Source: `manual::protocol`, connection establishment and restart.
 
 use std::ops::Range;
 
@@ -13,38 +13,38 @@ use crate::wire::segment::{
     Declared, MAX_CONTINUATION_BYTES, Open, Request, Response, ResponseKind, Span, Wanted,
 };
 
-/// Stream bytes asked for by the request that proves the address, and by a resumed connection.
+/// Stream bytes requested with the proof of the address, and by a resumed connection.
 const ASKED_BYTES: u64 = 512;
 
-/// The bytes that a connection asks for which goes on.
+/// The byte range requested by a connection that continues.
 const BEGINNING: Span = Span {
     start: 0,
     end: ASKED_BYTES,
 };
 
-/// Numbers that a request of a connection in use is to be granted: one datagram carries all bytes,
-/// the others are void.
+/// Packet numbers requested on a connection in use: one datagram carries all bytes, the others are
+/// unused.
 const LIVE_BUDGET: u32 = 2;
 
-/// Numbers of an answer to an OPEN are marked in one word.
+/// Most packets of the answer to an OPEN: their numbers are marked in one word.
 const MAX_ANSWER: u8 = 64;
 
-/// What requests of every connection have in common.
+/// Settings shared by the requests of all connections.
 #[derive(Clone, Debug)]
 pub(super) struct Terms {
     /// The application request.
     pub(super) head: Vec<u8>,
-    /// Largest UDP payload wanted, in bytes.
+    /// Largest UDP payload to receive, in bytes.
     pub(super) size: u16,
 }
 
-/// What a client keeps of an idle connection: enough to go on with it after any pause that the
-/// continuation bears.
+/// The state of an idle connection: enough to continue after any pause within the lifetime of the
+/// continuation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
     connection: u64,
     epoch: Epoch,
-    /// Acknowledged up to here, received up to there, and the proof of it.
+    /// Acknowledgement edge, end of the received numbers, and the proof.
     edge: u64,
     reach: u64,
     proof: u64,
@@ -53,7 +53,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// `None` if the continuation is longer than one can be.
+    /// Creates the state; `None` if the continuation is too long.
     fn new(asked: &Asked, reach: u64, proof: u64, continuation: &[u8]) -> Option<Self> {
         let mut sealed = [0; MAX_CONTINUATION_BYTES];
         sealed
@@ -76,8 +76,8 @@ impl Kept {
             .unwrap_or_default()
     }
 
-    /// The request that goes on after a pause: what was in flight is given up, so that nothing has
-    /// to be proven, and the object is asked for anew.
+    /// Returns the request that resumes after a pause: gives up packets in flight, so it needs no
+    /// proof, and requests the object again.
     pub(super) fn resume(&self, terms: &Terms) -> Option<(Exchange, Vec<u8>)> {
         let declaration = Declaration::new(TransitionKind::Restart, self.epoch.base, 0);
         let transition = self.epoch.transition(declaration).ok()?;
@@ -87,8 +87,8 @@ impl Kept {
         Some((Exchange::Resuming(asked), datagram))
     }
 
-    /// The next request of a connection in use: it acknowledges just enough to be granted an
-    /// answer, and asks for the object anew.
+    /// Returns the next request of a connection in use: acknowledges just enough for a grant, and
+    /// requests the object again.
     pub(super) fn ask(&self, terms: &Terms) -> Option<(Exchange, Vec<u8>)> {
         let upto = self.epoch.max_ack(self.edge, self.reach, LIVE_BUDGET);
         let asked = Asked {
@@ -111,7 +111,7 @@ impl Kept {
     }
 }
 
-/// An OPEN and what has come of its answer.
+/// An OPEN and the received part of its answer.
 #[derive(Clone, Debug)]
 pub(super) struct Opening {
     echo: u64,
@@ -123,32 +123,32 @@ pub(super) struct Opening {
 struct Answer {
     connection: u64,
     count: u8,
-    /// Bit `n - 1` for number `n`.
+    /// Bit `n - 1` for packet number `n`.
     missing: u64,
     proof: u64,
     size: u16,
     sealed: Vec<u8>,
     /// The user continuation and the length of its stream.
     user: Option<(Vec<u8>, u64)>,
-    /// Where the bytes that came end.
+    /// End of the bytes received.
     end: u64,
 }
 
-/// A request under way.
+/// A request in progress.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     connection: u64,
-    /// The epoch that the continuation in the answer speaks for.
+    /// Epoch of the continuation in the answer.
     epoch: Epoch,
-    /// The numbers that the answer may have.
+    /// Packet numbers that the answer may have.
     released: Range<u64>,
-    /// Acknowledged when it comes.
+    /// Acknowledgement edge once it arrives.
     edge: u64,
-    /// Of all numbers of the epoch before those.
+    /// Proof over all earlier numbers of the epoch.
     proof: u64,
 }
 
-/// What a request shows.
+/// The proofs of a request.
 struct Shown<'a> {
     sealed: &'a [u8],
     after: u64,
@@ -159,7 +159,7 @@ struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    /// A transition, with all of its zone passed.
+    /// A transition over a zone that has passed completely.
     const fn across(
         declaration: Declaration,
         transition: Transition,
@@ -177,32 +177,32 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// What a connection waits for.
+/// The answer that a connection waits for.
 #[derive(Clone, Debug)]
 pub(super) enum Exchange {
-    /// The answer to an OPEN, whole.
+    /// The complete answer to an OPEN.
     Opening(Opening),
     /// The answer to the request that proves the address.
     Proving(Asked),
-    /// The answer to a request of a connection that goes on.
+    /// The answer to a request of a connection that continues.
     Resuming(Asked),
 }
 
-/// What a datagram led to.
+/// The effect of a datagram.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Not what was waited for.
+    /// None: not the awaited answer.
     Stray,
-    /// A part of it.
+    /// A part of the answer.
     Wait,
     /// The next request.
     Ask(Vec<u8>),
-    /// The connection is open, or goes on.
+    /// The connection is open or continues.
     Keep(Kept),
 }
 
 impl Exchange {
-    /// A connection to be opened, and its OPEN.
+    /// Starts a connection; returns it and its OPEN.
     pub(super) fn open(now: Instant, echo: u64, terms: &Terms) -> (Self, Vec<u8>) {
         let opening = Opening {
             echo,
@@ -215,7 +215,7 @@ impl Exchange {
         )
     }
 
-    /// Takes a response. Only numbers that can have been released are believed.
+    /// Handles a response. Ignores numbers that cannot have been released.
     pub(super) fn handle(&mut self, now: Instant, response: &Response<'_>) -> Step {
         match self {
             Self::Opening(opening) => {
@@ -236,7 +236,7 @@ impl Exchange {
     }
 }
 
-/// An OPEN without a token.
+/// Builds an OPEN without a token.
 pub(super) fn open_datagram(echo: u64, size: u16, wanted: Wanted<'_>) -> Vec<u8> {
     let mut datagram = Vec::new();
     Open {
@@ -252,7 +252,7 @@ pub(super) fn open_datagram(echo: u64, size: u16, wanted: Wanted<'_>) -> Vec<u8>
 }
 
 impl Opening {
-    /// Takes note of one datagram of the answer; `false` if it is none.
+    /// Records one datagram of the answer; `false` if it is not a part of it.
     fn take(&mut self, response: &Response<'_>) -> bool {
         let header = response.header;
         let ResponseKind::Opened { echo, size, count } = header.kind else {
@@ -292,8 +292,8 @@ impl Opening {
         true
     }
 
-    /// The request that proves the address, once the answer is whole: it asks for the next bytes of
-    /// the stream if there are any.
+    /// Returns the request that proves the address, once the answer is complete; requests the next
+    /// bytes of the stream, if any.
     fn prove(&self, rtt_us: u64) -> Option<(Asked, Vec<u8>)> {
         let answer = self.answer.as_ref().filter(|answer| answer.missing == 0)?;
         let declaration = Declaration::new(TransitionKind::Opened, 0, rtt_us);
@@ -315,7 +315,7 @@ impl Opening {
 }
 
 impl Asked {
-    /// What is asked for by a transition.
+    /// Creates the request for a transition.
     fn across(connection: u64, transition: Transition) -> Self {
         Self {
             connection,
@@ -326,7 +326,7 @@ impl Asked {
         }
     }
 
-    /// Writes the request.
+    /// Emits the request.
     fn emit(&self, size: u16, shown: &Shown<'_>, range: Span, wanted: Wanted<'_>) -> Vec<u8> {
         let mut datagram = Vec::new();
         Request {
@@ -357,11 +357,11 @@ impl Asked {
         datagram
     }
 
-    /// The first datagram of the answer carries the continuation of the next epoch; the others are
-    /// of no use here.
+    /// Handles the first datagram of the answer, which carries the continuation of the next epoch; the
+    /// others are not needed.
     fn take(&self, response: &Response<'_>) -> Step {
         let header = response.header;
-        // Numbers stay far below 2³²: few requests are made on one connection.
+        // Numbers stay far below 2³²: a connection sends few requests.
         let number = u64::from(header.number);
         let ours = header.connection == self.connection && header.kind == ResponseKind::Data;
         if !ours || !self.released.contains(&number) {
@@ -378,7 +378,7 @@ impl Asked {
     }
 }
 
-/// The status code of the HTTP response that begins in this datagram.
+/// Parses the status code of the HTTP response in this datagram.
 pub(super) fn status_of(response: &Response<'_>) -> Option<u16> {
     let (_, bytes) = response.chunks().find(|(offset, _)| *offset == 0)?;
     let rest = bytes.strip_prefix(b"HTTP/1.1 ")?;

@@ -1,8 +1,8 @@
-//! Mutated packets: what a broken or hostile sender might put on the wire, made from sound requests.
+//! Mutated packets: input from a broken or hostile sender, made of valid requests.
 //!
-//! In: a corpus of sound requests and a seeded random source. Out: packets, and counts of what came
-//! back. After every [`BURST`] packets a sound OPEN is sent and its answer awaited: it shows that the
-//! server lives, and keeps the burst before it from being lost in a queue on the way.
+//! In: a corpus of valid requests and a seeded random source. Out: packets, and counts of the answers.
+//! After every [`BURST`] packets it sends a valid OPEN and awaits the answer, which proves that the
+//! server is alive and keeps queues from dropping the burst before.
 
 use std::time::Duration;
 
@@ -17,17 +17,17 @@ use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::ip::{MAX_PACKET, emit_udp};
 use crate::wire::segment::{ResponseKind, ToClient, Wanted};
 
-/// Sound requests kept to be mutated.
+/// Most valid requests in the corpus.
 pub(super) const MAX_CORPUS: usize = 128;
 
-/// Mutated packets between two pulses; with three datagrams to answer each, they fit the queue of a
+/// Mutated packets between two pulses; with three datagrams in answer to each they fit the queue of a
 /// TUN device (500 packets).
 const BURST: u32 = 64;
 
-/// How long an answer to a pulse is waited for.
+/// Time to wait for the answer to a pulse.
 const PULSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Pulses in a row that may go unanswered before the server is taken for dead.
+/// Consecutive unanswered pulses after which the server counts as dead.
 const MAX_PULSES_MISSED: u32 = 10;
 
 /// Most bits flipped in one packet.
@@ -44,18 +44,18 @@ const MUTATIONS: [Mutation; 5] = [
     Mutation::Header,
 ];
 
-/// What is done to a packet.
+/// A mutation of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mutation {
-    /// Bits of the UDP payload are flipped.
+    /// Flips bits of the UDP payload.
     Flip,
-    /// The payload is cut short.
+    /// Truncates the payload.
     Truncate,
-    /// The payload is random.
+    /// Replaces the payload by random bytes.
     Random,
-    /// The beginning of one request and the end of another.
+    /// Joins the start of one request and the end of another.
     Splice,
-    /// Bits of the UDP header are flipped.
+    /// Flips bits of the UDP header.
     Header,
 }
 
@@ -71,16 +71,16 @@ impl Mutation {
     }
 }
 
-/// A sound OPEN under way.
+/// A valid OPEN in progress.
 #[derive(Clone, Copy, Debug)]
 struct Pulse {
     echo: u64,
     sent: Instant,
 }
 
-/// Mutated packets to be sent, and what came of them.
+/// Mutated packets to send, and counts of the answers.
 pub(super) struct Hostile {
-    /// Sound requests and the paths they were sent on; not empty.
+    /// Valid requests and their paths; not empty.
     corpus: Vec<(UdpPath, Vec<u8>)>,
     left: u64,
     in_burst: u32,
@@ -91,7 +91,7 @@ pub(super) struct Hostile {
 }
 
 impl Hostile {
-    /// `count` packets to be sent. `corpus` must hold a request.
+    /// Plans `count` packets. `corpus` must not be empty.
     pub(super) fn new(count: u64, corpus: Vec<(UdpPath, Vec<u8>)>, datagram_max: u16) -> Self {
         Self {
             left: if corpus.is_empty() { 0 } else { count },
@@ -104,7 +104,7 @@ impl Hostile {
         }
     }
 
-    /// Whether everything has been sent and answered as far as it will be.
+    /// Whether all packets are sent and the last answer has arrived or timed out.
     pub(super) const fn is_done(&self) -> bool {
         self.report.silent || (self.left == 0 && self.in_burst == 0 && self.pulse.is_none())
     }
@@ -113,7 +113,7 @@ impl Hostile {
         &self.report
     }
 
-    /// The next packet, unless an answer is awaited first.
+    /// Returns the next packet, unless an answer is awaited.
     pub(super) fn next(&mut self, now: Instant, random: &mut ChaCha8Rng) -> Option<Transmit> {
         if self.pulse.is_some() || self.report.silent {
             return None;
@@ -186,7 +186,7 @@ impl Hostile {
         )))
     }
 
-    /// Takes what came back.
+    /// Counts an answer.
     pub(super) fn handle(&mut self, datagram: &[u8]) {
         let kind = match ToClient::parse(datagram) {
             Ok(ToClient::Response(response)) => match response.header.kind {
@@ -209,19 +209,19 @@ impl Hostile {
         self.report.bytes_in += datagram.len() as u64;
     }
 
-    /// When the awaited answer is overdue.
+    /// The time at which the awaited answer is overdue.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.pulse.map(|pulse| pulse.sent + PULSE_TIMEOUT)
     }
 
-    /// Notes an overdue answer; the next pulse follows.
+    /// Records an overdue answer; the next pulse follows.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.deadline().is_some_and(|at| at <= now) {
             self.pulse = None;
             self.report.pulses_missed += 1;
             self.missed_in_a_row += 1;
             self.report.silent = self.missed_in_a_row >= MAX_PULSES_MISSED;
-            // The burst counts as sent: another pulse comes first.
+            // Counts the burst as sent, so that another pulse follows.
             self.in_burst = BURST;
         }
     }

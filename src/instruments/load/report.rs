@@ -1,7 +1,7 @@
-//! What a load run has seen, as the figures that are printed.
+//! The results of a load run, as printed.
 //!
-//! In: counts. Out: plain values that `cli` writes as JSON; names of fields are part of what scripts
-//! rely on. Nothing is counted by connection but the bytes of downloads.
+//! In: counts. Out: plain values that `cli` writes as JSON; scripts rely on the names of fields. Only
+//! the bytes of downloads are counted per connection.
 
 use std::collections::BTreeMap;
 
@@ -10,26 +10,26 @@ use serde::Serialize;
 use crate::histogram::Histogram;
 use crate::transport::client::ClientStats;
 
-/// Figures of a load run.
+/// Results of a load run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LoadReport {
-    /// Connections wanted.
+    /// Connections requested.
     pub connections: u32,
-    /// Connections that were opened, proven and kept.
+    /// Connections opened, proven and held.
     pub opened: u32,
-    /// Connections given up.
+    /// Connections that failed.
     pub failed: u32,
-    /// Seconds from the first OPEN to the last connection opened or given up.
+    /// Seconds from the first OPEN until the last connection opened or failed.
     pub opening_seconds: f64,
-    /// Bytes a connection takes here while it is idle.
+    /// Client memory of an idle connection, in bytes.
     pub state_bytes_per_connection: u64,
-    /// Responses begun, by HTTP status.
+    /// Responses started, by HTTP status.
     pub statuses: BTreeMap<u16, u64>,
     /// OPENs sent.
     pub opens: u64,
     /// Requests sent.
     pub requests: u64,
-    /// OPENs and requests that were sent because an answer did not come.
+    /// OPENs and requests retransmitted for lack of an answer.
     pub retries: u64,
     /// Datagrams received.
     pub packets_in: u64,
@@ -39,19 +39,19 @@ pub struct LoadReport {
     pub bytes_in: u64,
     /// UDP payload sent, in bytes.
     pub bytes_out: u64,
-    /// Datagrams received that nobody waited for: late, repeated or not ours.
+    /// Unexpected datagrams received: late, duplicate or foreign.
     pub strays: u64,
-    /// Kept connections that went on after the pause.
+    /// Held connections that resumed after the pause.
     pub resumed: u32,
-    /// Kept connections that did not.
+    /// Held connections that did not.
     pub not_resumed: u32,
-    /// What mutated packets led to, if any were sent.
+    /// Results of mutated packets, if any were sent.
     pub hostile: Option<HostileReport>,
-    /// What requests on kept connections took, if any were made.
+    /// Results of requests on held connections, if any were sent.
     pub live: Option<RequestReport>,
 }
 
-/// Figures of the mutated packets.
+/// Results of mutated packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HostileReport {
     /// Mutated packets sent, by kind of mutation.
@@ -62,56 +62,56 @@ pub struct HostileReport {
     pub replies: BTreeMap<&'static str, u64>,
     /// UDP payload of the replies in bytes.
     pub bytes_in: u64,
-    /// Sound OPENs sent between the mutated packets to see whether the server answers.
+    /// Valid OPENs sent between mutated packets to probe the server.
     pub pulses: u64,
-    /// Those that were not answered in time.
+    /// Probes not answered in time.
     pub pulses_missed: u64,
-    /// The server answered no more, and the rest was not sent.
+    /// Whether the server stopped responding; the remaining packets were not sent.
     pub silent: bool,
 }
 
 impl HostileReport {
-    /// Mutated packets sent.
+    /// Returns the number of mutated packets sent.
     #[must_use]
     pub fn sent_total(&self) -> u64 {
         self.sent.values().sum()
     }
 }
 
-/// Figures of many downloads at once.
+/// Results of concurrent downloads.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct DownloadReport {
-    /// Downloads wanted.
+    /// Downloads requested.
     pub connections: u32,
-    /// Downloads of which any byte came.
+    /// Downloads with at least one byte received.
     pub began: u32,
-    /// Stream bytes of all since the start.
+    /// Stream bytes of all downloads since the start.
     pub bytes: u64,
-    /// Stream bytes of all in the time that counts.
+    /// Stream bytes of all downloads in the measured interval.
     pub window_bytes: u64,
-    /// The time that counts, in seconds.
+    /// The measured interval in seconds.
     pub window_seconds: f64,
-    /// Time between two samples, in seconds.
+    /// Interval between two samples, in seconds.
     pub tick_seconds: f64,
-    /// Bytes of all since the start, a sample a tick.
+    /// Bytes of all downloads since the start, one sample per tick.
     pub samples: Vec<u64>,
-    /// Stream bytes of each in the time that counts.
+    /// Stream bytes of each download in the measured interval.
     pub window_bytes_each: Vec<u64>,
-    /// Responses begun, by HTTP status.
+    /// Responses started, by HTTP status.
     pub statuses: BTreeMap<u16, u64>,
-    /// Responses that were whole, and asked for again.
+    /// Responses completed; each download then started over.
     pub finished: u64,
-    /// Responses given up because the object had changed.
+    /// Responses aborted because the object had changed.
     pub changed: u64,
-    /// Responses given up for want of any answer.
+    /// Responses aborted for lack of any answer.
     pub timed_out: u64,
     /// OPENs sent.
     pub opens: u64,
     /// Requests sent.
     pub requests: u64,
-    /// Numbers given up as lost.
+    /// Packet numbers declared lost.
     pub lost: u64,
-    /// Requests repeated because their whole flight was missing.
+    /// Requests retransmitted because their whole flight was lost.
     pub repeated: u64,
     /// Retransmission timeouts.
     pub timeouts: u64,
@@ -123,58 +123,58 @@ pub struct DownloadReport {
     pub bytes_in: u64,
     /// UDP payload sent, in bytes.
     pub bytes_out: u64,
-    /// Datagrams received that belong to no download.
+    /// Datagrams received for no download.
     pub strays: u64,
 }
 
-/// Figures of requests on connections of their own.
+/// Results of requests on connections of their own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RequestReport {
-    /// Requests that were begun and meant to begin in the time that counts.
+    /// Requests started whose scheduled start was in the measured interval.
     pub began: u64,
-    /// Requests that were answered in the time that counts.
+    /// Requests completed in the measured interval.
     pub completed: u64,
-    /// The time that counts, in seconds.
+    /// The measured interval in seconds.
     pub window_seconds: f64,
-    /// Requests answered a second.
+    /// Requests completed per second.
     pub per_second: f64,
     /// Requests that failed, by reason.
     pub failed: BTreeMap<&'static str, u64>,
-    /// Requests that had not ended when the run did, or never began although they were meant to.
+    /// Requests in progress at the end of the run, or scheduled but never started.
     pub unfinished: u64,
-    /// Bytes of the bodies.
+    /// Body bytes.
     pub body_bytes: u64,
     /// Responses, by HTTP status.
     pub statuses: BTreeMap<u16, u64>,
-    /// From the instant at which a request was meant to begin to the end of its answer.
+    /// Time from the scheduled start of a request to the end of its response.
     pub latency: Latency,
-    /// The first latencies one by one, in microseconds.
+    /// The first single latencies, in microseconds.
     pub samples_us: Vec<u64>,
-    /// What connections of our transport did, if there were any.
+    /// Counters of our transport's connections, if there were any.
     pub transport: Option<TransportReport>,
 }
 
-/// Quantiles of latencies, in microseconds.
+/// Percentiles of latencies, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Latency {
-    /// Latencies counted.
+    /// Number of latencies.
     pub count: u64,
     /// Mean.
     pub mean_us: u64,
     /// Median.
     pub p50_us: u64,
-    /// 90 of 100 are no longer.
+    /// 90th percentile.
     pub p90_us: u64,
-    /// 99 of 100 are no longer.
+    /// 99th percentile.
     pub p99_us: u64,
-    /// 999 of 1000 are no longer.
+    /// 99.9th percentile.
     pub p999_us: u64,
-    /// Longest.
+    /// Maximum.
     pub max_us: u64,
 }
 
 impl Latency {
-    /// What a histogram says.
+    /// Computes the percentiles of a histogram.
     #[must_use]
     pub fn of(histogram: &Histogram) -> Self {
         let summary = histogram.summary();
@@ -190,14 +190,14 @@ impl Latency {
     }
 }
 
-/// Figures of the connections of our transport that carried requests, the warm-up included.
+/// Counters of our transport's connections that carried requests, including the warm-up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TransportReport {
     /// OPENs sent.
     pub opens: u64,
     /// Requests sent.
     pub requests: u64,
-    /// Numbers given up as lost.
+    /// Packet numbers declared lost.
     pub lost: u64,
     /// Retransmission timeouts.
     pub timeouts: u64,
@@ -205,12 +205,12 @@ pub struct TransportReport {
     pub packets_in: u64,
     /// Datagrams sent.
     pub packets_out: u64,
-    /// Datagrams received of connections that were over.
+    /// Datagrams received of closed connections.
     pub strays: u64,
 }
 
 impl TransportReport {
-    /// Adds the counters of a connection that is over.
+    /// Adds the counters of a closed connection.
     pub(super) const fn add(&mut self, stats: &ClientStats) {
         self.opens += stats.opens;
         self.requests += stats.requests;
@@ -222,7 +222,7 @@ impl TransportReport {
 }
 
 impl DownloadReport {
-    /// Adds the counters of one of the downloads.
+    /// Adds the counters of a download.
     pub(super) fn add(&mut self, bytes: u64, window_bytes: u64, stats: &ClientStats) {
         self.began += u32::from(bytes > 0);
         self.window_bytes += window_bytes;

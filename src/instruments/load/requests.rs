@@ -1,9 +1,9 @@
-//! The machine of short connections: each is opened, asks for one object, and is over when the
-//! object is whole; our transport, or TCP of the stack.
+//! The machine of short connections: each opens, requests one object, and closes when the object is
+//! complete; over our transport, or TCP of the stack.
 //!
 //! In: IP packets and time. Out: IP packets, flights and a [`RequestReport`]. Every connection has a
-//! port of its own; one that is over leaves nothing here but, if so wanted, a proof of the own
-//! address for a later one. Never reads a clock. Every random choice comes from the seed.
+//! port of its own; a closed one leaves nothing but, on request, an address token for a later one.
+//! Never reads a clock. The seed determines every random choice.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -25,57 +25,57 @@ use crate::transport::client::{AddressToken, Client, ClientConfig};
 use crate::wire::flight::UdpPath;
 use crate::wire::ip::UdpView;
 
-/// Most TCP connections under way: half of what a stack holds, so that those that close have room.
+/// Most TCP connections in progress: half of a stack's slots, since closing ones hold a slot, too.
 pub const MAX_TCP_UNDER_WAY: u32 = 32;
 
-/// Most proofs of the own address that wait for a connection; the oldest are dropped.
+/// Most unused address tokens; the oldest are dropped.
 pub const MAX_TOKENS: usize = 256;
 
 /// Bytes read from a connection at a time.
 const STAGE_BYTES: usize = 256 * 1024;
 
-/// A connection without an answer is given up after this long.
+/// Time without an answer after which a connection fails.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What carries a request.
+/// The carrier of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bearer {
-    /// Our transport; whether later connections show the proofs that earlier ones left.
+    /// Our transport.
     Transport {
-        /// See above.
+        /// Whether connections send the address tokens of earlier ones.
         tokens: bool,
     },
-    /// TCP of the stack, reset when the object is whole.
+    /// TCP of the stack, reset when the object is complete.
     Tcp,
 }
 
-/// What a machine of short connections is set up with.
+/// The configuration of short connections.
 #[derive(Clone, Debug)]
 pub struct RequestConfig {
     /// Own addresses; the first of the server's family is used.
     pub addresses: Vec<IpAddr>,
-    /// Largest IP packet in bytes.
+    /// MTU: largest IP packet in bytes.
     pub mtu: u16,
     /// Address and port of the server.
     pub remote: SocketAddr,
     /// The application request, at most
     /// [`MAX_REQUEST_BYTES`](crate::transport::application::MAX_REQUEST_BYTES).
     pub head: Vec<u8>,
-    /// What carries it.
+    /// The carrier of the requests.
     pub bearer: Bearer,
-    /// Reassembly buffer of a connection of our transport, in bytes.
+    /// Receive buffer of a connection of our transport, in bytes.
     pub buffer: usize,
-    /// When requests begin.
+    /// The times of requests.
     pub plan: Plan,
-    /// Feeds every random choice.
+    /// Seed of every random choice.
     pub seed: u64,
 }
 
-/// A request under way.
+/// A request in progress.
 struct Running {
     meant: Instant,
     carrier: Carrier,
-    /// Own port of our transport.
+    /// Local port of our transport.
     port: Option<u16>,
     answer: Answer,
 }
@@ -89,7 +89,7 @@ pub struct RequestHost {
     course: Course,
     running: Vec<Option<Running>>,
     free: Vec<usize>,
-    /// Number of what runs, by own port of our transport.
+    /// Index of the request in progress, by local port of our transport.
     by_port: BTreeMap<u16, usize>,
     next_port: u16,
     rota: Rota,
@@ -99,7 +99,7 @@ pub struct RequestHost {
 }
 
 impl RequestHost {
-    /// Requests that begin with the first `poll_transmit`; the time counts from `now`.
+    /// Creates requests that start with the first `poll_transmit`; time counts from `now`.
     ///
     /// # Errors
     /// [`LoadError`].
@@ -137,31 +137,31 @@ impl RequestHost {
 
     // --- Getters ---
 
-    /// Whether all requests have ended, or the rest has had its time.
+    /// Whether all requests have ended, or the time for the rest is over.
     #[must_use]
     pub fn is_done(&self, now: Now) -> bool {
         self.course.is_over(now.instant)
     }
 
-    /// The time whose requests count.
+    /// The measured interval.
     #[must_use]
     pub const fn window(&self) -> (Instant, Instant) {
         self.course.window()
     }
 
-    /// Requests under way.
+    /// The number of requests in progress.
     #[must_use]
     pub fn under_way(&self) -> u32 {
         u32::try_from(self.running.iter().flatten().count()).unwrap_or(u32::MAX)
     }
 
-    /// Proofs of the own address that wait for a connection.
+    /// The number of unused address tokens.
     #[must_use]
     pub fn tokens_kept(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Ends the run and tells what was seen.
+    /// Ends the run and returns the report.
     #[must_use]
     pub fn finish(self, now: Now) -> RequestReport {
         let ours = matches!(self.config.bearer, Bearer::Transport { .. });
@@ -173,7 +173,7 @@ impl RequestHost {
 
     // --- Connections ---
 
-    /// Begins what is to begin now.
+    /// Starts due requests.
     fn begin(&mut self, now: Now) {
         while let Some(meant) = self.course.take(now.instant) {
             let connected = match self.config.bearer {
@@ -208,9 +208,9 @@ impl RequestHost {
         }
     }
 
-    /// A connection of our transport on a port that no other has.
+    /// Opens a connection of our transport on an unused port.
     fn open(&mut self, tokens: bool) -> (Carrier, Option<u16>) {
-        // There are fewer connections than ports.
+        // Terminates: there are fewer connections than ports.
         while self.by_port.contains_key(&self.next_port) {
             self.next_port = following(self.next_port);
         }
@@ -228,7 +228,7 @@ impl RequestHost {
         (Carrier::Trickles(Box::new(client)), Some(port))
     }
 
-    /// Reads what has come, and ends what is whole or broken.
+    /// Reads received bytes, and ends a complete or broken connection.
     fn advance(&mut self, now: Now, number: usize) {
         let Some(Some(running)) = self.running.get_mut(number) else {
             return;
@@ -292,7 +292,7 @@ impl RequestHost {
         self.advance(now, number);
     }
 
-    /// Passes on what the stack says of its TCP connections.
+    /// Dispatches the stack's TCP events.
     fn handle_tcp(&mut self, now: Now) {
         let mut any = false;
         while let Some(event) = self.stack.poll_event() {
@@ -307,7 +307,7 @@ impl RequestHost {
     }
 }
 
-/// The port after this one.
+/// Returns the next port.
 const fn following(port: u16) -> u16 {
     match port.checked_add(1) {
         Some(port) => port,

@@ -1,22 +1,22 @@
-//! Which of many numbered connections have something to send, and when the others must be looked
-//! at: so that a packet costs the same however many there are.
+//! Of many numbered connections, those that may have something to send, and the deadlines of the
+//! others: the cost of a packet does not depend on their number.
 //!
-//! In: numbers that something has happened to, and their deadlines. Out: the next to be asked.
+//! In: numbers with an event, and their deadlines. Out: the next one to poll.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::time::Instant;
 
-/// What is known of one number.
+/// The state of a number.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
-    /// It stands in the queue of those that may have something to send.
+    /// Whether it is in the queue of ready numbers.
     ready: bool,
-    /// Under which it stands among the deadlines.
+    /// Its key among the deadlines.
     wake: Option<Instant>,
 }
 
-/// See the head of this file.
+/// The queue and the deadlines; see the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Rota {
     entries: Vec<Entry>,
@@ -25,7 +25,7 @@ pub(super) struct Rota {
 }
 
 impl Rota {
-    /// Something has happened to `number`: it may have something to send.
+    /// Records an event of `number`: it may have something to send.
     pub(super) fn note(&mut self, number: usize) {
         if number >= self.entries.len() {
             self.entries.resize(number + 1, Entry::default());
@@ -37,12 +37,12 @@ impl Rota {
         }
     }
 
-    /// The first that may have something to send.
+    /// The first number that may have something to send.
     pub(super) fn first(&self) -> Option<usize> {
         self.ready.front().copied()
     }
 
-    /// The first has nothing more to send before `deadline`.
+    /// Records that the first number has nothing to send before `deadline`.
     pub(super) fn settle(&mut self, deadline: Option<(Instant, &'static str)>) {
         let Some(number) = self.ready.pop_front() else {
             return;
@@ -60,7 +60,7 @@ impl Rota {
         }
     }
 
-    /// The next whose deadline has come.
+    /// Takes the next number whose deadline has passed.
     pub(super) fn due(&mut self, now: Instant) -> Option<usize> {
         let first = self.deadlines.first_entry();
         let ((_, number), _) = first.filter(|first| first.key().0 <= now)?.remove_entry();
@@ -70,7 +70,7 @@ impl Rota {
         Some(number)
     }
 
-    /// The first deadline.
+    /// The earliest deadline.
     pub(super) fn next_at(&self) -> Option<(Instant, &'static str)> {
         let first = self.deadlines.first_key_value();
         first.map(|(&(at, _), reason)| (at, *reason))

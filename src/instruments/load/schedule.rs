@@ -1,9 +1,9 @@
-//! When the requests of a benchmark begin: in a closed loop, each when one before it has ended, or
-//! in an open loop, at instants that do not ask how the server keeps up.
+//! The start times of a benchmark's requests: in a closed loop each starts when an earlier one ends;
+//! in an open loop they start at given times, whether or not the server keeps up.
 //!
-//! In: time, and ends of requests. Out: the instant at which a request was *meant* to begin. A
-//! latency that counts from it holds the time for which a slow server kept later requests from
-//! beginning, which a latency from the real beginning leaves out ("coordinated omission").
+//! In: time, and ends of requests. Out: the *scheduled* start of a request. A latency from the
+//! scheduled start includes the time for which a slow server delayed later requests; a latency from
+//! the actual start omits it ("coordinated omission").
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -13,41 +13,41 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::time::Instant;
 
-/// Most requests under way at a time; in an open loop later ones begin late.
+/// Most requests in progress; beyond, those of an open loop start late.
 pub const MAX_UNDER_WAY: u32 = 4096;
 
-/// How requests follow each other.
+/// The pace of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// So many are under way all the time, at most [`MAX_UNDER_WAY`].
+    /// Closed loop: this many in progress at all times, at most [`MAX_UNDER_WAY`].
     Closed(NonZeroU32),
-    /// So many begin a second, evenly.
+    /// Open loop: this many per second, evenly spaced.
     Even(NonZeroU32),
-    /// So many begin a second on average, independently of each other.
+    /// Open loop: this many per second on average, at independent times.
     Poisson(NonZeroU32),
 }
 
-/// How long requests are made.
+/// The pace and the duration of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// How they follow each other.
+    /// The pace.
     pub pace: Pace,
-    /// The time from the start whose requests do not count.
+    /// Warm-up, whose requests do not count.
     pub warm_up: Duration,
-    /// The time after it, whose requests do.
+    /// The measured interval after the warm-up.
     pub window: Duration,
-    /// Most requests of all.
+    /// Most requests in total.
     pub most: u64,
 }
 
-/// The beginnings of requests.
+/// The start times of requests.
 #[derive(Debug)]
 pub struct Schedule {
     pace: Pace,
     random: ChaCha8Rng,
     begun: Instant,
     until: Instant,
-    /// Microseconds from `begun` to the next beginning of an open loop.
+    /// Time from `begun` to the next start of an open loop, in microseconds.
     next_us: f64,
     left: u64,
     under_way: u32,
@@ -55,7 +55,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule from `now` on, with at most `room` requests under way at a time.
+    /// Creates a schedule from `now` on, with at most `room` requests in progress.
     #[must_use]
     pub fn new(now: Instant, plan: Plan, room: u32, seed: u64) -> Self {
         let room = match plan.pace {
@@ -76,7 +76,7 @@ impl Schedule {
         schedule
     }
 
-    /// Begins the next request if one is to begin now: the instant at which it was meant to.
+    /// Starts the next request if it is due; returns its scheduled start.
     pub fn take(&mut self, now: Instant) -> Option<Instant> {
         let at = self.next_at(now).filter(|at| *at <= now)?;
         self.under_way += 1;
@@ -85,32 +85,32 @@ impl Schedule {
         Some(at)
     }
 
-    /// A request has ended.
+    /// Records the end of a request.
     pub const fn end(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// When the next request is to begin, which may be past; `None` if one under way must end
-    /// first, or if no further one is to begin.
+    /// The next scheduled start, possibly in the past; `None` if a request in progress must end
+    /// first, or if there are no further ones.
     #[must_use]
     pub fn next_at(&self, now: Instant) -> Option<Instant> {
         let room = self.under_way < self.room;
         self.planned(now).filter(|_| room)
     }
 
-    /// Requests under way.
+    /// The number of requests in progress.
     #[must_use]
     pub const fn under_way(&self) -> u32 {
         self.under_way
     }
 
-    /// Whether no further request is to begin.
+    /// Whether there are no further requests.
     #[must_use]
     pub fn is_over(&self, now: Instant) -> bool {
         self.planned(now).is_none()
     }
 
-    /// Gives up what is left of an open loop; how many requests were meant to have begun.
+    /// Abandons the rest of an open loop; returns how many requests were scheduled to have started.
     pub fn abandon(&mut self, now: Instant) -> u64 {
         let mut missed = 0;
         while self.planned(now).is_some_and(|at| at <= now) {

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 const ONE_WAY: Duration = Duration::from_millis(5);
 
-/// Serves one stream of so many bytes.
+/// Serves one stream of this length.
 struct One(usize);
 
 impl Application for One {
@@ -37,12 +37,12 @@ struct World<M> {
     now: Now,
     load: M,
     server: ServerHost<One>,
-    /// When, whether for the server, and the packet.
+    /// Time, whether it goes to the server, and the packet.
     wire: VecDeque<(Instant, bool, Vec<u8>)>,
     sent: u64,
-    /// Every so many-th packet is lost; 0: none.
+    /// Loses every Nth packet; 0: none.
     lose_every: u64,
-    /// The server gets no more packets from then on.
+    /// The server receives no packets from then on.
     dead_from: Option<Instant>,
     most_busy: usize,
 }
@@ -115,7 +115,7 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// Goes to the next thing that happens; `false` if nothing will.
+    /// Advances to the next event; `false` if there is none.
     fn step(&mut self) -> bool {
         while let Some(transmit) = self.load.poll_transmit(self.now) {
             self.put(true, transmit);
@@ -166,7 +166,7 @@ impl World<LoadHost> {
 
 #[test]
 fn every_connection_is_opened_proven_and_kept() {
-    // Bytes of the object, and datagrams of an answer to an OPEN.
+    // Bytes of the object, and datagrams of the answer to an OPEN.
     let cases = [
         ("empty head only", false, 19, 1),
         ("two datagrams", false, 2000, 2),
@@ -233,7 +233,7 @@ fn a_server_that_dies_while_connections_are_held_is_noticed() {
     );
 }
 
-/// Each connection goes on from where its last request has left it.
+/// Each connection continues from the state after its last request.
 #[test]
 fn requests_are_made_on_kept_connections() {
     let plan = Plan {
@@ -256,7 +256,7 @@ fn requests_are_made_on_kept_connections() {
             (0, 0),
             "{connections}"
         );
-        // The answer that opens a lost connection anew has no status.
+        // The answer that reopens a lost connection has no status.
         assert_eq!(live.statuses.values().sum::<u64>(), live.began);
         if lose_every == 0 {
             assert_eq!(live.statuses, [(200, 2000)].into(), "{connections}");
@@ -326,7 +326,7 @@ fn mutated_packets_break_no_connection() {
     assert_eq!(hostile.sent.len(), 5, "{hostile:?}");
     assert_eq!((hostile.pulses, hostile.pulses_missed), (469, 0));
     assert!(!hostile.silent);
-    // An OPEN is sound whatever its padding says, so some are answered.
+    // An OPEN with changed padding stays valid, so the server answers some.
     assert!(hostile.replies.contains_key("opened"), "{hostile:?}");
     assert_eq!((report.resumed, report.not_resumed), (100, 0));
     let drops = world.server.server().counters().drops();

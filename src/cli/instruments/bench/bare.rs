@@ -1,7 +1,7 @@
-//! `headwater bench bare`: what the devices carry without any protocol.
+//! `headwater bench bare`: the throughput of the devices without any protocol.
 //!
-//! In: arguments; one process listens, another connects to it. Out: goodput of each run as of
-//! `bench throughput`.
+//! In: arguments; one process listens, another connects to it. Out: the goodput of each run, in the
+//! format of `bench throughput`.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -21,10 +21,10 @@ use crate::runtime::{Hooks, OsClock, Runtime, Stopped};
 use crate::time::{Instant, Now, micros};
 use crate::wire::flight::UdpPath;
 
-/// Own port of the end that connects.
+/// Local port of the client.
 const CLIENT_PORT: u16 = 7601;
 
-/// A run takes no longer, in seconds.
+/// Longest time of a run, in seconds.
 const MAX_RUN_SECONDS: u64 = 60;
 
 /// Arguments of `headwater bench bare`.
@@ -32,38 +32,38 @@ const MAX_RUN_SECONDS: u64 = 60;
 pub(super) struct BareArgs {
     #[command(flatten)]
     local: LocalArgs,
-    /// Answer requests to this UDP port, anyone's: for testbeds only
+    /// Answer requests to this UDP port, from any address: for testbeds only
     #[arg(long, value_name = "PORT", conflicts_with = "connect",
           required_unless_present = "connect",
           value_parser = clap::value_parser!(u16).range(1..))]
     listen: Option<u16>,
-    /// Measure against one that listens
+    /// Measure against a listening process at this address
     #[arg(long, value_name = "ADDR:PORT")]
     connect: Option<SocketAddr>,
-    /// Flights of 44 datagrams under way
+    /// Window: flights of 44 datagrams each
     #[arg(long, value_name = "FLIGHTS", default_value_t = 8,
           value_parser = clap::value_parser!(u32).range(1..=64))]
     window: u32,
-    /// Bytes of a run
+    /// Bytes per run
     #[arg(long, value_name = "BYTES", default_value_t = 400_000_000)]
     bytes: u64,
-    /// Runs; one before them does not count
+    /// Number of runs, after one warm-up run
     #[arg(long, value_name = "N", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
-    /// Write all figures to FILE as JSON
+    /// Write all results to FILE as JSON
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
 }
 
-/// What was asked for.
+/// The settings, for the results.
 #[derive(Serialize)]
 struct BareSettings {
     runs: u32,
     window: u32,
 }
 
-/// In the shape of `bench throughput`'s figures.
+/// One peer, in the format of `bench throughput`.
 #[derive(Serialize)]
 struct Standing {
     peer: &'static str,
@@ -96,17 +96,17 @@ fn on_device<D: Device + AsRawFd>(args: &BareArgs, device: D) -> Result<Exit, Fa
     match (args.listen, args.connect) {
         (Some(port), _) => listen(args, port, clock, &mut runtime),
         (None, Some(remote)) => connect(args, remote, clock, &mut runtime),
-        (None, None) => Err(Failed::new(Exit::Usage, "name --listen or --connect")),
+        (None, None) => Err(Failed::new(Exit::Usage, "set --listen or --connect")),
     }
 }
 
-/// The own address that can reach `remote`, or the first.
+/// Returns the own address for `remote`, or the first one.
 fn own(args: &BareArgs, remote: Option<SocketAddr>, port: u16) -> Result<SocketAddr, Failed> {
     let own = match remote {
         Some(remote) => args.local.own_for(remote.ip()),
         None => args.local.addresses.first().copied(),
     };
-    let advice = "no --address is of the family of --connect: name one";
+    let advice = "no --address is of the family of --connect: add one";
     let own = own.ok_or_else(|| Failed::new(Exit::Usage, advice))?;
     Ok(SocketAddr::new(own, port))
 }
@@ -138,7 +138,7 @@ fn connect<D: Device + AsRawFd>(
     let mut rounds = Vec::new();
     for run in 0..=args.runs {
         let path = UdpPath {
-            // What is left of the run before goes to its own port.
+            // A port of its own: late packets of the run before go to another.
             src: own(
                 args,
                 Some(remote),
@@ -153,7 +153,8 @@ fn connect<D: Device + AsRawFd>(
         match runtime.run(&mut client, &mut patience) {
             Ok(Stopped::ByHook) if client.is_done() => {}
             Ok(Stopped::ByHook) => {
-                let advice = format!("{remote} is too slow or silent: check that it listens");
+                let advice =
+                    format!("{remote} is too slow or does not answer: check that it listens");
                 return Err(Failed::new(Exit::CannotConnect, advice));
             }
             Ok(Stopped::BySignal(signal)) => return Err(Failed::new(signal.into(), "")),
@@ -188,7 +189,7 @@ fn connect<D: Device + AsRawFd>(
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
 fn rows(rounds: &[Round]) -> Vec<Vec<String>> {
-    // Bits a microsecond are megabits a second.
+    // Bits per microsecond are megabits per second.
     let mbits = rounds
         .iter()
         .map(|round| round.body_bytes as f64 * 8.0 / round.latency.max_us.max(1) as f64);
@@ -196,7 +197,7 @@ fn rows(rounds: &[Round]) -> Vec<Vec<String>> {
     vec![heads, vec!["bare".to_owned(), spread(Spread::of(mbits))]]
 }
 
-/// Ends a run when its bytes have come, or when it has taken too long.
+/// Ends a run when its bytes have arrived, or at its time limit.
 struct Patience {
     until: Instant,
 }

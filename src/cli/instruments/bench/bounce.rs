@@ -1,6 +1,6 @@
-//! `headwater bench bounce`: the simplest redirector, to measure against.
+//! `headwater bench bounce`: a minimal redirector, as a baseline.
 //!
-//! In: arguments. Out: the line `ready` when packets are passed on; they are until a signal.
+//! In: arguments. Out: the line `ready`, then redirected packets until a signal.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
@@ -17,16 +17,16 @@ use crate::runtime::OsClock;
 pub(super) struct BounceArgs {
     #[command(flatten)]
     local: LocalArgs,
-    /// Send there what comes for the --address, IPv4
+    /// Redirect packets for the --address to this IPv4 address
     #[arg(long, value_name = "ADDR")]
     to: Ipv4Addr,
 }
 
-/// Passes packets on until a signal ends the process.
+/// Redirects packets until a signal ends it.
 pub(super) fn run(args: &BounceArgs) -> Result<Exit, Failed> {
     args.local.check()?;
     let [IpAddr::V4(own)] = args.local.addresses[..] else {
-        let advice = "name one --address, of IPv4";
+        let advice = "set exactly one --address, an IPv4 one";
         return Err(Failed::new(Exit::Usage, advice));
     };
     let bounce = Bounce::new(own, args.to);

@@ -1,7 +1,7 @@
-//! `headwater bench connections`: what a request costs a server beside more and more connections.
+//! `headwater bench connections`: the cost of a request as the number of open connections grows.
 //!
-//! In: arguments. Out: for each number of connections what they take in memory, here and at the
-//! server, and latency and processor time of requests on random ones of them.
+//! In: arguments. Out: for each number of connections the memory of client and server, and the latency
+//! and processor time of requests on random connections.
 
 use core::num::NonZeroU32;
 use std::fs;
@@ -31,12 +31,12 @@ use crate::time::{Instant, Now};
 /// Arguments of `headwater bench connections`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ConnectionsArgs {
-    /// What each connection asks for; `http://` may be left out. A small object is best
+    /// URL that each connection fetches; `http://` may be omitted. Use a small object
     #[arg(value_name = "URL")]
     url: String,
     #[command(flatten)]
     local: LocalArgs,
-    /// UDP port of the service (the port in a URL is that of TCP)
+    /// UDP port of the service (the port in a URL is the TCP port)
     #[arg(long, value_name = "PORT", default_value_t = 7600,
           value_parser = clap::value_parser!(u16).range(1..))]
     udp_port: u16,
@@ -48,29 +48,29 @@ pub(super) struct ConnectionsArgs {
         default_value = "10,100,1000,10000"
     )]
     counts: Vec<NonZeroU32>,
-    /// Requests a second, at random, each on a connection chosen at random
+    /// Requests per second, at random times, each on a random connection
     #[arg(long, value_name = "PER_SECOND", default_value = "1000")]
     rate: NonZeroU32,
-    /// Count for so many seconds at each number of connections
+    /// Duration of each measurement in seconds, without the warm-up
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
           value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Begin to count so many seconds after the first request
+    /// Warm-up in seconds after the first request
     #[arg(long, value_name = "SECONDS", default_value_t = 1,
           value_parser = clap::value_parser!(u64).range(..=60))]
     warm_up: u64,
-    /// Process of the server, whose processor time and memory are told
+    /// Process id of the server, to report its processor time and memory
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
-    /// Repeat the random choices of another run
+    /// Seed of the random choices [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Write all figures to FILE as JSON
+    /// Write all results to FILE as JSON
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
 }
 
-/// What one number of connections has shown.
+/// The results for one number of connections.
 #[derive(Debug, Serialize)]
 struct Step {
     connections: u32,
@@ -84,7 +84,7 @@ struct Step {
     live: RequestReport,
 }
 
-/// What was asked for.
+/// The settings, for the results.
 #[derive(Serialize)]
 struct ConnectionsSettings {
     rate: u32,
@@ -92,13 +92,13 @@ struct ConnectionsSettings {
     warm_up: u64,
 }
 
-/// Measures.
+/// Runs the benchmark.
 pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failed> {
     args.local.check()?;
     if let Some(pid) = args.server_pid
         && used_ns(&pid.to_string()).is_err()
     {
-        let advice = format!("there is no process {pid}: name one that runs as --server-pid");
+        let advice = format!("no process {pid}: set --server-pid to a running process");
         return Err(Failed::new(Exit::Usage, advice));
     }
     let seed = seed(args.seed)?;
@@ -164,13 +164,13 @@ fn steps<D: Device + AsRawFd>(
             Err(error) => return Err(device_failed(error)),
         }
         steps.push(step(machine.report(), watching)?);
-        // Nobody is left to be told if standard error is gone.
+        // A closed standard error leaves no place to report to.
         let _ = writeln!(io::stderr(), "{count} connections measured");
     }
     Ok(steps)
 }
 
-/// What is known while requests are made.
+/// The measurement in progress.
 struct Live {
     meter: Meter,
     own_rss_kib: u64,
@@ -205,7 +205,7 @@ impl Hooks<LoadHost> for Watching {
     }
 }
 
-/// Resident memory of a process (proc(5), `VmRSS`).
+/// Returns the resident memory of a process (proc(5), `VmRSS`).
 fn rss_kib(process: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let rest = status
@@ -214,7 +214,7 @@ fn rss_kib(process: &str) -> Option<u64> {
     rest.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// Takes the figures together, or tells what went wrong.
+/// Combines the results, or returns the failure.
 fn step(report: LoadReport, watching: Watching) -> Result<Step, Failed> {
     let (connections, opened) = (report.connections, report.opened);
     if opened < connections {
@@ -229,7 +229,7 @@ fn step(report: LoadReport, watching: Watching) -> Result<Step, Failed> {
     let (Some(request), Some(live)) = (report.live, watching.live) else {
         return Err(Failed::new(
             Exit::Timeout,
-            "no request was made: name more --seconds",
+            "no request was sent: increase --seconds",
         ));
     };
     Ok(Step {

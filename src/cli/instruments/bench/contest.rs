@@ -1,7 +1,7 @@
-//! Peers that take turns: in every round each makes its requests, so that whatever else the machine
-//! does meets all of them.
+//! Peers that take turns: in every round each sends its requests, so that other load on the machine
+//! affects all of them.
 //!
-//! In: peers as typed, and a plan. Out: what each round of each peer has shown.
+//! In: peers as typed, and a plan. Out: the results of each peer in each round.
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -24,55 +24,55 @@ use crate::instruments::sockets::{Close, SocketConfig, Sockets};
 use crate::runtime::{Hooks, OsClock, Runtime, Stopped};
 use crate::time::{Instant, Now};
 
-/// Arguments of every contest.
+/// Arguments of all benchmarks with peers.
 #[derive(Debug, clap::Args)]
 #[command(
     mut_arg("tun", |arg| arg.required(false).requires("addresses")),
     mut_arg("addresses", |arg| arg.required(false).requires("tun"))
 )]
 pub(super) struct ContestArgs {
-    /// Who is measured, and what is asked for: transport=URL, smoltcp=URL (both from our stack) or
-    /// kernel=URL (sockets); repeat it, and they take turns
+    /// Peer to measure, and its URL: transport=URL, smoltcp=URL (both from our stack) or kernel=URL
+    /// (sockets); repeat it, and the peers take turns
     #[arg(long = "peer", value_name = "KIND=URL", required = true)]
     pub(super) peers: Vec<Peer>,
-    /// Needed by peers from our stack
+    /// Required by peers from our stack
     #[command(flatten)]
     pub(super) local: Option<LocalArgs>,
-    /// UDP port of the transport's service (the port in a URL is that of TCP)
+    /// UDP port of the transport's service (the port in a URL is the TCP port)
     #[arg(long, value_name = "PORT", default_value_t = 7600,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) udp_port: u16,
-    /// How the kernel's connections are closed
+    /// How to close connections of the kernel
     #[arg(long, value_enum, default_value_t = CloseArg::Reset)]
     pub(super) close: CloseArg,
-    /// Let connections of the transport show the proofs of the own address that earlier ones left
+    /// Send the address tokens of earlier connections on new ones of the transport
     #[arg(long)]
     pub(super) tokens: bool,
-    /// Reassembly buffer of a connection of the transport
+    /// Receive buffer of a connection of the transport
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(4096..=1 << 30))]
     pub(super) buffer: Option<u32>,
-    /// Process of a peer's server, whose processor time is told
+    /// Process id of a peer's server, to report its processor time
     #[arg(long = "server-pid", value_name = "KIND=PID")]
     pub(super) server_pids: Vec<ServerPid>,
-    /// Repeat the random choices of another run
+    /// Seed of the random choices [default: random]
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
-    /// Write all figures to FILE as JSON
+    /// Write all results to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub(super) stats: Option<PathBuf>,
 }
 
-/// See `--close`.
+/// The value of `--close`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CloseArg {
-    /// By a reset, which leaves nothing
+    /// Reset: leaves no state
     Reset,
-    /// In order; the client's ports wait out TIME-WAIT
+    /// Orderly; the client's ports stay in TIME-WAIT
     Fin,
 }
 
-/// What one peer has shown.
+/// The results of a peer.
 #[derive(Debug, Serialize)]
 pub(super) struct Standing {
     pub(super) peer: PeerKind,
@@ -80,7 +80,7 @@ pub(super) struct Standing {
     pub(super) rounds: Vec<Round>,
 }
 
-/// What it has shown in one round.
+/// The results of a peer in one round.
 #[derive(Debug, Serialize)]
 pub(super) struct Round {
     #[serde(flatten)]
@@ -89,7 +89,7 @@ pub(super) struct Round {
     pub(super) cpu: CpuUse,
 }
 
-/// A peer that is ready to be asked.
+/// A peer, ready to send requests.
 struct Ready {
     kind: PeerKind,
     remote: SocketAddr,
@@ -108,14 +108,14 @@ pub(super) struct Contest<'a> {
 }
 
 impl<'a> Contest<'a> {
-    /// Checks all arguments; `buffer` is that of our transport if none is named.
+    /// Validates all arguments; `buffer`: default receive buffer of our transport.
     pub(super) fn new(args: &'a ContestArgs, plan: Plan, buffer: u32) -> Result<Self, Failed> {
         if let Some(local) = &args.local {
             local.check()?;
         }
         let count = args.peers.len();
         if count > MAX_PEERS {
-            let advice = format!("{count} peers are too many: name at most {MAX_PEERS}");
+            let advice = format!("{count} peers: at most {MAX_PEERS} are allowed");
             return Err(Failed::new(Exit::Usage, advice));
         }
         let ready = args.peers.iter().map(|peer| get_ready(args, peer));
@@ -219,7 +219,7 @@ impl<'a> Contest<'a> {
 
     fn by_sockets(&self, ready: &Ready, seed: u64) -> Result<Round, Failed> {
         let system = |error| {
-            let advice = format!("no sockets ({error}): raise `ulimit -n`");
+            let advice = format!("cannot open sockets ({error}): raise `ulimit -n`");
             Failed::new(Exit::CannotConnect, advice)
         };
         let config = SocketConfig {
@@ -245,7 +245,7 @@ impl<'a> Contest<'a> {
     }
 }
 
-/// Samples processor time, and ends the loop when the requests are over.
+/// Samples processor time, and ends the loop when the requests have finished.
 struct Measured(Meter);
 
 impl Hooks<RequestHost> for Measured {
@@ -279,8 +279,7 @@ fn get_ready(args: &ContestArgs, peer: &Peer) -> Result<Ready, Failed> {
     if let Some(ServerPid { kind, pid }) = server
         && used_ns(&pid.to_string()).is_err()
     {
-        let advice =
-            format!("there is no process {pid}: name one that runs as --server-pid {kind}=");
+        let advice = format!("no process {pid}: set --server-pid {kind}= to a running process");
         return Err(Failed::new(Exit::Usage, advice));
     }
     Ok(Ready {
@@ -292,18 +291,18 @@ fn get_ready(args: &ContestArgs, peer: &Peer) -> Result<Ready, Failed> {
 }
 
 fn no_device() -> Failed {
-    let advice = "peers from our stack need a device: name it as --tun, and an own --address";
+    let advice = "peers from our stack require a device: set --tun and --address";
     Failed::new(Exit::Usage, advice)
 }
 
-/// A round that shows nothing ends the contest.
+/// Fails on a round without a response.
 fn check(kind: PeerKind, report: &RequestReport) -> Result<(), Failed> {
     if report.latency.count == 0 {
         let reasons: Vec<&str> = report.failed.keys().copied().collect();
         let advice = format!(
-            "no request by {kind} was answered ({}): check the address, the routes and the server",
+            "no response over {kind} ({}): check the address, the routes and the server",
             match reasons.is_empty() {
-                true => "silence".to_owned(),
+                true => "no answer".to_owned(),
                 false => reasons.join(", "),
             }
         );

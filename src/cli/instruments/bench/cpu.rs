@@ -1,7 +1,7 @@
-//! Processor time of processes between two instants.
+//! Processor time of a process between two instants.
 //!
-//! In: the id of a process. Out: nanoseconds in which its threads ran, their system calls included.
-//! What the kernel does for it elsewhere (interrupts, the other end's calls) is not in them.
+//! In: the id of a process. Out: nanoseconds in which its threads ran, including their system calls.
+//! Excludes work of the kernel on its behalf elsewhere (interrupts, the other end's calls).
 //! Source: /proc/PID/task/TID/schedstat (sched-stats of the kernel's documentation).
 
 use std::fs;
@@ -11,17 +11,17 @@ use serde::Serialize;
 
 use crate::time::Instant;
 
-/// Threads of a process that are looked at.
+/// Most threads of a process that are sampled.
 const MAX_THREADS: usize = 1024;
 
-/// Processor time of the server and of this process in the time that counts, in nanoseconds.
+/// Processor time of the server and of this process in the measured interval, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct CpuUse {
     pub(super) server_ns: Option<u64>,
     pub(super) own_ns: u64,
 }
 
-/// Takes a sample at each end of the time that counts.
+/// Samples at the start and at the end of the measured interval.
 #[derive(Debug)]
 pub(super) struct Meter {
     window: (Instant, Instant),
@@ -40,7 +40,7 @@ impl Meter {
         }
     }
 
-    /// To be called often, and soon after both ends.
+    /// Samples if an end has passed; call it often, and soon after both ends.
     pub(super) fn note(&mut self, now: Instant) {
         let (from, until) = self.window;
         if self.first.is_none() && now >= from {
@@ -51,7 +51,7 @@ impl Meter {
         }
     }
 
-    /// When `note` is to be called at the latest.
+    /// The time of the next call of `note`, at the latest.
     pub(super) const fn deadline(&self) -> Option<Instant> {
         match (self.first, self.last) {
             (None, _) => Some(self.window.0),
@@ -60,7 +60,7 @@ impl Meter {
         }
     }
 
-    /// What was used between the ends, or until now.
+    /// Returns the processor time between the ends, or until now.
     pub(super) fn finish(self) -> CpuUse {
         let last = self.last.unwrap_or_else(|| sample(self.server));
         let first = self.first.unwrap_or(last);
@@ -79,10 +79,10 @@ fn sample(server: Option<u32>) -> CpuUse {
     }
 }
 
-/// Processor time of a process so far.
+/// Returns the processor time of a process so far.
 pub(super) fn used_ns(process: &str) -> io::Result<u64> {
     let threads = fs::read_dir(format!("/proc/{process}/task"))?;
-    // One that ends while it is looked at is passed over.
+    // Skips threads that end meanwhile.
     let texts = threads.map(|thread| {
         let text = thread.map(|thread| fs::read_to_string(thread.path().join("schedstat")));
         text.map(Result::unwrap_or_default)
@@ -90,7 +90,7 @@ pub(super) fn used_ns(process: &str) -> io::Result<u64> {
     sum(texts)
 }
 
-/// The first figures of what the threads' files say.
+/// Sums the first figures of the threads' files.
 fn sum(texts: impl Iterator<Item = io::Result<String>>) -> io::Result<u64> {
     texts.take(MAX_THREADS).try_fold(0, |sum: u64, text| {
         let text = text?;

@@ -1,7 +1,7 @@
 //! `headwater bench flood`: packets like requests, as fast as they can be sent.
 //!
-//! In: arguments. Out: how many packets were sent in what time, and the processor time it took, with all
-//! that the kernel did with them in the same calls. Where they have gone is for others to count.
+//! In: arguments. Out: packets sent, the time and the processor time taken, which includes the
+//! kernel's work on the packets in the same calls. Does not count arrivals.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
@@ -22,7 +22,7 @@ use crate::runtime::{Hooks, OsClock, Stopped};
 use crate::time::Now;
 use crate::wire::flight::UdpPath;
 
-/// Own port.
+/// Local port.
 const PORT: u16 = 7601;
 
 /// Longest flood, in seconds.
@@ -33,48 +33,51 @@ const MAX_FLOOD_SECONDS: u64 = 3600;
 pub(super) struct FloodArgs {
     #[command(flatten)]
     local: LocalArgs,
-    /// Send there
+    /// Destination
     #[arg(long, value_name = "ADDR:PORT")]
     to: SocketAddr,
-    /// Bytes of an IP packet, at most the MTU
+    /// Size of an IP packet in bytes, at most the MTU
     #[arg(long, value_name = "BYTES", default_value_t = 200,
           value_parser = clap::value_parser!(u16).range(i64::from(MIN_PACKET_BYTES)..))]
     bytes: u16,
-    /// Connections that take turns
+    /// Number of connections, used in turns
     #[arg(long, value_name = "N", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONNECTIONS)))]
     connections: u32,
-    /// Send for so many seconds
+    /// Duration in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3,
           value_parser = clap::value_parser!(u64).range(1..=MAX_FLOOD_SECONDS))]
     seconds: u64,
-    /// Write all figures to FILE as JSON
+    /// Write all results to FILE as JSON
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
 }
 
-/// What was asked for.
+/// The settings, for the results.
 #[derive(Serialize)]
 struct FloodSettings {
     packet_bytes: u16,
     connections: u32,
 }
 
-/// What was sent.
+/// The results.
 #[derive(Serialize)]
 struct Sent {
     packets: u64,
     seconds: f64,
     own_ns: u64,
-    /// Of the packets, those that the device did not take.
+    /// Packets that the device rejected.
     refused: u64,
 }
 
-/// Sends.
+/// Sends the flood.
 pub(super) fn run(args: &FloodArgs) -> Result<Exit, Failed> {
     args.local.check()?;
     if args.bytes > args.local.mtu {
-        let advice = format!("--bytes {} is above the MTU: name less", args.bytes);
+        let advice = format!(
+            "--bytes {} is above the MTU: choose a smaller size",
+            args.bytes
+        );
         return Err(Failed::new(Exit::Usage, advice));
     }
     let own = own(args)?;
@@ -84,10 +87,10 @@ pub(super) fn run(args: &FloodArgs) -> Result<Exit, Failed> {
     }
 }
 
-/// The own address that can reach the other.
+/// Returns the own address for the destination.
 fn own(args: &FloodArgs) -> Result<IpAddr, Failed> {
     let own = args.local.own_for(args.to.ip());
-    let advice = "no --address is of the family of --to: name one";
+    let advice = "no --address is of the family of --to: add one";
     own.ok_or_else(|| Failed::new(Exit::Usage, advice))
 }
 

@@ -1,7 +1,7 @@
-//! `headwater bench`: measures servers, ours beside others.
+//! `headwater bench`: measures servers, ours and others.
 //!
-//! In: arguments. Out: a table on standard output, all figures as JSON in a file, and an exit code
-//! that says whether every peer answered.
+//! In: arguments. Out: a table on standard output, all results as JSON in a file, and an exit code
+//! that fails if a peer does not respond.
 
 mod bare;
 mod bounce;
@@ -27,7 +27,7 @@ use crate::host::Machine;
 use crate::runtime::Hooks;
 use crate::time::Now;
 
-/// Version of the shape of the figures.
+/// Version of the results' schema.
 const SCHEMA: u32 = 1;
 
 /// Arguments of `headwater bench`.
@@ -39,23 +39,23 @@ pub struct BenchArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Objects, each on a connection of its own: requests a second, latency, processor time
+    /// Objects, each on a connection of its own: requests per second, latency, processor time
     Requests(Box<requests::RequestsArgs>),
     /// Requests on random ones of 10 to a million open connections
     Connections(Box<connections::ConnectionsArgs>),
     /// One large object at a time: goodput of single connections
     Throughput(Box<throughput::ThroughputArgs>),
-    /// The packets of a bulk transfer without protocol: what the devices carry at most
+    /// The packets of a bulk transfer without a protocol: upper bound of the devices
     Bare(Box<bare::BareArgs>),
-    /// Packets like requests, as fast as they can be sent, at a redirector: for testbeds only
+    /// Packets like requests, as fast as possible, at a redirector: for testbeds only
     Flood(Box<flood::FloodArgs>),
-    /// The simplest redirector, to measure against: another destination for each packet
+    /// A minimal redirector as a baseline: rewrites the destination of each packet
     Bounce(Box<bounce::BounceArgs>),
-    /// The simplest server over the kernel's TCP, to measure against: accept, read, write, close
+    /// A minimal server over the kernel's TCP as a baseline: accept, read, write, close
     Respond(respond::RespondArgs),
 }
 
-/// Ends the loop by no hook: a signal does.
+/// Hooks of a loop that only a signal ends.
 struct Forever;
 
 impl<M: Machine> Hooks<M> for Forever {
@@ -64,10 +64,10 @@ impl<M: Machine> Hooks<M> for Forever {
     }
 }
 
-/// Measures.
+/// Runs a benchmark.
 ///
 /// # Errors
-/// What kept it from measuring.
+/// The reason why it cannot run.
 pub fn run(args: &BenchArgs) -> Result<Exit, Failed> {
     match &args.what {
         What::Requests(args) => requests::run(args),
@@ -80,7 +80,7 @@ pub fn run(args: &BenchArgs) -> Result<Exit, Failed> {
     }
 }
 
-/// What is written.
+/// The results as written.
 #[derive(Serialize)]
 struct Figures<'a, S, R> {
     schema: u32,
@@ -90,7 +90,7 @@ struct Figures<'a, S, R> {
     peers: &'a [R],
 }
 
-/// Prints the table and writes the figures.
+/// Prints the table and writes the results.
 fn conclude<S: Serialize, R: Serialize>(
     figures: &Figures<'_, S, R>,
     stats: Option<&Path>,
@@ -99,7 +99,7 @@ fn conclude<S: Serialize, R: Serialize>(
     if let Some(path) = stats {
         write_json(figures, path).map_err(|error| {
             let name = path.display();
-            let advice = format!("cannot write {name} ({error}): name another file for --stats");
+            let advice = format!("cannot write {name} ({error}): choose another file for --stats");
             Failed::new(Exit::WriteError, advice)
         })?;
     }

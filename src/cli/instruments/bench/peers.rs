@@ -1,16 +1,16 @@
-//! Who is measured: our transport, TCP of the stack, TCP of the kernel; each with a URL.
+//! Peers to measure: our transport, TCP of the stack, TCP of the kernel; each with a URL.
 //!
-//! In: words as typed. Out: peers, or what is wrong with the words.
+//! In: arguments as typed. Out: peers, or an error.
 
 use core::fmt::{self, Display};
 use core::str::FromStr;
 
 use serde::Serialize;
 
-/// Most peers of one run.
+/// Most peers in a run.
 pub(super) const MAX_PEERS: usize = 8;
 
-/// What carries the requests.
+/// The transport of the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum PeerKind {
@@ -25,7 +25,7 @@ pub(super) enum PeerKind {
 impl PeerKind {
     const ALL: [Self; 3] = [Self::Transport, Self::Smoltcp, Self::Kernel];
 
-    /// As it is typed and shown.
+    /// Its name, as typed and printed.
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Transport => "transport",
@@ -41,7 +41,7 @@ impl Display for PeerKind {
     }
 }
 
-/// What a word begins with, and the rest after `=`.
+/// Splits an argument at `=` into the kind and the rest.
 fn split(text: &str) -> Result<(PeerKind, &str), String> {
     let found = text.split_once('=').and_then(|(label, rest)| {
         let kind = PeerKind::ALL
@@ -49,15 +49,15 @@ fn split(text: &str) -> Result<(PeerKind, &str), String> {
             .find(|kind| kind.label() == label)?;
         Some((kind, rest)).filter(|_| !rest.is_empty())
     });
-    found.ok_or_else(|| "write transport=, smoltcp= or kernel= before it".to_owned())
+    found.ok_or_else(|| "not KIND=VALUE: use transport=, smoltcp= or kernel=".to_owned())
 }
 
 /// A peer as typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
-    /// What carries the requests.
+    /// The transport of the requests.
     pub(super) kind: PeerKind,
-    /// What is asked for.
+    /// The URL to fetch.
     pub(super) url: String,
 }
 
@@ -71,12 +71,12 @@ impl FromStr for Peer {
     }
 }
 
-/// The process of a peer's server as typed.
+/// The process id of a peer's server, as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ServerPid {
     /// The peers that it serves.
     pub(super) kind: PeerKind,
-    /// Its id.
+    /// The process id.
     pub(super) pid: u32,
 }
 
@@ -85,7 +85,9 @@ impl FromStr for ServerPid {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, pid) = split(text)?;
-        let pid = pid.parse().map_err(|_| "its id is a number".to_owned())?;
+        let pid = pid
+            .parse()
+            .map_err(|_| "not a process id: use a number".to_owned())?;
         Ok(Self { kind, pid })
     }
 }

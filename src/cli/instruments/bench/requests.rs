@@ -1,7 +1,7 @@
 //! `headwater bench requests`: objects, each on a connection of its own.
 //!
-//! In: arguments. Out: for each peer requests answered a second, quantiles of their latency, and
-//! processor time a request.
+//! In: arguments. Out: for each peer the responses per second, latency percentiles, and processor time
+//! per request.
 
 use core::num::NonZeroU32;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::cli::instruments::bench::table::{Spread, figure, spread};
 use crate::cli::instruments::bench::{Figures, SCHEMA, conclude};
 use crate::instruments::load::schedule::{MAX_UNDER_WAY, Pace, Plan};
 
-/// Reassembly buffer of a connection if none is named, in bytes: objects are small.
+/// Default receive buffer of a connection, in bytes: objects are small.
 const BUFFER_BYTES: u32 = 128 << 10;
 
 /// Longest time of a round, in seconds.
@@ -25,25 +25,25 @@ const MAX_SECONDS: u64 = 3600;
 pub(super) struct RequestsArgs {
     #[command(flatten)]
     contest: ContestArgs,
-    /// Closed loop: so many requests are under way all the time (smoltcp: at most 32)
+    /// Closed loop with N requests in progress at all times (smoltcp: at most 32)
     #[arg(long, value_name = "N", default_value = "1", value_parser = clients)]
     clients: NonZeroU32,
-    /// Open loop instead: so many requests begin a second, at random, whatever has become of the
-    /// others. Latency counts from when a request was meant to begin
+    /// Open loop instead, with N requests per second at random times, regardless of earlier ones.
+    /// Latency counts from the scheduled start of a request
     #[arg(long, value_name = "PER_SECOND", conflicts_with = "clients")]
     rate: Option<NonZeroU32>,
-    /// Begin the requests of an open loop at even distances
+    /// Open loop at equal intervals
     #[arg(long, requires = "rate")]
     even: bool,
-    /// Count for so many seconds
+    /// Duration of a round in seconds, without the warm-up
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
           value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
     seconds: u64,
-    /// Begin to count so many seconds after the start
+    /// Warm-up in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1,
           value_parser = clap::value_parser!(u64).range(..=MAX_SECONDS))]
     warm_up: u64,
-    /// Rounds, in which the peers take turns
+    /// Number of rounds; the peers take turns
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
@@ -55,10 +55,10 @@ fn clients(text: &str) -> Result<NonZeroU32, String> {
         .ok()
         .filter(|clients| *clients <= MAX_UNDER_WAY);
     let clients = clients.and_then(NonZeroU32::new);
-    clients.ok_or_else(|| format!("write a number from 1 to {MAX_UNDER_WAY}"))
+    clients.ok_or_else(|| format!("not a number from 1 to {MAX_UNDER_WAY}"))
 }
 
-/// What was asked for.
+/// The settings, for the results.
 #[derive(Serialize)]
 struct RequestsSettings {
     pace: String,
@@ -68,7 +68,7 @@ struct RequestsSettings {
     tokens: bool,
 }
 
-/// Measures.
+/// Runs the benchmark.
 pub(super) fn run(args: &RequestsArgs) -> Result<Exit, Failed> {
     let pace = match (args.rate, args.even) {
         (None, _) => Pace::Closed(args.clients),
@@ -118,7 +118,7 @@ const HEADS: [&str; 11] = [
     "client CPU us",
 ];
 
-/// The table: medians over the rounds, of the rate with its range.
+/// Formats the table: medians over the rounds, with the range for the rate.
 fn rows(standings: &[Standing]) -> Vec<Vec<String>> {
     let mut rows = vec![HEADS.map(str::to_owned).to_vec()];
     let first = standings.first().map(|first| first.rounds.as_slice());
@@ -162,7 +162,7 @@ const fn whole(value: u64) -> Option<f64> {
     Some(value as f64)
 }
 
-/// Microseconds a request.
+/// Returns microseconds per request.
 fn each(nanos: u64, round: &Round) -> Option<f64> {
     let completed = round.report.completed;
     Some(whole(nanos)? / whole(completed)? / 1000.0).filter(|_| completed > 0)

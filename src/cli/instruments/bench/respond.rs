@@ -1,6 +1,6 @@
-//! `headwater bench respond`: the simplest server over the kernel's TCP, to measure against.
+//! `headwater bench respond`: a minimal server over the kernel's TCP, as a baseline.
 //!
-//! In: arguments. Out: the line `ready` when connections are accepted; answers until a signal.
+//! In: arguments. Out: the line `ready`, then responses until a signal.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -11,19 +11,20 @@ use crate::instruments::responder::Responder;
 /// Arguments of `headwater bench respond`.
 #[derive(Debug, clap::Args)]
 pub(super) struct RespondArgs {
-    /// Listen there
+    /// Address to listen on
     #[arg(long, value_name = "ADDR:PORT")]
     listen: SocketAddr,
-    /// Bytes of the body of every answer
+    /// Body size of every response, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 1000)]
     bytes: u64,
 }
 
-/// Answers until a signal ends the process.
+/// Serves until a signal ends it.
 pub(super) fn run(args: &RespondArgs) -> Result<Exit, Failed> {
     let failed = |error: io::Error| {
         let listen = args.listen;
-        let advice = format!("cannot answer on {listen} ({error}): name another --listen");
+        let advice =
+            format!("cannot listen on {listen} ({error}): choose another --listen address");
         Failed::new(Exit::CannotConnect, advice)
     };
     let responder = Responder::new(args.listen, args.bytes).map_err(failed)?;

@@ -1,10 +1,10 @@
-//! Figures of several rounds as a table for people.
+//! Tables of results over several rounds.
 //!
-//! In: numbers. Out: medians with their ranges, and lines with columns that stand below each other.
+//! In: numbers. Out: medians with their ranges, and lines with aligned columns.
 
 use serde::Serialize;
 
-/// The middle of several figures, and between what they lie.
+/// Median and range of several figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Spread {
     pub(super) median: f64,
@@ -13,7 +13,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// `None` if there are no figures.
+    /// Computes the spread; `None` without figures.
     pub(super) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
@@ -28,7 +28,7 @@ impl Spread {
     }
 }
 
-/// A figure with three digits or more.
+/// Formats a figure with three significant digits or more.
 pub(super) fn figure(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
@@ -37,7 +37,7 @@ pub(super) fn figure(value: f64) -> String {
     }
 }
 
-/// A spread as `median [least-most]`; a single figure alone.
+/// Formats a spread as `median [least-most]`, or as a single figure.
 pub(super) fn spread(spread: Option<Spread>) -> String {
     match spread {
         None => "-".to_owned(),
@@ -57,7 +57,7 @@ pub(super) fn spread(spread: Option<Spread>) -> String {
     }
 }
 
-/// Rows of cells as lines; the first column to the left, the others to the right.
+/// Formats rows as lines; the first column left-aligned, the others right-aligned.
 pub(super) fn lines(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

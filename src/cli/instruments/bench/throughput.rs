@@ -1,7 +1,7 @@
 //! `headwater bench throughput`: one large object at a time.
 //!
-//! In: arguments. Out: goodput of each peer: bytes of the body over the time from the first packet
-//! to the last byte, connection set-up included.
+//! In: arguments. Out: goodput of each peer: body bytes over the time from the first packet to the
+//! last byte, including connection establishment.
 
 use core::num::NonZeroU32;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::cli::instruments::bench::table::{Spread, figure, spread};
 use crate::cli::instruments::bench::{Figures, SCHEMA, conclude};
 use crate::instruments::load::schedule::{Pace, Plan};
 
-/// Reassembly buffer of a connection if none is named, in bytes: that of `get`.
+/// Default receive buffer of a connection, in bytes: that of `get`.
 const BUFFER_BYTES: u32 = 4 << 20;
 
-/// Longest time of one download.
+/// Longest time of a download.
 const MAX_DOWNLOAD: Duration = Duration::from_secs(300);
 
-/// What a peer does in a round.
+/// A peer's requests in a round.
 const ONE_DOWNLOAD: Plan = Plan {
     pace: Pace::Closed(NonZeroU32::MIN),
     warm_up: Duration::ZERO,
@@ -33,13 +33,13 @@ const ONE_DOWNLOAD: Plan = Plan {
 pub(super) struct ThroughputArgs {
     #[command(flatten)]
     contest: ContestArgs,
-    /// Downloads by each peer, which take turns; one before them does not count
+    /// Downloads per peer, in turns, after one warm-up download
     #[arg(long, value_name = "N", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
 }
 
-/// What was asked for.
+/// The settings, for the results.
 #[derive(Serialize)]
 struct ThroughputSettings {
     runs: u32,
@@ -47,7 +47,7 @@ struct ThroughputSettings {
     tokens: bool,
 }
 
-/// Measures.
+/// Runs the benchmark.
 pub(super) fn run(args: &ThroughputArgs) -> Result<Exit, Failed> {
     let contest = Contest::new(&args.contest, ONE_DOWNLOAD, BUFFER_BYTES)?;
     let mut standings = contest.run(1 + args.runs)?;
@@ -110,11 +110,11 @@ fn bytes(round: &Round) -> f64 {
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
 fn mbits(round: &Round) -> f64 {
-    // Bits a microsecond are megabits a second.
+    // Bits per microsecond are megabits per second.
     bytes(round) * 8.0 / round.report.latency.max_us.max(1) as f64
 }
 
-/// Nanoseconds a thousand bytes.
+/// Returns nanoseconds per thousand bytes.
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
 fn each(nanos: u64, round: &Round) -> f64 {
     nanos as f64 * 1000.0 / bytes(round).max(1.0)

@@ -1,6 +1,6 @@
-//! `headwater load --download`: the object on all connections at once, for a given time.
+//! `headwater load --download`: the object on all connections concurrently, for a given time.
 //!
-//! In: arguments. Out: figures as JSON, and an exit code that says whether bytes came.
+//! In: arguments. Out: results as JSON, and an exit code that fails if no bytes arrived.
 
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
@@ -15,7 +15,7 @@ use crate::instruments::load::report::DownloadReport;
 use crate::runtime::{Hooks, OsClock, Stopped};
 use crate::time::Now;
 
-/// Ends the loop when the time is up.
+/// Ends the loop when the time is over.
 struct UntilDone;
 
 impl Hooks<DownloadHost> for UntilDone {
@@ -27,7 +27,7 @@ impl Hooks<DownloadHost> for UntilDone {
     }
 }
 
-/// What the machine is to do in `seconds`.
+/// Creates the configuration of a test of `seconds`.
 pub(super) fn config(args: &LoadArgs, wanted: Wanted, seconds: u64) -> DownloadConfig {
     DownloadConfig {
         addresses: args.local.addresses.clone(),
@@ -41,7 +41,7 @@ pub(super) fn config(args: &LoadArgs, wanted: Wanted, seconds: u64) -> DownloadC
     }
 }
 
-/// Runs the machine and writes its figures.
+/// Runs the machine and writes its results.
 pub(super) fn drive<D: Device + AsRawFd>(
     args: &LoadArgs,
     config: DownloadConfig,
@@ -63,10 +63,10 @@ pub(super) fn drive<D: Device + AsRawFd>(
     conclude(args, seed, seconds.as_secs_f64(), &report, failed)
 }
 
-/// What went wrong, if anything. Downloads that starve among others are in the figures.
+/// Returns the test's failure, if any. The results show downloads that starve among others.
 fn verdict(report: &DownloadReport) -> Option<Failed> {
     if report.began == 0 {
-        let advice = "no download began: check the address, the routes and the server";
+        let advice = "no download started: check the address, the routes and the server";
         return Some(Failed::new(Exit::CannotConnect, advice));
     }
     super::refused(&report.statuses)

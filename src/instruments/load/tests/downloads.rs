@@ -1,4 +1,4 @@
-//! Many downloads at once.
+//! Concurrent downloads.
 
 use super::*;
 use crate::instruments::load::downloads::{DownloadConfig, DownloadHost, MAX_DOWNLOADS};
@@ -37,7 +37,7 @@ fn each_fetches_the_object_again_and_again() {
     let sum: u64 = report.window_bytes_each.iter().sum();
     assert_eq!((report.began, report.connections), (5, 5));
     assert_eq!(report.window_bytes, sum);
-    // Five a round trip of 10 ms at least, two round trips an object at most.
+    // At least five per round trip of 10 ms; two round trips per object at most.
     assert!(report.finished > 5 * 50, "{report:?}");
     assert_eq!(report.statuses.keys().collect::<Vec<_>>(), [&200]);
     let begun: u64 = report.statuses.values().sum();
@@ -56,7 +56,7 @@ fn samples_come_every_tick_and_end_with_the_time() {
     assert!(report.samples.is_sorted());
     let (warm, last) = (report.samples[4], report.samples[14]);
     assert!(report.bytes >= last);
-    // What came at the very edge of a tick may be on either side of it.
+    // Bytes at the edge of a tick may count on either side.
     assert!(report.window_bytes.abs_diff(last - warm) <= 20_000);
 }
 

@@ -1,4 +1,4 @@
-//! Short connections, by our transport and by TCP.
+//! Short connections, over our transport and over TCP.
 
 use super::*;
 use crate::instruments::load::report::RequestReport;
@@ -42,8 +42,8 @@ fn run(config: RequestConfig, object: usize, lose_every: u64) -> RequestReport {
 const KNOWN: Bearer = Bearer::Transport { tokens: true };
 const UNKNOWN: Bearer = Bearer::Transport { tokens: false };
 
-/// Requests of ten milliseconds each way and no more, one after the other: how many round trips
-/// each took.
+/// Requests over a path of ten milliseconds each way, one after the other: the number of round
+/// trips each took.
 #[test]
 fn round_trips_of_an_object() {
     let cases = [
