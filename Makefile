@@ -29,12 +29,13 @@ test: setup ## unit, property and simulation tests, then the namespace tests (as
 	$(CARGO) build --release --locked
 	@scripts/test.sh
 
-check: setup ## format, lints, documentation, shell scripts
+check: setup ## format, lints, documentation, shell scripts; the measuring package and its tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
-	shellcheck -x scripts/*.sh scripts/lib/*.sh scripts/topologies/*.sh scripts/scenarios/*.sh .ci/run
+	shellcheck -x scripts/*.sh scripts/lib/*.sh scripts/topologies/*.sh scripts/scenarios/*.sh scripts/lab/*.sh .ci/run
+	@scripts/lab/check.sh
 
 bench: setup ## micro-benchmarks; requests, goodput, connections beside smoltcp's and the kernel's TCP
 	$(CARGO) build --release --locked

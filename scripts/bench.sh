@@ -31,7 +31,7 @@
 #
 #   bench.sh [requests|throughput|queues|connections...]      all by default
 #
-# Prints one table; OUT/*.json have all figures, OUT/connections.svg is a picture of the last part.
+# Prints one table; the records are in OUT/results.jsonl, OUT/connections.svg is a picture of the last part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh
@@ -59,15 +59,13 @@ layout() {
     done
 }
 
-# measure LAYOUT CASE BENCH OPTION...: our program as a client, figures to OUT/CASE-LAYOUT.json.
+# measure LAYOUT CASE BENCH OPTION...: our program as a client, figures to SCRATCH/stats.
 measure() {
     local layout=$1 case=$2 bench=$3
     shift 3
     said "$case, layout $layout"
     in_ns client "${PINNED[@]}" "$HEADWATER" bench "$bench" "$@" \
         --stats "$SCRATCH/stats" >"$SCRATCH/table" || die "$case failed"
-    jq -c --arg layout "$layout" --arg case "$case" '{case: $case, layout: $layout} + .' \
-        "$SCRATCH/stats" >"$OUT/${case// /-}-$layout.json"
 }
 
 # peers PATH [NGINX-PATH]: options that name all peers and their servers' processes.
@@ -80,7 +78,7 @@ peers() {
 }
 
 bench_requests() {
-    local size pace options
+    local size pace case options
     for size in $SIZES; do
         start respond server1 "$HEADWATER" bench respond --listen 10.77.21.2:81 \
             --bytes "${size}000"
@@ -93,28 +91,23 @@ bench_requests() {
             *second) options+=(--rate "$RATE") ;;
             *) options+=(--clients "${pace%% *}") ;;
             esac
-            measure "$1" "requests ${size}kB $pace" requests "${PEERS[@]}" "${options[@]}"
-            measure "$1" "requests ${size}kB $pace known" requests "${options[@]}" --tokens \
+            case="requests ${size}kB $pace"
+            measure "$1" "$case" requests "${PEERS[@]}" "${options[@]}"
+            record requests case="$case" layout="$1"
+            measure "$1" "$case known" requests "${options[@]}" --tokens \
                 "${PEERS[@]:0:${#DEVICE[@]} + 6}" --peer kernel=http://10.77.21.2:81/ \
                 --server-pid "kernel=${TOPOLOGY_PIDS[respond]}"
+            record requests case="$case known" layout="$1"
         done
         stop respond
     done
 }
 
-# beside NAME COMMAND...: adds the Mbit/s that COMMAND prints in the client's namespace to
-# SCRATCH/beside.
-beside() {
-    local name=$1 figure
-    shift
-    figure=$(in_ns client "${PINNED[@]}" "$@") || die "$name failed"
-    echo "$name $figure" >>"$SCRATCH/beside"
-}
-
-# iperf CONTROL: iperf3 with that congestion control.
-iperf() {
-    iperf3 --client 10.77.21.2 --reverse --congestion "$1" --json --bytes "${OBJECT_MB}M" |
-        jq '.end.sum_received.bits_per_second / 1e6'
+# noted KIND CONTENDER [NAME=VALUE]...: adds the record of one contender of a round of `throughput`.
+noted() {
+    local kind=$1 contender=$2
+    shift 2
+    record "$kind" contender="$contender" case="$THROUGHPUT" layout="$LAYOUT" round="$ROUND" "$@"
 }
 
 # drop FILE: out of the page cache, on a disk that has it whole.
@@ -129,18 +122,16 @@ fetch() {
         die "$file cannot be fetched"
 }
 
-# fetched NAME FILE: adds the Mbit/s of one download to SCRATCH/beside.
+# fetched NAME FILE: one download.
 fetched() {
     fetch "$2" --no-digest
-    jq -r --arg name "$1" '"\($name) \(.bytes * 8e-6 / .seconds)"' \
-        "$SCRATCH/fetched" >>"$SCRATCH/beside"
+    noted fetched "$1"
 }
 
-# read_disk: how many Mbit/s `dd` reads.
+# read_disk: `dd` reads the file "disk", which is in no cache.
 read_disk() {
     drop disk
-    LC_ALL=C dd if="$SCRATCH/root/disk" of=/dev/null bs=64k 2>&1 |
-        sed -n 's/.* copied, \([0-9.e-]*\) s,.*/\1/p' | awk '{ print 64 * 8 / $1 }'
+    LC_ALL=C dd if="$SCRATCH/root/disk" of=/dev/null bs=64k 2>"$SCRATCH/dd"
 }
 
 # hot FILE...: whether as many files are in the server's memory. It looks for what its thread has read
@@ -163,68 +154,53 @@ files() {
     # Its digest is made before; to ask for the head only makes nothing hot.
     fetch disk --head
     # A machine around this one may remember what it has read: then both read from there.
-    read_disk >/dev/null
+    read_disk
     drop disk
     fetched get-disk disk
-    echo "dd-disk $(read_disk)" >>"$SCRATCH/beside"
+    read_disk
+    noted disk dd-disk
 }
 
 bench_throughput() {
-    local control file rounds=$ROUNDS case="throughput $CASE"
-    : >"$SCRATCH/beside"
-    : >"$SCRATCH/runs"
+    local control file figure fed=("$LAB" probe fed-tcp fetch 10.77.21.2 "$FED_PORT" "${OBJECT_MB}000000")
+    THROUGHPUT="throughput $CASE" LAYOUT=$1
     peers ".dynamic/1/${OBJECT_MB}000000/131072" object
-    export -f iperf
-    export OBJECT_MB
     # Asked for twice, a file becomes hot; a thread reads it meanwhile.
     for file in object object dropped dropped; do fetch "$file" --no-digest; done
     until_true 60 hot object dropped || die "the files do not become hot"
-    for ((; rounds > 0; rounds--)); do
-        measure "$1" "$case" throughput "${PEERS[@]}" --runs 1
-        cat "$OUT/${case// /-}-$1.json" >>"$SCRATCH/runs"
+    for ((ROUND = 1; ROUND <= ROUNDS; ROUND++)); do
+        measure "$1" "$THROUGHPUT, round $ROUND" throughput "${PEERS[@]}" --runs 1
+        record transfers case="$THROUGHPUT" layout="$1" round="$ROUND"
         in_ns client "${PINNED[@]}" "$HEADWATER" bench bare "${DEVICE[@]}" --address 10.77.1.100 \
-            --connect "$BARE" --runs 1 --bytes "${OBJECT_MB}000000" --stats "$SCRATCH/bare" \
+            --connect "$BARE" --runs 1 --bytes "${OBJECT_MB}000000" --stats "$SCRATCH/stats" \
             >/dev/null || die "bare failed"
-        jq -r '.peers[].rounds[] | "bare \(.body_bytes * 8 / .latency.max_us)"' \
-            "$SCRATCH/bare" >>"$SCRATCH/beside"
+        noted transfers bare
         files
         for control in cubic reno; do
-            beside "iperf3-$control" bash -c "iperf $control"
-            beside "fed-$control" scripts/lab.sh probe fed-tcp fetch 10.77.21.2 "$FED_PORT" \
-                "${OBJECT_MB}000000" "$control"
+            in_ns client "${PINNED[@]}" iperf3 --client 10.77.21.2 --reverse --congestion "$control" \
+                --json --bytes "${OBJECT_MB}M" >"$SCRATCH/iperf3" || die "iperf3-$control failed"
+            noted iperf3 "iperf3-$control"
+            figure=$(in_ns client "${PINNED[@]}" "${fed[@]}" "$control") || die "fed-$control failed"
+            noted figure "fed-$control" mbits="$figure"
         done
     done
-    # The rounds of all runs as those of one, and the other programs' beside them.
-    jq -c --slurp --rawfile beside "$SCRATCH/beside" '
-        . as $runs | .[0] | .settings.runs = ($runs | length)
-        | .peers |= [range(length) as $i | .[$i]
-            | .rounds = [$runs[] | .peers[$i].rounds[]]]
-        | .beside_mbits = ([$beside | split("\n")[] | select(. != "") | split(" ")]
-            | group_by(.[0]) | map({key: .[0][0], value: map(.[1] | tonumber)}) | from_entries)
-        ' "$SCRATCH/runs" >"$SCRATCH/throughput"
-    cp "$SCRATCH/throughput" "$OUT/${case// /-}-$1.json"
 }
 
-# processor_time: seconds that all processors were busy, and idle.
-processor_time() {
-    awk -v hz="$(getconf CLK_TCK)" \
-        '/^cpu / { print ($2 + $3 + $4 + $7 + $8 + $9) / hz, ($5 + $6) / hz; exit }' /proc/stat
-}
-
-# at_once NAME ADDRESS: as many downloads at once as there are to be, each with a device of its own;
-# adds their goodput together, and how many processors were busy, to SCRATCH/queues.
+# at_once ROUND NAME ADDRESS: as many downloads at once as there are to be, each with a device of its own;
+# adds a record of their goodput together, and how many processors were busy. Rounds below 1 are warm-up.
 at_once() {
-    local n before began ended pids=()
-    before=$(processor_time)
+    local n before after began ended pids=()
+    before=$(core_ticks)
     began=$EPOCHREALTIME
-    for n in $(seq "$QUEUE_CLIENTS"); do
+    for ((n = 1; n <= QUEUE_CLIENTS; n++)); do
         in_ns client "$HEADWATER" get --tun "hwq$n" --address "10.77.1.$((100 + n))" --silent \
-            --show-error --no-digest "http://$2/object" >/dev/null &
+            --show-error --no-digest "http://$3/object" >/dev/null &
         pids+=($!)
     done
-    for n in "${pids[@]}"; do wait "$n" || die "$1: a download failed"; done
-    ended=$EPOCHREALTIME
-    echo "$1 $before $(processor_time) $began $ended" >>"$SCRATCH/queues"
+    for n in "${pids[@]}"; do wait "$n" || die "$2: a download failed"; done
+    ended=$EPOCHREALTIME after=$(core_ticks)
+    (($1 < 1)) || record queues contender="$2" layout=two round="$1" clients="$QUEUE_CLIENTS" \
+        bytes="${OBJECT_MB}000000" before="$before" after="$after" began="$began" ended="$ended"
 }
 
 # A server of which one or two processes share a device: name, device, its address, number.
@@ -244,28 +220,15 @@ bench_queues() {
     queue first hw3 "$two" 3
     queue second hw3 "$two" 4
     said "queues, $QUEUE_CLIENTS downloads at once"
-    for ((round = -2; round < ROUNDS; round++)); do
-        # The first two make the object hot.
-        ((round != 0)) || : >"$SCRATCH/queues"
-        at_once "one server" 10.77.2.101
-        at_once "one, multi-queue" "$one"
-        at_once "two, multi-queue" "$two"
+    # The first two make the object hot.
+    for ((round = -1; round <= ROUNDS; round++)); do
+        at_once "$round" "one server" 10.77.2.101
+        at_once "$round" "one, multi-queue" "$one"
+        at_once "$round" "two, multi-queue" "$two"
     done
     stop second
     stop first
     stop alone
-    jq -Rn --arg layout "$1" --argjson cores "$(nproc)" \
-        --argjson bytes "${OBJECT_MB}000000" --argjson clients "$QUEUE_CLIENTS" '
-        [inputs | capture("^(?<peer>.*) (?<b0>\\S+) (?<i0>\\S+) (?<b1>\\S+) (?<i1>\\S+)"
-                + " (?<t0>\\S+) (?<t1>\\S+)$")
-            | with_entries(if .key == "peer" then . else .value |= tonumber end)
-            | (.b1 - .b0) as $busy | (.i1 - .i0) as $idle
-            | {peer, mbits: ($clients * $bytes * 8e-6 / (.t1 - .t0)),
-               busy: ($busy * $cores / ($busy + $idle))}]
-        | {bench: "queues", case: "queues, \($clients) at once", layout: $layout,
-           cores: $cores, peers: (group_by(.peer) | map({peer: .[0].peer,
-             rounds: map({mbits, busy})}) | sort_by(.peer | startswith("one server") | not))}
-        ' "$SCRATCH/queues" >"$OUT/queues-$1.json"
 }
 
 # addresses FIRST CONNECTIONS: options for own addresses from 10.77.1.FIRST on that have ports for
@@ -279,24 +242,21 @@ addresses() {
 }
 
 bench_connections() {
-    local count most options
+    local count most case options
     most=$(tr ' ' '\n' <<<"$COUNTS" | sort -n | tail -n 1)
     addresses 100 "$most"
     options=("${DEVICE[@]}" "${ADDRESSES[@]}" --rate "$RATE" --seconds "$SECONDS_EACH"
         --server-pid "${TOPOLOGY_PIDS[server1]}" http://10.77.2.101/1kB)
     measure "$1" connections connections --counts "${COUNTS// /,}" "${options[@]}"
+    record connections case=connections layout="$1" kept=0
     if ((KEPT > 0)); then
         addresses 120 "$KEPT"
         start keeper client "$HEADWATER" load --tun hw2 "${ADDRESSES[@]}" --connections "$KEPT" \
             --keep --stats "$SCRATCH/keeper.json" http://10.77.2.101/1kB
-        # shellcheck disable=SC2317 # called by name
-        kept_or_gone() { grep -q '^holding ' "$SCRATCH/keeper.err" || ! running keeper; }
-        until_true 900 kept_or_gone || die "the connections to be kept do not open"
-        running keeper || die "no kept connections: $(tail -n 1 "$SCRATCH/keeper.err")"
-        measure "$1" "connections beside $KEPT others" connections --counts "$most" "${options[@]}"
-        jq --argjson kept "$KEPT" '.kept_besides = $kept' \
-            "$OUT/connections-beside-$KEPT-others-$1.json" >"$SCRATCH/stats"
-        cp "$SCRATCH/stats" "$OUT/connections-beside-$KEPT-others-$1.json"
+        holding keeper
+        case="connections beside $KEPT others"
+        measure "$1" "$case" connections --counts "$most" "${options[@]}"
+        record connections case="$case" layout="$1" kept="$KEPT"
         stop keeper
     fi
     # The kernel's do not depend on the layout.
@@ -304,56 +264,10 @@ bench_connections() {
     stop nginx1
     for count in $KERNEL_COUNTS; do
         said "$count connections of the kernel's TCP"
-        idle_kernel "$count" >"$OUT/kernel-connections-$count.json"
+        idle_kernel "$count" nginx >&2
     done
     start_nginx 1
     layout "$1"
-}
-
-# table: all that was measured now, as one.
-table() {
-    jq -r --slurp '
-        def shown: if . >= 100 then round elif . >= 10 then . * 10 | round / 10
-            else . * 100 | round / 100 end | tostring;
-        def median: sort | (.[length / 2 | floor] + .[(length - 1) / 2 | floor]) / 2;
-        def spread: if length == 0 then "-" elif min == max then median | shown
-            else "\(median | shown) [\(min | shown)-\(max | shown)]" end;
-        def cpu(of): [.rounds[] | select(.server_ns and of > 0) | .server_ns / of / 1000]
-            | if length == 0 then "-" else median | shown end;
-        ["case", "layout", "peer", "figure", "median [range]", "of the first", "p50 us", "p99 us",
-            "server CPU us"],
-        (.[] | .case as $case | .layout as $layout
-         | if .bench == "requests" then .peers[0].rounds as $first | .peers[]
-             | [$case, $layout, .peer, "requests/s", ([.rounds[].per_second] | spread),
-                ([.rounds, $first] | transpose | map(.[0].per_second / .[1].per_second) | spread),
-                ([.rounds[].latency.p50_us] | median | shown),
-                ([.rounds[].latency.p99_us] | median | shown), cpu(.completed)]
-           elif .bench == "throughput" then
-             (.peers[0].rounds | map(.body_bytes * 8 / .latency.max_us)) as $first
-             | (.peers[] | [.peer, (.rounds | map(.body_bytes * 8 / .latency.max_us))]),
-               (.beside_mbits | to_entries[] | [.key, .value])
-             | [$case, $layout, .[0], "Mbit/s", (.[1] | spread),
-                ([.[1], $first] | transpose | map(.[0] / .[1]) | spread), "-", "-", "-"]
-           elif .bench == "queues" then .cores as $cores | .peers[0].rounds as $first | .peers[]
-             | [$case, $layout, .peer, "Mbit/s", ([.rounds[].mbits] | spread),
-                ([.rounds, $first] | transpose | map(.[0].mbits / .[1].mbits) | spread),
-                "-", "-", "-"],
-               [$case, $layout, .peer, "busy of \($cores)", ([.rounds[].busy] | spread),
-                "-", "-", "-", "-"],
-               [$case, $layout, .peer, "all busy: Mbit/s",
-                ([.rounds[] | .mbits * $cores / .busy] | spread), "-", "-", "-", "-"]
-           else .peers[]
-             | [$case, $layout, "\(.connections) open", "requests/s", (.live.per_second | shown), "-",
-                (.live.latency.p50_us | shown), (.live.latency.p99_us | shown),
-                (if .server_ns and .live.completed > 0
-                 then .server_ns / .live.completed / 1000 | shown else "-" end)]
-           end)
-        | join("\t")' "$@" | column -t -s $'\t'
-    jq -r --slurp '.[] | select(.bench == "connections") | .peers | select(length > 1)
-        | "memory from \(.[0].connections) to \(.[-1].connections) connections: "
-          + "server \(.[-1].server_rss_kib - .[0].server_rss_kib) KiB more, "
-          + "this generator \((.[-1].own_rss_kib - .[0].own_rss_kib) * 1024
-              / (.[-1].connections - .[0].connections) | round) bytes each"' "$@"
 }
 
 # servers SHAPE: brings the path and everything that answers up.
@@ -373,7 +287,7 @@ servers() {
     "$HEADWATER" keygen --out "$SCRATCH/keys"
     start_nginx 1
     start iperf3 server1 iperf3 --server --bind 10.77.21.2
-    start fed server1 scripts/lab.sh probe fed-tcp serve 10.77.21.2 "$FED_PORT"
+    start fed server1 "$LAB" probe fed-tcp serve 10.77.21.2 "$FED_PORT"
     wait_ready fed 10
 }
 
@@ -393,6 +307,7 @@ on_path() {
     local shape=$1 name=$2 links=$3 link layout bench
     shift 3
     servers "$shape"
+    versions client server1
     for link in $links; do
         case $link in
         plain) offloads on && devices plain ;;
@@ -404,7 +319,6 @@ on_path() {
             for bench in "$@"; do "bench_$bench" "$layout"; done
         done
     done
-    CONTROL=$(in_ns server1 sysctl -n net.ipv4.tcp_congestion_control)
     topology_down
 }
 
@@ -412,11 +326,10 @@ main() {
     local bench path others=() chosen
     settings bench "$@"
     become_root "$@"
-    need ip jq curl nginx iperf3 taskset chrt ethtool column python3
+    need ip jq curl nginx iperf3 taskset chrt ethtool python3
     need_program
     read -ra chosen <<<"$PARTS"
     mkdir -p "$OUT"
-    rm -f -- "$OUT"/*.json
     for bench in "${chosen[@]}"; do
         [[ $bench == throughput ]] || others+=("$bench")
     done
@@ -429,16 +342,7 @@ main() {
             esac
         done
     fi
-    shopt -s nullglob
-    table "$OUT"/{requests,throughput,queues,connections}*.json
-    if [[ " ${chosen[*]} " == *' connections '* ]]; then
-        jq -r '"nginx with \(.connections) idle connections: \(.rss_after_kib - .rss_before_kib) KiB"
-            + " more, the kernel at both ends \(.kernel_sockets_both_ends_kib) KiB"' \
-            "$OUT"/kernel-connections-*.json
-        scripts/lab.sh report connections "$OUT"/{kernel-,}connections*.json "$OUT/connections.svg"
-    fi
-    echo "kernel $(uname -r), $(nproc) processors, kernel TCP under nginx: $CONTROL; $OUT/*.json"
-    give_back
+    report bench
 }
 
 main "$@"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #
 # make bench-failover: many downloads through one redirector over four servers, of which one is taken
-# away when all have begun and a fifth more of all bytes has come; beside them downloads by curl, over the kernel's TCP,
-# through the same redirector from the same servers.
+# away when all have begun and a fifth more of all bytes has come; beside them downloads by curl through
+# the same redirector from the same servers, whose TCP is that of smoltcp.
 #
 #   kill         SIGKILL to its process
 #   namespace    its process, its namespace and its link are gone
@@ -22,7 +22,7 @@
 # hardly moves but by timeouts, and opens another connection after four in a row, whatever the servers
 # do: with 50mbit and 20ms ten in a hundred do so.
 #
-# Prints a table; OUT/failover-fleet.json has all figures, those of each download among them. Fails if a
+# Prints a table; the records, with figures of each download, are in OUT/failover-fleet.jsonl. Fails if a
 # download of ours breaks or has other bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -57,18 +57,19 @@ $counters
     }
 }
 RULES
-    start samples router nice -n -15 "$PWD/scripts/lab.sh" probe counters downloads 40
+    start samples router nice -n -15 "$LAB" probe counters downloads 40
     until_true 10 test -s "$SCRATCH/samples.out" || die "no samples"
 }
 
-# survive HOW: the figures of one fleet, as a line of JSON.
+# survive HOW: adds the record of one fleet.
 survive() {
-    local n before after noticed changes stalls
+    local n before after noticed
     topology_up redirected 4
     content "${OBJECT_MIB}M"
     for n in 1 2 3 4; do behind "$n"; done
     redirect_config 1 -- 1 2 3 4
     redirect 1
+    versions client server1
     watch_states 1
     offloads off
     narrow router client "$RATE" "$BUFFER"
@@ -86,46 +87,26 @@ survive() {
     outcomes "$TRANSFERS" >&2
     outcomes_tcp "$DOWNLOADS"
     stop samples
-    changes=$("$HEADWATER" redirect-control "$SCRATCH/r1" show | jq -c '[.backends[].changes]')
-    stalls=$(scripts/lab.sh report stalls "$SCRATCH/samples.out" "$before" "$SCRATCH/stats" "$GONE")
-    jq -s -c --arg how "$1" --argjson stalls "$stalls" --argjson noticed "$((noticed - before))" \
-        --argjson taken "$((after - before))" --argjson broken "$BROKEN" \
-        --argjson transfers "$TRANSFERS" --argjson downloads "$DOWNLOADS" \
-        --argjson handshakes "$HANDSHAKES" --argjson changes "$changes" --argjson tcp_broken "$TCP_BROKEN" '
-        def median: sort | .[(length - 1) / 2 | floor];
-        {how: $how, transfers: $transfers, broken: $broken, identical: ($transfers - $broken),
-         handshakes: $handshakes, tcp_downloads: $downloads, tcp_broken: $tcp_broken,
-         changes: $changes, noticed_ms: $noticed, taken_away_ms: $taken,
-         rtt_ms: ([.[].rtt_smoothed_us / 1000] | median),
-         stalls: $stalls, each: .}' "$SCRATCH"/stats*
+    "$HEADWATER" redirect-control "$SCRATCH/r1" show >"$SCRATCH/redirector"
+    record survived case="$1" began="$before" taken="$after" noticed="$noticed" gone=$GONE \
+        broken="$BROKEN" transfers="$TRANSFERS" handshakes="$HANDSHAKES" tcp_broken="$TCP_BROKEN" \
+        downloads="$DOWNLOADS"
     topology_down
 }
 
 main() {
-    local how figures=''
+    local how
     settings failover-fleet "$@"
     become_root "$@"
-    need ip tc nft jq curl ethtool python3 column
+    need ip tc nft jq curl ethtool python3
     need_program
     mkdir -p "$OUT"
     for how in $WAYS; do
         echo "failover-fleet: $how, under $TRANSFERS downloads" >&2
         # In a shell of its own, whose exit removes the fleet.
-        figures+=$(survive "$how")$'\n'
+        (survive "$how")
     done
-    jq -s . <<<"$figures" >"$OUT/failover-fleet.json"
-    give_back
-    jq -r '
-        def ms: if . == null then "-" else round | tostring end;
-        ["server taken by", "broken", "identical", "handshakes", "curl broken", "verdicts", "noticed ms", "2 RTT ms",
-            "had by it", "stall p50", "p99", "max ms", "others p50", "p99", "max ms"],
-        (.[] | [.how, "\(.broken) of \(.transfers)", .identical, .handshakes,
-            "\(.tcp_broken) of \(.tcp_downloads)", (.changes | join(" ")),
-            .noticed_ms, (2 * .rtt_ms | ms),
-            .stalls.of_the_dead.count, (.stalls.of_the_dead | .p50_ms, .p99_ms, .max_ms | ms),
-            (.stalls.of_others | .p50_ms, .p99_ms, .max_ms | ms)])
-        | join("\t")' "$OUT/failover-fleet.json" | column -t -s $'\t'
-    ((0 == $(jq 'map(.broken) | add' "$OUT/failover-fleet.json"))) || die "a download did not survive"
+    report failover-fleet
 }
 
 main "$@"

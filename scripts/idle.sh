@@ -6,7 +6,7 @@
 #
 #   idle.sh [SECONDS]      continuations are good for 15 minutes
 #
-# Prints the figures and writes them to OUT/idle.json. Fails if the bytes differ, or if the client sent
+# Prints the figures; the records are in OUT/idle.jsonl. Fails if the bytes differ, or if the client sent
 # more than one packet before the first answer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,20 +14,7 @@ cd "$(dirname "$0")/.."
 source scripts/lib/traffic.sh
 
 
-# resumption CAPTURE: what the client sent and got after the longest silence in a capture of it.
-resumption() {
-    tshark -r "$1" -Y udp -T fields -e frame.time_epoch -e ip.src 2>/dev/null | awk '
-        { time[NR] = $1; own[NR] = $2 == "10.77.1.100" }
-        NR > 1 && time[NR] - time[NR - 1] > idle { idle = time[NR] - time[NR - 1]; first = NR }
-        END {
-            for (n = first; n <= NR && own[n]; n++) sent++
-            ms = (time[n] - time[first]) * 1000
-            printf "{\"idle_seconds\":%.3f,\"requests\":%d,\"ms_to_the_answer\":%.3f}\n", idle, sent, ms
-        }'
-}
-
 main() {
-    local figures
     settings idle "$@"
     become_root "$@"
     need ip jq tshark python3
@@ -36,6 +23,7 @@ main() {
     # So large that the digest is remembered across the restart, not computed before the first answer.
     content 24000000
     serve 1
+    versions client server1
     mkfifo "$SCRATCH/pipe"
     # shellcheck disable=SC2016 # for the inner shell
     start reader client bash -c 'exec scripts/lab.sh probe slow-reader "$1" 0 "$2" <"$0"' \
@@ -51,11 +39,10 @@ main() {
     finish download || die "the download failed: $(cat "$SCRATCH/download.err")"
     finish reader || die "the reader failed: $(cat "$SCRATCH/reader.err")"
     cmp "$SCRATCH/root/object" "$SCRATCH/got" || die "the bytes differ"
-    mkdir -p "$OUT"
-    figures=$(resumption "$SCRATCH/capture.pcap")
-    jq -c --argjson resumed "$figures" '$resumed + {rtt_min_us, handshakes, lost, timeouts, probes}' \
-        "$SCRATCH/stats" | tee "$OUT/idle.json"
-    [[ $(jq .requests <<<"$figures") == 1 ]] || die "more than one packet before the answer"
+    tshark -r "$SCRATCH/capture.pcap" -Y udp -T fields -e frame.time_epoch -e ip.src \
+        >"$SCRATCH/packets" 2>"$SCRATCH/tshark.err" || die "$(tail -n 1 "$SCRATCH/tshark.err")"
+    record resumed client=10.77.1.100
+    report idle
 }
 
 main "$@"

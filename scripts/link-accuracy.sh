@@ -21,14 +21,13 @@ readonly DELAYS_MS=(1 10 40 100 300) PACKETS=1000 GAP_MS=2 PORT=7700
 
 # delay MS: the link's one-way delay, compared with what packets take from the client to the server.
 delay() {
-    local received p50 p99
     ask_link client-server1 "set both delay=$1ms"
-    start receiver server1 scripts/lab.sh probe delays receive 10.77.21.2 $PORT $PACKETS "$1"
+    start receiver server1 "$LAB" probe delays receive 10.77.21.2 $PORT $PACKETS "$1"
     wait_ready receiver 10
-    in_ns client scripts/lab.sh probe delays send 10.77.21.2 $PORT $PACKETS $GAP_MS
-    finish receiver
-    read -r received p50 p99 < <(tail -n 1 "$SCRATCH/receiver.out" | jq -r "[.received, .p50_ms, .p99_ms] | @tsv")
-    printf '%10s %10s %12s %12s\n' "$1 ms" "$received" "$p50 ms" "$p99 ms"
+    in_ns client "$LAB" probe delays send 10.77.21.2 $PORT $PACKETS $GAP_MS
+    finish receiver || die "$(tail -n 1 "$SCRATCH/receiver.err")"
+    tail -n 1 "$SCRATCH/receiver.out" >"$SCRATCH/delays"
+    record delay ms="$1"
 }
 
 # link_time: ticks that the link has run, in the program and in the kernel.
@@ -38,22 +37,14 @@ link_time() {
 
 # throughput RATE: one flow of the kernel's TCP from the server to the client.
 throughput() {
-    local user system user_before system_before
+    local before after
     ask_link client-server1 "set both delay=5ms rate=$1"
     ask_link client-server1 reset
-    read -r user_before system_before < <(link_time)
-    in_ns client iperf3 --client 10.77.21.2 --reverse --time "$SECONDS_EACH" --json >"$SCRATCH/iperf3.json"
-    read -r user system < <(link_time)
+    before=$(link_time)
+    in_ns client iperf3 --client 10.77.21.2 --reverse --time "$SECONDS_EACH" --json >"$SCRATCH/iperf3"
+    after=$(link_time)
     ask_link client-server1 show >"$SCRATCH/show"
-    jq -r --slurpfile iperf "$SCRATCH/iperf3.json" --arg rate "$1" --argjson hz "$(getconf CLK_TCK)" \
-        --argjson user $((user - user_before)) --argjson system $((system - system_before)) '
-        def micros($ticks): $ticks / $hz * 1e6 / (.ab.counters.popped + .ba.counters.popped)
-            | . * 100 | round / 100;
-        [$rate, ($iperf[0].end.sum_received.bits_per_second / 1e6 | round | "\(.) Mbit/s"),
-         "\(micros($user)) us", "\(micros($system)) us"] | @tsv' "$SCRATCH/show" |
-        while IFS=$'\t' read -r rate goodput in_program in_kernel; do
-            printf '%10s %14s %14s %14s\n' "$rate" "$goodput" "$in_program" "$in_kernel"
-        done
+    record throughput rate="$1" before="$before" after="$after"
 }
 
 main() {
@@ -63,15 +54,15 @@ main() {
     need ip jq python3 iperf3
     need_program
     topology_up path --delay 1ms
-    printf '%10s %10s %12s %12s\n' delay packets 'p50 beyond' 'p99 beyond'
+    versions client server1
     for ms in "${DELAYS_MS[@]}"; do delay "$ms"; done
     congestion_route server1 10.77.21.1/32 10.77.21.1 cubic
     start iperf3 server1 iperf3 --server --bind 10.77.21.2
     # shellcheck disable=SC2317 # called by name
     iperf3_listens() { in_ns server1 ss -Hltn 'sport = 5201' | grep -q 5201; }
     until_true 10 iperf3_listens || die "iperf3 does not listen"
-    printf '\n%10s %14s %14s %14s\n' rate goodput 'program/packet' 'kernel/packet'
     for rate in none 1gbit; do throughput "$rate"; done
+    report link-accuracy
 }
 
 main "$@"

@@ -38,23 +38,17 @@ said() {
     printf '%4d s of about %d  ' "$elapsed" $((PLANNED_S > elapsed ? PLANNED_S : elapsed))
 }
 
-# core_ticks: ticks in which cores did anything, and all.
-core_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $7 + $8 + $9, $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat; }
-
 # busy "BUSY ALL": the share of all cores that did anything since core_ticks said so.
 busy() { calculate "($(core_ticks | sed "s/\([0-9]*\) \([0-9]*\)/(\1 - ${1% *}) \/ (\2 - ${1#* } + 0.001)/"))"; }
 
 memory() {
-    local count name
+    local count
     topology_up servers 1
     content 1M
     versions client server1
     for count in $IDLE; do
-        for name in headwater cubic; do
-            if [[ $name == cubic ]]; then idle_kernel "$count"; else idle_ours "$count"; fi >"$SCRATCH/idle"
-            said
-            record memory contender="$name"
-        done
+        idle_ours "$count"
+        idle_kernel "$count" cubic
     done
     topology_down
 }

@@ -18,16 +18,18 @@
 #
 #   redirect-bench.sh [throughput|memory...]      both by default
 #
-# Prints tables; figures are in OUT/redirect-throughput.json and OUT/redirect-memory.json.
+# Prints tables; the records are in OUT/redirect-bench.jsonl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh
 source scripts/lib/traffic.sh
+# shellcheck source=scripts/lib/idle-memory.sh
+source scripts/lib/idle-memory.sh
 
 readonly FEW=10
 readonly CASES=(forward nft bounce device rendezvous spread)
-# Own ports of one address of the load generator, and addresses that it can have.
-readonly LOAD_PORTS=64512 LOAD_ADDRESSES=8
+# Addresses that the load generator can have.
+readonly LOAD_ADDRESSES=8
 
 said() { echo "redirect-bench: $*" >&2; }
 
@@ -86,7 +88,7 @@ ran_ns() {
     awk '{ sum += $1 } END { printf "%d", sum }' /proc/"$1"/task/*/schedstat
 }
 
-# measure ROUND CASE BYTES: a line of figures to SCRATCH/runs.
+# measure ROUND CASE BYTES: adds a record.
 measure() {
     local arrived ran
     said "round $1, $2, packets of $3 bytes"
@@ -97,12 +99,8 @@ measure() {
         --stats "$SCRATCH/flood" >/dev/null || die "the flood failed"
     # What waits in a queue when the flood ends.
     sleep 0.1
-    jq -c --arg case "$2" --argjson round "$1" --argjson bytes "$3" \
-        --argjson ran "$(($(ran_ns "$MIDDLE") - ran))" --argjson arrived "$(($(arrived) - arrived))" '
-        .peers[0] | {case: $case, round: $round, bytes: $bytes, sent: .packets, seconds, arrived: $arrived,
-            per_second: ($arrived / .seconds), gbits: ($arrived * $bytes * 8 / .seconds / 1e9),
-            program_ns: ($ran / ([$arrived, 1] | max)), flood_ns: (.own_ns / .packets)}' \
-        "$SCRATCH/flood" >>"$SCRATCH/runs"
+    record flood contender="$2" round="$1" bytes="$3" arrived=$(($(arrived) - arrived)) \
+        ran_ns=$(($(ran_ns "$MIDDLE") - ran))
     pause "$2"
 }
 
@@ -117,34 +115,13 @@ bench_throughput() {
         ip -n "$TOPOLOGY-redirector1" route add default via 10.77.31.1 table "10$n"
         ip -n "$TOPOLOGY-redirector1" rule add iif "to$n" table "10$n"
     done
-    : >"$SCRATCH/runs"
+    versions client server1
     for ((round = 1; round <= ROUNDS; round++)); do
         for bytes in $SIZES; do
             for case in "${CASES[@]}"; do measure "$round" "$case" "$bytes"; done
         done
     done
-    jq -s --arg kernel "$(uname -r)" --argjson cpus "$(nproc)" \
-        '{kernel: $kernel, processors: $cpus, runs: .}' "$SCRATCH/runs" >"$OUT/redirect-throughput.json"
     topology_down
-    jq -r '
-        def shown: if . >= 100 then round elif . >= 10 then . * 10 | round / 10
-            else . * 100 | round / 100 end | tostring;
-        def median: sort | (.[length / 2 | floor] + .[(length - 1) / 2 | floor]) / 2;
-        def spread: if length == 1 then .[0] | shown
-            else "\(median | shown) [\(min | shown)-\(max | shown)]" end;
-        .runs as $runs
-        | ["bytes", "case", "1000 packets/s", "Gbit/s", "of nft", "program ns", "flood ns"],
-          (([$runs[].bytes] | unique[]) as $bytes
-          | ([$runs[] | select(.bytes == $bytes)]) as $of
-          | ([$of[] | select(.case == "nft") | .per_second] | median) as $nft
-          | ([$of[].case] | unique) as $known
-          | $ARGS.positional[] | select(. as $case | $known | index($case)) as $case
-          | [$of[] | select(.case == $case)]
-          | [$bytes, $case, ([.[].per_second / 1000] | spread), ([.[].gbits] | spread),
-             ([.[].per_second / $nft] | median | shown),
-             (if .[0].program_ns == 0 then "-" else [.[].program_ns] | median | shown end),
-             ([.[].flood_ns] | median | shown)])
-        | join("\t")' "$OUT/redirect-throughput.json" --args "${CASES[@]}" | column -t -s $'\t'
 }
 
 # keep CONNECTIONS: that many through the redirector, held, by as many generators as it takes.
@@ -163,19 +140,11 @@ keep() {
             "http://$SERVICE4/1kB"
         KEEPERS+=("$name")
     done
-    for name in "${KEEPERS[@]}"; do
-        # shellcheck disable=SC2317 # called by name
-        holding_or_gone() { grep -q '^holding ' "$SCRATCH/$name.err" || ! running "$name"; }
-        until_true 900 holding_or_gone || die "the connections do not open"
-        running "$name" || die "a load generator failed: $(tail -n 1 "$SCRATCH/$name.err")"
-    done
+    for name in "${KEEPERS[@]}"; do holding "$name"; done
 }
 release() {
     local name
-    for name in "${KEEPERS[@]}"; do
-        kill -INT "${TOPOLOGY_PIDS[$name]}"
-        finish "$name" || die "a load generator failed: $(tail -n 1 "$SCRATCH/$name.err")"
-    done
+    for name in "${KEEPERS[@]}"; do let_go "$name"; done
 }
 
 bench_memory() {
@@ -187,6 +156,7 @@ bench_memory() {
     for n in 1 2 3 4; do behind "$n"; done
     redirect_config 1 -- 1 2 3 4
     redirect 1
+    versions client server1
     fresh=$(rss_kib redirector1)
     keep "$FEW"
     few=$(rss_kib redirector1)
@@ -194,29 +164,22 @@ bench_memory() {
     keep "$CONNECTIONS"
     many=$(rss_kib redirector1)
     release
-    jq -s --argjson fresh "$fresh" --argjson few "$few" --argjson many "$many" \
-        --argjson count "$CONNECTIONS" --argjson last "$(rss_kib redirector1)" --argjson of_few "$FEW" \
-        '{connections: [$of_few, $count], rss_fresh_kib: $fresh, rss_few_kib: $few,
-          rss_many_kib: $many, rss_last_kib: $last, loads: .}' \
-        "$SCRATCH"/keeper*.json >"$OUT/redirect-memory.json"
+    record memory fresh="$fresh" few="$few" many="$many" last="$(rss_kib redirector1)" \
+        few_connections=$FEW many_connections="$CONNECTIONS"
     topology_down
-    jq -r '"redirector: \(.rss_fresh_kib) KiB fresh, \(.rss_few_kib) KiB with \(.connections[0]) connections, "
-        + "\(.rss_many_kib) KiB with \(.connections[1]), \(.rss_last_kib) KiB at the end; "
-        + "opened in \([.loads[].opening_seconds] | max | round) s, "
-        + "\([.loads[].resumed] | add) of \([.loads[] | .resumed + .not_resumed] | add) tried went on"' "$OUT/redirect-memory.json"
 }
 
 main() {
     local bench
     settings redirect-bench "$@"
     become_root "$@"
-    need ip nft jq taskset column
+    need ip nft jq taskset python3
     need_program
     LAST_CPU=$(($(nproc --all) - 1))
     mkdir -p "$OUT"
     # Each in a shell of its own, whose exit removes the testbed.
     for bench in $PARTS; do ("bench_$bench"); done
-    give_back
+    report redirect-bench
 }
 
 main "$@"

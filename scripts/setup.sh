@@ -17,9 +17,13 @@ PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 missing_packages() {
     local entry
-    for entry in "${TOOLS[@]}"; do
-        command -v "${entry%%:*}" >/dev/null || echo "${entry#*:}"
-    done | sort -u
+    {
+        for entry in "${TOOLS[@]}"; do
+            command -v "${entry%%:*}" >/dev/null || echo "${entry#*:}"
+        done
+        # scripts/lab/check.sh makes an environment of its own for the linters of Python.
+        python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    } | sort -u
 }
 
 # install_packages PACKAGE...: with a policy that lets no package start its service, put in place

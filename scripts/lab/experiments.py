@@ -5,6 +5,7 @@ The key of EXPERIMENTS is the name of the script in `scripts/` without its endin
 
 import random
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lab.settings import Experiment, setting
 
@@ -137,6 +138,8 @@ class PaperPoints:
 
 @dataclass(frozen=True)
 class RedirectBench(Experiment):
+    records: ClassVar[str] = "redirect-bench.jsonl"
+
     parts: tuple[str, ...] = setting(
         ("throughput", "memory"), "what to measure", positional=True, choices=("throughput", "memory")
     )
@@ -149,6 +152,8 @@ class RedirectBench(Experiment):
 
 @dataclass(frozen=True)
 class FailoverFleet(Experiment):
+    records: ClassVar[str] = "failover-fleet.jsonl"
+
     ways: tuple[str, ...] = setting(
         ("kill", "namespace", "silent"),
         "how a server is taken away",
@@ -166,6 +171,8 @@ class FailoverFleet(Experiment):
 
 @dataclass(frozen=True)
 class Goodput(Experiment):
+    records: ClassVar[str] = "goodput.jsonl"
+
     rounds: int = rounds(5)
     object_mb: int = setting(400, "size of the object in MiB", least=1)
     out: str = out()
@@ -173,6 +180,8 @@ class Goodput(Experiment):
 
 @dataclass(frozen=True)
 class Memory(Experiment):
+    records: ClassVar[str] = "memory.jsonl"
+
     connections: int = setting(100_000, "connections that never close", least=1)
     hostile: int = setting(0, "mutated packets afterwards", least=0)
     out: str = out()
@@ -180,6 +189,8 @@ class Memory(Experiment):
 
 @dataclass(frozen=True)
 class Idle(Experiment):
+    records: ClassVar[str] = "idle.jsonl"
+
     # Continuations are good for 15 minutes.
     seconds_idle: int = setting(600, "seconds without a request", positional=True, least=1, most=850)
     out: str = out()
@@ -187,6 +198,8 @@ class Idle(Experiment):
 
 @dataclass(frozen=True)
 class LinkAccuracy(Experiment):
+    records: ClassVar[str] = "link-accuracy.jsonl"
+
     seconds_each: int = setting(5, "seconds of each throughput", option="--seconds", least=1)
     out: str = out()
 

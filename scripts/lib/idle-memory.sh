@@ -39,8 +39,23 @@ load() {
         --stats "$SCRATCH/$name.json" "$@" http://10.77.2.101/object
 }
 
+# holding NAME: until the load generator NAME holds all its connections.
+holding() {
+    local name=$1
+    # shellcheck disable=SC2317 # called by name
+    holding_or_gone() { grep -q '^holding ' "$SCRATCH/$name.err" || ! running "$name"; }
+    until_true 900 holding_or_gone || die "the connections do not open"
+    running "$name" || die "the load generator failed: $(tail -n 1 "$SCRATCH/$name.err")"
+}
+
+# let_go NAME: ends the load generator NAME, which then tries how many of its connections go on.
+let_go() {
+    kill -INT "${TOPOLOGY_PIDS[$1]}"
+    finish "$1" || die "the load generator failed: $(tail -n 1 "$SCRATCH/$1.err")"
+}
+
 # idle_ours CONNECTIONS [HOSTILE]: opens and holds them at a new server, then lets one in a hundred
-# go on, then sends mutated packets; prints the figures.
+# go on, then sends mutated packets; adds a record.
 idle_ours() {
     local connections=$1 hostile=${2:-0} before after resumed
     serve 1
@@ -48,32 +63,22 @@ idle_ours() {
     get -o "$SCRATCH/first" http://10.77.2.101/object
     before=$(rss_kib server1)
     load connections "$connections" --keep --resume-sample $((connections / 100))
-    # shellcheck disable=SC2317 # called by name
-    holding_or_gone() { grep -q '^holding ' "$SCRATCH/connections.err" || ! running connections; }
-    until_true 900 holding_or_gone || die "the connections do not open"
-    running connections || die "the load generator failed: $(tail -n 1 "$SCRATCH/connections.err")"
+    holding connections
     after=$(rss_kib server1)
-    kill -INT "${TOPOLOGY_PIDS[connections]}"
-    finish connections || die "the load generator failed: $(tail -n 1 "$SCRATCH/connections.err")"
+    let_go connections
     resumed=$(rss_kib server1)
     if ((hostile > 0)); then
         load hostile 1000 --hostile "$hostile" --resume-sample 1000
         finish hostile || die "the server failed: $(tail -n 1 "$SCRATCH/hostile.err")"
-    else
-        echo null >"$SCRATCH/hostile.json"
     fi
     get -o "$SCRATCH/last" http://10.77.2.101/object
     cmp "$SCRATCH/root/object" "$SCRATCH/last"
-    jq -n --argjson connections "$connections" --argjson before "$before" --argjson after "$after" \
-        --argjson resumed "$resumed" --argjson last "$(rss_kib server1)" \
-        --slurpfile load "$SCRATCH/connections.json" --slurpfile hostile "$SCRATCH/hostile.json" \
-        '{connections: $connections, rss_before_kib: $before, rss_after_kib: $after,
-          rss_after_resumed_kib: $resumed, rss_last_kib: $last, load: $load[0],
-          hostile: $hostile[0]}'
+    record idle-ours connections="$connections" before="$before" after="$after" resumed="$resumed" \
+        last="$(rss_kib server1)"
     stop server1
 }
 
-# idle_kernel CONNECTIONS: opens and holds as many as fit at a new nginx; prints the figures.
+# idle_kernel CONNECTIONS CONTENDER: opens and holds as many as fit at a new nginx; adds a record.
 idle_kernel() {
     local before after sockets_before sockets_after opened=0 limit each share=0 left n
     ulimit -n "$(ulimit -H -n)"
@@ -88,7 +93,7 @@ idle_kernel() {
     for ((n = 1, left = $1; left > 0; n++, left -= share)); do
         share=$((left < each ? left : each))
         ip -n "$TOPOLOGY-client" addr replace "10.77.1.$((200 + n))/32" dev lo
-        start "idle$n" client "$PWD/scripts/lab.sh" probe idle-connections 10.77.21.2 80 "$share" \
+        start "idle$n" client "$LAB" probe idle-connections 10.77.21.2 80 "$share" \
             "10.77.1.$((200 + n))"
         # shellcheck disable=SC2317 # called by name
         opened_or_gone() { grep -q '^open ' "$SCRATCH/idle$n.out" || ! running "idle$n"; }
@@ -101,8 +106,6 @@ idle_kernel() {
     after=$(tree_rss_kib nginx1) sockets_after=$(socket_kib)
     for n in $(seq $((n - 1))); do stop "idle$n"; done
     stop nginx1
-    jq -n --argjson connections "$opened" --argjson before "$before" --argjson after "$after" \
-        --argjson sockets $((sockets_after - sockets_before)) \
-        '{connections: $connections, rss_before_kib: $before, rss_after_kib: $after,
-          kernel_sockets_both_ends_kib: $sockets}'
+    record idle-kernel contender="$2" connections="$opened" before="$before" after="$after" \
+        sockets=$((sockets_after - sockets_before))
 }

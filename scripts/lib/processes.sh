@@ -6,6 +6,8 @@
 
 # shellcheck source=scripts/lib/settings.sh
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
+# shellcheck source=scripts/lib/measuring.sh
+source "$(dirname "${BASH_SOURCE[0]}")/measuring.sh"
 
 declare -gA TOPOLOGY_PIDS=()
 

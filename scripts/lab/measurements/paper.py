@@ -1,11 +1,11 @@
 """Records of `paper.sh`: memory, throughput, friendliness and failover.
 
-    lab.sh record paper memory SCRATCH RESULTS run=UNIX contender=NAME
+    lab.sh record paper idle-ours|idle-kernel SCRATCH RESULTS run=UNIX ...
     lab.sh record paper throughput SCRATCH RESULTS run=UNIX contender=NAME round=N rss_kib=N kernel_kib=N ...
     lab.sh record paper friendliness SCRATCH RESULTS run=UNIX contender=NAME round=N background=N rtt_ms=N ...
     lab.sh record paper failover SCRATCH RESULTS run=UNIX contender=NAME object_mib=N
 
-`memory` reads idle (of `idle_ours` or `idle_kernel`); `throughput` downloads.out, link and ss;
+`lab.measurements.idle_memory` has the memory of idle connections. `throughput` reads downloads.out, link and ss;
 `friendliness` foreground.out, background.out, link and ss; `failover` result. Those that look at the
 kernel's sockets (ss) fail if they do not use CUBIC. `busy` is the share of the cores that did anything.
 """
@@ -14,23 +14,10 @@ import re
 
 from lab import LabError
 from lab.figures import number
-from lab.measurements import Session, make, mbits
+from lab.measurements import Session, idle_memory, make, mbits
 from lab.records import Record
 
 RATE_MBIT = 100
-
-
-def memory(session: Session) -> list[Record]:
-    idle, contender = session.json("idle"), session.word("contender")
-    kernel = max(idle.get("kernel_sockets_both_ends_kib", 0) / 2, 0)
-    figures = {
-        "server_before": (idle["rss_before_kib"], "KiB"),
-        "server": (idle["rss_after_kib"], "KiB"),
-        "kernel": (kernel, "KiB"),
-    }
-    print(f"memory, {idle['connections']} connections, {contender}: {idle['rss_after_kib'] + kernel:.0f} KiB")
-    parameters = {"connections": idle["connections"]}
-    return [session.record(f"memory {idle['connections']}", contender, figures, parameters=parameters)]
 
 
 def queued_kib(sockets: str) -> float:
@@ -107,7 +94,12 @@ def failover(session: Session) -> list[Record]:
     ]
 
 
-KINDS = {"memory": memory, "throughput": throughput, "friendliness": friendliness, "failover": failover}
+KINDS = {
+    "throughput": throughput,
+    "friendliness": friendliness,
+    "failover": failover,
+    **idle_memory.KINDS,
+}
 
 
 def main(words: list[str]) -> None:

@@ -1,9 +1,9 @@
 """The programs and the machine that are measured.
 
-    lab.sh record versions HEADWATER RMEM WMEM
+    lab.sh record versions HEADWATER RMEM SERVER
 
-Prints one JSON object. RMEM and WMEM are the kernel's `tcp_rmem` at the clients and `tcp_wmem` at the
-servers.
+Prints one JSON object. RMEM is the kernel's `tcp_rmem` at the clients; SERVER has two lines, the
+`tcp_wmem` and the `tcp_congestion_control` of the servers.
 """
 
 import json
@@ -27,7 +27,8 @@ def first_line(*command: str) -> str:
 
 def main(words: list[str]) -> None:
     match words:
-        case [headwater, rmem, wmem]:
+        case [headwater, rmem, server]:
+            wmem, control = server.splitlines()
             found = {
                 "kernel": platform.release(),
                 "cores": str(os.cpu_count()),
@@ -37,6 +38,7 @@ def main(words: list[str]) -> None:
                 "nginx": first_line("nginx", "-v"),
                 "rmem": rmem,
                 "wmem": wmem,
+                "congestion_control": control,
             }
             print(json.dumps(found))
         case _:

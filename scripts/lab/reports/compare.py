@@ -9,11 +9,11 @@ contender the newest run counts. Figures are medians of rounds.
 import json
 from pathlib import Path
 
-from lab import UsageError
 from lab.drawing.palette import CONTENDERS
 from lab.figures import Verdict, number
 from lab.pages.compare import failures, median_of, page
 from lab.records import read
+from lab.reports import of_folder
 from lab.summaries.compare import OBJECT_CLIENTS, ObjectCell, SharedCell, Summary, TransferCell, summarise
 from lab.tables import aligned
 
@@ -80,9 +80,4 @@ def report(folder: Path) -> None:
     print(f"{folder}/report.html, {folder}/summary.json")
 
 
-def main(words: list[str]) -> None:
-    match words:
-        case [folder]:
-            report(Path(folder))
-        case _:
-            raise UsageError
+main = of_folder(report)

@@ -10,10 +10,10 @@ the greatest.
 import json
 from pathlib import Path
 
-from lab import UsageError
 from lab.drawing.palette import standalone
 from lab.pages.paper import HEADS, columns, page, pictures
 from lab.records import read
+from lab.reports import of_folder
 from lab.summaries.paper import summarise
 from lab.tables import aligned
 
@@ -35,9 +35,4 @@ def report(folder: Path) -> None:
     print(f"\n{folder}/report.html, {folder}/summary.json and {len(made)} pictures")
 
 
-def main(words: list[str]) -> None:
-    match words:
-        case [folder]:
-            report(Path(folder))
-        case _:
-            raise UsageError
+main = of_folder(report)

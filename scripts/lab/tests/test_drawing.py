@@ -53,6 +53,7 @@ class Pictures(unittest.TestCase):
                     "name": f"contender <{n}>",
                     "outcome": "0 of 16 broken",
                     "passed": n > 0,
+                    "events": events,
                     "servers": servers(4, 16),
                 }
                 for n in range(count)
@@ -60,7 +61,6 @@ class Pictures(unittest.TestCase):
             figures = {
                 "title": "A fleet",
                 "link": "one link of 200 Mbit/s",
-                "events": events,
                 "contenders": contenders,
             }
             picture = standalone(fleet.draw(figures))
@@ -71,8 +71,8 @@ class Pictures(unittest.TestCase):
 
     def test_labels_of_events_do_not_cover_one_another(self) -> None:
         events = [[at, f"event number {n}"] for n, at in enumerate((1.0, 1.1, 1.2, 9.8, 9.9))]
-        contender = {"name": "a", "outcome": "b", "servers": servers(2, 8)}
-        figures = {"title": "A fleet", "events": events, "contenders": [contender]}
+        contender = {"name": "a", "outcome": "b", "events": events, "servers": servers(2, 8)}
+        figures = {"title": "A fleet", "contenders": [contender]}
         found = re.findall(r'<text x="([\d.]+)" y="(-\d+)">(event[^<]*)<', fleet.draw(figures))
         spans = sorted((float(y), float(x), float(x) + text_width(text)) for x, y, text in found)
         self.assertEqual(len(spans), len(events))
@@ -81,10 +81,13 @@ class Pictures(unittest.TestCase):
         self.assertLessEqual(max(end for _, _, end in spans), 840.1)
 
     def test_counters_become_servers(self) -> None:
-        figures: dict[str, Any] = {"contenders": [{"counters": {"server1": "udp-server1"}}]}
-        samples = [{"time": 99.0 + n, "bytes": {"udp-server1": 1000 + 10 * n}} for n in range(3)]
-        fleet.fill(figures, samples, 100.0)
-        self.assertEqual(figures["contenders"], [{"servers": {"server1": [(0.0, 10), (1.0, 20)]}}])
+        contender = {"counters": {"server1": "from1"}, "began_ms": 100_000, "ended_ms": 101_000}
+        figures: dict[str, Any] = {"contenders": [contender]}
+        samples = [{"time": 99.0 + n, "bytes": {"from1": 1000 + 10 * n}} for n in range(4)]
+        fleet.fill(figures, samples)
+        points = figures["contenders"][0]["servers"]["server1"]
+        self.assertEqual([bytes_sent for _, bytes_sent in points][-1] - points[0][1], 10)
+        self.assertEqual(points[0][0], 0.0)
 
     def test_a_failover(self) -> None:
         contender = {
