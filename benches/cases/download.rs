@@ -132,16 +132,12 @@ impl Download {
 
     /// Puts the answer to a request on the wire; whether it is a full flight.
     fn answer(&mut self, request: &[u8]) -> bool {
-        let mut out = Vec::new();
-        let now = self.now();
-        self.server
-            .respond(now, path(), request, &mut self.application, &mut out);
-        let full = out.iter().any(is_full);
+        let (now, application) = (self.now(), &mut self.application);
+        let answer = self.server.respond(now, path(), request, application);
+        let full = answer.as_ref().is_some_and(is_full);
         let at = self.now_us + DELAY_US;
-        self.wire.extend(
-            out.into_iter()
-                .map(|flight| (at, Travelling::Answer(flight))),
-        );
+        self.wire
+            .extend(answer.map(|flight| (at, Travelling::Answer(flight))));
         full
     }
 
@@ -170,7 +166,7 @@ pub(super) struct Respond {
     /// Another server with the same keys: it answers what the download's own server has answered.
     server: Server,
     request: Vec<u8>,
-    out: Vec<Flight>,
+    answer: Option<Flight>,
 }
 
 impl Respond {
@@ -179,7 +175,7 @@ impl Respond {
             download: Download::new(),
             server: server(),
             request: Vec::new(),
-            out: Vec::new(),
+            answer: None,
         };
         respond.prepare();
         respond
@@ -193,7 +189,7 @@ impl Respond {
 
 impl Case for Respond {
     fn prepare(&mut self) {
-        self.out.clear();
+        self.answer = None;
         loop {
             match self.download.arrival() {
                 Travelling::Answer(flight) => self.download.take(&flight),
@@ -209,9 +205,8 @@ impl Case for Respond {
 
     fn call(&mut self) {
         let (now, application) = (self.download.now(), &mut self.download.application);
-        self.server
-            .respond(now, path(), &self.request, application, &mut self.out);
-        assert!(is_full(&self.out[0]));
+        self.answer = self.server.respond(now, path(), &self.request, application);
+        assert!(self.answer.as_ref().is_some_and(is_full));
     }
 }
 

@@ -63,7 +63,6 @@ pub struct ServerHost<A> {
     server: Server,
     web: Web,
     app: A,
-    answers: Vec<Flight>,
     flights: VecDeque<Flight>,
     /// Requests dropped because too many flights waited.
     overflow: u64,
@@ -143,7 +142,6 @@ impl<A: Application> ServerHost<A> {
             ),
             web: Web::default(),
             app,
-            answers: Vec::new(),
             flights: VecDeque::new(),
             overflow: 0,
             redirected: None,
@@ -404,9 +402,8 @@ impl<A: Application> ServerHost<A> {
                         self.overflow += 1;
                         continue;
                     }
-                    let (app, out) = (&mut self.app, &mut self.answers);
-                    self.server.respond(now, view.path, datagram, app, out);
-                    self.flights.extend(self.answers.drain(..));
+                    let answer = self.server.respond(now, view.path, datagram, &mut self.app);
+                    self.flights.extend(answer);
                 }
             }
             Demuxed::Taken => self.web.handle_events(now, &mut self.stack, &mut self.app),

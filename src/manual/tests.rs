@@ -102,10 +102,8 @@ impl Example {
             src: ([192, 0, 2, 7], port).into(),
             dst: ([192, 0, 2, 1], 7600).into(),
         };
-        let mut out = Vec::new();
-        self.server
-            .respond(now, path, datagram, &mut Counting, &mut out);
-        let datagrams: Vec<Vec<u8>> = out
+        let answer = self.server.respond(now, path, datagram, &mut Counting);
+        let datagrams: Vec<Vec<u8>> = answer
             .iter()
             .flat_map(|flight| flight.datagrams().map(std::borrow::Cow::into_owned))
             .collect();

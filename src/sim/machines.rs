@@ -95,11 +95,9 @@ impl Machine for ServerNode {
         let Ok(Some(datagram)) = parse_udp(packet) else {
             return;
         };
-        let mut flights = Vec::new();
         let (path, payload) = (datagram.path, datagram.payload);
-        self.server
-            .respond(now, path, payload, &mut Objects, &mut flights);
-        self.out.extend(flights);
+        let answer = self.server.respond(now, path, payload, &mut Objects);
+        self.out.extend(answer);
     }
 
     fn handle_timeout(&mut self, _now: Now) {}

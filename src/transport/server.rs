@@ -103,15 +103,14 @@ impl Server {
         }
     }
 
-    /// Answers one datagram; pushes at most one flight onto `out`.
+    /// Answers one datagram. `None` if it was dropped, for a reason that is counted.
     pub fn respond(
         &mut self,
         now: Now,
         path: UdpPath,
         datagram: &[u8],
         app: &mut dyn Application,
-        out: &mut Vec<Flight>,
-    ) {
+    ) -> Option<Flight> {
         let answer = match ToServer::parse(datagram) {
             Ok(ToServer::Open(open)) => self.open(now, path, &open, app),
             Ok(ToServer::Request(request)) => self.request(now, path, &request, app),
@@ -120,9 +119,12 @@ impl Server {
         match answer {
             Ok(flight) => {
                 self.counters.packets += flight.count() as u64;
-                out.push(flight);
+                Some(flight)
             }
-            Err(drop) => self.counters.drop(drop),
+            Err(drop) => {
+                self.counters.drop(drop);
+                None
+            }
         }
     }
 

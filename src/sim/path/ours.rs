@@ -79,10 +79,8 @@ impl Ours {
     }
 
     fn answer(&mut self, now: Now, path: UdpPath, datagram: &[u8]) {
-        let mut flights = Vec::new();
-        self.server
-            .respond(now, path, datagram, &mut Objects, &mut flights);
-        self.answers.extend(flights);
+        let answer = self.server.respond(now, path, datagram, &mut Objects);
+        self.answers.extend(answer);
     }
 
     fn read(&mut self, now: Now) {

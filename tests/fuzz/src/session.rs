@@ -192,10 +192,8 @@ impl Session {
 
     /// Gives a datagram to the server and its answer to the network.
     pub fn serve(&mut self, datagram: &[u8]) {
-        let mut out = Vec::new();
-        self.server
-            .respond(self.now(), self.path(), datagram, &mut Bytes, &mut out);
-        for flight in out {
+        let (now, path) = (self.now(), self.path());
+        if let Some(flight) = self.server.respond(now, path, datagram, &mut Bytes) {
             self.to_client
                 .extend(flight.datagrams().map(std::borrow::Cow::into_owned));
         }

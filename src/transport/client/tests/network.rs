@@ -245,15 +245,15 @@ impl Network {
         if self.new_keys_at.is_some_and(|at| at <= self.now_us) {
             self.servers[chosen].set_keys(KeyRing::with_secret([2; 32]));
         }
-        let mut out = Vec::new();
-        self.servers[chosen].respond(now, to_server, &datagram, &mut Bytes, &mut out);
-        if !out.is_empty() && falls_due(&mut self.lose_answer_at, self.now_us) {
+        let answer = self.servers[chosen].respond(now, to_server, &datagram, &mut Bytes);
+        let Some(flight) = answer else {
+            return;
+        };
+        if falls_due(&mut self.lose_answer_at, self.now_us) {
             return;
         }
-        for flight in out {
-            for datagram in flight.datagrams() {
-                self.send(true, datagram.to_vec());
-            }
+        for datagram in flight.datagrams() {
+            self.send(true, datagram.to_vec());
         }
     }
 
