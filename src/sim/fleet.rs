@@ -7,29 +7,24 @@
 //! keys; links are as bad as in any world. The laws: every transfer ends, its bytes are the object's,
 //! and no client opens another connection unless it heard nothing for [`LEAST_SILENCE`]. The machines are those that ship.
 
+mod draw;
+mod machines;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use self::machines::{RedirectorNode, server};
+use super::Kit as _;
 use super::check::LEAST_SILENCE;
 use super::dice::Dice;
-use super::machines::{TransportKit, ring};
-use super::object::Objects;
-use super::scenario::{Scenario, ServerPlan, draw_script};
-use super::world::{Action, Boot, ClientProgress, Clock, Livelock, Node, NodeId, Observer, World};
-use super::{Kit as _, Options};
-use crate::host::redirector::Redirector;
-use crate::host::server::{Redirected, ServerHost, ServerHostConfig};
-use crate::host::{Machine, Transmit};
+use super::machines::TransportKit;
+use super::scenario::Scenario;
+use super::world::{Action, ClientProgress, Clock, Livelock, Node, NodeId, Observer, World};
 use crate::link::{Link, LinkConfigError};
-use crate::redirect::backend::BackendConfig;
-use crate::redirect::balancer::Policy;
 use crate::redirect::capsule::MacKeys;
-use crate::redirect::config::{BackendEntry, BackendState, DEFAULT_PORT, RedirectConfig};
-use crate::redirect::engine::EngineSettings;
+use crate::redirect::config::RedirectConfig;
 use crate::redirect::health::Beat;
-use crate::redirect::prefixes::Table;
-use crate::redirect::{BackendId, Generation, RedirectorId};
-use crate::time::{Instant, Now};
+use crate::time::Instant;
 use crate::wire::flight::UdpPath;
 
 /// Most changes of the configuration in one world.
@@ -219,148 +214,6 @@ impl Observer for Watch {
     fn forgot(&mut self, _: Instant, _: NodeId) {}
 }
 
-impl Fleet {
-    /// Draws a fleet.
-    #[must_use]
-    pub fn draw(seed: u64) -> Self {
-        let options = Options {
-            adversaries: false,
-            max_clients: 4,
-            max_bytes: 2_000_000,
-            ..Options::default()
-        };
-        let mut world = Scenario::draw(seed, &options);
-        let dice = &mut Dice::new(seed ^ 0x666c_6565_7400_0000);
-        if world.servers.len() < 2 {
-            world.servers.push(ServerPlan {
-                id: 2,
-                clock: Clock::default(),
-            });
-        }
-        let v6 = world.service.is_ipv6();
-        let count = world.servers.len();
-        let servers: Vec<IpAddr> = (1..).take(count).map(|n| own_address(v6, 1, n)).collect();
-        let redirectors = draw_configs(dice, &world, &servers);
-        world.script = draw_script(dice, count, world.heals_at);
-        draw_troubles(dice, &mut world, &redirectors);
-        Self {
-            world,
-            servers,
-            redirectors,
-        }
-    }
-}
-
-/// The configurations of one or two redirectors by stage: the same, but that one may miss the last
-/// changes.
-fn draw_configs(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<Vec<RedirectConfig>> {
-    let policies = [
-        Policy::Rendezvous,
-        Policy::Spread,
-        Policy::SpreadRandom,
-        Policy::LeastLoaded,
-    ];
-    let policy = policies.get(dice.index(policies.len())).copied();
-    let changes = dice.between(0, u64::from(MAX_CHANGES));
-    let stages: Vec<Vec<BackendEntry>> = (0..=changes)
-        .map(|_| draw_backends(dice, world, servers))
-        .collect();
-    let seed = dice.seed();
-    let count = dice.between(1, 2);
-    let stale = dice.chance(30);
-    let redirector = |id: u16, dice: &mut Dice| {
-        let known = match id > 1 && stale {
-            true => 1 + dice.index(stages.len()),
-            false => stages.len(),
-        };
-        let config = |(generation, backends): (u32, &Vec<BackendEntry>)| RedirectConfig {
-            generation: Generation(generation),
-            id: RedirectorId(id),
-            addresses: vec![own_address(world.service.is_ipv6(), 2, id)],
-            services: vec![world.service.ip()],
-            key_file: "keys".into(),
-            port: DEFAULT_PORT,
-            policy: policy.unwrap_or_default(),
-            seed,
-            beat: BEAT,
-            sites: Vec::new(),
-            nearest: None,
-            backends: backends.clone(),
-        };
-        (1..).zip(stages.iter().take(known)).map(config).collect()
-    };
-    (1..=2)
-        .take(usize::try_from(count).unwrap_or(1))
-        .map(|id| redirector(id, dice))
-        .collect()
-}
-
-/// Some of the servers, at least one of them active.
-fn draw_backends(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<BackendEntry> {
-    let sure = dice.index(servers.len());
-    let mut backends = Vec::new();
-    for (index, (plan, address)) in world.servers.iter().zip(servers).enumerate() {
-        let state = match dice.between(0, 9) {
-            _ if index == sure => BackendState::Active,
-            0 => BackendState::Draining,
-            1 => BackendState::Down,
-            2 => continue,
-            _ => BackendState::Active,
-        };
-        backends.push(BackendEntry {
-            name: format!("s{}", plan.id),
-            id: BackendId(plan.id),
-            address: Some(*address),
-            device: None,
-            weight: u32::try_from(dice.between(1, 200)).unwrap_or(1),
-            site: None,
-            state,
-        });
-    }
-    backends
-}
-
-/// Adds to the script what befalls redirectors and the ways between them and the servers.
-fn draw_troubles(dice: &mut Dice, world: &mut Scenario, redirectors: &[Vec<RedirectConfig>]) {
-    let (heals_at, servers) = (world.heals_at, world.servers.len());
-    let instant = |dice: &mut Dice| {
-        let latest = dice.magnitude(1, heals_at.as_micros());
-        Instant::from_micros(dice.between(0, latest))
-    };
-    let mut troubles = Vec::new();
-    let changes = redirectors.iter().map(Vec::len).max().unwrap_or(0);
-    let mut times: Vec<Instant> = (1..changes).map(|_| instant(dice)).collect();
-    times.sort_unstable();
-    for (index, configs) in redirectors.iter().enumerate() {
-        let node = NodeId(servers + index);
-        for (stage, at) in (1..).zip(&times).take(configs.len().saturating_sub(1)) {
-            // Nobody changes two files at once.
-            let late = dice.duration(Duration::from_micros(1), Duration::from_millis(500));
-            troubles.push(((*at + late).min(heals_at), Action::Stage(node, stage)));
-        }
-        if dice.chance(30) {
-            let (at, down) = (
-                instant(dice),
-                dice.duration(Duration::from_millis(1), Duration::from_secs(2)),
-            );
-            troubles.push((at, Action::Kill(node)));
-            troubles.push(((at + down).min(heals_at), Action::Start(node)));
-        }
-        troubles.push((heals_at, Action::Start(node)));
-        for _ in 0..dice.between(0, 2) {
-            let other = NodeId(dice.index(servers));
-            let (at, cut) = (
-                instant(dice),
-                dice.duration(Duration::from_millis(50), Duration::from_secs(5)),
-            );
-            troubles.push((at, Action::Sever(node, other)));
-            troubles.push(((at + cut).min(heals_at), Action::Join(node, other)));
-        }
-    }
-    world.script.extend(troubles);
-    world.script.sort_by_key(|(at, _)| *at);
-}
-
 fn build(fleet: &Fleet) -> Result<World, FleetViolation> {
     let scenario = &fleet.world;
     let mut dice = Dice::new(!scenario.seed);
@@ -411,147 +264,6 @@ const fn scenario_spray(fleet: &Fleet) -> super::world::Spray {
     fleet.world.spray
 }
 
-/// A server that redirectors send to: the machine that ships, with computed objects.
-fn server(scenario: &Scenario, plan: ServerPlan, address: IpAddr, boot: Boot) -> Box<dyn Node> {
-    let config = ServerHostConfig {
-        addresses: vec![scenario.service.ip(), address],
-        mtu: MTU,
-        tcp_port: 80,
-        udp_port: scenario.service.port(),
-        server_id: plan.id,
-        site_id: 1,
-        seed: 1,
-    };
-    let keys = ring(scenario.secret, boot.stage);
-    let host = ServerHost::new(Now::default(), config, keys, Objects);
-    let Ok(mut host) = host else {
-        unreachable!("two unicast addresses and a port are in order");
-    };
-    host.listen_to_redirectors(Redirected {
-        addresses: vec![address],
-        port: DEFAULT_PORT,
-        backend: BackendConfig {
-            id: BackendId(plan.id),
-            redirectors: vec![RedirectorId(1), RedirectorId(2)],
-            keys: shared_keys(),
-        },
-    });
-    Box::new(ServerNode(host))
-}
-
-struct ServerNode(ServerHost<Objects>);
-
-impl Machine for ServerNode {
-    fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
-        self.0.handle_packet(now, packet, segment);
-    }
-
-    fn handle_timeout(&mut self, now: Now) {
-        self.0.handle_timeout(now);
-    }
-
-    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
-        self.0.poll_transmit(now)
-    }
-
-    fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
-        self.0.poll_timeout(now)
-    }
-}
-
-impl Node for ServerNode {
-    fn progress(&self) -> Option<ClientProgress> {
-        None
-    }
-
-    fn soft_state_bytes(&self) -> Option<usize> {
-        Some(self.0.server().soft_state_bytes())
-    }
-
-    fn refused(&self) -> Option<&'static str> {
-        None
-    }
-}
-
-/// A redirector that boots with the clock of its first turn.
-struct RedirectorNode {
-    configs: Vec<RedirectConfig>,
-    stage: u8,
-    seed: u64,
-    machine: Option<Redirector>,
-}
-
-impl RedirectorNode {
-    const fn new(configs: Vec<RedirectConfig>, seed: u64, boot: Boot) -> Self {
-        Self {
-            configs,
-            stage: boot.stage,
-            seed,
-            machine: None,
-        }
-    }
-
-    fn machine(&mut self, now: Now) -> Option<&mut Redirector> {
-        if self.machine.is_none() {
-            let config = self.configs.get(usize::from(self.stage))?;
-            let settings = EngineSettings {
-                mtu: MTU,
-                keys: shared_keys(),
-                table: Table::default(),
-                seed: self.seed,
-            };
-            self.machine = Some(Redirector::new(now, config, settings));
-        }
-        self.machine.as_mut()
-    }
-}
-
-impl Machine for RedirectorNode {
-    fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
-        if let Some(machine) = self.machine(now) {
-            machine.handle_packet(now, packet, segment);
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Now) {
-        if let Some(machine) = self.machine(now) {
-            machine.handle_timeout(now);
-        }
-    }
-
-    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
-        self.machine(now)?.poll_transmit(now)
-    }
-
-    fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
-        self.machine(now)?.poll_timeout(now)
-    }
-}
-
-impl Node for RedirectorNode {
-    fn progress(&self) -> Option<ClientProgress> {
-        None
-    }
-
-    fn soft_state_bytes(&self) -> Option<usize> {
-        None
-    }
-
-    fn refused(&self) -> Option<&'static str> {
-        None
-    }
-
-    fn adopt(&mut self, now: Now, stage: u8) -> bool {
-        self.stage = stage;
-        let config = self.configs.get(usize::from(stage)).cloned();
-        if let (Some(machine), Some(config)) = (self.machine(now), config) {
-            // Refused if the machine has just booted with it.
-            let _ = machine.replace(now, &config, Table::default());
-        }
-        true
-    }
-}
-
 fn shared_keys() -> MacKeys {
     MacKeys::new((1, [0x5a; 16]), &[])
 }
@@ -575,6 +287,7 @@ const BEAT: Beat = Beat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redirect::config::BackendState;
 
     #[test]
     fn fleets_break_no_law() {
