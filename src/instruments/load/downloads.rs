@@ -12,9 +12,10 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::host::{Machine, Transmit};
+use crate::instruments::load::config::{check_head, speaking_to};
 use crate::instruments::load::report::DownloadReport;
 use crate::instruments::load::rota::Rota;
-use crate::instruments::load::{FIRST_PORT, LoadError, check_head, speaking_to};
+use crate::instruments::load::{FIRST_PORT, LoadError};
 use crate::stack::{Demuxed, Stack, StackConfig};
 use crate::time::{Instant, Now};
 use crate::transport::client::{Client, ClientConfig, ClientEvent};

@@ -14,11 +14,12 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::host::carrier::Carrier;
 use crate::host::{Machine, Transmit};
+use crate::instruments::load::config::{check_head, speaking_to};
 use crate::instruments::load::course::{Answer, Course};
 use crate::instruments::load::report::{RequestReport, TransportReport};
 use crate::instruments::load::rota::Rota;
 use crate::instruments::load::schedule::{MAX_UNDER_WAY, Plan};
-use crate::instruments::load::{FIRST_PORT, LoadError, check_head, speaking_to};
+use crate::instruments::load::{FIRST_PORT, LoadError};
 use crate::stack::{Demuxed, Stack, StackConfig};
 use crate::time::{Instant, Now};
 use crate::transport::client::{AddressToken, Client, ClientConfig};

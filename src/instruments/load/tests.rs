@@ -5,10 +5,14 @@ mod requests;
 
 use super::*;
 use crate::host::server::{ServerHost, ServerHostConfig};
+use crate::instruments::load::schedule::Plan;
 use crate::time::UnixMillis;
+use crate::transport::application::MAX_REQUEST_BYTES;
 use crate::transport::application::{Application, Begun, Unavailable};
 use crate::transport::keys::KeyRing;
 use proptest::prelude::*;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 const ONE_WAY: Duration = Duration::from_millis(5);
 
