@@ -9,8 +9,10 @@ use super::*;
 use crate::apps::origin::digest::InlineDigester;
 use crate::apps::origin::hot::{InlineLoader, Loader};
 use crate::apps::origin::target::MAX_PATH_BYTES;
+use crate::http::conditional::EntityTag;
 use crate::http::range::ContentRange;
 use crate::http::response::ResponseHead;
+use crate::transport::application::MAX_USER_BYTES;
 use crate::wire::payload::Pool;
 
 const NOW: u64 = 784_111_777_500;

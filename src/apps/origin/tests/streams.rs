@@ -8,7 +8,10 @@ use std::os::unix::fs::FileExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::apps::origin::dynamic::Dynamic;
 use crate::apps::origin::hot::{ASKS_TO_LOAD, Job, Loaded};
+use crate::http::range;
+use crate::transport::application::MAX_USER_BYTES;
 
 /// Requests whose streams must be the same wherever and however they are read.
 fn requests() -> Vec<String> {
