@@ -4,14 +4,12 @@
 //! state of `replay`, which only ever holds packets back. It keeps nothing by client, draws no random
 //! numbers and answers what it cannot verify with silence and a counter.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::time::{Now, UnixMillis};
-use crate::transport::application::{Application, MAX_STREAM_BYTES, MAX_USER_BYTES, Unavailable};
-use crate::transport::continuation::{
-    Continuation, MAX_AGE, MAX_CLOCK_SKEW, MAX_TOKEN_AGE, OpenError, UserContinuation,
-};
+use crate::time::Now;
+use crate::transport::application::{Application, MAX_STREAM_BYTES};
+use crate::transport::continuation::{Continuation, MAX_AGE};
 use crate::transport::epoch::{Epoch, KNOWN_WINDOW, TransitionKind};
 use crate::transport::grant::{Grant, GrantError, Times, grant};
 use crate::transport::keys::KeyRing;
@@ -21,16 +19,18 @@ use crate::transport::replay::{ReplayFilter, TokenBuckets};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::payload::{Gathered, Pool};
 use crate::wire::segment::{
-    CHUNK_BYTES, CONTINUATION_FIELD_BYTES, Challenge, Cookie, DATA_HEADER_BYTES, OPEN_BYTES,
-    OPENED_BYTES, Open, Probed, Request, ResponseHeader, ResponseKind, Span, ToServer, Token,
-    UserField, Wanted,
+    CHUNK_BYTES, CONTINUATION_FIELD_BYTES, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Open,
+    Probed, Request, ResponseHeader, ResponseKind, Span, ToServer,
 };
 
+mod address;
+mod content;
 mod counters;
 mod emit;
 #[cfg(test)]
 mod tests;
 
+use content::{clamp, user_field_bytes};
 pub use counters::{ServerCounters, ServerDrop};
 
 use emit::{Numbered, Seals, small};
@@ -64,27 +64,6 @@ pub struct Server {
     /// The flight that is being made; its body is the stream bytes, staged in one go.
     gathered: Gathered,
     pool: Pool,
-}
-
-/// The bytes that a flight shall carry.
-struct Content {
-    /// The user continuation to produce them from; `None` if no bytes are wanted.
-    user: Option<UserContinuation>,
-    /// To be given to the client: it does not have it yet.
-    sealed: Option<Vec<u8>>,
-    /// The object has another version here.
-    changed: bool,
-}
-
-impl Content {
-    /// What the client is to be given, if it does not have it yet.
-    fn field(&self) -> Option<UserField<'_>> {
-        let (sealed, user) = self.sealed.as_ref().zip(self.user.as_ref())?;
-        Some(UserField {
-            length: user.length,
-            sealed,
-        })
-    }
 }
 
 impl Server {
@@ -236,42 +215,6 @@ impl Server {
         }
     }
 
-    /// Whether an address token is genuine, of this address, and shown for the first time here.
-    fn token_proves(&mut self, now: Now, path: UdpPath, token: Token<'_>) -> bool {
-        let opened = Continuation::open(
-            &self.keys,
-            token.connection,
-            now.unix,
-            MAX_TOKEN_AGE,
-            token.sealed,
-        );
-        let Ok((continuation, issued)) = opened else {
-            return false;
-        };
-        if continuation.address.ip() != path.src.ip() {
-            return false;
-        }
-        // No packet has numbers this high (epoch::MAX_NUMBER): they stand for the times of tokens.
-        let shown = u64::MAX - (issued.as_millis() % (1 << 60));
-        let connection = continuation.identity.hash();
-        let fresh = self.filter.unsent(connection, shown, 1) != 0;
-        self.filter.mark(connection, shown, 1);
-        fresh && self.buckets.take(now.instant, connection)
-    }
-
-    /// A new connection id and proof key: nobody without the cluster key can tell them beforehand,
-    /// and the same OPEN gets others a millisecond later or on another server.
-    fn new_identity(&self, now: Now, path: UdpPath, echo: u64) -> (u64, ProofKey) {
-        let mut room = [0; ADDRESS_BYTES];
-        let (connection, key) = self.keys.active().identity(&[
-            &echo.to_be_bytes(),
-            &now.unix.as_millis().to_be_bytes(),
-            &self.config.server_id.to_be_bytes(),
-            address_bytes(path.src, &mut room),
-        ]);
-        (connection, ProofKey::new(key))
-    }
-
     fn request(
         &mut self,
         now: Now,
@@ -333,54 +276,6 @@ impl Server {
             Some(probe) => self.probed(now, path, request, probe, &next, &granted),
             None => self.data(now, path, request, &next, &granted, bucketed, app),
         }
-    }
-
-    /// Whether the request echoes a challenge of its own address.
-    fn cookie_verifies(&self, now: Now, path: UdpPath, request: &Request<'_>) -> bool {
-        let Some(cookie) = request.cookie else {
-            return false;
-        };
-        let time = UnixMillis::new(cookie.time);
-        let fresh = now.unix.saturating_since(time) <= MAX_CHALLENGE_AGE
-            && time.saturating_since(now.unix) <= MAX_CLOCK_SKEW;
-        let mac = self.cookie_mac(request, path, cookie.time);
-        fresh && mac.is_some_and(|mac| constant_time_equal(&mac, &cookie.mac))
-    }
-
-    /// The MAC of a challenge, under the generation that sealed the continuation it is about.
-    fn cookie_mac(&self, request: &Request<'_>, path: UdpPath, time: u64) -> Option<[u8; 16]> {
-        let generation = *request.continuation.get(1)?;
-        let mut room = [0; ADDRESS_BYTES];
-        Some(self.keys.generation(generation)?.challenge(&[
-            &request.connection.to_be_bytes(),
-            &time.to_be_bytes(),
-            address_bytes(path.src, &mut room),
-            request.continuation,
-        ]))
-    }
-
-    /// Asks the client to show that it receives at its new address; smaller than any request.
-    fn challenge(
-        &mut self,
-        now: Now,
-        path: UdpPath,
-        request: &Request<'_>,
-        bound: IpAddr,
-    ) -> Result<Flight, ServerDrop> {
-        let time = now.unix.as_millis();
-        let mac = self
-            .cookie_mac(request, path, time)
-            .ok_or(ServerDrop::Open(OpenError::Generation))?;
-        let mut payload = Vec::new();
-        Challenge {
-            connection: request.connection,
-            server: self.config.server_id,
-            moved: bound != path.src.ip(),
-            cookie: Cookie { time, mac },
-        }
-        .emit(&mut payload);
-        self.counters.challenges += 1;
-        Ok(Flight::single(path.reversed(), Ecn::NotEct, payload))
     }
 
     fn probed(
@@ -512,68 +407,6 @@ impl Server {
             multi: false,
         }
     }
-
-    /// Finds out what the bytes wanted are bytes of.
-    fn content(
-        &self,
-        now: Now,
-        wanted: Wanted<'_>,
-        app: &mut dyn Application,
-    ) -> Result<Content, ServerDrop> {
-        let (user, sealed) = match wanted {
-            Wanted::Of([]) | Wanted::New([]) => (None, None),
-            Wanted::Of(sealed) => (Some(UserContinuation::open(&self.keys, sealed)?), None),
-            Wanted::New(request) => {
-                let begun = app
-                    .begin(now.unix, request)
-                    .map_err(|_| ServerDrop::NotReady)?;
-                debug_assert!(
-                    begun.user.len() <= MAX_USER_BYTES,
-                    "the application's contract"
-                );
-                let user = UserContinuation {
-                    user: begun.user,
-                    length: begun.length,
-                };
-                let sealed = user.seal(&self.keys);
-                (Some(user), Some(sealed))
-            }
-        };
-        Ok(Content {
-            user,
-            sealed,
-            changed: false,
-        })
-    }
-
-    /// Stages the bytes of the layout. On `Changed` the flight goes out without any.
-    fn stage(
-        &mut self,
-        content: &mut Content,
-        app: &mut dyn Application,
-    ) -> Result<(), ServerDrop> {
-        self.gathered.clear();
-        let Some(user) = &content.user else {
-            return Ok(());
-        };
-        for run in self.layout.runs() {
-            let wanted = usize::try_from(run.len()).unwrap_or(0);
-            match app.stage(&user.user, run.start, wanted, &mut self.gathered) {
-                Ok(have) if have == wanted => {}
-                Err(Unavailable::NotReady) => return Err(ServerDrop::NotReady),
-                // A stream shorter than its stated length is another stream.
-                Ok(_) | Err(Unavailable::Changed) => {
-                    content.changed = true;
-                    break;
-                }
-            }
-        }
-        if content.changed {
-            self.layout.fill(0, 0, 0, &[]);
-            self.gathered.clear();
-        }
-        Ok(())
-    }
 }
 
 /// The first datagram of an answer cannot be cut short: what it must carry has to fit, and a chunk.
@@ -582,42 +415,4 @@ fn check_room(size: usize, taken: usize) -> Result<(), ServerDrop> {
         true => Ok(()),
         false => Err(ServerDrop::Undersized),
     }
-}
-
-/// The ranges that lie inside the stream.
-fn clamp(content: &Content, ranges: &[Span]) -> Vec<Span> {
-    let length = content.user.as_ref().map_or(0, |user| user.length);
-    let inside = ranges.iter().map(|range| Span {
-        start: range.start,
-        end: range.end.min(length),
-    });
-    inside.filter(|range| !range.is_empty()).collect()
-}
-
-/// Compares without telling by its duration where the difference lies.
-fn constant_time_equal(a: &[u8; 16], b: &[u8; 16]) -> bool {
-    a.iter()
-        .zip(b)
-        .fold(0, |difference, (a, b)| difference | (a ^ b))
-        == 0
-}
-
-fn user_field_bytes(sealed: &[u8]) -> usize {
-    8 + sealed.len()
-}
-
-/// Bytes of an IPv6 address and a port.
-const ADDRESS_BYTES: usize = 18;
-
-/// Address and port, at the end of `room`: a mapped IPv4 address ends with its own four bytes.
-fn address_bytes(address: SocketAddr, room: &mut [u8; ADDRESS_BYTES]) -> &[u8] {
-    let (ip, unused) = match address.ip() {
-        IpAddr::V4(ip) => (ip.to_ipv6_mapped(), 12),
-        IpAddr::V6(ip) => (ip, 0),
-    };
-    let bytes = ip.octets().into_iter().chain(address.port().to_be_bytes());
-    for (to, byte) in room.iter_mut().zip(bytes) {
-        *to = byte;
-    }
-    room.get(unused..).unwrap_or_default()
 }

@@ -1,0 +1,128 @@
+//! Proof of a client's address: tokens, challenges and their cookies; and the identity of a connection.
+//!
+//! In: datagrams with their addresses. Out: whether an address is proven, or a challenge. Nothing is
+//! kept but in the fixed-size soft state.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{MAX_CHALLENGE_AGE, Server, ServerDrop};
+use crate::time::{Now, UnixMillis};
+use crate::transport::continuation::{Continuation, MAX_CLOCK_SKEW, MAX_TOKEN_AGE, OpenError};
+use crate::transport::proof::ProofKey;
+use crate::wire::flight::{Ecn, Flight, UdpPath};
+use crate::wire::segment::{Challenge, Cookie, Request, Token};
+
+impl Server {
+    /// Whether an address token is genuine, of this address, and shown for the first time here.
+    pub(super) fn token_proves(&mut self, now: Now, path: UdpPath, token: Token<'_>) -> bool {
+        let opened = Continuation::open(
+            &self.keys,
+            token.connection,
+            now.unix,
+            MAX_TOKEN_AGE,
+            token.sealed,
+        );
+        let Ok((continuation, issued)) = opened else {
+            return false;
+        };
+        if continuation.address.ip() != path.src.ip() {
+            return false;
+        }
+        // No packet has numbers this high (epoch::MAX_NUMBER): they stand for the times of tokens.
+        let shown = u64::MAX - (issued.as_millis() % (1 << 60));
+        let connection = continuation.identity.hash();
+        let fresh = self.filter.unsent(connection, shown, 1) != 0;
+        self.filter.mark(connection, shown, 1);
+        fresh && self.buckets.take(now.instant, connection)
+    }
+
+    /// A new connection id and proof key: nobody without the cluster key can tell them beforehand,
+    /// and the same OPEN gets others a millisecond later or on another server.
+    pub(super) fn new_identity(&self, now: Now, path: UdpPath, echo: u64) -> (u64, ProofKey) {
+        let mut room = [0; ADDRESS_BYTES];
+        let (connection, key) = self.keys.active().identity(&[
+            &echo.to_be_bytes(),
+            &now.unix.as_millis().to_be_bytes(),
+            &self.config.server_id.to_be_bytes(),
+            address_bytes(path.src, &mut room),
+        ]);
+        (connection, ProofKey::new(key))
+    }
+
+    /// Whether the request echoes a challenge of its own address.
+    pub(super) fn cookie_verifies(&self, now: Now, path: UdpPath, request: &Request<'_>) -> bool {
+        let Some(cookie) = request.cookie else {
+            return false;
+        };
+        let time = UnixMillis::new(cookie.time);
+        let fresh = now.unix.saturating_since(time) <= MAX_CHALLENGE_AGE
+            && time.saturating_since(now.unix) <= MAX_CLOCK_SKEW;
+        let mac = self.cookie_mac(request, path, cookie.time);
+        fresh && mac.is_some_and(|mac| constant_time_equal(&mac, &cookie.mac))
+    }
+
+    /// The MAC of a challenge, under the generation that sealed the continuation it is about.
+    pub(super) fn cookie_mac(
+        &self,
+        request: &Request<'_>,
+        path: UdpPath,
+        time: u64,
+    ) -> Option<[u8; 16]> {
+        let generation = *request.continuation.get(1)?;
+        let mut room = [0; ADDRESS_BYTES];
+        Some(self.keys.generation(generation)?.challenge(&[
+            &request.connection.to_be_bytes(),
+            &time.to_be_bytes(),
+            address_bytes(path.src, &mut room),
+            request.continuation,
+        ]))
+    }
+
+    /// Asks the client to show that it receives at its new address; smaller than any request.
+    pub(super) fn challenge(
+        &mut self,
+        now: Now,
+        path: UdpPath,
+        request: &Request<'_>,
+        bound: IpAddr,
+    ) -> Result<Flight, ServerDrop> {
+        let time = now.unix.as_millis();
+        let mac = self
+            .cookie_mac(request, path, time)
+            .ok_or(ServerDrop::Open(OpenError::Generation))?;
+        let mut payload = Vec::new();
+        Challenge {
+            connection: request.connection,
+            server: self.config.server_id,
+            moved: bound != path.src.ip(),
+            cookie: Cookie { time, mac },
+        }
+        .emit(&mut payload);
+        self.counters.challenges += 1;
+        Ok(Flight::single(path.reversed(), Ecn::NotEct, payload))
+    }
+}
+
+/// Compares without telling by its duration where the difference lies.
+fn constant_time_equal(a: &[u8; 16], b: &[u8; 16]) -> bool {
+    a.iter()
+        .zip(b)
+        .fold(0, |difference, (a, b)| difference | (a ^ b))
+        == 0
+}
+
+/// Bytes of an IPv6 address and a port.
+const ADDRESS_BYTES: usize = 18;
+
+/// Address and port, at the end of `room`: a mapped IPv4 address ends with its own four bytes.
+fn address_bytes(address: SocketAddr, room: &mut [u8; ADDRESS_BYTES]) -> &[u8] {
+    let (ip, unused) = match address.ip() {
+        IpAddr::V4(ip) => (ip.to_ipv6_mapped(), 12),
+        IpAddr::V6(ip) => (ip, 0),
+    };
+    let bytes = ip.octets().into_iter().chain(address.port().to_be_bytes());
+    for (to, byte) in room.iter_mut().zip(bytes) {
+        *to = byte;
+    }
+    room.get(unused..).unwrap_or_default()
+}

@@ -1,0 +1,108 @@
+//! The bytes that a flight carries, as the application produces them.
+//!
+//! In: what a request wants. Out: a user continuation, and bytes gathered for the flight.
+
+use super::{Server, ServerDrop};
+use crate::time::Now;
+use crate::transport::application::{Application, MAX_USER_BYTES, Unavailable};
+use crate::transport::continuation::UserContinuation;
+use crate::wire::segment::{Span, UserField, Wanted};
+
+/// The bytes that a flight shall carry.
+pub(super) struct Content {
+    /// The user continuation to produce them from; `None` if no bytes are wanted.
+    pub(super) user: Option<UserContinuation>,
+    /// To be given to the client: it does not have it yet.
+    pub(super) sealed: Option<Vec<u8>>,
+    /// The object has another version here.
+    pub(super) changed: bool,
+}
+
+impl Content {
+    /// What the client is to be given, if it does not have it yet.
+    pub(super) fn field(&self) -> Option<UserField<'_>> {
+        let (sealed, user) = self.sealed.as_ref().zip(self.user.as_ref())?;
+        Some(UserField {
+            length: user.length,
+            sealed,
+        })
+    }
+}
+
+impl Server {
+    /// Finds out what the bytes wanted are bytes of.
+    pub(super) fn content(
+        &self,
+        now: Now,
+        wanted: Wanted<'_>,
+        app: &mut dyn Application,
+    ) -> Result<Content, ServerDrop> {
+        let (user, sealed) = match wanted {
+            Wanted::Of([]) | Wanted::New([]) => (None, None),
+            Wanted::Of(sealed) => (Some(UserContinuation::open(&self.keys, sealed)?), None),
+            Wanted::New(request) => {
+                let begun = app
+                    .begin(now.unix, request)
+                    .map_err(|_| ServerDrop::NotReady)?;
+                debug_assert!(
+                    begun.user.len() <= MAX_USER_BYTES,
+                    "the application's contract"
+                );
+                let user = UserContinuation {
+                    user: begun.user,
+                    length: begun.length,
+                };
+                let sealed = user.seal(&self.keys);
+                (Some(user), Some(sealed))
+            }
+        };
+        Ok(Content {
+            user,
+            sealed,
+            changed: false,
+        })
+    }
+
+    /// Stages the bytes of the layout. On `Changed` the flight goes out without any.
+    pub(super) fn stage(
+        &mut self,
+        content: &mut Content,
+        app: &mut dyn Application,
+    ) -> Result<(), ServerDrop> {
+        self.gathered.clear();
+        let Some(user) = &content.user else {
+            return Ok(());
+        };
+        for run in self.layout.runs() {
+            let wanted = usize::try_from(run.len()).unwrap_or(0);
+            match app.stage(&user.user, run.start, wanted, &mut self.gathered) {
+                Ok(have) if have == wanted => {}
+                Err(Unavailable::NotReady) => return Err(ServerDrop::NotReady),
+                // A stream shorter than its stated length is another stream.
+                Ok(_) | Err(Unavailable::Changed) => {
+                    content.changed = true;
+                    break;
+                }
+            }
+        }
+        if content.changed {
+            self.layout.fill(0, 0, 0, &[]);
+            self.gathered.clear();
+        }
+        Ok(())
+    }
+}
+
+/// The ranges that lie inside the stream.
+pub(super) fn clamp(content: &Content, ranges: &[Span]) -> Vec<Span> {
+    let length = content.user.as_ref().map_or(0, |user| user.length);
+    let inside = ranges.iter().map(|range| Span {
+        start: range.start,
+        end: range.end.min(length),
+    });
+    inside.filter(|range| !range.is_empty()).collect()
+}
+
+pub(super) fn user_field_bytes(sealed: &[u8]) -> usize {
+    8 + sealed.len()
+}
