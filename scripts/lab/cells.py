@@ -101,14 +101,7 @@ class Cell:
             "jitter": ["--ba", "jitter=0.3ms,jitter-order=free"],
             "ecn": ["--ba", f"mark={self.queue_bytes // 4}b"],
         }
-        usual = [
-            "--delay",
-            f"{self.rtt / 2:g}ms",
-            "--rate",
-            f"{self.rate}mbit",
-            "--queue",
-            f"{self.queue_bytes}b",
-        ]
+        usual = ["--delay", f"{self.rtt / 2:g}ms", "--rate", f"{self.rate}mbit", "--queue", f"{self.queue_bytes}b"]
         return usual + faults.get(self.fault, [])
 
     def names(self, contenders: list[str]) -> list[str]:

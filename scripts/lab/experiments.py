@@ -60,10 +60,7 @@ class Compare(Experiment):
     list: bool = setting(False, "print the names of the cells that would run", option="--list")
     cells: str = setting("", "a regular expression: only such cells, of all there are", option="--cells")
     contenders: tuple[str, ...] = setting(
-        (),
-        "who takes part: all with --full, else cubic and headwater",
-        option="--contenders",
-        choices=CONTENDERS,
+        (), "who takes part: all with --full, else cubic and headwater", option="--contenders", choices=CONTENDERS
     )
     rounds: int = rounds(3, " of every cell, of objects twice as many and one", "--rounds")
     device: str = setting("auto", "the device of our servers and clients", option="--device", choices=DEVICES)
@@ -81,18 +78,14 @@ class Compare(Experiment):
 class Friendliness(Experiment):
     list: bool = setting(False, "print the names of the cells that would run", option="--list")
     cells: str = setting("", "a regular expression: only such cells", option="--cells")
-    seconds_each: int = setting(
-        60, "seconds of every run; the first sixth is warm-up", option="--seconds", least=6
-    )
+    seconds_each: int = setting(60, "seconds of every run; the first sixth is warm-up", option="--seconds", least=6)
     rounds: int = rounds(1, " of every cell", "--rounds")
     out: str = out("out/compare", "--out")
 
 
 @dataclass(frozen=True)
 class Paper(Experiment):
-    parts: tuple[str, ...] = setting(
-        PAPER_PARTS, "the experiments", positional=True, choices=(*PAPER_PARTS, "all")
-    )
+    parts: tuple[str, ...] = setting(PAPER_PARTS, "the experiments", positional=True, choices=(*PAPER_PARTS, "all"))
     quick: bool = setting(False, "fewer points and shorter runs", option="--quick")
     rounds: int = rounds(1, " of throughput and friendliness", "--rounds")
     out: str = out("out/paper", "--out")

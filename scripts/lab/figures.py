@@ -45,12 +45,7 @@ class Spread:
 
     def summary(self) -> dict[str, object]:
         """For `summary.json`."""
-        return {
-            "median": self.median,
-            "least": self.least,
-            "greatest": self.greatest,
-            "rounds": list(self.rounds),
-        }
+        return {"median": self.median, "least": self.least, "greatest": self.greatest, "rounds": list(self.rounds)}
 
 
 @dataclass(frozen=True)

@@ -142,9 +142,7 @@ def frame(box: Box, y_label: str) -> list[str]:
         out.append(f'<line class="grid" x1="{box.left}" x2="{box.right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         if index in apart(middles):
             label = thousands(box.y.ticks[index])
-            out.append(
-                f'<text class="soft" x="{box.left - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>'
-            )
+            out.append(f'<text class="soft" x="{box.left - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     at = [box.left + box.width * box.x.share(value) for value in box.x.ticks]
     labels = [thousands(value) for value in box.x.ticks]
     shown = apart([(x, text_width(label)) for x, label in zip(at, labels)])

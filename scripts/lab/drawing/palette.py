@@ -41,8 +41,7 @@ DARK = {
     "smoltcp": "#9198a1",
 }
 _CONTENDER_STYLES = "".join(
-    f".{name} {{ fill: var(--{name}) }} .line.{name} {{ fill: none; stroke: var(--{name}) }}\n"
-    for name in CONTENDERS
+    f".{name} {{ fill: var(--{name}) }} .line.{name} {{ fill: none; stroke: var(--{name}) }}\n" for name in CONTENDERS
 )
 PICTURE = f"""
 svg text {{ font: 11px system-ui, sans-serif; fill: var(--text) }} svg .soft {{ fill: var(--soft) }}

@@ -58,9 +58,7 @@ def transfers(session: Session) -> list[Record]:
 
 def fetched(session: Session) -> list[Record]:
     stats = session.json("fetched")
-    return [
-        goodput(session, session.word("contender"), mbits(stats["bytes"], stats["seconds"]), {"stats": stats})
-    ]
+    return [goodput(session, session.word("contender"), mbits(stats["bytes"], stats["seconds"]), {"stats": stats})]
 
 
 def iperf3(session: Session) -> list[Record]:
@@ -84,10 +82,7 @@ def queues(session: Session) -> list[Record]:
     ticks = [[int(word) for word in session.word(name).split()] for name in ("before", "after")]
     busy, whole = (after - before for before, after in zip(*ticks))
     seconds, cores = session.number("ended") - session.number("began"), os.cpu_count() or 1
-    figures = {
-        "goodput": (mbits(clients * size, seconds), "Mbit/s"),
-        "busy": (busy * cores / max(whole, 1), "cores"),
-    }
+    figures = {"goodput": (mbits(clients * size, seconds), "Mbit/s"), "busy": (busy * cores / max(whole, 1), "cores")}
     parameters = {"clients": clients, "cores": cores}
     case = f"queues, {clients} at once"
     return [session.record(case, session.word("contender"), figures, parameters=parameters)]
@@ -108,9 +103,7 @@ def connections(session: Session) -> list[Record]:
         parameters = {"connections": step["connections"], "kept": kept}
         contender = f"{step['connections']} open"
         case = session.word("case")
-        records.append(
-            session.record(case, contender, figures, parameters=parameters, details={"step": step})
-        )
+        records.append(session.record(case, contender, figures, parameters=parameters, details={"step": step}))
     return records
 
 

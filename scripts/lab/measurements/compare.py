@@ -71,9 +71,7 @@ def milliseconds(microseconds: float | None) -> float | None:
 def object_(session: Session) -> list[Record]:
     cell, seconds = Cell.parse(session.word("cell")), float(session.text("seconds"))
     parameters = cell.parameters() | {"device": session.word("device")}
-    record = session.record(
-        cell.name, session.word("contender"), {"time": (seconds, "s")}, parameters=parameters
-    )
+    record = session.record(cell.name, session.word("contender"), {"time": (seconds, "s")}, parameters=parameters)
     said(record, f"{seconds * 1000:.0f} ms")
     return [record]
 

@@ -36,18 +36,14 @@ def longest_gap_ms(times: Sequence[float], began: float) -> float | None:
 
 def growth(samples: Sequence[dict[str, Any]], name: str) -> list[float]:
     """When the counter was seen to have grown."""
-    return [
-        after["time"] for before, after in pairwise(samples) if after["bytes"][name] > before["bytes"][name]
-    ]
+    return [after["time"] for before, after in pairwise(samples) if after["bytes"][name] > before["bytes"][name]]
 
 
 def quantile(ordered: Sequence[float], part: float) -> float | None:
     return ordered[max(math.ceil(part * len(ordered)), 1) - 1] if ordered else None
 
 
-def stalls(
-    samples: list[dict[str, Any]], stats: dict[str, Any], began: float, gone: str
-) -> dict[str, list[float]]:
+def stalls(samples: list[dict[str, Any]], stats: dict[str, Any], began: float, gone: str) -> dict[str, list[float]]:
     """The stalls of the downloads that had the server (`had`) and of the `others`; {number: stats}."""
     groups: dict[str, list[float]] = {"had": [], "others": []}
     for number, one in stats.items():
@@ -91,10 +87,7 @@ def survived(session: Session) -> list[Record]:
             "headwater",
             figures,
             parameters={"transfers": session.count("transfers"), "downloads": session.count("downloads")},
-            details={
-                "changes": [one["changes"] for one in session.json("redirector")["backends"]],
-                "each": stats,
-            },
+            details={"changes": [one["changes"] for one in session.json("redirector")["backends"]], "each": stats},
         )
     ]
 

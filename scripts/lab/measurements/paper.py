@@ -58,9 +58,7 @@ def throughput(session: Session) -> list[Record]:
         "queued": (queued, "KiB"),
         **bottleneck(session),
     }
-    print(
-        f"throughput, {count} downloads, {contender}: {number(goodput)} Mbit/s, server {server + kernel:.0f} KiB"
-    )
+    print(f"throughput, {count} downloads, {contender}: {number(goodput)} Mbit/s, server {server + kernel:.0f} KiB")
     parameters, details = {"connections": count, "rate_mbit": RATE_MBIT}, {"downloads": downloads}
     return [session.record(f"throughput {count}", contender, figures, parameters=parameters, details=details)]
 
@@ -89,17 +87,10 @@ def failover(session: Session) -> list[Record]:
     }
     print(f"failover, {session.word('contender')}: {result['outcome']}")
     parameters = {"rate_mbit": RATE_MBIT, "object_mib": session.count("object_mib")}
-    return [
-        session.record("failover", session.word("contender"), figures, parameters=parameters, details=result)
-    ]
+    return [session.record("failover", session.word("contender"), figures, parameters=parameters, details=result)]
 
 
-KINDS = {
-    "throughput": throughput,
-    "friendliness": friendliness,
-    "failover": failover,
-    **idle_memory.KINDS,
-}
+KINDS = {"throughput": throughput, "friendliness": friendliness, "failover": failover, **idle_memory.KINDS}
 
 
 def main(words: list[str]) -> None:

@@ -93,9 +93,7 @@ def bars(cell: TransferCell) -> list[str]:
     out = [f'<svg viewBox="0 0 400 {height}" role="img"><title>goodput by contender</title>']
     for index, (name, one) in enumerate(cell.contenders.items()):
         y, goodput = index * step, one.goodput
-        x1, x, x2 = (
-            left + width * value / most for value in (goodput.least, goodput.median, goodput.greatest)
-        )
+        x1, x, x2 = (left + width * value / most for value in (goodput.least, goodput.median, goodput.greatest))
         label = escape(CONTENDERS[name].replace("kernel TCP, ", ""))
         bar = f'y="{y + 4}" height="13" rx="2"'
         out.append(f'<text x="{left - 6}" y="{y + 14}" text-anchor="end">{label}</text>')
@@ -114,11 +112,7 @@ def bars(cell: TransferCell) -> list[str]:
 
 
 def plot(
-    series: list[tuple[str, list[tuple[float, float]]]],
-    seconds: float,
-    most: float,
-    text: str,
-    count_from: float = 0,
+    series: list[tuple[str, list[tuple[float, float]]]], seconds: float, most: float, text: str, count_from: float = 0
 ) -> list[str]:
     """Small curves (kind, [(seconds, Mbit/s)]) over time up to `most`, and a line where counting begins."""
     left, width, height = 8, 384, 84
@@ -228,8 +222,7 @@ def shared_cards(cells: list[SharedCell]) -> list[str]:
         seconds = max(flow.details["window"]["seconds"] for flow in cell.flows)
         series = [(flow.contender, rates(flow, 1)) for flow in cell.flows]
         spoken = " · ".join(
-            f'<span class="{"pass" if one.passed else "fail"}">{escape(str(one))}</span>'
-            for one in cell.verdicts
+            f'<span class="{"pass" if one.passed else "fail"}">{escape(str(one))}</span>' for one in cell.verdicts
         )
         out.append(f'<div class="card" id="{cell.name}"><h3>{escape(cell.name)}</h3>')
         out.append(
@@ -237,9 +230,7 @@ def shared_cards(cells: list[SharedCell]) -> list[str]:
             f"queue p95 {number(cell.queue_p95.median)} ms</p><p>{spoken}</p>"
         )
         out += flow_bars(cell)
-        out += plot(
-            series, seconds, cell.link.rate, f"goodput over {seconds:.0f} s, up to {cell.link.rate} Mbit/s"
-        )
+        out += plot(series, seconds, cell.link.rate, f"goodput over {seconds:.0f} s, up to {cell.link.rate} Mbit/s")
         out.append("</div>")
     return [*out, "</div>"]
 
@@ -289,9 +280,7 @@ def page(summary: Summary) -> str:
         )
         out += object_table(summary.objects)
     if missed := [cell for cell in summary.cells if failures(cell.verdicts)]:
-        items = (
-            f'<li><a href="#{cell.name}">{cell.name}</a>: {failures(cell.verdicts)}</li>' for cell in missed
-        )
+        items = (f'<li><a href="#{cell.name}">{cell.name}</a>: {failures(cell.verdicts)}</li>' for cell in missed)
         out += ["<h2>Missed targets</h2><ul>", *items, "</ul>"]
     if summary.shared:
         out.append('<h2>Flows that share a link</h2><p class="soft">The dotted line is an equal share.</p>')

@@ -213,11 +213,7 @@ def page(summary: Summary, made: dict[str, str]) -> str:
     ]
     held = dict(summary.parts())
     for part, (title, text) in TEXTS.items():
-        cards = [
-            f'<div class="card">{picture}</div>'
-            for name, picture in made.items()
-            if name.split("-")[0] == part
-        ]
+        cards = [f'<div class="card">{picture}</div>' for name, picture in made.items() if name.split("-")[0] == part]
         if not cards:
             continue
         out.append(f'<h2>{title}</h2><p class="soft">{text}</p><div class="cards wide">')

@@ -14,9 +14,7 @@ from lab.probes import periodically
 
 
 def counters(table: str) -> dict[str, int]:
-    listed = subprocess.run(
-        ["nft", "-j", "list", "counters", "table", "inet", table], capture_output=True, check=True
-    )
+    listed = subprocess.run(["nft", "-j", "list", "counters", "table", "inet", table], capture_output=True, check=True)
     entries = json.loads(listed.stdout)["nftables"]
     return {one["counter"]["name"]: one["counter"]["bytes"] for one in entries if "counter" in one}
 

@@ -28,12 +28,7 @@ def instructions(program: str, case: str) -> int:
     """Instructions of one call."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "callgrind"
-        command = [
-            "valgrind",
-            "--tool=callgrind",
-            f"--callgrind-out-file={out}",
-            f"--toggle-collect={MEASURED}",
-        ]
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--toggle-collect={MEASURED}"]
         ran = subprocess.run([*command, program, case], capture_output=True, text=True)
         if ran.returncode != 0:
             raise LabError(f"callgrind failed: {ran.stderr.strip().splitlines()[-3:]}")

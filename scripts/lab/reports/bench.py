@@ -18,17 +18,7 @@ from lab.records import Record, by, known_spread, last_run, read, spread
 from lab.reports import of_folder
 from lab.tables import aligned
 
-HEADS = [
-    "case",
-    "layout",
-    "peer",
-    "figure",
-    "median [range]",
-    "of the first",
-    "p50 us",
-    "p99 us",
-    "server CPU us",
-]
+HEADS = ["case", "layout", "peer", "figure", "median [range]", "of the first", "p50 us", "p99 us", "server CPU us"]
 # The figures of a record that have a line of their own: name, title, whether ratios are shown.
 LINES = (("rate", "requests/s", True), ("goodput", "Mbit/s", True), ("busy", "busy of {cores}", False))
 
@@ -53,9 +43,7 @@ def lines(records: Sequence[Record], first: Sequence[Record]) -> list[list[str]]
         if held is None:
             continue
         text = title.format(cores=one.parameters.get("cores"))
-        ratio = (
-            str(ratios(records, first, figure)) if compared and "connections" not in one.parameters else "-"
-        )
+        ratio = str(ratios(records, first, figure)) if compared and "connections" not in one.parameters else "-"
         times = [median_of(records, name) for name in ("p50", "p99", "server_cpu")]
         out.append([*start, text, str(held), ratio, *times])
     if "busy" in one.figures:

@@ -12,8 +12,9 @@ from pathlib import Path
 from lab.drawing.palette import CONTENDERS
 from lab.figures import Verdict, number
 from lab.pages.compare import failures, median_of, page
-from lab.records import read
+from lab.records import newest, read
 from lab.reports import of_folder
+from lab.summaries import document
 from lab.summaries.compare import OBJECT_CLIENTS, ObjectCell, SharedCell, Summary, TransferCell, summarise
 from lab.tables import aligned
 
@@ -27,9 +28,7 @@ def transfer_table(cells: list[TransferCell]) -> list[list[str]]:
     rows = [["goodput in Mbit/s / queue p95 in ms", *names, "ratio", "verdicts"]]
     for cell in cells:
         held = [cell.contenders.get(name) for name in names]
-        columns = [
-            f"{number(one.goodput.median)} / {median_of(one.queue_p95)}" if one else "" for one in held
-        ]
+        columns = [f"{number(one.goodput.median)} / {median_of(one.queue_p95)}" if one else "" for one in held]
         ratio = "" if cell.ratio is None else f"{cell.ratio:.2f}"
         rows.append([cell.name, *columns, ratio, outcome(cell.verdicts)])
     return rows
@@ -72,8 +71,10 @@ def tables(summary: Summary) -> list[str]:
 
 
 def report(folder: Path) -> None:
-    summary = summarise(read(folder / "results.jsonl"))
-    text = json.dumps(summary.summary(), indent=1) + "\n"
+    records = newest(read(folder / "results.jsonl"))
+    summary = summarise(records)
+    verdicts = [(cell.name, verdict) for cell in summary.cells for verdict in cell.verdicts]
+    text = json.dumps(document(records, verdicts), indent=1) + "\n"
     (folder / "summary.json").write_text(text, encoding="utf-8")
     (folder / "report.html").write_text(page(summary), encoding="utf-8")
     print("\n\n".join(tables(summary)))

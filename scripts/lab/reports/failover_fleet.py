@@ -48,11 +48,7 @@ def line(record: Record) -> list[str]:
         whole(record.value("noticed")),
         whole(2 * rtt if rtt else None),
         whole(record.value("had_count")),
-        *(
-            whole(record.value(f"{group}_{part}"))
-            for group in ("had", "others")
-            for part in ("p50", "p99", "max")
-        ),
+        *(whole(record.value(f"{group}_{part}")) for group in ("had", "others") for part in ("p50", "p99", "max")),
     ]
 
 

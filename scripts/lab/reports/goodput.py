@@ -15,8 +15,7 @@ from lab.tables import aligned
 def report(folder: Path) -> None:
     records = last_run(read(folder / "goodput.jsonl"))
     spreads = {
-        name: known_spread(held, "goodput")
-        for name, held in by(records, lambda record: record.contender).items()
+        name: known_spread(held, "goodput") for name, held in by(records, lambda record: record.contender).items()
     }
     ours = spreads["headwater"].median
     rows = [[name, str(held), f"{ours / held.median:.3f}"] for name, held in spreads.items()]

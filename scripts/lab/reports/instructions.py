@@ -30,9 +30,7 @@ def rows(now: dict[str, int], baseline: dict[str, int]) -> list[list[str]]:
             out.append([case, "-", str(count), "new", ""])
             continue
         percent = growth(before, count)
-        out.append(
-            [case, str(before), str(count), f"{percent:.1f}", "TOO MANY" if percent > MOST_PERCENT else ""]
-        )
+        out.append([case, str(before), str(count), f"{percent:.1f}", "TOO MANY" if percent > MOST_PERCENT else ""])
     return out
 
 

@@ -25,9 +25,7 @@ def report(folder: Path) -> None:
     delays = [record for record in records if record.case.startswith("delay")]
     rates = [record for record in records if record.case.startswith("throughput")]
     heads = ["delay", "packets", "p50 beyond", "p99 beyond"]
-    print(
-        aligned([heads, *(cells(one, "received", "p50_beyond", "p99_beyond") for one in delays)], right=True)
-    )
+    print(aligned([heads, *(cells(one, "received", "p50_beyond", "p99_beyond") for one in delays)], right=True))
     heads = ["rate", "goodput", "program/packet", "kernel/packet"]
     print()
     print(aligned([heads, *(cells(one, "goodput", "program", "kernel") for one in rates)], right=True))

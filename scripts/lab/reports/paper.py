@@ -12,18 +12,22 @@ from pathlib import Path
 
 from lab.drawing.palette import standalone
 from lab.pages.paper import HEADS, columns, page, pictures
-from lab.records import read
+from lab.records import newest, read
 from lab.reports import of_folder
+from lab.summaries import document
 from lab.summaries.paper import summarise
 from lab.tables import aligned
 
 
 def report(folder: Path) -> None:
-    summary = summarise(read(folder / "results.jsonl"))
+    records = newest(read(folder / "results.jsonl"))
+    summary = summarise(records)
     made = pictures(summary)
     for name, picture in made.items():
         (folder / f"{name}.svg").write_text(standalone(picture), encoding="utf-8")
-    (folder / "summary.json").write_text(json.dumps(summary.summary(), indent=1) + "\n", encoding="utf-8")
+    verdicts = [("throughput", point.verdict) for point in summary.throughput if point.verdict]
+    text = json.dumps(document(records, verdicts), indent=1) + "\n"
+    (folder / "summary.json").write_text(text, encoding="utf-8")
     (folder / "report.html").write_text(page(summary, made), encoding="utf-8")
     for part, points in summary.parts():
         print(f"\n{part}")

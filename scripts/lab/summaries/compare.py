@@ -41,14 +41,6 @@ LEAST_SHARE, MOST_SHARE = 0.4, 0.6
 LEAST_JAIN = 0.95
 
 
-def summary_of(one: Spread | None) -> dict[str, object] | None:
-    return None if one is None else one.summary()
-
-
-def summary_of_verdicts(verdicts: list[Verdict]) -> dict[str, object]:
-    return {verdict.name: verdict.summary() for verdict in verdicts}
-
-
 @dataclass(frozen=True)
 class Transfers:
     """The rounds of one contender in a cell."""
@@ -80,21 +72,6 @@ class Transfers:
     @property
     def run(self) -> int:
         return self.records[0].run
-
-    def summary(self) -> dict[str, object]:
-        units = {"goodput": "mbit", "goodput_from_start": "mbit", "queue_p50": "ms", "queue_p95": "ms"}
-        held: dict[str, object] = {
-            f"{name}_{unit}": summary_of(spread(self.records, name)) for name, unit in units.items()
-        }
-        for name in ("drops", "marks", "retransmitted"):
-            held[name] = summary_of(spread(self.records, name))
-        return held | {
-            "utilisation": self.utilisation,
-            "device_drops": self.device_drops,
-            "busy": self.busy,
-            "congestion_control": self.records[0].parameters["congestion_control"],
-            "run": self.run,
-        }
 
 
 @dataclass(frozen=True)
@@ -141,9 +118,7 @@ class TransferCell:
             self.verdicts.append(Verdict("ratio", ratio, least=LEAST_RATIO))
             # A contender that leaves the link idle has no queue: no feat, and no measure for others.
             if ours.queue_p95 and cubic.queue_p95 and ratio <= 1 / LEAST_RATIO:
-                ours_ms, cubic_ms = (
-                    max(one.median, NO_QUEUE_MS) for one in (ours.queue_p95, cubic.queue_p95)
-                )
+                ours_ms, cubic_ms = (max(one.median, NO_QUEUE_MS) for one in (ours.queue_p95, cubic.queue_p95))
                 self.verdicts.append(Verdict("queue", ours_ms / cubic_ms, greatest=MOST_QUEUE))
         if ours and self.cell.fault == "ecn":
             drops = known_spread(ours.records, "drops").greatest
@@ -157,13 +132,6 @@ class TransferCell:
         if self.cell.fault == "reverse1" and clean and clean.ours and self.ours:
             share = self.ours.goodput.median / max(clean.ours.goodput.median, 1e-9)
             self.verdicts.append(Verdict("reverse", share, least=LEAST_REVERSE))
-
-    def summary(self) -> dict[str, object]:
-        held: dict[str, object] = {"cell": self.name, **self.cell.parameters()}
-        held["contenders"] = {name: one.summary() for name, one in self.contenders.items()}
-        if self.ratio is not None:
-            held |= {"ratio": self.ratio, "ratio_rounds": self.ratio_rounds, "same_run": self.same_run}
-        return held | {"verdicts": summary_of_verdicts(self.verdicts)}
 
 
 @dataclass(frozen=True)
@@ -187,16 +155,6 @@ class ObjectCell:
             for name, greatest in GREATEST_TIME[self.cell.size].items()
             if name in self.seconds
         ]
-
-    def summary(self) -> dict[str, object]:
-        return {
-            "cell": self.name,
-            "rtt_ms": self.cell.rtt,
-            "rate_mbit": self.cell.rate,
-            "size": self.cell.size,
-            "seconds": {name: one.summary() for name, one in self.seconds.items()},
-            "verdicts": summary_of_verdicts(self.verdicts),
-        }
 
 
 @dataclass(frozen=True)
@@ -244,27 +202,6 @@ class SharedCell:
             least = model.jain.median if model and len(link.rtts) > 1 else LEAST_JAIN
             self.verdicts.append(Verdict("jain", self.jain.median, least=least))
 
-    def summary(self) -> dict[str, object]:
-        return {
-            "cell": self.name,
-            "rate_mbit": self.link.rate,
-            "queue_bytes": self.link.queue_bytes,
-            "seconds": self.flows[0].parameters["seconds"],
-            "flows": [
-                {
-                    "contender": flow.contender,
-                    "rtt_ms": flow.parameters["rtt_ms"],
-                    "goodput_mbit": flow.known("goodput"),
-                }
-                for flow in self.flows
-            ],
-            "ours_share": self.ours_share.summary(),
-            "jain": self.jain.summary(),
-            "total_mbit": self.total.summary(),
-            "queue_p95_ms": self.queue_p95.summary(),
-            "verdicts": summary_of_verdicts(self.verdicts),
-        }
-
 
 def share_of(contender: str, flows: list[Record]) -> float:
     total = sum(flow.known("goodput") for flow in flows)
@@ -293,19 +230,6 @@ class Summary:
     @property
     def verdicts(self) -> list[Verdict]:
         return [verdict for cell in self.cells for verdict in cell.verdicts]
-
-    def summary(self) -> dict[str, object]:
-        passed = sum(verdict.passed for verdict in self.verdicts)
-        return {
-            "schema": 2,
-            "payload_of_1500": PAYLOAD,
-            "versions": self.versions,
-            "passed": passed,
-            "failed": len(self.verdicts) - passed,
-            "cells": [cell.summary() for cell in self.transfers],
-            "objects": [cell.summary() for cell in self.objects],
-            "shared": [cell.summary() for cell in self.shared],
-        }
 
 
 def transfer_cells(records: list[Record]) -> list[TransferCell]:
@@ -338,9 +262,7 @@ def object_cells(records: list[Record]) -> list[ObjectCell]:
 def shared_cells(records: list[Record]) -> list[SharedCell]:
     cells = {}
     for name, group in sorted(by(records, lambda record: record.case).items()):
-        cells[name] = SharedCell(
-            SharedLink.parse(name), list(by(group, lambda record: record.round).values())
-        )
+        cells[name] = SharedCell(SharedLink.parse(name), list(by(group, lambda record: record.round).values()))
     for one in cells.values():
         one.judge(cells)
     return list(cells.values())

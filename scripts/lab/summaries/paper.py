@@ -46,17 +46,6 @@ class Point:
         """The greatest share of the cores that anything took while a contender was measured."""
         return max(record.known("busy") for records in self.contenders.values() for record in records)
 
-    def summary(self) -> dict[str, object]:
-        held: dict[str, object] = {"point": [self.rtt, self.x] if self.rtt else self.x}
-        for name, records in self.contenders.items():
-            figures = {figure: spread(records, figure) for figure in records[0].figures}
-            if self.part in ("memory", "throughput"):
-                figures["server_mib"] = self.spread(name, "server_mib")
-            held[name] = {figure: one.summary() for figure, one in figures.items() if one}
-        if self.ratio is not None:
-            held["ratio"] = self.ratio
-        return held | ({"verdict": self.verdict.summary()} if self.verdict else {})
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -77,16 +66,6 @@ class Summary:
         ):
             if points:
                 yield name, points
-
-    def summary(self) -> dict[str, object]:
-        held: dict[str, object] = {
-            name: [point.summary() for point in points] for name, points in self.parts()
-        }
-        held["failover"] = [
-            {key: value for key, value in record.details.items() if key != "samples"}
-            for record in self.failover
-        ]
-        return held | {"versions": self.versions}
 
 
 def part_of(record: Record) -> str:

@@ -58,11 +58,7 @@ class Pictures(unittest.TestCase):
                 }
                 for n in range(count)
             ]
-            figures = {
-                "title": "A fleet",
-                "link": "one link of 200 Mbit/s",
-                "contenders": contenders,
-            }
+            figures = {"title": "A fleet", "link": "one link of 200 Mbit/s", "contenders": contenders}
             picture = standalone(fleet.draw(figures))
             ElementTree.fromstring(picture)
             self.assertEqual(picture.count("contender &lt;"), count)

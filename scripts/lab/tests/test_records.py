@@ -9,9 +9,7 @@ from lab import LabError
 from lab.records import Figure, Record, append, by, last_run, newest, read
 
 
-def record(
-    case: str = "a", contender: str = "headwater", run: int = 1, value: float = 1.0, round: int = 1
-) -> Record:
+def record(case: str = "a", contender: str = "headwater", run: int = 1, value: float = 1.0, round: int = 1) -> Record:
     figures = {"goodput": Figure(value, "Mbit/s"), "queue_p95": Figure(None, "ms")}
     return Record("compare", case, contender, run, 0.5, figures, round=round, parameters={"rtt_ms": 40})
 

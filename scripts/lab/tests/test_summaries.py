@@ -11,9 +11,7 @@ CLEAN = "40ms-100mbit-clean-1bdp"
 WINDOW = {"tick_seconds": 0.1, "samples": [0, 10, 20, 30], "seconds": 0.4, "window_seconds": 0.2}
 
 
-def transfer(
-    case: str, contender: str, goodput: float, queue: float = 20, drops: float = 0, run: int = 1
-) -> Record:
+def transfer(case: str, contender: str, goodput: float, queue: float = 20, drops: float = 0, run: int = 1) -> Record:
     figures = {
         "goodput": Figure(goodput, "Mbit/s"),
         "queue_p95": Figure(queue, "ms"),
@@ -23,14 +21,7 @@ def transfer(
     }
     parameters: dict[str, Any] = {**Cell.parse(case).parameters(), "congestion_control": contender}
     return Record(
-        "compare",
-        case,
-        contender,
-        run,
-        float(run),
-        figures,
-        parameters=parameters,
-        details={"window": WINDOW},
+        "compare", case, contender, run, float(run), figures, parameters=parameters, details={"window": WINDOW}
     )
 
 
@@ -68,9 +59,7 @@ class Transfers(unittest.TestCase):
             self.assertEqual(found["queue"], passes, (ours, cubic))
 
     def test_an_idle_link_is_no_measure_of_a_queue(self) -> None:
-        self.assertNotIn(
-            "queue", verdicts(transfer(CLEAN, "headwater", 90, 30), transfer(CLEAN, "cubic", 60, 1))
-        )
+        self.assertNotIn("queue", verdicts(transfer(CLEAN, "headwater", 90, 30), transfer(CLEAN, "cubic", 60, 1)))
 
     def test_no_drop_where_the_queue_marks(self) -> None:
         cell = "40ms-100mbit-ecn-1bdp"
@@ -94,11 +83,7 @@ class Transfers(unittest.TestCase):
 class Objects(unittest.TestCase):
     def test_times_over_that_of_cubic(self) -> None:
         cell = "40ms-100mbit-object-10kB"
-        records = [
-            timed(cell, "cubic", 0.1),
-            timed(cell, "headwater", 0.102),
-            timed(cell, "remembered", 0.0601),
-        ]
+        records = [timed(cell, "cubic", 0.1), timed(cell, "headwater", 0.102), timed(cell, "remembered", 0.0601)]
         self.assertEqual(verdicts(*records), {"headwater": True, "remembered": False})
 
 
@@ -135,9 +120,7 @@ class Paper(unittest.TestCase):
     def test_the_target_is_for_64_and_512(self) -> None:
         def record(count: int, contender: str, goodput: float) -> Record:
             names = {"goodput": "Mbit/s", "server": "KiB", "kernel": "KiB", "busy": "share"}
-            figures = {
-                name: Figure(goodput if name == "goodput" else 1, unit) for name, unit in names.items()
-            }
+            figures = {name: Figure(goodput if name == "goodput" else 1, unit) for name, unit in names.items()}
             return Record(
                 "paper", f"throughput {count}", contender, 1, 1.0, figures, parameters={"connections": count}
             )

@@ -1,0 +1,61 @@
+"""Probes: what can be tested without a namespace."""
+
+import ipaddress
+import random
+import subprocess
+import sys
+import unittest
+
+from lab.probes import capsules, instructions, mmdb, payload, window
+from lab.reports import instructions as comparison
+from lab.settings import ROOT
+
+LOOP = "import os\nwhile True: os.write(1, bytes(65536))"
+
+
+class Probes(unittest.TestCase):
+    def test_a_window_counts_a_part_of_all_bytes(self) -> None:
+        figures = window.measure(0.2, 0.3, [sys.executable, "-c", LOOP])
+        counted, whole = (int(str(figures[name])) for name in ("window_bytes", "bytes"))
+        self.assertTrue(0 < counted < whole, figures)
+
+    def test_object_bytes_at_the_end_of_a_datagram(self) -> None:
+        original = random.Random(1).randbytes(4000)
+        self.assertEqual(payload.payload_bytes(b"header" + original[100:1500], original), 1400)
+        self.assertEqual(payload.payload_bytes(bytes(40), original), 0)
+
+    def test_every_sort_of_wrong_capsule_differs_or_is_a_replay(self) -> None:
+        genuine = bytes(range(64))
+        found = dict(capsules.variants(genuine, random.Random(1)))
+        self.assertEqual([name for name, one in found.items() if one == genuine], ["replayed"])
+
+    def test_a_database_holds_longer_prefixes_in_shorter_ones(self) -> None:
+        networks = [ipaddress.ip_network(prefix) for prefix in ("10.0.0.0/8", "10.1.0.0/16")]
+        text = mmdb.database([(networks[0], "DE", "EU"), (networks[1], "JP", "AS")])
+        self.assertIn(mmdb.MARKER, text)
+        self.assertTrue(b"DE" in text and b"JP" in text)
+
+    def test_callgrind_sums(self) -> None:
+        self.assertEqual(instructions.collected("summary: 10\nx\ntotals: 12\n"), 12)
+        self.assertEqual(instructions.collected(""), 0)
+
+    def test_more_instructions_than_the_baseline(self) -> None:
+        rows = comparison.rows({"a": 105, "b": 106, "c": 1}, {"a": 100, "b": 100})
+        self.assertEqual([row[-1] for row in rows], ["", "TOO MANY", ""])
+
+
+class CommandLine(unittest.TestCase):
+    def run_lab(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([ROOT / "scripts/lab.sh", *words], capture_output=True, text=True)
+
+    def test_a_probe_says_how_it_is_called(self) -> None:
+        ran = self.run_lab("probe", "window")
+        self.assertEqual(ran.returncode, 1)
+        self.assertIn("lab.sh probe window WARM SECONDS COMMAND...", ran.stderr)
+
+    def test_an_unknown_name_is_answered_with_all(self) -> None:
+        self.assertIn("'probe' is one of: backend-states, capsules", self.run_lab("probe", "none").stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
