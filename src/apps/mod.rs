@@ -1,4 +1,4 @@
-//! Applications on top of the transport: what a server answers and what a client asks.
+//! Applications on top of the transport: the origin of a server, the fetches of a client.
 
 pub mod fetch;
 pub mod origin;

@@ -28,8 +28,8 @@ pub(super) fn ask(url: &str, reachable: impl Fn(IpAddr) -> bool) -> Result<Asked
     let mut known = Hosts::read(Path::new(HOSTS)).lookup(host).into_iter();
     let Some(address) = known.find(|address| reachable(*address)) else {
         let advice = format!(
-            "Could not resolve host {host} to an address of the family of an --address: \
-                        use an IP address as the host"
+            "could not resolve host {host} to an address of the family of an --address: use an IP \
+             address as the host"
         );
         return Err(Failed::new(Exit::CannotResolve, advice));
     };

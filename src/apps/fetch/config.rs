@@ -1,7 +1,6 @@
-//! What a transfer asks for, and the request head that says so.
+//! The options of a transfer, and the request head they result in.
 //!
-//! In: options that have been checked. Out: the bytes of a request. Never writes a field that the
-//! user could smuggle a line break into.
+//! In: validated options. Out: the bytes of a request. Never emits a field with a line break.
 
 use crate::apps::fetch::TransferFailure;
 use crate::apps::fetch::output::Held;
@@ -10,27 +9,27 @@ use crate::apps::fetch::verify::{GoOn, Sha256};
 use crate::http::headers::{FieldError, Headers};
 use crate::http::request::{Method, RequestHead};
 
-/// A `User-Agent` of our own, where the user names none.
+/// Default `User-Agent`.
 const USER_AGENT: &str = concat!("headwater/", env!("CARGO_PKG_VERSION"));
 
-/// What to ask for.
+/// The options of a transfer.
 #[derive(Clone, Debug)]
 pub struct TransferConfig {
     /// GET or HEAD.
     pub method: Method,
-    /// A range of the object, as it stands behind `bytes=`; not used for what is resumed.
+    /// A byte range, as after `bytes=`; not used when resuming.
     pub range: Option<String>,
-    /// Whether redirects are followed.
+    /// Whether to follow redirects.
     pub follow: bool,
     /// Whether a status of 400 or above is a failure.
     pub fail: bool,
-    /// Fields to add or to put in the place of ours.
+    /// Fields to add, or to replace default ones.
     pub headers: Vec<Field>,
     /// Most bytes of a request head.
     pub request_limit: usize,
-    /// Whether the body is compared with the digest that the server offers.
+    /// Whether to verify the body against the server's digest.
     pub verify: bool,
-    /// Where the digest of a body is computed.
+    /// Moves the digest computation elsewhere, such as to a thread.
     pub hasher: GoOn,
 }
 
@@ -49,21 +48,21 @@ impl Default for TransferConfig {
     }
 }
 
-/// A header field of the user's.
+/// A header field set by the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     /// Its name, a token.
     pub name: String,
-    /// Its value; `None` takes a field of ours away.
+    /// Its value; `None` removes a default field.
     pub value: Option<String>,
 }
 
 impl Field {
-    /// Reads `Name: value`, or `Name:` to take a field of ours away, or `Name;` for an empty value,
-    /// like curl.
+    /// Parses `Name: value`, `Name:` to remove a default field, or `Name;` for an empty value, like
+    /// curl.
     ///
     /// # Errors
-    /// [`FieldError`] if it could not stand in a head.
+    /// [`FieldError`] if the field is not valid in a request head.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         let (name, value) = match (text.split_once(':'), text.strip_suffix(';')) {
             (Some((name, value)), _) => {
@@ -81,7 +80,7 @@ impl Field {
 }
 
 impl TransferConfig {
-    /// The bytes of a request; `resume`: what is held, if its continuation is wanted.
+    /// Emits a request; `resume`: the bytes held, to request the rest.
     pub(super) fn emit(
         &self,
         method: Method,

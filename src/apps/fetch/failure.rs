@@ -1,6 +1,6 @@
-//! Why a transfer fails, in words that say what to do.
+//! Failures of a transfer, with messages that say what to do.
 //!
-//! Nothing here decides; `cli` maps the variants to exit codes.
+//! Values only; `cli` maps the variants to exit codes.
 
 use crate::apps::fetch::MAX_REDIRECTS;
 use crate::apps::fetch::output::OutputError;
@@ -11,31 +11,31 @@ use crate::http::reader::ReadError;
 /// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferFailure {
-    /// A redirect leads nowhere we can go.
-    #[error("redirected to a place that cannot be fetched: {0}")]
+    /// The `Location` of a redirect cannot be fetched.
+    #[error("redirect to a URL that cannot be fetched: {0}")]
     Location(TargetError),
     /// More than [`MAX_REDIRECTS`].
     #[error("more than {MAX_REDIRECTS} redirects")]
     TooManyRedirects,
-    /// The request is longer than the transport carries; `have` and `limit` in bytes.
-    #[error("the request has {have} bytes, at most {limit} fit: shorten the URL or the headers")]
+    /// The request is longer than the transport supports; `have` and `limit` in bytes.
+    #[error("the request has {have} bytes, more than {limit}: shorten the URL or the headers")]
     RequestTooLong {
         /// Bytes of the request head.
         have: usize,
-        /// Most bytes the transport carries.
+        /// Most bytes of a request.
         limit: usize,
     },
-    /// The request cannot be written as HTTP.
-    #[error("the request cannot be written: {0}")]
+    /// The request is not valid HTTP.
+    #[error("invalid request: {0}")]
     Request(#[from] FieldError),
-    /// An error status that is not to be taken for the object.
-    #[error("the server answered {0}")]
+    /// An error status, with `fail`.
+    #[error("the server responded with status {0}")]
     Status(u16),
-    /// A resumed download was answered without the range asked for.
-    #[error("the server did not send the range asked for: start again without -C")]
+    /// The server ignored the range of a resumed download.
+    #[error("the server does not support ranges: start over without -C")]
     RangeNotSupported,
-    /// The output holds more than the object has; both in bytes.
-    #[error("the file holds {have} bytes but the object has {size}: remove it and start again")]
+    /// The output is longer than the object; both in bytes.
+    #[error("the file holds {have} bytes but the object has {size}: remove it and start over")]
     BadResume {
         /// Bytes held.
         have: u64,
@@ -43,51 +43,51 @@ pub enum TransferFailure {
         size: u64,
     },
     /// The stream ended before any byte.
-    #[error("the server sent nothing")]
+    #[error("empty reply from server")]
     EmptyReply,
-    /// The stream ended early; bytes of the body, and how many were promised if that is known.
-    #[error("the transfer ended early, after {have} bytes: resume it with -C -")]
+    /// The stream ended early; bytes of the body, and the announced length if known.
+    #[error("transfer closed after {have} bytes with bytes remaining to read: resume with -C -")]
     Partial {
         /// Bytes of the body so far.
         have: u64,
-        /// Bytes promised.
+        /// Length announced.
         want: Option<u64>,
     },
-    /// The answer is not HTTP.
-    #[error("the answer is not HTTP/1.1: {0}")]
+    /// The response is not HTTP.
+    #[error("weird server reply, not HTTP/1.1: {0}")]
     WeirdReply(ReadError),
     /// The object changed more than [`MAX_RESTARTS`](super::MAX_RESTARTS) times, or its output cannot be rewound.
-    #[error("the object changed while it was fetched: start again")]
+    #[error("the object kept changing during the transfer: start over")]
     Changed,
     /// The digest differs.
-    #[error("the bytes do not have the digest the server offered: start again")]
+    #[error("the body does not match the server's digest: start over")]
     DigestMismatch,
     /// The output failed.
     #[error(transparent)]
     Output(OutputError),
-    /// No connection came about.
-    #[error("no connection to the server: check the address, the routes and that it runs")]
+    /// Failed to connect.
+    #[error("failed to connect to the server: check the address, the routes and that it runs")]
     CannotConnect,
-    /// No connection came about in time.
-    #[error("no connection in time: check the address, the routes and that the server runs")]
+    /// Failed to connect in time.
+    #[error("connection timed out: check the address, the routes and that the server runs")]
     ConnectTimedOut,
-    /// A time limit has passed.
-    #[error("a time limit has passed: resume with -C -")]
+    /// A time limit was reached.
+    #[error("operation timed out: resume with -C -")]
     TimedOut,
     /// The connection was reset.
-    #[error("the connection broke after {have} bytes: resume with -C -")]
+    #[error("connection reset after {have} bytes: resume with -C -")]
     Broken {
         /// Bytes of the body so far.
         have: u64,
     },
-    /// The host of a URL has no known address.
-    #[error("{host} has no address in /etc/hosts (no resolver is asked): use an IP address")]
+    /// The host of a URL could not be resolved.
+    #[error("could not resolve host {host} (only /etc/hosts is searched): use an IP address")]
     CannotResolve {
         /// The host.
         host: String,
     },
-    /// No own address of the family of the server's.
-    #[error("no own address of the family of {host}: give one with --address")]
+    /// No own address is of the family of the server's.
+    #[error("no own address of the family of {host}: add one with --address")]
     Family {
         /// The host.
         host: String,

@@ -1,9 +1,9 @@
-//! Fetches one URL over a byte stream, whatever carries it.
+//! Fetches one URL over a byte stream of any transport.
 //!
-//! In: a [`Target`], what to ask ([`TransferConfig`]), and the bytes of response streams. Out:
-//! request heads (`poll_request`), body bytes in order to an [`Output`], and [`TransferEvent`]s.
-//! Redirects, resumption, restarts after a change and the digest are decided here; connections and
-//! time are the host's. Never does I/O of its own, never lets bytes of two versions pass as one object.
+//! In: a [`Target`], options ([`TransferConfig`]), and the bytes of response streams. Out: request
+//! heads (`poll_request`), body bytes in order to an [`Output`], and [`TransferEvent`]s. Handles
+//! redirects, resumption, restarts after a change and the digest; connections and time are the host's.
+//! Never does I/O of its own, never joins bytes of two versions into one object.
 //! Sources: RFC 9110 (§13.1.5 `If-Range`, §14 ranges, §15.4 redirects), RFC 9530 (`Repr-Digest`).
 
 pub mod config;
@@ -27,34 +27,34 @@ use crate::http::response::ResponseHead;
 
 pub use failure::TransferFailure;
 
-/// Most redirects that are followed (as many as a browser would; curl's default is 50).
+/// Most redirects to follow (as in browsers; curl's default is 50).
 pub const MAX_REDIRECTS: usize = 10;
 
-/// How often an object may change before the transfer is given up.
+/// Most changes of an object before the transfer fails.
 pub const MAX_RESTARTS: usize = 5;
 
-/// Bytes that an output may keep back before it is given no more.
+/// Bytes buffered by an output from which on it receives no more.
 pub const MAX_KEPT_BYTES: usize = 64 * 1024;
 
-/// Longest body that is read only to keep a connection, in bytes.
+/// Longest body that is drained to keep its connection, in bytes.
 pub const MAX_DRAIN_BYTES: u64 = 64 * 1024;
 
-/// Whether the bytes were those the server promised.
+/// The outcome of verifying the body's digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DigestOutcome {
-    /// The SHA-256 digest of the whole object is the one offered.
+    /// The SHA-256 digest of the complete object equals the server's.
     Verified,
-    /// The server offered none.
+    /// The server sent no digest.
     Absent,
-    /// One was offered, but only a part of the object was asked for or can be read back, or nobody
-    /// wants to know.
+    /// The server sent one, but only a part of the object was requested or can be read back, or
+    /// verification is off.
     Unchecked,
     /// The digest differs.
     Mismatch,
 }
 
 impl DigestOutcome {
-    /// One word for reports.
+    /// The name for reports.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -66,99 +66,99 @@ impl DigestOutcome {
     }
 }
 
-/// What a transfer tells its user.
+/// An event of a transfer.
 #[derive(Debug)]
 pub enum TransferEvent {
     /// A response was accepted.
     Head {
         /// Its status code.
         status: u16,
-        /// Offset of the first body byte that follows.
+        /// Offset of the body's first byte.
         offset: u64,
-        /// Size of the whole body, what is held included, if it is known.
+        /// Size of the complete body, including bytes held, if known.
         size: Option<u64>,
     },
-    /// A redirect is followed.
+    /// The transfer follows a redirect.
     Redirected {
-        /// Where to.
+        /// Its destination.
         to: Target,
     },
-    /// The download starts again at 0, since the object changed.
+    /// The transfer starts over at 0, since the object changed.
     Restarted,
-    /// The body is whole and presented.
+    /// The body is complete and presented.
     Done {
-        /// What is known of its digest.
+        /// The outcome of its digest.
         digest: DigestOutcome,
     },
-    /// The transfer has ended without success.
+    /// The transfer has failed.
     Failed(TransferFailure),
 }
 
-/// How far a transfer is.
+/// The progress of a transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransferProgress {
-    /// Body bytes the output holds, earlier attempts included.
+    /// Body bytes held by the output, including earlier transfers.
     pub held: u64,
-    /// Body bytes that came by this transfer; never shrinks.
+    /// Body bytes received by this transfer; never decreases.
     pub received: u64,
-    /// Size of the whole body, if it is known.
+    /// Size of the complete body, if known.
     pub size: Option<u64>,
 }
 
-/// How a stream ended before its response was whole.
+/// The end of a stream before its response was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// In order: there is no more. `reused`: the connection had carried a response before, and its
-    /// peer may have closed it for being idle.
+    /// Closed in order. `reused`: the connection had carried a response before, and its peer may
+    /// have closed it as idle.
     Closed {
-        /// Whether it may be worth another try (RFC 9112 §9.3.1).
+        /// Whether a retry is worthwhile (RFC 9112 §9.3.1).
         reused: bool,
     },
-    /// Torn down; `reused` as above.
+    /// Reset; `reused` as above.
     Reset {
-        /// Whether it may be worth another try.
+        /// Whether a retry is worthwhile.
         reused: bool,
     },
     /// The server has another version of the object.
     Changed,
-    /// It never began.
+    /// The connection was never established.
     CannotConnect,
-    /// A time limit has passed.
+    /// A time limit was reached.
     TimedOut,
 }
 
-/// A request to be sent.
+/// A request to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransferRequest {
-    /// Whom to ask.
+    /// The server and the resource.
     pub target: Target,
     /// The bytes to send.
     pub head: Vec<u8>,
-    /// The response before was left unread: its connection is of no more use.
+    /// The previous response was not read completely: close its connection.
     pub abandon: bool,
 }
 
-/// What a request is for.
+/// The purpose of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
-    /// The object from its start, or the range the user named.
+    /// The object from its start, or the user's range.
     Whole,
-    /// What is missing behind what the output holds.
+    /// The rest of an object, after the bytes held.
     Rest,
-    /// The head only: what is held seems whole, and its digest is wanted.
+    /// The head only: the bytes held seem complete, and need a digest.
     Confirm,
 }
 
-/// What becomes of the body that is being read.
+/// The destination of the body being read.
 enum Body {
-    /// The head has not come.
+    /// The head has not arrived.
     Unknown,
-    /// It goes to the output.
+    /// The output.
     Wanted {
         verifier: Option<Verifier>,
         outcome: DigestOutcome,
     },
-    /// It is read away; then comes the next request.
+    /// Discarded; then follows the next request.
     Drained(Ask),
 }
 
@@ -173,7 +173,7 @@ enum TransferPhase {
         body: Body,
         any: bool,
     },
-    /// Every byte has come, but the output keeps some back.
+    /// Every byte has arrived, but the output has buffered some.
     Writing {
         ask: Ask,
         outcome: DigestOutcome,
@@ -181,13 +181,13 @@ enum TransferPhase {
     Ended,
 }
 
-/// One URL on its way into one output.
+/// A transfer of one URL into one output.
 pub struct Transfer {
     config: TransferConfig,
     target: Target,
     output: Box<dyn Output>,
     held: Held,
-    /// Digest of what was held when the transfer began; `None` if that cannot be read back.
+    /// Digest of the bytes held at the start; `None` if they cannot be read back.
     prefix: Option<Sha256>,
     phase: TransferPhase,
     begun: bool,
@@ -198,7 +198,7 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// A transfer that has asked for nothing yet. Reads what the output holds.
+    /// Creates a transfer without a request yet; examines the output.
     #[must_use]
     pub fn new(config: TransferConfig, target: Target, mut output: Box<dyn Output>) -> Self {
         let held = output.held();
@@ -240,39 +240,39 @@ impl Transfer {
         transfer
     }
 
-    /// Where the transfer is now; differs from where it began after a redirect.
+    /// The present target; differs from the initial one after a redirect.
     #[must_use]
     pub const fn target(&self) -> &Target {
         &self.target
     }
 
-    /// How far it is.
+    /// The progress.
     #[must_use]
     pub const fn progress(&self) -> TransferProgress {
         self.progress
     }
 
-    /// Whether bytes of a response are wanted.
+    /// Whether it expects bytes of a response.
     #[must_use]
     pub const fn is_reading(&self) -> bool {
         matches!(self.phase, TransferPhase::Reading { .. })
     }
 
-    /// Whether the output takes more bytes; if not, they should stay where they are until `flush` has
-    /// made room.
+    /// Whether the output accepts more bytes; if not, the caller should leave them where they are
+    /// until `flush` has made room.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.output.kept() < MAX_KEPT_BYTES
     }
 
-    /// What becomes writable when `flush` is worth a call; none if nothing is kept back.
+    /// The descriptor whose writability makes `flush` worthwhile; none if nothing is buffered.
     #[must_use]
     pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
         let waits = self.output.kept() > 0 && !matches!(self.phase, TransferPhase::Ended);
         self.output.descriptor().filter(|_| waits)
     }
 
-    /// Lets the output write what it keeps back.
+    /// Lets the output write buffered bytes.
     pub fn flush(&mut self) {
         if matches!(self.phase, TransferPhase::Ended) {
             return;
@@ -287,7 +287,7 @@ impl Transfer {
         }
     }
 
-    /// The next request to send, if it is time for one. After it, bytes of its response are taken.
+    /// Returns the next request to send, if it is time for one; then expects bytes of its response.
     pub fn poll_request(&mut self) -> Option<TransferRequest> {
         let TransferPhase::Ready { ask, abandon } = self.phase else {
             return None;
@@ -320,7 +320,7 @@ impl Transfer {
         }
     }
 
-    /// Takes bytes of the response stream, in order; returns how many belonged to the response.
+    /// Handles bytes of the response stream, in order; returns how many belong to the response.
     pub fn handle_bytes(&mut self, mut bytes: &[u8]) -> usize {
         let all = bytes.len();
         while let TransferPhase::Reading { reader, any, .. } = &mut self.phase {
@@ -343,7 +343,7 @@ impl Transfer {
         all - bytes.len()
     }
 
-    /// Takes the end of the stream. Without effect if the response was whole.
+    /// Handles the end of the stream. No effect if the response was complete.
     pub fn handle_end(&mut self, end: End) {
         let TransferPhase::Reading {
             ask, reader, any, ..
@@ -372,16 +372,16 @@ impl Transfer {
         }
     }
 
-    /// Gives the transfer up. Without effect if it has ended.
+    /// Fails the transfer. No effect if it has ended.
     pub fn fail(&mut self, failure: TransferFailure) {
         if !matches!(self.phase, TransferPhase::Ended) {
-            // A reader that keeps up gets what came; one that does not shall not hold us up.
+            // A reader that keeps up receives all bytes; a slow one must not delay us.
             let _ = self.output.flush();
             self.end(TransferEvent::Failed(failure));
         }
     }
 
-    /// The next event, if any. The last one is `Done` or `Failed`.
+    /// Returns the next event, if any. The last one is `Done` or `Failed`.
     pub fn poll_event(&mut self) -> Option<TransferEvent> {
         self.events.pop_front()
     }
@@ -414,7 +414,7 @@ impl Transfer {
         }
     }
 
-    /// Lets the body through to the output, from `offset` on.
+    /// Passes the body to the output, from `offset` on.
     fn accept(&mut self, head: &ResponseHead, offset: u64) {
         let etag = verdict::strong_etag(head);
         if let Err(error) = self.place(offset, etag.as_deref()) {
@@ -457,7 +457,7 @@ impl Transfer {
         }
     }
 
-    /// Makes the output ready for a body at `offset`. What it holds is given up if that is 0.
+    /// Prepares the output for a body at `offset`; discards its bytes if that is 0.
     fn place(&mut self, offset: u64, etag: Option<&str>) -> Result<(), OutputError> {
         if offset == 0 && (self.held.bytes > 0 || self.begun) {
             self.output.rewind()?;
@@ -490,7 +490,7 @@ impl Transfer {
         }
     }
 
-    /// The response is complete.
+    /// Handles a complete response.
     fn handle_whole(&mut self) {
         match core::mem::replace(&mut self.phase, TransferPhase::Ended) {
             TransferPhase::Reading {
@@ -521,7 +521,7 @@ impl Transfer {
         }
     }
 
-    /// The head that was asked for to confirm what is held has come.
+    /// Handles the head that confirms the bytes held.
     fn confirm(&mut self, head: &ResponseHead) {
         self.progress.size = Some(self.held.bytes);
         let outcome = match (verdict::offered_digest(head), self.prefix.clone()) {
@@ -532,13 +532,13 @@ impl Transfer {
         self.conclude(Ask::Confirm, outcome);
     }
 
-    /// Every byte is there; its digest decides.
+    /// Ends a transfer whose bytes are complete, by the outcome of its digest.
     fn conclude(&mut self, ask: Ask, outcome: DigestOutcome) {
         match (outcome, ask) {
-            // What was held is of another version, which no tag told: take it all anew.
+            // The bytes held are of another version, undetected for lack of a tag: fetch all of it.
             (DigestOutcome::Mismatch, Ask::Rest | Ask::Confirm) => self.restart(false),
             (DigestOutcome::Mismatch, Ask::Whole) => {
-                // Nobody shall resume what is known to be wrong; a pipe cannot take it back.
+                // A file with wrong bytes must not be resumed; a pipe cannot be undone.
                 let _ = self.output.rewind();
                 self.end(TransferEvent::Failed(TransferFailure::DigestMismatch));
             }
@@ -552,7 +552,7 @@ impl Transfer {
         }
     }
 
-    /// Starts at 0 again. `abandon`: the present response is left unread.
+    /// Starts over at 0. `abandon`: the present response is not read completely.
     fn restart(&mut self, abandon: bool) {
         self.restarts += 1;
         let rewound = if self.begun || self.held.bytes > 0 {
@@ -575,7 +575,7 @@ impl Transfer {
         self.events.push_back(TransferEvent::Restarted);
     }
 
-    /// Reads the body away if it is short, else leaves its connection.
+    /// Drains a short body, else abandons its connection.
     fn drain(&mut self, next: Ask) {
         let TransferPhase::Reading { reader, body, .. } = &mut self.phase else {
             return;

@@ -1,62 +1,62 @@
-//! Where a transfer puts the body: a contract that `cli` fulfils with files and pipes, and tests
-//! with memory.
+//! The destination of a body: a trait that `cli` implements with files and pipes, and tests with
+//! memory.
 //!
-//! Bytes come in order and without gaps. An output presents nothing as whole before `finish`.
+//! Bytes arrive in order and without gaps. An output presents nothing as complete before `finish`.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// What an output holds of an earlier attempt.
+/// The bytes that an output holds of an earlier transfer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// Bytes from the start of the object; 0 if there are none.
     pub bytes: u64,
-    /// The strong entity tag they were sent under, if it is remembered.
+    /// The strong entity tag of their response, if known.
     pub etag: Option<String>,
 }
 
-/// Why an output cannot go on.
+/// Why an output failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// The operating system refused.
+    /// The operating system's error.
     #[error("cannot write the output ({0}): free some space or choose another file")]
     Io(#[from] io::Error),
-    /// What was written cannot be taken back (a pipe).
+    /// Written bytes cannot be undone (a pipe).
     #[error("the output cannot be rewound")]
     CannotRewind,
 }
 
-/// A place for one body.
+/// A destination for one body.
 pub trait Output {
-    /// What is held of an earlier attempt and is to be continued.
+    /// The bytes of an earlier transfer, to be resumed.
     fn held(&self) -> Held;
 
-    /// Gives the first `held().bytes` bytes to `sink`, in order; `false` if they cannot be read
+    /// Passes the first `held().bytes` bytes to `sink`, in order; `false` if they cannot be read
     /// back.
     ///
     /// # Errors
     /// [`OutputError::Io`].
     fn replay(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError>;
 
-    /// A response was accepted: its body is to stand at `offset`, which is 0 or `held().bytes`.
-    /// `etag` is its strong entity tag, worth remembering for a later attempt.
+    /// Begins a body at `offset`, which is 0 or `held().bytes`, after a response was accepted. `etag`:
+    /// its strong entity tag, to be saved for a later transfer.
     ///
     /// # Errors
     /// [`OutputError`].
     fn begin(&mut self, offset: u64, etag: Option<&str>) -> Result<(), OutputError>;
 
-    /// Appends bytes; those that would have to wait for a slow reader may be kept back.
+    /// Appends bytes; may buffer those that would block.
     ///
     /// # Errors
     /// [`OutputError::Io`].
     fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError>;
 
-    /// How many bytes are kept back.
+    /// The number of bytes buffered.
     fn kept(&self) -> usize {
         0
     }
 
-    /// Writes what is kept back, as far as that needs no waiting.
+    /// Writes buffered bytes as far as possible without blocking.
     ///
     /// # Errors
     /// [`OutputError::Io`].
@@ -64,18 +64,18 @@ pub trait Output {
         Ok(())
     }
 
-    /// What becomes writable when `flush` is worth a call, if it keeps anything back.
+    /// The descriptor whose writability makes `flush` worthwhile, if anything is buffered.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Forgets everything, also what was held: the next `begin` is at 0.
+    /// Discards everything, including bytes held: the next `begin` is at 0.
     ///
     /// # Errors
-    /// [`OutputError`]; then nothing more may be written.
+    /// [`OutputError`]; nothing may be written afterwards.
     fn rewind(&mut self) -> Result<(), OutputError>;
 
-    /// The body is whole, and nothing is kept back: present it.
+    /// Presents the body, which is complete and not buffered.
     ///
     /// # Errors
     /// [`OutputError::Io`].

@@ -1,23 +1,23 @@
-//! What a URL asks of whom: an authority to connect to and a request target (RFC 9112 §3.2).
+//! URLs: an authority to connect to and a request target (RFC 9112 §3.2).
 //!
-//! In: a URL as typed, or a `Location` relative to another. Out: a [`Target`] whose parts can be
-//! written into a request head as they are. Names are not resolved here.
+//! In: a URL as typed, or a `Location` relative to another. Out: a [`Target`] whose parts are valid in
+//! a request head. Does not resolve names.
 
 use url::Url;
 
-/// Longest URL that is accepted, in bytes: its path must fit an application request.
+/// Longest accepted URL, in bytes: its path must fit an application request.
 pub const MAX_URL_BYTES: usize = 8192;
 
-/// Why a URL cannot be fetched. The user, or the server that redirected, is at fault.
+/// Why a URL cannot be fetched; the user, or the server that redirected, is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// Not a URL.
     #[error("malformed URL")]
     Malformed,
-    /// Some other scheme than `http`.
-    #[error("only http URLs can be fetched")]
+    /// A scheme other than `http`.
+    #[error("unsupported protocol: only http URLs can be fetched")]
     Scheme,
-    /// A user name or password, which would travel in clear.
+    /// A user name or password, which would be sent in the clear.
     #[error("credentials in URLs are not supported")]
     Credentials,
     /// Longer than [`MAX_URL_BYTES`].
@@ -32,7 +32,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads a URL; as for curl, `http://` may be left out.
+    /// Parses a URL; like curl, allows to omit `http://`.
     ///
     /// # Errors
     /// [`TargetError`].
@@ -48,7 +48,7 @@ impl Target {
         Self::checked(parsed.map_err(|_| TargetError::Malformed)?)
     }
 
-    /// Where a `Location` leads that this URL answered with (RFC 9110 §10.2.2).
+    /// Resolves a `Location` in the response to this URL (RFC 9110 §10.2.2).
     ///
     /// # Errors
     /// [`TargetError`].
@@ -106,8 +106,8 @@ impl Target {
         }
     }
 
-    /// The last part of the path, as the name of a local file; `None` if there is none that is
-    /// safe. It is taken as it stands in the URL, like curl does, so it holds no separator.
+    /// The last path segment as the name of a local file, as written in the URL, like curl: it has no
+    /// separator. `None` if there is no safe one.
     #[must_use]
     pub fn file_name(&self) -> Option<&str> {
         let name = self.url.path_segments()?.next_back()?;

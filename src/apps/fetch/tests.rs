@@ -8,7 +8,7 @@ use super::config::Field;
 use super::*;
 use crate::http::digest;
 
-/// What an output in memory has seen.
+/// The calls that an output in memory has received.
 #[derive(Default)]
 struct Store {
     bytes: Vec<u8>,
@@ -17,7 +17,7 @@ struct Store {
     pipe: bool,
     unreadable: bool,
     room: Option<usize>,
-    /// Nobody reads now; and how many bytes wait for that.
+    /// Whether the reader is stopped; and the number of bytes buffered meanwhile.
     stuck: bool,
     kept: usize,
 }
@@ -78,7 +78,7 @@ impl Output for Memory {
     }
 }
 
-/// One exchange: what the request must hold, the bytes that come, how the stream ends.
+/// One exchange: a part of the expected request, the response bytes, the end of the stream.
 type Exchange<'a> = (&'a str, String, Option<End>);
 
 fn sha(bytes: &[u8]) -> String {
@@ -86,7 +86,7 @@ fn sha(bytes: &[u8]) -> String {
     digest::ReprDigest(digest.as_ref().try_into().unwrap()).to_string()
 }
 
-/// A 200 with a digest of what it should be, and maybe a shorter body.
+/// Builds a 200 with the digest of `body`, which may be sent truncated.
 fn whole(etag: &str, body: &str, sent: &str) -> String {
     format!(
         "HTTP/1.1 200 OK\r\nETag: \"{etag}\"\r\nRepr-Digest: {}\r\nContent-Length: {}\r\n\r\n{sent}",
@@ -95,7 +95,7 @@ fn whole(etag: &str, body: &str, sent: &str) -> String {
     )
 }
 
-/// A 206 of `body` from `from` on.
+/// Builds a 206 of `body` from `from` on.
 fn rest(etag: &str, body: &str, from: usize) -> String {
     format!(
         "HTTP/1.1 206 Partial Content\r\nETag: \"{etag}\"\r\nRepr-Digest: {}\r\n\
@@ -115,7 +115,7 @@ fn held(bytes: &str, etag: Option<&str>) -> Memory {
     memory
 }
 
-/// Plays exchanges in pieces of 7 bytes; returns the last event, shown for comparison.
+/// Plays exchanges in pieces of 7 bytes; returns the last event, formatted for comparison.
 fn play(config: &TransferConfig, memory: &Memory, script: &[Exchange<'_>]) -> String {
     let target = Target::parse("http://10.0.0.1/dir/file").unwrap();
     let mut transfer = Transfer::new(config.clone(), target, Box::new(memory.clone()));
@@ -329,7 +329,7 @@ fn a_long_redirect_body_is_left_unread() {
     }
 }
 
-/// Name, what is held before, exchanges, last event, what is held after.
+/// Name, bytes held before, exchanges, last event, bytes held after.
 type Resumed<'a> = (&'a str, Memory, Vec<Exchange<'a>>, &'a str, &'a str);
 
 fn check_resumed(cases: Vec<Resumed<'_>>) {
@@ -380,7 +380,7 @@ fn resumed_downloads() {
             BODY,
         ),
         (
-            "only the digest tells of a new version",
+            "only the digest detects a new version",
             held("THE QUICK BROWN FOX ", None),
             vec![
                 (range, rest("a", BODY, 20), None),

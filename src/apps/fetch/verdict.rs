@@ -1,7 +1,7 @@
-//! What a response head means for a transfer: a pure function.
+//! The verdict on a response head: a pure function.
 //!
-//! In: what was asked, what the output holds, the head. Out: a [`ResponseVerdict`]. The rules for
-//! resumed transfers are strict: what is not known to continue the held bytes is never appended to them.
+//! In: the request, the bytes held by the output, the head. Out: a [`ResponseVerdict`]. Resuming is
+//! strict: bytes that may be of another version are never appended.
 
 use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::Held;
@@ -12,24 +12,24 @@ use crate::http::digest::{REPR_DIGEST, SHA256_BYTES};
 use crate::http::range::ContentRange;
 use crate::http::response::ResponseHead;
 
-/// What to do with a response.
+/// How to continue after a response head.
 #[derive(Debug)]
 pub(super) enum ResponseVerdict {
-    /// Its body is wanted and stands at `offset`.
+    /// Accept its body, which starts at `offset`.
     Accept { offset: u64 },
-    /// Ask there instead.
+    /// Follow a redirect.
     Redirect(Target),
-    /// What is held seems whole: ask for the head, to be sure.
+    /// The bytes held seem complete: confirm with a request for the head.
     Confirm,
-    /// This is the head that was asked for to be sure.
+    /// This head confirms the bytes held.
     Confirmed,
-    /// What is held is of another version.
+    /// The bytes held are of another version: start over.
     Restart,
-    /// Give up.
+    /// Fail the transfer.
     Fail(TransferFailure),
 }
 
-/// Judges the head of a response to a request made for `ask`.
+/// Judges the head of the response to a request of purpose `ask`.
 pub(super) fn judge(
     config: &TransferConfig,
     ask: Ask,
@@ -76,7 +76,7 @@ fn judge_rest(held: &Held, head: &ResponseHead) -> ResponseVerdict {
                 range: Some(range), ..
             }),
         ) if range.first == held.bytes => ResponseVerdict::Accept { offset: held.bytes },
-        // RFC 9110 §13.1.5: the condition failed, so this is the new version, whole.
+        // RFC 9110 §13.1.5: the condition failed, so this is the new version, complete.
         (200, _) if changed => ResponseVerdict::Accept { offset: 0 },
         (
             416,
@@ -105,21 +105,21 @@ fn judge_confirmation(held: &Held, head: &ResponseHead) -> ResponseVerdict {
     }
 }
 
-/// The entity tag as it stands in the head, if it is a strong one.
+/// Returns the entity tag of the head, verbatim, if it is a strong one.
 pub(super) fn strong_etag(head: &ResponseHead) -> Option<String> {
     let text = head.headers.get("etag")?;
     let tag = EntityTag::parse(text)?;
     (!tag.weak).then(|| tag.to_string())
 }
 
-/// The SHA-256 digest of the whole representation, if one is offered.
+/// Returns the SHA-256 digest of the complete representation, if the head has one.
 pub(super) fn offered_digest(head: &ResponseHead) -> Option<[u8; SHA256_BYTES]> {
     head.headers
         .all(REPR_DIGEST)
         .find_map(crate::http::digest::parse)
 }
 
-/// The head as text, for a user who asked for nothing else.
+/// Formats the head as text, for `--head`.
 pub(super) fn head_text(head: &ResponseHead) -> Vec<u8> {
     let version = head.version.as_str();
     let mut text = format!("{version} {} {}\r\n", head.status.0, head.status.reason()).into_bytes();

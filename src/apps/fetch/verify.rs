@@ -1,32 +1,31 @@
-//! The digest of a whole object, computed while it passes (RFC 9530 §3).
+//! The digest of a whole object, computed as it passes (RFC 9530 §3).
 //!
-//! In: bytes in order, and the SHA-256 digest a server offered. Out: whether they agree. Where the
-//! work is done is the user's choice, by a function that is given: a digest costs more than all else
-//! that is done with a byte.
+//! In: bytes in order, and the server's SHA-256 digest. Out: whether they match. The caller may move
+//! the computation elsewhere with a function: a digest costs more than all other work on a byte.
 
 use ring::digest::{Context, SHA256};
 
 use crate::apps::fetch::DigestOutcome;
 use crate::http::digest::SHA256_BYTES;
 
-/// A digest in the making, computed by whoever updates it.
+/// A digest in progress, computed by its caller.
 #[derive(Clone)]
 pub struct Sha256(Context);
 
-/// Something that computes a digest.
+/// Computes a digest.
 pub trait Hasher {
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     fn update(&mut self, bytes: &[u8]);
 
-    /// The digest of all bytes.
+    /// Returns the digest of all bytes.
     fn finish(self: Box<Self>) -> [u8; SHA256_BYTES];
 }
 
-/// Goes on with a digest, somewhere.
+/// Continues a digest elsewhere.
 pub type GoOn = fn(Sha256) -> Box<dyn Hasher>;
 
 impl Sha256 {
-    /// The digest of nothing so far.
+    /// Creates the digest of no bytes.
     #[must_use]
     #[expect(
         clippy::new_without_default,
@@ -36,7 +35,7 @@ impl Sha256 {
         Self(Context::new(&SHA256))
     }
 
-    /// Goes on here and now.
+    /// Continues the digest in place.
     #[must_use]
     pub fn go_on(self) -> Box<dyn Hasher> {
         Box::new(self)
@@ -58,7 +57,7 @@ impl Hasher for Sha256 {
     }
 }
 
-/// A digest in the making, and what it should become.
+/// A digest in progress, and the expected one.
 pub(super) struct Verifier {
     hasher: Box<dyn Hasher>,
     want: [u8; SHA256_BYTES],

@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(
             hash_file(&file, &stamp, &mut || false).unwrap(),
             None,
-            "told to stop"
+            "stopped early"
         );
     }
 }

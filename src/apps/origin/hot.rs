@@ -1,15 +1,14 @@
-//! Hot content: files that are asked for again and again, whole in memory.
+//! Hot content: popular files, complete in memory.
 //!
-//! In: which file each response is about. Out: the content of one version of it, to be sent from
-//! where it lies, which saves the copy out of the page cache. A content is of the version that the
-//! stamp names: it was read as a whole, and the stamp was the same afterwards. Nobody changes it in
-//! memory, so no reader can meet a mixture; whether the file is still that version is for the
-//! reader to check. What lies here depends on the files and on how often each was asked for, never on
-//! who asked: as many clients as like share one content.
+//! In: the file of each response. Out: the content of one version of it, sent from memory without a
+//! copy from the page cache. A content matches its stamp: it was read as a whole, and the stamp was
+//! unchanged afterwards. It is immutable in memory, so no reader can see a mixture; the reader must
+//! check whether the file still is that version. The cache depends on the files and on their request
+//! counts, never on clients: any number of clients share one content.
 //!
-//! Who stays is decided by frequency (the most asked for; the last asked for among equals), and counts
-//! are halved from time to time so that old fame passes. A content gives way only to a file that was
-//! asked for more often, so files that take turns do not drive each other out.
+//! Eviction is by frequency (least frequently, then least recently requested), with counts halved
+//! periodically so that they age. Only a more popular file evicts a content, so files requested in
+//! turns do not evict each other.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,52 +22,50 @@ use crate::apps::origin::digest::{BLOCK_BYTES, Stamp};
 use crate::apps::origin::files::{MAX_SMALL_BYTES, Object};
 use crate::wire::payload::Shared;
 
-/// Most bytes of content kept, if nothing else is asked for.
+/// Default size of the cache in bytes.
 pub const MAX_HOT_BYTES: u64 = 512 << 20;
 
-/// Most files of which is counted how often they are asked for.
+/// Most files with a request count.
 pub const MAX_COUNTED_FILES: usize = 1024;
 
-/// Most files that are being read at a time.
+/// Most files being read at a time.
 pub const MAX_LOADING: usize = 8;
 
-/// Smallest file worth keeping here, in bytes: a flight. The bytes of smaller ones are with the open
-/// file.
+/// Smallest file in the cache, in bytes: a flight. Smaller ones are cached with their open file.
 pub const MIN_HOT_BYTES: u64 = MAX_SMALL_BYTES + 1;
 
-/// How often a file has been asked for when it is read into memory: whoever comes once leaves nothing
-/// behind.
+/// Requests after which a file is read into memory: a single request leaves nothing behind.
 pub const ASKS_TO_LOAD: u32 = 2;
 
 /// Responses after which all counts are halved.
 pub const HALVING_PERIOD: u64 = 1024;
 
-/// A file to be read as a whole.
+/// A file to read into memory.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// What it is known by.
+    /// Its key in the cache.
     pub path: Vec<u8>,
     /// The open file.
     pub file: Arc<File>,
-    /// The version that is meant.
+    /// The expected version.
     pub stamp: Stamp,
 }
 
-/// What has become of a [`Job`].
+/// The result of a [`Job`].
 #[derive(Debug)]
 pub struct Loaded {
     path: Vec<u8>,
     stamp: Stamp,
-    /// `None`: it is no longer that version, or cannot be read.
+    /// `None`: the file is of another version, or cannot be read.
     content: Option<Shared>,
 }
 
 impl Job {
-    /// Reads the file; `go_on`, asked once every [`BLOCK_BYTES`], may end it early.
+    /// Reads the file; stops early if `go_on`, called once every [`BLOCK_BYTES`], returns false.
     pub fn run(self, go_on: &mut dyn FnMut() -> bool) -> Loaded {
         let content = read_whole(&self.file, &self.stamp, go_on);
         if let Err(error) = &content {
-            log::warn!("cannot keep a file in memory: {error}");
+            log::warn!("cannot load a file into the memory cache: {error}");
         }
         Loaded {
             path: self.path,
@@ -78,7 +75,7 @@ impl Job {
     }
 }
 
-/// Memory that is mapped for a content alone: it goes back to the system with it.
+/// Memory mapped for a single content, returned to the system with it.
 struct Mapped(Mmap);
 
 impl AsRef<[u8]> for Mapped {
@@ -87,7 +84,7 @@ impl AsRef<[u8]> for Mapped {
     }
 }
 
-/// The content of a file; `None` if it is no longer in the state of `stamp`, or `go_on` says no.
+/// Reads a file; `None` if it no longer has `stamp`, or if `go_on` returns false.
 fn read_whole(
     file: &File,
     stamp: &Stamp,
@@ -95,9 +92,9 @@ fn read_whole(
 ) -> io::Result<Option<Shared>> {
     let size = usize::try_from(stamp.size).map_err(io::Error::other)?;
     let mut memory = MmapMut::map_anon(size)?;
-    // Large pages where the kernel has them: fewer faults now, fewer misses at every flight.
+    // Huge pages where available: fewer page faults now, fewer TLB misses in each flight.
     if let Err(error) = memory.advise(Advice::HugePage) {
-        log::debug!("no large pages for content: {error}");
+        log::debug!("no huge pages for content: {error}");
     }
     let mut filled = 0;
     while let Some(rest) = memory.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -119,22 +116,22 @@ fn read_whole(
     Ok(Some(Shared::new(Mapped(memory.make_read_only()?))))
 }
 
-/// Reads files while others are served.
+/// Reads files in the background.
 pub trait Loader: Send {
-    /// Takes a job, of at most [`MAX_LOADING`]; false if it cannot. Never waits, unless it is an
-    /// implementation for tests.
+    /// Starts a job, of at most [`MAX_LOADING`]; returns false if it cannot. Never blocks, except in
+    /// implementations for tests.
     fn load(&mut self, job: Job) -> bool;
 
-    /// What has become of the next job that is done.
+    /// Returns the result of the next completed job.
     fn loaded(&mut self) -> Option<Loaded>;
 }
 
-/// Reads every file at once: for tests, and where nothing waits.
+/// Reads every file immediately: for tests, and callers that may block.
 #[derive(Debug, Default)]
 pub struct InlineLoader(Vec<Loaded>);
 
 impl InlineLoader {
-    /// Takes a job, with `go_on` asked in the course of it.
+    /// Runs a job with the given `go_on`.
     pub fn run(&mut self, job: Job, go_on: &mut dyn FnMut() -> bool) -> bool {
         self.0.push(job.run(go_on));
         true
@@ -151,14 +148,14 @@ impl Loader for InlineLoader {
     }
 }
 
-/// What is counted.
+/// Counters of the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HotCounters {
-    /// Bytes staged for flights out of hot content.
+    /// Bytes staged for flights from hot content.
     pub staged_bytes: u64,
-    /// Contents read into memory.
+    /// Files read into memory.
     pub loads: u64,
-    /// Contents that gave way to others.
+    /// Contents evicted.
     pub evictions: u64,
 }
 
@@ -169,7 +166,7 @@ enum EntryState {
     Here(Shared),
 }
 
-/// A file that was asked for.
+/// A file with a request count.
 #[derive(Debug)]
 struct Known {
     stamp: Stamp,
@@ -179,16 +176,16 @@ struct Known {
 }
 
 impl Known {
-    /// The lower, the less it is worth.
+    /// The rank for eviction: the lowest goes first.
     const fn worth(&self) -> (u32, u64) {
         (self.asks, self.used)
     }
 }
 
-/// Hot content of a bounded size.
+/// A cache of hot content of bounded size.
 pub struct Hot {
     most: u64,
-    /// Bytes of contents that are here or being read; at most `most`.
+    /// Bytes of contents in memory or being read; at most `most`.
     bytes: u64,
     loading: usize,
     known: BTreeMap<Vec<u8>, Known>,
@@ -199,7 +196,7 @@ pub struct Hot {
 }
 
 impl Hot {
-    /// Room for `most` bytes of content, which `loader` reads.
+    /// Creates a cache of `most` bytes; `loader` reads files into it.
     #[must_use]
     pub fn new(most: u64, loader: Box<dyn Loader>) -> Self {
         Self {
@@ -213,37 +210,37 @@ impl Hot {
         }
     }
 
-    /// None.
+    /// A disabled cache; it holds nothing.
     #[must_use]
     pub fn none() -> Self {
         Self::new(0, Box::<InlineLoader>::default())
     }
 
-    /// Bytes of contents that are here or being read.
+    /// Bytes of contents in memory or being read.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Number of contents that are here.
+    /// The number of contents in memory.
     #[must_use]
     pub fn files(&self) -> usize {
         let here = |known: &&Known| matches!(known.state, EntryState::Here(_));
         self.known.values().filter(here).count()
     }
 
-    /// What has happened since the start.
+    /// The counters since the start.
     #[must_use]
     pub const fn counters(&self) -> &HotCounters {
         &self.counters
     }
 
-    /// Takes note that `bytes` were staged out of a content.
+    /// Counts `bytes` staged from a content.
     pub const fn staged(&mut self, bytes: u64) {
         self.counters.staged_bytes += bytes;
     }
 
-    /// Takes note that a response about `object`, the file at `path`, begins.
+    /// Counts the start of a response about `object`, the file at `path`, and may load it.
     pub fn ask(&mut self, path: &[u8], object: &Object) {
         self.collect();
         let Some(file) = object.file() else { return };
@@ -288,7 +285,7 @@ impl Hot {
         }
     }
 
-    /// The content of that version of the file at `path`, if it is here.
+    /// Returns the content of this version of the file at `path`, if in memory.
     pub fn content(&mut self, path: &[u8], stamp: &Stamp) -> Option<Shared> {
         if self.loading > 0 {
             self.collect();
@@ -303,7 +300,7 @@ impl Hot {
         }
     }
 
-    /// Lets go of what is here of a file that has changed.
+    /// Evicts the content of a changed file.
     pub fn drop_content(&mut self, path: &[u8]) {
         if let Some(known) = self.known.get_mut(path)
             && matches!(known.state, EntryState::Here(_))
@@ -325,11 +322,11 @@ impl Hot {
         self.collect();
     }
 
-    /// Takes in what has been read.
+    /// Collects the results of completed jobs.
     fn collect(&mut self) {
         while let Some(loaded) = self.loader.loaded() {
             self.loading -= 1;
-            // What is being read is never forgotten.
+            // The entry of a job in progress is never removed.
             let known = self.known.get_mut(&loaded.path);
             match (known, loaded.content) {
                 (Some(known), Some(content)) if known.stamp == loaded.stamp => {
@@ -346,14 +343,14 @@ impl Hot {
         }
     }
 
-    /// Makes room for `size` bytes of a file that was asked for `asks` times, if it is worth more
-    /// than what must go for it.
+    /// Makes room for `size` bytes of a file with `asks` requests, if it outranks the contents to
+    /// evict.
     fn make_room(&mut self, size: u64, asks: u32) -> bool {
         let mut missing = (self.bytes + size).saturating_sub(self.most);
         let is_lesser =
             |known: &Known| matches!(known.state, EntryState::Here(_)) && known.asks < asks;
         let lesser = || self.known.iter().filter(|(_, known)| is_lesser(known));
-        // Where all is worth more, every response about such a file comes this far: no copies yet.
+        // Under pressure from popular files every response gets here: no allocation yet.
         let yielding: u64 = lesser().map(|(_, known)| known.stamp.size).sum();
         if yielding < missing {
             return false;
@@ -373,7 +370,7 @@ impl Hot {
         true
     }
 
-    /// Forgets the file that is worth least, but for the one at `path` and those being read.
+    /// Removes the lowest-ranked file, except the one at `path` and those being read.
     fn forget_least(&mut self, path: &[u8]) {
         let others = self.known.iter().filter(|(other, known)| {
             other.as_slice() != path && !matches!(known.state, EntryState::Loading)

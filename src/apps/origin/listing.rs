@@ -1,9 +1,9 @@
-//! The page for a directory without an index: the sorted names of its entries, nothing else.
+//! The page for a directory without an index: the sorted names of its entries.
 //!
 //! In: an open directory. Out: HTML that depends only on the path and the names and types of the
-//! entries, so that servers with the same tree write the same bytes. No sizes or dates, which
-//! differ between copies. Hidden entries are left out. A directory with more than
-//! [`MAX_LISTING_ENTRIES`] entries gets no page.
+//! entries, so that servers with the same tree generate the same bytes: no sizes or dates, which
+//! differ between copies. Omits hidden entries. A directory with more than [`MAX_LISTING_ENTRIES`]
+//! entries has no page.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,10 +13,10 @@ use rustix::fs::{AtFlags, Dir, FileType, statat};
 use crate::apps::origin::target;
 use crate::apps::origin::tree::Refusal;
 
-/// Most entries on one page, and most entries that are read.
+/// Most entries on a page, and most entries read.
 pub const MAX_LISTING_ENTRIES: usize = 4096;
 
-/// Writes the page of the open directory at `path` (relative to the root, decoded).
+/// Generates the page of the open directory at `path` (relative to the root, decoded).
 ///
 /// # Errors
 /// [`Refusal::Forbidden`] if there are too many entries, [`Refusal::Failed`] if they cannot be read.
@@ -47,7 +47,7 @@ pub fn page(directory: &File, path: &[u8]) -> Result<Vec<u8>, Refusal> {
     Ok(out.into_bytes())
 }
 
-/// The visible entries: name, and whether it is a directory itself (not a link to one).
+/// Returns the visible entries: name, and whether it is a directory (not a symlink to one).
 fn entries(directory: &File) -> Result<BTreeMap<Vec<u8>, bool>, Refusal> {
     let mut names = BTreeMap::new();
     let mut read = 0;
@@ -66,7 +66,7 @@ fn entries(directory: &File) -> Result<BTreeMap<Vec<u8>, bool>, Refusal> {
         }
         let mut kind = entry.file_type();
         if kind == FileType::Unknown {
-            // Some file systems do not tell the type with the name.
+            // Some file systems do not report the type with the name.
             let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
             kind = FileType::from_raw_mode(stat.map_err(|_| Refusal::NotReady)?.st_mode);
         }

@@ -1,9 +1,9 @@
-//! From a response as a value to its bytes: head and body as one stream.
+//! Renders a response to its bytes: head and body as one stream.
 //!
-//! In: a [`UserContinuation`] and the [`Representation`] it names. Out: the stream's length and any
-//! part of it. The head depends on nothing else, so every server writes the same one. It is kept
-//! short, since a small object is to be complete after one round trip. There is no `Last-Modified`:
-//! copies of a tree have different times, and a wrong one would make servers disagree.
+//! In: a [`UserContinuation`] and its [`Representation`]. Out: the stream's length and any part of it.
+//! The head depends on nothing else, so every server generates the same one. It is short, so that a
+//! small object completes in one round trip. There is no `Last-Modified`: copies of a tree have
+//! different times, and servers would disagree.
 
 use std::sync::Arc;
 
@@ -22,20 +22,20 @@ use crate::http::status::Status;
 use crate::http::{date, digest, range};
 use crate::wire::payload::{Gathered, Shared};
 
-/// One version of a resource.
+/// A version of a resource.
 #[derive(Debug)]
 pub(super) struct Representation {
-    /// Where its bytes come from.
+    /// The source of its bytes.
     pub(super) body: Body,
     /// Media type.
     pub(super) content_type: &'static str,
     /// Its strong entity tag.
     pub(super) etag: EntityTag,
-    /// SHA-256 of all of it, where it is known without reading.
+    /// Its SHA-256 digest, if known without reading.
     pub(super) digest: Option<Sha256>,
 }
 
-/// Where the bytes of a representation come from.
+/// The source of a representation's bytes.
 #[derive(Debug)]
 pub(super) enum Body {
     Object(Arc<Object>),
@@ -45,7 +45,7 @@ pub(super) enum Body {
     },
     Dynamic {
         dynamic: Dynamic,
-        /// What it repeats, if it has a period.
+        /// The repeated block, if it has a period.
         block: Option<Shared>,
     },
 }
@@ -80,7 +80,7 @@ impl Representation {
     }
 }
 
-/// The entity tag for a version tag.
+/// Returns the entity tag for a version tag.
 pub(super) fn etag(tag: &Tag) -> EntityTag {
     EntityTag::strong(URL_SAFE_NO_PAD.encode(tag))
 }
@@ -103,7 +103,7 @@ enum StreamBody {
 }
 
 impl Stream {
-    /// The stream of a response without an object; `None` if `user` names one.
+    /// Creates the stream of a response without an object; `None` if `user` has one.
     pub(super) fn of_fixed(user: &UserContinuation) -> Option<Self> {
         let (status, location) = match &user.resource {
             Resource::Fixed(status) => (*status, None),
@@ -121,7 +121,7 @@ impl Stream {
                 Some(location) => head.field("Location", location),
                 None => head,
             };
-            // RFC 9110 §15.5.6: a 405 names the methods that would do.
+            // RFC 9110 §15.5.6: a 405 lists the allowed methods.
             if status == Status::METHOD_NOT_ALLOWED {
                 head.field("Allow", "GET, HEAD")
             } else {
@@ -130,7 +130,7 @@ impl Stream {
         }))
     }
 
-    /// The stream of a response about an object; `None` if the part does not lie inside it.
+    /// Creates the stream of a response about an object; `None` if the part exceeds it.
     pub(super) fn of_object(user: &UserContinuation, about: Representation) -> Option<Self> {
         let size = about.size();
         let (status, start, length) = match user.outcome {
@@ -195,7 +195,7 @@ impl Stream {
         self.head_length() + body
     }
 
-    /// The object whose very bytes its body is a part of, if there is one.
+    /// The object whose unmodified bytes form the body, if any.
     pub(super) const fn object(&self) -> Option<&Arc<Object>> {
         match &self.body {
             StreamBody::Part {
@@ -210,8 +210,8 @@ impl Stream {
         }
     }
 
-    /// Stages at most `bytes` from `offset` on: shares them with `content`, which is that of the
-    /// object, or reads them. Returns how many, fewer only at the end, and whether they are shared.
+    /// Stages at most `bytes` from `offset` on: shares them with `content`, the object's, or reads
+    /// them. Returns the number of bytes, which is short only at the end, and whether they are shared.
     pub(super) fn stage(
         &self,
         offset: u64,
@@ -250,7 +250,7 @@ impl Stream {
         Ok((read, false))
     }
 
-    /// Fills `out` from `offset` on; returns how many bytes, fewer only at the end.
+    /// Fills `out` from `offset` on; returns the number of bytes, which is short only at the end.
     pub(super) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Stale> {
         let from_head = copy(&self.head, offset, out);
         let out = out.get_mut(from_head..).unwrap_or_default();
@@ -278,7 +278,7 @@ impl Stream {
         Ok(from_head + from_body)
     }
 
-    /// A status with a line of text for a body.
+    /// Creates the stream of a status with a line of text as its body.
     fn of_status(
         user: &UserContinuation,
         status: Status,

@@ -1,15 +1,14 @@
-//! From a request target to a path below the root, and back to a URL path.
+//! Converts a request target to a path below the root, and back to a URL path.
 //!
-//! In: the target as sent (RFC 9112 §3.2, origin or absolute form; query and fragment are dropped).
-//! Out: decoded path segments joined by `/`, without empty, `.` or `..` ones. A path that climbs
-//! above the root, or hides a `/` or NUL behind an escape, never gets as far as the file system,
-//! which would refuse it again.
+//! In: the target as sent (RFC 9112 §3.2, origin or absolute form; query and fragment are ignored).
+//! Out: decoded path segments joined by `/`, without empty, `.` or `..` ones. Rejects a path that
+//! climbs above the root or escapes a `/` or NUL, before the file system, which would also reject it.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::http::status::Status;
 
-/// Longest decoded path in bytes. The path travels in the user continuation, beside at most 100
+/// Longest decoded path in bytes. The path is part of the user continuation, besides at most 100
 /// bytes of other fields and the name of an index file.
 pub const MAX_PATH_BYTES: usize = 280;
 
@@ -22,10 +21,10 @@ pub struct Target {
     pub directory: bool,
 }
 
-/// Reads a request target.
+/// Parses a request target.
 ///
 /// # Errors
-/// The status to answer: 400 malformed, 403 above the root, 404 cannot name a file, 414 longer than
+/// The response status: 400 malformed, 403 above the root, 404 cannot name a file, 414 longer than
 /// [`MAX_PATH_BYTES`].
 pub fn parse(target: &str) -> Result<Target, Status> {
     let raw = origin_form(target).ok_or(Status::BAD_REQUEST)?;
@@ -46,7 +45,7 @@ pub fn parse(target: &str) -> Result<Target, Status> {
         directory = matches!(segment, b"" | b"." | b"..");
         match segment {
             b"" | b"." => path.truncate(before),
-            // RFC 3986 §5.2.4 would stay at the root; who sends this is looking for a way out.
+            // RFC 3986 §5.2.4 would stay at the root; a sender of this tries to escape it.
             b".." if before == 0 => return Err(Status::FORBIDDEN),
             b".." => {
                 path.truncate(before);
@@ -63,13 +62,13 @@ pub fn parse(target: &str) -> Result<Target, Status> {
     Ok(Target { path, directory })
 }
 
-/// A path as it stands in a URL, without a leading slash.
+/// Encodes a path for a URL, without a leading slash.
 #[must_use]
 pub fn encode(path: &[u8]) -> String {
     percent_encode(path, ESCAPED).to_string()
 }
 
-/// Everything but unreserved characters (RFC 3986 §2.3) and the separator.
+// All characters but unreserved ones (RFC 3986 §2.3) and the separator.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -77,7 +76,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b'/');
 
-/// The path and query of a target in origin or absolute form.
+/// Returns path and query of a target in origin or absolute form.
 fn origin_form(target: &str) -> Option<&str> {
     if target.starts_with('/') {
         return Some(target);
@@ -93,7 +92,7 @@ fn origin_form(target: &str) -> Option<&str> {
     }
 }
 
-/// Appends a segment without its percent-encoding; `None` if an escape is broken.
+/// Appends a segment, percent-decoded; `None` if an escape is malformed.
 fn decode(segment: &str, out: &mut Vec<u8>) -> Option<()> {
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {

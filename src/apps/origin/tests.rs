@@ -1,4 +1,4 @@
-//! The server as a client sees it: statuses, heads, ranges and conditions.
+//! The server from a client's view: statuses, heads, ranges and conditions.
 
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::symlink;
@@ -21,7 +21,7 @@ const NOW: u64 = 784_111_777_500;
 struct Fixture {
     folder: tempfile::TempDir,
     origin: Origin,
-    /// Each request comes in a millisecond of its own.
+    /// Each request arrives in a millisecond of its own.
     now: u64,
 }
 
@@ -63,7 +63,7 @@ impl Fixture {
         }
     }
 
-    /// One that keeps `most` bytes of hot content.
+    /// Creates a fixture that caches `most` bytes of hot content.
     fn hot(most: u64, loader: impl Loader + 'static) -> Self {
         let Self {
             folder,
@@ -108,7 +108,7 @@ impl Fixture {
         Ok(stream)
     }
 
-    /// A part of a stream as flights get it.
+    /// Stages a part of a stream, as for a flight.
     fn stage(&mut self, begun: &Begun, offset: u64, bytes: usize) -> Result<Vec<u8>, Unavailable> {
         let mut gathered = Gathered::default();
         let staged = self
@@ -118,7 +118,7 @@ impl Fixture {
         Ok(Pool::default().lend(&mut gathered).to_vec())
     }
 
-    /// The response to a whole request: head, and body.
+    /// Returns the head and the body of a request's response.
     fn answer(&mut self, request: &str) -> (ResponseHead, Vec<u8>) {
         let begun = self.begin(request);
         let stream = self.read(&begun, 1 << 20).unwrap();
@@ -130,7 +130,7 @@ impl Fixture {
         self.answer(&get(target, fields))
     }
 
-    /// Writes a file in place, and makes sure that it shows on a coarse clock, too.
+    /// Writes a file in place so that the change is detectable even with a coarse clock.
     fn overwrite(&self, name: &str, change: impl FnOnce(&File)) {
         let file = File::options().write(true).open(self.path(name)).unwrap();
         change(&file);
@@ -323,12 +323,12 @@ fn ranges_give_their_part() {
         let (head, body) = fixture.get("/data.bin", &format!("Range: {range}\r\n"));
         assert_eq!(head.status.0, status, "{range}");
         assert_eq!(body, &content[part.clone()], "{range}");
-        let told = head
+        let content_range = head
             .headers
             .get("content-range")
             .and_then(ContentRange::parse);
         let want = (status == 206).then_some(Some(u64::try_from(size).unwrap()));
-        assert_eq!(told.map(|told| told.size), want, "{range}");
+        assert_eq!(content_range.map(|range| range.size), want, "{range}");
         assert!(
             head.headers.get("repr-digest").is_some(),
             "{range}: of the whole"

@@ -16,50 +16,50 @@ use rustix::io::Errno;
 /// Why a directory cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
-    /// It does not exist.
-    #[error("{} does not exist: create it, or name the directory to serve", path.display())]
+    /// The root does not exist.
+    #[error("{} does not exist: create it, or choose another directory", path.display())]
     Missing {
         /// The root as given.
         path: PathBuf,
     },
-    /// It is a file.
-    #[error("{} is not a directory: name the directory that holds the files", path.display())]
+    /// The root is a file.
+    #[error("{} is not a directory: choose the directory that holds the files", path.display())]
     NotADirectory {
         /// The root as given.
         path: PathBuf,
     },
-    /// It has no entry.
-    #[error("{} is empty: put the files to serve into it, or name another directory", path.display())]
+    /// The root has no entries.
+    #[error("{} is empty: put the files to serve into it, or choose another directory", path.display())]
     Empty {
         /// The root as given.
         path: PathBuf,
     },
-    /// It cannot be read.
+    /// The root cannot be read.
     #[error("{} cannot be read: {source}", path.display())]
     Unreadable {
         /// The root as given.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
-/// Why a path gives no file.
+/// Why a path cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is nothing of that name.
+    /// No file of that name.
     #[error("not found")]
     NotFound,
-    /// Not readable, not a regular file, or it leads out of the root.
+    /// Not readable, not a regular file, or outside of the root.
     #[error("forbidden")]
     Forbidden,
-    /// A directory where a file was asked for.
+    /// A directory instead of a file.
     #[error("is a directory")]
     IsDirectory,
     /// The operating system failed to read it.
     #[error("read error")]
     Failed,
-    /// Its digest is not there yet, it was just written, or the machine is short of descriptors.
+    /// The digest is pending, the file was just written, or the machine is out of descriptors.
     #[error("not ready")]
     NotReady,
 }
@@ -99,8 +99,8 @@ impl Tree {
         }
     }
 
-    /// Opens what `path`, relative to the root, leads to; an empty path is the root. Never waits,
-    /// not even for the other end of a FIFO.
+    /// Opens `path` relative to the root; an empty path is the root. Never blocks, not even for the
+    /// other end of a FIFO.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -111,7 +111,7 @@ impl Tree {
         for _ in 0..MAX_RESOLVE_ATTEMPTS {
             match openat2(&self.root, path, flags, Mode::empty(), resolve) {
                 Ok(descriptor) => return Ok(File::from(descriptor)),
-                // openat2(2): a rename during the walk; it may be tried again.
+                // openat2(2): a rename interrupted the walk; try again.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return Err(refusal(error)),
             }
@@ -123,7 +123,7 @@ impl Tree {
 fn refusal(error: Errno) -> Refusal {
     match error {
         Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::INVAL => Refusal::NotFound,
-        // XDEV: out of the root; LOOP: links in a circle; NXIO, NODEV: a socket or device.
+        // XDEV: outside of the root; LOOP: a symlink loop; NXIO, NODEV: a socket or device.
         Errno::ACCESS | Errno::PERM | Errno::XDEV | Errno::LOOP | Errno::NXIO | Errno::NODEV => {
             Refusal::Forbidden
         }
@@ -132,7 +132,7 @@ fn refusal(error: Errno) -> Refusal {
     }
 }
 
-/// How often a walk that a rename disturbed is tried.
+/// Most attempts of a walk that a rename interrupts.
 const MAX_RESOLVE_ATTEMPTS: usize = 8;
 
 #[cfg(test)]

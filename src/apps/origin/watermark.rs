@@ -1,16 +1,16 @@
-//! Objects with the client's own mark woven in: `/.watermark/MARK/PATH`, after a sample application
-//! of Trickles (NSDI 2005).
+//! Objects with a client's mark embedded: `/.watermark/MARK/PATH`, after a sample application of
+//! Trickles (NSDI 2005).
 //!
-//! What is sent depends only on (content, mark), and any range of it on a bounded piece of the
-//! content, so that no server needs more than the user continuation. Two schemes:
+//! The output depends only on (content, mark), and each range of it on a bounded part of the content,
+//! so that a server needs no state but the user continuation. Two schemes:
 //!
-//! - **Text** (`text/*` in an encoding that keeps ASCII): in every block of [`BLOCK`] bytes of the
-//!   content, also the last and shorter one, the line `[watermark MARK]` is inserted once, behind
-//!   the block's last line end; in a block without one, before its last character. So output block
-//!   i begins at i · (BLOCK + length of the line). Leaving the lines out gives the content back.
-//! - **Samples** (uncompressed WAV, binary PGM and PPM, BMP with 24 or 32 bits): the least bit of
-//!   sample k is bit k modulo the frame's length of the frame `HW | length 1 | MARK`, most
-//!   significant bit first. The length of the object does not change.
+//! - **Text** (`text/*` in an encoding that keeps ASCII): each block of [`BLOCK`] bytes of the
+//!   content, including a last, shorter one, gets the line `[watermark MARK]` once, after the
+//!   block's last line end, or before its last character if it has none. So output block
+//!   i begins at i · (BLOCK + length of the line). Removing the lines restores the content.
+//! - **Samples** (uncompressed WAV, binary PGM and PPM, BMP with 24 or 32 bits): the least
+//!   significant bit of sample k is bit k modulo the frame's length of the frame
+//!   `HW | length 1 | MARK`, most significant bit first. The length of the object is unchanged.
 
 /// Longest mark in bytes.
 pub const MAX_MARK_BYTES: usize = 64;
@@ -21,7 +21,7 @@ pub const BLOCK: u64 = 4096;
 /// Bytes from the start of an object that [`Scheme::detect`] may need.
 pub const HEADER_BYTES: usize = 4096;
 
-/// Whether these bytes may be a mark: 1 to [`MAX_MARK_BYTES`] of `A-Z a-z 0-9 . _ -`.
+/// Whether these bytes are a valid mark: 1 to [`MAX_MARK_BYTES`] of `A-Z a-z 0-9 . _ -`.
 #[must_use]
 pub fn is_mark(mark: &[u8]) -> bool {
     (1..=MAX_MARK_BYTES).contains(&mark.len())
@@ -30,29 +30,29 @@ pub fn is_mark(mark: &[u8]) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
 }
 
-/// How a mark is woven into an object.
+/// How a mark is embedded in an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// As lines.
+    /// As lines of text.
     Text,
-    /// Into least bits.
+    /// In the least significant bits of samples.
     Samples(Samples),
 }
 
-/// Where the low bytes of the samples stand.
+/// The position of the samples' low bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Samples {
     /// Offset of the first one.
     pub first: u64,
-    /// Offset behind the last sample.
+    /// Offset after the last sample.
     pub end: u64,
-    /// Distance between two, in bytes; at least 1.
+    /// Distance between samples in bytes; at least 1.
     pub stride: u64,
 }
 
 impl Scheme {
-    /// The scheme for an object of `size` bytes that begins with `header` (its first
-    /// [`HEADER_BYTES`], or all of it); `None` if no mark can be woven in.
+    /// Detects the scheme for an object of `size` bytes that starts with `header` (its first
+    /// [`HEADER_BYTES`], or all of it); `None` if it cannot hold a mark.
     #[must_use]
     pub fn detect(content_type: &str, header: &[u8], size: u64) -> Option<Self> {
         if content_type.starts_with("text/") {
@@ -79,7 +79,7 @@ pub struct Marked {
 }
 
 impl Marked {
-    /// The object of `size` bytes with `mark` woven in. `None` if the mark is none
+    /// Creates the object of `size` bytes with `mark` embedded. `None` if the mark is invalid
     /// ([`is_mark`]) or the samples have no room for it.
     #[must_use]
     pub fn new(scheme: Scheme, size: u64, mark: &[u8]) -> Option<Self> {
@@ -101,7 +101,7 @@ impl Marked {
         })
     }
 
-    /// Length in bytes with the mark.
+    /// Length in bytes, including the mark.
     #[must_use]
     pub fn size(&self) -> u64 {
         match self.scheme {
@@ -110,8 +110,8 @@ impl Marked {
         }
     }
 
-    /// Fills `out` with the bytes from `offset` on; returns how many, fewer only at the end.
-    /// `source` reads the content without the mark, in the same manner.
+    /// Fills `out` from `offset` on; returns the number of bytes, which is short only at the end.
+    /// `source` reads the unmarked content in the same manner.
     ///
     /// # Errors
     /// Those of `source`.
@@ -171,7 +171,7 @@ impl Marked {
     }
 }
 
-/// Finds the mark in a marked object, given whole; `None` if there is none. The inverse of weaving.
+/// Extracts the mark of a complete marked object; `None` if there is none.
 #[must_use]
 pub fn extract(content_type: &str, marked: &[u8]) -> Option<Vec<u8>> {
     let size = u64::try_from(marked.len()).ok()?;
@@ -198,13 +198,13 @@ pub fn extract(content_type: &str, marked: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The mark of a marked text, given whole, and the text without it; `None` if there is none.
+/// Splits a complete marked text into its mark and the original text; `None` if it has no mark.
 #[must_use]
 pub fn extract_text(marked: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let first = marked
         .get(..BLOCK_BYTES + line(&[b'm'; MAX_MARK_BYTES]).len())
         .unwrap_or(marked);
-    // The content may quote a line like ours: the true one stands in every block.
+    // The content may quote a line like ours: the true one is in every block.
     first
         .windows(LINE_START.len())
         .enumerate()
@@ -222,7 +222,7 @@ pub fn extract_text(marked: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
         })
 }
 
-/// The text without the line that stands in each of its blocks; `None` if it is missing in one.
+/// Removes the line from each of its blocks; `None` if a block lacks it.
 fn without(marked: &[u8], line: &[u8]) -> Option<Vec<u8>> {
     let mut text = Vec::with_capacity(marked.len());
     for block in marked.chunks(BLOCK_BYTES + line.len()) {
@@ -239,7 +239,7 @@ fn without(marked: &[u8], line: &[u8]) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// Where in a block of content the line is inserted.
+/// Returns the position in a block of content at which to insert the line.
 fn insertion(block: &[u8]) -> usize {
     if let Some(at) = block.iter().rposition(|&byte| byte == b'\n') {
         return at + 1;
@@ -247,7 +247,7 @@ fn insertion(block: &[u8]) -> usize {
     if block.len() < BLOCK_BYTES {
         return block.len();
     }
-    // A character may reach over the end of the block, so the line goes before its first byte
+    // A character may extend beyond the end of the block, so the line precedes its first byte
     // (RFC 3629 §3: the others are 10xxxxxx).
     block
         .iter()
@@ -267,7 +267,7 @@ fn bits(frame: &[u8]) -> u64 {
     length(frame) * 8
 }
 
-/// Bit `index` of the endlessly repeated frame.
+/// Returns bit `index` of the infinite repetition of the frame.
 fn bit(frame: &[u8], index: u64) -> u8 {
     let index = index % bits(frame).max(1);
     let byte = usize::try_from(index / 8)
@@ -278,7 +278,7 @@ fn bit(frame: &[u8], index: u64) -> u8 {
     byte >> (7 - index % 8) & 1
 }
 
-/// The least bits of the samples, read one after the other.
+/// Iterates over the least significant bits of the samples.
 struct LowBits<'a> {
     marked: &'a [u8],
     samples: Samples,

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::apps::origin::digest::InlineDigester;
 
-/// A new response, in a millisecond of its own.
+/// A new response in a millisecond of its own.
 fn at_once() -> Freshness {
     static MILLIS: AtomicU64 = AtomicU64::new(0);
     Freshness::Now(UnixMillis::new(MILLIS.fetch_add(1, Ordering::Relaxed)))
@@ -37,7 +37,7 @@ impl Fixture {
         self.root.path().join(name)
     }
 
-    /// Applies a change and makes sure that it shows, also on a file system with a coarse clock.
+    /// Changes a file so that the change is detectable even on a file system with a coarse clock.
     fn change(&mut self, name: &str, change: impl FnOnce(&File)) {
         let options = File::options().read(true).write(true).open(self.path(name));
         let file = options.unwrap();
@@ -48,7 +48,7 @@ impl Fixture {
     }
 }
 
-/// What happens to a file, by name.
+/// A change to a file, and its name.
 type Change = (&'static str, fn(&File));
 
 const CHANGES: [Change; 4] = [
@@ -63,14 +63,14 @@ const CHANGES: [Change; 4] = [
     }),
 ];
 
-/// Content of a file, which is kept in memory unless it is large.
+/// The content of a file; small ones are cached in memory.
 fn content(large: bool) -> Vec<u8> {
     let bytes = b"content".repeat(if large { 10_000 } else { 1 });
     assert_eq!(bytes.len() as u64 > MAX_SMALL_BYTES, large);
     bytes
 }
 
-/// Large: what was read may be a mixture. Small: what is kept is as it was.
+/// Large: bytes read may be a mixture. Small: cached bytes are unchanged.
 #[test]
 fn a_change_under_an_open_object_is_stale_or_not_met() {
     for ((name, change), large) in CHANGES
@@ -115,7 +115,7 @@ fn a_file_renamed_over_is_noticed_and_the_old_one_stays_whole() {
     for read in 0..=RECHECK_READS {
         let object = fixture.files.file(b"f", Freshness::Recent).unwrap();
         let mut out = [0; 3];
-        // The last link is gone, which moves ctime: the old file counts as changed at once.
+        // Unlinking updates ctime: the old file counts as changed immediately.
         let want: &[u8] = if object.digest() == old.digest() {
             b"old"
         } else {
@@ -240,7 +240,7 @@ fn a_page_follows_its_directory() {
     assert!(String::from_utf8_lossy(&out).contains("one%20more"));
 }
 
-/// A digester whose answers a test chooses.
+/// A digester with scripted answers.
 #[derive(Clone)]
 struct Scripted(Arc<Mutex<(bool, DigestProgress, u32)>>);
 
@@ -302,7 +302,7 @@ fn files_beyond_the_largest_stream_are_refused() {
         0,
     )))));
     let sparse = File::create(fixture.path("huge")).unwrap();
-    // Not every file system has files that large; where there are none, none can be served.
+    // Not every file system supports files of this length.
     if sparse.set_len(MAX_FILE_BYTES + 1).is_ok() {
         assert_eq!(
             fixture.files.file(b"huge", at_once()).err(),

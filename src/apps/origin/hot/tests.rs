@@ -1,4 +1,4 @@
-//! Who gets into memory, who stays, and that the bounds hold whatever is asked for.
+//! Admission, eviction, and the bounds under any requests.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use crate::apps::origin::digest::InlineDigester;
 use crate::apps::origin::files::{Files, Freshness};
 use crate::apps::origin::tree::Tree;
 
-/// Files named after their sizes in units of the smallest that is kept.
+/// Files named after their sizes, in units of the smallest cached size.
 struct Fixture {
     folder: tempfile::TempDir,
     files: Files,
@@ -139,7 +139,7 @@ fn few_files_are_counted() {
     assert!(fixture.is_hot("hot"), "those asked for once go first");
 }
 
-/// Keeps the jobs until a test lets them be done.
+/// Holds jobs until a test completes them.
 #[derive(Clone, Default)]
 struct Slow(Arc<Mutex<(Vec<Job>, Vec<Loaded>)>>);
 

@@ -1,5 +1,5 @@
-//! Streams that do not depend on the server, the split of the reads, or what happens to the files
-//! meanwhile; and input that nobody honest sends.
+//! Streams that do not depend on the server, on the split of reads, or on changes to the files
+//! meanwhile; and hostile input.
 
 use core::num::NonZeroU32;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::apps::origin::hot::{ASKS_TO_LOAD, Job, Loaded};
 use crate::http::range;
 use crate::transport::application::MAX_USER_BYTES;
 
-/// Requests whose streams must be the same wherever and however they are read.
+/// Requests whose streams must be identical wherever and however they are read.
 fn requests() -> Vec<String> {
     vec![
         get("/", ""),
@@ -91,7 +91,7 @@ fn few_streams_are_remembered_and_all_go_on() {
     assert_eq!(last.user, streams[MAX_RECENT].user);
 }
 
-/// What happens to `data.bin` in the middle of a transfer, and what a reader may then get.
+/// A change of `data.bin` in the middle of a transfer, and the outcome that a reader may get.
 type Change = (&'static str, fn(&Fixture), Result<(), Unavailable>);
 
 const CHANGES: [Change; 8] = [
@@ -145,7 +145,7 @@ fn versions_are_never_mixed() {
         change(&fixture);
         let mut out = vec![0; 1440];
         let mut outcome = Ok(());
-        // Long enough for every path to be looked at again; each answer is right or none.
+        // Long enough to resolve every path again; each answer is correct or missing.
         for read in 0..2 * files::RECHECK_READS {
             let offset = 1000 + u64::from(read) * 1440;
             match fixture.origin.read(&begun.user, offset, &mut out) {
@@ -163,7 +163,7 @@ fn versions_are_never_mixed() {
 /// Room for every file of a fixture.
 const ROOM: u64 = 1 << 20;
 
-/// Begins the response often enough for its file to be hot.
+/// Begins the response often enough for its file to become hot.
 fn begin_hot(fixture: &mut Fixture, request: &str) -> Begun {
     for _ in 1..ASKS_TO_LOAD {
         fixture.begin(request);
@@ -214,10 +214,10 @@ fn versions_are_never_mixed_out_of_memory() {
             }
         }
         assert_eq!(outcome, want, "{name}");
-        // What is asked for from now on is the new version, from memory as well.
+        // From now on responses are of the new version, also from memory.
         if name == "one byte in place" {
             let begun = begin_hot(&mut fixture, &get("/data.bin", ""));
-            // The first read of a response goes on with what was begun.
+            // The first read continues the response already begun.
             fixture.stage(&begun, 0, 1).unwrap();
             let before = hot(&fixture);
             assert_ne!(fixture.stage(&begun, 1000, 400_000).unwrap(), whole[1000..]);
@@ -226,7 +226,7 @@ fn versions_are_never_mixed_out_of_memory() {
     }
 }
 
-/// Writes to the file between two blocks of its reading.
+/// Writes to the file between two blocks of a load.
 struct Disturbed(PathBuf, InlineLoader);
 
 impl Loader for Disturbed {

@@ -1,7 +1,7 @@
-//! Where the samples of uncompressed media stand: WAV, binary PGM and PPM, BMP.
+//! The position of samples in uncompressed media: WAV, binary PGM and PPM, BMP.
 //!
-//! In: the first bytes of an object. Out: the place of its samples, or `None` if it is of another
-//! format. The end is what the header says; the caller cuts it to the object's size. Sources: RFC
+//! In: the first bytes of an object. Out: the position of its samples, or `None` for another format.
+//! The end is taken from the header; the caller limits it to the object's size. Sources: RFC
 //! 2361 and the RIFF WAVE format; pgm(5) and ppm(5) of Netpbm; BITMAPINFOHEADER of Windows.
 
 use crate::apps::origin::watermark::Samples;

@@ -1,4 +1,4 @@
-//! Marks are found again, texts come back whole, and any split of reads gives the same bytes.
+//! Marks can be extracted, texts restored, and any split of reads returns the same bytes.
 
 use proptest::prelude::*;
 
