@@ -546,7 +546,10 @@ fn an_object_that_changes_midway_is_fetched_anew() {
     }
     *world.version.borrow_mut() = 1;
     let end = world.finish();
-    assert!(end.starts_with("Failed(Broken"), "TCP cannot tell: {end}");
+    assert!(
+        end.starts_with("Failed(Broken"),
+        "over TCP a reset, not a change: {end}"
+    );
 }
 
 #[test]

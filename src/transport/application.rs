@@ -1,26 +1,26 @@
-//! What the server needs of an application: a response *stream* that is a pure function of a small
-//! *user continuation*.
+//! The server's interface to an application: a response *stream* as a pure function of a small *user
+//! continuation*.
 //!
-//! The transport seals the user continuation and gives it to the client; any server with the same
-//! keys that is later shown it can produce any byte range of the same stream.
+//! The transport seals the user continuation and sends it to the client, which includes it in later
+//! requests; any server with the same keys can then produce any byte range of the same stream.
 
 use crate::time::UnixMillis;
 use crate::wire::payload::Gathered;
 
-/// Longest user continuation an application may make, in bytes: it travels in every request.
+/// Longest user continuation, in bytes: every request carries it.
 pub const MAX_USER_BYTES: usize = 400;
 
-/// Longest application request, in bytes: it must fit beside a continuation in one OPEN datagram.
+/// Longest application request, in bytes: it must fit into one OPEN datagram beside a continuation.
 pub const MAX_REQUEST_BYTES: usize = 1000;
 
 /// Longest stream, in bytes: offsets are 48 bit on the wire.
 pub const MAX_STREAM_BYTES: u64 = (1 << 48) - 1;
 
-/// The beginning of a response stream.
+/// A response stream that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Begun {
-    /// All that any server needs to produce the stream: object identity, version tag, parameters,
-    /// the date shown. At most [`MAX_USER_BYTES`].
+    /// The complete state to produce the stream on any server: object identity, version tag,
+    /// parameters, the date of the head. At most [`MAX_USER_BYTES`].
     pub user: Vec<u8>,
     /// Length of the stream in bytes (for HTTP: head and body), at most [`MAX_STREAM_BYTES`].
     pub length: u64,
@@ -29,17 +29,17 @@ pub struct Begun {
 /// Why an application cannot produce bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
-    /// This server has another version of the object, or none: the client must ask anew, and never
-    /// mix bytes of the two.
+    /// This server has another version of the object, or none: the client must request it again,
+    /// and never mix bytes of two versions.
     #[error("the object has changed")]
     Changed,
-    /// Not yet (say, the digest of a large file is still being computed): the server stays silent
-    /// and the client's timers ask again.
+    /// Not yet (for example, the digest of a large file is being computed): the server stays silent
+    /// and the client's timers retransmit.
     #[error("not ready yet")]
     NotReady,
 }
 
-/// A server application. It keeps nothing per client; what it caches is bounded and can be lost.
+/// A server application. It keeps no per-client state; its caches are bounded and may be lost.
 pub trait Application {
     /// Starts the response to an application request (for HTTP: a request head). Malformed requests
     /// have a response stream too (for HTTP: 400).
@@ -48,19 +48,19 @@ pub trait Application {
     /// Only [`Unavailable::NotReady`].
     fn begin(&mut self, now: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable>;
 
-    /// Fills `out` with the bytes of the stream from `offset` on and returns how many were written;
-    /// fewer than asked for only at the end of the stream. `user` was made by `begin` of an
-    /// application with the same objects, maybe on another machine; its seal has been checked.
+    /// Fills `out` with the bytes of the stream from `offset` on and returns the number written, which
+    /// is short only at the end of the stream. `user` comes from `begin` of an application with the
+    /// same objects, perhaps on another machine; its seal has been verified.
     ///
     /// # Errors
-    /// [`Unavailable::Changed`] if this server cannot produce the very bytes `user` stands for.
+    /// [`Unavailable::Changed`] if this server cannot produce exactly the bytes of `user`.
     fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable>;
 
-    /// Puts the next `bytes` of the stream from `offset` on at the end of the body of a flight:
-    /// written there, or shared where memory holds them already. Otherwise as [`read`](Self::read).
+    /// Appends the next `bytes` of the stream from `offset` on to the body of a flight: writes them,
+    /// or shares them if they are in memory already. Otherwise like [`read`](Self::read).
     ///
     /// # Errors
-    /// As for `read`; nothing is put there then.
+    /// Those of `read`; the body is unchanged then.
     fn stage(
         &mut self,
         user: &[u8],

@@ -1,10 +1,10 @@
-//! Continuations: all that a server must remember of a connection, sealed and carried by the client.
+//! Continuations: the complete server state of a connection, sealed and carried by the client.
 //!
-//! In clear but authenticated stand version and kind, key generation, issue time and nonce; the rest
+//! Version and kind, key generation, issue time and nonce are in the clear but authenticated; the rest
 //! is encrypted under a key of the connection and generation (AES-256-GCM). The nonce is synthetic:
-//! a PRF of everything sealed, so that servers need neither randomness nor a counter between them.
-//! A [`UserContinuation`] is the application's part, sealed under the service's key so that it opens
-//! under another connection too. What does not open is dropped in silence.
+//! a PRF of the sealed content, so that servers need neither randomness nor a shared counter.
+//! A [`UserContinuation`] is the application's part, sealed under the service's key so that it also
+//! opens on another connection. A server silently drops whatever does not open.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -20,14 +20,14 @@ use crate::transport::proof::ProofKey;
 use crate::wire::segment::MAX_CONTINUATION_BYTES;
 use crate::wire::varint::{Reader, put_varint, u48_bytes};
 
-/// How long a continuation may be used after it was sealed. An idle connection resumes within it;
-/// a key generation must retire for longer than this.
+/// Longest age at which a continuation is accepted. An idle connection can resume within it; a key
+/// generation must stay retiring for longer.
 pub const MAX_AGE: Duration = Duration::from_secs(15 * 60);
 
-/// How long a continuation may prove an address in a later OPEN.
+/// Longest age at which a continuation proves an address in a later OPEN.
 pub const MAX_TOKEN_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// How far the wall clocks of two servers may differ.
+/// Largest difference between the wall clocks of two servers.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// Longest sealed user continuation, in bytes.
@@ -46,19 +46,19 @@ const USER_CLEAR_BYTES: usize = 2 + NONCE_BYTES;
 const FLAG_PROVEN: u8 = 1;
 const FLAG_IPV6: u8 = 2;
 const FLAG_CUBIC: u8 = 4;
-/// The opening epoch: only its window is said.
+/// The opening epoch, of which only the window is encoded.
 const FLAG_OPENING: u8 = 8;
 
-/// Why a continuation was not accepted. The server drops the packet and counts; there is no answer.
+/// Why a continuation was rejected. The server drops the packet silently and counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// Too short or too long to be one.
+    /// Too short or too long.
     #[error("length")]
     Length,
     /// Another version or kind.
     #[error("version")]
     Version,
-    /// Sealed under a generation that this ring does not hold (yet, or any more).
+    /// Sealed under a generation that this ring does not hold, yet or any longer.
     #[error("generation")]
     Generation,
     /// Sealed too long ago.
@@ -67,28 +67,28 @@ pub enum OpenError {
     /// Sealed further in the future than clocks may differ.
     #[error("future")]
     Future,
-    /// The tag does not verify: forged, altered, or of another connection.
+    /// The tag does not verify: forged, modified, or of another connection.
     #[error("forged")]
     Forged,
-    /// The tag verifies, but the content makes no sense: sealed by an incompatible program.
+    /// The tag verifies, but the content is invalid: sealed by an incompatible program.
     #[error("malformed")]
     Malformed,
 }
 
-/// What a server knows of a connection, as long as it answers one request.
+/// The server state of a connection, while it handles one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Continuation {
-    /// The connection's proof key, which is its identity too.
+    /// The connection's proof key, which also identifies it.
     pub identity: ProofKey,
-    /// The epoch that this continuation speaks for.
+    /// The epoch of this continuation.
     pub epoch: Epoch,
-    /// When the epoch began, by the clock of the server that opened it. Gates only.
+    /// Start of the epoch, by the clock of the server that opened it. For gates only.
     pub epoch_start: UnixMillis,
-    /// The bound address has been shown to receive what is sent to it.
+    /// Whether the client has proven to receive at the bound address.
     pub proven: bool,
     /// The client's address and port.
     pub address: SocketAddr,
-    /// Largest UDP payload to be sent, in bytes.
+    /// Largest UDP payload to send, in bytes.
     pub datagram_max: u16,
     /// The server that sealed it.
     pub server: u16,
@@ -118,7 +118,7 @@ impl Continuation {
         out
     }
 
-    /// Length of what [`seal`](Self::seal) gives.
+    /// The length of the output of [`seal`](Self::seal).
     #[must_use]
     pub fn sealed_bytes(&self, now: UnixMillis) -> usize {
         let mut message = Count(0);
@@ -126,11 +126,11 @@ impl Continuation {
         CLEAR_BYTES + message.0 + TAG_BYTES
     }
 
-    /// Opens what any server with the same keys sealed for `connection`; also tells when it was
-    /// sealed. `max_age` is [`MAX_AGE`], or [`MAX_TOKEN_AGE`] for an address token.
+    /// Opens a continuation sealed for `connection` by any server with the same keys, and returns its
+    /// issue time. `max_age` is [`MAX_AGE`], or [`MAX_TOKEN_AGE`] for an address token.
     ///
     /// # Errors
-    /// [`OpenError`]: drop in silence.
+    /// [`OpenError`]: drop silently.
     pub fn open(
         keys: &KeyRing,
         connection: u64,
@@ -241,7 +241,7 @@ fn decode_epoch(reader: &mut Reader<'_>, c: u32, cubic: bool) -> Option<Epoch> {
     Some(Epoch { base, c, curve })
 }
 
-/// What an application needs to produce any byte of one stream, and the length of the stream.
+/// The application's state of one stream, and the stream's length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserContinuation {
     /// The application's bytes, at most [`MAX_USER_BYTES`].
@@ -272,10 +272,10 @@ impl UserContinuation {
         out
     }
 
-    /// Opens what any server with the same keys sealed, for whatever connection.
+    /// Opens a user continuation sealed by any server with the same keys, for any connection.
     ///
     /// # Errors
-    /// [`OpenError`]: drop in silence.
+    /// [`OpenError`]: drop silently.
     pub fn open(keys: &KeyRing, sealed: &[u8]) -> Result<Self, OpenError> {
         if sealed.len() <= USER_CLEAR_BYTES + TAG_BYTES || sealed.len() > MAX_SEALED_USER_BYTES {
             return Err(OpenError::Length);
@@ -305,7 +305,7 @@ fn clear_head(reader: &mut Reader<'_>) -> Result<(u8, u8), OpenError> {
     }
 }
 
-/// Authenticated, not encrypted: the connection and what stands in clear, at most 8 bytes of it.
+/// Builds the associated data: the connection and at most 8 bytes in the clear.
 fn associated(connection: u64, clear: &[u8]) -> [u8; 8 + AUTHENTICATED_BYTES] {
     let mut out = [0; 8 + AUTHENTICATED_BYTES];
     for (to, from) in out
@@ -317,7 +317,7 @@ fn associated(connection: u64, clear: &[u8]) -> [u8; 8 + AUTHENTICATED_BYTES] {
     out
 }
 
-/// Counts bytes instead of keeping them.
+/// A writer that only counts bytes.
 struct Count(usize);
 
 impl Extend<u8> for Count {
@@ -326,7 +326,7 @@ impl Extend<u8> for Count {
     }
 }
 
-/// Seals what stands in `out` behind room for a nonce at `at`: puts the nonce there, encrypts the rest
+/// Seals the bytes in `out` after the room for a nonce at `at`: writes the nonce, encrypts the rest
 /// and appends the tag.
 fn seal(
     cluster: &ClusterKey,
@@ -354,7 +354,7 @@ fn seal(
     }
 }
 
-/// Opens nonce, ciphertext and tag, all that `reader` has left, in `buffer`.
+/// Opens nonce, ciphertext and tag, the rest of `reader`, in `buffer`.
 fn open<'b>(
     key: &LessSafeKey,
     aad: &[u8],

@@ -1,10 +1,10 @@
-//! Window curves: the congestion window as a function of how many packets were acknowledged.
+//! Window curves: the congestion window as a function of the number of acknowledged packets.
 //!
-//! In: the window `c` at the start of an epoch, its [`Curve`], and `n`, the numbers acknowledged
-//! since. Out: the window in packets, and the time an honest client needs to get that far. Client
-//! and server evaluate these functions on their own and must agree to the last packet, so every
-//! result is defined by integers; floating point only proposes where an exact predicate is tried
-//! first. Never panics, whatever the arguments: they come from the network.
+//! In: the window `c` at the start of an epoch, its [`Curve`], and `n`, the packets acknowledged
+//! since. Out: the window in packets, and the time that an honest client needs to get there. Client
+//! and server evaluate these functions independently and must agree exactly, so every result is
+//! defined by integers; floating point only provides a first guess for an exact predicate. Never
+//! panics, whatever the arguments: they come from the network.
 //! Source: RFC 9438 §4 (CUBIC), RFC 5681 §3.1 (slow start).
 
 #[cfg(test)]
@@ -13,41 +13,39 @@ mod tests;
 /// Largest window of any curve, in packets.
 pub const MAX_WINDOW: u32 = 1 << 20;
 
-/// Most packets that one request may release: one offloaded write of full datagrams.
+/// Most packets released by one request: one GSO write of full datagrams.
 pub const MAX_FLIGHT: u32 = 44;
 
-/// Smallest round trip a curve is evaluated with, in microseconds.
+/// Smallest RTT of a curve, in microseconds.
 pub const MIN_RTT_US: u32 = 1;
 
-/// Largest round trip a curve is evaluated with, in microseconds.
+/// Largest RTT of a curve, in microseconds.
 pub const MAX_RTT_US: u32 = 1_000_000;
 
-/// How the window grows with the packets acknowledged in an epoch.
+/// The growth of the window with the packets acknowledged in an epoch.
 ///
-/// Fields out of range are read as the nearest value in range, so that any value is a curve.
+/// A field out of range counts as the nearest value in range, so that any value is a curve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Curve {
-    /// One packet more for each acknowledged one up to `threshold`, CUBIC from there on.
+    /// Grows by one packet for each acknowledged one up to `threshold`, then by CUBIC.
     SlowStart {
-        /// Window at which slow start ends, in packets; [`MAX_WINDOW`] means never.
+        /// Window at which slow start ends, in packets; [`MAX_WINDOW`]: never.
         threshold: u32,
-        /// Round trip of the CUBIC part, in microseconds, [`MIN_RTT_US`] to [`MAX_RTT_US`].
+        /// RTT of the CUBIC part, in microseconds, [`MIN_RTT_US`] to [`MAX_RTT_US`].
         rtt_us: u32,
     },
     /// CUBIC with its Reno-friendly region.
     Cubic {
-        /// Window of the plateau, in packets; the epoch's first window if that is larger.
+        /// Window of the plateau, in packets; at least the epoch's first window.
         w_max: u32,
-        /// Round trip frozen at the start of the epoch, in microseconds, [`MIN_RTT_US`] to
-        /// [`MAX_RTT_US`].
+        /// RTT at the start of the epoch, in microseconds, [`MIN_RTT_US`] to [`MAX_RTT_US`].
         rtt_us: u32,
     },
 }
 
 impl Curve {
-    /// The window in packets after `n` acknowledged packets of an epoch that began with a window
-    /// of `c` (1 to [`MAX_WINDOW`]). Exactly `c` for `n` = 0, never decreasing, at most
-    /// [`MAX_WINDOW`].
+    /// The window in packets after `n` acknowledged packets of an epoch with a first window of `c` (1
+    /// to [`MAX_WINDOW`]). Exactly `c` for `n` = 0, never decreasing, at most [`MAX_WINDOW`].
     #[must_use]
     pub fn window(&self, c: u32, n: u64) -> u32 {
         match self.phase(c, n) {
@@ -57,7 +55,7 @@ impl Curve {
     }
 
     /// The least time in microseconds in which an honest client acknowledges `n` packets on this
-    /// curve; 0 within slow start, where the window itself is the bound. Never decreases with `n`.
+    /// curve; 0 in slow start, where the window itself is the bound. Never decreases with `n`.
     #[must_use]
     pub fn elapsed_us(&self, c: u32, n: u64) -> u64 {
         match self.phase(c, n) {
@@ -66,7 +64,7 @@ impl Curve {
         }
     }
 
-    /// Whether the next acknowledged packet still grows the window by slow start.
+    /// Whether the next acknowledged packet grows the window by slow start.
     #[must_use]
     pub fn in_slow_start(&self, c: u32, n: u64) -> bool {
         matches!(self.phase(c, n), CurvePhase::SlowStart { .. })
@@ -93,17 +91,17 @@ impl Curve {
     }
 }
 
-/// Which part of a curve a number of acknowledged packets falls into.
+/// The part of a curve at a number of acknowledged packets.
 enum CurvePhase {
     SlowStart { window: u32 },
     Cubic { cubic: Cubic, n: u64 },
 }
 
-/// CUBIC from one window reduction on; time is in microseconds since the reduction.
+/// CUBIC after a window reduction; times are in microseconds since the reduction.
 ///
-/// A sender after RFC 9438 §4 with an ack for each packet has the same window within one packet,
-/// except where the cubic overtakes the Reno line late: there this one runs ahead for a few seconds
-/// (`manual::deviations` tells by how much).
+/// A sender that implements RFC 9438 §4 with one acknowledgement per packet has the same window within
+/// one packet, except where the cubic overtakes the Reno line late: there this curve is ahead for a
+/// few seconds (`manual::deviations` has the figures).
 ///
 /// With `d = t − k` the window is `w(t) = w_max + 4d³/10¹⁹`, and its integral from 0 to `t` is
 /// `w_max·t + (d⁴ − k⁴)/10¹⁹`. That integral divided by the round trip is the number of packets
@@ -115,11 +113,11 @@ struct Cubic {
     /// Plateau, `c` to MAX_WINDOW.
     w_max: u64,
     rtt_us: u64,
-    /// Window before the reduction, at the most: from here on α is 1 (RFC 9438 §4.3).
+    /// Upper bound of the window before the reduction: from there on α is 1 (RFC 9438 §4.3).
     prior: u64,
-    /// Packets acknowledged when the Reno line is there; below 2⁴⁰.
+    /// Packets acknowledged when the Reno line reaches `prior`; below 2⁴⁰.
     at_prior: u64,
-    /// When the window is back at the plateau.
+    /// Time at which the window is back at the plateau.
     k: u64,
     /// First instant with `w(t) ≥ MAX_WINDOW`.
     full: u64,
@@ -128,7 +126,7 @@ struct Cubic {
 impl Cubic {
     fn new(c: u32, w_max: u32, rtt_us: u32) -> Self {
         let w_max = w_max.clamp(c, MAX_WINDOW);
-        // K is rounded down and the rise up: w(0) = c exactly, w(full) ≥ MAX_WINDOW.
+        // Rounds K down and the rise up: w(0) = c exactly, w(full) ≥ MAX_WINDOW.
         let k = cube_root(u128::from(w_max - c) * CUBED_US_PER_PACKET);
         let missing = u128::from(MAX_WINDOW - w_max) * CUBED_US_PER_PACKET;
         let rise = missing
@@ -158,7 +156,7 @@ impl Cubic {
         self.elapsed_on(self.reno_line(n), n)
     }
 
-    /// When `n` packets are acknowledged: the earlier of the cubic's and the Reno line's answer.
+    /// The time at which `n` packets are acknowledged: the earlier of the cubic's and the Reno line's.
     fn elapsed_on(&self, line: u64, n: u64) -> u64 {
         self.cubic_elapsed_us(n, self.reno_elapsed_us(line, n))
     }
@@ -200,9 +198,9 @@ impl Cubic {
         (i128::from(self.w_max) * t - area) * AREA_UNIT.cast_signed() + (d2 - k2) * (d2 + k2)
     }
 
-    /// Where to look first for the root of `excess` in `0..=last`, which lies within a microsecond
-    /// or two. `excess` is convex, so Newton's method from above never oversteps; the three bounds
-    /// to start from are where the window's minimum, the quartic alone, and `last` would end.
+    /// Guesses the root of `excess` in `0..=last`, to within a microsecond or two. `excess` is convex,
+    /// so Newton's method from above never overshoots; the three starting bounds are the roots for the
+    /// window's minimum and for the quartic alone, and `last`.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "only a guess: the cast saturates, and `greatest` accepts any value"
@@ -235,7 +233,8 @@ impl Cubic {
         line.min(u64::from(MAX_WINDOW) << LINE_BITS)
     }
 
-    /// When the Reno line, at `line` for `n` and held at MAX_WINDOW from its end on, acknowledges packet `n`.
+    /// The time at which the Reno line, at `line` for `n` and held at MAX_WINDOW from its end on,
+    /// acknowledges packet `n`.
     fn reno_elapsed_us(&self, line: u64, n: u64) -> u64 {
         let prior = self.prior << LINE_BITS;
         // Both below 2³⁷ · 2²⁰ · 17 < 2⁶².
@@ -246,7 +245,7 @@ impl Cubic {
         rising.saturating_add(saturate(beyond / u128::from(MAX_WINDOW)))
     }
 
-    /// The least `n` at which the Reno line is at MAX_WINDOW; below 2⁴¹.
+    /// The least `n` at which the Reno line reaches MAX_WINDOW; below 2⁴¹.
     fn reno_end(&self) -> u64 {
         let max = u64::from(MAX_WINDOW);
         self.at_prior + (max * max - self.prior * self.prior).div_ceil(2)
@@ -254,7 +253,7 @@ impl Cubic {
 }
 
 /// The greatest `x` in `0..=max` for which `holds`, which is true at 0 and changes at most once.
-/// `guess` only makes it quick: two calls if it is right, a few more for every doubling of the
+/// `guess` only affects the speed: two calls if it is right, a few more for each doubling of the
 /// distance if it is not.
 pub(super) fn greatest(guess: u64, max: u64, holds: impl Fn(u64) -> bool) -> u64 {
     let guess = guess.min(max);
@@ -311,7 +310,7 @@ fn saturate(x: u128) -> u64 {
     u64::try_from(x).unwrap_or(u64::MAX)
 }
 
-/// 1/C in µs³ a packet: RFC 9438 §5 has C = 0.4 packets/s³.
+/// 1/C in µs³ per packet: RFC 9438 §5 has C = 0.4 packets/s³.
 const CUBED_US_PER_PACKET: u128 = 25 * 10_u128.pow(17);
 
 /// 4/C: the integral of C·d³ is d⁴ over this.
@@ -323,5 +322,5 @@ const AREA_CAP: u128 = 1 << 49;
 /// Fractional bits of the Reno line, so that its time is smooth for small windows.
 const LINE_BITS: u32 = 16;
 
-/// Bound of the loop that looks for a first guess; it takes four on average and twelve at worst.
+/// Bound of the loop for a first guess, which takes four steps on average and twelve at most.
 const NEWTON_STEPS: u32 = 32;

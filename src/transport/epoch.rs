@@ -1,11 +1,11 @@
 //! Epochs, the send edge, and the transitions from one epoch to the next.
 //!
-//! In: an [`Epoch`], the numbers a client shows as received, the [`Declaration`] of an event. Out:
-//! which packet numbers may be released, and the epoch that follows. All of it is a pure function
-//! of its arguments, so that any number of servers, and the client, release the same numbers from
+//! In: an [`Epoch`], the numbers that a client proves to have received, the [`Declaration`] of an
+//! event. Out: the packet numbers to release, and the next epoch. All of it is a pure function of its
+//! arguments, so that any number of servers, and the client, release the same numbers from
 //! any permutation or repetition of requests. Values come from the network: nothing here panics,
-//! whatever they are. What is not decided here is whether a client may declare an event at all
-//! (proofs, time): those gates never change a number.
+//! whatever they are. Whether a client may declare an event at all (proofs, time) is decided in
+//! `grant`: those gates never change a number.
 //! Source: `manual::protocol`; windows after an event: RFC 9438 §4.6-4.8, RFC 8511 (CE), RFC 5681
 //! §3.1 (timeout) and §4.1 (restart), RFC 6928 §2 (opened).
 
@@ -16,35 +16,35 @@ use core::ops::Range;
 
 use crate::transport::curve::{Curve, MAX_RTT_US, MAX_WINDOW, MIN_RTT_US, greatest};
 
-/// Largest packet number at which an epoch may begin. Far beyond any transfer; it keeps sums of
-/// numbers and windows within 64 bits.
+/// Largest packet number at which an epoch may begin. Far beyond any transfer; it bounds sums of
+/// numbers and windows to 64 bits.
 pub const MAX_NUMBER: u64 = 1 << 62;
 
-/// Least window of a connection whose address has just been proven, and the greatest after a restart,
+/// Smallest window of a connection whose address has just been proven, and largest after a restart,
 /// in packets (RFC 6928 §2).
 pub const INITIAL_WINDOW: u32 = 10;
 
-/// First window of a client that shows an address token, in packets: two more than RFC 6928 gives to
-/// strangers. `manual::deviations` tells what that buys.
+/// First window of a client with an address token, in packets: two more than in RFC 6928.
+/// `manual::deviations` has the reason.
 pub const KNOWN_WINDOW: u32 = 12;
 
-/// Window after a loss or a timeout is never below this, in packets.
+/// Smallest window after a loss or a timeout, in packets.
 pub const MIN_WINDOW: u32 = 2;
 
-/// A stretch of packet numbers with one window curve. Its *send edge* is `G(k) = k + W(k)`: who
-/// shows receipt of `(base, k]` may be sent everything up to `G(k)`.
+/// A range of packet numbers with one window curve. Its *send edge* is `G(k) = k + W(k)`: a client
+/// that proves receipt of `(base, k]` may be sent all numbers up to `G(k)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch {
-    /// The number after which the epoch begins; 0 for the opening epoch only.
+    /// The number before the first of the epoch; 0 only for the opening epoch.
     pub base: u64,
-    /// Window at `base` in packets, 1 to [`MAX_WINDOW`]; read as the nearest value in range.
+    /// Window at `base` in packets, 1 to [`MAX_WINDOW`]; otherwise the nearest value in range.
     pub c: u32,
-    /// How the window grows from there.
+    /// The growth of the window.
     pub curve: Curve,
 }
 
 impl Epoch {
-    /// The epoch of a connection whose first answer was `packets` long (1 to [`MAX_WINDOW`]).
+    /// The opening epoch, after a first answer of `packets` packets (1 to [`MAX_WINDOW`]).
     #[must_use]
     pub const fn opening(packets: u32) -> Self {
         let curve = Curve::SlowStart {
@@ -67,8 +67,8 @@ impl Epoch {
         if self.base > 0 {
             return window;
         }
-        // The zone of `Opened` grows faster than slow start if the first answer was short. The
-        // opening epoch's own edge must not stay behind it: a timeout or a loss that supersedes
+        // The zone of `Opened` grows faster than slow start after a short first answer. The
+        // opening epoch's own edge must keep up with it: a timeout or a loss that supersedes
         // `Opened` starts from this edge and would release numbers again.
         let c = self.c.clamp(1, MAX_WINDOW);
         let k = u64::from(c).min(k);
@@ -76,42 +76,41 @@ impl Epoch {
         u32::try_from(zone).unwrap_or(MAX_WINDOW).max(window)
     }
 
-    /// `G(k)`, the last number that may be released when `(base, k]` is acknowledged. Never
-    /// decreases; saturates at `u64::MAX`.
+    /// `G(k)`, the last number to release when `(base, k]` is acknowledged. Never decreases; saturates
+    /// at `u64::MAX`.
     #[must_use]
     pub fn edge(&self, k: u64) -> u64 {
         let k = k.max(self.base);
         k.saturating_add(u64::from(self.window(k)))
     }
 
-    /// The least time in microseconds from the epoch's start in which an honest client gets to
-    /// acknowledge `k`; 0 in slow start.
+    /// The least time in microseconds from the epoch's start in which an honest client acknowledges
+    /// `k`; 0 in slow start.
     #[must_use]
     pub fn elapsed_us(&self, k: u64) -> u64 {
         self.curve.elapsed_us(self.c, k.saturating_sub(self.base))
     }
 
-    /// Whether slow start still grows the window at `k`.
+    /// Whether slow start grows the window at `k`.
     #[must_use]
     pub fn in_slow_start(&self, k: u64) -> bool {
         self.curve
             .in_slow_start(self.c, k.saturating_sub(self.base))
     }
 
-    /// The numbers that acknowledging `(i, k]` inside this epoch releases: `G(i) + 1 ..= G(k)`.
+    /// The numbers released by acknowledging `(i, k]` inside this epoch: `G(i) + 1 ..= G(k)`.
     #[must_use]
     pub fn released(&self, i: u64, k: u64) -> Range<u64> {
         numbers(self.edge(i), self.edge(k))
     }
 
-    /// How far to acknowledge in one request: the largest `k ≤ available` with
-    /// `G(k) − G(i) ≤ budget`, but at least one number beyond `i` if one is available. Returns `i`
-    /// if none is.
+    /// The edge to acknowledge in one request: the largest `k ≤ available` with
+    /// `G(k) − G(i) ≤ budget`, but at least one number beyond `i` if one is available, else `i`.
     #[must_use]
     pub fn max_ack(&self, i: u64, available: u64, budget: u32) -> u64 {
         let i = i.max(self.base);
         let from = self.edge(i);
-        // Every number acknowledged releases at least one.
+        // Every acknowledged number releases at least one.
         let span = available.saturating_sub(i).min(u64::from(budget.max(1)));
         let within =
             |x: u64| self.edge(i.saturating_add(x)).saturating_sub(from) <= u64::from(budget);
@@ -119,10 +118,10 @@ impl Epoch {
         i.saturating_add(acknowledged)
     }
 
-    /// Closes this epoch with an event declared by the client.
+    /// Closes this epoch at an event declared by the client.
     ///
     /// # Errors
-    /// [`EpochError`] if no honest client declares this on this epoch.
+    /// [`EpochError`] if no honest client declares this in this epoch.
     pub fn transition(&self, declared: Declaration) -> Result<Transition, EpochError> {
         let Declaration { kind, p, rtt_us } = declared;
         if p < self.base {
@@ -151,12 +150,12 @@ impl Epoch {
         })
     }
 
-    /// First window and curve of the epoch that follows an event at window `w`.
+    /// First window and curve of the epoch after an event at window `w`.
     fn after(&self, kind: TransitionKind, w: u32, rtt_us: u32) -> (u32, Curve) {
         let cubic = |w_max| Curve::Cubic { w_max, rtt_us };
         let slow_start = |threshold| Curve::SlowStart { threshold, rtt_us };
         let after_loss = MIN_WINDOW.max(portion(w, 14));
-        // The rise is noticed a part of a round trip late, and the window grew meanwhile.
+        // The client detects the rise a part of a round trip late, with a larger window.
         let after_exit = MIN_WINDOW.max(portion(w, 17));
         match kind {
             TransitionKind::Opened => (opened(w), slow_start(MAX_WINDOW)),
@@ -168,9 +167,9 @@ impl Epoch {
         }
     }
 
-    /// The plateau of the CUBIC curve after a reduction at window `w`. A flow that did not get
-    /// back to the last plateau leaves room for others: fast convergence, RFC 9438 §4.7. So does one
-    /// that has not grown at all, since slow start went too far.
+    /// The plateau of the CUBIC curve after a reduction at window `w`. A flow that did not reach its
+    /// last plateau again releases bandwidth: fast convergence, RFC 9438 §4.7. So does one that has
+    /// not grown at all, since slow start overshot.
     const fn plateau(&self, w: u32) -> u32 {
         match self.curve {
             Curve::Cubic { w_max, .. } if w < w_max || w <= self.c => portion(w, 17),
@@ -179,13 +178,13 @@ impl Epoch {
     }
 }
 
-/// The window that follows a first answer of `packets`: slow start from there, but an initial window
-/// at the least, since the address is proven now.
+/// The window after a first answer of `packets`: one step of slow start, but at least an initial
+/// window, since the address is now proven.
 fn opened(packets: u32) -> u32 {
     packets.saturating_mul(2).clamp(INITIAL_WINDOW, MAX_WINDOW)
 }
 
-/// What ends an epoch.
+/// The event that ends an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TransitionKind {
     /// The first request from a proven address.
@@ -194,16 +193,16 @@ pub enum TransitionKind {
     Loss,
     /// Number `p + 1` arrived marked with congestion experienced.
     Ce,
-    /// The client leaves slow start because the delay rises (RFC 9406).
+    /// The client leaves slow start because of rising delay (RFC 9406).
     Exit,
-    /// Nothing came for a retransmission timeout; `(p, R]` is given up.
+    /// Nothing arrived for a retransmission timeout; `(p, R]` is given up.
     Timeout,
     /// The connection was idle or its address changed; `(p, R]` is given up.
     Restart,
 }
 
 impl TransitionKind {
-    /// Every kind, in the order of the codes.
+    /// Every kind, in ascending order of the codes.
     pub const ALL: [Self; 6] = [
         Self::Opened,
         Self::Loss,
@@ -213,7 +212,7 @@ impl TransitionKind {
         Self::Restart,
     ];
 
-    /// The code on the wire, 1 to 6; 0 is left for "no event".
+    /// The code on the wire, 1 to 6; 0 means "no event".
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
@@ -226,13 +225,13 @@ impl TransitionKind {
         }
     }
 
-    /// The kind with this code, if there is one.
+    /// Returns the kind with this code, if there is one.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
 
-    /// Name for metrics and statistics.
+    /// The name for metrics and statistics.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -245,8 +244,8 @@ impl TransitionKind {
         }
     }
 
-    /// Whether `(p, R]` is acknowledged number by number as it arrives, and the flight shrinks
-    /// evenly meanwhile; otherwise it is given up at once.
+    /// Whether `(p, R]` is acknowledged number by number as it arrives, while the flight shrinks
+    /// evenly; otherwise it is given up at once.
     #[must_use]
     pub const fn has_zone(self) -> bool {
         match self {
@@ -256,19 +255,19 @@ impl TransitionKind {
     }
 }
 
-/// An event as the client declares it, the same in every request of the event.
+/// An event as declared by the client, identical in every request of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Declaration {
-    /// What happened.
+    /// The event.
     pub kind: TransitionKind,
-    /// The acknowledgement edge when the client noticed.
+    /// The acknowledgement edge when the client detected it.
     pub p: u64,
-    /// The client's smoothed round trip, in microseconds, [`MIN_RTT_US`] to [`MAX_RTT_US`].
+    /// The client's smoothed RTT, in microseconds, [`MIN_RTT_US`] to [`MAX_RTT_US`].
     pub rtt_us: u32,
 }
 
 impl Declaration {
-    /// A declaration with the round trip brought into range.
+    /// Creates a declaration, with the RTT clamped to its range.
     #[must_use]
     pub fn new(kind: TransitionKind, p: u64, rtt_us: u64) -> Self {
         let rtt_us = u32::try_from(rtt_us)
@@ -278,49 +277,49 @@ impl Declaration {
     }
 }
 
-/// Why a declaration is not a transition of an epoch. The client is at fault in every case; the
-/// request is dropped.
+/// Why a declaration is not a transition of an epoch. The client is always at fault; the request is
+/// dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EpochError {
-    /// The event lies before the epoch.
-    #[error("edge {p} lies before the epoch's base {base}")]
+    /// The event is before the epoch.
+    #[error("edge {p} is before the epoch's base {base}")]
     BeforeEpoch {
         /// Declared edge.
         p: u64,
         /// First edge of the epoch.
         base: u64,
     },
-    /// Only the opening epoch is opened, and only at its base 0.
+    /// Only the opening epoch can open, and only at its base 0.
     #[error("a connection opens at number 0, not at {p}")]
     NotOpening {
         /// Declared edge.
         p: u64,
     },
-    /// There is no slow start to leave.
+    /// The epoch is not in slow start.
     #[error("the window is not in slow start at {p}")]
     NotSlowStart {
         /// Declared edge.
         p: u64,
     },
-    /// The round trip is out of range.
-    #[error("a round trip of {rtt_us} us is out of range")]
+    /// The RTT is out of range.
+    #[error("an RTT of {rtt_us} us is out of range")]
     RoundTrip {
-        /// Declared round trip.
+        /// Declared RTT.
         rtt_us: u32,
     },
     /// The next epoch would begin beyond [`MAX_NUMBER`].
     #[error("packet number {r} is too large")]
     NumberTooLarge {
-        /// Where the next epoch would begin.
+        /// The base of the next epoch.
         r: u64,
     },
 }
 
-/// A closed epoch, and what lies between it and the next: the numbers `(p, R]` were in flight when
-/// the event was noticed.
+/// A closed epoch, and the zone between it and the next: the numbers `(p, R]` were in flight when the
+/// client detected the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Transition {
-    /// What ended the epoch.
+    /// The event that ended the epoch.
     pub kind: TransitionKind,
     /// The acknowledgement edge at the event.
     pub p: u64,
@@ -328,12 +327,12 @@ pub struct Transition {
     pub r: u64,
     /// The window at the event, in packets.
     pub w: u32,
-    /// The epoch that follows; its base is `R`.
+    /// The next epoch; its base is `R`.
     pub next: Epoch,
 }
 
 impl Transition {
-    /// The send edge at `k` in `[p, R]`; values outside are read as the nearest one inside. `R` at
+    /// The send edge at `k` in `[p, R]`; a value outside counts as the nearest one inside. `R` at
     /// `p`, `R + c` at `R`. In between it grows evenly in a zone, and not at all where `(p, R]` is
     /// given up: there only `R` itself can be acknowledged.
     #[must_use]
@@ -346,16 +345,15 @@ impl Transition {
             .saturating_add(zone_share(passed, self.next.c, self.w))
     }
 
-    /// The numbers that acknowledging `(i, k]` between `p` and `R` releases:
-    /// `G(i) + 1 ..= G(k)`.
+    /// The numbers released by acknowledging `(i, k]` between `p` and `R`: `G(i) + 1 ..= G(k)`.
     #[must_use]
     pub fn released(&self, i: u64, k: u64) -> Range<u64> {
         numbers(self.edge(i), self.edge(k))
     }
 
-    /// How far to acknowledge in one request: the largest `k ≤ min(available, R)` with
-    /// `G(k) − G(i) ≤ budget`, but at least one number beyond `i` if one is available. Returns `i`
-    /// if none is. Where `(p, R]` is given up, the answer is always `R`.
+    /// The edge to acknowledge in one request: the largest `k ≤ min(available, R)` with
+    /// `G(k) − G(i) ≤ budget`, but at least one number beyond `i` if one is available, else `i`.
+    /// Always `R` where `(p, R]` is given up.
     #[must_use]
     pub fn max_ack(&self, i: u64, available: u64, budget: u32) -> u64 {
         let i = i.max(self.p).min(self.r);
@@ -375,8 +373,8 @@ impl Transition {
     }
 }
 
-/// How many of `c` new numbers are released once `passed` of the `w` numbers of a zone have
-/// passed: rounded down, so that all shares add up to `c`.
+/// The number released, of `c` new numbers, once `passed` of the `w` numbers of a zone have passed:
+/// rounded down, so that all shares add up to `c`.
 fn zone_share(passed: u64, c: u32, w: u32) -> u64 {
     let w = u64::from(w.max(1));
     // Both factors are at most 2³² − 1.

@@ -1,7 +1,8 @@
-//! What a request is granted: the check of its proof, its interval and its declaration against the
-//! continuation it shows. A pure function; `manual::protocol` states the bound it enforces.
+//! The grant of a request: checks its proof, its interval and its declaration against its
+//! continuation. A pure function; `manual::protocol` states the bound that it enforces.
 //!
-//! The client knows all of it but the proof, and does not send what would be refused.
+//! A client can compute everything but the proof in advance, and does not send a request that would be
+//! rejected.
 
 use std::time::Duration;
 
@@ -11,79 +12,79 @@ use crate::transport::curve::MAX_FLIGHT;
 use crate::transport::epoch::{Declaration, Epoch, EpochError, Transition, TransitionKind};
 use crate::wire::segment::{Request, Span};
 
-/// Stretches that may be pending: neither received nor lost.
+/// Most pending spans, neither received nor lost.
 pub const MAX_PENDING_SPANS: usize = 8;
 
-/// Numbers that may be pending whatever the window; beyond it half the window.
+/// Numbers that may be pending at any window; beyond, half the window.
 pub const MIN_PENDING: u64 = MAX_FLIGHT as u64;
 
-/// A timeout may be declared so long after its epoch began (RFC 9002 §6.2 keeps a floor, too).
+/// Time from the start of its epoch before a timeout may be declared (RFC 9002 §6.2 has a floor, too).
 pub const TIMEOUT_GATE: Duration = Duration::from_millis(200);
 
-/// A restart may be declared so long after the continuation was sealed.
+/// Time from the sealing of the continuation before a restart may be declared.
 pub const RESTART_GATE: Duration = Duration::from_secs(1);
 
-/// How far the time that a curve stands for may run ahead of real time.
+/// Most by which a curve's time may be ahead of real time.
 pub const CURVE_LEAD: Duration = Duration::from_secs(3);
 
-/// Why a request is granted nothing. The client is at fault, or the network garbled the request.
+/// Why a request is rejected: a fault of the client, or corruption in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
-    /// The declaration is no transition of the epoch.
+    /// The declaration is not a transition of the epoch.
     #[error(transparent)]
     Transition(#[from] EpochError),
     /// The kind of the declaration is unknown.
     #[error("unknown kind of transition")]
     UnknownKind,
-    /// The address is not proven and the request does not open the connection.
-    #[error("the connection is not opened")]
+    /// The address is not proven, and the request does not open the connection.
+    #[error("the connection is not open")]
     NotOpened,
-    /// The interval lies outside the epoch or zone.
-    #[error("the interval lies outside its epoch or zone")]
+    /// The interval is outside of the epoch or zone.
+    #[error("the interval is outside of its epoch or zone")]
     Interval,
     /// The interval releases more than one flight.
     #[error("the interval releases more than one flight")]
     TooMuch,
-    /// A hole is none of those allowed.
+    /// A hole is not one of those allowed.
     #[error("a hole is not allowed")]
     Hole,
-    /// Less than a quarter of what is acknowledged since the event is proven.
+    /// Less than a quarter of the numbers acknowledged since the event is proven.
     #[error("less than a quarter proven since the event")]
     Quarter,
     /// The proof does not verify.
     #[error("the proof does not verify")]
     Proof,
-    /// A timeout or restart too soon.
+    /// A timeout or restart was declared too soon.
     #[error("declared too soon")]
     TooSoon,
-    /// The curve runs ahead of real time.
-    #[error("the window grows faster than time passes")]
+    /// The curve is ahead of real time.
+    #[error("the window is ahead of real time")]
     AheadOfTime,
 }
 
-/// What a request releases.
+/// The packet numbers that a request releases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// First number released; meaningless if there is none.
+    /// First number released; unused if there is none.
     pub first: u64,
-    /// How many are released, at most [`MAX_FLIGHT`].
+    /// Count of numbers released, at most [`MAX_FLIGHT`].
     pub count: u32,
-    /// The transition declared.
+    /// The declared transition.
     pub transition: Option<Transition>,
 }
 
-/// When things happened, by the clock of the server that judges.
+/// Times by the clock of the server that checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// The present.
+    /// The current time.
     pub now: UnixMillis,
-    /// When the continuation was sealed.
+    /// The issue time of the continuation.
     pub issued: UnixMillis,
-    /// The address has just been validated as a new one.
+    /// Whether the address has just been validated as a new one.
     pub moved: bool,
 }
 
-/// Checks a request against the continuation it shows.
+/// Checks a request against its continuation.
 ///
 /// # Errors
 /// [`GrantError`]: drop the request.
@@ -159,7 +160,7 @@ fn interval_in_zone(transition: &Transition, request: &Request<'_>) -> Result<Sp
     })
 }
 
-/// Up to where a request's proof reaches: what is given up need not be proven.
+/// End of the range that a request must prove: numbers given up need no proof.
 fn proof_end(transition: Option<&Transition>, request: &Request<'_>) -> u64 {
     match transition {
         Some(transition) if !transition.kind.has_zone() => transition.p,
@@ -168,7 +169,7 @@ fn proof_end(transition: Option<&Transition>, request: &Request<'_>) -> u64 {
     }
 }
 
-/// Numbers that may be pending at window `w`.
+/// Most numbers that may be pending at window `w`.
 #[must_use]
 pub fn max_pending(w: u32) -> u64 {
     MIN_PENDING.max(u64::from(w / 2))
@@ -204,8 +205,8 @@ fn check_holes(
     let pending_too_much = spans > MAX_PENDING_SPANS || pending > max_pending(w);
     let passed = end - edge;
     match transition.map(|transition| transition.kind) {
-        // What is given up may lie after a zone that was given up in its turn: beside what may be
-        // pending, holes are allowed as a zone has them.
+        // Numbers given up may follow a zone that was given up in turn: besides pending
+        // numbers, holes are allowed as in a zone.
         Some(TransitionKind::Timeout | TransitionKind::Restart) => {
             quarter_proven(pending.saturating_sub(max_pending(w)), edge - epoch.base)
         }

@@ -1,15 +1,15 @@
-//! The key ring: cluster keys by generation, and the keys derived from them.
+//! The key ring: cluster keys by generation, and keys derived from them.
 //!
 //! All servers of a service share one ring. A generation is `staged` (opens only, so that every
-//! server knows it before any uses it), `active` (opens and seals), then `retiring` (opens only,
-//! until the last continuation it sealed has aged out). Nothing here is keyed by client.
+//! server has it before any uses it), `active` (opens and seals), then `retiring` (opens only,
+//! until its last continuation has expired). No key depends on a client's state.
 
 use std::fmt::Write as _;
 
 use ring::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use ring::hmac;
 
-/// Most generations a ring holds: one active and the few that overlap it.
+/// Most generations in a ring: one active and the few that overlap it.
 pub const MAX_GENERATIONS: usize = 16;
 
 /// Bytes of a cluster key.
@@ -18,22 +18,22 @@ pub const SECRET_BYTES: usize = 32;
 /// First line of a key ring file; its number is the version of the format.
 const HEADER: &str = "headwater-keys 1";
 
-/// Last line of a key ring file, so that a truncated file is noticed.
+/// Last line of a key ring file, to detect truncation.
 const TRAILER: &str = "end";
 
-/// What a generation may be used for.
+/// The role of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Opens only; to become active once every server has it.
+    /// Opens only; becomes active once every server has it.
     Staged,
     /// Opens and seals.
     Active,
-    /// Opens only, until what it sealed has aged out.
+    /// Opens only, until its continuations have expired.
     Retiring,
 }
 
 impl Role {
-    /// The word that stands for it in a key ring file.
+    /// The word for it in a key ring file.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -50,14 +50,14 @@ impl Role {
     }
 }
 
-/// What is wrong with a key ring. The operator is at fault; nothing was loaded.
+/// Why a key ring is invalid. The operator is at fault; nothing was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyRingError {
-    /// The first line is not that of a key ring file of this version.
-    #[error("not a key ring file of this version; make one with `headwater keygen`")]
+    /// The first line is not the header of this version.
+    #[error("not a key ring file of this version; create one with `headwater keygen`")]
     BadHeader,
     /// The last line is missing.
-    #[error("the file is truncated; copy it again or make a new one with `headwater keygen`")]
+    #[error("the file is truncated; copy it again or create a new one with `headwater keygen`")]
     Truncated,
     /// A line that is not `GENERATION ROLE 64-HEX-DIGITS`.
     #[error("line {line} is not `GENERATION staged|active|retiring SECRET`, with 64 hex digits")]
@@ -65,8 +65,8 @@ pub enum KeyRingError {
         /// Line number, from 1.
         line: usize,
     },
-    /// A generation that stands twice.
-    #[error("generation {generation} stands twice")]
+    /// A generation is listed twice.
+    #[error("generation {generation} is listed twice")]
     Duplicate {
         /// The generation.
         generation: u8,
@@ -74,18 +74,18 @@ pub enum KeyRingError {
     /// Not exactly one active generation.
     #[error("{have} active generations; exactly one must be active")]
     NotOneActive {
-        /// How many there are.
+        /// The number of active generations.
         have: usize,
     },
     /// More generations than [`MAX_GENERATIONS`].
     #[error("{have} generations; at most {MAX_GENERATIONS} are allowed")]
     TooMany {
-        /// How many there are.
+        /// The number of generations.
         have: usize,
     },
 }
 
-/// One cluster key with everything derived from it.
+/// A cluster key and all keys derived from it.
 #[derive(Clone)]
 pub struct ClusterKey {
     generation: u8,
@@ -126,24 +126,24 @@ impl ClusterKey {
         self.generation
     }
 
-    /// What this generation may be used for.
+    /// The role of this generation.
     #[must_use]
     pub const fn role(&self) -> Role {
         self.role
     }
 
-    /// The key that seals the continuations of one connection.
+    /// The key that seals the continuations of a connection.
     pub(super) fn connection(&self, connection: u64) -> LessSafeKey {
         aead_key(hmac::sign(&self.seal, &connection.to_be_bytes()).as_ref())
     }
 
-    /// The key that seals user continuations, of whatever connection.
+    /// The key that seals user continuations, for all connections.
     pub(super) const fn user(&self) -> &LessSafeKey {
         &self.user
     }
 
-    /// A nonce that depends on all that is sealed, so that no server needs randomness or a counter
-    /// (the synthetic nonce of RFC 5297 §1.1): equal nonces mean equal messages.
+    /// A nonce derived from the sealed content, so that servers need neither randomness nor a counter
+    /// (the synthetic nonce of RFC 5297 §1.1): equal nonces imply equal messages.
     pub(super) fn nonce(&self, connection: u64, clear: &[u8], message: &[u8]) -> [u8; 12] {
         let clear_bytes = u8::try_from(clear.len()).unwrap_or(u8::MAX);
         let what = [
@@ -155,7 +155,7 @@ impl ClusterKey {
         first_bytes(sign(&self.nonce, &what).as_ref())
     }
 
-    /// Id and proof key of a new connection: a pure function of who asks, where and when.
+    /// Derives id and proof key of a new connection: a pure function of `seed`.
     pub(super) fn identity(&self, seed: &[&[u8]]) -> (u64, [u8; 16]) {
         let tag = sign(&self.identity, seed);
         let (id, key) = tag.as_ref().split_at(8);
@@ -168,7 +168,7 @@ impl ClusterKey {
     }
 }
 
-/// The MAC of `parts`, one after the other.
+/// Computes the MAC of the concatenated `parts`.
 fn sign(key: &hmac::Key, parts: &[&[u8]]) -> hmac::Tag {
     let mut context = hmac::Context::with_key(key);
     for part in parts {
@@ -193,7 +193,7 @@ fn first_bytes<const N: usize>(bytes: &[u8]) -> [u8; N] {
     out
 }
 
-/// Cluster keys by generation. Cloning shares nothing; the ring is small.
+/// Cluster keys by generation. Cheap enough to clone.
 #[derive(Clone)]
 pub struct KeyRing {
     keys: Vec<ClusterKey>,
@@ -201,7 +201,7 @@ pub struct KeyRing {
 }
 
 impl core::fmt::Debug for KeyRing {
-    /// Shows generations and roles, never secrets.
+    /// Formats generations and roles, never secrets.
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_list()
             .entries(self.keys.iter().map(|key| (key.generation, key.role)))
@@ -210,7 +210,7 @@ impl core::fmt::Debug for KeyRing {
 }
 
 impl KeyRing {
-    /// A ring of one active generation, number 1.
+    /// Creates a ring of one active generation, number 1.
     #[must_use]
     pub fn with_secret(secret: [u8; SECRET_BYTES]) -> Self {
         Self {
@@ -219,7 +219,7 @@ impl KeyRing {
         }
     }
 
-    /// A ring of the given generations.
+    /// Creates a ring of the given generations.
     ///
     /// # Errors
     /// Unless exactly one is active, all differ, and there are at most [`MAX_GENERATIONS`].
@@ -248,10 +248,10 @@ impl KeyRing {
         }
     }
 
-    /// The generation that seals.
+    /// The active generation, which seals.
     ///
     /// # Panics
-    /// Never: a ring without an active generation cannot be made.
+    /// Never: every ring has an active generation.
     #[must_use]
     pub fn active(&self) -> &ClusterKey {
         match self.keys.get(self.active) {
@@ -260,14 +260,13 @@ impl KeyRing {
         }
     }
 
-    /// The key of a generation, to open with.
+    /// The key of a generation, for opening.
     #[must_use]
     pub fn generation(&self, generation: u8) -> Option<&ClusterKey> {
         self.keys.iter().find(|key| key.generation == generation)
     }
 
-    /// Keys for another purpose than continuations, named by `label`, of every generation; the
-    /// active one first.
+    /// Derives keys for the purpose `label` from every generation; the active one first.
     #[must_use]
     pub fn derived(&self, label: &str) -> Vec<(u8, [u8; 16])> {
         let derive = |key: &ClusterKey| {
@@ -280,12 +279,12 @@ impl KeyRing {
         keys
     }
 
-    /// The next step of a rotation: the active generation retires, a staged one (or, if there is
-    /// none, `secret` as a new one) becomes active, and generations already retiring are dropped.
-    /// To rotate without refusing anybody, give all servers the new secret as staged first.
+    /// Returns the ring after the next step of a rotation: the active generation retires, a staged one
+    /// (or, without one, `secret` as a new one) becomes active, and retiring generations are removed.
+    /// To rotate without rejecting clients, first add the new secret as staged on all servers.
     ///
     /// # Errors
-    /// As [`KeyRing::new`]; never for a ring that was made by it and a fresh `secret`.
+    /// Those of [`KeyRing::new`]; never for a valid ring and a fresh `secret`.
     pub fn rotated(&self, secret: [u8; SECRET_BYTES]) -> Result<Self, KeyRingError> {
         let staged = self.keys.iter().find(|key| key.role == Role::Staged);
         let (generation, secret) = staged.map_or_else(
@@ -298,7 +297,7 @@ impl KeyRing {
         Self::new(&entries)
     }
 
-    /// The ring with `secret` added as a staged generation.
+    /// Returns the ring with `secret` added as a staged generation.
     ///
     /// # Errors
     /// If a generation is staged already ([`KeyRingError::Duplicate`]), or the ring is full.
@@ -321,7 +320,7 @@ impl KeyRing {
         Self::new(&entries)
     }
 
-    /// The ring as text: a header, a line a generation, a trailer.
+    /// Formats the ring as text: a header, a line per generation, a trailer.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = format!("{HEADER}\n");
@@ -338,10 +337,10 @@ impl KeyRing {
         text
     }
 
-    /// Reads what `to_text` wrote; empty lines and lines from `#` on are passed over.
+    /// Parses the output of `to_text`; ignores empty lines and comments from `#` on.
     ///
     /// # Errors
-    /// [`KeyRingError`] says what is wrong and where.
+    /// [`KeyRingError`], with the line where there is one.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
         let mut lines = text
             .lines()
@@ -356,7 +355,7 @@ impl KeyRing {
             if line == TRAILER {
                 return Self::new(&entries);
             }
-            // A file cut off inside its last line is truncated rather than malformed.
+            // A file truncated within its last line counts as truncated, not as malformed.
             let last = number == text.lines().count();
             let bad = if last {
                 KeyRingError::Truncated

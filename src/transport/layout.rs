@@ -1,22 +1,22 @@
-//! Which bytes go into which datagram of a flight. Client and server lay out the same request with
-//! the same function, so the client knows what a missing number would have carried.
+//! The layout of stream bytes in the datagrams of a flight. Client and server lay out a request with
+//! the same function, so the client knows the bytes of a missing number.
 //!
-//! Ranges are laid in the order asked for. A datagram holds one chunk, or several where a range
-//! ends before the datagram does; all datagrams are full but the last.
+//! Ranges are laid out in the order requested. A datagram holds one chunk, or several if a range ends
+//! within it; all datagrams but the last are full.
 
 use crate::wire::segment::{CHUNK_BYTES, DATA_HEADER_BYTES, SINGLE_CHUNK_BYTES, Span};
 
-/// The datagrams of a flight; kept and filled again to spare allocations.
+/// The layout of a flight; reused to avoid allocations.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
     chunks: Vec<Span>,
-    /// For each datagram, where its chunks end in `chunks`.
+    /// For each datagram, the end of its chunks in `chunks`.
     ends: Vec<usize>,
 }
 
 impl Layout {
-    /// Lays `ranges` into at most `count` datagrams of `size` bytes, the first of which has
-    /// `first_taken` bytes less room. Bytes that find no room are left out.
+    /// Lays out `ranges` in at most `count` datagrams of `size` bytes, the first of which has
+    /// `first_taken` bytes less room. Omits bytes that do not fit.
     pub fn fill(&mut self, size: usize, count: u32, first_taken: usize, ranges: &[Span]) {
         self.chunks.clear();
         self.ends.clear();
@@ -63,18 +63,18 @@ impl Layout {
         }
     }
 
-    /// Takes in a datagram before all others, of whose chunks nothing more need be known.
+    /// Prepends a datagram, without its chunks.
     pub fn stand_behind_another(&mut self) {
         self.ends.insert(0, 0);
     }
 
-    /// The chunks of each datagram, in sending order; none is empty but that of a datagram taken in
-    /// before.
+    /// Iterates over the chunks of each datagram, in sending order; only those of a prepended datagram
+    /// are empty.
     pub fn datagrams(&self) -> impl Iterator<Item = &[Span]> {
         (0..self.ends.len()).map(|index| self.datagram(index))
     }
 
-    /// The chunks of one datagram; none if there is no such.
+    /// Returns the chunks of one datagram; none if it does not exist.
     #[must_use]
     pub fn datagram(&self, index: usize) -> &[Span] {
         let start = match index.checked_sub(1) {
@@ -93,7 +93,7 @@ impl Layout {
         &self.chunks
     }
 
-    /// Chunks that follow one another, joined.
+    /// Iterates over the chunks, with adjacent ones joined.
     pub fn runs(&self) -> impl Iterator<Item = Span> {
         let runs = self.chunks.chunk_by(|one, next| one.end == next.start);
         runs.filter_map(|run| {
@@ -102,26 +102,26 @@ impl Layout {
         })
     }
 
-    /// How many datagrams hold bytes.
+    /// The number of datagrams with bytes.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether nothing was laid out.
+    /// Whether the layout is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 }
 
-/// Bytes that one chunk alone has in a datagram of `size`.
+/// The stream bytes of a single chunk in a datagram of `size`.
 #[must_use]
 pub const fn room(size: usize) -> usize {
     size.saturating_sub(DATA_HEADER_BYTES + SINGLE_CHUNK_BYTES)
 }
 
-/// Takes up to `most` bytes off the front.
+/// Splits up to `most` bytes off the front.
 fn cut(range: &mut Span, most: u64) -> Span {
     let end = range.start + range.len().min(most);
     let chunk = Span {
@@ -168,14 +168,14 @@ mod tests {
                     for byte in chunk.start..chunk.end { prop_assert_eq!(wanted.next(), Some(byte)); }
                 }
                 let have = bytes_of(chunks) + if index == 0 { first_taken } else { 0 };
-                // One chunk may do without its length.
+                // A single chunk may omit its length.
                 prop_assert!(have <= size + CHUNK_BYTES - SINGLE_CHUNK_BYTES);
                 if index + 1 < datagrams.len() { prop_assert!(have + CHUNK_BYTES >= size, "{} of {}", have, size); }
             }
             if datagrams.len() < count as usize { prop_assert_eq!(wanted.next(), None); }
         }
 
-        /// The client names only what found room; the server must lay that out alike.
+        /// The client requests only bytes that fit; the server must lay these out alike.
         #[test]
         fn trimming_to_what_fits_changes_nothing(
             size in 256usize..1500, count in 1u32..=44, lengths in proptest::collection::vec(1u64..5000, 1..32),

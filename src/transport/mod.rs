@@ -1,5 +1,5 @@
-//! The protocol core, pure and sans-IO: packet numbers, epochs and the send edge, proofs, sealed
-//! continuations, `server` (a pure function) and `client` (the engine).
+//! The core of the protocol, pure and sans-IO: packet numbers, epochs and the send edge, proofs,
+//! sealed continuations, `server` (a pure function) and `client` (the engine).
 
 pub mod application;
 pub mod client;

@@ -1,14 +1,14 @@
 //! Proof of receipt: response packet `n` carries `x(n) = N(n) xor N(n+1)`, where `N` is a PRF under
 //! a key that only servers know. The xor over a range telescopes to two PRF calls, so a client
-//! folds what arrives and a server verifies any union of ranges (Trickles, NSDI 2005, §4.2; here
-//! 64 bit, and keyed by connection).
+//! folds the values it receives and a server verifies any union of ranges (Trickles, NSDI 2005, §4.2;
+//! here 64 bit, and keyed by connection).
 
 use core::hash::Hasher as _;
 
 use siphasher::sip::SipHasher24;
 
-/// The proof key of one connection: random, secret, sealed in every continuation of it. It is also
-/// the connection's identity towards soft state.
+/// The proof key of one connection: random, secret, sealed in each of its continuations. It also
+/// identifies the connection in soft state.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ProofKey([u8; 16]);
 
@@ -25,21 +25,21 @@ impl ProofKey {
         Self(bytes)
     }
 
-    /// The secret bytes, to be sealed.
+    /// The secret bytes, for sealing.
     #[must_use]
     pub const fn bytes(&self) -> &[u8; 16] {
         &self.0
     }
 
-    /// A 64-bit hash of the connection for soft state; tells nothing about the key.
+    /// A 64-bit hash of the connection for soft state; reveals nothing about the key.
     #[must_use]
     pub fn hash(&self) -> u64 {
         // No packet has this number, so no proof reveals the value.
         self.word(u64::MAX)
     }
 
-    /// The xor of `x` over the numbers `after + 1 ..= upto`; zero if there are none. The value that
-    /// one packet carries is `fold(n - 1, n)`, that of a packet void to `m` `fold(n - 1, m)`.
+    /// The xor of `x` over the numbers `after + 1 ..= upto`; zero if there are none. A packet carries
+    /// the value `fold(n - 1, n)`, a packet void to `m` carries `fold(n - 1, m)`.
     #[must_use]
     pub fn fold(&self, after: u64, upto: u64) -> u64 {
         if after >= upto {
@@ -49,7 +49,7 @@ impl ProofKey {
         }
     }
 
-    /// Folds of ranges that follow one another.
+    /// Creates a chain, for folds of adjacent ranges.
     pub(super) const fn chain(&self) -> Chain<'_> {
         Chain {
             key: self,
@@ -64,16 +64,15 @@ impl ProofKey {
     }
 }
 
-/// Computes folds like [`ProofKey::fold`], and where a range begins behind the one before with half
-/// the work.
+/// Computes folds like [`ProofKey::fold`], with half the work where a range follows the one before.
 pub(super) struct Chain<'a> {
     key: &'a ProofKey,
-    /// The last number whose word was computed, and the word.
+    /// The last number with a computed word, and the word.
     last: Option<(u64, u64)>,
 }
 
 impl Chain<'_> {
-    /// As [`ProofKey::fold`].
+    /// Like [`ProofKey::fold`].
     pub(super) fn fold(&mut self, after: u64, upto: u64) -> u64 {
         if after >= upto {
             return 0;

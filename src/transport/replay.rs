@@ -1,28 +1,28 @@
-//! The soft state of a server: what bounds abuse, of a size fixed at start, lost without harm.
+//! The soft state of a server, which bounds abuse: of a size fixed at start, lost without harm.
 //!
-//! [`ReplayFilter`] remembers which packet numbers of which connection were sent, so that repeated,
-//! forked and overlapping requests release nothing twice on one server. [`TokenBuckets`] limits
-//! what must bypass the filter (probes, timeouts, restarts, OPENs shown a token). Both forget: the
-//! filter its oldest entries when it is full, both everything at a restart.
+//! [`ReplayFilter`] records the packet numbers sent on each connection, so that repeated, forked and
+//! overlapping requests release no number twice on one server. [`TokenBuckets`] limits requests that
+//! must bypass the filter (probes, timeouts, restarts, OPENs with a token). Both forget: the filter
+//! evicts its oldest entries when full, and both lose everything at a restart.
 
 use std::time::Duration;
 
 use crate::time::Instant;
 
-/// Sets of the replay filter; times [`WAYS`] words of 64 numbers: 16.7 million packets, 4 MiB. At
+/// Sets of the replay filter; with [`WAYS`] words of 64 numbers each: 16.7 million packets, 4 MiB. At
 /// 1 Gb/s of 1500-byte packets that is a filter period of 200 seconds.
 const SETS: usize = 1 << 16;
 
 /// Words of a set, most recently used first.
 const WAYS: usize = 4;
 
-/// Token buckets; two connections that share one share its rate.
+/// Token buckets; connections with the same bucket share its rate.
 const BUCKETS: usize = 1 << 16;
 
-/// A token accrues in this time …
+/// Time in which a token accrues.
 pub const TOKEN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// … and so many can be saved up.
+/// Most tokens in a bucket.
 pub const TOKEN_BURST: u32 = 4;
 
 #[derive(Clone, Copy)]
@@ -32,35 +32,35 @@ struct Word {
     sent: u64,
 }
 
-/// A line of a processor's cache, so that a look costs one miss at most.
+/// A cache line of the processor, so that a look-up costs one miss at most.
 #[derive(Clone)]
 #[repr(align(64))]
 struct Set([Word; WAYS]);
 
-/// Numbers sent, by connection. A set-associative table rather than a Bloom filter: a wrong hit is
-/// a lost packet, and at load a Bloom filter of this size would lose percents.
+/// The numbers sent, by connection. A set-associative table rather than a Bloom filter: a false hit
+/// is a lost packet, and under load a Bloom filter of this size would lose several percent.
 pub struct ReplayFilter {
     sets: Vec<Set>,
 }
 
 impl ReplayFilter {
-    /// An empty filter; all its memory is touched, so that it does not grow later.
+    /// Creates an empty filter; touches all its memory, so that it does not grow later.
     #[must_use]
     pub fn new() -> Self {
-        // Not zeros: those would come as untouched pages from the system.
+        // Not zeros: the system would provide those as untouched pages.
         Self {
             sets: vec![Set([Word { tag: 1, sent: 0 }; WAYS]); SETS],
         }
     }
 
-    /// Bytes it takes, for ever.
+    /// The memory it takes in bytes; constant.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.sets.len() * size_of::<Set>()
     }
 
-    /// Which of the `count` (at most 64) numbers from `first` on were not yet sent: bit `i` stands
-    /// for `first + i`.
+    /// The subset of the `count` (at most 64) numbers from `first` on that were not sent yet: bit `i`
+    /// is `first + i`.
     #[must_use]
     pub fn unsent(&self, connection: u64, first: u64, count: u32) -> u64 {
         let shift = shift_of(first);
@@ -72,7 +72,7 @@ impl ReplayFilter {
         !(low | high) & mask(count)
     }
 
-    /// Marks numbers as sent; bit `i` of `sent` stands for `first + i`.
+    /// Marks numbers as sent; bit `i` of `sent` is `first + i`.
     pub fn mark(&mut self, connection: u64, first: u64, sent: u64) {
         let shift = shift_of(first);
         self.add(connection, first / 64, sent << shift);
@@ -121,14 +121,14 @@ impl Default for ReplayFilter {
     }
 }
 
-/// One token bucket a connection hash (a generic cell rate algorithm: one instant each).
+/// One token bucket per connection hash (a generic cell rate algorithm: one instant each).
 pub struct TokenBuckets {
-    /// When the bucket will be full again.
+    /// Time at which the bucket is full again.
     full_at: Vec<Instant>,
 }
 
 impl TokenBuckets {
-    /// Buckets that are all full; all their memory is touched.
+    /// Creates full buckets; touches all their memory.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -136,13 +136,13 @@ impl TokenBuckets {
         }
     }
 
-    /// Bytes they take, for ever.
+    /// The memory they take in bytes; constant.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.full_at.len() * size_of::<Instant>()
     }
 
-    /// Takes a token of the connection's bucket; `false` if there is none.
+    /// Takes a token from the connection's bucket; `false` if it is empty.
     pub fn take(&mut self, now: Instant, connection: u64) -> bool {
         let Some(full_at) = self.full_at.get_mut(bucket_of(mix(connection, 0))) else {
             return false;
@@ -162,8 +162,8 @@ impl Default for TokenBuckets {
     }
 }
 
-/// A 64-bit hash of two words (the finalizer of SplitMix64). `connection` is secret already, so no
-/// client can aim at another's word.
+/// A 64-bit hash of two words (the finalizer of SplitMix64). `connection` is a secret, so no
+/// client can target another's word.
 const fn mix(connection: u64, index: u64) -> u64 {
     let mut z = connection ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -198,7 +198,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     proptest! {
-        /// Against a set: nothing is released twice, nothing is held back.
+        /// Against a set: no number is released twice, none is held back.
         #[test]
         fn marks_exactly_what_was_sent(steps in proptest::collection::vec((0u64..3, 0u64..300, 1u32..=44), 1..100)) {
             let mut filter = ReplayFilter::new();

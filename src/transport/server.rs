@@ -1,8 +1,8 @@
-//! The server: from one datagram to one flight, and nothing remembered of it.
+//! The server: one datagram in, at most one flight out, no state in between.
 //!
-//! [`Server::respond`] is a pure function of its arguments and the keys, but for the fixed-size soft
-//! state of `replay`, which only ever holds packets back. It keeps nothing by client, draws no random
-//! numbers and answers what it cannot verify with silence and a counter.
+//! [`Server::respond`] is a pure function of its arguments and the keys, except for the soft state of
+//! `replay`, which has a fixed size and can only suppress packets. It keeps no per-client state, draws
+//! no random numbers, and silently drops and counts whatever it cannot verify.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -35,25 +35,25 @@ pub use counters::{ServerCounters, ServerDrop};
 
 use emit::{Numbered, Seals, small};
 
-/// Most datagrams of an answer to an OPEN whose address is not proven: as many bytes as three times
-/// the OPEN (RFC 9000 §8).
+/// Most datagrams in answer to an OPEN from an unvalidated address: three times the bytes of the OPEN
+/// (RFC 9000 §8).
 pub const MAX_UNPROVEN_PACKETS: u32 = 3;
 
-/// How long a challenge may be answered.
+/// Longest age at which a challenge may be answered.
 pub const MAX_CHALLENGE_AGE: Duration = Duration::from_secs(10);
 
-/// What a server is set up with.
+/// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// This server's id, shown in every response.
+    /// This server's id, included in every response.
     pub server_id: u16,
-    /// Id of the site this server stands in.
+    /// Id of this server's site.
     pub site_id: u16,
-    /// Largest IP packet towards a client, in bytes (576 to 65,535).
+    /// MTU: largest IP packet to a client, in bytes (576 to 65,535).
     pub mtu: u16,
 }
 
-/// A server without memory of its clients, and its soft state of fixed size.
+/// A server without per-client state, with soft state of fixed size.
 pub struct Server {
     config: ServerConfig,
     keys: KeyRing,
@@ -61,13 +61,13 @@ pub struct Server {
     buckets: TokenBuckets,
     counters: ServerCounters,
     layout: Layout,
-    /// The flight that is being made; its body is the stream bytes, staged in one go.
+    /// The flight in progress; its body is the stream bytes, staged at once.
     gathered: Gathered,
     pool: Pool,
 }
 
 impl Server {
-    /// A server with empty soft state.
+    /// Creates a server with empty soft state.
     #[must_use]
     pub fn new(config: ServerConfig, keys: KeyRing) -> Self {
         Self {
@@ -82,7 +82,7 @@ impl Server {
         }
     }
 
-    /// Answers one datagram. `None` if it was dropped, for a reason that is counted.
+    /// Handles one datagram. `None` if it was dropped; the counters have the reason.
     pub fn respond(
         &mut self,
         now: Now,
@@ -107,24 +107,24 @@ impl Server {
         }
     }
 
-    /// What has happened since the start.
+    /// The counters since the start.
     #[must_use]
     pub const fn counters(&self) -> &ServerCounters {
         &self.counters
     }
 
-    /// Bytes of soft state; the same for ever.
+    /// The memory of the soft state in bytes; constant.
     #[must_use]
     pub const fn soft_state_bytes(&self) -> usize {
         self.filter.bytes() + self.buckets.bytes()
     }
 
-    /// Puts another key ring in force.
+    /// Replaces the key ring.
     pub fn set_keys(&mut self, keys: KeyRing) {
         self.keys = keys;
     }
 
-    /// Largest UDP payload towards an address of the family of `client`, in bytes.
+    /// Largest UDP payload to an address of the family of `client`, in bytes.
     const fn datagram_max(&self, client: SocketAddr) -> u16 {
         let headers = if client.is_ipv6() { 48 } else { 28 };
         self.config.mtu.saturating_sub(headers)
@@ -376,7 +376,7 @@ impl Server {
         Ok(self.flight(path, &numbered, &seals))
     }
 
-    /// The flight of what is laid out and staged.
+    /// Emits the flight after its layout and staging.
     fn flight(&mut self, path: UdpPath, numbered: &Numbered, seals: &Seals<'_>) -> Flight {
         self.counters.bytes += self.gathered.staged() as u64;
         numbered.emit(&self.layout, seals, &mut self.gathered);
@@ -409,7 +409,7 @@ impl Server {
     }
 }
 
-/// The first datagram of an answer cannot be cut short: what it must carry has to fit, and a chunk.
+/// Checks that the first datagram of an answer has room for its fixed part and a chunk.
 fn check_room(size: usize, taken: usize) -> Result<(), ServerDrop> {
     match size > DATA_HEADER_BYTES + taken + CHUNK_BYTES {
         true => Ok(()),

@@ -29,7 +29,7 @@ impl Sha256 {
     #[must_use]
     #[expect(
         clippy::new_without_default,
-        reason = "a digest of nothing is no natural default"
+        reason = "an empty digest is not a natural default"
     )]
     pub fn new() -> Self {
         Self(Context::new(&SHA256))

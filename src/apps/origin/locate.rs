@@ -1,6 +1,7 @@
-//! What a request leads to: a file, a directory page, a computed or a marked object, or a status.
+//! Locates the resource of a request: a file, a directory page, a generated or a watermarked object,
+//! or a status.
 //!
-//! In: request heads. Out: resources with what represents them, and the outcome of conditions and
+//! In: request heads. Out: resources with their representations, and the outcome of conditions and
 //! ranges. Sources: RFC 9110, RFC 9112.
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::http::{HeadError, Version};
 use crate::time::UnixMillis;
 
 impl Origin {
-    /// What the request target names, as it is now.
+    /// Locates the present resource of a request target.
     pub(super) fn locate(&mut self, now: UnixMillis, target: &str) -> Result<Found, Refused> {
         let target = target::parse(target).map_err(Refused::Status)?;
         if let Some(parameters) = below(&target.path, b".dynamic") {
@@ -89,7 +90,7 @@ impl Origin {
         };
         for _ in 0..MAX_ATTEMPTS {
             let object = match self.files.file(&path, Freshness::Now(now)) {
-                // A relative link in the index would lead elsewhere; there is nothing to mark.
+                // Not the index, whose relative links would break: there is nothing to mark.
                 Err(Refusal::IsDirectory) => return Err(Refused::Status(Status::NOT_FOUND)),
                 other => other?,
             };
@@ -111,7 +112,7 @@ impl Origin {
     }
 }
 
-/// What a request target leads to.
+/// The resource of a request target.
 pub(super) enum Found {
     Object {
         resource: Resource,
@@ -140,7 +141,7 @@ impl Found {
     }
 }
 
-/// Why a request leads to no object.
+/// Why a request has no object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     Status(Status),
@@ -158,7 +159,7 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// Refuses what no resource can answer.
+/// Rejects requests that no resource can answer.
 pub(super) fn check(
     parsed: Result<(RequestHead, usize), HeadError>,
 ) -> Result<RequestHead, Refused> {
@@ -187,7 +188,7 @@ pub(super) fn check(
     }
 }
 
-/// Conditions first, then the range (RFC 9110 §13.2.2).
+/// Decides the conditions, then the range (RFC 9110 §13.2.2).
 pub(super) fn decide(head: &RequestHead, about: &Representation) -> RequestOutcome {
     let etag = Some(about.etag.clone());
     let validators = Validators {
@@ -199,7 +200,7 @@ pub(super) fn decide(head: &RequestHead, about: &Representation) -> RequestOutco
         ConditionVerdict::Failed => return RequestOutcome::PreconditionFailed,
         ConditionVerdict::Proceed => {}
     }
-    // RFC 9110 §14.2: Range means something for GET only.
+    // RFC 9110 §14.2: Range applies to GET only.
     let mut ranges = head.headers.all("range");
     let (Method::Get, Some(value), None) = (head.method, ranges.next(), ranges.next()) else {
         return RequestOutcome::Whole;
@@ -214,7 +215,7 @@ pub(super) fn decide(head: &RequestHead, about: &Representation) -> RequestOutco
     }
 }
 
-/// What follows a first segment of that name; `None` if there is another.
+/// Returns the rest of a path after its first segment `name`; `None` if it starts otherwise.
 fn below<'a>(path: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     path.strip_prefix(name)?.strip_prefix(b"/")
 }

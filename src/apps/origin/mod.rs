@@ -1,15 +1,15 @@
-//! The HTTP server: files below a root, directory pages, computed objects, marked objects.
+//! The HTTP server: files below a root, directory pages, generated objects, watermarked objects.
 //!
-//! In: request heads, and later user continuations that say how each was decided. Out: response
-//! streams, head and body, any range of which any server with the same files writes alike. Nothing
-//! is kept per client: the caches of open files and of hot content belong to the tree. Bytes of two
-//! versions of a file are never mixed. Sources: RFC 9110, RFC 9112; the contract is
-//! [`crate::transport::application`]'s.
+//! In: request heads, and later the user continuations of their responses. Out: response streams, head
+//! and body; any server with the same files produces the same bytes for any range. Keeps no
+//! per-client state: the caches of open files and of hot content belong to the tree. Never mixes
+//! bytes of two versions of a file. Sources: RFC 9110, RFC 9112; implements the contract of
+//! [`crate::transport::application`].
 //!
-//! Paths: `/.dynamic/SEED/SIZE[/PERIOD]` computes ([`dynamic`]), `/.watermark/MARK/PATH` marks
-//! ([`watermark`]), everything else names a file. The validator is a strong `ETag` made from the
-//! content. There is no `Last-Modified`, so `If-Modified-Since` and `If-Unmodified-Since` have no
-//! effect (RFC 9110 §13.1.3, §13.1.4).
+//! Paths: `/.dynamic/SEED/SIZE[/PERIOD]` generates ([`dynamic`]), `/.watermark/MARK/PATH` marks
+//! ([`watermark`]), everything else names a file. The validator is a strong `ETag` of the content.
+//! There is no `Last-Modified`, so `If-Modified-Since` and `If-Unmodified-Since` have no effect
+//! (RFC 9110 §13.1.3, §13.1.4).
 
 pub mod continuation;
 pub mod digest;
@@ -43,28 +43,28 @@ use crate::time::UnixMillis;
 use crate::transport::application::{Application, Begun, Unavailable};
 use crate::wire::payload::Gathered;
 
-/// How often a response that a writer disturbed is tried within one call.
+/// Most attempts within one call to produce a response while its file changes.
 pub const MAX_ATTEMPTS: usize = 3;
 
-/// Streams that are remembered: more than mostly take turns at one server within a round trip.
+/// Most cached streams: more than usually take turns at one server within a round trip.
 pub const MAX_RECENT: usize = 8;
 
 /// The HTTP server.
 pub struct Origin {
     files: Files,
     hot: Hot,
-    /// The response that was begun last, until it is read from: the first bytes of a response are
-    /// mostly asked for with it, and its head need not be written twice.
+    /// The last response begun, until its first read: most clients request its first bytes together
+    /// with it, and its head need not be generated twice.
     begun: Option<(Vec<u8>, Stream)>,
-    /// What periodic objects repeat.
+    /// The blocks of periodic objects.
     blocks: Blocks,
-    /// The streams of files and of computed objects that were read last, at most [`MAX_RECENT`], the
-    /// very last at the end: most reads go on with one of them.
+    /// The last streams read, of files and generated objects, at most [`MAX_RECENT`], the latest at
+    /// the end: most reads continue one of them.
     recent: Vec<Recent>,
 }
 
 impl Origin {
-    /// A server of the files below `root`; `digester` computes the digests of large ones.
+    /// Creates a server of the files below `root`; `digester` computes the digests of large ones.
     ///
     /// # Errors
     /// [`RootError`] if the root is missing, not a directory, empty or unreadable.
@@ -78,19 +78,19 @@ impl Origin {
         })
     }
 
-    /// The same, with files that are asked for again sent from memory.
+    /// Adds a memory cache for popular files.
     #[must_use]
     pub fn with_hot(self, hot: Hot) -> Self {
         Self { hot, ..self }
     }
 
-    /// Hot content.
+    /// The memory cache.
     #[must_use]
     pub const fn hot(&self) -> &Hot {
         &self.hot
     }
 
-    /// Number of files and directory pages kept open, at most [`files::MAX_OPEN_FILES`].
+    /// The number of open files and directory pages, at most [`files::MAX_OPEN_FILES`].
     #[must_use]
     pub fn open_count(&self) -> usize {
         self.files.open_count()

@@ -1,6 +1,6 @@
-//! What represents an object on the wire: its type, entity tag, digest and body.
+//! The representation of objects: type, entity tag, digest and body.
 //!
-//! In: open objects. Out: [`Representation`]s, the same on every server with the same files.
+//! In: open objects. Out: [`Representation`]s, identical on every server with the same files.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub(super) fn page_object(object: Arc<Object>) -> Representation {
     }
 }
 
-/// The object with the mark; `None` if it cannot carry it.
+/// Represents a watermarked object; `None` if it cannot hold the mark.
 pub(super) fn marked_object(
     object: Arc<Object>,
     path: &[u8],
@@ -74,7 +74,7 @@ pub(super) fn tag_of(digest: &Sha256) -> Tag {
     tag
 }
 
-/// By the name's extension, so that it is the same everywhere.
+/// The media type for the name's extension, which is the same on every server.
 pub(super) fn content_type(path: &[u8]) -> &'static str {
     let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
     str::from_utf8(name)

@@ -1,7 +1,7 @@
-//! Produces bytes of streams from user continuations, and remembers the streams read last.
+//! Produces stream bytes from user continuations, with a cache of the last streams.
 //!
-//! In: user continuations. Out: what the caller makes from their streams. A stream that is remembered
-//! produces the same bytes as one that is made anew, or is forgotten.
+//! In: user continuations. Out: the caller's result from their streams. A cached stream produces the
+//! same bytes as a new one, or is evicted.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ use crate::apps::origin::tree::Refusal;
 use crate::transport::application::{MAX_USER_BYTES, Unavailable};
 use crate::wire::payload::Shared;
 
-/// A stream, and what it was made from.
+/// A cached stream, and its user continuation.
 pub(super) struct Recent {
     pub(super) user: Vec<u8>,
-    /// Of the file, if it is one.
+    /// The path of its file, if it is one.
     path: Option<Vec<u8>>,
     stream: Stream,
 }
 
 impl Origin {
-    /// The very object that a user continuation stands for.
+    /// Represents exactly the object of a user continuation.
     fn represent(&mut self, resource: &Resource) -> Result<Representation, Failure> {
         let (path, tag) = match resource {
             Resource::Fixed(_) | Resource::Redirect { .. } => return Err(Failure::Changed),
@@ -63,8 +63,7 @@ impl Origin {
         }
     }
 
-    /// Has `make` produce from the stream of `user`; with the stream comes the content of its object
-    /// if it is hot.
+    /// Calls `make` with the stream of `user`, and with the content of its object if that is hot.
     pub(super) fn produce<T>(
         &mut self,
         user: &[u8],
@@ -86,7 +85,7 @@ impl Origin {
                 Ok(made) => return Ok(made),
                 Err(Failure::Changed) => return Err(Unavailable::Changed),
                 Err(Failure::NotReady) => return Err(Unavailable::NotReady),
-                // The stamp moved: the content may still be the same, which a new look will tell.
+                // The stamp has changed: the content may still be the same, so resolve it again.
                 Err(Failure::Stale) => match &user.resource {
                     Resource::File { path, .. }
                     | Resource::Listing { path, .. }
@@ -101,8 +100,7 @@ impl Origin {
         Err(Unavailable::NotReady)
     }
 
-    /// Goes on in a stream that was read not long ago; `None` if it is another, or not just as it was,
-    /// which is then forgotten.
+    /// Continues a cached stream; evicts and ignores one that differs or has changed.
     fn go_on<T>(
         &mut self,
         user: &[u8],

@@ -135,7 +135,7 @@ mod tests {
     fn the_digest_is_the_same_wherever_it_is_computed() {
         let before = || {
             let mut digest = Sha256::new();
-            digest.update(b"what was held before");
+            digest.update(b"held before");
             digest
         };
         for (name, bytes, step) in [

@@ -1,6 +1,6 @@
-//! What a load generator is set up with, and why it cannot be.
+//! The configuration of a load generator, and its errors.
 //!
-//! In: what the user asks for. Out: a [`LoadConfig`], or a [`LoadError`].
+//! In: the user's settings. Out: a [`LoadConfig`], or a [`LoadError`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -11,23 +11,23 @@ use crate::instruments::load::schedule::Plan;
 use crate::stack::StackError;
 use crate::transport::application::MAX_REQUEST_BYTES;
 
-/// How long the connections are kept.
+/// How long to hold the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
     /// Not at all.
     No,
-    /// So long after the last was opened.
+    /// For this time after the last one opened.
     For(Duration),
     /// Until [`LoadHost::release`].
     UntilReleased,
 }
 
-/// What a load generator is set up with.
+/// The configuration of a load generator.
 #[derive(Clone, Debug)]
 pub struct LoadConfig {
     /// Own addresses; those of the server's family have [`PORTS`] connections each.
     pub addresses: Vec<IpAddr>,
-    /// Largest IP packet in bytes.
+    /// MTU: largest IP packet in bytes.
     pub mtu: u16,
     /// Address and UDP port of the server.
     pub remote: SocketAddr,
@@ -35,59 +35,59 @@ pub struct LoadConfig {
     pub head: Vec<u8>,
     /// Connections to open.
     pub connections: u32,
-    /// Most connections begun in a second.
+    /// Most connections started per second.
     pub rate: Option<NonZeroU32>,
-    /// How long to keep them.
+    /// How long to hold them.
     pub hold: Hold,
     /// Mutated packets to send once the connections are open.
     pub hostile: u64,
-    /// Kept connections that go on at the end; all if there are fewer.
+    /// Held connections to resume at the end; all if there are fewer.
     pub resume_sample: u32,
-    /// Instead, requests on kept connections chosen at random.
+    /// Instead, requests on random held connections.
     pub live: Option<Plan>,
-    /// Feeds every random choice.
+    /// Seed of every random choice.
     pub seed: u64,
 }
 
-/// Why a load generator cannot be made. The user is at fault.
+/// Why a load generator cannot be created. The user is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
-    /// The addresses cannot be used.
+    /// The addresses are unusable.
     #[error(transparent)]
     Stack(#[from] StackError),
     /// More connections than own addresses and ports.
     #[error(
-        "{have} connections, but {addresses} address(es) of the server's family have ports for {most}: give more --address"
+        "{have} connections, but {addresses} address(es) of the server's family have ports for {most}: add more --address"
     )]
     TooManyConnections {
-        /// As wanted.
+        /// Connections requested.
         have: u32,
         /// Own addresses of the server's family.
         addresses: usize,
-        /// Most that are possible.
+        /// Most possible connections.
         most: u32,
     },
-    /// More downloads at once than there may be.
+    /// Too many concurrent downloads.
     #[error(
-        "{have} downloads at once, at most {} are possible: ask for fewer",
+        "{have} concurrent downloads, more than {}: request fewer",
         downloads::MAX_DOWNLOADS
     )]
     TooManyDownloads {
-        /// As wanted.
+        /// Downloads requested.
         have: u32,
     },
     /// No own address is of the server's family.
-    #[error("no own address is of the server's family: give one as --address")]
+    #[error("no own address is of the server's family: add one with --address")]
     NoAddress,
-    /// The request is longer than the transport carries.
-    #[error("the request has {have} bytes, at most {MAX_REQUEST_BYTES} fit: shorten the URL")]
+    /// The request is longer than the transport supports.
+    #[error("the request has {have} bytes, more than {MAX_REQUEST_BYTES}: shorten the URL")]
     RequestTooLong {
         /// Bytes of the request.
         have: usize,
     },
 }
 
-/// Refuses an application request that is too long for our transport.
+/// Rejects an application request that is too long for our transport.
 pub(super) fn check_head(head: &[u8]) -> Result<(), LoadError> {
     let have = head.len();
     match have > MAX_REQUEST_BYTES {
@@ -96,7 +96,7 @@ pub(super) fn check_head(head: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// The own addresses that can speak to `remote`.
+/// The own addresses of the family of `remote`.
 pub(super) fn speaking_to(remote: SocketAddr, own: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
     own.iter()
         .copied()

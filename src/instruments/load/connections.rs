@@ -1,4 +1,4 @@
-//! The connections of a load generator: begun, answered, tried again, kept or given up.
+//! The connections of a load generator: start, retransmission, success and failure.
 //!
 //! In: time and datagrams. Out: datagrams, and counts in the report.
 
@@ -22,12 +22,12 @@ pub(super) struct Busy {
     pub(super) exchange: Exchange,
     pub(super) attempts: u32,
     pub(super) retry_at: Instant,
-    /// When a request on a kept connection was meant to begin.
+    /// Scheduled start of a request on a held connection.
     pub(super) meant: Option<Instant>,
 }
 
 impl LoadHost {
-    /// Own address and port of a connection, and the server's.
+    /// The local and the remote address and port of a connection.
     pub(super) fn path(&self, index: u32) -> Option<UdpPath> {
         let source = usize::try_from(index / PORTS).ok()?;
         let port = FIRST_PORT.checked_add(u16::try_from(index % PORTS).ok()?)?;
@@ -37,7 +37,7 @@ impl LoadHost {
         })
     }
 
-    /// Which connection has this own address and port.
+    /// The index of the connection with this local address and port.
     pub(super) fn index(&self, own: SocketAddr) -> Option<u32> {
         let source = self.sources.iter().position(|source| *source == own.ip())?;
         let port = own.port().checked_sub(FIRST_PORT)?;
@@ -58,7 +58,7 @@ impl LoadHost {
         self.outbox.push_back(Transmit::Flight(flight));
     }
 
-    /// Begins the next connection, or the next that goes on; `false` if none may be begun now.
+    /// Starts the next connection, or resumes the next one; `false` if none may start now.
     pub(super) fn start_next(&mut self, now: Instant) -> bool {
         if self.busy.len() >= MAX_IN_FLIGHT || self.start_at(now).is_none_or(|at| at > now) {
             return false;
@@ -68,7 +68,7 @@ impl LoadHost {
             LoadPhase::Live { open, course } => {
                 let busy = |index: &u32| self.busy.contains_key(index);
                 let chosen = self.random.random_range(0..open.len().max(1));
-                // The next that is not busy: there is one, since fewer than all may be.
+                // The next idle one: it exists, since not all may be busy.
                 let mut all = open.iter().cycle().skip(chosen).take(open.len());
                 let Some(&index) = all.find(|index| !busy(index)) else {
                     return false;
@@ -88,14 +88,14 @@ impl LoadHost {
         };
         if let Some(rate) = self.config.rate {
             let gap = Duration::from_secs(1) / rate.get();
-            // What was missed is not caught up with in a burst.
+            // Missed starts are not caught up in a burst.
             self.next_start = self.next_start.max(now - gap) + gap;
         }
         self.attempt(now, index, 1, meant);
         true
     }
 
-    /// When the next connection may be begun, if any is left.
+    /// The earliest start of the next connection, if any is left.
     pub(super) fn start_at(&self, now: Instant) -> Option<Instant> {
         match &self.phase {
             LoadPhase::Opening { next } => {
@@ -109,7 +109,7 @@ impl LoadHost {
         }
     }
 
-    /// Sends the first datagram of what connection `index` is to do now.
+    /// Sends the first datagram of connection `index` for the present phase.
     pub(super) fn attempt(
         &mut self,
         now: Instant,
@@ -122,7 +122,7 @@ impl LoadHost {
             .and_then(|index| self.kept.get(index).copied().flatten());
         let begun = match (&self.phase, kept) {
             (LoadPhase::Resuming { .. }, Some(kept)) => kept.resume(&self.terms),
-            // One whose answer was lost is not mended but opened anew.
+            // After a lost answer the connection is opened again.
             (LoadPhase::Live { .. }, Some(kept)) if attempts == 1 => kept.ask(&self.terms),
             _ => Some(Exchange::open(now, self.random.random(), &self.terms)),
         };
@@ -147,8 +147,8 @@ impl LoadHost {
         );
     }
 
-    /// Counts a connection that is given up. After many in a row the server is taken for dead, and
-    /// the others are given up untried.
+    /// Counts a failed connection. After many in a row the server counts as dead, and the others fail
+    /// without an attempt.
     pub(super) fn give_up(&mut self, now: Instant, meant: Option<Instant>) {
         self.failures_in_a_row += 1;
         let dead = self.failures_in_a_row >= MAX_IN_FLIGHT;
@@ -176,7 +176,7 @@ impl LoadHost {
         }
     }
 
-    /// Sends again what was not answered, or gives up.
+    /// Retransmits, or fails the connection.
     pub(super) fn retry(&mut self, now: Instant) {
         let late = self.busy.iter().filter(|(_, busy)| busy.retry_at <= now);
         let late = late.map(|(&index, busy)| (index, busy.attempts, busy.meant));
@@ -252,7 +252,7 @@ impl LoadHost {
     }
 }
 
-/// How long the answer to attempt `attempts` (from 1) is waited for.
+/// The retransmission timeout of attempt `attempts` (from 1).
 fn timeout(attempts: u32) -> Duration {
     (FIRST_TIMEOUT * (1 << (attempts - 1))).min(MAX_TIMEOUT)
 }

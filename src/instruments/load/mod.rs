@@ -1,10 +1,10 @@
-//! The machine of the load generator: very many connections that are opened, proven and then kept
-//! without ever being closed; mutated packets on request; and a sample of the kept connections that
-//! goes on at the end, to show that they still live.
+//! The machine of the load generator: opens, proves and holds many connections without closing them;
+//! sends mutated packets on request; and finally resumes a sample of the held connections, to show
+//! that they are alive.
 //!
 //! In: IP packets and time. Out: IP packets, flights and a [`LoadReport`]. At most [`MAX_IN_FLIGHT`]
-//! connections are busy at a time, so that a test of the server's memory is no test of queues.
-//! Never reads a clock. Every random choice comes from the seed.
+//! connections are busy at a time, so that a test of the server's memory does not test queues.
+//! Never reads a clock. The seed determines every random choice.
 
 mod config;
 mod connections;
@@ -40,26 +40,25 @@ use exchange::{Kept, Terms};
 use phases::LoadPhase;
 use report::LoadReport;
 
-/// Connections busy at a time: the answers to that many OPENs fit the queue of a TUN device (500
-/// packets).
+/// Most busy connections: the answers to as many OPENs fit the queue of a TUN device (500 packets).
 pub const MAX_IN_FLIGHT: usize = 128;
 
-/// First own UDP port; those below are left to servers.
+/// First local UDP port; lower ones are left to servers.
 pub const FIRST_PORT: u16 = 1024;
 
-/// Own ports of one address.
+/// Local ports of one address.
 pub const PORTS: u32 = 1 + (u16::MAX - FIRST_PORT) as u32;
 
-/// Times that an OPEN or a request is sent before its connection is given up.
+/// Most transmissions of an OPEN or a request before its connection fails.
 const MAX_ATTEMPTS: u32 = 8;
 
-/// How long the first answer is waited for; doubled each time (RFC 6298 §2) …
+/// First retransmission timeout; doubles each time (RFC 6298 §2).
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// … up to this.
+/// Largest retransmission timeout.
 const MAX_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Beyond [`RESTART_GATE`], for clocks that count whole milliseconds.
+/// Margin added to [`RESTART_GATE`], for clocks of whole milliseconds.
 const GATE_MARGIN: Duration = Duration::from_millis(50);
 
 /// The machine of a load generator.
@@ -71,12 +70,12 @@ pub struct LoadHost {
     stack: Stack,
     random: ChaCha8Rng,
     phase: LoadPhase,
-    /// By number of the connection.
+    /// Held connections by index.
     kept: Vec<Option<Kept>>,
     busy: BTreeMap<u32, Busy>,
     outbox: VecDeque<Transmit>,
     corpus: Vec<(UdpPath, Vec<u8>)>,
-    /// When the next connection may be begun.
+    /// Earliest start of the next connection.
     next_start: Instant,
     begun: Instant,
     last_kept: Instant,
@@ -85,7 +84,7 @@ pub struct LoadHost {
 }
 
 impl LoadHost {
-    /// A load generator that begins with the first `poll_transmit`.
+    /// Creates a load generator that starts with the first `poll_transmit`.
     ///
     /// # Errors
     /// [`LoadError`].
@@ -139,7 +138,7 @@ impl LoadHost {
 
     // --- Commands ---
 
-    /// Ends whatever is being done, but for the sample that goes on at the end; a second time, that
+    /// Ends the present phase, except for the final resuming of the sample; a second call ends that,
     /// too.
     pub fn release(&mut self, now: Now) {
         match &self.phase {
@@ -157,19 +156,19 @@ impl LoadHost {
 
     // --- Getters ---
 
-    /// Whether all is done.
+    /// Whether the test is complete.
     #[must_use]
     pub const fn is_done(&self) -> bool {
         matches!(self.phase, LoadPhase::Done)
     }
 
-    /// Whether the connections are open and kept, and nothing else happens.
+    /// Whether the connections are open and held, and no other phase is active.
     #[must_use]
     pub const fn is_holding(&self) -> bool {
         matches!(self.phase, LoadPhase::Holding(_))
     }
 
-    /// The time whose requests on kept connections count, once it is known.
+    /// The measured interval of requests on held connections, once known.
     #[must_use]
     pub const fn live_window(&self) -> Option<(Instant, Instant)> {
         let LoadPhase::Live { course, .. } = &self.phase else {
@@ -178,7 +177,7 @@ impl LoadHost {
         Some(course.window())
     }
 
-    /// What has happened since the start.
+    /// The results since the start.
     #[must_use]
     pub fn report(&self) -> LoadReport {
         let state = self.kept.capacity() * size_of::<Option<Kept>>();

@@ -1,6 +1,6 @@
-//! The phases of a load generator and what leads from one to the next.
+//! The phases of a load generator and their transitions.
 //!
-//! In: time, and what the connections have done. Out: the next [`LoadPhase`].
+//! In: time, and events of the connections. Out: the next [`LoadPhase`].
 
 use rand::RngExt as _;
 
@@ -11,24 +11,24 @@ use crate::instruments::load::schedule::Plan;
 use crate::time::Instant;
 use crate::transport::grant::RESTART_GATE;
 
-/// What is being done.
+/// The present phase.
 pub(super) enum LoadPhase {
-    /// Connections are opened; those from `next` on are still to come.
+    /// Opens connections; `next` is the first one not started.
     Opening { next: u32 },
-    /// Mutated packets are sent.
+    /// Sends mutated packets.
     Hostile(Box<Hostile>),
-    /// Nothing, until then if there is an end.
+    /// Holds the connections, until this time if there is one.
     Holding(Option<Instant>),
-    /// The connections named go on, not before `from`.
+    /// Resumes the connections `waiting`, not before `from`.
     Resuming { waiting: Vec<u32>, from: Instant },
-    /// Requests are made on the connections named.
+    /// Sends requests on the connections `open`.
     Live { open: Vec<u32>, course: Box<Course> },
-    /// All is done.
+    /// Complete.
     Done,
 }
 
 impl LoadHost {
-    /// Goes from one phase to the next when it is over.
+    /// Moves to the next phase when the present one is over.
     pub(super) fn advance(&mut self, now: Instant) {
         match &self.phase {
             LoadPhase::Opening { next } => {
@@ -82,7 +82,7 @@ impl LoadHost {
             self.hold(now);
             return;
         }
-        // What a kept connection would send next is the most worth mutating.
+        // The next requests of held connections are the best input for mutations.
         let mut corpus = core::mem::take(&mut self.corpus);
         for (index, kept) in (0..).zip(&self.kept) {
             if corpus.len() >= MAX_CORPUS {
@@ -121,7 +121,7 @@ impl LoadHost {
         }
     }
 
-    /// Numbers of the connections that are kept.
+    /// The indices of the held connections.
     pub(super) fn open(&self) -> Vec<u32> {
         let open = (0..).zip(&self.kept).filter(|(_, kept)| kept.is_some());
         open.map(|(index, _)| index).collect()

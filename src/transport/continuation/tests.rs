@@ -1,4 +1,4 @@
-//! Sealed things open unchanged on every server of the ring; nothing else opens.
+//! Sealed parts open unchanged on every server of the ring; nothing else opens.
 
 use super::*;
 use proptest::prelude::*;

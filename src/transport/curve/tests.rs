@@ -171,8 +171,8 @@ fn a_sender_after_rfc_9438_agrees() {
     for (name, c, w_max, rtt_us, round_trips, tolerance) in [
         ("Reno-friendly", 70, 100, 5000, 20.0, 0.001),
         ("small window, long round trip", 7, 10, 300_000, 20.0, 0.1),
-        // Time follows the cubic or the line, whichever is ahead in packets, and not the larger
-        // window: where the cubic overtakes the line after a long time, W runs ahead for a while.
+        // Time follows the cubic or the line, whichever is ahead in packets, not the larger window:
+        // where the cubic overtakes the line late, W is ahead for a while.
         ("Reno-friendly, then convex", 7, 10, 70_000, 300.0, 0.3),
         ("concave from the start", 70, 100, 40_000, 20.0, 0.001),
         ("concave", 700, 1000, 100_000, 20.0, 0.001),
@@ -183,7 +183,7 @@ fn a_sender_after_rfc_9438_agrees() {
         let curve = cubic(w_max, rtt_us);
         for (n, want) in (0..).zip(rfc_9438(c, w_max, rtt_us, round_trips)) {
             let got = f64::from(curve.window(c, n));
-            // One packet is what rounding may take.
+            // Rounding may cost one packet.
             let off = ((got - want).abs() - 1.0) / want;
             assert!(off <= tolerance, "{name}: W({n}) = {got}, not {want:.1}");
         }
@@ -231,7 +231,7 @@ fn reference(c: u32, w_max: u32, rtt_us: u32, n: u64) -> (u32, u64) {
     (u32::try_from(window).unwrap(), u64::try_from(t).unwrap())
 }
 
-/// Windows from 1 to the largest, every magnitude alike.
+/// Windows from 1 to the largest, uniform over magnitudes.
 fn window() -> impl Strategy<Value = u32> {
     (0..=20_u32, any::<u32>())
         .prop_map(|(bits, low)| (1 << bits) | (low & ((1 << bits) - 1)))
@@ -244,7 +244,7 @@ fn rtt() -> impl Strategy<Value = u32> {
         .prop_map(|rtt| rtt.min(MAX_RTT_US))
 }
 
-/// Packet counts of every magnitude.
+/// Packet counts, uniform over magnitudes.
 fn count() -> impl Strategy<Value = u64> {
     (any::<u64>(), 0..64_u32).prop_map(|(n, shift)| n >> shift)
 }
@@ -316,8 +316,8 @@ proptest! {
     }
 }
 
-/// A flight of two must be enough to acknowledge one packet, or nearly. The windows that grow
-/// fastest a packet are small ones at the longest round trip: after a loss, `c` is ⌊0.7w⌋.
+/// A flight of two must suffice to acknowledge one packet, or nearly. The fastest growth per packet is
+/// that of small windows at the longest RTT: after a loss, `c` is ⌊0.7w⌋.
 #[test]
 fn small_windows_grow_by_at_most_two_a_packet() {
     for w in 2..=200_u32 {

@@ -194,7 +194,7 @@ fn one_number_is_acknowledged_even_if_it_releases_more_than_the_budget() {
     assert_eq!(growing.max_ack(100, 99, 7), 100);
 }
 
-/// One event of a walk: how far to get before it, how to split that, and what to declare.
+/// An event of a walk: the distance to it, the split of the interval before it, and the event.
 #[derive(Clone, Debug)]
 struct WalkEvent {
     advance: u64,
@@ -202,7 +202,7 @@ struct WalkEvent {
     rtt_us: u32,
     /// Sizes of the intervals, used in turn.
     splits: Vec<u64>,
-    /// Events that supersede this one in its zone: after how many numbers, and which.
+    /// Events that supersede this one in its zone: numbers before each, and its kind.
     superseded: Vec<(u64, TransitionKind)>,
 }
 
@@ -228,7 +228,7 @@ fn event() -> impl Strategy<Value = WalkEvent> {
         })
 }
 
-/// A connection as all servers together see it: which numbers were released, and how often.
+/// A connection from the view of all servers together: the numbers released, and how often.
 struct Walk {
     epoch: Epoch,
     released: Vec<u32>,
@@ -362,7 +362,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     /// Law 1: through any sequence of transitions, each number up to the send edge is released
-    /// exactly once, except what superseded events gave up, which is never released.
+    /// exactly once, except those given up by superseded events, which are never released.
     #[test]
     fn every_number_is_released_once(
         opening in 1..=KNOWN_WINDOW, events in vec(event(), 1..10), last in 0..300_u64,
@@ -401,7 +401,7 @@ proptest! {
         }
     }
 
-    /// Law 3: the declared round trip shapes the next curve and no number before it.
+    /// Law 3: the declared RTT shapes the next curve and no number before it.
     #[test]
     fn the_round_trip_alters_no_number(
         epoch in epoch(), kind in kind(), advance in 0..100_000_u64, rtts in any::<[u64; 2]>(),
@@ -415,7 +415,7 @@ proptest! {
         }
     }
 
-    /// An event that supersedes another starts at or above everything the first one released.
+    /// An event that supersedes another starts at or above every number released by the first.
     #[test]
     fn a_superseding_event_starts_above_what_was_released(
         epoch in epoch(), first in kind(), second in kind(), advance in 0..100_000_u64,
@@ -475,8 +475,8 @@ proptest! {
     }
 }
 
-/// The zone of `Opened` may grow by several numbers an arrival; whatever supersedes it must start
-/// above them (a timeout after the first of three packets, say).
+/// The zone of `Opened` may grow by several numbers per arrival; an event that supersedes it must
+/// start above them (for example a timeout after the first of three packets).
 #[test]
 fn an_event_in_the_opening_starts_above_what_was_released() {
     for first in 1..=16 {

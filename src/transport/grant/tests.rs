@@ -62,7 +62,7 @@ fn times(ms: u64) -> Times {
     }
 }
 
-/// Acknowledges `(after, upto]` with a proof that says the truth about `holes`.
+/// Acknowledges `(after, upto]` with a proof that is correct for `holes`.
 fn request(
     shown: &Continuation,
     after: u64,
@@ -150,18 +150,13 @@ fn pending_numbers_at_the_bound_and_past_it() {
             true,
         ),
         ("older", large, vec![span(far, far + 1)], false),
-        (
-            "beyond what is proven",
-            small,
-            vec![span(k + 1, k + 2)],
-            false,
-        ),
+        ("beyond the proof", small, vec![span(k + 1, k + 2)], false),
     ] {
         let shown = continuation(epoch);
         let granted = grant(&shown, times(0), &request(&shown, k - 2, k, &holes, None));
         assert_eq!(granted.err(), (!fine).then_some(GrantError::Hole), "{name}");
     }
-    // Not within the epoch at all.
+    // Outside of the epoch.
     let shown = continuation(growing(10));
     let before = request(&shown, BASE + 1, BASE + 2, &[span(BASE, BASE + 1)], None);
     assert_eq!(grant(&shown, times(0), &before), Err(GrantError::Hole));
@@ -209,7 +204,7 @@ fn a_quarter_must_be_proven_since_the_event() {
             );
         }
     }
-    // The opening's packets may all be missing: who shows the continuation has received it.
+    // The opening's packets may all be missing: a client with the continuation has received it.
     let opening = Continuation {
         proven: false,
         ..continuation(Epoch::opening(3))
@@ -227,7 +222,7 @@ fn a_quarter_must_be_proven_since_the_event() {
     );
 }
 
-/// What an honest client could not prove when it gives up: pending numbers, and its zone's share.
+/// An honest client may give up without proof of pending numbers and its zone's share.
 #[test]
 fn giving_up_allows_what_the_events_before_it_did() {
     let (shown, p) = (continuation(flat(20)), BASE + 400);
@@ -244,7 +239,7 @@ fn giving_up_allows_what_the_events_before_it_did() {
             );
         }
     }
-    // Early in an epoch all of it may be missing, as it may be pending.
+    // Early in an epoch all of it may be missing, since it may be pending.
     let shown = continuation(growing(20));
     let holes = [span(BASE + 1, BASE + 8)];
     let asked = request(
@@ -370,7 +365,7 @@ fn a_curve_leads_real_time_by_three_seconds_and_the_skew() {
             let early = grant(&shown, times(needs - 1), &asked);
             assert_eq!(early, Err(GrantError::AheadOfTime), "{name} at {k}");
         }
-        // The edge at the event counts, not how much of the zone has passed.
+        // The edge at the event counts, not the passed part of the zone.
         let zone = request(&shown, p + 1, p + 4, &[], Some((TransitionKind::Loss, k)));
         assert!(grant(&shown, times(needs), &zone).is_ok());
     }
@@ -399,7 +394,7 @@ fn an_unproven_address_opens_or_times_out() {
 }
 
 proptest! {
-    /// Law 3: what is released and what follows depend on epoch, interval and declaration only.
+    /// Law 3: numbers released and the next epoch depend on epoch, interval and declaration only.
     #[test]
     fn a_grant_depends_on_epoch_and_event_only(
         c in 2u32..2000, slow: bool, advance in 0u64..500, more in 1u64..20, kind in 2u8..=4, event: bool,
@@ -419,21 +414,21 @@ proptest! {
         let late = Times { issued: UnixMillis::new(START + issued % 1000), ..times(600_000 + ms % 100_000) };
         prop_assert_eq!(first, grant(&other, late, &request(&other, p, upto, &[], declared)));
         prop_assert!(first.is_ok(), "{:?}", first);
-        // A proof of one connection is none of another.
+        // A proof of one connection is not valid for another.
         if key != [5; 16] {
             let foreign = grant(&other, late, &request(&one, p, upto, &[], declared));
             prop_assert_eq!(foreign, Err(GrantError::Proof));
         }
     }
 
-    /// Whatever it says, a request does not make a server panic or release more than a flight.
+    /// No request makes a server panic or release more than a flight.
     #[test]
     fn no_request_panics(
         numbers in any::<(u64, u64, u64)>(), near: bool, shift in 0u32..64,
         kind in 0u8..9, edge: u64, rtt_us: u32, holes in proptest::collection::vec((0u64..100, 1u64..100), 0..20),
         c: u32, first: u32, cubic: bool, base: u64, proven: bool, probe: bool,
     ) {
-        // As large as the wire carries.
+        // As large as the wire format allows.
         let base = base >> 2;
         let scale = |n: u64| if near { base + (n >> 54) } else { n >> 2 >> shift };
         let mut at = scale(numbers.1);

@@ -1,7 +1,7 @@
-//! Proof of a client's address: tokens, challenges and their cookies; and the identity of a connection.
+//! Proof of a client's address: tokens, challenges and cookies; and the identity of a connection.
 //!
-//! In: datagrams with their addresses. Out: whether an address is proven, or a challenge. Nothing is
-//! kept but in the fixed-size soft state.
+//! In: datagrams with their addresses. Out: whether an address is proven, or a challenge. Keeps no
+//! state but the soft state of fixed size.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,7 +13,7 @@ use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::segment::{Challenge, Cookie, Request, Token};
 
 impl Server {
-    /// Whether an address token is genuine, of this address, and shown for the first time here.
+    /// Whether an address token is genuine, of this address, and new to this server.
     pub(super) fn token_proves(&mut self, now: Now, path: UdpPath, token: Token<'_>) -> bool {
         let opened = Continuation::open(
             &self.keys,
@@ -28,7 +28,7 @@ impl Server {
         if continuation.address.ip() != path.src.ip() {
             return false;
         }
-        // No packet has numbers this high (epoch::MAX_NUMBER): they stand for the times of tokens.
+        // No packet has numbers this high (epoch::MAX_NUMBER), so they can represent times of tokens.
         let shown = u64::MAX - (issued.as_millis() % (1 << 60));
         let connection = continuation.identity.hash();
         let fresh = self.filter.unsent(connection, shown, 1) != 0;
@@ -36,8 +36,8 @@ impl Server {
         fresh && self.buckets.take(now.instant, connection)
     }
 
-    /// A new connection id and proof key: nobody without the cluster key can tell them beforehand,
-    /// and the same OPEN gets others a millisecond later or on another server.
+    /// Derives a new connection id and proof key: unpredictable without the cluster key, and different
+    /// for the same OPEN a millisecond later or on another server.
     pub(super) fn new_identity(&self, now: Now, path: UdpPath, echo: u64) -> (u64, ProofKey) {
         let mut room = [0; ADDRESS_BYTES];
         let (connection, key) = self.keys.active().identity(&[
@@ -61,7 +61,7 @@ impl Server {
         fresh && mac.is_some_and(|mac| constant_time_equal(&mac, &cookie.mac))
     }
 
-    /// The MAC of a challenge, under the generation that sealed the continuation it is about.
+    /// The MAC of a challenge, under the generation that sealed its continuation.
     pub(super) fn cookie_mac(
         &self,
         request: &Request<'_>,
@@ -78,7 +78,7 @@ impl Server {
         ]))
     }
 
-    /// Asks the client to show that it receives at its new address; smaller than any request.
+    /// Builds a path challenge to the new address; smaller than any request.
     pub(super) fn challenge(
         &mut self,
         now: Now,
@@ -103,7 +103,7 @@ impl Server {
     }
 }
 
-/// Compares without telling by its duration where the difference lies.
+/// Compares in constant time.
 fn constant_time_equal(a: &[u8; 16], b: &[u8; 16]) -> bool {
     a.iter()
         .zip(b)
@@ -114,7 +114,7 @@ fn constant_time_equal(a: &[u8; 16], b: &[u8; 16]) -> bool {
 /// Bytes of an IPv6 address and a port.
 const ADDRESS_BYTES: usize = 18;
 
-/// Address and port, at the end of `room`: a mapped IPv4 address ends with its own four bytes.
+/// Writes address and port at the end of `room`: a mapped IPv4 address ends with its own four bytes.
 fn address_bytes(address: SocketAddr, room: &mut [u8; ADDRESS_BYTES]) -> &[u8] {
     let (ip, unused) = match address.ip() {
         IpAddr::V4(ip) => (ip.to_ipv6_mapped(), 12),

@@ -1,6 +1,6 @@
-//! The bytes that a flight carries, as the application produces them.
+//! The stream bytes of a flight, produced by the application.
 //!
-//! In: what a request wants. Out: a user continuation, and bytes gathered for the flight.
+//! In: the ranges of a request. Out: a user continuation, and bytes gathered for the flight.
 
 use super::{Server, ServerDrop};
 use crate::time::Now;
@@ -8,18 +8,18 @@ use crate::transport::application::{Application, MAX_USER_BYTES, Unavailable};
 use crate::transport::continuation::UserContinuation;
 use crate::wire::segment::{Span, UserField, Wanted};
 
-/// The bytes that a flight shall carry.
+/// The stream bytes for a flight.
 pub(super) struct Content {
-    /// The user continuation to produce them from; `None` if no bytes are wanted.
+    /// The user continuation that produces them; `None` if no bytes are requested.
     pub(super) user: Option<UserContinuation>,
-    /// To be given to the client: it does not have it yet.
+    /// The sealed user continuation, if the client does not have it yet.
     pub(super) sealed: Option<Vec<u8>>,
-    /// The object has another version here.
+    /// Whether this server has another version of the object.
     pub(super) changed: bool,
 }
 
 impl Content {
-    /// What the client is to be given, if it does not have it yet.
+    /// The field for the client, if it does not have it yet.
     pub(super) fn field(&self) -> Option<UserField<'_>> {
         let (sealed, user) = self.sealed.as_ref().zip(self.user.as_ref())?;
         Some(UserField {
@@ -30,7 +30,7 @@ impl Content {
 }
 
 impl Server {
-    /// Finds out what the bytes wanted are bytes of.
+    /// Resolves the stream of the requested bytes.
     pub(super) fn content(
         &self,
         now: Now,
@@ -63,7 +63,7 @@ impl Server {
         })
     }
 
-    /// Stages the bytes of the layout. On `Changed` the flight goes out without any.
+    /// Stages the bytes of the layout. On `Changed` the flight carries none.
     pub(super) fn stage(
         &mut self,
         content: &mut Content,
@@ -78,7 +78,7 @@ impl Server {
             match app.stage(&user.user, run.start, wanted, &mut self.gathered) {
                 Ok(have) if have == wanted => {}
                 Err(Unavailable::NotReady) => return Err(ServerDrop::NotReady),
-                // A stream shorter than its stated length is another stream.
+                // A stream shorter than its stated length is not the same stream.
                 Ok(_) | Err(Unavailable::Changed) => {
                     content.changed = true;
                     break;
@@ -93,7 +93,7 @@ impl Server {
     }
 }
 
-/// The ranges that lie inside the stream.
+/// Clips the ranges to the stream.
 pub(super) fn clamp(content: &Content, ranges: &[Span]) -> Vec<Span> {
     let length = content.user.as_ref().map_or(0, |user| user.length);
     let inside = ranges.iter().map(|range| Span {

@@ -1,38 +1,38 @@
-//! What a server counts: its answers, and what it dropped and why. Nothing is counted by client.
+//! Counters of a server: its answers, and its drops by reason. None is per client.
 
 use crate::transport::continuation::OpenError;
 use crate::transport::epoch::EpochError;
 use crate::transport::grant::GrantError;
 use crate::wire::segment::SegmentError;
 
-/// Why a datagram was not answered.
+/// Why a datagram was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServerDrop {
-    /// It is not a packet of the protocol.
+    /// Not a packet of the protocol.
     #[error(transparent)]
     Segment(#[from] SegmentError),
     /// A continuation or user continuation does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// It asks for what it is not entitled to.
+    /// The request is not entitled to a grant.
     #[error(transparent)]
     Grant(#[from] GrantError),
-    /// It names datagrams larger than this server sends.
-    #[error("names datagrams larger than this server sends")]
+    /// Requests datagrams larger than this server sends.
+    #[error("requests datagrams larger than this server sends")]
     Oversized,
-    /// It names datagrams too small for what the first one of the answer must carry.
-    #[error("names datagrams too small for the answer")]
+    /// Requests datagrams too small for the fixed part of an answer.
+    #[error("requests datagrams too small for the answer")]
     Undersized,
-    /// From a new IP address, but no restart is declared.
+    /// From a new IP address, without declaring a restart.
     #[error("from a new IP address without a restart")]
     MovedWithoutRestart,
     /// Its token bucket is empty.
     #[error("too many probes, timeouts or restarts")]
     TooOften,
-    /// It releases nothing and is no probe.
+    /// Releases nothing and is not a probe.
     #[error("releases nothing")]
     Nothing,
-    /// All that it releases was sent before.
+    /// Every number released was sent before.
     #[error("replayed")]
     Replayed,
     /// The application is not ready.
@@ -41,7 +41,7 @@ pub enum ServerDrop {
 }
 
 impl ServerDrop {
-    /// The label of its counter.
+    /// The label for its counter.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -87,7 +87,7 @@ const fn grant_label(error: GrantError) -> &'static str {
     }
 }
 
-/// Counters of a server; all only grow.
+/// Counters of a server; they only increase.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerCounters {
     /// OPENs answered.

@@ -1,38 +1,38 @@
-//! Writes the datagrams of a flight: headers, sealed things, chunks, and what stands for numbers
-//! that nothing was left for. Which numbers and which bytes is decided before; nothing is decided
-//! here but how they stand in the datagrams. All of them have one size, only the last may be shorter.
+//! Emits the datagrams of a flight: headers, sealed parts, chunks, and the marks for numbers without
+//! bytes. Decides neither numbers nor bytes, only their encoding. All datagrams have one size, except
+//! for a shorter last one.
 
 use crate::transport::layout::Layout;
 use crate::transport::proof::{Chain, ProofKey};
 use crate::wire::payload::Gathered;
 use crate::wire::segment::{ResponseHeader, SINGLE_CHUNK_BYTES, Span, UserField, put_chunk};
 
-/// What the packets of one flight have in common.
+/// Shared by the packets of one flight.
 #[derive(Clone, Copy)]
 pub(super) struct Numbered {
     pub(super) header: ResponseHeader,
     pub(super) identity: ProofKey,
     /// Number of the first packet of the layout.
     pub(super) first: u64,
-    /// Numbers granted.
+    /// Count of numbers granted.
     pub(super) count: u32,
-    /// Which of them to send: bit `i` for `first + i`.
+    /// The numbers to send: bit `i` is `first + i`.
     pub(super) send: u64,
     pub(super) size: usize,
-    /// Numbers after a datagram that it stands for.
+    /// Count of void numbers that follow a datagram.
     pub(super) void: u8,
 }
 
-/// Sealed things to be given to the client.
+/// Sealed parts for the client.
 pub(super) struct Seals<'a> {
     pub(super) continuation: &'a [u8],
-    /// Every datagram carries the continuation, not only the first.
+    /// Whether every datagram carries the continuation, not only the first.
     pub(super) everywhere: bool,
     pub(super) user: Option<UserField<'a>>,
 }
 
 impl Numbered {
-    /// Writes the datagrams of a flight that are to be sent, around the body that `out` holds.
+    /// Emits the datagrams to send around the body in `out`.
     pub(super) fn emit(&self, layout: &Layout, seals: &Seals<'_>, out: &mut Gathered) {
         let used = u32::try_from(layout.len()).unwrap_or(u32::MAX);
         let mut proofs = self.identity.chain();
@@ -42,7 +42,7 @@ impl Numbered {
             let last = index + 1 == used;
             let (start, before) = (out.mark(), out.len());
             let here = self.write(out, &mut proofs, seals, index, last, chunks, at);
-            // The last datagram stands for all numbers after it too, if it has room to say so.
+            // The last datagram declares all numbers after it void, if it has room for that.
             if last && void > 0 && out.len() - before < self.size {
                 out.rewind(start);
                 let numbered = Self {
@@ -69,7 +69,7 @@ impl Numbered {
         }
     }
 
-    /// Writes datagram `index`, whose bytes begin at `at` in the body; whether it is one to be sent.
+    /// Emits datagram `index`, whose bytes begin at `at` in the body; returns whether to send it.
     #[expect(
         clippy::too_many_arguments,
         reason = "what differs from datagram to datagram"
@@ -97,7 +97,7 @@ impl Numbered {
         header.void = self.void;
         header.x = proofs.fold(number - 1, number + u64::from(self.void));
         header.emit(out.heads(), continuation, user);
-        // All datagrams but the last are of one size: a chunk that leaves room says its length.
+        // All datagrams but the last have one size: a shorter chunk states its length.
         let bytes: usize = chunks.iter().map(length).sum();
         let alone = out.len() - before + SINGLE_CHUNK_BYTES + bytes;
         let multi = chunks.len() > 1 || (!last && alone < self.size);
@@ -125,7 +125,7 @@ fn length(chunk: &Span) -> usize {
     usize::try_from(chunk.len()).unwrap_or(usize::MAX)
 }
 
-/// Numbers of one flight fit a byte.
+/// Narrows a count of void numbers, which fits a byte.
 pub(super) fn small(void: u32) -> u8 {
     u8::try_from(void).unwrap_or(u8::MAX)
 }

@@ -1,5 +1,4 @@
-//! What the server answers, rule by rule; its reasons for silence and its laws have files of their
-//! own.
+//! The server's answers, rule by rule; its drops and its laws have files of their own.
 
 use super::*;
 use crate::time::UnixMillis;
@@ -37,7 +36,7 @@ proptest! {
         let mut app = model::Bytes { user, refuses: None };
         let datagram = open_bytes(&length.to_string(), size, None);
         let sent = send(&mut server, at(0), path, &datagram, &mut app);
-        // The first datagram has no room for what it must carry.
+        // The first datagram has no room for its fixed part.
         let tight = usize::from(size.min(mtu - 48)) < 200 + user;
         prop_assert!(sent.is_ok() || tight, "{:?}", sent);
         if let Ok(flight) = sent {
@@ -85,7 +84,7 @@ proptest! {
         let got: Vec<Vec<Span>> = answer.iter().map(|packet| packet.spans.clone())
             .filter(|spans| !spans.is_empty()).collect();
         prop_assert_eq!(got, laid);
-        // Every number granted is carried, or stood for.
+        // Every granted number is carried or declared void.
         let accounted: u64 = answer.iter().map(|packet| 1 + packet.void).sum();
         prop_assert_eq!(accounted, u64::from(released));
         let key = peer.look_inside(&keys(), at(1)).identity;
@@ -126,7 +125,7 @@ fn a_token_gives_an_initial_window_once() {
     let mut server = server(1);
     let peer = Peer::opened(&mut server, at(0), path());
     let token = Some((peer.connection, &peer.continuation[..]));
-    // Name, when, from where, packets of the answer.
+    // Name, time, source, packets of the answer.
     for (name, ms, from, want) in [
         ("another address", MINUTE, "192.0.2.9:4000", 3),
         ("too old", 61 * MINUTE, "192.0.2.1:4000", 3),
@@ -183,7 +182,7 @@ fn a_request_is_answered_once_on_one_server() {
     let request = peer.acknowledging(base, base + 4);
     assert_eq!(peer.ask(&mut server, at(1), &request).unwrap().len(), 8);
     assert_eq!(peer.ask(&mut server, at(2), &request), Err("replayed"));
-    // What overlaps brings only what is new.
+    // An overlapping request releases only new numbers.
     let overlapping = peer.acknowledging(base + 2, base + 6);
     let numbers: Vec<u64> = peer
         .ask(&mut server, at(3), &overlapping)
@@ -193,7 +192,7 @@ fn a_request_is_answered_once_on_one_server() {
         .collect();
     let fresh = peer.epoch.edge(base + 4) + 1..=peer.epoch.edge(base + 6);
     assert_eq!(numbers, fresh.collect::<Vec<_>>());
-    // Another server does not know.
+    // Another server has no record of them.
     assert_eq!(
         peer.ask(&mut model::server(2), at(4), &request)
             .unwrap()
@@ -267,7 +266,7 @@ fn numbers_without_bytes_are_declared_void() {
     let peer = Peer::opened(&mut server, at(0), path());
     let (base, key) = (peer.epoch.base, peer.look_inside(&keys(), at(0)).identity);
     let first = peer.epoch.edge(base) + 1;
-    // Bytes asked for, and the packets that must come: number and how many void ones follow.
+    // Bytes requested, and the packets expected: number and count of void ones after it.
     for (server_id, ranges, want) in [
         (2, vec![], vec![(first, 9)]),
         (3, vec![Span { start: 0, end: 100 }], vec![(first, 9)]),
@@ -279,7 +278,7 @@ fn numbers_without_bytes_are_declared_void() {
             }],
             vec![(first, 0), (first + 1, 8)],
         ),
-        // Both full: neither has room to say so.
+        // Both full: no room for a void count.
         (
             5,
             vec![Span {
@@ -382,7 +381,7 @@ fn the_answer_is_a_function_of_the_arguments() {
     assert_eq!(answer(), answer(), "challenge");
 }
 
-/// The challenge that a request from another address gets.
+/// Returns the challenge to a request from another address.
 fn challenged(server: &mut Server, ms: u64, path: UdpPath, request: &Request<'_>) -> Challenge {
     let datagram = to_bytes(request);
     let flight = send(server, at(ms), path, &datagram, &mut bytes()).unwrap();
@@ -457,7 +456,7 @@ fn another_address_is_taken_on_with_a_restart_only() {
         echo(request, &mut server, 300).err(),
         Some("moved_without_restart")
     );
-    // The gate of one second does not hold: the address was just validated.
+    // The gate of one second does not apply: the address was just validated.
     let restart = peer.transition(TransitionKind::Restart, base);
     let flight = echo(peer.declaring(&restart, base, restart.r), &mut server, 3).unwrap();
     let mut next = Peer {
@@ -491,7 +490,7 @@ fn a_challenge_serves_its_address_continuation_and_time_only() {
         time: cookie.time + 1,
         ..cookie
     };
-    // Name, when, from where, cookie, whether it is accepted.
+    // Name, time, source, cookie, whether it is accepted.
     for (name, ms, from, cookie, fine) in [
         ("genuine", 0, "192.0.2.1:4999", cookie, true),
         ("at its greatest age", later, "192.0.2.1:4999", cookie, true),
@@ -532,7 +531,7 @@ fn keys_rotate_in_the_middle_of_a_connection() {
     let mut peer = Peer::opened(&mut server, at(0), path());
     let identity = peer.look_inside(&keys(), at(0)).identity;
     let base = peer.epoch.base;
-    // Role of the old and the new generation; generation of the continuation that comes.
+    // Role of the old and the new generation; generation of the resulting continuation.
     let steps = [
         (vec![(1, Role::Active, old), (2, Role::Staged, new)], 1),
         (vec![(1, Role::Retiring, old), (2, Role::Active, new)], 2),
@@ -546,7 +545,7 @@ fn keys_rotate_in_the_middle_of_a_connection() {
         };
         let answer = peer.ask(&mut server, at(1 + index), &request);
         if index == 2 {
-            // The user continuation, of the first generation, is asked for anew.
+            // The user continuation, of the first generation, is requested again.
             assert_eq!(answer, Err("continuation_generation"));
             let request = Request {
                 wanted: Wanted::New(b"99999999"),

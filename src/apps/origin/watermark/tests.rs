@@ -100,7 +100,7 @@ fn what_is_not_a_sample_stays_as_it_is() {
     assert_eq!(
         marked[data + 1000..],
         content[data + 1000..],
-        "what follows the samples"
+        "bytes after the samples"
     );
     assert!(
         (0..500).all(|k| marked[data + 2 * k + 1] == 0x80),

@@ -1,4 +1,4 @@
-//! Every reason for silence: a datagram that is dropped for it, and for nothing else.
+//! Every reason for a drop: a datagram that is dropped for it, and for no other.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::transport::curve::Curve;
 use crate::transport::epoch::MAX_NUMBER;
 use crate::wire::segment::{Declared, MIN_DATAGRAM_BYTES};
 
-/// A request that is dropped: when it comes and from where.
+/// A request to drop, with its time and source.
 struct Case {
     reason: &'static str,
     ms: u64,
@@ -30,7 +30,7 @@ fn case(reason: &'static str, ms: u64, datagram: Vec<u8>) -> Case {
     }
 }
 
-/// A continuation as only a server can seal it.
+/// Seals a modified continuation, as only a server can.
 fn sealed(peer: &Peer, change: impl FnOnce(&mut Continuation)) -> Peer {
     let mut inside = peer.look_inside(&keys(), at(0));
     change(&mut inside);
@@ -42,8 +42,8 @@ fn sealed(peer: &Peer, change: impl FnOnce(&mut Continuation)) -> Peer {
     }
 }
 
-/// A continuation that is genuine, and empty inside.
-fn senseless(peer: &Peer) -> Vec<u8> {
+/// Seals a genuine but empty continuation.
+fn empty_inside(peer: &Peer) -> Vec<u8> {
     let mut out = peer.continuation[..8].to_vec();
     let mut associated = peer.connection.to_be_bytes().to_vec();
     associated.extend(&out);
@@ -167,9 +167,9 @@ fn unopenable(peer: &Peer) -> Vec<Case> {
         continuation: &peer.user,
         ..request.clone()
     };
-    let senseless = senseless(peer);
+    let empty_inside = empty_inside(peer);
     let empty = Request {
-        continuation: &senseless,
+        continuation: &empty_inside,
         ..request.clone()
     };
     vec![
@@ -189,7 +189,7 @@ fn unopenable(peer: &Peer) -> Vec<Case> {
     ]
 }
 
-/// A request with a declaration at the base of its epoch.
+/// Builds a request with a declaration at the base of its epoch.
 fn declared(peer: &Peer, kind: u8, edge: u64, rtt_us: u32, after: u64, upto: u64) -> Vec<u8> {
     to_bytes(&Request {
         declared: Some(Declared { kind, edge, rtt_us }),
@@ -208,7 +208,7 @@ fn untimely(peer: &Peer, opening: &Peer) -> Vec<Case> {
         };
     });
     let far = sealed(peer, |inside| inside.epoch.base = MAX_NUMBER - 5);
-    // With a window of 2 and a round trip of a second this takes longer than the lead.
+    // With a window of 2 and an RTT of a second this takes longer than the lead.
     let slow = sealed(peer, |inside| {
         inside.epoch.c = 2;
         inside.epoch.curve = Curve::Cubic {
@@ -322,7 +322,7 @@ fn unearned(peer: &Peer) -> Vec<Case> {
                 ..request.clone()
             }),
         ),
-        // Not received, and not said to be missing.
+        // Neither received nor declared missing.
         case(
             "proof",
             1,
@@ -341,7 +341,7 @@ fn every_reason_for_silence_is_reached_and_counted() {
     let mut first = server(1);
     let opening = Peer::open(&mut first, at(0), path());
     let mut peer = Peer::opened(&mut first, at(0), path());
-    // More numbers arrived, so that only what is said of them is wrong.
+    // More numbers arrived, so that only the claims about them are wrong.
     let (base, key) = (peer.epoch.base, peer.look_inside(&keys(), at(0)).identity);
     let mut rich = peer.clone();
     rich.x
@@ -378,7 +378,7 @@ fn every_reason_for_silence_is_reached_and_counted() {
         assert_eq!(server.counters().drops(), [(reason, 1)]);
         seen.insert(reason);
     }
-    // Tested where what leads to them is: see `tests`.
+    // Tested elsewhere: see `tests`.
     seen.extend([
         "continuation_future",
         "moved_without_restart",
@@ -399,7 +399,7 @@ proptest! {
     fn noise_is_never_answered(noise in proptest::collection::vec(any::<u8>(), 0..1500), kind in 0usize..3) {
         let mut datagram = noise;
         if let Some(first) = datagram.first_mut() { *first = [*first, 0x10, 0x20][kind]; }
-        // A datagram as long as an OPEN may be one.
+        // A datagram as long as an OPEN may be a valid one.
         let opens = datagram.first() == Some(&0x10) && datagram.len() >= OPEN_BYTES;
         if !opens {
             thread_local!(static SERVER: core::cell::RefCell<Server> = core::cell::RefCell::new(server(1)));
@@ -408,7 +408,7 @@ proptest! {
         }
     }
 
-    /// Whatever the network does to a request, it cannot elicit numbers that the request did not.
+    /// However the network corrupts a request, it releases no numbers that the request did not.
     #[test]
     fn a_garbled_request_releases_nothing_else(flips in proptest::collection::vec((0usize..400, 1u8..=255), 1..4)) {
         thread_local!(static STATE: core::cell::RefCell<(Server, Peer)> = core::cell::RefCell::new({

@@ -1,6 +1,6 @@
 //! The laws of the protocol at the level of the server, on random walks and under attack: numbers
-//! are released once, by any servers in any order; nobody elicits more than the bound that
-//! `manual::protocol` states; and a server's memory does not depend on who was served.
+//! are released once, by any servers in any order; no client elicits more than the bound in
+//! `manual::protocol`; and a server's memory does not depend on its clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,17 +13,17 @@ use super::*;
 use crate::transport::epoch::{Declaration, Transition};
 use crate::wire::segment::Declared;
 
-/// One stretch of a walk and the event that ends it.
+/// One segment of a walk and the event that ends it.
 #[derive(Clone, Debug)]
 struct Step {
     advance: u64,
     kind: TransitionKind,
     rtt_us: u32,
-    /// Most numbers that each interval releases, used in turn.
+    /// Most numbers released by each interval, used in turn.
     splits: Vec<u32>,
-    /// The first interval of the stretch is shown last.
+    /// Whether the first interval of the segment is sent last.
     postponed: bool,
-    /// After how many numbers of the zone another event takes its place, and which.
+    /// Count of the zone's numbers after which another event supersedes this one, and its kind.
     superseded: Option<(u64, TransitionKind)>,
 }
 
@@ -44,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
     )
 }
 
-/// An honest client that loses nothing, and what it was sent.
+/// An honest client without losses, and the packets it has received.
 struct Walk {
     peer: Peer,
     servers: Vec<Server>,
@@ -53,7 +53,7 @@ struct Walk {
     requests: Vec<Vec<u8>>,
     /// Proof values by number.
     released: BTreeMap<u64, u64>,
-    /// Numbers that no request will ever release.
+    /// Whether the numbers were written off, so that no request will ever release them.
     written_off: bool,
     next: Option<Vec<u8>>,
 }
@@ -75,7 +75,7 @@ impl Walk {
         }
     }
 
-    /// The last number up to which all arrived.
+    /// The last number before the first gap.
     fn whole(&self) -> u64 {
         let mut upto = self.peer.epoch.base;
         while self.peer.x.contains_key(&(upto + 1)) {
@@ -84,7 +84,7 @@ impl Walk {
         upto
     }
 
-    /// What a superseded event wrote off never came: the stretch up to `upto`, if there is one.
+    /// The span up to `upto` that a superseded event wrote off, if any.
     fn written_off(&self, upto: u64) -> Vec<Span> {
         let numbers = self.peer.epoch.base + 1..=upto;
         let mut missing = numbers.filter(|n| !self.peer.x.contains_key(n));
@@ -95,7 +95,7 @@ impl Walk {
         vec![Span { start, end }]
     }
 
-    /// Shows `(after, upto]` and checks what comes.
+    /// Acknowledges `(after, upto]` and checks the answer.
     fn show(&mut self, event: Option<(&Transition, u32)>, after: u64, upto: u64) {
         let expected = match event {
             Some((event, _)) => event.released(after, upto),
@@ -148,7 +148,7 @@ impl Walk {
     fn take(&mut self, step: &Step) {
         let mut splits = step.splits.iter().copied().cycle();
         let first = self.peer.epoch.base == 0;
-        // Until the address is proven nothing else is granted than the opening.
+        // Before the address is proven only the opening is granted.
         let goal = if first { 0 } else { self.edge + step.advance };
         let mut postponed = None;
         while self.edge < goal.min(self.whole()) {
@@ -233,8 +233,8 @@ impl Walk {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Laws 1 and 3: whatever intervals tile the numbers, each is released once, and none is left
-    /// out across an event.
+    /// Laws 1 and 3: whatever intervals tile the numbers, each is released once, and none is skipped
+    /// across an event.
     #[test]
     fn every_number_is_released_once(steps in proptest::collection::vec(step(), 1..12)) {
         let mut walk = Walk::new();
@@ -247,7 +247,7 @@ proptest! {
         prop_assert_eq!(last, expected);
     }
 
-    /// Law 2: any order, repetition and spreading over servers releases the same.
+    /// Law 2: any order, repetition and distribution over servers releases the same numbers.
     #[test]
     fn order_repetition_and_spreading_change_nothing(
         steps in proptest::collection::vec(step(), 1..8), seed: u64,
@@ -276,22 +276,22 @@ proptest! {
     }
 }
 
-/// A continuation that the adversary holds.
+/// A continuation held by the adversary.
 #[derive(Clone)]
 struct Copy {
     epoch: Epoch,
     sealed: Vec<u8>,
 }
 
-/// A connection of the adversary, and what it was sent.
+/// A connection of the adversary, and the packets it has received.
 struct Victim {
     peer: Peer,
     copies: Vec<Copy>,
-    /// Times that each server sent each number by a request that does not pass the filter.
+    /// Times that each server sent each number in answer to a request that bypasses the filter.
     sent: BTreeMap<(usize, u64), u32>,
 }
 
-/// Requests everything it can think of of three servers.
+/// Sends random requests to three servers.
 struct Adversary {
     random: ChaCha8Rng,
     servers: Vec<Server>,
@@ -333,7 +333,7 @@ impl Adversary {
         self.random.random_range(0..=most)
     }
 
-    /// A number near `to`.
+    /// Returns a number near `to`.
     fn near(&mut self, to: u64, by: u64) -> u64 {
         (to + self.up_to(by)).saturating_sub(self.up_to(by))
     }
@@ -352,7 +352,7 @@ impl Adversary {
         Some(Declared { kind, edge, rtt_us })
     }
 
-    /// Numbers up to `reach` that are said to be missing: those that are, and some that are not.
+    /// Returns numbers up to `reach` to declare missing: true and false ones.
     fn holes(&mut self, peer: &Peer, reach: u64, interval: (u64, u64)) -> Vec<Span> {
         let withheld = match self.chance(40) {
             true => self.near(reach, 30)..self.near(reach, 30),
@@ -377,7 +377,7 @@ impl Adversary {
         holes
     }
 
-    /// One attempt at all servers, or some.
+    /// Sends one attempt to some or all servers.
     fn attempt(&mut self) {
         self.ms += if self.chance(30) {
             self.up_to(1500)
@@ -440,7 +440,7 @@ impl Adversary {
         }
     }
 
-    /// Sends a request to a server and holds what comes against the bound.
+    /// Sends a request to a server and checks the answer against the bound.
     fn elicit(&mut self, chosen: usize, index: usize, request: &Request<'_>) {
         let (now, from) = (at(self.ms), self.victims[chosen].peer.path);
         let datagram = to_bytes(request);
@@ -495,7 +495,7 @@ impl Adversary {
                     });
                 }
             }
-            // Some answers are lost, so that there are numbers to withhold and to lie about.
+            // Loses some answers, so that there are numbers to withhold and to lie about.
             if self.random.random_ratio(9, 10) {
                 victim.peer.x.insert(packet.number, packet.x);
             }
@@ -513,7 +513,7 @@ fn transition(epoch: &Epoch, declared: Declared) -> Option<Transition> {
     epoch.transition(declaration).ok()
 }
 
-/// What was proven, written anew from the rules: the greatest number that may be released.
+/// Computes the greatest number that may be released, independently, from the rules.
 fn hold_against_bound(
     shown: &Continuation,
     event: Option<&Transition>,
@@ -570,7 +570,7 @@ fn hold_against_bound(
     }
 }
 
-/// The gates of time.
+/// Checks the gates of time.
 fn check_gates(
     shown: &Continuation,
     event: Option<&Transition>,
@@ -612,7 +612,7 @@ proptest! {
     }
 }
 
-/// Law 6. What a server holds is either set at its start or bounded by one flight.
+/// Law 6: the memory of a server is fixed at its start or bounded by one flight.
 #[test]
 fn memory_does_not_depend_on_who_was_served() {
     let mut server = server(1);

@@ -1,5 +1,5 @@
-//! A client for the tests of the server: it holds every proof value that it was given, and builds
-//! any request, honest or not. It has no timers and decides nothing.
+//! A client for the tests of the server: holds every proof value received, and builds any request,
+//! honest or not. Has no timers and no policy.
 
 use std::collections::BTreeMap;
 
@@ -59,9 +59,9 @@ pub(super) fn byte(offset: u64) -> u8 {
 
 /// Streams of deterministic bytes. The request is their length in decimal, or `not ready`.
 pub(super) struct Bytes {
-    /// Length of the user continuations made.
+    /// Length of the user continuations.
     pub(super) user: usize,
-    /// What `read` refuses with.
+    /// The error of `read`.
     pub(super) refuses: Option<Unavailable>,
 }
 
@@ -95,7 +95,7 @@ impl Application for Bytes {
     }
 }
 
-/// A response as the tests look at it.
+/// A response, parsed for the tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Packet {
     pub(super) connection: u64,
@@ -107,7 +107,7 @@ pub(super) struct Packet {
     /// The user continuation and the length of the stream.
     pub(super) user: Option<(Vec<u8>, u64)>,
     pub(super) spans: Vec<Span>,
-    /// Of the datagram.
+    /// Length of the datagram.
     pub(super) length: usize,
 }
 
@@ -141,7 +141,7 @@ impl Packet {
     }
 }
 
-/// Gives a datagram to a server: the flight, or the reason that was counted.
+/// Passes a datagram to a server; returns the flight, or the reason counted.
 pub(super) fn send(
     server: &mut Server,
     now: Now,
@@ -182,7 +182,7 @@ pub(super) fn send(
     }
 }
 
-/// The numbered responses of a flight.
+/// Parses the numbered responses of a flight.
 pub(super) fn packets(flight: &Flight) -> Vec<Packet> {
     flight
         .datagrams()
@@ -196,7 +196,7 @@ pub(super) fn to_bytes(request: &Request<'_>) -> Vec<u8> {
     out
 }
 
-/// An OPEN that asks for a stream of `length` bytes.
+/// Builds an OPEN that requests a stream of `length` bytes.
 pub(super) fn open_bytes(length: &str, size: u16, token: Option<(u64, &[u8])>) -> Vec<u8> {
     let token = token.map(|(connection, sealed)| Token { connection, sealed });
     let wanted = Wanted::New(length.as_bytes());
@@ -214,7 +214,7 @@ pub(super) fn open_bytes(length: &str, size: u16, token: Option<(u64, &[u8])>) -
     out
 }
 
-/// What a client knows of its connection.
+/// A client's view of its connection.
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) connection: u64,
@@ -222,7 +222,7 @@ pub(super) struct Peer {
     pub(super) size: u16,
     /// The sealed user continuation.
     pub(super) user: Vec<u8>,
-    /// The continuation shown, and the epoch it speaks for.
+    /// The present continuation, and its epoch.
     pub(super) continuation: Vec<u8>,
     pub(super) epoch: Epoch,
     /// Proof values by number.
@@ -230,7 +230,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Opens a connection for an endless stream; its address is not shown as proven yet.
+    /// Opens a connection for an endless stream; its address is not proven yet.
     pub(super) fn open(server: &mut Server, now: Now, path: UdpPath) -> Self {
         let size = if path.src.is_ipv6() { 1452 } else { 1472 };
         let datagram = open_bytes("140737488355328", size, None);
@@ -250,8 +250,8 @@ impl Peer {
         peer
     }
 
-    /// Opens a connection and has its address proven: the epoch after `Opened` is in force, and the
-    /// numbers that its zone released have arrived.
+    /// Opens a connection and proves its address: the epoch after `Opened` has begun, and the numbers
+    /// released by its zone have arrived.
     pub(super) fn opened(server: &mut Server, now: Now, path: UdpPath) -> Self {
         let mut peer = Self::open(server, now, path);
         let opened = peer.transition(TransitionKind::Opened, 0);
@@ -262,7 +262,7 @@ impl Peer {
         peer
     }
 
-    /// Takes on the epoch after `transition` with a continuation from `answer`.
+    /// Moves to the epoch after `transition` with a continuation from `answer`.
     pub(super) fn go_over(&mut self, transition: &Transition, answer: &[Packet]) {
         self.continuation.clone_from(&answer[0].continuation);
         assert!(!self.continuation.is_empty());
@@ -277,7 +277,7 @@ impl Peer {
         }
     }
 
-    /// The proof over the numbers above the epoch's base up to `reach`, but the holes.
+    /// The proof over the numbers above the epoch's base up to `reach`, except the holes.
     pub(super) fn proof(&self, reach: u64, holes: &[Span]) -> u64 {
         let inside = |n: u64| holes.iter().any(|hole| (hole.start..hole.end).contains(&n));
         let proven = self
@@ -288,7 +288,7 @@ impl Peer {
             .fold(0, |proof, (_, x)| proof ^ x)
     }
 
-    /// Acknowledges `(after, upto]` in the epoch and asks for bytes without end.
+    /// Acknowledges `(after, upto]` in the epoch and requests unlimited bytes.
     pub(super) fn acknowledging(&self, after: u64, upto: u64) -> Request<'_> {
         Request {
             connection: self.connection,
@@ -323,7 +323,7 @@ impl Peer {
             .unwrap()
     }
 
-    /// Acknowledges `(after, upto]` of the numbers that an event closes; asks for a continuation.
+    /// Acknowledges `(after, upto]` of the numbers closed by an event; requests a continuation.
     pub(super) fn declaring(&self, event: &Transition, after: u64, upto: u64) -> Request<'_> {
         let reach = if event.kind.has_zone() { upto } else { event.p };
         Request {
@@ -348,7 +348,7 @@ impl Peer {
         }
     }
 
-    /// Sends a request from the own address.
+    /// Sends a request from the client's address.
     pub(super) fn ask(
         &self,
         server: &mut Server,
@@ -359,7 +359,7 @@ impl Peer {
         Ok(packets(&flight))
     }
 
-    /// Looks into the continuation shown, as only a server can.
+    /// Opens the present continuation, as only a server can.
     pub(super) fn look_inside(&self, keys: &KeyRing, now: Now) -> Continuation {
         Continuation::open(keys, self.connection, now.unix, MAX_AGE, &self.continuation)
             .unwrap()
