@@ -7,7 +7,6 @@
 //!
 //! This file routes between the parts and knows the connection's life; each part has a file.
 
-mod evidence;
 mod flights;
 mod hystart;
 mod input;

@@ -7,7 +7,10 @@ use rand::rngs::ChaCha8Rng;
 
 use super::*;
 use crate::time::UnixMillis;
+use crate::transport::client::window::evidence::Evidence;
 use crate::transport::continuation::Continuation;
+use crate::transport::curve::MAX_FLIGHT;
+use crate::transport::epoch::{Declaration, Transition};
 use crate::transport::grant::{Grant, RESTART_GATE, TIMEOUT_GATE, Times, grant};
 use crate::transport::proof::ProofKey;
 use crate::wire::segment::{Declared, Request, ToServer, Wanted};
