@@ -2,7 +2,6 @@
 
 use crate::time::{Instant, Now};
 use crate::transport::client::flights::{Arrival, Loss, Record};
-use crate::transport::client::hystart::{HyStart, Sample};
 use crate::transport::client::window::{Interval, Window};
 use crate::transport::client::{Client, ClientEvent, Connection, MAX_REOPENED};
 use crate::transport::epoch::{Epoch, KNOWN_WINDOW, TransitionKind};
@@ -26,11 +25,11 @@ impl Client {
     pub fn handle_datagrams<'d>(
         &mut self,
         now: Now,
-        path: UdpPath,
+        addresses: UdpPath,
         ecn: Ecn,
         datagrams: impl Iterator<Item = &'d [u8]>,
     ) {
-        let foreign = path.src != self.config.remote || path.dst != self.config.local;
+        let foreign = !self.path.is_path_of(addresses);
         let mut answered = false;
         for datagram in datagrams {
             if foreign {
@@ -97,8 +96,9 @@ impl Client {
             return false;
         }
         let fresh = connection.window.receive(n, void, header.x);
-        let arrival = self.flights.arrive(now, n, void, &self.rtt);
-        self.note_server(now, header.server);
+        let arrival = self.flights.arrive(now, n, void, self.path.rtt());
+        self.stats.answered_by(header.server);
+        self.path.note_server(now, header.server);
         if fresh || arrival.is_some() {
             self.answered(now);
         } else {
@@ -106,11 +106,8 @@ impl Client {
         }
         if let Some(arrival) = &arrival {
             self.take_continuation(now, arrival.yields, arrival.opens, response.continuation);
-            if arrival.rebinds
-                && !response.continuation.is_empty()
-                && let Some(connection) = &mut self.connection
-            {
-                connection.cookie = None;
+            if arrival.rebinds && !response.continuation.is_empty() {
+                self.path.validated();
             }
             self.sample(now, n, arrival, header.server);
         }
@@ -126,10 +123,8 @@ impl Client {
 
     /// Some answer has come: the service lives.
     pub(super) fn answered(&mut self, now: Instant) {
-        self.waiting_since = now;
-        self.active_at = now;
+        self.path.answered(now);
         self.last_answer = now;
-        self.backoff = 0;
         if self.opening.is_some() && self.connection.is_some() {
             self.opening = None;
         }
@@ -153,14 +148,14 @@ impl Client {
             return;
         }
         if opening.attempts == 1 {
-            self.rtt.sample(now.saturating_since(opening.sent));
+            self.path.sample_open(now.saturating_since(opening.sent));
         }
         let (lost, _) = self.flights.give_up_all();
         for (stream, span) in lost {
             self.lose_bytes(stream, &[span]);
         }
         self.flights.forget_path();
-        self.servers.forget_path();
+        self.path.begin_connection(size);
         self.repeats.clear();
         self.probe = None;
         let window = Window::new(count, sealed, now);
@@ -180,9 +175,6 @@ impl Client {
         self.connection = Some(Connection {
             id: header.connection,
             window,
-            size: size.min(self.datagram_max()),
-            cookie: None,
-            hystart: HyStart::default(),
             deferred_loss: None,
             declare_due: false,
             repeated_up_to: 0,
@@ -210,10 +202,10 @@ impl Client {
     }
 
     fn sample(&mut self, now: Instant, n: u64, arrival: &Arrival, server: u16) {
-        let Some(connection) = &mut self.connection else {
+        let Some(connection) = &self.connection else {
             return;
         };
-        connection.hystart.arrived(now);
+        self.path.arrived(now);
         if arrival.repeated || !arrival.first_of_flight {
             return;
         }
@@ -222,23 +214,11 @@ impl Client {
         if rtt.is_zero() {
             return;
         }
-        self.rtt.sample(rtt);
         self.stats.round_trip(server, rtt);
+        let waited = self.path.sample(now, server, rtt);
+        self.stream.most_under_way = self.path.rtt().most_under_way();
         let window = &connection.window;
-        let waited = self.servers.sample(server, rtt);
-        if let Some(least) = self.servers.settle(now, self.rtt.expected()) {
-            self.rtt.set_min(least);
-        }
-        self.stream.most_under_way = self.rtt.most_under_way();
-        let sample = Sample {
-            number: n,
-            highest: window.highest(),
-            window: window.packets(),
-            waited,
-            least: self.servers.farthest(),
-            spread: self.servers.spread(),
-        };
-        if connection.hystart.sample(now, &sample) && window.in_slow_start() {
+        if self.path.delays(now, n, waited, window) && window.in_slow_start() {
             self.declare(TransitionKind::Exit);
         }
     }
@@ -364,19 +344,16 @@ impl Client {
             self.stats.dropped("unknown_connection");
             return;
         }
-        let repeated = connection.cookie == Some(challenge.cookie);
-        connection.cookie = Some(challenge.cookie);
-        if repeated {
+        if !self.path.challenge(challenge.cookie) {
             return;
         }
         // What was asked for from the new address was not answered: ask again, with the cookie.
-        self.waiting_since = now;
+        self.path.wait_from(now);
         self.give_up_flights();
         if challenge.moved {
-            self.rtt.reset();
-            self.stream.most_under_way = self.rtt.most_under_way();
+            self.path.forget();
+            self.stream.most_under_way = self.path.rtt().most_under_way();
             self.flights.forget_path();
-            self.servers.forget_path();
             self.declare(TransitionKind::Restart);
             if let Some(connection) = &mut self.connection {
                 connection.declare_due = true;
@@ -386,8 +363,8 @@ impl Client {
 
     /// Looks for numbers that are lost by now, and acts on them.
     pub(super) fn detect_losses(&mut self, now: Instant) {
-        let apart = self.has_several_servers(now).then(|| self.servers.spread());
-        let losses = self.flights.detect(now, &self.rtt, apart);
+        let apart = self.path.spread(now);
+        let losses = self.flights.detect(now, self.path.rtt(), apart);
         let alone = losses.len() == 1;
         for loss in losses {
             if loss.whole && self.may_be_request(now, &loss, alone) && self.repeat(now, &loss) {
@@ -408,25 +385,7 @@ impl Client {
             .connection
             .as_ref()
             .is_some_and(|connection| loss.flight <= connection.repeated_up_to);
-        !self.has_several_servers(now) || (alone && loss.count >= MIN_TELLING_FLIGHT && !again)
-    }
-
-    /// Whether several servers answer, by turns.
-    pub(super) fn has_several_servers(&self, now: Instant) -> bool {
-        self.servers.are_several(now, self.rtt.expected())
-    }
-
-    /// Whether several servers answer by turns whose distances differ by more than noise: then what is
-    /// missing stands between what has come, and large flights keep the gaps few (the server takes
-    /// [`MAX_PENDING_SPANS`](crate::transport::grant::MAX_PENDING_SPANS)).
-    pub(super) fn servers_are_apart(&self, now: Instant) -> bool {
-        self.has_several_servers(now) && self.servers.spread() > self.rtt.expected() / 8
-    }
-
-    /// Takes note of who answered.
-    pub(super) fn note_server(&mut self, now: Instant, server: u16) {
-        self.stats.answered_by(server);
-        self.servers.note(now, server);
+        !self.path.has_several_servers(now) || (alone && loss.count >= MIN_TELLING_FLIGHT && !again)
     }
 
     /// A flight that is missing whole is a lost request, most likely: it is sent again, once.

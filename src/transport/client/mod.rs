@@ -12,6 +12,7 @@ mod hystart;
 mod input;
 mod output;
 mod pacer;
+mod path;
 mod reassembly;
 mod rtt;
 mod servers;
@@ -30,18 +31,14 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
 
-use crate::time::{Instant, Now, micros};
+use crate::time::{Instant, Now};
 use crate::transport::client::flights::Flights;
-use crate::transport::client::hystart::HyStart;
-use crate::transport::client::pacer::Pacer;
-use crate::transport::client::rtt::Rtt;
-use crate::transport::client::servers::Servers;
+use crate::transport::client::path::Path;
 use crate::transport::client::stream::Stream;
 use crate::transport::client::window::Window;
 use crate::transport::epoch::{Epoch, TransitionKind};
 use crate::transport::layout::Layout;
 use crate::wire::flight::Flight;
-use crate::wire::segment::Cookie;
 
 pub use stats::{ClientStats, MAX_SERVERS};
 
@@ -106,11 +103,6 @@ pub enum ClientEvent {
 struct Connection {
     id: u64,
     window: Window,
-    /// Datagrams asked for, in bytes of UDP payload.
-    size: u16,
-    /// The last challenge, to be echoed until a continuation bound to the new address comes.
-    cookie: Option<Cookie>,
-    hystart: HyStart,
     /// A number beyond the present event is lost: an event of the next epoch.
     deferred_loss: Option<u64>,
     /// What was given up is to be declared (again).
@@ -147,8 +139,7 @@ pub struct Client {
     opening: Option<Opening>,
     stream: Stream,
     flights: Flights,
-    rtt: Rtt,
-    pacer: Pacer,
+    path: Path,
     probe: Option<Probe>,
     /// Flights to be asked for again.
     repeats: VecDeque<u64>,
@@ -158,18 +149,11 @@ pub struct Client {
     filled_at: Option<Instant>,
     events: VecDeque<ClientEvent>,
     stats: ClientStats,
-    /// What the retransmission timeout and the probe timeout count from.
-    waiting_since: Instant,
-    /// Retransmission timeouts since the last answer.
-    backoff: u32,
     /// Connections opened anew since the last byte of the stream.
     reopened: u32,
     /// Last answer, or request of an idle connection.
     last_answer: Instant,
     last_new_byte: Instant,
-    /// Last datagram received or sent.
-    active_at: Instant,
-    servers: Servers,
     /// When the first number not acknowledged came.
     unacknowledged_since: Option<Instant>,
     /// When to look again for something to send (pacing, delayed acknowledgement, gates).
@@ -181,6 +165,7 @@ impl Client {
     #[must_use]
     pub fn new(config: ClientConfig, seed: u64) -> Self {
         let stream = Stream::new(config.buffer);
+        let path = Path::new(config.local, config.remote, config.mtu);
         Self {
             config,
             random: ChaCha8Rng::seed_from_u64(seed),
@@ -188,8 +173,7 @@ impl Client {
             opening: None,
             stream,
             flights: Flights::default(),
-            rtt: Rtt::default(),
-            pacer: Pacer::default(),
+            path,
             probe: None,
             repeats: VecDeque::new(),
             layout: Layout::default(),
@@ -197,13 +181,9 @@ impl Client {
             filled_at: None,
             events: VecDeque::new(),
             stats: ClientStats::default(),
-            waiting_since: Instant::ZERO,
-            backoff: 0,
             reopened: 0,
             last_answer: Instant::ZERO,
             last_new_byte: Instant::ZERO,
-            active_at: Instant::ZERO,
-            servers: Servers::default(),
             unacknowledged_since: None,
             send_timer: None,
         }
@@ -217,9 +197,9 @@ impl Client {
         let most = crate::transport::application::MAX_REQUEST_BYTES.min(request.len());
         self.stream.restart(request.get(..most).unwrap_or_default());
         if self.flights.is_empty() {
-            self.waiting_since = now.instant;
+            self.path.wait_from(now.instant);
         }
-        self.backoff = 0;
+        self.path.reset_backoff();
         self.reopened = 0;
         self.last_answer = now.instant;
         self.last_new_byte = now.instant;
@@ -264,7 +244,7 @@ impl Client {
         self.stream.reassembly.consume(count);
         if idle {
             // The buffer was full: there was nothing to wait for until now.
-            self.waiting_since = now.instant;
+            self.path.wait_from(now.instant);
             self.last_answer = now.instant;
             self.last_new_byte = now.instant;
         }
@@ -306,8 +286,8 @@ impl Client {
     fn with_present(&self, counters: ClientStats) -> ClientStats {
         let connection = self.connection.as_ref();
         ClientStats {
-            rtt_min: self.rtt.min(),
-            rtt_smoothed: self.rtt.smoothed(),
+            rtt_min: self.path.rtt().min(),
+            rtt_smoothed: self.path.rtt().smoothed(),
             window: connection.map_or(0, |connection| connection.window.packets()),
             ..counters
         }
@@ -359,12 +339,8 @@ impl Client {
             || self.opening.is_some()
     }
 
-    fn rtt_us(&self) -> u64 {
-        micros(self.rtt.of_next_epoch())
-    }
-
     fn declare(&mut self, kind: TransitionKind) -> bool {
-        let rtt_us = self.rtt_us();
+        let rtt_us = self.path.rtt_us();
         let Some(connection) = &mut self.connection else {
             return false;
         };

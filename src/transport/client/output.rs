@@ -12,7 +12,7 @@ use crate::transport::curve::MAX_FLIGHT;
 use crate::transport::epoch::TransitionKind;
 use crate::transport::grant::{RESTART_GATE, TIMEOUT_GATE};
 use crate::transport::layout;
-use crate::wire::flight::{Ecn, Flight, UdpPath};
+use crate::wire::flight::{Ecn, Flight};
 use crate::wire::segment::{
     CONTINUATION_FIELD_BYTES, Declared, Open, Request, Span, Token, Wanted,
 };
@@ -52,12 +52,6 @@ fn flight_size(window: u32, rtt: Duration) -> u32 {
 }
 
 impl Client {
-    /// Largest datagram wanted, in bytes of UDP payload.
-    pub(super) fn datagram_max(&self) -> u16 {
-        let headers = if self.config.remote.is_ipv6() { 48 } else { 28 };
-        self.config.mtu.saturating_sub(headers)
-    }
-
     /// Starts a new connection, beside the one that does not answer if there is one.
     pub(super) fn open(&mut self, now: Instant) {
         let echo = self.random.random();
@@ -87,21 +81,18 @@ impl Client {
     }
 
     fn push(&mut self, now: Instant, datagram: Vec<u8>) {
-        self.active_at = now;
+        self.path.sent(now);
         self.stats.packets_out += 1;
         self.stats.bytes_out += u64::try_from(datagram.len()).unwrap_or(0);
-        let path = UdpPath {
-            src: self.config.local,
-            dst: self.config.remote,
-        };
+        let addresses = self.path.addresses();
         self.outbox
-            .push_back(Flight::single(path, Ecn::NotEct, datagram));
+            .push_back(Flight::single(addresses, Ecn::NotEct, datagram));
     }
 
     fn send_open(&mut self, now: Instant) {
         let own = self.address_token().map(|(token, _)| token);
         let token = own.or_else(|| self.config.token.clone());
-        let size = self.datagram_max();
+        let size = self.path.datagram_max();
         let Some(opening) = &mut self.opening else {
             return;
         };
@@ -153,7 +144,7 @@ impl Client {
         if gives_up && !connection.declare_due {
             return false;
         }
-        let ready = self.pacer.ready_at();
+        let ready = self.path.ready_at();
         if !gives_up && ready > now {
             self.send_timer = Some((ready, "pacing"));
             return false;
@@ -163,14 +154,14 @@ impl Client {
         let needed = match begins {
             true => MAX_BEGINNING,
             false => {
-                let room = layout::room(usize::from(connection.size)).max(1);
+                let room = layout::room(usize::from(self.path.datagram_size())).max(1);
                 let needed = wanted.div_ceil(u64::try_from(room).unwrap_or(1));
                 u32::try_from(needed).unwrap_or(u32::MAX)
             }
         };
-        let flight = match self.servers_are_apart(now) {
+        let flight = match self.path.servers_are_apart(now) {
             true => (window / 8).clamp(2, MAX_FLIGHT),
-            false => flight_size(window, self.rtt.expected()),
+            false => flight_size(window, self.path.rtt().expected()),
         };
         let budget = flight.min(needed);
         if !gives_up && !self.may_send(now, budget, window) {
@@ -193,7 +184,7 @@ impl Client {
             return false;
         };
         let releasable = connection.window.releasable();
-        let delay = (self.rtt.expected() / DELAY_PART).min(MAX_DELAY);
+        let delay = (self.path.rtt().expected() / DELAY_PART).min(MAX_DELAY);
         let until = self.unacknowledged_since.unwrap_or(now) + delay;
         let wait = window > MAX_UNDELAYED
             && releasable < u64::from(budget)
@@ -218,15 +209,15 @@ impl Client {
             .asked(interval.first + u64::from(interval.count) - 1);
         let old = now.saturating_since(connection.window.held().since) > REFRESH_AGE;
         let wants = connection.window.wants_continuation()
-            || connection.cookie.is_some()
+            || self.path.cookie().is_some()
             || (old && connection.window.event().is_none());
         let mut record = Record::new(interval, now, self.stream.id, connection.window.releasing());
         record.asked_before = asked_before;
         record.declared = connection.window.event().map(|event| event.declaration);
         record.wants_continuation = wants;
-        record.rebinds = connection.cookie.is_some();
+        record.rebinds = self.path.cookie().is_some();
         let slow_start = connection.window.in_slow_start() || connection.window.is_opening();
-        let size = usize::from(connection.size);
+        let size = usize::from(self.path.datagram_size());
         if self.stream.user.is_none() {
             record.stream = self.stream.begin_again();
         } else {
@@ -237,10 +228,9 @@ impl Client {
             record.layout.clone_from(&self.layout);
         }
         if self.flights.is_empty() {
-            self.waiting_since = now;
+            self.path.wait_from(now);
         }
-        self.pacer
-            .sent(now, interval.count, window, self.rtt.expected(), slow_start);
+        self.path.pace(now, interval.count, window, slow_start);
         self.unacknowledged_since = (connection.window.releasable() > 0).then_some(now);
         self.stats.requests += 1;
         self.emit(now, &record, None);
@@ -253,7 +243,11 @@ impl Client {
         };
         // One server answers once; should the repeat be lost as well, it would be taken for a loss of
         // answers.
-        let copies = if self.has_several_servers(now) { 1 } else { 2 };
+        let copies = if self.path.has_several_servers(now) {
+            1
+        } else {
+            2
+        };
         for _ in 0..copies {
             self.stats.requests += 1;
             self.emit(now, &record, None);
@@ -289,7 +283,7 @@ impl Client {
         let mut datagram = Vec::with_capacity(512);
         Request {
             connection: connection.id,
-            size: connection.size,
+            size: self.path.datagram_size(),
             stream: record.stream,
             wants_continuation: record.wants_continuation,
             continuation: &evidence.sealed,
@@ -303,7 +297,7 @@ impl Client {
                 edge: declaration.p,
                 rtt_us: declaration.rtt_us,
             }),
-            cookie: connection.cookie,
+            cookie: self.path.cookie(),
             probe,
             ranges,
             wanted,
@@ -325,7 +319,7 @@ impl Client {
         let waits = stuck && self.flights.is_empty() && self.stream.wanted() > 0;
         let spaced = self
             .probe
-            .is_none_or(|probe| probe.sent + self.rtt.pto() <= now);
+            .is_none_or(|probe| probe.sent + self.path.rtt().pto() <= now);
         waits && spaced
     }
 
@@ -360,10 +354,9 @@ impl Client {
         let Some(connection) = &self.connection else {
             return;
         };
-        let idle = now.saturating_since(self.active_at);
         let age = now.saturating_since(connection.window.held().since);
-        let quiet = self.flights.is_empty() && self.stream.wanted() > 0 && self.backoff == 0;
-        if !quiet || idle < RESTART_GATE.max(self.rtt.rto(0)) || self.opening.is_some() {
+        let quiet = self.flights.is_empty() && self.stream.wanted() > 0 && self.path.backoff() == 0;
+        if !quiet || !self.path.is_idle(now) || self.opening.is_some() {
             return;
         }
         if age > STALE_AGE {
@@ -372,8 +365,8 @@ impl Client {
             self.connection = None;
             return;
         }
-        self.active_at = now;
-        self.pacer.reset(now);
+        self.path.sent(now);
+        self.path.reset_pace(now);
         if age >= RESTART_GATE
             && self.declare(TransitionKind::Restart)
             && let Some(connection) = &mut self.connection
@@ -410,7 +403,7 @@ impl Client {
         if let Some(connection) = &mut self.connection {
             connection.declare_due = true;
         }
-        self.pacer.reset(now);
+        self.path.reset_pace(now);
         true
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::transport::client::flights::{Loss, Record};
 use crate::transport::client::window::Interval;
-use network::{LAN, Network, Path};
+use network::{LAN, Network, Weather};
 
 mod network;
 
@@ -41,7 +41,7 @@ fn a_large_object_arrives_whole_and_without_loss() {
 #[test]
 fn losses_are_made_good() {
     for seed in 0..40 {
-        let path = Path {
+        let path = Weather {
             loss_percent: 2.0,
             delay_us: 10_000,
             servers: 1 + seed as usize % 3,
@@ -76,7 +76,7 @@ fn several_streams_follow_each_other() {
 
 #[test]
 fn an_idle_connection_goes_on_in_one_round_trip_with_another_server() {
-    let path = Path {
+    let path = Weather {
         delay_us: 20_000,
         ..LAN
     };
@@ -108,7 +108,7 @@ fn an_idle_connection_goes_on_in_one_round_trip_with_another_server() {
 #[test]
 fn a_bottleneck_is_filled() {
     // 100 Mb/s, 40 ms, a queue of one bandwidth-delay product.
-    let path = Path {
+    let path = Weather {
         delay_us: 20_000,
         service_us: 120,
         queue: 340,
@@ -128,7 +128,7 @@ fn a_bottleneck_is_filled() {
 #[test]
 fn an_outage_is_survived() {
     let mut network = Network::new(
-        Path {
+        Weather {
             delay_us: 5_000,
             service_us: 100,
             ..LAN
@@ -187,7 +187,7 @@ fn what_there_is_no_evidence_for_is_not_repeated() {
 
 #[test]
 fn several_servers_make_a_missing_flight_ambiguous() {
-    let path = Path {
+    let path = Weather {
         delay_us: 5_000,
         ..LAN
     };
@@ -197,29 +197,33 @@ fn several_servers_make_a_missing_flight_ambiguous() {
     let now = Instant::from_micros(network.now_us);
     let connection = client.connection.as_mut().unwrap();
     connection.repeated_up_to = missing(1).flight - 1;
-    assert!(!client.has_several_servers(now));
+    assert!(!client.path.has_several_servers(now));
     // One server: any flight, with others or not, again or not.
     for count in [1, 3, 4] {
         assert!(client.may_be_request(now, &missing(count), true));
         assert!(client.may_be_request(now, &missing(count), false));
     }
-    client.note_server(now, 1);
-    assert!(!client.has_several_servers(now), "the same");
-    client.note_server(now, 2);
-    assert!(client.has_several_servers(now));
+    client.path.note_server(now, 1);
+    assert!(!client.path.has_several_servers(now), "the same");
+    client.path.note_server(now, 2);
+    assert!(client.path.has_several_servers(now));
     assert!(client.may_be_request(now, &missing(4), true));
     assert!(!client.may_be_request(now, &missing(3), true), "too few");
     assert!(!client.may_be_request(now, &missing(4), false), "not alone");
     client.connection.as_mut().unwrap().repeated_up_to += 1;
     assert!(!client.may_be_request(now, &missing(4), true), "again");
-    let later = now + client.rtt.expected() * 16 + Duration::from_micros(1);
-    client.note_server(later, 2);
-    assert!(!client.has_several_servers(later), "one again");
-    assert!(client.has_several_servers(later - Duration::from_micros(2)));
+    let later = now + client.path.rtt().expected() * 16 + Duration::from_micros(1);
+    client.path.note_server(later, 2);
+    assert!(!client.path.has_several_servers(later), "one again");
+    assert!(
+        client
+            .path
+            .has_several_servers(later - Duration::from_micros(2))
+    );
 }
 
 /// 20 MB in a second and a half, one server, and a round trip of 20 ms.
-const STEADY: Path = Path {
+const STEADY: Weather = Weather {
     delay_us: 10_000,
     service_us: 100,
     ..LAN
@@ -265,7 +269,7 @@ fn an_answer_lost_whole_is_a_loss() {
 #[test]
 fn lost_requests_do_not_break_the_window() {
     for seed in 0..5 {
-        let path = Path {
+        let path = Weather {
             request_loss_percent: 1.0,
             ..STEADY
         };
@@ -277,7 +281,7 @@ fn lost_requests_do_not_break_the_window() {
     }
 }
 
-fn path() -> impl Strategy<Value = Path> {
+fn path() -> impl Strategy<Value = Weather> {
     let percent = |most: f64| prop_oneof![Just(0.0), 0.0..most];
     let times = (
         100u64..100_000,
@@ -285,7 +289,7 @@ fn path() -> impl Strategy<Value = Path> {
         10u64..2000,
     );
     let rates = (percent(8.0), percent(10.0), percent(3.0), percent(3.0));
-    (times, rates, 5usize..1000, 1usize..=3).prop_map(|(times, rates, queue, servers)| Path {
+    (times, rates, 5usize..1000, 1usize..=3).prop_map(|(times, rates, queue, servers)| Weather {
         delay_us: times.0,
         jitter_us: times.1,
         service_us: times.2,
@@ -326,7 +330,7 @@ proptest! {
 #[test]
 fn servers_held_up_do_not_break_the_window() {
     for seed in 0..5 {
-        let path = Path {
+        let path = Weather {
             delay_us: 50,
             servers: 2,
             hold_percent: 2.0,
@@ -351,7 +355,7 @@ fn servers_held_up_do_not_break_the_window() {
 #[test]
 fn a_stream_whose_keys_are_gone_is_given_up() {
     let mut network = Network::new(
-        Path {
+        Weather {
             service_us: 1000,
             ..LAN
         },
@@ -373,7 +377,7 @@ fn a_stream_whose_keys_are_gone_is_given_up() {
 #[test]
 fn between_neighbours_less_is_under_way_than_there_is_room_for() {
     for (delay_us, few) in [(100, true), (20_000, false)] {
-        let mut network = Network::new(Path { delay_us, ..LAN }, 1);
+        let mut network = Network::new(Weather { delay_us, ..LAN }, 1);
         assert_eq!(network.fetch(1_000_000).0, ClientEvent::Finished);
         let most = network.client.stream.most_under_way;
         assert_eq!(most < u64::MAX, few, "{delay_us} µs: {most}");
@@ -383,7 +387,7 @@ fn between_neighbours_less_is_under_way_than_there_is_room_for() {
 #[test]
 fn a_small_buffer_costs_neither_requests_nor_stalls() {
     let mut network = Network::new(
-        Path {
+        Weather {
             delay_us: 5_000,
             ..LAN
         },

@@ -45,22 +45,23 @@ impl Client {
 
     /// Silence for so long, with packets in flight, deserves one probe.
     fn probe_at(&self) -> Option<Instant> {
-        let at = self.waiting_since + self.rtt.pto();
+        let at = self.path.probe_at();
         let probed = self
             .probe
-            .is_some_and(|probe| probe.sent >= self.waiting_since);
-        let waits = self.connection.is_some() && !self.flights.is_empty() && self.backoff == 0;
+            .is_some_and(|probe| probe.sent >= self.path.waiting_since());
+        let waits =
+            self.connection.is_some() && !self.flights.is_empty() && self.path.backoff() == 0;
         (waits && !probed && at < self.timeout_at()).then_some(at)
     }
 
     fn timeout_at(&self) -> Instant {
-        let timeout = self.waiting_since + self.rtt.rto(self.backoff);
+        let timeout = self.path.timeout_at();
         match &self.connection {
             // All is known to be lost: there is nothing to wait for but what may be late, and the
             // server's gate.
-            Some(connection) if self.backoff == 0 && self.is_stuck() => {
+            Some(connection) if self.path.backoff() == 0 && self.is_stuck() => {
                 let gate = connection.window.started() + TIMEOUT_GATE;
-                timeout.min(gate.max(self.waiting_since + self.rtt.pto() + self.flights.lateness()))
+                timeout.min(gate.max(self.path.probe_at() + self.flights.lateness()))
             }
             Some(_) | None => timeout,
         }
@@ -74,15 +75,14 @@ impl Client {
 
     fn retransmission_timeout(&mut self, now: Instant) {
         if self.connection.is_some() && !self.time_out(now) {
-            self.waiting_since = now;
+            self.path.wait_from(now);
             return;
         }
         self.stats.timeouts += 1;
-        self.backoff += 1;
-        self.waiting_since = now;
+        self.path.timed_out(now);
         match &mut self.opening {
             Some(opening) => opening.due = true,
-            None if self.backoff > OPEN_AFTER_TIMEOUTS => self.open(now),
+            None if self.path.backoff() > OPEN_AFTER_TIMEOUTS => self.open(now),
             None => {}
         }
     }

@@ -43,7 +43,7 @@ impl Application for Bytes {
 
 /// What the network does.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Path {
+pub(super) struct Weather {
     pub(super) delay_us: u64,
     pub(super) jitter_us: u64,
     pub(super) loss_percent: f64,
@@ -62,7 +62,7 @@ pub(super) struct Path {
     pub(super) hold_percent: f64,
 }
 
-pub(super) const LAN: Path = Path {
+pub(super) const LAN: Weather = Weather {
     delay_us: 500,
     jitter_us: 0,
     loss_percent: 0.0,
@@ -77,7 +77,7 @@ pub(super) const LAN: Path = Path {
 };
 
 pub(super) struct Network {
-    path: Path,
+    path: Weather,
     random: ChaCha8Rng,
     pub(super) now_us: u64,
     /// Arrival time and a tie breaker → server (`None`: to the client), datagram.
@@ -117,7 +117,7 @@ fn new_server(id: u16) -> Server {
 }
 
 impl Network {
-    pub(super) fn new(path: Path, seed: u64) -> Self {
+    pub(super) fn new(path: Weather, seed: u64) -> Self {
         let config = ClientConfig {
             local: "10.0.0.1:5000".parse().unwrap(),
             remote: "10.0.0.2:7600".parse().unwrap(),

@@ -1,0 +1,267 @@
+//! One path between a client and its service: the addresses, the size of datagrams, whether servers
+//! have validated the own address, and all that was measured on it.
+//!
+//! In: answers, challenges and the time. Out: where a datagram goes and how large it may be, when it
+//! may leave, how long to wait for its answer, and whether the delay rises. A path never reads a
+//! continuation or a packet of its own: the connection does, and it may move to another path.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::time::{Instant, micros};
+use crate::transport::client::hystart::{HyStart, Sample};
+use crate::transport::client::pacer::Pacer;
+use crate::transport::client::rtt::Rtt;
+use crate::transport::client::servers::Servers;
+use crate::transport::client::window::Window;
+use crate::transport::grant::RESTART_GATE;
+use crate::wire::flight::UdpPath;
+use crate::wire::segment::Cookie;
+
+/// See the head of this file.
+#[derive(Clone, Debug)]
+pub(super) struct Path {
+    /// Own address and the service's, as a datagram to the service carries them.
+    addresses: UdpPath,
+    /// Largest datagram that the own device takes, in bytes of UDP payload.
+    datagram_max: u16,
+    /// Size of the datagrams to ask for, in bytes of UDP payload.
+    datagram_size: u16,
+    /// The last challenge; requests echo it until a continuation bound to this path comes.
+    cookie: Option<Cookie>,
+    rtt: Rtt,
+    pacer: Pacer,
+    hystart: HyStart,
+    servers: Servers,
+    /// Start of the retransmission timeout and of the probe timeout.
+    waiting_since: Instant,
+    /// Retransmission timeouts since the last answer.
+    backoff: u32,
+    /// When a datagram was last sent or received.
+    active_at: Instant,
+}
+
+impl Path {
+    /// A path on which nothing was sent; `mtu`: of the own device, in bytes.
+    pub(super) fn new(local: SocketAddr, remote: SocketAddr, mtu: u16) -> Self {
+        let headers = if remote.is_ipv6() { 48 } else { 28 };
+        let datagram_max = mtu.saturating_sub(headers);
+        Self {
+            addresses: UdpPath {
+                src: local,
+                dst: remote,
+            },
+            datagram_max,
+            datagram_size: datagram_max,
+            cookie: None,
+            rtt: Rtt::default(),
+            pacer: Pacer::default(),
+            hystart: HyStart::default(),
+            servers: Servers::default(),
+            waiting_since: Instant::ZERO,
+            backoff: 0,
+            active_at: Instant::ZERO,
+        }
+    }
+
+    // --- Addresses, size and validation ---
+
+    /// Own address and the service's, as a datagram to the service carries them.
+    pub(super) const fn addresses(&self) -> UdpPath {
+        self.addresses
+    }
+
+    /// Whether a datagram with these addresses came on this path.
+    pub(super) fn is_path_of(&self, incoming: UdpPath) -> bool {
+        incoming.reversed() == self.addresses
+    }
+
+    /// Largest datagram that may be asked for, in bytes of UDP payload.
+    pub(super) const fn datagram_max(&self) -> u16 {
+        self.datagram_max
+    }
+
+    /// Size of the datagrams to ask for, in bytes of UDP payload.
+    pub(super) const fn datagram_size(&self) -> u16 {
+        self.datagram_size
+    }
+
+    /// The answer to the last challenge, if one is due.
+    pub(super) const fn cookie(&self) -> Option<Cookie> {
+        self.cookie
+    }
+
+    /// Takes a challenge; returns whether it is a new one.
+    pub(super) fn challenge(&mut self, cookie: Cookie) -> bool {
+        self.cookie.replace(cookie) != Some(cookie)
+    }
+
+    /// Notes that a continuation bound to this path has come.
+    pub(super) const fn validated(&mut self) {
+        self.cookie = None;
+    }
+
+    // --- Measurements ---
+
+    /// The round trips.
+    pub(super) const fn rtt(&self) -> &Rtt {
+        &self.rtt
+    }
+
+    /// The round trip that an event declares for the next epoch, in microseconds.
+    pub(super) fn rtt_us(&self) -> u64 {
+        micros(self.rtt.of_next_epoch())
+    }
+
+    /// Takes the round trip of the OPEN that opened a connection.
+    pub(super) fn sample_open(&mut self, round_trip: Duration) {
+        self.rtt.sample(round_trip);
+    }
+
+    /// Takes a round trip to `server`; returns how long the answer waited in queues.
+    pub(super) fn sample(&mut self, now: Instant, server: u16, round_trip: Duration) -> Duration {
+        self.rtt.sample(round_trip);
+        let waited = self.servers.sample(server, round_trip);
+        if let Some(least) = self.servers.settle(now, self.rtt.expected()) {
+            self.rtt.set_min(least);
+        }
+        waited
+    }
+
+    /// Takes note of an arrival, for the rate at which packets come.
+    pub(super) fn arrived(&mut self, now: Instant) {
+        self.hystart.arrived(now);
+    }
+
+    /// Takes the time that the answer with `number` waited in queues; returns whether slow start
+    /// should end.
+    pub(super) fn delays(
+        &mut self,
+        now: Instant,
+        number: u64,
+        waited: Duration,
+        window: &Window,
+    ) -> bool {
+        let sample = Sample {
+            number,
+            highest: window.highest(),
+            window: window.packets(),
+            waited,
+            least: self.servers.farthest(),
+            spread: self.servers.spread(),
+        };
+        self.hystart.sample(now, &sample)
+    }
+
+    /// Takes note of the server that answered.
+    pub(super) fn note_server(&mut self, now: Instant, server: u16) {
+        self.servers.note(now, server);
+    }
+
+    /// If several servers answer by turns: how much farther away the farthest is than the nearest.
+    pub(super) fn spread(&self, now: Instant) -> Option<Duration> {
+        self.has_several_servers(now).then(|| self.servers.spread())
+    }
+
+    /// Whether several servers answer, by turns.
+    pub(super) fn has_several_servers(&self, now: Instant) -> bool {
+        self.servers.are_several(now, self.rtt.expected())
+    }
+
+    /// Whether several servers answer by turns whose distances differ by more than noise. Then lost
+    /// packets leave gaps between those that came, and large flights keep the gaps few (the server
+    /// takes [`MAX_PENDING_SPANS`](crate::transport::grant::MAX_PENDING_SPANS)).
+    pub(super) fn servers_are_apart(&self, now: Instant) -> bool {
+        let spread = self.spread(now).unwrap_or_default();
+        spread > self.rtt.expected() / 8
+    }
+
+    /// Begins a connection of datagrams of at most `size` bytes, whose packet numbers start again.
+    pub(super) fn begin_connection(&mut self, size: u16) {
+        self.datagram_size = size.min(self.datagram_max);
+        self.cookie = None;
+        self.hystart = HyStart::default();
+        self.servers.forget_path();
+    }
+
+    /// Forgets round trips and distances: the path leads elsewhere.
+    pub(super) fn forget(&mut self) {
+        self.rtt.reset();
+        self.servers.forget_path();
+    }
+
+    // --- Pacing ---
+
+    /// When the next request may leave.
+    pub(super) const fn ready_at(&self) -> Instant {
+        self.pacer.ready_at()
+    }
+
+    /// Takes note of a request for `count` packets at a window of `window` packets.
+    pub(super) fn pace(&mut self, now: Instant, count: u32, window: u32, slow_start: bool) {
+        let rtt = self.rtt.expected();
+        self.pacer.sent(now, count, window, rtt, slow_start);
+    }
+
+    /// Lets the next request leave at once.
+    pub(super) const fn reset_pace(&mut self, now: Instant) {
+        self.pacer.reset(now);
+    }
+
+    // --- Liveness and timers ---
+
+    /// Takes note of an answer: the path carries packets both ways.
+    pub(super) const fn answered(&mut self, now: Instant) {
+        self.waiting_since = now;
+        self.active_at = now;
+        self.backoff = 0;
+    }
+
+    /// Takes note of a datagram that was sent.
+    pub(super) const fn sent(&mut self, now: Instant) {
+        self.active_at = now;
+    }
+
+    /// Starts the timeouts again.
+    pub(super) const fn wait_from(&mut self, now: Instant) {
+        self.waiting_since = now;
+    }
+
+    /// Forgets that timeouts passed without an answer.
+    pub(super) const fn reset_backoff(&mut self) {
+        self.backoff = 0;
+    }
+
+    /// Backs off after a retransmission timeout.
+    pub(super) const fn timed_out(&mut self, now: Instant) {
+        self.backoff += 1;
+        self.waiting_since = now;
+    }
+
+    /// Start of the running timeouts.
+    pub(super) const fn waiting_since(&self) -> Instant {
+        self.waiting_since
+    }
+
+    /// Retransmission timeouts since the last answer.
+    pub(super) const fn backoff(&self) -> u32 {
+        self.backoff
+    }
+
+    /// When a probe is due if no answer comes.
+    pub(super) fn probe_at(&self) -> Instant {
+        self.waiting_since + self.rtt.pto()
+    }
+
+    /// When the retransmission timeout passes.
+    pub(super) fn timeout_at(&self) -> Instant {
+        self.waiting_since + self.rtt.rto(self.backoff)
+    }
+
+    /// Whether so long has passed without traffic that the window says nothing of the path any more
+    /// (RFC 5681 §4.1).
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        let idle = now.saturating_since(self.active_at);
+        idle >= RESTART_GATE.max(self.rtt.rto(0))
+    }
+}
