@@ -1,161 +1,137 @@
-//! What a datagram from the network does to the engine.
+//! What a connection does with a datagram from the network.
 
-use crate::time::{Instant, Now};
+use crate::time::Instant;
+use crate::transport::client::ClientEvent;
+use crate::transport::client::connection::{Connection, Established};
 use crate::transport::client::flights::{Arrival, Loss, Record};
+use crate::transport::client::outbox::Outbox;
+use crate::transport::client::path::Path;
 use crate::transport::client::window::{Interval, Window};
-use crate::transport::client::{Client, ClientEvent, Connection, MAX_REOPENED};
 use crate::transport::epoch::{Epoch, KNOWN_WINDOW, TransitionKind};
-use crate::wire::flight::{Ecn, UdpPath};
+use crate::wire::flight::Ecn;
 use crate::wire::segment::{
-    Challenge, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Probed, Response, ResponseHeader,
-    ResponseKind, Span, ToClient,
+    Challenge, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Probed, Response, ResponseKind, Span,
+    ToClient,
 };
+
+/// Connections opened anew for one stream without a byte of it before it is given up as changed.
+const MAX_REOPENED: u32 = 3;
 
 /// Packets of a flight whose loss as a whole is a lost request, whoever the servers are.
 const MIN_TELLING_FLIGHT: u32 = 4;
 
-impl Client {
-    /// Takes one datagram from the network. What is not ours is dropped and counted.
-    pub fn handle_datagram(&mut self, now: Now, path: UdpPath, ecn: Ecn, datagram: &[u8]) {
-        self.handle_datagrams(now, path, ecn, core::iter::once(datagram));
-    }
-
-    /// Takes the datagrams of one packet from the network, which came together: what is lost and what
-    /// may be sent is decided once, after the last of them.
-    pub fn handle_datagrams<'d>(
+impl Connection {
+    /// Takes a datagram that came on `path`; returns whether it answered a request.
+    pub(super) fn handle_datagram(
         &mut self,
-        now: Now,
-        addresses: UdpPath,
+        now: Instant,
+        path: &mut Path,
+        out: &mut Outbox,
         ecn: Ecn,
-        datagrams: impl Iterator<Item = &'d [u8]>,
-    ) {
-        let foreign = !self.path.is_path_of(addresses);
-        let mut answered = false;
-        for datagram in datagrams {
-            if foreign {
-                self.stats.dropped("foreign_address");
-                continue;
+        datagram: &[u8],
+    ) -> bool {
+        out.stats.packets_in += 1;
+        out.stats.bytes_in += u64::try_from(datagram.len()).unwrap_or(0);
+        match ToClient::parse(datagram) {
+            Ok(ToClient::Response(response)) => {
+                self.handle_response(now, path, out, ecn, &response, datagram.len())
             }
-            self.stats.packets_in += 1;
-            self.stats.bytes_in += u64::try_from(datagram.len()).unwrap_or(0);
-            match ToClient::parse(datagram) {
-                Ok(ToClient::Response(response)) => {
-                    answered |= self.handle_response(now.instant, ecn, &response, datagram.len());
-                }
-                Ok(ToClient::Probed(probed)) => {
-                    answered |= self.handle_probed(now.instant, &probed);
-                }
-                Ok(ToClient::Challenge(challenge)) => {
-                    self.handle_challenge(now.instant, &challenge);
-                }
-                Err(_) => self.stats.dropped("malformed"),
+            Ok(ToClient::Probed(probed)) => self.handle_probed(now, path, out, &probed),
+            Ok(ToClient::Challenge(challenge)) => {
+                self.handle_challenge(now, path, out, &challenge);
+                false
             }
-        }
-        if answered {
-            self.detect_losses(now.instant);
-        }
-        if !foreign {
-            self.fill_outbox(now.instant);
+            Err(_) => {
+                out.stats.dropped("malformed");
+                false
+            }
         }
     }
 
-    /// Whether it is of this connection.
+    /// Takes a numbered response; returns whether it is of this connection.
     fn handle_response(
         &mut self,
         now: Instant,
+        path: &mut Path,
+        out: &mut Outbox,
         ecn: Ecn,
         response: &Response<'_>,
         length: usize,
     ) -> bool {
+        self.adopt(now, path, out, response);
         let header = response.header;
-        if let ResponseKind::Opened { echo, size, count } = header.kind
-            && self.opening.is_some_and(|opening| opening.echo == echo)
-        {
-            self.adopt(
-                now,
-                &header,
-                size,
-                u32::from(count).clamp(1, KNOWN_WINDOW),
-                response.continuation,
-            );
-        }
-        let Some(connection) = &mut self.connection else {
-            self.stats.dropped("unknown_connection");
+        let is_own = |known: &&mut Established| known.id == header.connection;
+        let Some(known) = self.established.as_mut().filter(is_own) else {
+            out.stats.dropped("unknown_connection");
             return false;
         };
-        if connection.id != header.connection {
-            self.stats.dropped("unknown_connection");
-            return false;
-        }
         let (n, void) = (
-            expand(header.number, connection.window.highest()),
+            expand(header.number, known.window.highest()),
             u64::from(header.void),
         );
-        if n == 0 || n.saturating_add(void) > connection.window.highest() {
-            self.stats.dropped("unrequested_number");
+        if n == 0 || n.saturating_add(void) > known.window.highest() {
+            out.stats.dropped("unrequested_number");
             return false;
         }
-        let fresh = connection.window.receive(n, void, header.x);
-        let arrival = self.flights.arrive(now, n, void, self.path.rtt());
-        self.stats.answered_by(header.server);
-        self.path.note_server(now, header.server);
+        let fresh = known.window.receive(n, void, header.x);
+        let arrival = self.flights.arrive(now, n, void, path.rtt());
+        out.stats.answered_by(header.server);
+        path.note_server(now, header.server);
         if fresh || arrival.is_some() {
-            self.answered(now);
+            self.answered(now, path);
         } else {
-            self.stats.dropped("duplicate_number");
+            out.stats.dropped("duplicate_number");
         }
         if let Some(arrival) = &arrival {
             self.take_continuation(now, arrival.yields, arrival.opens, response.continuation);
             if arrival.rebinds && !response.continuation.is_empty() {
-                self.path.validated();
+                path.validated();
             }
-            self.sample(now, n, arrival, header.server);
+            self.sample(now, path, out, n, arrival, header.server);
         }
-        self.take_bytes(now, response, n, arrival.as_ref(), length);
+        self.take_bytes(now, out, response, n, arrival.as_ref(), length);
         if fresh && self.unacknowledged_since.is_none() {
             self.unacknowledged_since = Some(now);
         }
         if ecn == Ecn::Ce && fresh {
-            self.congestion(n, TransitionKind::Ce);
+            self.congestion(path, out, n, TransitionKind::Ce);
         }
         true
     }
 
-    /// Some answer has come: the service lives.
-    pub(super) fn answered(&mut self, now: Instant) {
-        self.path.answered(now);
+    /// Takes note of an answer: the service lives.
+    pub(super) fn answered(&mut self, now: Instant, path: &mut Path) {
+        path.answered(now);
         self.last_answer = now;
-        if self.opening.is_some() && self.connection.is_some() {
+        if self.opening.is_some() && self.established.is_some() {
             self.opening = None;
         }
     }
 
-    /// Takes on the identity that answered an OPEN first.
-    fn adopt(
-        &mut self,
-        now: Instant,
-        header: &ResponseHeader,
-        size: u16,
-        count: u32,
-        sealed: &[u8],
-    ) {
-        let Some(opening) = self.opening.take() else {
+    /// Takes on the identity of a response if it is the first that answers the OPEN under way.
+    fn adopt(&mut self, now: Instant, path: &mut Path, out: &mut Outbox, response: &Response<'_>) {
+        let (header, sealed) = (response.header, response.continuation);
+        let ResponseKind::Opened { echo, size, count } = header.kind else {
+            return;
+        };
+        let Some(opening) = self.opening.filter(|opening| opening.echo == echo) else {
             return;
         };
         if sealed.is_empty() {
-            self.stats.dropped("no_continuation");
-            self.opening = Some(opening);
+            out.stats.dropped("no_continuation");
             return;
         }
+        self.opening = None;
+        let count = u32::from(count).clamp(1, KNOWN_WINDOW);
         if opening.attempts == 1 {
-            self.path.sample_open(now.saturating_since(opening.sent));
+            path.sample_open(now.saturating_since(opening.sent));
         }
         let (lost, _) = self.flights.give_up_all();
         for (stream, span) in lost {
             self.lose_bytes(stream, &[span]);
         }
         self.flights.forget_path();
-        self.path.begin_connection(size);
+        path.begin_connection(size);
         self.repeats.clear();
         self.probe = None;
         let window = Window::new(count, sealed, now);
@@ -169,63 +145,75 @@ impl Client {
         let mut record = Record::new(interval, opening.sent, header.stream, epoch);
         record.repeated = opening.attempts > 1;
         self.flights.push(record);
-        let first = self.stats.handshakes == 0;
+        let first = out.stats.handshakes == 0;
         self.reopened += u32::from(self.stream.user.is_some());
-        self.stats.handshakes += 1;
-        self.connection = Some(Connection {
+        out.stats.handshakes += 1;
+        self.established = Some(Established {
             id: header.connection,
             window,
             deferred_loss: None,
             declare_due: false,
             repeated_up_to: 0,
         });
-        self.declare(TransitionKind::Opened);
+        self.declare(path, out, TransitionKind::Opened);
         if self.reopened > MAX_REOPENED {
-            // The service lives, but none of it can produce this stream any more.
+            // The service lives, but no server of it can produce this stream any more.
             self.stream.finished = true;
-            self.event(ClientEvent::Changed);
+            out.event(ClientEvent::Changed);
         }
         if first {
-            self.event(ClientEvent::Connected);
+            out.event(ClientEvent::Connected);
         }
     }
 
+    /// Takes a continuation that speaks for `epoch`; `opens`: it came with the event that opens it.
     fn take_continuation(&mut self, now: Instant, epoch: Epoch, opens: bool, sealed: &[u8]) {
-        let Some(connection) = &mut self.connection else {
+        let Some(known) = &mut self.established else {
             return;
         };
         if sealed.is_empty() {
             return;
         }
-        connection.window.hold(epoch, sealed, opens, now);
-        connection.declare_due = false;
+        known.window.hold(epoch, sealed, opens, now);
+        known.declare_due = false;
     }
 
-    fn sample(&mut self, now: Instant, n: u64, arrival: &Arrival, server: u16) {
-        let Some(connection) = &self.connection else {
+    /// Measures the round trip of an arrival, and ends slow start if the delay rises.
+    fn sample(
+        &mut self,
+        now: Instant,
+        path: &mut Path,
+        out: &mut Outbox,
+        n: u64,
+        arrival: &Arrival,
+        server: u16,
+    ) {
+        let Some(known) = &self.established else {
             return;
         };
-        self.path.arrived(now);
+        path.arrived(now);
         if arrival.repeated || !arrival.first_of_flight {
             return;
         }
         let rtt = now.saturating_since(arrival.sent);
-        // Sent and answered within one reading of the clock: no measurement.
+        // Sent and answered within one reading of the clock: not a measurement.
         if rtt.is_zero() {
             return;
         }
-        self.stats.round_trip(server, rtt);
-        let waited = self.path.sample(now, server, rtt);
-        self.stream.most_under_way = self.path.rtt().most_under_way();
-        let window = &connection.window;
-        if self.path.delays(now, n, waited, window) && window.in_slow_start() {
-            self.declare(TransitionKind::Exit);
+        out.stats.round_trip(server, rtt);
+        let waited = path.sample(now, server, rtt);
+        self.stream.most_under_way = path.rtt().most_under_way();
+        let window = &known.window;
+        if path.delays(now, n, waited, window) && window.in_slow_start() {
+            self.declare(path, out, TransitionKind::Exit);
         }
     }
 
+    /// Stores the bytes of a response if they are of the present stream.
     fn take_bytes(
         &mut self,
         now: Instant,
+        out: &mut Outbox,
         response: &Response<'_>,
         n: u64,
         arrival: Option<&Arrival>,
@@ -237,14 +225,14 @@ impl Client {
         }
         if header.changed {
             self.stream.finished = true;
-            self.event(ClientEvent::Changed);
+            out.event(ClientEvent::Changed);
             return;
         }
         if let Some(user) = response.user
             && self.stream.user.is_none()
         {
             self.stream.begin(user.sealed, user.length);
-            self.event(ClientEvent::Began {
+            out.event(ClientEvent::Began {
                 length: user.length,
             });
             self.lay_out_beginning(response, n, length);
@@ -254,7 +242,7 @@ impl Client {
             new += self.stream.store(offset, bytes);
         }
         if let Some(arrival) = arrival {
-            // Whatever else the datagram carried, what it should have carried is here or wanted.
+            // Bytes that the datagram should have carried and did not are wanted again.
             for span in self.flights.expected() {
                 if arrival.stream == self.stream.id {
                     self.stream.lose(*span);
@@ -262,19 +250,19 @@ impl Client {
             }
         }
         if new > 0 {
-            self.stats.stream_bytes += new;
+            out.stats.stream_bytes += new;
             self.reopened = 0;
             let stall = now.saturating_since(self.last_new_byte);
-            self.stats.longest_stall = self.stats.longest_stall.max(stall);
+            out.stats.longest_stall = out.stats.longest_stall.max(stall);
             self.last_new_byte = now;
         }
         if self.stream.reassembly.readable() {
-            self.event(ClientEvent::Readable);
+            out.event(ClientEvent::Readable);
         }
-        self.check_finished();
+        self.check_finished(out);
     }
 
-    /// The first datagram of a new stream has come: tells what the others of its flight carry.
+    /// Lays out the flight that begins a stream by its first datagram, number `n` of `length` bytes.
     fn lay_out_beginning(&mut self, response: &Response<'_>, n: u64, length: usize) {
         let Some(record) = self.flights.get_mut(n) else {
             // The flight was this datagram only.
@@ -319,103 +307,125 @@ impl Client {
         );
     }
 
-    /// Whether it answers the probe under way.
-    fn handle_probed(&mut self, now: Instant, probed: &Probed<'_>) -> bool {
+    /// Takes the answer to a probe; returns whether it is the one under way.
+    fn handle_probed(
+        &mut self,
+        now: Instant,
+        path: &mut Path,
+        out: &mut Outbox,
+        probed: &Probed<'_>,
+    ) -> bool {
         let ours = self
-            .connection
+            .established
             .as_ref()
             .is_some_and(|c| c.id == probed.connection);
         let Some(probe) = self.probe.filter(|probe| ours && probe.tag == probed.probe) else {
-            self.stats.dropped("unknown_probe");
+            out.stats.dropped("unknown_probe");
             return false;
         };
         self.probe = None;
-        self.answered(now);
+        self.answered(now, path);
         self.flights.probed(now, probe.sent);
         self.take_continuation(now, probe.yields, probe.opens, probed.continuation);
         true
     }
 
-    fn handle_challenge(&mut self, now: Instant, challenge: &Challenge) {
-        let Some(connection) = &mut self.connection else {
+    fn handle_challenge(
+        &mut self,
+        now: Instant,
+        path: &mut Path,
+        out: &mut Outbox,
+        challenge: &Challenge,
+    ) {
+        let Some(known) = &mut self.established else {
             return;
         };
-        if connection.id != challenge.connection {
-            self.stats.dropped("unknown_connection");
+        if known.id != challenge.connection {
+            out.stats.dropped("unknown_connection");
             return;
         }
-        if !self.path.challenge(challenge.cookie) {
+        if !path.challenge(challenge.cookie) {
             return;
         }
-        // What was asked for from the new address was not answered: ask again, with the cookie.
-        self.path.wait_from(now);
-        self.give_up_flights();
+        // The requests from the new address were not answered: ask again, with the cookie.
+        path.wait_from(now);
+        self.give_up_flights(out);
         if challenge.moved {
-            self.path.forget();
-            self.stream.most_under_way = self.path.rtt().most_under_way();
+            path.forget();
+            self.stream.most_under_way = path.rtt().most_under_way();
             self.flights.forget_path();
-            self.declare(TransitionKind::Restart);
-            if let Some(connection) = &mut self.connection {
-                connection.declare_due = true;
+            self.declare(path, out, TransitionKind::Restart);
+            if let Some(known) = &mut self.established {
+                known.declare_due = true;
             }
         }
     }
 
-    /// Looks for numbers that are lost by now, and acts on them.
-    pub(super) fn detect_losses(&mut self, now: Instant) {
-        let apart = self.path.spread(now);
-        let losses = self.flights.detect(now, self.path.rtt(), apart);
+    /// Gives up the numbers that are lost by now, or repeats their request.
+    pub(super) fn detect_losses(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) {
+        let apart = path.spread(now);
+        let losses = self.flights.detect(now, path.rtt(), apart);
         let alone = losses.len() == 1;
         for loss in losses {
-            if loss.whole && self.may_be_request(now, &loss, alone) && self.repeat(now, &loss) {
+            if loss.whole
+                && self.may_be_request(now, path, &loss, alone)
+                && self.repeat(now, out, &loss)
+            {
                 continue;
             }
-            self.stats.lost += u64::from(loss.count);
+            out.stats.lost += u64::from(loss.count);
             self.flights.give_up(&loss);
             self.lose_bytes(loss.stream, &loss.bytes);
-            self.congestion(loss.highest, TransitionKind::Loss);
+            self.congestion(path, out, loss.highest, TransitionKind::Loss);
         }
     }
 
-    /// Whether a flight that is missing whole may be taken for a lost request. One server knows what
-    /// it has sent: a repeat of what was lost on the way here stays unanswered, and the loss is seen
-    /// then. Several servers do not know of each other, so that only the flight itself can tell.
-    pub(super) fn may_be_request(&self, now: Instant, loss: &Loss, alone: bool) -> bool {
+    /// Whether a flight that is missing whole may be taken for a lost request. A single server does not
+    /// answer a repeat of a flight that it has sent, and the loss is seen then. Several servers do not
+    /// know of each other's answers, so that only the flight itself is evidence.
+    pub(super) fn may_be_request(
+        &self,
+        now: Instant,
+        path: &Path,
+        loss: &Loss,
+        alone: bool,
+    ) -> bool {
         let again = self
-            .connection
+            .established
             .as_ref()
-            .is_some_and(|connection| loss.flight <= connection.repeated_up_to);
-        !self.path.has_several_servers(now) || (alone && loss.count >= MIN_TELLING_FLIGHT && !again)
+            .is_some_and(|known| loss.flight <= known.repeated_up_to);
+        !path.has_several_servers(now) || (alone && loss.count >= MIN_TELLING_FLIGHT && !again)
     }
 
-    /// A flight that is missing whole is a lost request, most likely: it is sent again, once.
-    pub(super) fn repeat(&mut self, now: Instant, loss: &Loss) -> bool {
-        let Some(connection) = &mut self.connection else {
+    /// Sends the request of a flight again, once: a flight that is missing whole is a lost request,
+    /// most likely. Returns whether it may be sent again.
+    pub(super) fn repeat(&mut self, now: Instant, out: &mut Outbox, loss: &Loss) -> bool {
+        let Some(known) = &mut self.established else {
             return false;
         };
         let Some(record) = self.flights.get_mut(loss.flight) else {
             return false;
         };
-        // Once there is no evidence left for it no server would grant it.
-        let window = &connection.window;
+        // Without the evidence that it was sent with no server would grant it.
+        let window = &known.window;
         if !window.has_evidence_for(record.declared, &record.yields) {
             return false;
         }
-        connection.repeated_up_to = connection.window.highest();
+        known.repeated_up_to = known.window.highest();
         self.flights.repeat(now, loss.flight);
         self.repeats.push_back(loss.flight);
-        self.stats.repeated += 1;
+        out.stats.repeated += 1;
         true
     }
 
-    /// A number was lost or marked: an event, unless it belongs to one.
-    fn congestion(&mut self, number: u64, kind: TransitionKind) {
-        let Some(connection) = &mut self.connection else {
+    /// Declares an event for a number that was lost or marked, unless the number belongs to one.
+    fn congestion(&mut self, path: &Path, out: &mut Outbox, number: u64, kind: TransitionKind) {
+        let Some(known) = &mut self.established else {
             return;
         };
-        let window = &connection.window;
-        // A loss in the zone of an exit or of a mark is an event of the next epoch, where the window
-        // is what the zone leaves; on the old curve it would have grown meanwhile.
+        let window = &known.window;
+        // A loss in the zone of an exit or of a mark is an event of the next epoch, whose window is the
+        // one that the zone leaves; on the old curve it would have grown meanwhile.
         let gentle = window.event().filter(|event| {
             kind == TransitionKind::Loss
                 && matches!(
@@ -428,21 +438,10 @@ impl Client {
             return;
         }
         if window.event().is_some() {
-            connection.deferred_loss.get_or_insert(number);
+            known.deferred_loss.get_or_insert(number);
             return;
         }
-        self.declare(kind);
-    }
-
-    /// Gives up all flights; their bytes are wanted again.
-    pub(super) fn give_up_flights(&mut self) {
-        let (lost, count) = self.flights.give_up_all();
-        self.stats.lost += count;
-        for (stream, span) in lost {
-            self.lose_bytes(stream, &[span]);
-        }
-        self.repeats.clear();
-        self.stream.beginning = false;
+        self.declare(path, out, kind);
     }
 }
 

@@ -5,11 +5,15 @@
 //! others. After each command or input, drain `poll_transmit` and `poll_event` until `None`, then ask
 //! `poll_timeout`. Time never goes backwards between calls.
 //!
-//! This file routes between the parts and knows the connection's life; each part has a file.
+//! A [`Client`] owns a connection, the path that it takes, and an outbox. It routes commands, packets
+//! and timers to them and decides nothing itself: `connection` has the identity, the window with its
+//! evidence and the stream, `path` the addresses and all that was measured between them.
 
+mod connection;
 mod flights;
 mod hystart;
 mod input;
+mod outbox;
 mod output;
 mod pacer;
 mod path;
@@ -24,32 +28,17 @@ mod tests;
 mod timers;
 mod window;
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rand::SeedableRng as _;
-use rand::rngs::ChaCha8Rng;
-
 use crate::time::{Instant, Now};
-use crate::transport::client::flights::Flights;
+use crate::transport::client::connection::Connection;
+use crate::transport::client::outbox::Outbox;
 use crate::transport::client::path::Path;
-use crate::transport::client::stream::Stream;
 use crate::transport::client::window::Window;
-use crate::transport::epoch::{Epoch, TransitionKind};
-use crate::transport::layout::Layout;
-use crate::wire::flight::Flight;
+use crate::wire::flight::{Ecn, Flight, UdpPath};
 
 pub use stats::{ClientStats, MAX_SERVERS};
-
-/// Most datagrams that wait to be polled.
-const MAX_OUTBOX: usize = 64;
-
-/// Most events that wait to be polled; `Readable` is not queued twice.
-const MAX_EVENTS: usize = 64;
-
-/// Connections opened anew for one stream without a byte of it before it is given up as changed.
-const MAX_REOPENED: u32 = 3;
 
 /// A continuation remembered as an address token for a later connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +49,7 @@ pub struct AddressToken {
     pub sealed: Vec<u8>,
 }
 
-/// What a client connection is set up with.
+/// The settings of a client connection.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// Own address and port.
@@ -70,7 +59,7 @@ pub struct ClientConfig {
     /// MTU of the own device in bytes (IP packet, 576 to 65,535); responses are asked for at this
     /// size.
     pub mtu: u16,
-    /// Reassembly buffer in bytes: what lies beyond it is not asked for.
+    /// Reassembly buffer in bytes; bytes beyond it are not asked for.
     pub buffer: usize,
     /// Give up after this long without any answer while one is awaited.
     pub idle_timeout: Duration,
@@ -78,7 +67,7 @@ pub struct ClientConfig {
     pub token: Option<AddressToken>,
 }
 
-/// What a connection tells its user.
+/// An event that a connection reports to its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientEvent {
     /// A first answer has come.
@@ -98,115 +87,31 @@ pub enum ClientEvent {
     TimedOut,
 }
 
-/// A connection that has an identity.
-#[derive(Debug)]
-struct Connection {
-    id: u64,
-    window: Window,
-    /// A number beyond the present event is lost: an event of the next epoch.
-    deferred_loss: Option<u64>,
-    /// What was given up is to be declared (again).
-    declare_due: bool,
-    /// Numbers up to here were released when a request was last repeated.
-    repeated_up_to: u64,
-}
-
-/// An OPEN under way.
-#[derive(Clone, Copy, Debug)]
-struct Opening {
-    echo: u64,
-    sent: Instant,
-    attempts: u32,
-    due: bool,
-}
-
-/// A probe under way.
-#[derive(Clone, Copy, Debug)]
-struct Probe {
-    tag: u32,
-    sent: Instant,
-    /// The epoch that the continuation in its answer speaks for.
-    yields: Epoch,
-    /// Its answer opens that epoch: it declared an event.
-    opens: bool,
-}
-
 /// One connection of a client, and one response stream at a time.
 pub struct Client {
-    config: ClientConfig,
-    random: ChaCha8Rng,
-    connection: Option<Connection>,
-    opening: Option<Opening>,
-    stream: Stream,
-    flights: Flights,
+    connection: Connection,
     path: Path,
-    probe: Option<Probe>,
-    /// Flights to be asked for again.
-    repeats: VecDeque<u64>,
-    layout: Layout,
-    outbox: VecDeque<Flight>,
-    /// When nothing was left that could be put into the outbox; `None` if something may be.
-    filled_at: Option<Instant>,
-    events: VecDeque<ClientEvent>,
-    stats: ClientStats,
-    /// Connections opened anew since the last byte of the stream.
-    reopened: u32,
-    /// Last answer, or request of an idle connection.
-    last_answer: Instant,
-    last_new_byte: Instant,
-    /// When the first number not acknowledged came.
-    unacknowledged_since: Option<Instant>,
-    /// When to look again for something to send (pacing, delayed acknowledgement, gates).
-    send_timer: Option<(Instant, &'static str)>,
+    outbox: Outbox,
 }
 
 impl Client {
     /// A connection that has not sent anything; `seed` feeds its random choices.
     #[must_use]
     pub fn new(config: ClientConfig, seed: u64) -> Self {
-        let stream = Stream::new(config.buffer);
-        let path = Path::new(config.local, config.remote, config.mtu);
         Self {
-            config,
-            random: ChaCha8Rng::seed_from_u64(seed),
-            connection: None,
-            opening: None,
-            stream,
-            flights: Flights::default(),
-            path,
-            probe: None,
-            repeats: VecDeque::new(),
-            layout: Layout::default(),
-            outbox: VecDeque::new(),
-            filled_at: None,
-            events: VecDeque::new(),
-            stats: ClientStats::default(),
-            reopened: 0,
-            last_answer: Instant::ZERO,
-            last_new_byte: Instant::ZERO,
-            unacknowledged_since: None,
-            send_timer: None,
+            path: Path::new(config.local, config.remote, config.mtu),
+            connection: Connection::new(config, seed),
+            outbox: Outbox::default(),
         }
     }
 
     // --- Commands ---
 
     /// Asks for a new response stream; the one before is finished or given up. `request` is at most
-    /// `MAX_REQUEST_BYTES` long; a longer one is cut, which the application will refuse.
+    /// `MAX_REQUEST_BYTES` long; a longer one is cut, and the application will refuse it.
     pub fn request(&mut self, now: Now, request: &[u8]) {
-        let most = crate::transport::application::MAX_REQUEST_BYTES.min(request.len());
-        self.stream.restart(request.get(..most).unwrap_or_default());
-        if self.flights.is_empty() {
-            self.path.wait_from(now.instant);
-        }
-        self.path.reset_backoff();
-        self.reopened = 0;
-        self.last_answer = now.instant;
-        self.last_new_byte = now.instant;
-        if self.connection.is_none() && self.opening.is_none() {
-            self.open(now.instant);
-        }
-        self.fill_outbox(now.instant);
+        let (path, out) = (&mut self.path, &mut self.outbox);
+        self.connection.request(now.instant, path, out, request);
     }
 
     /// Takes bytes of the stream in order; returns how many.
@@ -228,67 +133,104 @@ impl Client {
         }
     }
 
-    /// The next bytes of the stream, as far as they lie together, to be looked at where they are and
+    /// The next bytes of the stream, as far as they are contiguous in memory, to be used in place and
     /// then [`consume`](Self::consume)d; empty if there are none.
     #[must_use]
     pub fn ready(&self) -> &[u8] {
-        self.stream.reassembly.ready()
+        self.connection.stream.reassembly.ready()
     }
 
-    /// Takes that many of the bytes that are `ready`.
+    /// Takes `count` of the bytes that are `ready`.
     pub fn consume(&mut self, now: Now, count: usize) {
-        if count == 0 {
+        if count > 0 {
+            let (path, out) = (&mut self.path, &mut self.outbox);
+            self.connection.consume(now.instant, path, out, count);
+        }
+    }
+
+    // --- Input ---
+
+    /// Takes one datagram from the network. One that is not of this connection is dropped and counted.
+    pub fn handle_datagram(&mut self, now: Now, from: UdpPath, ecn: Ecn, datagram: &[u8]) {
+        self.handle_datagrams(now, from, ecn, core::iter::once(datagram));
+    }
+
+    /// Takes the datagrams of one packet from the network, which came together: losses and requests
+    /// are decided once, after the last of them.
+    pub fn handle_datagrams<'d>(
+        &mut self,
+        now: Now,
+        from: UdpPath,
+        ecn: Ecn,
+        datagrams: impl Iterator<Item = &'d [u8]>,
+    ) {
+        let now = now.instant;
+        let (path, out) = (&mut self.path, &mut self.outbox);
+        if !path.is_path_of(from) {
+            datagrams.for_each(|_| out.stats.dropped("foreign_address"));
             return;
         }
-        let idle = !self.busy();
-        self.stream.reassembly.consume(count);
-        if idle {
-            // The buffer was full: there was nothing to wait for until now.
-            self.path.wait_from(now.instant);
-            self.last_answer = now.instant;
-            self.last_new_byte = now.instant;
+        let mut answered = false;
+        for datagram in datagrams {
+            answered |= self
+                .connection
+                .handle_datagram(now, path, out, ecn, datagram);
         }
-        self.check_finished();
-        self.fill_outbox(now.instant);
+        if answered {
+            self.connection.detect_losses(now, path, out);
+        }
+        self.connection.fill(now, path, out);
+    }
+
+    /// To be called when the deadline of `poll_timeout` has passed; harmless at other times.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let (path, out) = (&mut self.path, &mut self.outbox);
+        self.connection.handle_timeout(now.instant, path, out);
     }
 
     // --- Output ---
 
     /// The next datagram to send, if any.
     pub fn poll_transmit(&mut self, now: Now) -> Option<Flight> {
-        if self.outbox.is_empty() && self.filled_at != Some(now.instant) {
-            self.fill_outbox(now.instant);
+        let out = &mut self.outbox;
+        if out.is_empty() && out.filled_at != Some(now.instant) {
+            self.connection.fill(now.instant, &mut self.path, out);
         }
-        self.outbox.pop_front()
+        out.poll_transmit()
+    }
+
+    /// When to call `handle_timeout`, and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.connection.next_timeout(&self.path, &self.outbox)
     }
 
     /// The next event, if any.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
-        self.events.pop_front()
+        self.outbox.poll_event()
     }
 
     // --- Getters ---
 
-    /// What has happened since the start.
+    /// The counters since the start, and the present round trips and window.
     #[must_use]
     pub fn stats(&self) -> ClientStats {
-        self.with_present(self.stats.clone())
+        self.with_present(self.outbox.stats.clone())
     }
 
     /// The same, at the end.
     #[must_use]
     pub fn into_stats(mut self) -> ClientStats {
-        let stats = core::mem::take(&mut self.stats);
-        self.with_present(stats)
+        let counters = core::mem::take(&mut self.outbox.stats);
+        self.with_present(counters)
     }
 
-    /// The counters with what is true at present.
+    /// The counters with the present round trips and window.
     fn with_present(&self, counters: ClientStats) -> ClientStats {
-        let connection = self.connection.as_ref();
         ClientStats {
             rtt_min: self.path.rtt().min(),
             rtt_smoothed: self.path.rtt().smoothed(),
-            window: connection.map_or(0, |connection| connection.window.packets()),
+            window: self.connection.window().map_or(0, Window::packets),
             ..counters
         }
     }
@@ -296,71 +238,18 @@ impl Client {
     /// Whether a server has answered.
     #[must_use]
     pub const fn is_connected(&self) -> bool {
-        self.stats.handshakes > 0
+        self.outbox.stats.handshakes > 0
     }
 
     /// Whether the stream has bytes to read now.
     #[must_use]
     pub fn readable(&self) -> bool {
-        self.stream.reassembly.readable()
+        self.connection.stream.reassembly.readable()
     }
 
     /// The newest continuation, to be remembered as an address token, and when it came.
     #[must_use]
     pub fn address_token(&self) -> Option<(AddressToken, Instant)> {
-        let connection = self.connection.as_ref()?;
-        let held = connection.window.held();
-        let token = AddressToken {
-            connection: connection.id,
-            sealed: held.sealed.clone(),
-        };
-        Some((token, held.since))
-    }
-
-    // --- Parts of more than one of these ---
-
-    fn event(&mut self, event: ClientEvent) {
-        let repeated = event == ClientEvent::Readable && self.events.contains(&event);
-        if !repeated && self.events.len() < MAX_EVENTS {
-            self.events.push_back(event);
-        }
-    }
-
-    fn check_finished(&mut self) {
-        if !self.stream.finished && self.stream.is_read() {
-            self.stream.finished = true;
-            self.event(ClientEvent::Finished);
-        }
-    }
-
-    /// Whether answers are awaited or still to be asked for.
-    fn busy(&self) -> bool {
-        !self.stream.finished && (self.stream.wanted() > 0 || !self.flights.is_empty())
-            || self.opening.is_some()
-    }
-
-    fn declare(&mut self, kind: TransitionKind) -> bool {
-        let rtt_us = self.path.rtt_us();
-        let Some(connection) = &mut self.connection else {
-            return false;
-        };
-        let declared = connection.window.declare(kind, rtt_us);
-        if declared {
-            self.stats.declared(kind);
-        }
-        declared
-    }
-
-    /// Bytes of a given-up flight are wanted again.
-    fn lose_bytes(&mut self, stream: u8, bytes: &[crate::wire::segment::Span]) {
-        if stream != self.stream.id {
-            return;
-        }
-        for span in bytes {
-            self.stream.lose(*span);
-        }
-        if self.stream.user.is_none() {
-            self.stream.beginning = false;
-        }
+        self.connection.address_token()
     }
 }

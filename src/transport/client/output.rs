@@ -1,18 +1,19 @@
-//! What the engine sends: OPENs, requests, repeats and probes.
+//! The datagrams that a connection sends: OPENs, requests, repeats and probes.
 
 use std::time::Duration;
 
 use rand::RngExt as _;
 
 use crate::time::{Instant, micros};
+use crate::transport::client::connection::{Connection, Opening, Probe};
 use crate::transport::client::flights::Record;
+use crate::transport::client::outbox::Outbox;
+use crate::transport::client::path::Path;
 use crate::transport::client::window::{Event, Interval};
-use crate::transport::client::{Client, MAX_OUTBOX, Opening, Probe};
 use crate::transport::curve::MAX_FLIGHT;
 use crate::transport::epoch::TransitionKind;
 use crate::transport::grant::{RESTART_GATE, TIMEOUT_GATE};
 use crate::transport::layout;
-use crate::wire::flight::{Ecn, Flight};
 use crate::wire::segment::{
     CONTINUATION_FIELD_BYTES, Declared, Open, Request, Span, Token, Wanted,
 };
@@ -20,11 +21,11 @@ use crate::wire::segment::{
 /// A continuation older than this is refreshed.
 const REFRESH_AGE: Duration = Duration::from_secs(60);
 
-/// A continuation older than this is shown only as an address token.
+/// A continuation older than this is used only as an address token.
 const STALE_AGE: Duration = Duration::from_secs(14 * 60);
 
 /// Most packets asked for with the request that begins a stream: its length is not known yet, and
-/// what is not used comes back as one void packet that must be acknowledged whole.
+/// numbers that it does not need come back as one void packet that must be acknowledged whole.
 const MAX_BEGINNING: u32 = 16;
 
 /// Longest delay of an acknowledgement that could release a larger flight.
@@ -43,7 +44,7 @@ pub(super) const OPEN_AFTER_TIMEOUTS: u32 = 3;
 /// Time that a flight takes at the present rate: longer ones are bursts that short queues drop.
 const FLIGHT_TIME: Duration = Duration::from_micros(500);
 
-/// Packets to ask for at once: so much as comes in [`FLIGHT_TIME`], at most an eighth of the window.
+/// Packets to ask for at once: those that come in [`FLIGHT_TIME`], at most an eighth of the window.
 fn flight_size(window: u32, rtt: Duration) -> u32 {
     let rtt = micros(rtt).max(1);
     let share = u64::from(window) * micros(FLIGHT_TIME) / rtt;
@@ -51,7 +52,7 @@ fn flight_size(window: u32, rtt: Duration) -> u32 {
     share.min(window / 8).clamp(2, MAX_FLIGHT)
 }
 
-impl Client {
+impl Connection {
     /// Starts a new connection, beside the one that does not answer if there is one.
     pub(super) fn open(&mut self, now: Instant) {
         let echo = self.random.random();
@@ -63,36 +64,28 @@ impl Client {
         });
     }
 
-    /// Puts into the outbox what may leave now.
-    pub(super) fn fill_outbox(&mut self, now: Instant) {
-        self.send_timer = None;
+    /// Puts the datagrams that may leave now into the outbox.
+    pub(super) fn fill(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) {
+        out.send_timer = None;
         while let Some(flight) = self.repeats.pop_front() {
-            self.send_repeat(now, flight);
+            self.send_repeat(now, path, out, flight);
         }
-        while self.outbox.len() < MAX_OUTBOX && self.send_request(now) {}
-        if self.needs_probe(now) {
-            self.send_probe(now);
+        while !out.is_full() && self.send_request(now, path, out) {}
+        if self.needs_probe(now, path) {
+            self.send_probe(now, path, out);
         }
         // After the request: if both are answered, the connection goes on.
         if self.opening.is_some_and(|opening| opening.due) {
-            self.send_open(now);
+            self.send_open(now, path, out);
         }
-        self.filled_at = (self.outbox.len() < MAX_OUTBOX).then_some(now);
+        out.filled_at = (!out.is_full()).then_some(now);
     }
 
-    fn push(&mut self, now: Instant, datagram: Vec<u8>) {
-        self.path.sent(now);
-        self.stats.packets_out += 1;
-        self.stats.bytes_out += u64::try_from(datagram.len()).unwrap_or(0);
-        let addresses = self.path.addresses();
-        self.outbox
-            .push_back(Flight::single(addresses, Ecn::NotEct, datagram));
-    }
-
-    fn send_open(&mut self, now: Instant) {
+    /// Sends the OPEN under way, for the first time or again.
+    fn send_open(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) {
         let own = self.address_token().map(|(token, _)| token);
-        let token = own.or_else(|| self.config.token.clone());
-        let size = self.path.datagram_max();
+        let token = own.or_else(|| self.token.clone());
+        let size = path.datagram_max();
         let Some(opening) = &mut self.opening else {
             return;
         };
@@ -122,102 +115,118 @@ impl Client {
         }
         .emit(&mut datagram);
         self.stream.beginning = self.stream.user.is_none();
-        self.stats.opens += 1;
-        self.push(now, datagram);
+        out.stats.opens += 1;
+        out.send(now, path, datagram);
     }
 
-    /// Sends one request for data if one may be sent; whether it did.
-    fn send_request(&mut self, now: Instant) -> bool {
-        self.restart_if_idle(now);
-        self.declare_deferred();
+    /// Sends one request for data if one may be sent; returns whether it did.
+    fn send_request(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) -> bool {
+        self.restart_if_idle(now, path, out);
+        self.declare_deferred(path, out);
         let wanted = self.stream.wanted();
-        let Some(connection) = &mut self.connection else {
+        let Some(known) = &mut self.established else {
             return false;
         };
         if wanted == 0 {
             return false;
         }
-        let gives_up = connection
+        let gives_up = known
             .window
             .event()
             .is_some_and(|e| !e.transition.kind.has_zone());
-        if gives_up && !connection.declare_due {
+        if gives_up && !known.declare_due {
             return false;
         }
-        let ready = self.path.ready_at();
+        let ready = path.ready_at();
         if !gives_up && ready > now {
-            self.send_timer = Some((ready, "pacing"));
+            out.send_timer = Some((ready, "pacing"));
             return false;
         }
-        let window = connection.window.packets();
+        let window = known.window.packets();
         let begins = self.stream.user.is_none();
         let needed = match begins {
             true => MAX_BEGINNING,
             false => {
-                let room = layout::room(usize::from(self.path.datagram_size())).max(1);
+                let room = layout::room(usize::from(path.datagram_size())).max(1);
                 let needed = wanted.div_ceil(u64::try_from(room).unwrap_or(1));
                 u32::try_from(needed).unwrap_or(u32::MAX)
             }
         };
-        let flight = match self.path.servers_are_apart(now) {
+        let flight = match path.servers_are_apart(now) {
             true => (window / 8).clamp(2, MAX_FLIGHT),
-            false => flight_size(window, self.path.rtt().expected()),
+            false => flight_size(window, path.rtt().expected()),
         };
         let budget = flight.min(needed);
-        if !gives_up && !self.may_send(now, budget, window) {
+        if !gives_up && !self.may_send(now, path, out, budget, window) {
             return false;
         }
-        let Some(connection) = &mut self.connection else {
+        let Some(known) = &mut self.established else {
             return false;
         };
-        let Some(interval) = connection.window.next_interval(now, budget) else {
+        let Some(interval) = known.window.next_interval(now, budget) else {
             return false;
         };
-        connection.declare_due = false;
-        self.request_interval(now, interval, window);
+        known.declare_due = false;
+        self.request_interval(now, path, out, interval, window);
         true
     }
 
-    /// Whether the wish for large flights lets a request leave now.
-    fn may_send(&mut self, now: Instant, budget: u32, window: u32) -> bool {
-        let Some(connection) = &self.connection else {
+    /// Whether a request may leave now, or waits so that its flight becomes larger.
+    fn may_send(
+        &self,
+        now: Instant,
+        path: &Path,
+        out: &mut Outbox,
+        budget: u32,
+        window: u32,
+    ) -> bool {
+        let Some(known) = &self.established else {
             return false;
         };
-        let releasable = connection.window.releasable();
-        let delay = (self.path.rtt().expected() / DELAY_PART).min(MAX_DELAY);
+        let releasable = known.window.releasable();
+        let delay = (path.rtt().expected() / DELAY_PART).min(MAX_DELAY);
         let until = self.unacknowledged_since.unwrap_or(now) + delay;
         let wait = window > MAX_UNDELAYED
             && releasable < u64::from(budget)
             && until > now
             && !self.flights.is_empty();
         if wait {
-            self.send_timer = Some((until, "delayed acknowledgement"));
+            out.send_timer = Some((until, "delayed acknowledgement"));
         }
         !wait
     }
 
-    fn request_interval(&mut self, now: Instant, interval: Interval, window: u32) {
-        let Some(connection) = &mut self.connection else {
+    /// Sends the request that acknowledges `interval`, at a window of `window` packets.
+    fn request_interval(
+        &mut self,
+        now: Instant,
+        path: &mut Path,
+        out: &mut Outbox,
+        interval: Interval,
+        window: u32,
+    ) {
+        let Some(known) = &mut self.established else {
             return;
         };
-        // What comes late releases numbers between others; what is declared again, the same numbers.
+        // An interval that filled late releases numbers between others; an event that is declared again,
+        // the same numbers.
         let gives_up = |event: &Event| !event.transition.kind.has_zone();
-        let asked_before = connection.window.event().is_some_and(gives_up)
-            && interval.first <= connection.window.highest();
-        connection
+        let asked_before =
+            known.window.event().is_some_and(gives_up) && interval.first <= known.window.highest();
+        known
             .window
             .asked(interval.first + u64::from(interval.count) - 1);
-        let old = now.saturating_since(connection.window.held().since) > REFRESH_AGE;
-        let wants = connection.window.wants_continuation()
-            || self.path.cookie().is_some()
-            || (old && connection.window.event().is_none());
-        let mut record = Record::new(interval, now, self.stream.id, connection.window.releasing());
+        let old = now.saturating_since(known.window.held().since) > REFRESH_AGE;
+        let wants = known.window.wants_continuation()
+            || path.cookie().is_some()
+            || (old && known.window.event().is_none());
+        let mut record = Record::new(interval, now, self.stream.id, known.window.releasing());
         record.asked_before = asked_before;
-        record.declared = connection.window.event().map(|event| event.declaration);
+        record.declared = known.window.event().map(|event| event.declaration);
         record.wants_continuation = wants;
-        record.rebinds = self.path.cookie().is_some();
-        let slow_start = connection.window.in_slow_start() || connection.window.is_opening();
-        let size = usize::from(self.path.datagram_size());
+        record.rebinds = path.cookie().is_some();
+        let slow_start = known.window.in_slow_start() || known.window.is_opening();
+        let size = usize::from(path.datagram_size());
         if self.stream.user.is_none() {
             record.stream = self.stream.begin_again();
         } else {
@@ -228,40 +237,42 @@ impl Client {
             record.layout.clone_from(&self.layout);
         }
         if self.flights.is_empty() {
-            self.path.wait_from(now);
+            path.wait_from(now);
         }
-        self.path.pace(now, interval.count, window, slow_start);
-        self.unacknowledged_since = (connection.window.releasable() > 0).then_some(now);
-        self.stats.requests += 1;
-        self.emit(now, &record, None);
+        path.pace(now, interval.count, window, slow_start);
+        self.unacknowledged_since = (known.window.releasable() > 0).then_some(now);
+        out.stats.requests += 1;
+        self.emit(now, path, out, &record, None);
         self.flights.push(record);
     }
 
-    fn send_repeat(&mut self, now: Instant, flight: u64) {
+    /// Sends the request of a flight again.
+    fn send_repeat(&mut self, now: Instant, path: &mut Path, out: &mut Outbox, flight: u64) {
         let Some(record) = self.flights.get_mut(flight).map(|record| record.clone()) else {
             return;
         };
-        // One server answers once; should the repeat be lost as well, it would be taken for a loss of
-        // answers.
-        let copies = if self.path.has_several_servers(now) {
-            1
-        } else {
-            2
-        };
+        // A single server answers once. If the repeat were lost as well, that would look like a loss of
+        // answers: it leaves twice.
+        let copies = if path.has_several_servers(now) { 1 } else { 2 };
         for _ in 0..copies {
-            self.stats.requests += 1;
-            self.emit(now, &record, None);
+            out.stats.requests += 1;
+            self.emit(now, path, out, &record, None);
         }
     }
 
-    /// Writes the request of a record, with the evidence of now.
-    fn emit(&mut self, now: Instant, record: &Record, probe: Option<u32>) {
-        let Some(connection) = &self.connection else {
+    /// Writes the request of a record, with the evidence that fits it at present.
+    fn emit(
+        &mut self,
+        now: Instant,
+        path: &mut Path,
+        out: &mut Outbox,
+        record: &Record,
+        probe: Option<u32>,
+    ) {
+        let Some(known) = &self.established else {
             return;
         };
-        let evidence = connection
-            .window
-            .evidence_for(record.declared, &record.yields);
+        let evidence = known.window.evidence_for(record.declared, &record.yields);
         let Some(evidence) = evidence else {
             return;
         };
@@ -282,8 +293,8 @@ impl Client {
         };
         let mut datagram = Vec::with_capacity(512);
         Request {
-            connection: connection.id,
-            size: self.path.datagram_size(),
+            connection: known.id,
+            size: path.datagram_size(),
             stream: record.stream,
             wants_continuation: record.wants_continuation,
             continuation: &evidence.sealed,
@@ -297,38 +308,38 @@ impl Client {
                 edge: declaration.p,
                 rtt_us: declaration.rtt_us,
             }),
-            cookie: self.path.cookie(),
+            cookie: path.cookie(),
             probe,
             ranges,
             wanted,
         }
         .emit(&mut datagram);
-        self.push(now, datagram);
+        out.send(now, path, datagram);
     }
 
     /// Whether a probe should be sent now: nothing else can bring the continuation of the next
     /// epoch.
-    fn needs_probe(&self, now: Instant) -> bool {
-        let Some(connection) = &self.connection else {
+    fn needs_probe(&self, now: Instant, path: &Path) -> bool {
+        let Some(known) = &self.established else {
             return false;
         };
-        let window = &connection.window;
+        let window = &known.window;
         let stuck = window
             .event()
             .is_some_and(|event| event.transition.kind.has_zone() && event.is_passed());
         let waits = stuck && self.flights.is_empty() && self.stream.wanted() > 0;
         let spaced = self
             .probe
-            .is_none_or(|probe| probe.sent + self.path.rtt().pto() <= now);
+            .is_none_or(|probe| probe.sent + path.rtt().pto() <= now);
         waits && spaced
     }
 
     /// Asks for a sign of life, and for the continuation that results from the present event.
-    pub(super) fn send_probe(&mut self, now: Instant) {
-        let Some(connection) = &self.connection else {
+    pub(super) fn send_probe(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) {
+        let Some(known) = &self.established else {
             return;
         };
-        let window = &connection.window;
+        let window = &known.window;
         let edge = window.edge();
         let interval = Interval {
             after: edge,
@@ -345,65 +356,67 @@ impl Client {
             yields: record.yields,
             opens: record.declared.is_some(),
         });
-        self.stats.probes += 1;
-        self.emit(now, &record, Some(tag));
+        out.stats.probes += 1;
+        self.emit(now, path, out, &record, Some(tag));
     }
 
-    /// After a pause the window is no longer what the path can bear (RFC 5681 §4.1).
-    fn restart_if_idle(&mut self, now: Instant) {
-        let Some(connection) = &self.connection else {
+    /// Declares a restart after a pause, when the window says nothing of the path any more (RFC 5681
+    /// §4.1), or opens anew if the continuation is too old.
+    fn restart_if_idle(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) {
+        let Some(known) = &self.established else {
             return;
         };
-        let age = now.saturating_since(connection.window.held().since);
-        let quiet = self.flights.is_empty() && self.stream.wanted() > 0 && self.path.backoff() == 0;
-        if !quiet || !self.path.is_idle(now) || self.opening.is_some() {
+        let age = now.saturating_since(known.window.held().since);
+        let quiet = self.flights.is_empty() && self.stream.wanted() > 0 && path.backoff() == 0;
+        if !quiet || !path.is_idle(now) || self.opening.is_some() {
             return;
         }
         if age > STALE_AGE {
             self.open(now);
-            self.send_open(now);
-            self.connection = None;
+            self.send_open(now, path, out);
+            self.established = None;
             return;
         }
-        self.path.sent(now);
-        self.path.reset_pace(now);
+        path.sent(now);
+        path.reset_pace(now);
         if age >= RESTART_GATE
-            && self.declare(TransitionKind::Restart)
-            && let Some(connection) = &mut self.connection
+            && self.declare(path, out, TransitionKind::Restart)
+            && let Some(known) = &mut self.established
         {
-            connection.declare_due = true;
+            known.declare_due = true;
         }
     }
 
-    fn declare_deferred(&mut self) {
-        let Some(connection) = &mut self.connection else {
+    /// Declares the loss that waited for the end of the event before it.
+    fn declare_deferred(&mut self, path: &Path, out: &mut Outbox) {
+        let Some(known) = &mut self.established else {
             return;
         };
-        if connection.window.event().is_some() {
+        if known.window.event().is_some() {
             return;
         }
-        let number = connection.deferred_loss.take();
-        if number.is_some_and(|number| number > connection.window.epoch().base) {
-            self.declare(TransitionKind::Loss);
+        let number = known.deferred_loss.take();
+        if number.is_some_and(|number| number > known.window.epoch().base) {
+            self.declare(path, out, TransitionKind::Loss);
         }
     }
 
-    /// Gives up what is in flight and starts over from two packets. `false` if the gate is closed.
-    pub(super) fn time_out(&mut self, now: Instant) -> bool {
-        let Some(connection) = &self.connection else {
+    /// Gives up all flights and starts over from two packets. Returns `false` if the gate is closed.
+    pub(super) fn time_out(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) -> bool {
+        let Some(known) = &self.established else {
             return true;
         };
-        let open_at = connection.window.started() + TIMEOUT_GATE;
+        let open_at = known.window.started() + TIMEOUT_GATE;
         if open_at > now {
-            self.send_timer = Some((open_at, "timeout gate"));
+            out.send_timer = Some((open_at, "timeout gate"));
             return false;
         }
-        self.give_up_flights();
-        self.declare(TransitionKind::Timeout);
-        if let Some(connection) = &mut self.connection {
-            connection.declare_due = true;
+        self.give_up_flights(out);
+        self.declare(path, out, TransitionKind::Timeout);
+        if let Some(known) = &mut self.established {
+            known.declare_due = true;
         }
-        self.path.reset_pace(now);
+        path.reset_pace(now);
         true
     }
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::transport::client::flights::{Loss, Record};
 use crate::transport::client::window::Interval;
+use crate::transport::epoch::{Epoch, TransitionKind};
 use network::{LAN, Network, Weather};
 
 mod network;
@@ -161,12 +162,16 @@ fn missing(count: u32) -> Loss {
 fn what_there_is_no_evidence_for_is_not_repeated() {
     let mut network = Network::new(LAN, 1);
     network.fetch(100_000);
-    let client = &mut network.client;
+    let Client {
+        connection: client,
+        path,
+        outbox: out,
+    } = &mut network.client;
     let now = Instant::from_micros(network.now_us);
-    let window = &client.connection.as_ref().unwrap().window;
+    let window = &client.established.as_ref().unwrap().window;
     let present = window.releasing();
     assert!(window.event().is_none());
-    let repeats = |client: &mut Client, yields| {
+    let repeats = |client: &mut Connection, out: &mut Outbox, yields| {
         let interval = Interval {
             after: 0,
             upto: 8,
@@ -175,14 +180,14 @@ fn what_there_is_no_evidence_for_is_not_repeated() {
         };
         let record = Record::new(interval, now, client.stream.id, yields);
         client.flights.push(record);
-        client.repeat(now, &missing(8))
+        client.repeat(now, out, &missing(8))
     };
-    assert!(repeats(client, present));
-    assert!(repeats(client, Epoch::opening(3)), "before the event");
-    assert!(!repeats(client, Epoch::opening(2)), "unknown");
-    assert!(client.declare(TransitionKind::Timeout));
-    assert!(!repeats(client, present), "given up");
-    assert!(!repeats(client, Epoch::opening(3)), "given up");
+    assert!(repeats(client, out, present));
+    assert!(repeats(client, out, Epoch::opening(3)), "before the event");
+    assert!(!repeats(client, out, Epoch::opening(2)), "unknown");
+    assert!(client.declare(path, out, TransitionKind::Timeout));
+    assert!(!repeats(client, out, present), "given up");
+    assert!(!repeats(client, out, Epoch::opening(3)), "given up");
 }
 
 #[test]
@@ -193,33 +198,42 @@ fn several_servers_make_a_missing_flight_ambiguous() {
     };
     let mut network = Network::new(path, 1);
     network.fetch(1_000_000);
-    let client = &mut network.client;
+    let Client {
+        connection: client,
+        path,
+        outbox: out,
+    } = &mut network.client;
     let now = Instant::from_micros(network.now_us);
-    let connection = client.connection.as_mut().unwrap();
+    let connection = client.established.as_mut().unwrap();
     connection.repeated_up_to = missing(1).flight - 1;
-    assert!(!client.path.has_several_servers(now));
+    assert!(!path.has_several_servers(now));
     // One server: any flight, with others or not, again or not.
     for count in [1, 3, 4] {
-        assert!(client.may_be_request(now, &missing(count), true));
-        assert!(client.may_be_request(now, &missing(count), false));
+        assert!(client.may_be_request(now, path, &missing(count), true));
+        assert!(client.may_be_request(now, path, &missing(count), false));
     }
-    client.path.note_server(now, 1);
-    assert!(!client.path.has_several_servers(now), "the same");
-    client.path.note_server(now, 2);
-    assert!(client.path.has_several_servers(now));
-    assert!(client.may_be_request(now, &missing(4), true));
-    assert!(!client.may_be_request(now, &missing(3), true), "too few");
-    assert!(!client.may_be_request(now, &missing(4), false), "not alone");
-    client.connection.as_mut().unwrap().repeated_up_to += 1;
-    assert!(!client.may_be_request(now, &missing(4), true), "again");
-    let later = now + client.path.rtt().expected() * 16 + Duration::from_micros(1);
-    client.path.note_server(later, 2);
-    assert!(!client.path.has_several_servers(later), "one again");
+    path.note_server(now, 1);
+    assert!(!path.has_several_servers(now), "the same");
+    path.note_server(now, 2);
+    assert!(path.has_several_servers(now));
+    assert!(client.may_be_request(now, path, &missing(4), true));
     assert!(
-        client
-            .path
-            .has_several_servers(later - Duration::from_micros(2))
+        !client.may_be_request(now, path, &missing(3), true),
+        "too few"
     );
+    assert!(
+        !client.may_be_request(now, path, &missing(4), false),
+        "not alone"
+    );
+    client.established.as_mut().unwrap().repeated_up_to += 1;
+    assert!(
+        !client.may_be_request(now, path, &missing(4), true),
+        "again"
+    );
+    let later = now + path.rtt().expected() * 16 + Duration::from_micros(1);
+    path.note_server(later, 2);
+    assert!(!path.has_several_servers(later), "one again");
+    assert!(path.has_several_servers(later - Duration::from_micros(2)));
 }
 
 /// 20 MB in a second and a half, one server, and a round trip of 20 ms.
@@ -379,7 +393,7 @@ fn between_neighbours_less_is_under_way_than_there_is_room_for() {
     for (delay_us, few) in [(100, true), (20_000, false)] {
         let mut network = Network::new(Weather { delay_us, ..LAN }, 1);
         assert_eq!(network.fetch(1_000_000).0, ClientEvent::Finished);
-        let most = network.client.stream.most_under_way;
+        let most = network.client.connection.stream.most_under_way;
         assert_eq!(most < u64::MAX, few, "{delay_us} µs: {most}");
     }
 }
@@ -395,7 +409,7 @@ fn a_small_buffer_costs_neither_requests_nor_stalls() {
     );
     let config = ClientConfig {
         buffer: 64 << 10,
-        ..network.client.config.clone()
+        ..network::config()
     };
     network.client = Client::new(config, 1);
     for round in 0..40 {

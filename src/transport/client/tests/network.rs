@@ -12,7 +12,7 @@ use crate::transport::application::{Application, Begun, Unavailable};
 use crate::transport::client::{Client, ClientConfig, ClientEvent};
 use crate::transport::keys::KeyRing;
 use crate::transport::server::{Server, ServerConfig};
-use crate::wire::flight::{Ecn, UdpPath};
+use crate::wire::flight::Ecn;
 
 const START_UNIX: u64 = 1_800_000_000_000;
 
@@ -116,16 +116,20 @@ fn new_server(id: u16) -> Server {
     Server::new(config, KeyRing::with_secret([1; 32]))
 }
 
+/// The client's settings.
+pub(super) fn config() -> ClientConfig {
+    ClientConfig {
+        local: "10.0.0.1:5000".parse().unwrap(),
+        remote: "10.0.0.2:7600".parse().unwrap(),
+        mtu: 1500,
+        buffer: 4 << 20,
+        idle_timeout: Duration::from_secs(60),
+        token: None,
+    }
+}
+
 impl Network {
     pub(super) fn new(path: Weather, seed: u64) -> Self {
-        let config = ClientConfig {
-            local: "10.0.0.1:5000".parse().unwrap(),
-            remote: "10.0.0.2:7600".parse().unwrap(),
-            mtu: 1500,
-            buffer: 4 << 20,
-            idle_timeout: Duration::from_secs(60),
-            token: None,
-        };
         Self {
             path,
             random: ChaCha8Rng::seed_from_u64(seed),
@@ -135,7 +139,7 @@ impl Network {
             sent: 0,
             free_at: 0,
             servers: (1..=path.servers as u16).map(new_server).collect(),
-            client: Client::new(config, seed),
+            client: Client::new(config(), seed),
             received: 0,
             refusals: BTreeSet::new(),
             outage: None,
@@ -218,10 +222,7 @@ impl Network {
 
     fn deliver(&mut self, server: Option<usize>, datagram: Vec<u8>) {
         let now = self.now();
-        let to_server = UdpPath {
-            src: self.client.config.local,
-            dst: self.client.config.remote,
-        };
+        let to_server = self.client.path.addresses();
         let Some(chosen) = server else {
             let marked = self.random.random_bool(self.path.marked_percent / 100.0);
             let ecn = if marked { Ecn::Ce } else { Ecn::Ect0 };
@@ -310,8 +311,8 @@ impl Network {
                 let (at, why) = timer.expect("a timer while the stream is not finished");
                 assert!(at < self.now_us + 100_000_000, "a timer far ahead: {why}");
                 // With nothing to acknowledge that timer has nothing to do.
-                let connection = self.client.connection.as_ref();
-                let left = connection.is_some_and(|c| c.window.releasable() > 0);
+                let window = self.client.connection.window();
+                let left = window.is_some_and(|window| window.releasable() > 0);
                 let delayed = why == "delayed acknowledgement" && left;
                 assert!(
                     !(delayed && self.put_off),

@@ -1,0 +1,224 @@
+//! A connection: all that bytes and their proof depend on, whatever path they take.
+//!
+//! In: requests and reads of the user, answers, the time. Out: datagrams and events, through the
+//! [`Outbox`]. The addresses, the round trips and the pace are those of a [`Path`], which each call
+//! names. A connection keeps its stream when the service forgets it: it opens anew, under another
+//! id, and asks for the rest.
+//!
+//! This file has the parts and the commands; `input`, `output` and `timers` have the rest.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::ChaCha8Rng;
+
+use crate::time::Instant;
+use crate::transport::application::MAX_REQUEST_BYTES;
+use crate::transport::client::flights::Flights;
+use crate::transport::client::outbox::Outbox;
+use crate::transport::client::path::Path;
+use crate::transport::client::stream::Stream;
+use crate::transport::client::window::Window;
+use crate::transport::client::{AddressToken, ClientConfig, ClientEvent};
+use crate::transport::epoch::{Epoch, TransitionKind};
+use crate::transport::layout::Layout;
+use crate::wire::segment::Span;
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// Feeds the echo of OPENs and the tags of probes.
+    pub(super) random: ChaCha8Rng,
+    /// Proof of the own address from an earlier connection.
+    pub(super) token: Option<AddressToken>,
+    pub(super) idle_timeout: Duration,
+    /// `None` until a server has answered, and again once the continuation is too old.
+    pub(super) established: Option<Established>,
+    pub(super) opening: Option<Opening>,
+    pub(super) stream: Stream,
+    pub(super) flights: Flights,
+    pub(super) probe: Option<Probe>,
+    /// Flights to be asked for again.
+    pub(super) repeats: VecDeque<u64>,
+    /// Kept and filled again to spare allocations.
+    pub(super) layout: Layout,
+    /// Connections opened anew since the last byte of the stream.
+    pub(super) reopened: u32,
+    /// Last answer, or request of an idle connection.
+    pub(super) last_answer: Instant,
+    pub(super) last_new_byte: Instant,
+    /// When the first number not acknowledged came.
+    pub(super) unacknowledged_since: Option<Instant>,
+}
+
+/// The identity that a server's answer gave to a connection, and its congestion state.
+#[derive(Debug)]
+pub(super) struct Established {
+    pub(super) id: u64,
+    pub(super) window: Window,
+    /// A number beyond the present event is lost: an event of the next epoch.
+    pub(super) deferred_loss: Option<u64>,
+    /// The next request declares that numbers were given up, for the first time or again.
+    pub(super) declare_due: bool,
+    /// Numbers up to here were released when a request was last repeated.
+    pub(super) repeated_up_to: u64,
+}
+
+/// An OPEN under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    pub(super) echo: u64,
+    pub(super) sent: Instant,
+    pub(super) attempts: u32,
+    pub(super) due: bool,
+}
+
+/// A probe under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probe {
+    pub(super) tag: u32,
+    pub(super) sent: Instant,
+    /// The epoch that the continuation in its answer speaks for.
+    pub(super) yields: Epoch,
+    /// Its answer opens that epoch: it declared an event.
+    pub(super) opens: bool,
+}
+
+impl Connection {
+    /// A connection that has not sent anything; `seed` feeds its random choices.
+    pub(super) fn new(config: ClientConfig, seed: u64) -> Self {
+        Self {
+            random: ChaCha8Rng::seed_from_u64(seed),
+            token: config.token,
+            idle_timeout: config.idle_timeout,
+            established: None,
+            opening: None,
+            stream: Stream::new(config.buffer),
+            flights: Flights::default(),
+            probe: None,
+            repeats: VecDeque::new(),
+            layout: Layout::default(),
+            reopened: 0,
+            last_answer: Instant::ZERO,
+            last_new_byte: Instant::ZERO,
+            unacknowledged_since: None,
+        }
+    }
+
+    // --- Commands ---
+
+    /// Asks for a new response stream; the one before is finished or given up. A request longer than
+    /// [`MAX_REQUEST_BYTES`] is cut.
+    pub(super) fn request(
+        &mut self,
+        now: Instant,
+        path: &mut Path,
+        out: &mut Outbox,
+        request: &[u8],
+    ) {
+        let most = MAX_REQUEST_BYTES.min(request.len());
+        self.stream.restart(request.get(..most).unwrap_or_default());
+        if self.flights.is_empty() {
+            path.wait_from(now);
+        }
+        path.reset_backoff();
+        self.reopened = 0;
+        self.last_answer = now;
+        self.last_new_byte = now;
+        if self.established.is_none() && self.opening.is_none() {
+            self.open(now);
+        }
+        self.fill(now, path, out);
+    }
+
+    /// Takes `count` of the bytes that are ready.
+    pub(super) fn consume(
+        &mut self,
+        now: Instant,
+        path: &mut Path,
+        out: &mut Outbox,
+        count: usize,
+    ) {
+        let idle = !self.is_busy();
+        self.stream.reassembly.consume(count);
+        if idle {
+            // The buffer was full: there was nothing to wait for until now.
+            path.wait_from(now);
+            self.last_answer = now;
+            self.last_new_byte = now;
+        }
+        self.check_finished(out);
+        self.fill(now, path, out);
+    }
+
+    // --- Getters ---
+
+    /// The window in force; `None` before the first answer.
+    pub(super) fn window(&self) -> Option<&Window> {
+        self.established.as_ref().map(|known| &known.window)
+    }
+
+    /// The newest continuation, to be remembered as an address token, and when it came.
+    pub(super) fn address_token(&self) -> Option<(AddressToken, Instant)> {
+        let known = self.established.as_ref()?;
+        let held = known.window.held();
+        let token = AddressToken {
+            connection: known.id,
+            sealed: held.sealed.clone(),
+        };
+        Some((token, held.since))
+    }
+
+    /// Whether answers are awaited or still to be asked for.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.stream.finished && (self.stream.wanted() > 0 || !self.flights.is_empty())
+            || self.opening.is_some()
+    }
+
+    // --- Parts of more than one of these ---
+
+    /// Reports the end of the stream if every byte has been read.
+    pub(super) fn check_finished(&mut self, out: &mut Outbox) {
+        if !self.stream.finished && self.stream.is_read() {
+            self.stream.finished = true;
+            out.event(ClientEvent::Finished);
+        }
+    }
+
+    /// Declares an event at the present edge. `false` if the epoch cannot have it.
+    pub(super) fn declare(&mut self, path: &Path, out: &mut Outbox, kind: TransitionKind) -> bool {
+        let Some(known) = &mut self.established else {
+            return false;
+        };
+        let declared = known.window.declare(kind, path.rtt_us());
+        if declared {
+            out.stats.declared(kind);
+        }
+        declared
+    }
+
+    /// Wants the bytes of a given-up flight again.
+    pub(super) fn lose_bytes(&mut self, stream: u8, bytes: &[Span]) {
+        if stream != self.stream.id {
+            return;
+        }
+        for span in bytes {
+            self.stream.lose(*span);
+        }
+        if self.stream.user.is_none() {
+            self.stream.beginning = false;
+        }
+    }
+
+    /// Gives up all flights; their bytes are wanted again.
+    pub(super) fn give_up_flights(&mut self, out: &mut Outbox) {
+        let (lost, count) = self.flights.give_up_all();
+        out.stats.lost += count;
+        for (stream, span) in lost {
+            self.lose_bytes(stream, &[span]);
+        }
+        self.repeats.clear();
+        self.stream.beginning = false;
+    }
+}
