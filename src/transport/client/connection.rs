@@ -18,7 +18,7 @@ use crate::transport::application::MAX_REQUEST_BYTES;
 use crate::transport::client::flights::Flights;
 use crate::transport::client::outbox::Outbox;
 use crate::transport::client::path::Path;
-use crate::transport::client::stream::Stream;
+use crate::transport::client::stream::{Stream, label_of};
 use crate::transport::client::window::Window;
 use crate::transport::client::{AddressToken, ClientConfig, ClientEvent};
 use crate::transport::epoch::{Epoch, TransitionKind};
@@ -72,6 +72,19 @@ pub(super) struct Opening {
     pub(super) sent: Instant,
     pub(super) attempts: u32,
     pub(super) due: bool,
+    /// The streams that its OPENs named, from the first to the last.
+    pub(super) streams: (u64, u64),
+}
+
+impl Opening {
+    /// The stream that its OPENs gave this label; `None` if there is none, or if two may have it.
+    pub(super) fn stream_of(&self, label: u8) -> Option<u64> {
+        let (first, last) = self.streams;
+        let back = label_of(last).wrapping_sub(label);
+        let stream = last.checked_sub(u64::from(back))?;
+        let unique = last - first <= u64::from(u8::MAX);
+        (unique && stream >= first).then_some(stream)
+    }
 }
 
 /// A probe under way.
@@ -199,7 +212,7 @@ impl Connection {
     }
 
     /// Wants the bytes of a given-up flight again.
-    pub(super) fn lose_bytes(&mut self, stream: u8, bytes: &[Span]) {
+    pub(super) fn lose_bytes(&mut self, stream: u64, bytes: &[Span]) {
         if stream != self.stream.id {
             return;
         }
@@ -220,5 +233,33 @@ impl Connection {
         }
         self.repeats.clear();
         self.stream.beginning = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_names_one_stream_of_an_opening_at_most() {
+        for (name, streams, label, want) in [
+            ("the only one", (1, 1), 1, Some(1)),
+            ("another label", (1, 1), 2, None),
+            ("none is named 0 - 255", (1, 1), 0xff, None),
+            ("asked for before", (1, 3), 2, Some(2)),
+            ("the first", (250, 260), 250, Some(250)),
+            ("beyond the last", (250, 260), 5, None),
+            ("as many as there are labels", (1, 256), 1, Some(1)),
+            ("one more", (1, 257), 1, None),
+        ] {
+            let opening = Opening {
+                echo: 0,
+                sent: Instant::ZERO,
+                attempts: 1,
+                due: false,
+                streams,
+            };
+            assert_eq!(opening.stream_of(label), want, "{name}");
+        }
     }
 }

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use crate::time::Instant;
 use crate::transport::client::rtt::Rtt;
+use crate::transport::client::stream::label_of;
 use crate::transport::client::window::Interval;
 use crate::transport::epoch::{Declaration, Epoch};
 use crate::transport::layout::Layout;
 use crate::wire::segment::Span;
 
-/// Lost numbers remembered, to notice that one was late rather than lost.
+/// Given-up flights remembered, for numbers that come late; the oldest are forgotten, and bytes that
+/// come under their numbers are not stored.
 const MAX_REMEMBERED: usize = 256;
 
 /// Later numbers that make a number lost at once while no reordering was seen (RFC 8985 §6.2).
@@ -35,7 +37,7 @@ pub(super) struct Record {
     /// Some of its numbers were asked for before, by a record that was given up: ambiguous, too.
     pub(super) asked_before: bool,
     /// The client's name of the stream that the bytes belong to.
-    pub(super) stream: u8,
+    pub(super) stream: u64,
     /// The bytes asked for; empty for the beginning of a stream.
     pub(super) ranges: Vec<Span>,
     /// The event declared.
@@ -53,7 +55,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(interval: Interval, sent: Instant, stream: u8, yields: Epoch) -> Self {
+    pub(super) fn new(interval: Interval, sent: Instant, stream: u64, yields: Epoch) -> Self {
         Self {
             interval,
             sent,
@@ -89,19 +91,44 @@ impl Record {
     }
 }
 
-/// What an arrival tells.
+/// The request that a number was awaited by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) sent: Instant,
     /// It may answer an earlier request (Karn).
     pub(super) repeated: bool,
+    /// That request may have been another record's.
+    asked_before: bool,
     pub(super) first_of_flight: bool,
     pub(super) yields: Epoch,
     /// Its request declared the event that opens that epoch.
     pub(super) opens: bool,
     /// Its request answered a challenge.
     pub(super) rebinds: bool,
-    pub(super) stream: u8,
+    pub(super) stream: u64,
+}
+
+/// Numbers of a flight that were given up, and may still come.
+#[derive(Clone, Copy, Debug)]
+struct GivenUp {
+    first: u64,
+    /// Bit `i` stands for number `first + i`.
+    open: u64,
+    /// The stream that their bytes belong to.
+    stream: u64,
+    /// When they should have come, if they were given up as lost.
+    due: Option<Instant>,
+}
+
+impl GivenUp {
+    fn holds(&self, n: u64) -> bool {
+        let index = n.checked_sub(self.first).filter(|index| *index < 64);
+        index.is_some_and(|index| self.open >> index & 1 != 0)
+    }
+
+    fn has_label(&self, label: u8) -> bool {
+        label_of(self.stream) == label
+    }
 }
 
 /// A part of a flight that is lost.
@@ -116,7 +143,7 @@ pub(super) struct Loss {
     pub(super) count: u32,
     /// The whole flight, never repeated.
     pub(super) whole: bool,
-    pub(super) stream: u8,
+    pub(super) stream: u64,
     pub(super) bytes: Vec<Span>,
     /// When it should have come.
     pub(super) due: Instant,
@@ -136,8 +163,7 @@ pub(super) struct Flights {
     reordering_seen: bool,
     /// How late numbers were that came after they were given up, with some headroom; fades.
     lateness: Duration,
-    /// Numbers given up, and when they should have come.
-    lost: VecDeque<(u64, Instant)>,
+    given_up: VecDeque<GivenUp>,
     timer: Option<Instant>,
 }
 
@@ -190,20 +216,30 @@ impl Flights {
         self.timer
     }
 
-    /// Takes note of the numbers `n ..= n + void`; `None` if they were not awaited.
-    pub(super) fn arrive(&mut self, now: Instant, n: u64, void: u64, rtt: &Rtt) -> Option<Arrival> {
+    /// Takes note of a datagram with the numbers `n ..= n + void` and a stream's label. Returns the
+    /// request that they were awaited by, if any, and the stream whose bytes the datagram may have: the
+    /// one that the number was asked for, if it is awaited or was given up not too long ago, and if no
+    /// other stream of that label was asked for under the same number.
+    pub(super) fn arrive(
+        &mut self,
+        now: Instant,
+        n: u64,
+        void: u64,
+        label: u8,
+        rtt: &Rtt,
+    ) -> (Option<Arrival>, Option<u64>) {
+        self.expected.clear();
         let Some((place, record)) = awaited(&mut self.records, n) else {
-            self.note_spurious(now, n);
-            return None;
+            return (None, self.arrive_late(now, n, label));
         };
         let index = n - record.interval.first;
-        self.expected.clear();
         let datagram = usize::try_from(index).unwrap_or(usize::MAX);
         self.expected
             .extend_from_slice(record.layout.datagram(datagram));
         let arrival = Arrival {
             sent: record.sent,
             repeated: record.repeated || record.asked_before,
+            asked_before: record.asked_before,
             first_of_flight: record.untouched(),
             yields: record.yields,
             opens: record.declared.is_some(),
@@ -221,19 +257,44 @@ impl Flights {
         if !early {
             self.note(order, n, round_trip, arrival.repeated);
         }
-        Some(arrival)
+        let stream = Some(arrival.stream).filter(|&stream| {
+            label_of(stream) == label && !(arrival.asked_before && self.is_ambiguous(n, stream))
+        });
+        (Some(arrival), stream)
     }
 
-    /// A number that was given up has come after all: it was late, and others will be.
-    fn note_spurious(&mut self, now: Instant, n: u64) {
-        let Some(place) = self.lost.iter().position(|(lost, _)| *lost == n) else {
-            return;
-        };
-        if let Some((_, due)) = self.lost.remove(place) {
+    /// Takes note of a number that is not awaited; returns the stream whose bytes the datagram may have,
+    /// if the number was given up. A number that was given up as lost was late, and others will be.
+    fn arrive_late(&mut self, now: Instant, n: u64, label: u8) -> Option<u64> {
+        let old = self.given_up.iter();
+        let place = old
+            .clone()
+            .rposition(|old| old.holds(n) && old.has_label(label))
+            .or_else(|| old.clone().rposition(|old| old.holds(n)))?;
+        let old = self.given_up.get_mut(place)?;
+        old.open &= !(1 << (n - old.first));
+        let (stream, named) = (old.stream, old.has_label(label));
+        if let Some(due) = old.due {
             let late = now.saturating_since(due) * 5 / 4;
             self.reordering_seen = true;
             self.lateness = self.lateness.max(late).min(MAX_LATENESS);
         }
+        (named && !self.is_ambiguous(n, stream)).then_some(stream)
+    }
+
+    /// Whether a late answer with number `n` may have bytes of another stream with the label of this
+    /// one: requests that declare a timeout again ask for the same numbers.
+    fn is_ambiguous(&self, n: u64, stream: u64) -> bool {
+        let label = label_of(stream);
+        let mut others = self.given_up.iter().filter(|old| old.stream != stream);
+        others.any(|old| old.holds(n) && old.has_label(label))
+    }
+
+    fn remember(&mut self, given_up: GivenUp) {
+        if self.given_up.len() == MAX_REMEMBERED {
+            self.given_up.pop_front();
+        }
+        self.given_up.push_back(given_up);
     }
 
     fn note(&mut self, order: u64, n: u64, round_trip: Duration, repeated: bool) {
@@ -324,38 +385,51 @@ impl Flights {
         };
         self.lateness -= self.lateness / 32;
         let late = mask(loss.highest - loss.flight + 1) & record.open;
-        for index in 0..u64::from(record.interval.count) {
-            if late >> index & 1 != 0 {
-                self.lost.push_back((loss.flight + index, loss.due));
-            }
-        }
-        let surplus = self.lost.len().saturating_sub(MAX_REMEMBERED);
-        self.lost.drain(..surplus);
+        let given_up = GivenUp {
+            first: loss.flight,
+            open: late,
+            stream: record.stream,
+            due: Some(loss.due),
+        };
         record.open &= !late;
         if record.open == 0 {
             self.records.remove(place);
         }
+        self.remember(given_up);
     }
 
     /// Gives everything up; returns the streams and the bytes that have not come, and how many
     /// numbers that are.
-    pub(super) fn give_up_all(&mut self) -> (Vec<(u8, Span)>, u64) {
+    pub(super) fn give_up_all(&mut self) -> (Vec<(u64, Span)>, u64) {
         let mut bytes = Vec::new();
         let mut count = 0;
-        for record in &self.records {
+        for record in core::mem::take(&mut self.records) {
             count += u64::from(record.open.count_ones());
             let open = record.bytes(record.open);
             bytes.extend(open.map(|span| (record.stream, span)));
+            self.remember(GivenUp {
+                first: record.interval.first,
+                open: record.open,
+                stream: record.stream,
+                due: None,
+            });
         }
-        self.records.clear();
         self.timer = None;
         (bytes, count)
     }
 
-    /// Another path or connection: nothing learned of the old one holds.
+    /// Forgets the times of another path.
     pub(super) fn forget_path(&mut self) {
         self.latest = None;
-        self.lost.clear();
+        for old in &mut self.given_up {
+            old.due = None;
+        }
+    }
+
+    /// Forgets the numbers of another connection.
+    pub(super) fn forget_numbers(&mut self) {
+        self.latest = None;
+        self.given_up.clear();
     }
 }
 
@@ -422,7 +496,7 @@ mod tests {
     fn a_repeat_is_not_overtaken_by_what_left_before_it_at_the_same_instant() {
         let mut flights = flights(at(0), &[1, 5]);
         for n in 5..9 {
-            flights.arrive(at(ROUND_TRIP), n, 0, &rtt());
+            flights.arrive(at(ROUND_TRIP), n, 0, 0, &rtt());
         }
         assert_eq!(lost(&mut flights, at(ROUND_TRIP)), [1]);
         let again = at(ROUND_TRIP);
@@ -430,10 +504,11 @@ mod tests {
         flights.push(other.records.pop_front().unwrap());
         flights.repeat(again, 1);
         for n in 9..13 {
-            flights.arrive(at(2 * ROUND_TRIP), n, 0, &rtt());
+            flights.arrive(at(2 * ROUND_TRIP), n, 0, 0, &rtt());
         }
         assert!(lost(&mut flights, at(2 * ROUND_TRIP)).is_empty());
-        assert!(flights.arrive(at(2 * ROUND_TRIP), 1, 0, &rtt()).is_some());
+        let (awaited, stream) = flights.arrive(at(2 * ROUND_TRIP), 1, 0, 0, &rtt());
+        assert!(awaited.is_some() && stream == Some(0));
     }
 
     #[test]
@@ -441,10 +516,8 @@ mod tests {
         let mut flights = flights(at(0), &[1, 5]);
         flights.get_mut(5).unwrap().asked_before = true;
         let mut ambiguous = |n| {
-            flights
-                .arrive(at(ROUND_TRIP), n, 0, &rtt())
-                .unwrap()
-                .repeated
+            let (awaited, _) = flights.arrive(at(ROUND_TRIP), n, 0, 0, &rtt());
+            awaited.unwrap().repeated
         };
         assert_eq!((ambiguous(1), ambiguous(5)), (false, true));
     }
@@ -454,9 +527,87 @@ mod tests {
         let mut flights = flights(at(0), &[1, 5, 9]);
         flights.repeat(at(ROUND_TRIP), 9);
         // What was sent before must not look late by half a millisecond.
-        flights.arrive(at(ROUND_TRIP + 500), 9, 0, &rtt());
+        flights.arrive(at(ROUND_TRIP + 500), 9, 0, 0, &rtt());
         assert!(lost(&mut flights, at(ROUND_TRIP + 1000)).is_empty());
-        flights.arrive(at(2 * ROUND_TRIP), 10, 0, &rtt());
+        flights.arrive(at(2 * ROUND_TRIP), 10, 0, 0, &rtt());
         assert_eq!(lost(&mut flights, at(2 * ROUND_TRIP)), [1, 5]);
+    }
+
+    /// A record of four numbers from `first` on, for the bytes of `stream`.
+    fn record(first: u64, stream: u64) -> Record {
+        let interval = Interval {
+            after: 0,
+            upto: 1,
+            first,
+            count: 4,
+        };
+        Record::new(interval, at(0), stream, Epoch::opening(3))
+    }
+
+    fn stream_of(flights: &mut Flights, n: u64, label: u8) -> Option<u64> {
+        flights.arrive(at(ROUND_TRIP), n, 0, label, &rtt()).1
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_stream_that_the_number_was_asked_for() {
+        let mut flights = Flights::default();
+        flights.push(record(1, 300));
+        let label = label_of(300);
+        assert_eq!(stream_of(&mut flights, 5, label), None, "not asked for");
+        assert_eq!(stream_of(&mut flights, 1, label), Some(300));
+        assert_eq!(stream_of(&mut flights, 1, label), None, "came already");
+        assert_eq!(stream_of(&mut flights, 2, 1), None, "another label");
+        flights.give_up_all();
+        assert_eq!(stream_of(&mut flights, 3, label), Some(300), "given up");
+        assert_eq!(stream_of(&mut flights, 3, label), None, "came already");
+        assert_eq!(stream_of(&mut flights, 1, label), None, "came before");
+        flights.forget_path();
+        assert_eq!(stream_of(&mut flights, 4, label), Some(300));
+        flights.push(record(5, 300));
+        flights.give_up_all();
+        flights.forget_numbers();
+        assert_eq!(
+            stream_of(&mut flights, 5, label),
+            None,
+            "of another connection"
+        );
+    }
+
+    #[test]
+    fn the_oldest_flight_given_up_is_forgotten() {
+        let mut flights = Flights::default();
+        let give_up = |flights: &mut Flights, index: u64| {
+            flights.push(record(1 + 4 * index, 1));
+            flights.give_up_all();
+        };
+        for index in 0..MAX_REMEMBERED as u64 {
+            give_up(&mut flights, index);
+        }
+        assert_eq!(stream_of(&mut flights, 1, 1), Some(1), "at the bound");
+        give_up(&mut flights, MAX_REMEMBERED as u64);
+        assert_eq!(flights.given_up.len(), MAX_REMEMBERED);
+        assert_eq!(stream_of(&mut flights, 2, 1), None, "past it");
+        assert_eq!(stream_of(&mut flights, 5, 1), Some(1));
+    }
+
+    #[test]
+    fn a_number_asked_for_twice_under_one_label_names_no_stream() {
+        for (name, later, label, want) in [
+            ("the same stream", 1, 1, [Some(1), Some(1)]),
+            ("another label", 2, 2, [Some(2), None]),
+            ("the other label", 2, 1, [None, Some(1)]),
+            ("the same label", 257, 1, [None, Some(1)]),
+        ] {
+            let mut flights = Flights::default();
+            flights.push(record(1, 1));
+            flights.give_up_all();
+            flights.push(Record {
+                asked_before: true,
+                ..record(1, later)
+            });
+            let have = [(); 2].map(|()| stream_of(&mut flights, 1, label));
+            assert_eq!(have, want, "{name}");
+            flights.give_up_all();
+        }
     }
 }

@@ -6,6 +6,7 @@ use crate::transport::client::connection::{Connection, Established};
 use crate::transport::client::flights::{Arrival, Loss, Record};
 use crate::transport::client::outbox::Outbox;
 use crate::transport::client::path::Path;
+use crate::transport::client::stream::UNNAMED;
 use crate::transport::client::window::{Interval, Window};
 use crate::transport::epoch::{Epoch, KNOWN_WINDOW, TransitionKind};
 use crate::wire::flight::Ecn;
@@ -74,7 +75,8 @@ impl Connection {
             return false;
         }
         let fresh = known.window.receive(n, void, header.x);
-        let arrival = self.flights.arrive(now, n, void, path.rtt());
+        let label = header.stream;
+        let (arrival, stream) = self.flights.arrive(now, n, void, label, path.rtt());
         out.stats.answered_by(header.server);
         path.note_server(now, header.server);
         if fresh || arrival.is_some() {
@@ -89,7 +91,13 @@ impl Connection {
             }
             self.sample(now, path, out, n, arrival, header.server);
         }
-        self.take_bytes(now, out, response, n, arrival.as_ref(), length);
+        if stream == Some(self.stream.id) {
+            self.take_bytes(now, out, response, n, length);
+        } else if let (None, Some(arrival)) = (stream, arrival) {
+            // The answer to another request under the same number, asked for again after a timeout.
+            let expected = self.flights.expected().to_vec();
+            self.lose_bytes(arrival.stream, &expected);
+        }
         if fresh && self.unacknowledged_since.is_none() {
             self.unacknowledged_since = Some(now);
         }
@@ -130,7 +138,7 @@ impl Connection {
         for (stream, span) in lost {
             self.lose_bytes(stream, &[span]);
         }
-        self.flights.forget_path();
+        self.flights.forget_numbers();
         path.begin_connection(size);
         self.repeats.clear();
         self.probe = None;
@@ -142,7 +150,8 @@ impl Connection {
             first: 1,
             count,
         };
-        let mut record = Record::new(interval, opening.sent, header.stream, epoch);
+        let stream = opening.stream_of(header.stream).unwrap_or(UNNAMED);
+        let mut record = Record::new(interval, opening.sent, stream, epoch);
         record.repeated = opening.attempts > 1;
         self.flights.push(record);
         let first = out.stats.handshakes == 0;
@@ -209,21 +218,20 @@ impl Connection {
         }
     }
 
-    /// Stores the bytes of a response if they are of the present stream.
+    /// Takes a response of the present stream, number `n` of `length` bytes: its beginning, its bytes or
+    /// its end.
     fn take_bytes(
         &mut self,
         now: Instant,
         out: &mut Outbox,
         response: &Response<'_>,
         n: u64,
-        arrival: Option<&Arrival>,
         length: usize,
     ) {
-        let header = response.header;
-        if header.stream != self.stream.id || self.stream.finished {
+        if self.stream.finished {
             return;
         }
-        if header.changed {
+        if response.header.changed {
             self.stream.finished = true;
             out.event(ClientEvent::Changed);
             return;
@@ -241,13 +249,9 @@ impl Connection {
         for (offset, bytes) in response.chunks() {
             new += self.stream.store(offset, bytes);
         }
-        if let Some(arrival) = arrival {
-            // Bytes that the datagram should have carried and did not are wanted again.
-            for span in self.flights.expected() {
-                if arrival.stream == self.stream.id {
-                    self.stream.lose(*span);
-                }
-            }
+        // Bytes that the datagram should have carried and did not are wanted again.
+        for span in self.flights.expected() {
+            self.stream.lose(*span);
         }
         if new > 0 {
             out.stats.stream_bytes += new;

@@ -9,6 +9,7 @@ use crate::transport::client::connection::{Connection, Opening, Probe};
 use crate::transport::client::flights::Record;
 use crate::transport::client::outbox::Outbox;
 use crate::transport::client::path::Path;
+use crate::transport::client::stream::label_of;
 use crate::transport::client::window::{Event, Interval};
 use crate::transport::curve::MAX_FLIGHT;
 use crate::transport::epoch::TransitionKind;
@@ -61,6 +62,7 @@ impl Connection {
             sent: now,
             attempts: 0,
             due: true,
+            streams: (self.stream.id, self.stream.id),
         });
     }
 
@@ -92,6 +94,7 @@ impl Connection {
         opening.due = false;
         opening.sent = now;
         opening.attempts += 1;
+        opening.streams.1 = self.stream.id;
         // A service that has lost the keys of the stream is silent to its user continuation: every
         // second OPEN asks only whether the service lives.
         let (wanted, offset) = match &self.stream.user {
@@ -103,7 +106,7 @@ impl Connection {
             connection: token.connection,
             sealed: &token.sealed,
         });
-        let stream = self.stream.id;
+        let stream = label_of(self.stream.id);
         let mut datagram = Vec::new();
         Open {
             echo: opening.echo,
@@ -295,7 +298,7 @@ impl Connection {
         Request {
             connection: known.id,
             size: path.datagram_size(),
-            stream: record.stream,
+            stream: label_of(record.stream),
             wants_continuation: record.wants_continuation,
             continuation: &evidence.sealed,
             after: record.interval.after,

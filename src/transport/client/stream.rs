@@ -10,12 +10,22 @@ use crate::wire::segment::{MAX_RANGES, Span};
 /// Room in the buffer that is worth a request however large the buffer: a full flight.
 const MAX_GRAIN: u64 = 64 * 1024;
 
+/// The name of no stream: a client never asks for it.
+pub(super) const UNNAMED: u64 = 0;
+
+/// The label of a stream on the wire: the low byte of its name. Labels come again after 256 streams,
+/// names do not, so a label alone never says whose bytes a datagram has.
+pub(super) const fn label_of(stream: u64) -> u8 {
+    let [low, ..] = stream.to_le_bytes();
+    low
+}
+
 /// See the head of this file. Bytes below `fresh` were asked for once; those of them that are lost
 /// stand in `missing`.
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// The client's name for it, echoed in responses.
-    pub(super) id: u8,
+    /// The client's name for it, which only counts up; responses echo its [label](label_of).
+    pub(super) id: u64,
     /// The application request.
     pub(super) request: Vec<u8>,
     /// The sealed user continuation, once the stream has begun.
@@ -34,7 +44,7 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(buffer: usize) -> Self {
         Self {
-            id: 0,
+            id: UNNAMED,
             request: Vec::new(),
             user: None,
             length: MAX_STREAM_BYTES,
@@ -49,7 +59,7 @@ impl Stream {
 
     /// Goes over to another request.
     pub(super) fn restart(&mut self, request: &[u8]) {
-        self.id = self.id.wrapping_add(1);
+        self.id += 1;
         self.request = request.to_vec();
         self.user = None;
         self.length = MAX_STREAM_BYTES;
@@ -60,10 +70,10 @@ impl Stream {
         self.finished = false;
     }
 
-    /// The request is sent once more. Two answers to it may be of two versions, so each attempt has
-    /// its own name.
-    pub(super) fn begin_again(&mut self) -> u8 {
-        self.id = self.id.wrapping_add(1);
+    /// Names another attempt to begin the stream. Two answers to the same request may be of two
+    /// versions, so each attempt has its own name.
+    pub(super) const fn begin_again(&mut self) -> u64 {
+        self.id += 1;
         self.beginning = true;
         self.id
     }
@@ -106,8 +116,9 @@ impl Stream {
     /// How many bytes could be asked for now.
     pub(super) fn wanted(&self) -> u64 {
         match self.user {
+            _ if self.finished => 0,
             Some(_) => self.missing.total() + self.fresh_end().saturating_sub(self.fresh),
-            None => u64::from(!self.finished && !self.beginning),
+            None => u64::from(!self.beginning),
         }
     }
 
@@ -194,5 +205,7 @@ mod tests {
         assert_eq!(stream.wanted(), 70_000);
         stream.most_under_way = u64::MAX;
         assert_eq!(stream.wanted(), BUFFER - 30_000);
+        stream.finished = true;
+        assert_eq!(stream.wanted(), 0, "failed");
     }
 }

@@ -9,6 +9,7 @@ use crate::transport::epoch::{Epoch, TransitionKind};
 use network::{LAN, Network, Weather};
 
 mod network;
+mod streams;
 
 #[test]
 fn a_small_object_takes_one_round_trip() {
@@ -201,7 +202,7 @@ fn several_servers_make_a_missing_flight_ambiguous() {
     let Client {
         connection: client,
         path,
-        outbox: out,
+        ..
     } = &mut network.client;
     let now = Instant::from_micros(network.now_us);
     let connection = client.established.as_mut().unwrap();

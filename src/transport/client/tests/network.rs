@@ -98,6 +98,8 @@ pub(super) struct Network {
     pub(super) lose_request_at: Option<u64>,
     pub(super) lose_packet_at: Option<u64>,
     pub(super) lose_answer_at: Option<u64>,
+    /// Datagrams that reached the client, if they are kept.
+    pub(super) kept: Option<Vec<Vec<u8>>>,
     /// Since an acknowledgement was last delayed to its end, nothing has happened.
     put_off: bool,
 }
@@ -147,11 +149,12 @@ impl Network {
             lose_request_at: None,
             lose_packet_at: None,
             lose_answer_at: None,
+            kept: None,
             put_off: false,
         }
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now {
             instant: Instant::from_micros(self.now_us),
             unix: UnixMillis::new(START_UNIX + self.now_us / 1000),
@@ -220,7 +223,7 @@ impl Network {
         (!to_client).then_some(server)
     }
 
-    fn deliver(&mut self, server: Option<usize>, datagram: Vec<u8>) {
+    pub(super) fn deliver(&mut self, server: Option<usize>, datagram: Vec<u8>) {
         let now = self.now();
         let to_server = self.client.path.addresses();
         let Some(chosen) = server else {
@@ -228,6 +231,9 @@ impl Network {
             let ecn = if marked { Ecn::Ce } else { Ecn::Ect0 };
             self.client
                 .handle_datagram(now, to_server.reversed(), ecn, &datagram);
+            if let Some(kept) = &mut self.kept {
+                kept.push(datagram);
+            }
             return;
         };
         if self.random.random_bool(self.path.hold_percent / 100.0) {
@@ -258,18 +264,32 @@ impl Network {
         }
     }
 
-    /// Runs until the stream is finished or has failed; the virtual time that took, in µs.
+    /// Asks for a stream and runs until it is finished or has failed; the virtual time that took, in µs.
     pub(super) fn fetch(&mut self, length: u64) -> (ClientEvent, u64) {
-        let start = self.now_us;
+        self.request(length);
+        self.finish(length)
+    }
+
+    pub(super) fn request(&mut self, length: u64) {
         self.received = 0;
         self.client
             .request(self.now(), length.to_string().as_bytes());
+    }
+
+    /// Sends what the client wants to send.
+    pub(super) fn transmit(&mut self) {
+        while let Some(flight) = self.client.poll_transmit(self.now()) {
+            self.put_off = false;
+            self.send(false, flight.payload.to_vec());
+        }
+    }
+
+    /// Runs until the stream asked for is finished or has failed.
+    pub(super) fn finish(&mut self, length: u64) -> (ClientEvent, u64) {
+        let start = self.now_us;
         loop {
             let now = self.now();
-            while let Some(flight) = self.client.poll_transmit(now) {
-                self.put_off = false;
-                self.send(false, flight.payload.to_vec());
-            }
+            self.transmit();
             let mut buffer = [0; 65536];
             loop {
                 let count = self.client.read(now, &mut buffer);
@@ -281,10 +301,7 @@ impl Network {
                     break;
                 }
             }
-            while let Some(flight) = self.client.poll_transmit(now) {
-                self.put_off = false;
-                self.send(false, flight.payload.to_vec());
-            }
+            self.transmit();
             while let Some(event) = self.client.poll_event() {
                 match event {
                     ClientEvent::Finished => {
