@@ -1,8 +1,8 @@
-//! The machine of a client: a stack, a connection (our transport or TCP) and one transfer at a time.
+//! The machine of a client: a stack, connections (our transport or TCP) and one transfer at a time.
 //!
 //! In: IP packets, time, and transfers to carry out. Out: IP packets, flights, and the events of
-//! the transfers. Keeps its connection from one transfer to the next of the same authority. Never
-//! reads a clock; names are resolved by a function that is given.
+//! the transfers. Keeps a connection for each service that it used lately. Never reads a clock; names
+//! are resolved by a function that is given.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
@@ -15,7 +15,8 @@ use crate::apps::fetch::target::Target;
 use crate::apps::fetch::{
     Transfer, TransferEvent, TransferFailure, TransferProgress, TransferRequest,
 };
-use crate::host::carrier::Carrier;
+use crate::host::connection::ClientConnection;
+use crate::host::connections::Connections;
 use crate::host::metrics::Metric;
 use crate::host::report::ClientReport;
 use crate::host::server::stack_metrics;
@@ -24,6 +25,8 @@ use crate::host::{Machine, Transmit};
 use crate::stack::{Demuxed, Stack, StackConfig, StackError};
 use crate::time::{Instant, Now};
 use crate::transport::client::{Client, ClientConfig};
+use crate::wire::ip::UdpView;
+use crate::wire::segment::ToClient;
 
 /// First of the ports that are drawn when none is named (RFC 6335 §6).
 const FIRST_EPHEMERAL_PORT: u16 = 49_152;
@@ -79,6 +82,14 @@ struct Running {
     /// When a connection must have come about; `None` once it has.
     connect_by: Option<Instant>,
     finish_by: Option<Instant>,
+    failed: bool,
+}
+
+impl Running {
+    /// Whether bytes of its response may be unread.
+    const fn leaves_bytes(&self) -> bool {
+        self.failed || self.transfer.is_reading()
+    }
 }
 
 /// The machine of a client.
@@ -87,8 +98,9 @@ pub struct ClientHost {
     stack: Stack,
     random: ChaCha8Rng,
     local_port: u16,
-    /// The connection and whom it leads to.
-    carrier: Option<(SocketAddr, Carrier)>,
+    connections: Connections,
+    /// The service whose connection carries the transfer, or carried the last one.
+    current: Option<SocketAddr>,
     running: Option<Running>,
     report: ClientReport,
     stage: Vec<u8>,
@@ -122,7 +134,8 @@ impl ClientHost {
             config,
             random,
             local_port,
-            carrier: None,
+            connections: Connections::default(),
+            current: None,
             running: None,
             report: ClientReport::default(),
             stage: vec![0; STAGE_BYTES],
@@ -133,11 +146,15 @@ impl ClientHost {
 
     /// Begins a transfer; one that is under way is dropped.
     pub fn start(&mut self, now: Now, transfer: Transfer) {
+        if self.running.as_ref().is_some_and(Running::leaves_bytes) {
+            self.leave(now, false);
+        }
         self.running = Some(Running {
             transfer,
             begun: now.instant,
             connect_by: None,
             finish_by: self.config.max_time.map(|limit| now.instant + limit),
+            failed: false,
         });
         self.report.begin(now.instant);
         self.pump(now);
@@ -170,7 +187,10 @@ impl ClientHost {
     /// The next event of the transfer. After the last one (`Done`, `Failed`) the next transfer can
     /// be started.
     pub fn poll_event(&mut self) -> Option<TransferEvent> {
-        self.running.as_mut()?.transfer.poll_event()
+        let running = self.running.as_mut()?;
+        let event = running.transfer.poll_event()?;
+        running.failed |= matches!(event, TransferEvent::Failed(_));
+        Some(event)
     }
 
     // --- Getters ---
@@ -188,8 +208,10 @@ impl ClientHost {
     #[must_use]
     pub fn report(&self) -> ClientReport {
         let mut report = self.report.clone();
-        if let Some((_, Carrier::Trickles(client))) = &self.carrier {
-            report.add_connection(&client.stats());
+        for (_, connection) in self.connections.iter() {
+            if let Some(client) = connection.transport() {
+                report.add_connection(&client.stats());
+            }
         }
         report.add_stack(self.stack.counters());
         report
@@ -199,8 +221,10 @@ impl ClientHost {
     #[must_use]
     pub fn tokens(&self, now: Now) -> Tokens {
         let mut tokens = self.config.tokens.clone();
-        if let Some(token) = self.token_of_carrier(now) {
-            tokens.remember(token);
+        for (service, connection) in self.connections.iter() {
+            if let Some(token) = self.token_of(now, *service, connection) {
+                tokens.remember(token);
+            }
         }
         tokens
     }
@@ -242,24 +266,28 @@ impl ClientHost {
 
     fn send(&mut self, now: Now, request: TransferRequest) -> Result<(), TransferFailure> {
         let (local, remote) = self.route(&request.target)?;
-        let keep = self.carrier.take_if(|(peer, carrier)| {
-            // Our transport gives a stream up without giving up the connection.
-            let whole = !request.abandon || matches!(carrier, Carrier::Trickles(_));
-            *peer == remote && whole && carrier.is_reusable()
-        });
-        let mut carrier = match keep {
-            Some((_, carrier)) => carrier,
-            None => {
-                self.drop_carrier(now);
+        if request.abandon || self.current != Some(remote) {
+            self.leave(now, !request.abandon);
+        }
+        let kept = self.connections.take(remote);
+        let mut connection = match kept {
+            Some(connection) if connection.is_reusable() => connection,
+            kept => {
+                if let Some(connection) = kept {
+                    self.give_up(now, remote, connection);
+                }
                 self.connect(now, local, remote)?
             }
         };
-        carrier.request(now, &mut self.stack, request.head);
+        connection.request(now, &mut self.stack, request.head);
         if let Some(running) = &mut self.running {
             let limit = now.instant + self.config.connect_timeout;
-            running.connect_by = (!carrier.is_connected()).then_some(limit);
+            running.connect_by = (!connection.is_connected()).then_some(limit);
         }
-        self.carrier = Some((remote, carrier));
+        self.current = Some(remote);
+        if let Some((service, oldest)) = self.connections.keep(remote, connection) {
+            self.give_up(now, service, oldest);
+        }
         Ok(())
     }
 
@@ -292,10 +320,10 @@ impl ClientHost {
         now: Now,
         local: IpAddr,
         remote: SocketAddr,
-    ) -> Result<Carrier, TransferFailure> {
+    ) -> Result<ClientConnection, TransferFailure> {
         self.report.connections += 1;
         match self.config.protocol {
-            Protocol::Tcp => Carrier::connect(now, &mut self.stack, remote)
+            Protocol::Tcp => ClientConnection::connect(now, &mut self.stack, remote)
                 .map_err(|_| TransferFailure::CannotConnect),
             Protocol::Trickles { .. } => {
                 let config = ClientConfig {
@@ -307,45 +335,68 @@ impl ClientHost {
                     token: self.config.tokens.get(now.unix, local, remote).cloned(),
                 };
                 let client = Client::new(config, self.random.random());
-                Ok(Carrier::Trickles(Box::new(client)))
+                Ok(ClientConnection::Trickles(Box::new(client)))
             }
         }
     }
 
-    /// What the present connection leaves to later ones.
-    fn token_of_carrier(&self, now: Now) -> Option<Remembered> {
-        let Some((service, Carrier::Trickles(client))) = &self.carrier else {
-            return None;
-        };
-        let (token, since) = client.address_token()?;
+    /// The token that a connection leaves to later ones.
+    fn token_of(
+        &self,
+        now: Now,
+        service: SocketAddr,
+        connection: &ClientConnection,
+    ) -> Option<Remembered> {
+        let (token, since) = connection.transport()?.address_token()?;
         Some(Remembered {
-            local: self.own_address(*service)?,
-            service: *service,
+            local: self.own_address(service)?,
+            service,
             received: now.unix - now.instant.saturating_since(since),
             token,
         })
     }
 
-    fn drop_carrier(&mut self, now: Now) {
-        if let Some(token) = self.token_of_carrier(now) {
-            self.config.tokens.remember(token);
-        }
-        if let Some((_, mut carrier)) = self.carrier.take() {
-            if let Carrier::Trickles(client) = &carrier {
-                self.report.add_connection(&client.stats());
-            }
-            carrier.abandon(&mut self.stack);
+    /// Ends the stream of the current connection, which has been read if it is `whole`, and gives the
+    /// connection up if it cannot carry another.
+    fn leave(&mut self, now: Now, whole: bool) {
+        let current = self
+            .current
+            .and_then(|service| self.connections.get(service));
+        if current.is_some_and(|connection| !connection.leave(whole)) {
+            self.drop_current(now);
         }
     }
 
-    /// Gives the transfer what has come; whether there was anything.
+    /// Gives the current connection up.
+    fn drop_current(&mut self, now: Now) {
+        if let Some(service) = self.current.take()
+            && let Some(connection) = self.connections.take(service)
+        {
+            self.give_up(now, service, connection);
+        }
+    }
+
+    fn give_up(&mut self, now: Now, service: SocketAddr, mut connection: ClientConnection) {
+        if let Some(token) = self.token_of(now, service, &connection) {
+            self.config.tokens.remember(token);
+        }
+        if let Some(client) = connection.transport() {
+            self.report.add_connection(&client.stats());
+        }
+        connection.abandon(&mut self.stack);
+    }
+
+    /// Gives the transfer the bytes that have come; returns whether there were any.
     fn deliver(&mut self, now: Now) -> bool {
-        let (Some(running), Some((_, carrier))) = (&mut self.running, &mut self.carrier) else {
+        let current = self
+            .current
+            .and_then(|service| self.connections.get(service));
+        let (Some(running), Some(connection)) = (&mut self.running, current) else {
             return false;
         };
         let mut any = false;
         while running.transfer.is_reading() && running.transfer.has_room() {
-            let bytes = carrier.ready(&mut self.stack, &mut self.stage);
+            let bytes = connection.ready(&mut self.stack, &mut self.stage);
             let count = bytes.len();
             if count == 0 {
                 break;
@@ -353,26 +404,29 @@ impl ClientHost {
             any = true;
             self.report.received(now.instant, running.begun, count);
             running.transfer.handle_bytes(bytes);
-            carrier.consume(now, count);
+            connection.consume(now, count);
         }
         if any && !running.transfer.is_reading() {
-            carrier.handle_whole();
+            connection.handle_whole();
         }
-        if running.connect_by.is_some() && carrier.is_connected() {
+        if running.connect_by.is_some() && connection.is_connected() {
             running.connect_by = None;
         }
         any
     }
 
-    /// Tells the transfer how its stream ended, if it has; whether it has.
+    /// Gives the transfer the end of its stream, if it has ended; returns whether it has.
     fn end_stream(&mut self) -> bool {
-        let (Some(running), Some((_, carrier))) = (&mut self.running, &mut self.carrier) else {
+        let current = self
+            .current
+            .and_then(|service| self.connections.get(service));
+        let (Some(running), Some(connection)) = (&mut self.running, current) else {
             return false;
         };
         if !running.transfer.is_reading() || !running.transfer.has_room() {
             return false;
         }
-        match carrier.poll_end() {
+        match connection.poll_end() {
             Some(end) => {
                 running.transfer.handle_end(end);
                 true
@@ -381,10 +435,34 @@ impl ClientHost {
         }
     }
 
+    /// Passes datagrams to the connections that they are for.
+    fn handle_datagrams(&mut self, now: Now, view: &UdpView<'_>, segment: Option<usize>) {
+        let mut datagrams = view.datagrams(segment).peekable();
+        while let Some(first) = datagrams.peek() {
+            let Some(addressee) = ToClient::addressee(first) else {
+                self.report.stray("malformed");
+                datagrams.next();
+                continue;
+            };
+            let Some(client) = self.connections.addressed(addressee) else {
+                self.report.stray("unknown_connection");
+                datagrams.next();
+                continue;
+            };
+            // Datagrams that came together mostly are of one connection.
+            let is_same = |next: &&[u8]| {
+                let next = ToClient::addressee(next);
+                next.is_some_and(|next| next.connection == addressee.connection)
+            };
+            let together = core::iter::from_fn(|| datagrams.next_if(is_same));
+            client.handle_datagrams(now, view.path, view.ecn, together);
+        }
+    }
+
     fn handle_tcp_events(&mut self) {
         while let Some(event) = self.stack.poll_event() {
-            if let Some((_, carrier)) = &mut self.carrier {
-                carrier.handle_tcp(&mut self.stack, event);
+            for connection in self.connections.iter_mut() {
+                connection.handle_tcp(&mut self.stack, event);
             }
         }
     }
@@ -394,10 +472,7 @@ impl Machine for ClientHost {
     fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
         match self.stack.handle_packet(now.instant, packet, segment) {
             Demuxed::Transport(view) => {
-                if let Some((_, Carrier::Trickles(client))) = &mut self.carrier {
-                    let datagrams = view.datagrams(segment);
-                    client.handle_datagrams(now, view.path, view.ecn, datagrams);
-                }
+                self.handle_datagrams(now, &view, segment);
             }
             Demuxed::Taken => self.handle_tcp_events(),
             Demuxed::Dropped(reason) => log::trace!("packet dropped reason={}", reason.label()),
@@ -407,7 +482,7 @@ impl Machine for ClientHost {
 
     fn handle_timeout(&mut self, now: Now) {
         self.stack.handle_timeout(now.instant);
-        if let Some((_, Carrier::Trickles(client))) = &mut self.carrier {
+        for client in self.connections.transports_mut() {
             client.handle_timeout(now);
         }
         if let Some(running) = &mut self.running {
@@ -420,16 +495,15 @@ impl Machine for ClientHost {
             if let Some(failure) = failure {
                 running.transfer.fail(failure);
                 (running.connect_by, running.finish_by) = (None, None);
-                self.drop_carrier(now);
+                self.drop_current(now);
             }
         }
         self.pump(now);
     }
 
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
-        if let Some((_, Carrier::Trickles(client))) = &mut self.carrier
-            && let Some(flight) = client.poll_transmit(now)
-        {
+        let ready = |client: &mut Client| client.poll_transmit(now);
+        if let Some(flight) = self.connections.transports_mut().find_map(ready) {
             return Some(Transmit::Flight(flight));
         }
         if let Some(packet) = self.stack.poll_transmit(now.instant) {
@@ -442,10 +516,10 @@ impl Machine for ClientHost {
     }
 
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
-        let transport = match &self.carrier {
-            Some((_, Carrier::Trickles(client))) => client.poll_timeout(),
-            Some((_, Carrier::Tcp(_))) | None => None,
-        };
+        let connections = self.connections.iter();
+        let transport = connections
+            .filter_map(|(_, connection)| connection.transport()?.poll_timeout())
+            .min();
         let running = self.running.as_ref();
         let connect = running
             .and_then(|running| running.connect_by)

@@ -1,7 +1,8 @@
 //! A whole machine without I/O: packets in, packets out, time as an argument.
 
-pub(crate) mod carrier;
 pub mod client;
+pub(crate) mod connection;
+mod connections;
 pub mod metrics;
 pub mod redirector;
 pub mod report;

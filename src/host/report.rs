@@ -47,6 +47,11 @@ impl ClientReport {
         self.first_byte.get_or_insert(now.saturating_since(begun));
     }
 
+    /// Counts a datagram that is of no connection.
+    pub(super) fn stray(&mut self, reason: &'static str) {
+        *self.transport.drops.entry(reason).or_default() += 1;
+    }
+
     pub(super) fn add_stack(&mut self, counters: &StackCounters) {
         self.stack = counters.clone();
     }

@@ -1,5 +1,7 @@
 //! Two machines back to back, with a virtual clock and a wire with delay and optional loss.
 
+mod connections;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -131,6 +133,8 @@ struct World {
     now: Now,
     client: ClientHost,
     server: ServerHost<Sizes>,
+    /// Servers at the addresses from 3 on, of the hosts `other3` and so on.
+    others: Vec<ServerHost<Sizes>>,
     version: Rc<RefCell<u8>>,
     /// Time, whether it goes to the server, and the packet; in sending order.
     wire: VecDeque<(Instant, bool, Vec<u8>)>,
@@ -179,11 +183,9 @@ fn client_config(protocol: Protocol, v6: bool) -> ClientHostConfig {
         tokens: Tokens::default(),
         seed: 9,
         resolve: Box::new(move |host| {
-            if host == "files" {
-                vec![address(v6, 2)]
-            } else {
-                vec![]
-            }
+            let other = host.strip_prefix("other");
+            let last = other.map_or((host == "files").then_some(2), |last| last.parse().ok());
+            last.map(|last| address(v6, last)).into_iter().collect()
         }),
     }
 }
@@ -207,6 +209,7 @@ impl World {
             now,
             client: ClientHost::new(now, config).unwrap(),
             server: server(&version, address(v6, 2), now, 2),
+            others: Vec::new(),
             version,
             wire: VecDeque::new(),
             lose_every: 0,
@@ -247,6 +250,11 @@ impl World {
         while let Some(transmit) = self.server.poll_transmit(self.now) {
             self.put(false, transmit);
         }
+        for index in 0..self.others.len() {
+            while let Some(transmit) = self.others[index].poll_transmit(self.now) {
+                self.put(false, transmit);
+            }
+        }
     }
 
     /// Advances to the next event; `false` if there is none.
@@ -260,7 +268,15 @@ impl World {
         let arrival = self.wire.front().map(|(at, ..)| *at);
         let client = self.client.poll_timeout(self.now).map(|(at, _)| at);
         let server = self.server.poll_timeout(self.now).map(|(at, _)| at);
-        let next = [arrival, client, server].into_iter().flatten().min();
+        let others = self.others.iter_mut();
+        let others = others
+            .filter_map(|other| other.poll_timeout(self.now))
+            .map(|(at, _)| at)
+            .min();
+        let next = [arrival, client, server, others]
+            .into_iter()
+            .flatten()
+            .min();
         let Some(next) = next.filter(|next| *next < end) else {
             return false;
         };
@@ -275,7 +291,13 @@ impl World {
             .is_some_and(|(at, ..)| *at <= self.now.instant)
         {
             let (_, to_server, packet) = self.wire.pop_front().unwrap();
-            if to_server {
+            // The last byte of an IPv4 destination.
+            let other = usize::from(packet[19]).checked_sub(3);
+            if let Some(other) = other.and_then(|other| self.others.get_mut(other))
+                && to_server
+            {
+                other.handle_packet(self.now, &packet, None);
+            } else if to_server {
                 self.server.handle_packet(self.now, &packet, None);
             } else {
                 self.client.handle_packet(self.now, &packet, None);
@@ -286,6 +308,11 @@ impl World {
         }
         if server.is_some_and(|at| at <= self.now.instant) {
             self.server.handle_timeout(self.now);
+        }
+        if others.is_some_and(|at| at <= self.now.instant) {
+            for other in &mut self.others {
+                other.handle_timeout(self.now);
+            }
         }
         true
     }

@@ -8,8 +8,8 @@ mod to_client;
 mod to_server;
 
 pub use to_client::{
-    Challenge, Chunks, Probed, Response, ResponseHeader, ResponseKind, ToClient, UserField,
-    put_chunk,
+    Addressee, Challenge, Chunks, Probed, Response, ResponseHeader, ResponseKind, ToClient,
+    UserField, put_chunk,
 };
 pub use to_server::{Cookie, Declared, Open, Request, ToServer, Token, Wanted};
 

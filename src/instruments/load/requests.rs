@@ -12,7 +12,7 @@ use std::time::Duration;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::host::carrier::Carrier;
+use crate::host::connection::ClientConnection;
 use crate::host::{Machine, Transmit};
 use crate::instruments::load::config::{check_head, speaking_to};
 use crate::instruments::load::course::{Answer, Course};
@@ -38,7 +38,7 @@ const STAGE_BYTES: usize = 256 * 1024;
 /// Time without an answer after which a connection fails.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The carrier of a request.
+/// The connection of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bearer {
     /// Our transport.
@@ -62,7 +62,7 @@ pub struct RequestConfig {
     /// The application request, at most
     /// [`MAX_REQUEST_BYTES`](crate::transport::application::MAX_REQUEST_BYTES).
     pub head: Vec<u8>,
-    /// The carrier of the requests.
+    /// The connection of the requests.
     pub bearer: Bearer,
     /// Receive buffer of a connection of our transport, in bytes.
     pub buffer: usize,
@@ -75,7 +75,7 @@ pub struct RequestConfig {
 /// A request in progress.
 struct Running {
     meant: Instant,
-    carrier: Carrier,
+    connection: ClientConnection,
     /// Local port of our transport.
     port: Option<u16>,
     answer: Answer,
@@ -179,17 +179,17 @@ impl RequestHost {
         while let Some(meant) = self.course.take(now.instant) {
             let connected = match self.config.bearer {
                 Bearer::Transport { tokens } => Some(self.open(tokens)),
-                Bearer::Tcp => Carrier::connect(now, &mut self.stack, self.config.remote)
+                Bearer::Tcp => ClientConnection::connect(now, &mut self.stack, self.config.remote)
                     .ok()
-                    .map(|carrier| (carrier, None)),
+                    .map(|connection| (connection, None)),
             };
             let answer = Answer::default();
-            let Some((mut carrier, port)) = connected else {
+            let Some((mut connection, port)) = connected else {
                 let failed = Err("not_connected");
                 self.course.end(now.instant, meant, failed);
                 return;
             };
-            carrier.request(now, &mut self.stack, self.config.head.clone());
+            connection.request(now, &mut self.stack, self.config.head.clone());
             let number = self.free.pop().unwrap_or(self.running.len());
             if number == self.running.len() {
                 self.running.push(None);
@@ -200,7 +200,7 @@ impl RequestHost {
             if let Some(slot) = self.running.get_mut(number) {
                 *slot = Some(Running {
                     meant,
-                    carrier,
+                    connection,
                     port,
                     answer,
                 });
@@ -210,7 +210,7 @@ impl RequestHost {
     }
 
     /// Opens a connection of our transport on an unused port.
-    fn open(&mut self, tokens: bool) -> (Carrier, Option<u16>) {
+    fn open(&mut self, tokens: bool) -> (ClientConnection, Option<u16>) {
         // Terminates: there are fewer connections than ports.
         while self.by_port.contains_key(&self.next_port) {
             self.next_port = following(self.next_port);
@@ -226,7 +226,7 @@ impl RequestHost {
             token: self.tokens.pop_front().filter(|_| tokens),
         };
         let client = Client::new(settings, self.random.random());
-        (Carrier::Trickles(Box::new(client)), Some(port))
+        (ClientConnection::Trickles(Box::new(client)), Some(port))
     }
 
     /// Reads received bytes, and ends a complete or broken connection.
@@ -235,14 +235,14 @@ impl RequestHost {
             return;
         };
         let ended = loop {
-            let carrier = &mut running.carrier;
-            let bytes = carrier.ready(&mut self.stack, &mut self.stage);
+            let connection = &mut running.connection;
+            let bytes = connection.ready(&mut self.stack, &mut self.stage);
             let count = bytes.len();
             if count == 0 {
-                break carrier.poll_end().map(|end| running.answer.end(end));
+                break connection.poll_end().map(|end| running.answer.end(end));
             }
             let taken = running.answer.take(bytes);
-            carrier.consume(now, count);
+            connection.consume(now, count);
             match taken {
                 Ok(true) => break Some(Ok(())),
                 Ok(false) => {}
@@ -265,8 +265,8 @@ impl RequestHost {
         if let Some(port) = running.port {
             self.by_port.remove(&port);
         }
-        match running.carrier {
-            Carrier::Trickles(client) => {
+        match running.connection {
+            ClientConnection::Trickles(client) => {
                 if self.tokens.len() >= MAX_TOKENS {
                     self.tokens.pop_front();
                 }
@@ -274,7 +274,7 @@ impl RequestHost {
                 self.tokens.extend(token);
                 self.transport.add(&client.into_stats());
             }
-            mut tcp @ Carrier::Tcp(_) => tcp.abandon(&mut self.stack),
+            mut tcp @ ClientConnection::Tcp(_) => tcp.abandon(&mut self.stack),
         }
     }
 
@@ -283,8 +283,8 @@ impl RequestHost {
         let number = self.by_port.get(&dst.port()).copied();
         let number = number.filter(|_| src == self.config.remote);
         let running = number.and_then(|number| self.running.get_mut(number)?.as_mut());
-        let Some((Carrier::Trickles(client), number)) =
-            running.map(|running| &mut running.carrier).zip(number)
+        let Some((ClientConnection::Trickles(client), number)) =
+            running.map(|running| &mut running.connection).zip(number)
         else {
             self.transport.strays += view.datagrams(segment).count() as u64;
             return;
@@ -299,7 +299,7 @@ impl RequestHost {
         while let Some(event) = self.stack.poll_event() {
             any = true;
             for running in self.running.iter_mut().flatten() {
-                running.carrier.handle_tcp(&mut self.stack, event);
+                running.connection.handle_tcp(&mut self.stack, event);
             }
         }
         if any {
@@ -330,7 +330,7 @@ impl Machine for RequestHost {
         self.handle_tcp(now);
         while let Some(number) = self.rota.due(now.instant) {
             if let Some(Some(running)) = self.running.get_mut(number)
-                && let Carrier::Trickles(client) = &mut running.carrier
+                && let ClientConnection::Trickles(client) = &mut running.connection
             {
                 client.handle_timeout(now);
             }
@@ -342,12 +342,12 @@ impl Machine for RequestHost {
         self.begin(now);
         while let Some(number) = self.rota.first() {
             let running = self.running.get_mut(number).and_then(Option::as_mut);
-            let deadline = match running.map(|running| &mut running.carrier) {
-                Some(Carrier::Trickles(client)) => match client.poll_transmit(now) {
+            let deadline = match running.map(|running| &mut running.connection) {
+                Some(ClientConnection::Trickles(client)) => match client.poll_transmit(now) {
                     Some(flight) => return Some(Transmit::Flight(flight)),
                     None => client.poll_timeout(),
                 },
-                Some(Carrier::Tcp(_)) | None => None,
+                Some(ClientConnection::Tcp(_)) | None => None,
             };
             self.rota.settle(deadline);
         }

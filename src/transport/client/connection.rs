@@ -23,7 +23,7 @@ use crate::transport::client::window::Window;
 use crate::transport::client::{AddressToken, ClientConfig, ClientEvent};
 use crate::transport::epoch::{Epoch, TransitionKind};
 use crate::transport::layout::Layout;
-use crate::wire::segment::Span;
+use crate::wire::segment::{Addressee, Span};
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -181,6 +181,14 @@ impl Connection {
             sealed: held.sealed.clone(),
         };
         Some((token, held.since))
+    }
+
+    /// Whether a datagram with this addressee is of this connection: the established one, or the one
+    /// that an OPEN asked for.
+    pub(super) fn is_addressed(&self, addressee: Addressee) -> bool {
+        let known = self.established.as_ref().map(|known| known.id);
+        let echo = self.opening.map(|opening| opening.echo);
+        known == Some(addressee.connection) || (echo.is_some() && echo == addressee.echo)
     }
 
     /// Whether answers are awaited or still to be asked for.

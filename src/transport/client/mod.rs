@@ -1,6 +1,6 @@
 //! The client engine: all memory, timers and loss detection of a connection, without I/O.
 //!
-//! Four kinds of methods. *Commands*: `request`, `read`. *Input*: `handle_datagrams`,
+//! Four kinds of methods. *Commands*: `request`, `read`, `stop`. *Input*: `handle_datagrams`,
 //! `handle_timeout`. *Output*: `poll_transmit`, `poll_timeout`, `poll_event`. *Getters*: `stats` and
 //! others. After each command or input, drain `poll_transmit` and `poll_event` until `None`, then ask
 //! `poll_timeout`. Time never goes backwards between calls.
@@ -37,6 +37,7 @@ use crate::transport::client::outbox::Outbox;
 use crate::transport::client::path::Path;
 use crate::transport::client::window::Window;
 use crate::wire::flight::{Ecn, Flight, UdpPath};
+use crate::wire::segment::Addressee;
 
 pub use stats::{ClientStats, MAX_SERVERS};
 
@@ -148,6 +149,11 @@ impl Client {
         }
     }
 
+    /// Gives up the present stream: no more of it is asked for.
+    pub fn stop(&mut self) {
+        self.connection.stream.finished = true;
+    }
+
     // --- Input ---
 
     /// Takes one datagram from the network. One that is not of this connection is dropped and counted.
@@ -239,6 +245,12 @@ impl Client {
     #[must_use]
     pub const fn is_connected(&self) -> bool {
         self.outbox.stats.handshakes > 0
+    }
+
+    /// Whether a datagram with this addressee is of this connection.
+    #[must_use]
+    pub fn is_addressed(&self, addressee: Addressee) -> bool {
+        self.connection.is_addressed(addressee)
     }
 
     /// Whether the stream has bytes to read now.

@@ -203,3 +203,56 @@ fn an_answer_to_an_open_names_a_size_that_can_be_asked_for() {
         assert_eq!(ToClient::parse(&out).is_ok(), want, "{size}");
     }
 }
+
+#[test]
+fn a_datagram_names_its_connection_in_its_header() {
+    let header = |kind| ResponseHeader {
+        kind,
+        connection: 7,
+        number: 1,
+        x: 2,
+        server: 3,
+        stream: 4,
+        void: 0,
+        changed: false,
+        multi: false,
+    };
+    let opened = ResponseKind::Opened {
+        echo: 99,
+        size: 1200,
+        count: 1,
+    };
+    let emit = |kind| {
+        let mut out = Vec::new();
+        header(kind).emit(&mut out, &[1; 40], None);
+        out
+    };
+    let mut challenge = Vec::new();
+    Challenge {
+        connection: 7,
+        server: 3,
+        moved: false,
+        cookie: Cookie {
+            time: 5,
+            mac: [6; 16],
+        },
+    }
+    .emit(&mut challenge);
+    let known = |echo| {
+        Some(Addressee {
+            connection: 7,
+            echo,
+        })
+    };
+    for (name, datagram, want) in [
+        ("data", emit(ResponseKind::Data), known(None)),
+        ("opened", emit(opened), known(Some(99))),
+        ("challenge", challenge, known(None)),
+        ("cut", emit(opened)[..31].to_vec(), None),
+        ("cut", emit(ResponseKind::Data)[..8].to_vec(), None),
+        ("a request", vec![KIND_REQUEST; 40], None),
+        ("nothing", vec![], None),
+    ] {
+        assert_eq!(ToClient::addressee(&datagram), want, "{name}");
+    }
+}

@@ -301,7 +301,35 @@ pub enum ToClient<'a> {
     Probed(Probed<'a>),
 }
 
+/// The connection that a datagram from a server is for, as its header names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addressee {
+    /// The connection's id.
+    pub connection: u64,
+    /// The echo of the OPEN that the datagram answers, if it answers one.
+    pub echo: Option<u64>,
+}
+
 impl<'a> ToClient<'a> {
+    /// Reads only the addressee of a datagram from a server. `None` if it is too short, or of a kind
+    /// that no client receives.
+    #[must_use]
+    pub fn addressee(datagram: &[u8]) -> Option<Addressee> {
+        let mut reader = Reader::new(datagram);
+        let kind = reader.u8()? & KIND_MASK;
+        let connection = reader.u64()?;
+        let echo = match kind {
+            KIND_OPENED => {
+                // Number, x, server and stream lie between.
+                reader.take(4 + 8 + 2 + 1)?;
+                Some(reader.u64()?)
+            }
+            KIND_DATA | KIND_CHALLENGE | KIND_PROBED => None,
+            _ => return None,
+        };
+        Some(Addressee { connection, echo })
+    }
+
     /// Reads a datagram from a server.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
-//! What carries one response stream after the other: our transport, or a TCP connection of the
-//! stack.
+//! A connection of a client, which carries one response stream after the other: our transport, or a
+//! TCP connection of the stack.
 //!
-//! In: request heads and time. Out: the bytes of the response streams, in order, and how each
-//! ended. Knows nothing of HTTP; the transfer on top finds the end of a response by itself.
+//! In: request heads and time. Out: the bytes of the response streams, in order, and the end of each.
+//! Knows nothing of HTTP; the transfer on top finds the end of a response by itself.
 
 use std::net::SocketAddr;
 
@@ -11,16 +11,16 @@ use crate::stack::{CloseReason, Stack, TcpError, TcpEvent, TcpId};
 use crate::time::Now;
 use crate::transport::client::{Client, ClientEvent};
 
-/// A connection to one authority.
-pub(crate) enum Carrier {
+/// A connection to one service.
+pub(crate) enum ClientConnection {
     /// Our transport.
     Trickles(Box<Client>),
     /// TCP.
-    Tcp(TcpCarrier),
+    Tcp(OwnTcp),
 }
 
 /// A TCP connection of our own.
-pub(crate) struct TcpCarrier {
+pub(crate) struct OwnTcp {
     id: TcpId,
     connected: bool,
     /// Bytes of the request that the send buffer has not taken yet.
@@ -33,7 +33,7 @@ pub(crate) struct TcpCarrier {
     finished: bool,
 }
 
-impl Carrier {
+impl ClientConnection {
     /// Begins a TCP connection.
     pub(crate) fn connect(
         now: Now,
@@ -41,7 +41,7 @@ impl Carrier {
         remote: SocketAddr,
     ) -> Result<Self, TcpError> {
         let id = stack.connect(now.instant, remote)?;
-        Ok(Self::Tcp(TcpCarrier {
+        Ok(Self::Tcp(OwnTcp {
             id,
             connected: false,
             outbox: Vec::new(),
@@ -55,7 +55,7 @@ impl Carrier {
     pub(crate) fn request(&mut self, now: Now, stack: &mut Stack, head: Vec<u8>) {
         match self {
             Self::Trickles(client) => {
-                // Whatever is still told of the stream before is of no interest any more.
+                // Events of the stream before are of no use any more.
                 while client.poll_event().is_some() {}
                 client.request(now, &head);
             }
@@ -74,14 +74,14 @@ impl Carrier {
         }
     }
 
-    /// Tells that a response was whole.
+    /// Takes note that a response is whole.
     pub(crate) fn handle_whole(&mut self) {
         if let Self::Tcp(tcp) = self {
             tcp.served += 1;
         }
     }
 
-    /// The next bytes of the present stream, where they lie or else in `stage`, at most as many as it
+    /// The next bytes of the present stream, in place or else in `stage`, at most as many as it
     /// holds; empty if there are none now. All of them are to be used, and then `consume`d.
     pub(crate) fn ready<'b>(&'b mut self, stack: &mut Stack, stage: &'b mut [u8]) -> &'b [u8] {
         match self {
@@ -102,14 +102,14 @@ impl Carrier {
         }
     }
 
-    /// Tells that the bytes that were `ready` have been used.
+    /// Drops `count` bytes that were `ready` and have been used.
     pub(crate) fn consume(&mut self, now: Now, count: usize) {
         if let Self::Trickles(client) = self {
             client.consume(now, count);
         }
     }
 
-    /// How the present stream ended, if it has. To be asked when `read` gives nothing.
+    /// The end of the present stream, if it has ended. To be called when `ready` returns nothing.
     pub(crate) fn poll_end(&mut self) -> Option<End> {
         match self {
             Self::Trickles(client) => loop {
@@ -135,7 +135,7 @@ impl Carrier {
         }
     }
 
-    /// Takes a TCP event, which may be of a connection given up long ago.
+    /// Takes a TCP event; one of another connection changes nothing.
     pub(crate) fn handle_tcp(&mut self, stack: &mut Stack, event: TcpEvent) {
         let Self::Tcp(tcp) = self else { return };
         match event {
@@ -153,6 +153,34 @@ impl Carrier {
         }
     }
 
+    /// Ends the present stream, which has been read if it is `whole`; returns whether the connection
+    /// can carry another.
+    pub(crate) fn leave(&mut self, whole: bool) -> bool {
+        match self {
+            Self::Trickles(client) => {
+                client.stop();
+                client.is_connected()
+            }
+            Self::Tcp(_) => whole,
+        }
+    }
+
+    /// The engine of our transport.
+    pub(crate) const fn transport(&self) -> Option<&Client> {
+        match self {
+            Self::Trickles(client) => Some(client),
+            Self::Tcp(_) => None,
+        }
+    }
+
+    /// The engine of our transport, to be changed.
+    pub(crate) const fn transport_mut(&mut self) -> Option<&mut Client> {
+        match self {
+            Self::Trickles(client) => Some(client),
+            Self::Tcp(_) => None,
+        }
+    }
+
     /// Gives the connection up.
     pub(crate) fn abandon(&mut self, stack: &mut Stack) {
         if let Self::Tcp(tcp) = self {
@@ -161,10 +189,10 @@ impl Carrier {
     }
 }
 
-impl TcpCarrier {
+impl OwnTcp {
     fn flush(&mut self, stack: &mut Stack) {
         if self.connected && !self.outbox.is_empty() {
-            // A connection that is over tells so by an event.
+            // The end of a connection comes as an event.
             let sent = stack.send(self.id, &self.outbox).unwrap_or(0);
             self.outbox.drain(..sent.min(self.outbox.len()));
         }
