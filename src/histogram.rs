@@ -1,21 +1,22 @@
-//! How long things took: a histogram of fixed size with buckets of equal relative width.
+//! A histogram of durations of fixed size, with buckets of equal relative width.
 //!
 //! In: durations, counted in microseconds. Out: quantiles, at most 1/32 too large, and the exact
-//! mean and maximum. Below 32 µs each microsecond has a bucket; beyond, each power of two has 32.
+//! mean and maximum. Below 32 µs each microsecond has a bucket; above, each power of two has 32.
 
 use std::time::Duration;
 
 use crate::time::micros;
 
-/// Buckets of a power of two, as a power of two.
+/// Base-2 logarithm of the buckets per power of two.
 const PRECISION: u32 = 5;
 
-/// Longest time told apart, in microseconds: more than an hour. Longer ones share the last bucket.
+/// Longest duration with a bucket of its own, in microseconds: more than an hour. Longer ones share
+/// the last bucket.
 const MAX_VALUE: u64 = (1 << 32) - 1;
 
 const BUCKETS: usize = (33 - PRECISION as usize) << PRECISION;
 
-/// The histogram.
+/// Durations, counted per bucket.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     buckets: Box<[u64]>,
@@ -24,18 +25,18 @@ pub struct Histogram {
     max: u64,
 }
 
-/// What is shown of a histogram, in microseconds.
+/// Quantiles, mean and maximum of a histogram, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Summary {
-    /// Durations counted.
+    /// Number of durations.
     pub count: u64,
     /// Mean.
     pub mean_us: u64,
     /// Median.
     pub p50_us: u64,
-    /// 95 of 100 took no longer.
+    /// 95th percentile.
     pub p95_us: u64,
-    /// 99 of 100 took no longer.
+    /// 99th percentile.
     pub p99_us: u64,
     /// Longest.
     pub max_us: u64,
@@ -64,12 +65,12 @@ impl Histogram {
         }
     }
 
-    /// Forgets everything.
+    /// Resets to empty.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// The duration that `permille` of 1000 do not exceed, in microseconds; 0 if there are none.
+    /// The smallest duration that `permille` of 1000 do not exceed, in microseconds; 0 if empty.
     #[must_use]
     pub fn quantile(&self, permille: u64) -> u64 {
         let rank = self.count.saturating_mul(permille).div_ceil(1000).max(1);
@@ -83,7 +84,7 @@ impl Histogram {
         self.max
     }
 
-    /// What is shown.
+    /// The quantiles, mean and maximum so far.
     #[must_use]
     pub fn summary(&self) -> Summary {
         Summary {

@@ -1,8 +1,8 @@
 //! Time as the protocol sees it: a monotonic [`Instant`] in microseconds from an arbitrary start,
 //! and the wall clock [`UnixMillis`], which only continuations and HTTP dates carry.
 //!
-//! Neither type reads a clock. `runtime` samples both once a turn, `sim` invents them; everything
-//! else receives a [`Now`].
+//! Neither type reads a clock. `runtime` samples both once per turn of its loop, `sim` generates
+//! them; everything else receives a [`Now`].
 
 use core::ops::{Add, AddAssign, Sub};
 use core::time::Duration;
@@ -21,13 +21,13 @@ impl Instant {
         Self(micros)
     }
 
-    /// Microseconds since the start.
+    /// The microseconds since the start.
     #[must_use]
     pub const fn as_micros(self) -> u64 {
         self.0
     }
 
-    /// Time since `earlier`; zero if `earlier` is later.
+    /// Returns the time since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
@@ -66,19 +66,19 @@ impl UnixMillis {
         Self(millis)
     }
 
-    /// Milliseconds since 1970-01-01T00:00:00Z.
+    /// The milliseconds since 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// Whole seconds since 1970-01-01T00:00:00Z.
+    /// The whole seconds since 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0 / 1000
     }
 
-    /// Time since `earlier`; zero if `earlier` is later.
+    /// Returns the time since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -93,7 +93,7 @@ impl Sub<Duration> for UnixMillis {
     }
 }
 
-/// One sampling of both clocks. Every `handle_*` of one turn of a loop gets the same value.
+/// One sample of both clocks. Every `handle_*` of one turn of a loop gets the same value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// Monotonic time.
@@ -102,7 +102,7 @@ pub struct Now {
     pub unix: UnixMillis,
 }
 
-/// Whole microseconds of a duration, saturating at `u64::MAX`.
+/// Returns the whole microseconds of a duration, saturating at `u64::MAX`.
 #[must_use]
 pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)

@@ -1,7 +1,7 @@
-//! The chunked transfer coding, read piecewise (RFC 9112 §7.1).
+//! Decodes the chunked transfer coding incrementally (RFC 9112 §7.1).
 //!
-//! In: any slices of the coded stream. Out: slices of the data, without a copy. Extensions and
-//! trailer fields are skipped, their length bounded.
+//! In: arbitrary slices of the coded stream. Out: slices of the data, without a copy. Skips
+//! extensions and trailer fields, and bounds their length.
 
 /// Longest chunk-size line in bytes, extensions included.
 pub const MAX_CHUNK_LINE: usize = 1024;
@@ -9,49 +9,49 @@ pub const MAX_CHUNK_LINE: usize = 1024;
 /// Longest trailer section in bytes.
 pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 
-/// How the sender broke the coding.
+/// The sender's violation of the coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
-    /// No hexadecimal size, or one beyond 64 bits.
+    /// The size is not hexadecimal, or exceeds 64 bits.
     #[error("malformed chunk size")]
     Size,
-    /// A line lacks its CR or LF.
+    /// A line does not end with CR LF.
     #[error("a chunk does not end with CR LF")]
     LineEnd,
-    /// A size line beyond [`MAX_CHUNK_LINE`].
+    /// A size line exceeds [`MAX_CHUNK_LINE`].
     #[error("chunk line exceeds {MAX_CHUNK_LINE} bytes")]
     LineTooLong,
-    /// Trailers beyond [`MAX_TRAILER_BYTES`].
+    /// The trailer section exceeds [`MAX_TRAILER_BYTES`].
     #[error("trailer section exceeds {MAX_TRAILER_BYTES} bytes")]
     TrailerTooLong,
 }
 
-/// What one step found.
+/// The outcome of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// The input is used up.
+    /// The input is consumed.
     NeedMore,
-    /// Data.
+    /// Body bytes.
     Data(&'a [u8]),
-    /// The last chunk and the trailers have passed.
+    /// The last chunk and the trailer section are complete.
     Done,
 }
 
-/// Where in the coding the stream stands.
+/// The position in the coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChunkedState {
-    /// In the digits of a size line of which `line` bytes were seen.
+    /// In the digits of a size line, `line` bytes into it.
     Size {
         value: u64,
         digits: usize,
         line: usize,
     },
-    /// Behind the digits, before the CR.
+    /// After the digits, before the CR.
     Extension {
         value: u64,
         line: usize,
     },
-    /// Behind the CR of a size line.
+    /// After the CR of a size line.
     SizeLf {
         value: u64,
     },
@@ -60,7 +60,7 @@ enum ChunkedState {
     },
     DataCr,
     DataLf,
-    /// In the trailers; `column` bytes since the last LF, CR not counted.
+    /// In the trailer section, `column` bytes after the last LF, CR not counted.
     Trailer {
         column: usize,
         total: usize,
@@ -81,7 +81,7 @@ impl Default for ChunkedDecoder {
 }
 
 impl ChunkedDecoder {
-    /// A decoder at the start of a body.
+    /// Creates a decoder at the start of a body.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -93,11 +93,11 @@ impl ChunkedDecoder {
         }
     }
 
-    /// Takes some of `input`; returns how many bytes, and what they were. Call again with the rest
+    /// Consumes some of `input`; returns how many bytes, and the outcome. Call again with the rest
     /// until `NeedMore` or `Done`.
     ///
     /// # Errors
-    /// [`ChunkError`]; the body is then lost.
+    /// [`ChunkError`]; the body is then unusable.
     pub fn step<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Step<'a>), ChunkError> {
         let mut used = 0;
         loop {
@@ -125,7 +125,7 @@ impl ChunkedDecoder {
     }
 }
 
-/// The state after one byte that is not data.
+/// Returns the state after one byte that is not data.
 fn next(state: ChunkedState, byte: u8) -> Result<ChunkedState, ChunkError> {
     Ok(match (state, byte) {
         (ChunkedState::Size { digits: 0, .. }, b'\r' | b';' | b' ' | b'\t') => {

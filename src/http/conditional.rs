@@ -1,7 +1,7 @@
 //! Entity tags and preconditions (RFC 9110 §8.8.3, §13).
 //!
-//! In: the request's fields and the validators of the selected representation. Out: whether to go
-//! on, answer 304 or answer 412. For GET and HEAD, on representations that exist.
+//! In: the request's fields and the validators of the selected representation. Out: proceed, 304 or
+//! 412. For GET and HEAD of an existing representation.
 
 use core::fmt::{self, Display};
 
@@ -11,13 +11,13 @@ use crate::http::headers::Headers;
 /// An entity tag without its quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntityTag {
-    /// Whether it is only good for weak comparison.
+    /// Whether the tag is weak: good for weak comparison only.
     pub weak: bool,
     /// The opaque part.
     pub opaque: String,
 }
 
-/// As it stands in `ETag` and `If-*` fields.
+/// The form of `ETag` and `If-*` fields.
 impl Display for EntityTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let weak = if self.weak { "W/" } else { "" };
@@ -26,7 +26,7 @@ impl Display for EntityTag {
 }
 
 impl EntityTag {
-    /// A strong tag. `opaque` is of the tag's alphabet: visible ASCII without `"`.
+    /// Creates a strong tag. `opaque` must be visible ASCII without `"`.
     #[must_use]
     pub fn strong(opaque: impl Into<String>) -> Self {
         Self {
@@ -35,26 +35,26 @@ impl EntityTag {
         }
     }
 
-    /// Reads one tag that is the whole of `text`.
+    /// Parses `text` as exactly one tag.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (tag, rest) = Self::parse_first(text.trim_ascii())?;
         rest.is_empty().then_some(tag)
     }
 
-    /// Strong comparison (RFC 9110 §8.8.3.2).
+    /// Compares strongly (RFC 9110 §8.8.3.2).
     #[must_use]
     pub fn equals_strongly(&self, other: &Self) -> bool {
         !self.weak && !other.weak && self.opaque == other.opaque
     }
 
-    /// Weak comparison (RFC 9110 §8.8.3.2).
+    /// Compares weakly (RFC 9110 §8.8.3.2).
     #[must_use]
     pub fn equals_weakly(&self, other: &Self) -> bool {
         self.opaque == other.opaque
     }
 
-    /// Reads a tag and gives what follows its closing quote.
+    /// Parses a tag; also returns the bytes after its closing quote.
     fn parse_first(text: &[u8]) -> Option<(Self, &[u8])> {
         let (weak, quoted) = text
             .strip_prefix(b"W/")
@@ -76,28 +76,28 @@ impl EntityTag {
     }
 }
 
-/// What is known of the version that would be sent.
+/// The validators of the selected representation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Validators {
     /// Its entity tag.
     pub etag: Option<EntityTag>,
-    /// Its modification date in seconds since 1970, if every replica agrees on it.
+    /// Its modification date in seconds since 1970, if all replicas agree on it.
     pub last_modified: Option<u64>,
 }
 
-/// What the preconditions demand.
+/// The outcome of the preconditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionVerdict {
     /// Answer as if there were none.
     Proceed,
-    /// 304.
+    /// Answer 304.
     NotModified,
-    /// 412.
+    /// Answer 412.
     Failed,
 }
 
 /// Evaluates the preconditions of a GET or HEAD in the order of RFC 9110 §13.2.2. A condition on
-/// dates is ignored where there is no modification date (§13.1.3, §13.1.4).
+/// dates is ignored without a modification date (§13.1.3, §13.1.4).
 #[must_use]
 pub fn evaluate(headers: &Headers, validators: &Validators) -> ConditionVerdict {
     let etag = validators.etag.as_ref();
@@ -126,8 +126,8 @@ pub fn evaluate(headers: &Headers, validators: &Validators) -> ConditionVerdict 
     ConditionVerdict::Proceed
 }
 
-/// Whether a `Range` field is to be honoured in view of `If-Range` (RFC 9110 §13.1.5): the tag must
-/// match strongly, a date exactly.
+/// Whether to honour `Range` given `If-Range` (RFC 9110 §13.1.5): a tag must match strongly, a date
+/// exactly.
 #[must_use]
 pub fn range_applies(headers: &Headers, validators: &Validators) -> bool {
     let Some(value) = headers.get("if-range") else {
@@ -143,7 +143,7 @@ pub fn range_applies(headers: &Headers, validators: &Validators) -> bool {
     dated.is_some() && dated == validators.last_modified
 }
 
-/// Whether one of the listed tags, or `*`, matches. What cannot be read ends the list.
+/// Whether a listed tag, or `*`, matches. The first malformed tag ends the list.
 fn any_tag(
     headers: &Headers,
     name: &str,
@@ -200,7 +200,7 @@ mod tests {
         }
     }
 
-    /// Name, fields, what they demand.
+    /// Name, fields, expected outcome.
     type Row = (
         &'static str,
         &'static [(&'static str, &'static str)],

@@ -3,13 +3,14 @@
 use core::fmt::Display;
 use std::time::{Duration, SystemTime};
 
-/// The preferred form, 29 bytes: `Sun, 06 Nov 1994 08:49:37 GMT`. 32 bits reach to the year 2106.
+/// Formats the preferred form, 29 bytes: `Sun, 06 Nov 1994 08:49:37 GMT`. 32 bits reach to the year
+/// 2106.
 #[must_use]
 pub fn format(unix_seconds: u32) -> impl Display {
     httpdate::HttpDate::from(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(unix_seconds)))
 }
 
-/// Reads any of the three forms; `None` if it is none or lies before 1970.
+/// Parses any of the three forms; `None` if it matches none or lies before 1970.
 #[must_use]
 pub fn parse(text: &str) -> Option<u64> {
     let time = httpdate::parse_http_date(text.trim_ascii()).ok()?;

@@ -1,7 +1,7 @@
-//! The `Repr-Digest` field with SHA-256 (RFC 9530 §3): a digest of the whole representation, also
-//! on a 206.
+//! The `Repr-Digest` field with SHA-256 (RFC 9530 §3): a digest of the whole representation, even
+//! in a 206.
 //!
-//! Only the member `sha-256` is read; others are skipped, as the RFC asks of receivers.
+//! Reads only the member `sha-256` and skips others, as the RFC asks of receivers.
 
 use core::fmt::{self, Display};
 
@@ -12,10 +12,10 @@ use base64::engine::general_purpose::STANDARD;
 /// Bytes of a SHA-256 digest.
 pub const SHA256_BYTES: usize = 32;
 
-/// Name of the field.
+/// The field name.
 pub const REPR_DIGEST: &str = "Repr-Digest";
 
-/// The field's value: a dictionary with one byte sequence (RFC 8941 §3.3.5).
+/// Formats the field value: a dictionary with one byte sequence (RFC 8941 §3.3.5).
 #[derive(Clone, Copy, Debug)]
 pub struct ReprDigest<'a>(pub &'a [u8; SHA256_BYTES]);
 
@@ -25,12 +25,12 @@ impl Display for ReprDigest<'_> {
     }
 }
 
-/// The SHA-256 digest in a field's value, if there is a well-formed one.
+/// Returns the SHA-256 digest in a field value, if it holds a well-formed one.
 #[must_use]
 pub fn parse(value: &[u8]) -> Option<[u8; SHA256_BYTES]> {
     let text = str::from_utf8(value).ok()?;
-    // RFC 8941 §4.2.2: of members with the same key the last one counts. No byte sequence holds a
-    // comma, so splitting is safe.
+    // RFC 8941 §4.2.2: the last of several members with the same key counts. A byte sequence
+    // contains no comma, so splitting at commas is safe.
     let member = text.split(',').rev().find_map(|member| {
         let (key, value) = member.trim_ascii().split_once('=')?;
         (key == "sha-256").then_some(value)

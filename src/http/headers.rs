@@ -1,18 +1,18 @@
 //! Header fields in the order of the message, with case-insensitive lookup (RFC 9110 §5).
 //!
-//! What is pushed is checked: no name that is not a token, no value that would break the line, no
-//! more than [`MAX_HEADERS`] fields. So what is emitted always parses.
+//! `push` rejects a name that is not a token, a value that would break the line and any field above
+//! [`MAX_HEADERS`], so every emitted list parses.
 
 use crate::http::MAX_HEADERS;
 use crate::http::response::TYPICAL_HEAD_BYTES;
 
-/// Why a field is refused.
+/// The reason for rejecting a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
     /// The name is empty or not a token (RFC 9110 §5.6.2).
     #[error("invalid header name")]
     Name,
-    /// The value has a CR, LF or NUL (RFC 9110 §5.5).
+    /// The value contains a CR, LF or NUL (RFC 9110 §5.5).
     #[error("invalid header value")]
     Value,
     /// The list is full.
@@ -20,20 +20,20 @@ pub enum FieldError {
     TooMany,
 }
 
-/// Fields for which room is made at once.
+/// Fields to reserve space for.
 const TYPICAL_HEADERS: usize = 8;
 
 /// A list of at most [`MAX_HEADERS`] fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
-    /// Names and values, one after the other.
+    /// Names and values, concatenated.
     text: Vec<u8>,
-    /// Where in `text` each name and each value ends.
+    /// The offsets in `text` where each name and each value ends.
     ends: Vec<(usize, usize)>,
 }
 
 impl Headers {
-    /// An empty list.
+    /// Returns an empty list.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -73,21 +73,21 @@ impl Headers {
         self.all(name).next()
     }
 
-    /// As [`Self::get`]; `None` also if the value is not UTF-8.
+    /// Like [`Self::get`], but `None` also if the value is not UTF-8.
     #[must_use]
     pub fn get_str(&self, name: &str) -> Option<&str> {
         self.get(name).and_then(|value| str::from_utf8(value).ok())
     }
 
-    /// Every field of that name, in order.
+    /// Returns every field of that name, in order.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.fields()
             .filter(move |(have, _)| have.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
     }
 
-    /// The comma-separated elements of every field of that name, trimmed, without empty ones
-    /// (RFC 9110 §5.6.1). Not for fields whose elements may hold commas in quotes.
+    /// Returns the comma-separated elements of every field of that name, trimmed, without empty
+    /// ones (RFC 9110 §5.6.1). Not for fields whose elements may contain quoted commas.
     pub fn elements<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.all(name)
             .flat_map(|value| value.split(|&byte| byte == b','))
@@ -95,14 +95,14 @@ impl Headers {
             .filter(|element| !element.is_empty())
     }
 
-    /// Whether a comma-separated field has this token, in any case.
+    /// Whether a comma-separated field contains this token, in any case.
     #[must_use]
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.elements(name)
             .any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// Name and value of every field, in order.
+    /// Returns name and value of every field, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         // A token is ASCII.
         self.fields()
@@ -118,19 +118,19 @@ impl Headers {
         })
     }
 
-    /// Number of fields.
+    /// The number of fields.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is no field.
+    /// Whether the list is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Appends the field lines to a head that is being written.
+    /// Appends the field lines to a message head.
     pub(super) fn emit(&self, out: &mut Vec<u8>) {
         for (name, value) in self.iter() {
             out.extend_from_slice(name.as_bytes());
@@ -141,7 +141,7 @@ impl Headers {
     }
 }
 
-/// A character of a token (RFC 9110 §5.6.2).
+/// Whether the byte may occur in a token (RFC 9110 §5.6.2).
 const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(

@@ -1,8 +1,8 @@
 //! HTTP/1.1 messages as values: heads, fields, ranges, preconditions, dates, digests, and the
 //! framing of a response that arrives as a byte stream.
 //!
-//! In: bytes. Out: values, or an error variant. No sockets, no clock, no knowledge of who carries
-//! the bytes. Input is never trusted: every size has a named limit and nothing panics.
+//! In: bytes. Out: values, or an error variant. No sockets, no clock, no knowledge of the carrier.
+//! Input is untrusted: every size has a named limit and nothing panics.
 //! Sources: RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 9530 (digest fields).
 
 pub mod chunked;
@@ -22,10 +22,10 @@ pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Most header fields in one head.
 pub const MAX_HEADERS: usize = 64;
 
-/// Why the bytes of a message head are refused.
+/// The reason for rejecting a message head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
-    /// The head does not end within the bytes given; more may follow.
+    /// The head does not end within the given bytes; more may follow.
     #[error("the message head is incomplete")]
     Incomplete,
     /// The head is longer than [`MAX_HEAD_BYTES`].
@@ -34,7 +34,7 @@ pub enum HeadError {
     /// The head has more than [`MAX_HEADERS`] fields.
     #[error("the message head has more than {MAX_HEADERS} fields")]
     TooManyHeaders,
-    /// Not HTTP/1.0 or HTTP/1.1.
+    /// Neither HTTP/1.0 nor HTTP/1.1.
     #[error("unsupported HTTP version")]
     Version,
     /// The sender broke the grammar.
@@ -43,7 +43,7 @@ pub enum HeadError {
 }
 
 impl HeadError {
-    /// What is wrong with a head that does not end within `bytes`.
+    /// Classifies a head that does not end within `bytes`.
     const fn unfinished(bytes: &[u8]) -> Self {
         if bytes.len() >= MAX_HEAD_BYTES {
             Self::TooLarge
@@ -78,7 +78,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// Reads the minor version digit that `httparse` found.
+    /// Converts the minor version digit that `httparse` returns.
     const fn from_minor(minor: u8) -> Self {
         if minor == 0 {
             Self::Http10
@@ -87,7 +87,7 @@ impl Version {
         }
     }
 
-    /// As it stands in a start line.
+    /// The version as written in a start line.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

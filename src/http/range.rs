@@ -1,7 +1,7 @@
 //! Byte ranges: the `Range` and `Content-Range` fields (RFC 9110 §14).
 //!
-//! One range is honoured. A field with several is answered with the whole representation, which
-//! §14.2 allows, and so are units other than bytes and malformed fields.
+//! One range is honoured. A field with several ranges, with a unit other than bytes or with a
+//! syntax error is answered with the whole representation, as §14.2 allows.
 
 use crate::http::response::parse_decimal;
 
@@ -15,21 +15,21 @@ pub struct ByteRange {
 }
 
 impl ByteRange {
-    /// Number of bytes; at least 1.
+    /// The number of bytes; at least 1.
     #[must_use]
     pub const fn length(self) -> u64 {
         (self.last - self.first).saturating_add(1)
     }
 }
 
-/// What a `Range` field asks of a representation of known size.
+/// The outcome of a `Range` field for a representation of known size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selected {
-    /// The field is to be ignored: 200 with everything.
+    /// The field is ignored: 200 with the whole representation.
     Whole,
     /// 206 with these bytes.
     Part(ByteRange),
-    /// 416.
+    /// 416: no byte of the range exists.
     Unsatisfiable,
 }
 
@@ -76,30 +76,30 @@ pub fn select(value: &[u8], size: u64) -> Selected {
     }
 }
 
-/// `Content-Range` of a 206.
+/// The `Content-Range` of a 206.
 #[must_use]
 pub fn content_range(range: ByteRange, size: u64) -> String {
     format!("bytes {}-{}/{size}", range.first, range.last)
 }
 
-/// `Content-Range` of a 416.
+/// The `Content-Range` of a 416.
 #[must_use]
 pub fn unsatisfied_range(size: u64) -> String {
     format!("bytes */{size}")
 }
 
-/// A `Content-Range` as a client reads it.
+/// A `Content-Range` as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContentRange {
     /// The bytes that follow; `None` in a 416.
     pub range: Option<ByteRange>,
-    /// Size of the whole representation, if the sender told it.
+    /// Size of the whole representation, unless the sender left it open (`*`).
     pub size: Option<u64>,
 }
 
 impl ContentRange {
-    /// Reads a field value; `None` if it is malformed, inconsistent or of another unit
-    /// (RFC 9110 §14.4: the recipient must then not combine it with anything).
+    /// Parses a field value; `None` if it is malformed, inconsistent or of another unit (RFC 9110
+    /// §14.4: the recipient must then not recombine the part).
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<Self> {
         let (unit, rest) = split_once(value.trim_ascii(), b' ')?;

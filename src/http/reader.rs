@@ -1,8 +1,8 @@
-//! Reads one final response from a byte stream, whatever carries it (RFC 9112 §6.3).
+//! Reads one final response from a byte stream, over any carrier (RFC 9112 §6.3).
 //!
 //! In: slices of the stream, cut anywhere. Out: the head, the body's bytes in order without a copy,
-//! and the end. Interim (1xx) responses are skipped, at most [`MAX_INTERIM`] of them. A body that
-//! ends early is an error, never a shorter body.
+//! and the end. Skips interim (1xx) responses, at most [`MAX_INTERIM`]. A truncated body is an
+//! error, never a shorter body.
 
 use crate::http::chunked::{ChunkError, ChunkedDecoder, Step};
 use crate::http::request::Method;
@@ -12,13 +12,13 @@ use crate::http::{HeadError, MAX_HEAD_BYTES};
 /// Most interim responses before the final one.
 pub const MAX_INTERIM: usize = 16;
 
-/// Why a response cannot be read.
+/// The reason why a response is unreadable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The head is refused.
+    /// The head is invalid.
     #[error(transparent)]
     Head(#[from] HeadError),
-    /// The chunked coding is broken.
+    /// The chunked coding is invalid.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
     /// More than [`MAX_INTERIM`] interim responses.
@@ -29,16 +29,16 @@ pub enum ReadError {
     Truncated,
 }
 
-/// What one step found.
+/// The outcome of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReaderEvent<'a> {
-    /// The input is used up; feed more or call [`ResponseReader::end`].
+    /// The input is consumed; feed more or call [`ResponseReader::end`].
     NeedMore,
     /// The final head.
     Head(ResponseHead),
     /// The next bytes of the body.
     Body(&'a [u8]),
-    /// The response is complete. Later bytes belong to another one.
+    /// The response is complete. The remaining bytes belong to the next one.
     Done,
 }
 
@@ -59,7 +59,7 @@ pub struct ResponseReader {
 }
 
 impl ResponseReader {
-    /// A reader of the response to a request of this method (HEAD has no body).
+    /// Creates a reader of the response to a request of this method (HEAD has no body).
     #[must_use]
     pub const fn new(method: Method) -> Self {
         Self {
@@ -71,11 +71,11 @@ impl ResponseReader {
         }
     }
 
-    /// Takes some of `input`; returns how many bytes, and what they were. Call again with the rest
-    /// until `NeedMore` or `Done`.
+    /// Consumes some of `input`; returns how many bytes, and the event they produce. Call again
+    /// with the rest until `NeedMore` or `Done`.
     ///
     /// # Errors
-    /// [`ReadError`]; the response is then lost.
+    /// [`ReadError`]; the response is then unusable.
     pub fn read<'a>(&mut self, input: &'a [u8]) -> Result<(usize, ReaderEvent<'a>), ReadError> {
         match &mut self.state {
             ReaderState::Head { .. } => self.read_head(input),
@@ -114,7 +114,7 @@ impl ResponseReader {
         }
     }
 
-    /// Tells that the stream has ended.
+    /// Handles the end of the stream.
     ///
     /// # Errors
     /// [`ReadError::Truncated`] if the response is not complete.
@@ -133,7 +133,7 @@ impl ResponseReader {
         }
     }
 
-    /// Body bytes still to come, where the head told the length.
+    /// The number of body bytes outstanding, if the head announces a length.
     #[must_use]
     pub const fn remaining(&self) -> Option<u64> {
         match self.state {
@@ -161,7 +161,7 @@ impl ResponseReader {
             if !(buffer.ends_with(b"\n\r\n") || buffer.ends_with(b"\n\n")) {
                 continue;
             }
-            // The head's end is there: whatever is incomplete now will not become whole.
+            // The head's end was found, so an incomplete head is malformed.
             let head = match ResponseHead::parse(buffer) {
                 Err(HeadError::Incomplete) => return Err(HeadError::Malformed.into()),
                 parsed => parsed?.0,
@@ -181,7 +181,7 @@ impl ResponseReader {
     }
 }
 
-/// How the body of a response is delimited (RFC 9112 §6.3).
+/// Returns how the body of a response is delimited (RFC 9112 §6.3).
 fn framing(method: Method, head: &ResponseHead) -> Result<ReaderState, HeadError> {
     if method == Method::Head || head.status.is_bodiless() {
         return Ok(ReaderState::Counted { left: 0 });
@@ -210,7 +210,7 @@ mod tests {
     use crate::http::MAX_HEADERS;
     use crate::http::status::Status;
 
-    /// Status, body, whether the reader saw the end by itself, bytes used.
+    /// Status, body, whether the reader found the end in the stream itself, bytes consumed.
     type Outcome = Result<(Option<Status>, Vec<u8>, bool, usize), ReadError>;
 
     fn read_all(method: Method, stream: &[u8], piece: usize) -> Outcome {
@@ -233,8 +233,8 @@ mod tests {
         Ok((status, body, false, used))
     }
 
-    /// Name, method, stream, body it stands for, whether the end shows in the stream itself. What
-    /// ends by itself is followed by `NEXT`.
+    /// Name, method, stream, expected body, whether the stream itself delimits the body. If it
+    /// does, `NEXT` follows.
     type Row = (&'static str, Method, &'static str, &'static str, bool);
 
     const FRAMED: [Row; 9] = [

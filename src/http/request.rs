@@ -1,7 +1,7 @@
 //! Request heads: bytes to [`RequestHead`] and back (RFC 9112 §3, §5).
 //!
-//! The target stays as it was sent; resolving it is the application's. A body, if any, is not
-//! looked at: [`RequestHead::has_body`] tells a carrier that it would follow.
+//! The target is kept as sent; the application resolves it. Bodies are not parsed:
+//! [`RequestHead::has_body`] reports that one follows.
 
 use crate::http::headers::{FieldError, Headers};
 use crate::http::{HeadError, MAX_HEAD_BYTES, MAX_HEADERS, Version};
@@ -27,12 +27,12 @@ pub enum Method {
     Trace,
     /// PATCH.
     Patch,
-    /// A method this program has never heard of.
+    /// A method unknown to this program.
     Unrecognised,
 }
 
 impl Method {
-    /// Reads a method; names are case-sensitive (RFC 9110 §9.1).
+    /// Parses a method; names are case-sensitive (RFC 9110 §9.1).
     #[must_use]
     pub fn from_token(token: &str) -> Self {
         match token {
@@ -49,7 +49,7 @@ impl Method {
         }
     }
 
-    /// The method's name; `-` for one that is not recognised.
+    /// The method's name; `-` for an unrecognised one.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -70,19 +70,19 @@ impl Method {
 /// The start line and fields of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
-    /// What is to be done.
+    /// The method.
     pub method: Method,
     /// The request target as sent: origin, absolute, authority or asterisk form.
     pub target: String,
-    /// Version of the sender.
+    /// The sender's version.
     pub version: Version,
     /// The fields.
     pub headers: Headers,
 }
 
 impl RequestHead {
-    /// Reads a head from the start of `bytes`; also returns its length in bytes, the empty line
-    /// included.
+    /// Parses a head at the start of `bytes`; also returns its length in bytes, including the empty
+    /// line.
     ///
     /// # Errors
     /// [`HeadError`]; `Incomplete` asks for more bytes, the others are final.
@@ -113,11 +113,11 @@ impl RequestHead {
         Ok((head, length))
     }
 
-    /// The bytes of a GET or HEAD request for `target` (origin form) at `host`.
+    /// Returns the bytes of a GET or HEAD request for `target` (origin form) at `host`.
     ///
     /// # Errors
-    /// [`FieldError`] if `host` or one of `fields` cannot stand in a head, or `target` is not
-    /// visible ASCII (reported as a wrong value).
+    /// [`FieldError`] if `host` or one of `fields` is not valid in a head, or `target` is not
+    /// visible ASCII (reported as an invalid value).
     pub fn emit(
         method: Method,
         target: &str,
@@ -138,7 +138,7 @@ impl RequestHead {
         Ok(out)
     }
 
-    /// Whether the sender wants to go on using the connection (RFC 9112 §9.3).
+    /// Whether the sender keeps the connection open (RFC 9112 §9.3).
     #[must_use]
     pub fn is_persistent(&self) -> bool {
         if self.headers.has_token("connection", "close") {

@@ -1,7 +1,7 @@
 //! Response heads: bytes to [`ResponseHead`], and [`HeadWriter`], which writes them compactly.
 //!
-//! `HeadWriter` is for fields made by this program; a line break in a value would split the
-//! message, so such bytes are written as spaces (RFC 9110 §5.5).
+//! `HeadWriter` is for fields made by this program. A line break in a value would split the
+//! message, so CR, LF and NUL become spaces (RFC 9110 §5.5).
 
 use core::fmt::Display;
 use std::io::Write as _;
@@ -15,15 +15,15 @@ use crate::http::{HeadError, MAX_HEAD_BYTES, MAX_HEADERS, Version};
 pub struct ResponseHead {
     /// The status code.
     pub status: Status,
-    /// Version of the sender.
+    /// The sender's version.
     pub version: Version,
     /// The fields.
     pub headers: Headers,
 }
 
 impl ResponseHead {
-    /// Reads a head from the start of `bytes`; also returns its length in bytes, the empty line
-    /// included.
+    /// Parses a head at the start of `bytes`; also returns its length in bytes, including the empty
+    /// line.
     ///
     /// # Errors
     /// [`HeadError`]; `Incomplete` asks for more bytes, the others are final.
@@ -57,11 +57,11 @@ impl ResponseHead {
         ))
     }
 
-    /// `Content-Length` in bytes, if there is one (RFC 9112 §6.3 rule 5: a list of equal values
+    /// Returns `Content-Length` in bytes, if present (RFC 9112 §6.3 rule 5: a list of equal values
     /// counts as one).
     ///
     /// # Errors
-    /// [`HeadError::Malformed`] if it is no number or there are different ones.
+    /// [`HeadError::Malformed`] if it is not a number, or if values differ.
     pub fn content_length(&self) -> Result<Option<u64>, HeadError> {
         let mut length = None;
         for element in self.headers.elements("content-length") {
@@ -78,7 +78,7 @@ impl ResponseHead {
     }
 }
 
-/// Reads digits only: no sign, no space, no overflow.
+/// Parses digits only: no sign, no space, no overflow.
 pub(super) fn parse_decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -96,7 +96,7 @@ pub struct HeadWriter {
 }
 
 impl HeadWriter {
-    /// A head that has a status line so far.
+    /// Creates a head that consists of a status line.
     #[must_use]
     pub fn new(status: Status) -> Self {
         let mut out = Vec::with_capacity(TYPICAL_HEAD_BYTES);
@@ -121,7 +121,7 @@ impl HeadWriter {
         self
     }
 
-    /// The whole head, the empty line included.
+    /// Returns the whole head, including the empty line.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         self.out.extend_from_slice(b"\r\n");
@@ -129,7 +129,7 @@ impl HeadWriter {
     }
 }
 
-/// Room for the heads that are written and read most often, so that one allocation is enough.
+/// Size of the most frequent heads, so that one allocation suffices.
 pub(super) const TYPICAL_HEAD_BYTES: usize = 320;
 
 #[cfg(test)]

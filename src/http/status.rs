@@ -67,19 +67,19 @@ impl Status {
         }
     }
 
-    /// 100 ..= 199: another head follows (RFC 9110 §15.2).
+    /// Whether another head follows: 100 ..= 199 (RFC 9110 §15.2).
     #[must_use]
     pub const fn is_interim(self) -> bool {
         self.0 / 100 == 1
     }
 
-    /// 200 ..= 299.
+    /// Whether the status is 200 ..= 299.
     #[must_use]
     pub const fn is_success(self) -> bool {
         self.0 / 100 == 2
     }
 
-    /// Responses that never have a body (RFC 9112 §6.3 rule 1).
+    /// Whether the response never has a body (RFC 9112 §6.3 rule 1).
     #[must_use]
     pub const fn is_bodiless(self) -> bool {
         self.is_interim() || self.0 == 204 || self.0 == 304
