@@ -121,8 +121,8 @@ scenario_link() {
     at_least "metrics of drops by CoDel" \
         "$(metric client headwater_link_dropped_packets_total 'direction="ba",cause="codel"')" 1
 
-    expect 121 "delay: '5' is no time" command_link set ab loss=1% delay=5
-    expect 121 "'speed' cannot be set" command_link set both speed=1mbit
+    expect 121 "delay: '5' is not a time" command_link set ab loss=1% delay=5
+    expect 121 "unknown setting 'speed'" command_link set both speed=1mbit
     expect 121 "no direction" command_link set loss=1%
     expect 121 "without a rate" command_link set ba rate=none
     equal "loss after refusals" "$(shown .ab.config.loss_ppm)" 0

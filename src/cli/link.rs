@@ -17,7 +17,7 @@ use crate::cli::local::{
 use crate::device::pcap::Recorder;
 use crate::device::tun::{MIN_MTU, Tun, TunConfig, TunKind};
 use crate::link::path::LinkPath;
-use crate::link::settings::{LinkSettings, NAMES, Setting, Wish};
+use crate::link::settings::{LinkSettings, LinkSpec, NAMES, Setting};
 use crate::runtime::relay::{HELP, Relay};
 use crate::runtime::{OsClock, os_seed};
 
@@ -160,8 +160,8 @@ impl LinkArgs {
     /// Creates the path; its clock starts with the program's.
     fn path(&self, seed: u64) -> Result<LinkPath, Failed> {
         let common = self.common();
-        let wish = |own: &Option<LinkSettings>| Wish::of([&common].into_iter().chain(own));
-        LinkPath::new(wish(&self.ab), wish(&self.ba), seed)
+        let spec = |own: &Option<LinkSettings>| LinkSpec::of([&common].into_iter().chain(own));
+        LinkPath::new(spec(&self.ab), spec(&self.ba), seed)
             .map_err(|error| Failed::new(Exit::Usage, error))
     }
 }

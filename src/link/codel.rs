@@ -1,19 +1,19 @@
-//! CoDel: when to signal congestion, by how long packets have waited.
+//! CoDel: signals congestion by the sojourn time of packets.
 //!
-//! In: each packet that leaves the queue for the wire, with the time that it spent there. Out:
-//! whether it shall be dropped, or marked if it is ECN-capable. A standing queue is one in which
-//! packets wait longer than the target throughout an interval; from then on signals come, the
-//! closer together the longer it stands. Source: RFC 8289, pseudo-code of section 5, here as one
-//! step a packet: a packet that takes the place of a dropped one is another step at the same
-//! instant. Where the RFC divides by a square root, whole microseconds are kept.
+//! In: each packet that leaves the queue for the wire, with its time in the queue. Out: whether to
+//! drop it, or mark it if it is ECN-capable. A queue is standing if packets exceed the target
+//! throughout an interval; signals then follow at ever shorter intervals while it stands. Source:
+//! RFC 8289, pseudo-code of section 5, here as one step per packet: the successor of a dropped
+//! packet is another step at the same instant. Times are in whole microseconds, also where the RFC
+//! divides by a square root.
 
 use std::time::Duration;
 
 use super::config::Codel;
 use crate::time::{Instant, micros};
 
-/// Intervals after the last signal within which a queue that stands again is met as it was left
-/// (RFC 8289 §5.3).
+/// Intervals after the last signal within which a new standing queue resumes the previous signal
+/// rate (RFC 8289 §5.3).
 const MEMORY_INTERVALS: u32 = 16;
 
 /// The state of one queue; names follow the RFC.
@@ -24,14 +24,14 @@ pub(super) struct CodelState {
     drop_next: Instant,
     count: u64,
     last_count: u64,
-    /// The last packet was dropped in the dropping state: `drop_next` follows if this one too has
-    /// waited for long.
+    /// The last packet was dropped in the dropping state: `drop_next` advances if this one exceeds
+    /// the target too.
     dropped: bool,
 }
 
 impl CodelState {
-    /// Whether a packet that leaves at `now` after `sojourn` bears a signal. `behind` bytes stay
-    /// in the queue, whose packets have at most `longest` bytes.
+    /// Whether to signal on a packet that leaves at `now` after `sojourn`. `behind` bytes of
+    /// packets of at most `longest` bytes stay in the queue.
     pub(super) fn signals(
         &mut self,
         codel: Codel,
@@ -62,15 +62,15 @@ impl CodelState {
         true
     }
 
-    /// Whether packets have waited too long for an interval (`dodequeue` of the RFC). A queue of
-    /// less than a packet keeps the wire busy and no more.
+    /// Whether packets have exceeded the target for an interval (`dodequeue` of the RFC). Less than
+    /// a full packet in the queue only keeps the wire busy.
     fn stands(&mut self, codel: Codel, now: Instant, sojourn: Duration, short: bool) -> bool {
         if sojourn < codel.target || short {
             self.first_above = None;
             return false;
         }
         let first_above = *self.first_above.get_or_insert(now + codel.interval);
-        // In the step that sets it, it lies ahead.
+        // False in the step that sets it.
         now >= first_above
     }
 
@@ -85,7 +85,7 @@ impl CodelState {
     }
 }
 
-/// `interval` over the square root of `count`, after `from`.
+/// Returns `from` plus `interval` over the square root of `count`.
 fn control_law(from: Instant, interval: Duration, count: u64) -> Instant {
     // An interval of at most MAX_DELAY squared stays below 2^52.
     let interval = micros(interval);
@@ -108,7 +108,8 @@ mod tests {
         Instant::from_micros(micros)
     }
 
-    /// Packets that leave each 10 ms after `sojourn_ms`, long queue behind them; when signals come.
+    /// Sends a packet each 10 ms with `sojourn_ms` and a long queue behind it; returns the instants
+    /// of signals.
     fn signalled(
         state: &mut CodelState,
         milliseconds: std::ops::Range<u64>,
@@ -135,16 +136,16 @@ mod tests {
         assert_eq!(
             signalled(&mut state, 480..1500, 4),
             [0; 0],
-            "below the target all is well"
+            "no signal below the target"
         );
-        // Within 16 intervals the queue that stands again is met at the pace it was left.
+        // Within 16 intervals a new standing queue resumes the previous rate.
         let again = signalled(&mut state, 1500..1730, 6);
         assert_eq!(again, [1600, 1650, 1680, 1720]);
         signalled(&mut state, 1730..5000, 4);
         assert_eq!(
             signalled(&mut state, 5000..5210, 6),
             [5100, 5200],
-            "and after that afresh"
+            "and after that from the start"
         );
     }
 
@@ -159,7 +160,7 @@ mod tests {
         }
     }
 
-    /// The pseudo-code of RFC 8289 §5, over a queue of times of entry, of packets of one byte.
+    /// The pseudo-code of RFC 8289 §5, over a queue of arrival times, of packets of one byte.
     #[derive(Default)]
     struct Rfc {
         queue: std::collections::VecDeque<u64>,
@@ -225,7 +226,7 @@ mod tests {
     }
 
     proptest! {
-        /// Bursts of packets, each taken a while after the other: the same are dropped.
+        /// Bursts of packets, served at intervals: both drop the same packets.
         #[test]
         fn the_same_packets_are_dropped_as_by_the_rfc(
             steps in prop::collection::vec((0usize..12, 1u64..9000, 0u64..400_000), 1..120),

@@ -1,8 +1,8 @@
-//! What one direction of an emulated link does to packets: delay, rate, queue, and its faults.
+//! The configuration of one direction of an emulated link: delay, rate, queue, and faults.
 //!
 //! In: plain values. Out: a [`LinkConfig`] that [`LinkConfig::validate`] has checked. Rates are
-//! bit/s of whole IP packets, sizes are bytes of IP packets, chances are parts per million. Nothing
-//! here reads a clock or draws a random number.
+//! bit/s of whole IP packets, sizes are bytes of IP packets, probabilities are parts per million.
+//! Nothing here reads a clock or draws a random number.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::time::Instant;
 /// Fastest rate, in bit/s; keeps the exact serialization arithmetic inside 64 bits.
 pub const MAX_RATE: u64 = 1_000_000_000_000;
 
-/// Longest delay, jitter or extra delay: a packet older than this is a replay, not a delay.
+/// Longest delay, jitter or extra delay; a packet older than this is a replay.
 pub const MAX_DELAY: Duration = Duration::from_secs(60);
 
 /// Largest queue limit, in bytes: 4 s at 1 Gb/s.
@@ -28,7 +28,7 @@ impl Chance {
     /// Impossible.
     pub const NEVER: Self = Self(0);
 
-    /// `ppm` parts per million, or `None` above one million.
+    /// Converts `ppm` parts per million; `None` above one million.
     #[must_use]
     pub const fn from_ppm(ppm: u32) -> Option<Self> {
         if ppm > 1_000_000 {
@@ -38,7 +38,7 @@ impl Chance {
         }
     }
 
-    /// `percent` per hundred; 100 and above are certain.
+    /// Converts a percentage; 100 and above are certain.
     #[must_use]
     pub const fn from_percent(percent: u32) -> Self {
         Self(if percent >= 100 {
@@ -48,27 +48,27 @@ impl Chance {
         })
     }
 
-    /// Parts per million, at most one million.
+    /// The probability in parts per million, at most one million.
     #[must_use]
     pub const fn ppm(self) -> u32 {
         self.0
     }
 }
 
-/// Bursts of loss by the Gilbert–Elliott model: a Markov chain of a good and a bad state that takes
-/// one step a packet; the bad state loses with its own chance.
+/// Burst loss by the Gilbert–Elliott model: a Markov chain of a good and a bad state that takes one
+/// step per packet; the bad state loses with a probability of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BurstLoss {
-    /// Chance to enter the bad state, each packet.
+    /// Probability to enter the bad state, per packet.
     pub enter: Chance,
-    /// Chance to leave the bad state, each packet; not zero.
+    /// Probability to leave the bad state, per packet; not zero.
     pub leave: Chance,
-    /// Chance that a packet is lost in the bad state.
+    /// Probability of loss in the bad state.
     pub loss: Chance,
 }
 
-/// A time in which nothing enters the link: from `from` until just before `until`. What had entered
-/// before arrives.
+/// An interval in which no packet enters the link: from `from` until just before `until`. Packets
+/// already on the link arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
     /// First instant of the outage.
@@ -77,18 +77,17 @@ pub struct Outage {
     pub until: Instant,
 }
 
-/// CoDel instead of drop tail alone (RFC 8289). Packets that can bear it are marked CE, others
-/// dropped.
+/// CoDel in addition to drop tail (RFC 8289). ECN-capable packets are marked CE, others dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codel {
-    /// Time in the queue that is no reason to signal.
+    /// Acceptable sojourn time in the queue.
     pub target: Duration,
-    /// For how long packets must wait longer than that; not zero. About a long round trip.
+    /// Time for which packets must exceed the target; not zero. About a long round trip.
     pub interval: Duration,
 }
 
 impl Default for Codel {
-    /// As RFC 8289 §4.2 and §4.3 recommend for paths over the internet.
+    /// The values that RFC 8289 §4.2 and §4.3 recommend for internet paths.
     fn default() -> Self {
         Self {
             target: Duration::from_millis(5),
@@ -102,68 +101,68 @@ impl Default for Codel {
 pub struct LinkConfig {
     /// Propagation delay.
     pub delay: Duration,
-    /// Each packet takes up to this much longer, uniformly.
+    /// Largest extra delay per packet, drawn uniformly.
     pub jitter: Duration,
-    /// Whether jitter may change the order of packets.
+    /// Whether jitter may reorder packets.
     pub jitter_reorders: bool,
-    /// Serialization rate in bit/s; `None` is infinitely fast and has no queue.
+    /// Serialization rate in bit/s; `None` is infinitely fast, without a queue.
     pub rate: Option<u64>,
-    /// Bytes that may wait for the wire, the packet on it included (drop tail). An empty queue takes
-    /// any packet. Of no effect without a rate.
+    /// Queue limit in bytes (drop tail), including the packet being serialized. An empty queue
+    /// takes any packet. Without effect if there is no rate.
     pub queue_bytes: usize,
-    /// Bytes in the queue from which on ECN-capable packets are marked CE.
+    /// Queue length in bytes from which ECN-capable packets are marked CE.
     pub mark_bytes: Option<usize>,
-    /// Active queue management before the queue is full. Of no effect without a rate.
+    /// Active queue management before the queue is full. Without effect if there is no rate.
     pub codel: Option<Codel>,
     /// Independent loss.
     pub loss: Chance,
-    /// Loss in bursts, beside the independent one.
+    /// Burst loss, in addition to the independent one.
     pub burst: Option<BurstLoss>,
-    /// Chance that a packet arrives twice.
+    /// Probability of duplication.
     pub duplicate: Chance,
-    /// Chance that a packet is damaged; see `link::damage`.
+    /// Probability of corruption; see `link::damage`.
     pub corrupt: Chance,
-    /// Chance that a packet is held back by `reorder_delay` at most and overtaken.
+    /// Probability of holding a packet back by at most `reorder_delay`, so that others overtake it.
     pub reorder: Chance,
     /// Longest extra delay of a reordered packet.
     pub reorder_delay: Duration,
-    /// Chance, each packet, that some earlier packet arrives once more.
+    /// Probability, per packet, of replaying an earlier one.
     pub replay: Chance,
     /// Scheduled outages, in any order; they may overlap.
     pub outages: Vec<Outage>,
 }
 
-/// Why a configuration is refused. The caller is at fault.
+/// The reason for rejecting a configuration. The caller is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkConfigError {
     /// The rate is zero or above [`MAX_RATE`].
-    #[error("rate of {have} bit/s; it must be 1 to {MAX_RATE}")]
+    #[error("rate of {have} bit/s: must be 1 to {MAX_RATE}")]
     Rate {
-        /// What was asked for, in bit/s.
+        /// The rate, in bit/s.
         have: u64,
     },
     /// A delay, jitter, reordering delay or time of CoDel above [`MAX_DELAY`].
-    #[error("delay of {have:?}; at most {MAX_DELAY:?} is allowed")]
+    #[error("delay of {have:?}: at most {MAX_DELAY:?}")]
     Delay {
-        /// What was asked for.
+        /// The delay.
         have: Duration,
     },
     /// A queue limit above [`MAX_QUEUE_BYTES`].
-    #[error("queue of {have} bytes; at most {MAX_QUEUE_BYTES} are allowed")]
+    #[error("queue of {have} bytes: at most {MAX_QUEUE_BYTES}")]
     Queue {
-        /// What was asked for, in bytes.
+        /// The limit, in bytes.
         have: usize,
     },
-    /// CoDel whose interval is zero.
-    #[error("the interval of CoDel must be above zero: a round trip, such as 100ms")]
+    /// The interval of CoDel is zero.
+    #[error("the interval of CoDel is zero: use a round trip, such as 100ms")]
     NoInterval,
     /// A burst that never ends.
-    #[error("a burst of losses must be able to end: its chance to leave is zero")]
+    #[error("burst loss never ends: its probability to leave the bad state is zero")]
     EndlessBurst,
     /// More outages than [`MAX_OUTAGES`].
-    #[error("{have} outages; at most {MAX_OUTAGES} are allowed")]
+    #[error("{have} outages: at most {MAX_OUTAGES}")]
     TooManyOutages {
-        /// How many were asked for.
+        /// The number of outages.
         have: usize,
     },
     /// An outage that ends before it begins.
@@ -175,7 +174,7 @@ impl LinkConfig {
     /// Checks every bound.
     ///
     /// # Errors
-    /// The first bound that is broken.
+    /// The first bound that is exceeded.
     pub fn validate(&self) -> Result<(), LinkConfigError> {
         if let Some(have) = self.rate
             && (have == 0 || have > MAX_RATE)
@@ -211,7 +210,7 @@ impl LinkConfig {
         Ok(())
     }
 
-    /// The same path without its faults: delay, rate and queue stay.
+    /// Returns the same link without its faults: delay, rate and queue stay.
     #[must_use]
     pub fn healed(&self) -> Self {
         Self {
@@ -224,8 +223,8 @@ impl LinkConfig {
         }
     }
 
-    /// Longest time a packet that is neither held back nor replayed spends on the link, with
-    /// `bytes` of queue before it.
+    /// Returns the longest time on the link behind `bytes` of queue, of a packet neither held back
+    /// nor replayed.
     #[must_use]
     pub fn transit(&self, bytes: usize) -> Duration {
         let bits = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(8);

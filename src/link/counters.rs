@@ -1,17 +1,16 @@
-//! What a link has done, as plain numbers.
+//! Counters of a link.
 
-/// What a link has done; all monotonic until they are reset. What was pushed, duplicated and
-/// replayed has been dropped, popped, or is still on the link; only refused copies count in
-/// `overflow` alone.
+/// Counters of a link; monotonic until reset. Each packet pushed, duplicated or replayed is
+/// dropped, popped, or still on the link; only copies that were not made count in `overflow` alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct LinkCounters {
-    /// Packets that came in.
+    /// Packets received.
     pub pushed: u64,
-    /// Bytes that came in.
+    /// Bytes received.
     pub pushed_bytes: u64,
-    /// Packets that came out.
+    /// Packets delivered.
     pub popped: u64,
-    /// Bytes that came out.
+    /// Bytes delivered.
     pub popped_bytes: u64,
     /// Dropped in an outage.
     pub outage: u64,
@@ -19,27 +18,27 @@ pub struct LinkCounters {
     pub lost: u64,
     /// Dropped in a burst of losses.
     pub burst: u64,
-    /// Dropped because the queue was full.
+    /// Dropped by a full queue.
     pub queue: u64,
     /// Dropped by CoDel at the head of the queue.
     pub codel: u64,
-    /// Dropped because [`MAX_PACKETS`](super::MAX_PACKETS) or [`MAX_BYTES`](super::MAX_BYTES) were
-    /// on the link; copies that were not made count too.
+    /// Dropped because the link holds [`MAX_PACKETS`](super::MAX_PACKETS) or
+    /// [`MAX_BYTES`](super::MAX_BYTES); includes copies that were not made.
     pub overflow: u64,
     /// Marked CE.
     pub marked: u64,
-    /// Damaged.
+    /// Corrupted.
     pub corrupted: u64,
     /// Held back.
     pub reordered: u64,
-    /// Second copies made.
+    /// Duplicated.
     pub duplicated: u64,
-    /// Old packets sent once more.
+    /// Replayed.
     pub replayed: u64,
 }
 
 impl LinkCounters {
-    /// Packets dropped, for whatever cause.
+    /// The number of packets dropped, for any reason.
     #[must_use]
     pub const fn dropped(&self) -> u64 {
         self.outage + self.lost + self.burst + self.queue + self.codel + self.overflow

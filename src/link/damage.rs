@@ -1,27 +1,27 @@
-//! What a bad wire does to the bytes of one IP packet, and what a congested router does to its ECN
-//! field.
+//! Corruption of the bytes of one IP packet by a bad wire, and of its ECN field by a congested
+//! router.
 //!
-//! In: a whole IPv4 or IPv6 packet, changed in place. Damage is always of a kind that the internet
-//! checksum sees, so that a receiver which checks can never be fooled and a simulation that finds
-//! wrong bytes has found a defect: it flips 1 to 15 bits in a span shorter than 16 bits within one
-//! aligned 16-bit word, which changes the one's complement sum by an amount that is not a multiple
-//! of 65535 (RFC 1071). It spares what no checksum covers (on IPv6 version, traffic class, flow
-//! label and hop limit) and what decides how much one covers (the IPv4 header length, the IPv6
-//! payload length, the UDP length). One case goes unnoticed and does no harm: on IPv4 a UDP checksum
-//! damaged to zero means that there is none, but then the data is intact.
+//! In: a whole IPv4 or IPv6 packet, changed in place. The internet checksum detects every
+//! corruption made here, so a receiver that checks is never fooled and wrong bytes in a simulation
+//! are a defect: each flips 1 to 15 bits in a span shorter than 16 bits within one aligned 16-bit
+//! word, which changes the one's complement sum by an amount that is not a multiple of 65535 (RFC
+//! 1071). It spares fields that no checksum covers (on IPv6 version, traffic class, flow label and
+//! hop limit) and fields that set a checksum's extent (the IPv4 header length, the IPv6 payload
+//! length, the UDP length). One case is undetected and harmless: an IPv4 UDP checksum damaged to
+//! zero means no checksum, but then the data is intact.
 
 use rand::{Rng, RngExt as _};
 
 use crate::wire::flight::Ecn;
 
-/// Flips one random bit, or a burst of bits within one aligned word. Returns whether anything was
-/// changed: a packet that is not IP, or is too short, is left alone.
+/// Flips one random bit, or a burst of bits within one aligned word. Returns whether the packet
+/// changed: one that is not IP, or is too short, is left alone.
 pub(super) fn corrupt(packet: &mut [u8], rng: &mut impl Rng) -> bool {
     let Some(layout) = Layout::of(packet) else {
         return false;
     };
     let words = packet.len() / 2;
-    // Few words are spared, so a handful of draws finds one; a packet may have none.
+    // Few words are spared, so a few draws find one; a packet may have none.
     for _ in 0..MAX_DRAWS {
         let at = rng.random_range(0..words) * 2;
         let mask = layout.allowed(at) & burst(rng);
@@ -48,7 +48,7 @@ pub(super) fn is_ce(packet: &[u8]) -> bool {
     Ecn::from_bits(bits) == Ecn::Ce
 }
 
-/// Marks an ECN-capable packet CE (RFC 3168 §5) and repairs the IPv4 header checksum. Returns
+/// Marks an ECN-capable packet CE (RFC 3168 §5) and updates the IPv4 header checksum. Returns
 /// whether it did.
 pub(super) fn mark_ce(packet: &mut [u8]) -> bool {
     match packet.first().map(|byte| byte >> 4) {
@@ -86,7 +86,7 @@ const fn markable(ecn: Ecn) -> bool {
     matches!(ecn, Ecn::Ect0 | Ecn::Ect1)
 }
 
-/// The checksum after one 16-bit word changed (RFC 1624 §3, equation 3).
+/// Updates a checksum for a change of one 16-bit word (RFC 1624 §3, equation 3).
 fn update_checksum(checksum: u16, before: u16, after: u16) -> u16 {
     let sum = u32::from(!checksum) + u32::from(!before) + u32::from(after);
     let sum = (sum & 0xffff) + (sum >> 16);
@@ -94,7 +94,7 @@ fn update_checksum(checksum: u16, before: u16, after: u16) -> u16 {
     !u16::try_from(sum).unwrap_or(u16::MAX)
 }
 
-/// A non-zero mask whose bits span at most 15: half the time one bit.
+/// Draws a non-zero mask whose bits span at most 15; half the time one bit.
 fn burst(rng: &mut impl Rng) -> u16 {
     let one = 1u16 << rng.random_range(0..16u32);
     if rng.random() {
@@ -109,7 +109,7 @@ const MAX_DRAWS: usize = 16;
 
 const UDP: u8 = 17;
 
-/// Where the words are that must be spared.
+/// Positions of the words to spare.
 struct Layout {
     version: u8,
     udp_at: Option<usize>,
@@ -130,11 +130,11 @@ impl Layout {
         })
     }
 
-    /// The bits of the word at byte `at` that may be changed.
+    /// The bits that may change in the word at byte `at`.
     fn allowed(&self, at: usize) -> u16 {
         match (self.version, at) {
             (4, 0) => 0x00ff,
-            // Hop limit is the low byte of the word at 6.
+            // The hop limit is the low byte of the word at 6.
             (6, 6) => 0xff00,
             (6, 0..=5) => 0,
             _ if self.udp_at.is_some_and(|udp| at == udp + 4) => 0,

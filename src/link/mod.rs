@@ -2,10 +2,10 @@
 //!
 //! Each packet passes, in this order: outages, loss (independent, then in bursts), damage, the
 //! queue (drop tail, ECN marking, CoDel), serialization at the rate, and the delay with jitter,
-//! reordering, duplication and replay. The same configuration, seed and calls give the same
-//! packets at the same microseconds; nothing here reads a clock. `sim` and `runtime` drive it:
-//! after each `push`, ask `poll_timeout`; when that instant has come, drain `pop`. A step costs
-//! O(1), and O(log n) in the packets on the link if they overtake each other.
+//! reordering, duplication and replay. The same configuration, seed and calls give the same packets
+//! at the same microseconds; nothing here reads a clock. `sim` and `runtime` drive it: call
+//! `poll_timeout` after each `push`, and drain `pop` at that instant. A step costs O(1), and O(log
+//! n) in the packets on the link if they overtake each other.
 
 mod codel;
 mod config;
@@ -36,15 +36,15 @@ use crate::time::{Instant, micros};
 use queue::{Departure, Queue, Waiting};
 use transit::Transit;
 
-/// Most packets on one link, queued or in flight: twice 1 Gb/s for 1 s in full packets. Beyond it
+/// Most packets on one link, queued or in flight: twice 1 Gb/s for 1 s in full packets. Further
 /// packets are dropped as [`LinkCounters::overflow`].
 pub const MAX_PACKETS: usize = 1 << 17;
 
-/// Most bytes on one link, for packets that are longer than usual: half a gigabyte.
+/// Most bytes on one link, should packets be longer than usual: half a gigabyte.
 pub const MAX_BYTES: usize = 1 << 29;
 
-/// Packets remembered for replay. Each new packet takes the place of a random one now and then, so
-/// that replays are of all ages.
+/// Packets kept for replay. A new packet sometimes replaces a random one, so replays are of all
+/// ages.
 pub const MAX_REMEMBERED: usize = 64;
 
 /// One direction of a link.
@@ -54,29 +54,29 @@ pub struct Link {
     rng: Xoshiro256PlusPlus,
     queue: Queue,
     in_burst: bool,
-    flying: Transit,
+    in_flight: Transit,
     last_arrival: Instant,
     remembered: Vec<Vec<u8>>,
     counters: LinkCounters,
     sojourn: Histogram,
 }
 
-/// What is on a link now.
+/// The packets on a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Occupancy {
-    /// Packets that the wire has not taken.
+    /// Packets in the queue.
     pub queued_packets: usize,
-    /// Their bytes.
+    /// Bytes in the queue.
     pub queued_bytes: usize,
-    /// Packets on the wire or delayed.
+    /// Packets being serialized or delayed.
     pub in_flight_packets: usize,
 }
 
 impl Link {
-    /// An empty link; `seed` feeds its faults.
+    /// Creates an empty link; `seed` feeds its faults.
     ///
     /// # Errors
-    /// [`LinkConfigError`] if the configuration breaks a bound.
+    /// [`LinkConfigError`] if the configuration exceeds a bound.
     pub fn new(config: LinkConfig, seed: u64) -> Result<Self, LinkConfigError> {
         config.validate()?;
         Ok(Self {
@@ -84,7 +84,7 @@ impl Link {
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             queue: Queue::default(),
             in_burst: false,
-            flying: Transit::default(),
+            in_flight: Transit::default(),
             last_arrival: Instant::ZERO,
             remembered: Vec::new(),
             counters: LinkCounters::default(),
@@ -92,18 +92,18 @@ impl Link {
         })
     }
 
-    /// The configuration in force.
+    /// The running configuration.
     #[must_use]
     pub const fn config(&self) -> &LinkConfig {
         &self.config
     }
 
-    /// Changes the link. Faults change for packets still to come, rate and delay also for those
-    /// that wait; what the wire has taken arrives as it would have, and is overtaken only where
-    /// jitter may change the order.
+    /// Changes the configuration. Faults apply to later packets, rate and delay also to queued
+    /// ones. Packets in flight arrive as scheduled, and are overtaken only where jitter may
+    /// reorder.
     ///
     /// # Errors
-    /// [`LinkConfigError`] if the configuration breaks a bound; nothing changes then.
+    /// [`LinkConfigError`] if the configuration exceeds a bound; the link is then unchanged.
     pub fn reconfigure(&mut self, config: LinkConfig) -> Result<(), LinkConfigError> {
         config.validate()?;
         self.in_burst = false;
@@ -112,35 +112,35 @@ impl Link {
         Ok(())
     }
 
-    /// What has happened since the start, or the last reset.
+    /// The counters since the start, or the last reset.
     #[must_use]
     pub const fn counters(&self) -> LinkCounters {
         self.counters
     }
 
-    /// How long packets waited until the wire took them.
+    /// The sojourn times in the queue.
     #[must_use]
     pub const fn sojourn(&self) -> &Histogram {
         &self.sojourn
     }
 
-    /// What is on the link, as of the last call.
+    /// The packets on the link, as of the last call.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
         Occupancy {
             queued_packets: self.queue.len(),
             queued_bytes: self.queue.bytes(),
-            in_flight_packets: self.flying.len(),
+            in_flight_packets: self.in_flight.len(),
         }
     }
 
-    /// Sets all counters to zero and forgets how long packets waited. What is on the link stays.
+    /// Resets the counters and the histogram of sojourn times. Packets stay on the link.
     pub fn reset(&mut self) {
         self.counters = LinkCounters::default();
         self.sojourn.clear();
     }
 
-    /// Takes one IP packet. `now` must not go backwards.
+    /// Accepts one IP packet. `now` must not go backwards.
     pub fn push(&mut self, now: Instant, mut packet: Vec<u8>) {
         self.counters.pushed += 1;
         self.counters.pushed_bytes += length(&packet);
@@ -164,30 +164,29 @@ impl Link {
         }
     }
 
-    /// The next packet that has arrived by `now`, if any.
+    /// Returns the next packet that has arrived by `now`, if any.
     pub fn pop(&mut self, now: Instant) -> Option<Vec<u8>> {
         self.pop_early(now, Duration::ZERO)
     }
 
-    /// The next packet that arrives within `early` after `now`, if any: a driver that wakes up
-    /// anyway saves itself another time.
+    /// Returns the next packet that arrives within `early` after `now`, if any, which saves the
+    /// driver a wake-up.
     pub fn pop_early(&mut self, now: Instant, early: Duration) -> Option<Vec<u8>> {
         self.depart(now);
-        if self.flying.next_arrival()? > now + early {
+        if self.in_flight.next_arrival()? > now + early {
             return None;
         }
-        let packet = self.flying.pop()?;
+        let packet = self.in_flight.pop()?;
         self.counters.popped += 1;
         self.counters.popped_bytes += length(&packet);
         Some(packet)
     }
 
-    /// When the next packet may arrive, if one is on the link. Exact but where packets overtake
-    /// each other while others wait, or where one was popped early: then it may be too soon, and
-    /// `pop` gives nothing.
+    /// The earliest arrival of a packet on the link, if any. Exact, except where packets overtake
+    /// queued ones or one was popped early: then it may be too early, and `pop` returns `None`.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let first = self.flying.next_arrival();
+        let first = self.in_flight.next_arrival();
         let Some(start) = self.queue.next_start() else {
             return first;
         };
@@ -199,7 +198,7 @@ impl Link {
     }
 
     fn happens(&mut self, chance: Chance) -> bool {
-        // A fault that is off draws nothing, since most links have most faults off.
+        // A disabled fault draws nothing, since most links disable most faults.
         chance != Chance::NEVER && self.rng.random_ratio(chance.ppm(), 1_000_000)
     }
 
@@ -229,11 +228,11 @@ impl Link {
     }
 
     fn is_full(&self, len: usize) -> bool {
-        self.queue.len() + self.flying.len() >= MAX_PACKETS
-            || self.queue.bytes() + self.flying.bytes() + len > MAX_BYTES
+        self.queue.len() + self.in_flight.len() >= MAX_PACKETS
+            || self.queue.bytes() + self.in_flight.bytes() + len > MAX_BYTES
     }
 
-    /// Whether the queue has room for the packet, which may get a mark.
+    /// Whether the queue admits the packet, and may mark it.
     fn admits(&mut self, now: Instant, packet: &mut [u8]) -> bool {
         if self.config.rate.is_none() {
             return true;
@@ -248,7 +247,7 @@ impl Link {
         true
     }
 
-    /// Draws what befalls a packet behind the queue.
+    /// Draws the faults of a packet after the queue.
     fn draw(&mut self, since: Instant, packet: Vec<u8>) -> Waiting {
         let mut extra = self.up_to(self.config.jitter);
         let held = self.happens(self.config.reorder);
@@ -265,7 +264,7 @@ impl Link {
         }
     }
 
-    /// Hands to the wire what it takes by `now`.
+    /// Moves packets from the queue to the wire, up to `now`.
     fn depart(&mut self, now: Instant) {
         while let Some(departure) = self.queue.depart(now, &self.config) {
             let Departure::Sent {
@@ -282,13 +281,13 @@ impl Link {
             self.sojourn.record(start.saturating_since(waiting.since));
             let arrival = self.arrival(end, waiting.extra, waiting.held);
             let copy = waiting.twice.then(|| waiting.packet.clone());
-            self.flying.push(arrival, waiting.packet);
+            self.in_flight.push(arrival, waiting.packet);
             if let Some(copy) = copy {
                 if self.is_full(copy.len()) {
                     self.counters.overflow += 1;
                 } else {
                     self.counters.duplicated += 1;
-                    self.flying.push(arrival, copy);
+                    self.in_flight.push(arrival, copy);
                 }
             }
         }
@@ -303,7 +302,7 @@ impl Link {
         self.last_arrival
     }
 
-    /// Uniform up to `longest`, in microseconds.
+    /// Draws uniformly up to `longest`, in microseconds.
     fn up_to(&mut self, longest: Duration) -> u32 {
         if longest.is_zero() {
             return 0;
@@ -324,7 +323,7 @@ impl Link {
         let index = self.rng.random_range(0..self.remembered.len());
         if let Some(packet) = self.remembered.get(index) {
             self.counters.replayed += 1;
-            self.flying.push(now + self.config.delay, packet.clone());
+            self.in_flight.push(now + self.config.delay, packet.clone());
         }
     }
 

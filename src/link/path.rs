@@ -1,12 +1,12 @@
 //! Both directions of an emulated link, and the commands that change and show them.
 //!
-//! In: packets by direction, and command lines as `set ab loss=1%`. Out: packets, and answers. The
-//! ends are called a and b, the directions `ab` and `ba`. A command is carried out whole or, with a
-//! reason, not at all.
+//! In: packets by direction, and command lines such as `set ab loss=1%`. Out: packets, and replies.
+//! The ends are called a and b, the directions `ab` and `ba`. A command is applied whole or, with
+//! an error, not at all.
 
 use serde::Serialize;
 
-use crate::link::settings::{LinkSettings, SettingError, Wish, WishError};
+use crate::link::settings::{LinkSettings, LinkSpec, SettingError, SpecError};
 use crate::link::units::excerpt;
 use crate::link::{Link, LinkConfig, LinkCounters, Occupancy, Summary};
 use crate::time::{Instant, micros};
@@ -21,11 +21,11 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both of them.
+    /// Both directions.
     pub const BOTH: [Self; 2] = [Self::Ab, Self::Ba];
 }
 
-/// What can be asked of a path in one line.
+/// A command for a path, from one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkCommand {
     /// `set ab|ba|both NAME=VALUE...`
@@ -38,28 +38,30 @@ pub enum LinkCommand {
     Help,
 }
 
-/// Why a line is no command.
+/// The reason for rejecting a command line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// No such command.
-    #[error("'{word}' is no command: there are set, show, reset and help")]
+    #[error("unknown command '{word}': use set, show, reset or help")]
     Unknown {
         /// As typed.
         word: String,
     },
-    /// A command that takes no words has some.
-    #[error("{command} stands alone: leave out what follows it")]
+    /// Arguments after a command that takes none.
+    #[error("{command} takes no arguments")]
     Surplus {
-        /// Which one.
+        /// The command.
         command: &'static str,
     },
     /// `set` without a direction.
-    #[error("'{word}' is no direction: write set ab, set ba or set both, then loss=1% and so on")]
+    #[error(
+        "'{word}' is not a direction: use set ab, set ba or set both, then settings such as loss=1%"
+    )]
     Direction {
         /// As typed.
         word: String,
     },
-    /// What `set` shall set is wrong.
+    /// The settings of `set` are invalid.
     #[error("{0}")]
     Setting(#[from] SettingError),
 }
@@ -100,36 +102,32 @@ impl core::str::FromStr for LinkCommand {
     }
 }
 
-/// Both directions.
+/// Both directions of a link.
 #[derive(Debug)]
 pub struct LinkPath {
-    wishes: [Wish; 2],
+    specs: [LinkSpec; 2],
     links: [Link; 2],
     seed: u64,
 }
 
 impl LinkPath {
-    /// An empty path; `seed` feeds the faults of both directions.
+    /// Creates an empty path; `seed` feeds the faults of both directions.
     ///
     /// # Errors
-    /// [`WishError`].
-    pub fn new(ab: Wish, ba: Wish, seed: u64) -> Result<Self, WishError> {
-        // Neighbouring seeds have no direction in common.
+    /// [`SpecError`].
+    pub fn new(ab: LinkSpec, ba: LinkSpec, seed: u64) -> Result<Self, SpecError> {
+        // Different seeds share no direction, not even neighbouring ones.
         let seeds = [0, 1].map(|direction| seed.wrapping_mul(2).wrapping_add(direction));
         let [first, second] = seeds;
         let links = [
             Link::new(ab.resolve(&ba)?, first)?,
             Link::new(ba.resolve(&ab)?, second)?,
         ];
-        let wishes = [ab, ba];
-        Ok(Self {
-            wishes,
-            links,
-            seed,
-        })
+        let specs = [ab, ba];
+        Ok(Self { specs, links, seed })
     }
 
-    /// One direction.
+    /// The link of one direction.
     #[must_use]
     pub const fn link(&self, direction: Direction) -> &Link {
         let [ab, ba] = &self.links;
@@ -139,7 +137,7 @@ impl LinkPath {
         }
     }
 
-    /// One direction, to push and pop.
+    /// The link of one direction, to push and pop.
     pub const fn link_mut(&mut self, direction: Direction) -> &mut Link {
         let [ab, ba] = &mut self.links;
         match direction {
@@ -148,24 +146,24 @@ impl LinkPath {
         }
     }
 
-    /// When the next packet may arrive at either end.
+    /// The earliest arrival of a packet at either end.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.links.iter().filter_map(Link::poll_timeout).min()
     }
 
-    /// Changes directions; outages count from `now`.
+    /// Applies settings to directions; outages count from `now`.
     ///
     /// # Errors
-    /// [`WishError`]; nothing changes then.
+    /// [`SpecError`]; the path is then unchanged.
     pub fn set(
         &mut self,
         now: Instant,
         directions: &[Direction],
         settings: &LinkSettings,
-    ) -> Result<(), WishError> {
-        let mut wishes = self.wishes.clone();
-        let [ab, ba] = &mut wishes;
+    ) -> Result<(), SpecError> {
+        let mut specs = self.specs.clone();
+        let [ab, ba] = &mut specs;
         for direction in directions {
             match direction {
                 Direction::Ab => ab.apply(settings, now),
@@ -174,24 +172,25 @@ impl LinkPath {
         }
         let configs = [ab.resolve(ba)?, ba.resolve(ab)?];
         for (link, config) in self.links.iter_mut().zip(configs) {
-            // The queue of one direction follows the delay of the other, so both may change; a
-            // link that does not is left alone. A resolved configuration is a valid one.
+            // A queue limit in bdp follows the delay of the other direction, so both may change; an
+            // unchanged link is left alone. A resolved configuration is a valid one.
             if *link.config() != config {
                 link.reconfigure(config)?;
             }
         }
-        self.wishes = wishes;
+        self.specs = specs;
         Ok(())
     }
 
-    /// Sets all counters to zero.
+    /// Resets all counters.
     pub fn reset(&mut self) {
         for link in &mut self.links {
             link.reset();
         }
     }
 
-    /// What there is to show. `unsent` packets arrived at the ends b and a and found no room there.
+    /// Reports state and counters. `unsent` packets arrived at the ends b and a but did not fit
+    /// into the device.
     #[must_use]
     pub fn report(&self, now: Instant, unsent: [u64; 2]) -> LinkReport {
         let [ab, ba] = &self.links;
@@ -207,14 +206,14 @@ impl LinkPath {
 }
 
 /// Version of the report's shape; it grows when a field changes its meaning or goes away.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
-/// What a path shows of itself.
+/// The report of a path.
 #[derive(Clone, Debug, Serialize)]
 pub struct LinkReport {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// What feeds the faults.
+    /// Seed of the faults.
     pub seed: u64,
     /// Time since the start.
     pub uptime_us: u64,
@@ -224,24 +223,24 @@ pub struct LinkReport {
     pub ba: DirectionReport,
 }
 
-/// What a path shows of one direction.
+/// The report of one direction.
 #[derive(Clone, Debug, Serialize)]
 pub struct DirectionReport {
-    /// What it does.
+    /// The running configuration.
     pub config: ConfigReport,
-    /// What it has done.
+    /// The counters.
     pub counters: LinkCounters,
-    /// All packets dropped on it.
+    /// Packets dropped on the link.
     pub dropped: u64,
-    /// Packets that came out, but found the device full or down.
+    /// Packets that arrived while the device was full or down.
     pub unsent: u64,
-    /// What is on it.
+    /// Packets on the link.
     pub now: Occupancy,
-    /// How long packets waited for the wire.
+    /// Sojourn times in the queue.
     pub sojourn: Summary,
 }
 
-/// A configuration as numbers.
+/// A configuration in numbers.
 #[derive(Clone, Debug, Serialize)]
 #[expect(
     missing_docs,
@@ -257,14 +256,14 @@ pub struct ConfigReport {
     /// Target and interval.
     pub codel_us: Option<[u64; 2]>,
     pub loss_ppm: u32,
-    /// Chances to enter, to leave, and of loss.
+    /// Probabilities to enter and to leave the bad state, and of loss in it.
     pub burst_ppm: Option<[u32; 3]>,
     pub duplicate_ppm: u32,
     pub corrupt_ppm: u32,
     pub reorder_ppm: u32,
     pub reorder_delay_us: u64,
     pub replay_ppm: u32,
-    /// First instant, and first one after it, on the clock of `uptime_us`.
+    /// First instant of the outage and first one after it, on the clock of `uptime_us`.
     pub outages_us: Vec<[u64; 2]>,
 }
 
@@ -316,12 +315,12 @@ mod tests {
     use super::*;
 
     fn path(ab: &str, ba: &str) -> LinkPath {
-        let wish = |text: &str| {
-            let mut wish = Wish::default();
-            wish.apply(&text.parse().unwrap(), Instant::ZERO);
-            wish
+        let spec = |text: &str| {
+            let mut spec = LinkSpec::default();
+            spec.apply(&text.parse().unwrap(), Instant::ZERO);
+            spec
         };
-        LinkPath::new(wish(ab), wish(ba), 3).unwrap()
+        LinkPath::new(spec(ab), spec(ba), 3).unwrap()
     }
 
     fn set(path: &mut LinkPath, line: &str) -> Result<(), String> {
@@ -340,15 +339,15 @@ mod tests {
         assert_eq!("reset".parse(), Ok(LinkCommand::Reset));
         assert_eq!("help ".parse(), Ok(LinkCommand::Help));
         for (line, want) in [
-            ("", "'' is no command"),
-            ("shwo", "'shwo' is no command"),
-            ("show ab", "show stands alone"),
-            ("reset all", "reset stands alone"),
-            ("set", "'' is no direction"),
-            ("set loss=1%", "'loss=1%' is no direction"),
+            ("", "unknown command ''"),
+            ("shwo", "unknown command 'shwo'"),
+            ("show ab", "show takes no arguments"),
+            ("reset all", "reset takes no arguments"),
+            ("set", "'' is not a direction"),
+            ("set loss=1%", "'loss=1%' is not a direction"),
             ("set ab", "nothing to set"),
-            ("set ab loss", "no setting"),
-            ("set both loss=1% x=2", "cannot be set"),
+            ("set ab loss", "not a setting"),
+            ("set both loss=1% x=2", "unknown setting"),
         ] {
             let error = line.parse::<LinkCommand>().unwrap_err().to_string();
             assert!(error.contains(want), "{line}: {error}");
@@ -431,9 +430,9 @@ mod tests {
     #[test]
     fn neighbouring_seeds_lose_different_packets() {
         let lost = |seed| {
-            let mut wish = Wish::default();
-            wish.apply(&"loss=50%".parse().unwrap(), Instant::ZERO);
-            let mut path = LinkPath::new(wish.clone(), wish, seed).unwrap();
+            let mut spec = LinkSpec::default();
+            spec.apply(&"loss=50%".parse().unwrap(), Instant::ZERO);
+            let mut path = LinkPath::new(spec.clone(), spec, seed).unwrap();
             Direction::BOTH.map(|direction| {
                 let link = path.link_mut(direction);
                 let passes = |_| {

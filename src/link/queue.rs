@@ -1,10 +1,9 @@
-//! What waits for the wire of a link, first in first out, and when the wire is free.
+//! The queue before a link's wire, first in first out, and the wire's next idle instant.
 //!
-//! In: packets with the time of their coming. Out: each with the instants between which it is on
-//! the wire. What becomes of a packet is decided when the wire takes it, not when it comes: a
-//! change of the rate holds for everything that waits, and CoDel, where it is asked for, sees how
-//! long each has waited. Serialization times are exact: what a microsecond cannot hold is carried
-//! to the next packet.
+//! In: packets with their arrival times. Out: each with the instants of its serialization. The fate
+//! of a packet is decided when the wire takes it, not on arrival: a change of rate applies to all
+//! queued packets, and CoDel, if configured, sees how long each has waited. Serialization times are
+//! exact: fractions of a microsecond carry over to the next packet.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,64 +13,64 @@ use super::config::LinkConfig;
 use super::damage;
 use crate::time::Instant;
 
-/// A packet in the queue, and what was drawn for it when it came.
+/// A queued packet with the faults drawn on its arrival.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) since: Instant,
     pub(super) packet: Vec<u8>,
-    /// Delay beyond that of the link, in microseconds: twice `MAX_DELAY` at the most.
+    /// Delay in addition to the link's, in microseconds: at most twice `MAX_DELAY`.
     pub(super) extra: u32,
-    /// It may be overtaken.
+    /// Other packets may overtake it.
     pub(super) held: bool,
     /// It arrives twice.
     pub(super) twice: bool,
 }
 
-/// What became of a packet at the head of the queue.
+/// The fate of the packet at the head of the queue.
 #[derive(Debug)]
 pub(super) enum Departure {
-    /// The wire took it.
+    /// The wire has taken it.
     Sent {
         waiting: Waiting,
         /// First bit on the wire.
         start: Instant,
         /// Last bit on the wire.
         end: Instant,
-        /// It got the mark CE here.
+        /// It was marked CE here.
         marked: bool,
     },
     /// CoDel dropped it.
     Dropped,
 }
 
-/// The queue and the near end of the wire.
+/// The queue and the sending end of the wire.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     waiting: VecDeque<Waiting>,
-    /// Bytes in `waiting`.
+    /// Bytes in the queue.
     bytes: usize,
-    /// Bytes of the longest packet that ever waited.
+    /// Bytes of the longest packet ever queued.
     longest: usize,
     codel: codel::CodelState,
-    /// Bytes of the last packet that the wire took.
+    /// Bytes of the packet last taken by the wire.
     on_wire: usize,
     free_at: Instant,
-    /// Part of a microsecond after `free_at`, in units of 1/rate.
+    /// Fraction of a microsecond after `free_at`, in units of 1/rate.
     remainder: u64,
 }
 
 impl Queue {
-    /// Packets that the wire has not taken.
+    /// The number of queued packets.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Bytes that the wire has not taken.
+    /// The number of queued bytes.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes not yet on the far side of the wire.
+    /// The bytes queued or being serialized.
     pub(super) fn backlog(&self, now: Instant) -> usize {
         let on_wire = if self.free_at > now { self.on_wire } else { 0 };
         self.bytes + on_wire
@@ -83,15 +82,15 @@ impl Queue {
         self.waiting.push_back(waiting);
     }
 
-    /// When the wire can take the next packet, if one waits.
+    /// The instant at which the wire can take the next queued packet, if any.
     pub(super) fn next_start(&self) -> Option<Instant> {
         self.waiting
             .front()
             .map(|first| first.since.max(self.free_at))
     }
 
-    /// What becomes of the next packet that the wire could take by `now`, if any. Without a rate
-    /// the wire is always free. Decisions must not be late: ask before each `push`.
+    /// Decides the fate of the next packet that the wire can take by `now`, if any. Without a rate
+    /// the wire is always free. Decisions must not be late: call it before each `push`.
     pub(super) fn depart(&mut self, now: Instant, config: &LinkConfig) -> Option<Departure> {
         let start = self.next_start().filter(|start| *start <= now)?;
         let mut waiting = self.waiting.pop_front()?;
@@ -119,8 +118,8 @@ impl Queue {
         })
     }
 
-    /// Forgets the part of a microsecond, whose unit a change of the rate takes away, and what
-    /// CoDel had seen, if that changes.
+    /// Drops the fraction of a microsecond, whose unit changes with the rate, and the state of
+    /// CoDel if that changes.
     pub(super) fn reconfigure(&mut self, from: &LinkConfig, to: &LinkConfig) {
         self.remainder = 0;
         if from.codel != to.codel {

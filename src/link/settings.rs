@@ -1,9 +1,9 @@
-//! What a user wants of a link, as `name=value` words, and what that comes to.
+//! The settings of a link as `name=value` words, and the configuration that they amount to.
 //!
-//! In: words as `delay=20ms`, from a command line or a control socket. Out: a [`Wish`] for each
-//! direction, which keeps what was asked for (a queue of one round trip, say), and from both
-//! wishes together the two [`LinkConfig`]s. Nothing is applied by halves: words are read first,
-//! then all bounds are checked.
+//! In: words such as `delay=20ms`, from a command line or a control socket. Out: a [`LinkSpec`] per
+//! direction, which keeps limits as given (a queue of one round trip, say), and from both specs
+//! together the two [`LinkConfig`]s. Settings are applied whole or not at all: all words are
+//! parsed, then all bounds are checked.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use crate::link::units::{self, Amount, UnitError, excerpt};
 use crate::link::{BurstLoss, Chance, Codel, LinkConfig, LinkConfigError, MAX_QUEUE_BYTES, Outage};
 use crate::time::{Instant, micros};
 
-/// Least that a queue holds whose size nobody chose: a window's burst passes a short path.
+/// Smallest automatic queue limit: the burst of a window passes a short path.
 const LEAST_AUTOMATIC_QUEUE: usize = 64 << 10;
 
-/// One thing to change.
+/// One setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
     /// `delay=20ms`
     Delay(Duration),
     /// `jitter=5ms`
     Jitter(Duration),
-    /// `jitter-order=free`, or `keep`: whether jitter may change the order.
+    /// `jitter-order=free`, or `keep`: whether jitter may reorder packets.
     JitterReorders(bool),
     /// `rate=100mbit`, or `none`
     Rate(Option<u64>),
@@ -43,11 +43,11 @@ pub enum Setting {
     Reorder(Chance, Duration),
     /// `replay=1%`
     Replay(Chance),
-    /// `outage=10s+2s`, or `none`: when it begins, counted from now, and how long it lasts.
+    /// `outage=10s+2s`, or `none`: start, counted from now, and length.
     Outage(Option<(Duration, Duration)>),
 }
 
-/// Names of the settings, in the order of [`Setting`], with what follows the `=`.
+/// Names of the settings, in the order of [`Setting`], each with the syntax of its value.
 pub const NAMES: [(&str, &str); 14] = [
     ("delay", "TIME"),
     ("jitter", "TIME"),
@@ -65,47 +65,47 @@ pub const NAMES: [(&str, &str); 14] = [
     ("outage", "START+LENGTH|none"),
 ];
 
-/// Why a word is no setting.
+/// The reason for rejecting a setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
-    /// There is no `=`.
-    #[error("'{text}' is no setting: write for example loss=1%")]
+    /// `=` is missing.
+    #[error("'{text}' is not a setting: for example loss=1%")]
     NoValue {
         /// As typed.
         text: String,
     },
     /// No such name.
-    #[error("'{name}' cannot be set: there are {}", names())]
+    #[error("unknown setting '{name}': use {}", names())]
     UnknownName {
         /// As typed.
         name: String,
     },
-    /// One name twice.
-    #[error("'{name}' is set twice: once is enough")]
+    /// A setting given twice.
+    #[error("'{name}' is set twice")]
     Twice {
         /// As typed.
         name: &'static str,
     },
-    /// A part is no quantity.
+    /// A part is not a quantity.
     #[error("{name}: {error}")]
     Quantity {
-        /// Of the setting.
+        /// Name of the setting.
         name: &'static str,
-        /// What is wrong.
+        /// The error.
         error: UnitError,
     },
-    /// The parts are not those that belong there.
-    #[error("{name}: '{value}' should be {form}")]
+    /// The value does not match the syntax.
+    #[error("{name}: '{value}' does not match {form}")]
     Form {
-        /// Of the setting.
+        /// Name of the setting.
         name: &'static str,
         /// As typed.
         value: String,
-        /// What it should look like.
+        /// The syntax.
         form: &'static str,
     },
-    /// Nothing to set.
-    #[error("nothing to set: write for example loss=1%")]
+    /// No setting given.
+    #[error("nothing to set: for example loss=1%")]
     Empty,
 }
 
@@ -114,7 +114,7 @@ fn names() -> String {
 }
 
 impl Setting {
-    /// Reads the value of the setting `name`.
+    /// Parses the value of the setting `name`.
     ///
     /// # Errors
     /// [`SettingError`].
@@ -184,14 +184,14 @@ impl Setting {
     }
 }
 
-/// Settings in one line, each name but `outage` at most once.
+/// Settings from one line, each name but `outage` at most once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkSettings(Vec<Setting>);
 
 impl core::str::FromStr for LinkSettings {
     type Err = SettingError;
 
-    /// Words as `loss=1%`, separated by commas or white space.
+    /// Parses words such as `loss=1%`, separated by commas or white space.
     fn from_str(text: &str) -> Result<Self, SettingError> {
         let words = text.split(|c: char| c == ',' || c.is_whitespace());
         let mut settings = Vec::new();
@@ -221,24 +221,24 @@ impl FromIterator<Setting> for LinkSettings {
     }
 }
 
-/// What is wanted of one direction.
+/// The settings of one direction, with the defaults for the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
-    /// All but the limits of the queue, which depend on the other direction.
+pub struct LinkSpec {
+    /// All but the queue limits, which depend on the other direction.
     config: LinkConfig,
     queue: Option<Amount>,
     mark: Option<Amount>,
 }
 
-/// Why wishes cannot be granted.
+/// The reason for rejecting a combination of settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WishError {
-    /// A limit of a queue that is not there.
+pub enum SpecError {
+    /// A queue limit without a rate.
     #[error(
         "without a rate there is no queue: set a rate, or queue=auto, mark=none and aqm=droptail"
     )]
     NoQueue,
-    /// A round trip of zero.
+    /// A limit in round trips of zero.
     #[error("a queue in bdp needs a delay: set one, or give the queue as 64k or 50ms")]
     NoRoundTrip,
     /// A bound of the link.
@@ -246,17 +246,17 @@ pub enum WishError {
     Config(#[from] LinkConfigError),
 }
 
-impl Wish {
-    /// What several settings make together; later ones outrank earlier ones.
+impl LinkSpec {
+    /// Combines settings; later ones take precedence.
     pub fn of<'a>(settings: impl IntoIterator<Item = &'a LinkSettings>) -> Self {
-        let mut wish = Self::default();
+        let mut spec = Self::default();
         for settings in settings {
-            wish.apply(settings, Instant::ZERO);
+            spec.apply(settings, Instant::ZERO);
         }
-        wish
+        spec
     }
 
-    /// Changes what the settings name. Outages count from `now`; they replace those before.
+    /// Applies settings. Outages count from `now`; they replace the previous ones.
     pub fn apply(&mut self, settings: &LinkSettings, now: Instant) {
         let LinkSettings(settings) = settings;
         if settings
@@ -293,16 +293,16 @@ impl Wish {
         }
     }
 
-    /// The configuration, on a path whose other direction is `other`.
+    /// Resolves the configuration, given the `other` direction of the path.
     ///
     /// # Errors
-    /// [`WishError`].
-    pub fn resolve(&self, other: &Self) -> Result<LinkConfig, WishError> {
+    /// [`SpecError`].
+    pub fn resolve(&self, other: &Self) -> Result<LinkConfig, SpecError> {
         let mut config = self.config.clone();
         let round_trip = micros(config.delay).saturating_add(micros(other.config.delay));
         match config.rate {
             None if self.queue.is_some() || self.mark.is_some() || config.codel.is_some() => {
-                return Err(WishError::NoQueue);
+                return Err(SpecError::NoQueue);
             }
             None => {}
             Some(rate) => {
@@ -321,11 +321,11 @@ impl Wish {
     }
 }
 
-fn bytes(amount: Amount, rate: u64, round_trip: u64) -> Result<usize, WishError> {
+fn bytes(amount: Amount, rate: u64, round_trip: u64) -> Result<usize, SpecError> {
     Ok(match amount {
         Amount::Bytes(bytes) => bytes,
         Amount::Time(time) => carried(rate, micros(time)),
-        Amount::Bdp(_) if round_trip == 0 => return Err(WishError::NoRoundTrip),
+        Amount::Bdp(_) if round_trip == 0 => return Err(SpecError::NoRoundTrip),
         Amount::Bdp(millionths) => {
             let product = u128::try_from(carried(rate, round_trip)).unwrap_or(u128::MAX);
             let bytes = product.saturating_mul(millionths.into()) / u128::from(units::ONE_BDP);
@@ -334,7 +334,7 @@ fn bytes(amount: Amount, rate: u64, round_trip: u64) -> Result<usize, WishError>
     })
 }
 
-/// Bytes that a rate carries in so many microseconds.
+/// The bytes that a rate carries in `micros` microseconds.
 fn carried(rate: u64, micros: u64) -> usize {
     let bytes = u128::from(rate).saturating_mul(micros.into()) / 8_000_000;
     usize::try_from(bytes).unwrap_or(usize::MAX)
@@ -347,10 +347,10 @@ mod tests {
     use super::*;
     use crate::link::{MAX_DELAY, MAX_OUTAGES};
 
-    fn wish(text: &str) -> Wish {
-        let mut wish = Wish::default();
-        wish.apply(&text.parse().unwrap(), Instant::from_micros(1_000_000));
-        wish
+    fn spec(text: &str) -> LinkSpec {
+        let mut spec = LinkSpec::default();
+        spec.apply(&text.parse().unwrap(), Instant::from_micros(1_000_000));
+        spec
     }
 
     fn percent(percent: u32) -> Chance {
@@ -390,15 +390,18 @@ mod tests {
             replay: percent(8),
             outages: vec![outage(2_000_000, 4_000_000), outage(11_000_000, 12_000_000)],
         };
-        let mut wish = wish(text);
-        assert_eq!(wish.resolve(&Wish::default()), Ok(want));
+        let mut spec = spec(text);
+        assert_eq!(spec.resolve(&LinkSpec::default()), Ok(want));
         for (name, _) in NAMES {
             assert!(text.contains(&format!("{name}=")), "{name}");
         }
         let off = "delay=0ms jitter=0s jitter-order=keep rate=none queue=auto mark=none aqm=droptail loss=0% \
             burst=none duplicate=0% corrupt=0% reorder=none replay=0% outage=none";
-        wish.apply(&off.parse().unwrap(), Instant::ZERO);
-        assert_eq!(wish.resolve(&Wish::default()), Ok(LinkConfig::default()));
+        spec.apply(&off.parse().unwrap(), Instant::ZERO);
+        assert_eq!(
+            spec.resolve(&LinkSpec::default()),
+            Ok(LinkConfig::default())
+        );
     }
 
     #[test]
@@ -422,9 +425,9 @@ mod tests {
             ("rate=8mbit queue=1g", "loss=1%", Err("at most 500000000")),
             ("rate=0bit", "loss=1%", Err("must be 1 to")),
             ("delay=61s", "loss=1%", Err("60s")),
-            ("burst=1%/0%", "loss=1%", Err("able to end")),
+            ("burst=1%/0%", "loss=1%", Err("never ends")),
         ] {
-            match (wish(text).resolve(&wish(other)), want) {
+            match (spec(text).resolve(&spec(other)), want) {
                 (Ok(have), Ok(want)) => assert_eq!(have.queue_bytes, want, "{text}"),
                 (Err(have), Err(want)) => assert!(have.to_string().contains(want), "{have}"),
                 (have, want) => panic!("{text}: {have:?}, expected {want:?}"),
@@ -437,25 +440,25 @@ mod tests {
         for (text, want) in [
             ("", "nothing to set"),
             (" , ", "nothing to set"),
-            ("loss", "no setting"),
-            ("los=1%", "there are delay, jitter"),
+            ("loss", "not a setting"),
+            ("los=1%", "use delay, jitter"),
             ("loss=1% loss=2%", "twice"),
-            ("loss=1", "loss: '1' is no chance"),
-            ("loss=none", "no chance"),
-            ("delay=none", "no time"),
+            ("loss=1", "loss: '1' is not a probability"),
+            ("loss=none", "not a probability"),
+            ("delay=none", "not a time"),
             ("jitter-order=maybe", "keep|free"),
             ("burst=1%", "ENTER/LEAVE"),
-            ("burst=1%/2%/3%/4%", "no chance"),
+            ("burst=1%/2%/3%/4%", "not a probability"),
             ("aqm=red", "droptail|codel"),
             ("aqm=codel/5ms", "droptail|codel"),
-            ("aqm=codel/5/100ms", "aqm: '5' is no time"),
+            ("aqm=codel/5/100ms", "aqm: '5' is not a time"),
             ("reorder=1%", "PERCENT/TIME"),
             ("outage=1s", "START+LENGTH"),
             ("outage=1s-2s", "START+LENGTH"),
-            ("rate=auto", "no rate"),
-            ("queue=none", "no queue"),
-            ("=1%", "cannot be set"),
-            ("LOSS=1%", "cannot be set"),
+            ("rate=auto", "not a rate"),
+            ("queue=none", "not a queue limit"),
+            ("=1%", "unknown setting"),
+            ("LOSS=1%", "unknown setting"),
         ] {
             let error = text.parse::<LinkSettings>().unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");
@@ -464,18 +467,18 @@ mod tests {
 
     #[test]
     fn outages_are_replaced_together_and_bounded() {
-        let mut wish = wish("outage=1s+1s");
+        let mut spec = spec("outage=1s+1s");
         let now = Instant::from_micros(50);
-        wish.apply(&"loss=1%".parse().unwrap(), now);
-        assert_eq!(wish.config.outages.len(), 1);
-        wish.apply(&"outage=0s+1s outage=2s+1s".parse().unwrap(), now);
-        assert_eq!(wish.config.outages.len(), 2);
-        assert_eq!(wish.config.outages[0].from, now);
+        spec.apply(&"loss=1%".parse().unwrap(), now);
+        assert_eq!(spec.config.outages.len(), 1);
+        spec.apply(&"outage=0s+1s outage=2s+1s".parse().unwrap(), now);
+        assert_eq!(spec.config.outages.len(), 2);
+        assert_eq!(spec.config.outages[0].from, now);
         let many = |count| vec!["outage=0s+1s"; count].join(",").parse().unwrap();
-        wish.apply(&many(MAX_OUTAGES), now);
-        assert!(wish.resolve(&Wish::default()).is_ok());
-        wish.apply(&many(MAX_OUTAGES + 1), now);
-        assert!(wish.resolve(&Wish::default()).is_err());
+        spec.apply(&many(MAX_OUTAGES), now);
+        assert!(spec.resolve(&LinkSpec::default()).is_ok());
+        spec.apply(&many(MAX_OUTAGES + 1), now);
+        assert!(spec.resolve(&LinkSpec::default()).is_err());
     }
 
     proptest! {
@@ -486,9 +489,9 @@ mod tests {
             match line.parse::<LinkSettings>() {
                 Err(error) => prop_assert_eq!(error.to_string().lines().count(), 1),
                 Ok(settings) => {
-                    let mut wish = Wish::default();
-                    wish.apply(&settings, Instant::from_micros(u64::MAX));
-                    if let Ok(config) = wish.resolve(&wish.clone()) {
+                    let mut spec = LinkSpec::default();
+                    spec.apply(&settings, Instant::from_micros(u64::MAX));
+                    if let Ok(config) = spec.resolve(&spec.clone()) {
                         prop_assert!(config.delay <= MAX_DELAY);
                     }
                 }

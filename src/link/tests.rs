@@ -13,7 +13,7 @@ fn link(config: LinkConfig) -> Link {
     Link::new(config, 7).unwrap()
 }
 
-/// A UDP packet that carries `tag` in its first 8 bytes of payload.
+/// Builds a UDP packet that carries `tag` in its first 8 bytes of payload.
 fn packet(v6: bool, tag: u64, payload: usize, traffic_class: u8) -> Vec<u8> {
     let mut body = vec![0xa5; payload.max(8)];
     body[..8].copy_from_slice(&tag.to_be_bytes());
@@ -40,7 +40,7 @@ fn packet(v6: bool, tag: u64, payload: usize, traffic_class: u8) -> Vec<u8> {
     out
 }
 
-/// The payload, if both checksums and all lengths are right.
+/// Returns the payload, if both checksums and all lengths are right.
 fn verified(packet: &[u8]) -> Option<Vec<u8>> {
     let sliced = SlicedPacket::from_ip(packet).ok()?;
     let Some(TransportSlice::Udp(udp)) = sliced.transport else {
@@ -70,8 +70,8 @@ fn tag(packet: &[u8]) -> u64 {
     u64::from_be_bytes(packet[at..at + 8].try_into().unwrap())
 }
 
-/// Everything that arrives, with its time, by jumping from deadline to deadline. Where packets may
-/// overtake those that wait, a deadline may be too soon.
+/// Returns all arrivals with their times, jumping from deadline to deadline. Where packets may
+/// overtake queued ones, a deadline may be too early.
 fn drain(link: &mut Link) -> Vec<(u64, Vec<u8>)> {
     let mut out = Vec::new();
     while let Some(next) = link.poll_timeout() {
@@ -189,7 +189,7 @@ fn a_standing_queue_marks_ect_and_repairs_the_checksum() {
     }
 }
 
-/// A wire of a packet a millisecond, offered twice that for two seconds.
+/// A wire of one packet per millisecond, offered twice that for two seconds.
 fn overloaded(codel: Option<Codel>, class: u8) -> (Link, Vec<(u64, Vec<u8>)>) {
     let mut link = link(LinkConfig {
         delay: Duration::from_millis(1),
@@ -227,7 +227,7 @@ fn codel_drops_from_the_head_what_cannot_bear_a_mark() {
     assert_eq!(
         link.sojourn().summary().count,
         sent,
-        "what is dropped was not sent"
+        "a dropped packet is not sent"
     );
 }
 
@@ -415,7 +415,7 @@ fn a_link_holds_no_more_than_its_bound() {
     for n in 0..MAX_PACKETS {
         link.push(at(u64::try_from(n).unwrap()), vec![0; 1]);
     }
-    assert_eq!(link.flying.len(), MAX_PACKETS);
+    assert_eq!(link.in_flight.len(), MAX_PACKETS);
     let half = u64::try_from(MAX_PACKETS / 2).unwrap();
     assert_eq!(
         (link.counters().overflow, link.counters().duplicated),
@@ -447,7 +447,7 @@ fn a_change_holds_for_packets_to_come() {
 }
 
 proptest! {
-    /// The checksums see every damage; what they do not cover is never touched.
+    /// The checksums detect every corruption; fields that they do not cover are never touched.
     #[test]
     fn damage_is_always_seen(seed: u64, v6: bool, body in 8usize..1400) {
         let good = packet(v6, seed, body, 2);
@@ -465,7 +465,7 @@ proptest! {
         prop_assert!(verified(&good).is_some() && verified(&bad).is_none());
     }
 
-    /// Any bytes and any faults: no panic, nothing out of thin air, same seed same packets.
+    /// Any bytes and any faults: no panic, no invented packets, same packets from the same seed.
     #[test]
     fn same_seed_same_packets(
         seed: u64,

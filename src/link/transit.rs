@@ -1,33 +1,34 @@
-//! Packets that have left the wire's near end, in the order in which they arrive.
+//! Packets in flight behind the wire, in order of arrival.
 //!
-//! Most links keep the order, so most packets go to the end of a line, in constant time; those that
-//! overtake or are overtaken go to a heap. Both together give the order of arrival, then of age.
+//! Most links keep the order, so most packets are appended to a queue, in constant time; packets
+//! that overtake or are overtaken go to a heap. Together they yield the order of arrival, then of
+//! age.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use crate::time::Instant;
 
-/// A packet on its way; ordered by arrival, then by age.
+/// A packet in flight; ordered by arrival, then by age.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Flying {
+struct InFlight {
     arrival: Instant,
     sequence: u64,
     packet: Vec<u8>,
 }
 
-impl Flying {
+impl InFlight {
     const fn key(&self) -> (Instant, u64) {
         (self.arrival, self.sequence)
     }
 }
 
-/// The packets on their way.
+/// The packets in flight.
 #[derive(Debug, Default)]
 pub(super) struct Transit {
-    /// In order of arrival and of age.
-    line: VecDeque<Flying>,
-    strays: BinaryHeap<Reverse<Flying>>,
+    /// In order of arrival, then of age.
+    line: VecDeque<InFlight>,
+    strays: BinaryHeap<Reverse<InFlight>>,
     sequence: u64,
     bytes: usize,
 }
@@ -43,37 +44,40 @@ impl Transit {
 
     pub(super) fn push(&mut self, arrival: Instant, packet: Vec<u8>) {
         self.bytes += packet.len();
-        let flying = Flying {
+        let in_flight = InFlight {
             arrival,
             sequence: self.sequence,
             packet,
         };
         self.sequence += 1;
         if self.line.back().is_none_or(|last| last.arrival <= arrival) {
-            self.line.push_back(flying);
+            self.line.push_back(in_flight);
         } else {
-            self.strays.push(Reverse(flying));
+            self.strays.push(Reverse(in_flight));
         }
     }
 
-    /// When the first one arrives.
+    /// The arrival of the first packet.
     pub(super) fn next_arrival(&self) -> Option<Instant> {
-        let stray = self.strays.peek().map(|Reverse(flying)| flying.arrival);
-        let first = self.line.front().map(|flying| flying.arrival);
+        let stray = self
+            .strays
+            .peek()
+            .map(|Reverse(in_flight)| in_flight.arrival);
+        let first = self.line.front().map(|in_flight| in_flight.arrival);
         stray.into_iter().chain(first).min()
     }
 
-    /// The one that arrives first.
+    /// Removes the packet that arrives first.
     pub(super) fn pop(&mut self) -> Option<Vec<u8>> {
-        let stray = self.strays.peek().map(|Reverse(flying)| flying.key());
-        let first = self.line.front().map(Flying::key);
+        let stray = self.strays.peek().map(|Reverse(in_flight)| in_flight.key());
+        let first = self.line.front().map(InFlight::key);
         let strays_first = stray.is_some_and(|stray| first.is_none_or(|first| stray < first));
-        let flying = if strays_first {
-            self.strays.pop().map(|Reverse(flying)| flying)
+        let in_flight = if strays_first {
+            self.strays.pop().map(|Reverse(in_flight)| in_flight)
         } else {
             self.line.pop_front()
         };
-        let packet = flying?.packet;
+        let packet = in_flight?.packet;
         self.bytes -= packet.len();
         Some(packet)
     }

@@ -1,19 +1,19 @@
 //! Quantities as a user types them: `20ms`, `100mbit`, `64k`, `1bdp`, `1%`.
 //!
 //! In: one word. Out: a number in the unit of `link::config`. Units are those of tc(8), in either
-//! case: rates count in thousands (`kbit`, `mbit`, `gbit`), sizes in 1024 (`k`, `m`, `g`). Other
-//! than there a bare number is refused, since tc reads it as microseconds, bits or bytes by turns,
-//! and so is `bps`, which means bytes there. A number has digits and at most one point; what is
-//! finer than the unit we keep (1 µs, 1 bit/s, 1 byte, 1 ppm) is refused, not rounded.
+//! case: rates count in thousands (`kbit`, `mbit`, `gbit`), sizes in 1024 (`k`, `m`, `g`). Unlike
+//! there a bare number is rejected, since tc reads it as microseconds, bits or bytes in turn, and
+//! so is `bps`, which means bytes there. A number has digits and at most one point; digits below
+//! the resolution (1 µs, 1 bit/s, 1 byte, 1 ppm) are rejected, not rounded.
 
 use std::time::Duration;
 
 use crate::link::Chance;
 
-/// A round trip's worth of bytes, in the millionths that [`Amount::Bdp`] counts.
+/// One bandwidth-delay product, in the millionths that [`Amount::Bdp`] counts.
 pub const ONE_BDP: u64 = 1_000_000;
 
-/// Decimal digits that a number may have after its point.
+/// Most decimal digits after the point.
 const MAX_FRACTION_DIGITS: usize = 12;
 
 /// An amount of data in a queue.
@@ -21,31 +21,31 @@ const MAX_FRACTION_DIGITS: usize = 12;
 pub enum Amount {
     /// In bytes.
     Bytes(usize),
-    /// What the rate carries in this time.
+    /// The bytes that the rate carries in this time.
     Time(Duration),
-    /// In millionths of what the rate carries in a round trip without queues.
+    /// In millionths of a bandwidth-delay product, without queues.
     Bdp(u64),
 }
 
-/// Why a word is no quantity.
+/// The reason for rejecting a quantity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
-    /// No number with one of our units.
-    #[error("'{text}' is no {what}: write for example {example}")]
+    /// Not a number with a known unit.
+    #[error("'{text}' is not a {what}: for example {example}")]
     Malformed {
         /// As typed.
         text: String,
-        /// What was expected.
+        /// The expected quantity.
         what: &'static str,
-        /// Some that are right.
+        /// Valid examples.
         example: &'static str,
     },
-    /// Not a whole number of what we keep.
-    #[error("'{text}' is finer than {least}, the least that is kept")]
+    /// Finer than the resolution.
+    #[error("'{text}' is finer than {least}, the resolution")]
     TooFine {
         /// As typed.
         text: String,
-        /// The unit that is kept.
+        /// The resolution.
         least: &'static str,
     },
     /// A number beyond all bounds.
@@ -61,7 +61,7 @@ struct Quantity {
     what: &'static str,
     example: &'static str,
     least: &'static str,
-    /// Suffixes, and how much of what is kept they stand for.
+    /// Suffixes, each with its multiple of the resolution.
     units: &'static [(&'static str, u64)],
 }
 
@@ -114,20 +114,20 @@ const SIZE: Quantity = Quantity {
 };
 
 const BDP: Quantity = Quantity {
-    what: "queue",
+    what: "queue limit",
     example: "1bdp, 64k or 50ms",
     least: "0.000001bdp",
     units: &[("bdp", ONE_BDP)],
 };
 
 const PERCENT: Quantity = Quantity {
-    what: "chance",
+    what: "probability",
     example: "1% or 0.05%",
     least: "0.0001%",
     units: &[("%", 10_000)],
 };
 
-/// A time, as `20ms`.
+/// Parses a time, such as `20ms`.
 ///
 /// # Errors
 /// [`UnitError`].
@@ -135,7 +135,7 @@ pub fn duration(text: &str) -> Result<Duration, UnitError> {
     TIME.read(text).map(Duration::from_micros)
 }
 
-/// A rate in bit/s, as `100mbit`.
+/// Parses a rate in bit/s, such as `100mbit`.
 ///
 /// # Errors
 /// [`UnitError`].
@@ -143,7 +143,7 @@ pub fn rate(text: &str) -> Result<u64, UnitError> {
     RATE.read(text)
 }
 
-/// A probability, as `1%`.
+/// Parses a probability, such as `1%`.
 ///
 /// # Errors
 /// [`UnitError`].
@@ -153,7 +153,8 @@ pub fn chance(text: &str) -> Result<Chance, UnitError> {
         .ok_or_else(|| too_large(text))
 }
 
-/// An amount of data: a size as `64k`, a time as `50ms`, or bandwidth-delay products as `1bdp`.
+/// Parses an amount of data: a size such as `64k`, a time such as `50ms`, or bandwidth-delay
+/// products such as `1bdp`.
 ///
 /// # Errors
 /// [`UnitError`].
@@ -200,7 +201,7 @@ impl Quantity {
         if fraction.len() > MAX_FRACTION_DIGITS {
             return Err(too_fine);
         }
-        // All digits as one integer, which the point then divides.
+        // All digits as one integer; the position of the point then scales it.
         let mut digits = whole.bytes().chain(fraction.bytes());
         let scaled = digits.try_fold(u128::from(0_u8), |sum, digit| {
             sum.checked_mul(10)?.checked_add(u128::from(digit - b'0'))
@@ -215,7 +216,7 @@ impl Quantity {
     }
 }
 
-/// The number and its unit.
+/// Splits a quantity into number and unit.
 fn split(text: &str) -> Option<(&str, &str)> {
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
     text.split_at_checked(end)
@@ -227,7 +228,7 @@ fn too_large(text: &str) -> UnitError {
     }
 }
 
-/// As much of what was typed as an answer repeats, in one line.
+/// Shortens typed text to a line for an error message.
 pub(super) fn excerpt(text: &str) -> String {
     let printable = |c: char| if c.is_control() { '?' } else { c };
     text.chars().take(40).map(printable).collect()
@@ -255,15 +256,15 @@ mod tests {
             ("0.3ms", time, Ok(300)),
             ("1.000000s", time, Ok(1_000_000)),
             ("1.5us", time, Err("finer than 1us")),
-            ("20", time, Err("no time")),
-            ("", time, Err("no time")),
-            ("ms", time, Err("no time")),
-            (".ms", time, Err("no time")),
-            ("1.2.3ms", time, Err("no time")),
-            ("-1ms", time, Err("no time")),
-            ("1 ms", time, Err("no time")),
-            ("1e3ms", time, Err("no time")),
-            ("1m", time, Err("no time")),
+            ("20", time, Err("not a time")),
+            ("", time, Err("not a time")),
+            ("ms", time, Err("not a time")),
+            (".ms", time, Err("not a time")),
+            ("1.2.3ms", time, Err("not a time")),
+            ("-1ms", time, Err("not a time")),
+            ("1 ms", time, Err("not a time")),
+            ("1e3ms", time, Err("not a time")),
+            ("1m", time, Err("not a time")),
             ("99999999999999999999ms", time, Err("too large")),
             ("0.0000000000001s", time, Err("finer")),
             ("100mbit", rate, Ok(100_000_000)),
@@ -273,16 +274,16 @@ mod tests {
             ("9bit", rate, Ok(9)),
             ("1tbit", rate, Ok(1_000_000_000_000)),
             ("0.5bit", rate, Err("finer than 1bit")),
-            ("10mbps", rate, Err("no rate")),
-            ("100", rate, Err("no rate")),
+            ("10mbps", rate, Err("not a rate")),
+            ("100", rate, Err("not a rate")),
             ("1%", percent, Ok(10_000)),
             ("0.0001%", percent, Ok(1)),
             ("100%", percent, Ok(1_000_000)),
             ("100.0001%", percent, Err("too large")),
             ("5000%", percent, Err("too large")),
             ("0.00001%", percent, Err("finer than 0.0001%")),
-            ("1", percent, Err("no chance")),
-            ("50%%", percent, Err("no chance")),
+            ("1", percent, Err("not a probability")),
+            ("50%%", percent, Err("not a probability")),
         ];
         for (text, read, want) in cases {
             match (read(text), want) {

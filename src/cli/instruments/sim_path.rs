@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::exit::{Exit, Failed};
-use crate::link::settings::{LinkSettings, Wish};
+use crate::link::settings::{LinkSettings, LinkSpec};
 use crate::link::{LinkConfig, LinkCounters, Summary, units};
 use crate::sim::path::tcp::Growth;
 use crate::sim::path::{
@@ -135,9 +135,9 @@ pub fn run(args: &SimPathArgs) -> Result<Exit, Failed> {
 }
 
 fn path(args: &SimPathArgs) -> Result<Bottleneck, Failed> {
-    let wish = |own: &Option<LinkSettings>| Wish::of(args.both.iter().chain(own));
-    let (ab, ba) = (wish(&args.ab), wish(&args.ba));
-    let resolve = |own: &Wish, other: &Wish| -> Result<LinkConfig, Failed> {
+    let spec = |own: &Option<LinkSettings>| LinkSpec::of(args.both.iter().chain(own));
+    let (ab, ba) = (spec(&args.ab), spec(&args.ba));
+    let resolve = |own: &LinkSpec, other: &LinkSpec| -> Result<LinkConfig, Failed> {
         let resolved = own.resolve(other);
         resolved.map_err(|error| Failed::new(Exit::Usage, error))
     };

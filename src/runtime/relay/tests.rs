@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use super::*;
 use crate::device::Received;
-use crate::link::settings::Wish;
+use crate::link::settings::LinkSpec;
 use crate::runtime::control::MAX_CLIENTS;
 use crate::wire::flight::Flight;
 
@@ -50,14 +50,14 @@ impl Device for Socket {
 
 /// Creates a relay, and the far ends of its devices a and b.
 fn relay(ab: &str, ba: &str) -> (Relay<Socket>, UnixDatagram, UnixDatagram) {
-    let wish = |text: &str| {
-        let mut wish = Wish::default();
+    let spec = |text: &str| {
+        let mut spec = LinkSpec::default();
         if !text.is_empty() {
-            wish.apply(&text.parse().unwrap(), Instant::ZERO);
+            spec.apply(&text.parse().unwrap(), Instant::ZERO);
         }
-        wish
+        spec
     };
-    let path = LinkPath::new(wish(ab), wish(ba), 5).unwrap();
+    let path = LinkPath::new(spec(ab), spec(ba), 5).unwrap();
     let pair = || {
         let (near, far) = UnixDatagram::pair().unwrap();
         near.set_nonblocking(true).unwrap();
