@@ -1,8 +1,8 @@
 //! A pair of devices joined back to back in memory, for tests and simulated worlds.
 //!
-//! What one end sends the other receives, in order and without delay, up to
-//! [`MAX_QUEUED_PACKETS`]; beyond that packets are dropped and counted, as a full ring would.
-//! Not for threads: both ends live in one.
+//! Each end receives the other's packets, in order and without delay, up to [`MAX_QUEUED_PACKETS`];
+//! further packets are dropped and counted, as by a full ring. Not for threads: both ends live in
+//! one.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use crate::device::{Device, Received};
 use crate::wire::flight::Flight;
 use crate::wire::ip::{MAX_PACKET, UdpTemplate};
 
-/// Packets that wait in one direction: a little over the largest burst of a TUN's ring.
+/// Most packets queued in one direction: a little over the largest burst of a TUN's ring.
 pub const MAX_QUEUED_PACKETS: usize = 4096;
 
 type Queue = Rc<RefCell<VecDeque<Vec<u8>>>>;
@@ -27,7 +27,7 @@ pub struct Memory {
     drops: u64,
 }
 
-/// Two devices of `mtu` bytes; what one sends the other receives.
+/// Creates two joined devices of `mtu` bytes.
 #[must_use]
 pub fn pair(mtu: usize) -> (Memory, Memory) {
     let (there, back) = (Queue::default(), Queue::default());

@@ -1,8 +1,8 @@
-//! Devices: what carries IP packets into and out of the process.
+//! Devices: carriers of IP packets into and out of the process.
 //!
-//! In and out: whole IP packets, and flights, which a device turns into packets (or hands to the
-//! kernel in one piece). A device reads no clock: the driver tells it the time of each turn.
-//! It never waits: `receive` says `None` when there is nothing, a send that would wait drops.
+//! In and out: whole IP packets, and flights, which a device turns into packets (or passes to the
+//! kernel as one). A device reads no clock: the driver sets the time of each turn. It never blocks:
+//! `receive` returns `None` if there is nothing, and a send that would block drops.
 
 pub mod memory;
 pub mod pcap;
@@ -13,51 +13,52 @@ use std::io;
 use crate::time::Now;
 use crate::wire::flight::Flight;
 
-/// What one read gave.
+/// The outcome of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// Bytes of the IP packet in the buffer.
     pub len: usize,
-    /// If the device joined several UDP datagrams of one path, or segments of one TCP connection:
-    /// the payload length of each but the last. The device then answers for their checksums.
+    /// Payload length of each segment but the last, if the device coalesced several UDP datagrams
+    /// of one path or segments of one TCP connection. The device then vouches for their checksums.
     pub segment: Option<usize>,
 }
 
 /// A source and sink of IP packets and of whole flights.
 pub trait Device {
-    /// Largest IP packet the device carries, in bytes.
+    /// The largest IP packet of the device, in bytes.
     fn mtu(&self) -> usize;
 
-    /// Reads one packet (or one joined flight) into `buffer`; `None` if there is none now. A
-    /// packet longer than `buffer` is cut: give [`MAX_PACKET`](crate::wire::ip::MAX_PACKET) bytes.
+    /// Reads one packet (or one coalesced flight) into `buffer`; `None` if there is none now. A
+    /// packet longer than `buffer` is truncated: pass [`MAX_PACKET`](crate::wire::ip::MAX_PACKET)
+    /// bytes.
     ///
     /// # Errors
-    /// What the operating system says; the device is then of no more use.
+    /// The operating system's; the device is then unusable.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>>;
 
-    /// Sends one IP packet. A device that is full or down drops it, as a network may.
+    /// Sends one IP packet. A full or downed device drops it, as a network may.
     ///
     /// # Errors
-    /// What the operating system says; the device is then of no more use.
+    /// The operating system's; the device is then unusable.
     fn send_packet(&mut self, packet: &[u8]) -> io::Result<()>;
 
     /// Sends every datagram of a flight, in order.
     ///
     /// # Errors
-    /// As for `send_packet`.
+    /// As of `send_packet`.
     fn send_flight(&mut self, flight: &Flight) -> io::Result<()>;
 
-    /// Packets that `send_packet` and `send_flight` dropped.
+    /// The number of packets that `send_packet` and `send_flight` dropped.
     fn send_drops(&self) -> u64;
 
-    /// Packets that were read but made no sense, so that `receive` passed over them.
+    /// The number of invalid packets that `receive` skipped.
     fn receive_drops(&self) -> u64 {
         0
     }
 
-    /// Tells the time; recorders stamp packets with it.
+    /// Sets the time, with which recorders stamp packets.
     fn set_now(&mut self, _now: Now) {}
 
-    /// Tells that the driver is about to sleep: what is buffered should be written out.
+    /// Announces that the driver is about to sleep: buffered output should be flushed.
     fn idle(&mut self) {}
 }

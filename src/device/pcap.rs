@@ -1,10 +1,10 @@
-//! A tap on any device: every packet, both ways, into a pcap file.
+//! A tap on any device: records every packet, in both directions, to a pcap file.
 //!
 //! In: the packets and flights that pass, and the time of each turn; out: a pcap stream of link
-//! type RAW (101: the packet begins with the IP header), microsecond stamps, in the order of
-//! passing. Flights are written as the packets they become, and joined datagrams as they were before,
-//! but for the hop limit, which is ours; joined segments of TCP stay joined. Never fails the traffic: when the file cannot be
-//! written, recording stops and says so once in the log.
+//! type RAW (101: the packet begins with the IP header), with microsecond timestamps, in the order
+//! of passing. Flights are recorded as the packets they become, and coalesced datagrams as they
+//! were before, except for the hop limit, which is ours; coalesced segments of TCP stay so. Never
+//! fails the traffic: on a write error, recording stops and logs so once.
 //! Source: draft-ietf-opsawg-pcap, and the list of link types at tcpdump.org.
 
 use std::io::{self, Write};
@@ -17,16 +17,16 @@ use crate::time::Now;
 use crate::wire::flight::Flight;
 use crate::wire::ip::{Checksum, IpView, MAX_PACKET, UdpTemplate, complete_checksum};
 
-/// Bytes gathered before they are written to the file.
+/// Bytes buffered before a write to the file.
 pub const BUFFER_BYTES: usize = 1 << 18;
 
-/// Magic number of a file with microsecond stamps, in the writer's byte order.
+/// Magic number of a file with microsecond timestamps, in the writer's byte order.
 const MAGIC_MICROSECONDS: u32 = 0xa1b2_c3d4;
 
 /// Link type of packets that begin with an IPv4 or IPv6 header.
 const LINKTYPE_RAW: u32 = 101;
 
-/// Where the checksum stands in a TCP header (RFC 9293 §3.1).
+/// Offset of the checksum in a TCP header (RFC 9293 §3.1).
 const TCP_CHECKSUM: usize = 16;
 
 /// A device and its recorder.
@@ -38,10 +38,10 @@ pub struct Pcap<D, W: Write> {
 }
 
 impl<D: Device, W: Write> Pcap<D, W> {
-    /// Starts recording into `file`, which should be empty; buffers on its own.
+    /// Starts recording into `file`, which should be empty; needs no buffering of its own.
     ///
     /// # Errors
-    /// When the file head cannot be written.
+    /// The file header cannot be written.
     pub fn new(device: D, file: W) -> io::Result<Self> {
         Ok(Self {
             device,
@@ -50,7 +50,7 @@ impl<D: Device, W: Write> Pcap<D, W> {
         })
     }
 
-    /// The device beneath.
+    /// The underlying device.
     pub const fn device(&self) -> &D {
         &self.device
     }
@@ -62,8 +62,8 @@ impl<D: Device, W: Write> Pcap<D, W> {
         }
     }
 
-    /// Datagrams are written one by one. What is joined of TCP stays so, as with other recorders
-    /// on Linux, and gets the checksum that the device has vouched for.
+    /// Records a coalesced packet: UDP datagrams one by one, TCP segments as one, as other
+    /// recorders on Linux do, with the checksum that the device vouches for.
     fn record_joined(&mut self, packet: &[u8], segment: Option<usize>) {
         let Ok(ip) = IpView::parse(packet) else {
             return self.recorder.record(packet);
@@ -81,7 +81,7 @@ impl<D: Device, W: Write> Pcap<D, W> {
         };
         copy.copy_from_slice(packet);
         if !ip.checksum_holds() {
-            // Whatever it is, it is written: a field outside of the packet stays out.
+            // A packet is recorded in any case; a field beyond its end is left out.
             let _ = complete_checksum(copy, start, TCP_CHECKSUM);
         }
         self.recorder.record(copy);
@@ -143,23 +143,23 @@ impl<D: AsRawFd, W: Write> AsRawFd for Pcap<D, W> {
     }
 }
 
-/// Writes packets to a pcap stream. Also of use without a device, for simulated worlds.
+/// Writes packets to a pcap stream. Works without a device too, for simulated worlds.
 #[derive(Debug)]
 pub struct Recorder<W: Write> {
     file: W,
     buffer: Vec<u8>,
-    /// Wall clock minus monotonic clock at the first turn, in microseconds: later stamps follow
-    /// the monotonic clock, which has the resolution.
+    /// Wall clock minus monotonic clock at the first turn, in microseconds; later timestamps follow
+    /// the monotonic clock for its resolution.
     offset: Option<u64>,
     micros: u64,
     broken: bool,
 }
 
 impl<W: Write> Recorder<W> {
-    /// Writes the file head.
+    /// Writes the file header.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The header cannot be written.
     pub fn new(mut file: W) -> io::Result<Self> {
         let mut head = Vec::with_capacity(24);
         head.extend(MAGIC_MICROSECONDS.to_ne_bytes());
@@ -179,7 +179,7 @@ impl<W: Write> Recorder<W> {
         })
     }
 
-    /// Sets the stamp of the packets to come.
+    /// Sets the timestamp of the next packets.
     pub fn set_now(&mut self, now: Now) {
         let monotonic = now.instant.as_micros();
         let wall = now.unix.as_millis().saturating_mul(1000);
@@ -187,13 +187,13 @@ impl<W: Write> Recorder<W> {
         self.micros = offset.saturating_add(monotonic);
     }
 
-    /// Records one packet; of packets beyond [`MAX_PACKET`] only that much.
+    /// Records one packet, of which at most [`MAX_PACKET`] bytes.
     pub fn record(&mut self, packet: &[u8]) {
         if self.broken {
             return;
         }
         let kept = packet.get(..MAX_PACKET).unwrap_or(packet);
-        // Stamps are 32 bits of seconds, read as unsigned: good until the year 2106.
+        // Timestamps have 32 bits of seconds, read as unsigned: valid until the year 2106.
         let seconds = u32::try_from(self.micros / 1_000_000).unwrap_or(u32::MAX);
         let micros = u32::try_from(self.micros % 1_000_000).unwrap_or(0);
         self.buffer.extend(seconds.to_ne_bytes());
@@ -206,7 +206,7 @@ impl<W: Write> Recorder<W> {
         }
     }
 
-    /// Writes out what is buffered.
+    /// Flushes the buffer.
     pub fn flush(&mut self) {
         if self.broken || self.buffer.is_empty() {
             return;
@@ -216,7 +216,7 @@ impl<W: Write> Recorder<W> {
             .write_all(&self.buffer)
             .and_then(|()| self.file.flush())
         {
-            log::warn!("packet capture stops: {error}");
+            log::warn!("packet capture stopped: {error}");
             self.broken = true;
         }
         self.buffer.clear();
@@ -310,7 +310,7 @@ mod tests {
         }
     }
 
-    /// A device that has one joined packet.
+    /// A device with one coalesced packet.
     struct Joined(Option<Vec<u8>>, usize);
 
     impl Device for Joined {
@@ -335,7 +335,7 @@ mod tests {
         }
     }
 
-    /// The packets that are recorded of a joined one.
+    /// Returns the recorded packets of a coalesced one.
     fn recorded(packet: Vec<u8>, segment: usize) -> Vec<Vec<u8>> {
         let mut file = Vec::new();
         let mut tapped = Pcap::new(Joined(Some(packet), segment), &mut file).unwrap();

@@ -1,11 +1,11 @@
-//! Why the stack drops packets, and how many.
+//! Drop reasons of the stack, and their counters.
 //!
-//! In: a [`DropReason`] a packet; out: counters by reason, with labels for metrics. Counters only
+//! In: a [`DropReason`] per packet; out: counters by reason, with labels for metrics. Counters only
 //! grow. No label ever names a client.
 
 use crate::wire::ip::Malformed;
 
-/// Why a packet was dropped.
+/// The reason for dropping a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DropReason {
     /// Fewer bytes than the headers announce.
@@ -30,19 +30,19 @@ pub enum DropReason {
     BadIcmp,
     /// Longer than the MTU.
     Oversized,
-    /// Not for one of our addresses; multicast too.
+    /// Not for a local address; includes multicast.
     ForeignDestination,
-    /// From an address that can be nobody's, or ours, or from UDP port zero.
+    /// The source is not a unicast address, is a local one, or has UDP port zero.
     BadSource,
-    /// No transport on this UDP port.
+    /// The UDP port does not belong to the transport.
     UnknownUdpPort,
-    /// ICMP, but no echo request.
+    /// ICMP other than an echo request.
     IcmpNotEcho,
-    /// None of UDP, TCP, ICMP.
+    /// Neither UDP, TCP nor ICMP.
     UnknownProtocol,
-    /// A TCP connection beyond the bound; the peer's timer asks again.
+    /// The connection table is full; the peer will retransmit.
     ConnectionsFull,
-    /// Packets to send are not taken away.
+    /// The transmit queue is full.
     QueueFull,
 }
 
@@ -69,7 +69,7 @@ impl DropReason {
         Self::QueueFull,
     ];
 
-    /// The label of a metric.
+    /// The metric's label.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -121,18 +121,18 @@ impl Drops {
         }
     }
 
-    /// Packets dropped for `reason`.
+    /// The number of packets dropped for `reason`.
     #[must_use]
     pub fn of(&self, reason: DropReason) -> u64 {
         self.0.get(reason as usize).copied().unwrap_or(0)
     }
 
-    /// Every reason with its count, zeros too.
+    /// Returns every reason with its count, including zeros.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
         DropReason::ALL.into_iter().zip(self.0)
     }
 
-    /// All of them.
+    /// The number of all dropped packets.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
@@ -142,13 +142,13 @@ impl Drops {
 /// Counters of a stack; all monotonic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StackCounters {
-    /// Packets given to the stack, and dropped ones among them.
+    /// Packets received, including dropped ones.
     pub packets_in: u64,
-    /// Their bytes, IP headers counted.
+    /// Bytes received, including IP headers.
     pub bytes_in: u64,
-    /// Packets that the stack itself made (TCP, ICMP).
+    /// Packets emitted by the stack itself (TCP, ICMP).
     pub packets_out: u64,
-    /// Their bytes, IP headers counted.
+    /// Bytes emitted, including IP headers.
     pub bytes_out: u64,
     /// Dropped packets by reason.
     pub drops: Drops,

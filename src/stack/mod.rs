@@ -1,11 +1,11 @@
 //! One IP endpoint without I/O: packets in, packets out, time passed in.
 //!
-//! In: IP packets. [`Stack::handle_packet`] sorts each: a UDP datagram for the transport is handed
-//! back at once, still in the caller's buffer; ICMP echo and TCP go to smoltcp; everything else is
-//! a counted [`DropReason`]. Out: the packets that smoltcp makes, by [`Stack::poll_transmit`], and
-//! TCP connections behind [`TcpId`]s.
-//! Never reads a clock or a socket, never reassembles fragments, never answers a packet that is
-//! not for one of its own addresses, never allocates on the way of the transport.
+//! In: IP packets. [`Stack::handle_packet`] demultiplexes each: a UDP datagram for the transport is
+//! returned at once, still in the caller's buffer; ICMP echo and TCP go to smoltcp; everything else
+//! is a counted [`DropReason`]. Out: the packets that smoltcp emits, by [`Stack::poll_transmit`],
+//! and TCP connections behind [`TcpId`]s.
+//! Never reads a clock or a socket, never reassembles fragments, never answers a packet for a
+//! foreign address, never allocates on the transport's path.
 //! Sources: RFC 1122 §3.2, RFC 4443 §4, RFC 9293.
 
 mod drops;
@@ -33,52 +33,54 @@ pub use tcp::{
 use queue::{Egress, Phy};
 use tcp::{Cause, Connections};
 
-/// Most addresses of one endpoint; smoltcp is built for this many.
+/// Most addresses of one endpoint; smoltcp is built for this number.
 pub const MAX_ADDRESSES: usize = 8;
 
-/// What an endpoint is set up with.
+/// The configuration of an endpoint.
 #[derive(Clone, Debug)]
 pub struct StackConfig {
-    /// Own addresses, at most [`MAX_ADDRESSES`], all unicast.
+    /// Local addresses, at most [`MAX_ADDRESSES`], all unicast.
     pub addresses: Vec<IpAddr>,
-    /// Largest IP packet in bytes, both ways.
+    /// Largest IP packet in bytes, in both directions.
     pub mtu: u16,
-    /// UDP ports whose datagrams go to the transport.
+    /// UDP ports that belong to the transport.
     pub transport_ports: RangeInclusive<u16>,
-    /// Feeds initial sequence numbers and local ports; equal seeds give equal packets.
+    /// Seeds initial sequence numbers and local ports; equal seeds give equal packets.
     pub seed: u64,
 }
 
-/// Why an endpoint cannot be made.
+/// The reason why an endpoint cannot be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StackError {
     /// An address is multicast, broadcast or unspecified.
-    #[error("{address} is no unicast address")]
+    #[error("{address} is not a unicast address")]
     NotUnicast {
         /// The address.
         address: IpAddr,
     },
     /// More than [`MAX_ADDRESSES`].
-    #[error("{count} addresses, at most {MAX_ADDRESSES} are possible")]
+    #[error("{count} addresses: at most {MAX_ADDRESSES}")]
     TooManyAddresses {
-        /// As given.
+        /// The number of addresses.
         count: usize,
     },
     /// More than [`MAX_LISTEN_PORTS`], or port zero.
-    #[error("cannot listen on TCP port {port}: it is zero, or too many are listened on")]
+    #[error(
+        "cannot listen on TCP port {port}: the port is zero, or too many ports are listened on"
+    )]
     CannotListen {
         /// The port.
         port: u16,
     },
 }
 
-/// What became of a packet.
+/// The outcome of demultiplexing a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demuxed<'p> {
-    /// A datagram for the transport, inside the packet that was given. If the device had joined
-    /// several, the payload holds them all, one after the other.
+    /// A datagram for the transport, inside the given packet. If the device had coalesced several,
+    /// the payload holds them all, concatenated.
     Transport(UdpView<'p>),
-    /// The stack has dealt with it; there may be packets to transmit and TCP events.
+    /// Consumed by the stack; packets to transmit and TCP events may follow.
     Taken,
     /// Dropped and counted.
     Dropped(DropReason),
@@ -92,13 +94,13 @@ pub struct Stack {
     interface: Interface,
     tcp: Connections,
     egress: Egress,
-    /// smoltcp may have something to send.
+    /// Whether smoltcp may have output.
     dirty: bool,
     counters: StackCounters,
 }
 
 impl Stack {
-    /// An endpoint that listens nowhere yet.
+    /// Creates an endpoint without listening ports.
     ///
     /// # Errors
     /// [`StackError::NotUnicast`], [`StackError::TooManyAddresses`].
@@ -124,7 +126,7 @@ impl Stack {
         interface.update_ip_addrs(|list| {
             for &address in &addresses {
                 let bits = if address.is_ipv4() { 32 } else { 128 };
-                // The list has room for MAX_ADDRESSES, checked above.
+                // The list holds MAX_ADDRESSES, checked above.
                 let _ = list.push(IpCidr::new(address.into(), bits));
             }
         });
@@ -143,7 +145,7 @@ impl Stack {
         })
     }
 
-    /// Sorts one packet. `segment`: as in [`Received`](crate::device::Received).
+    /// Demultiplexes one packet. `segment`: as in [`Received`](crate::device::Received).
     pub fn handle_packet<'p>(
         &mut self,
         now: Instant,
@@ -174,7 +176,7 @@ impl Stack {
         if !self.addresses.contains(&ip.dst) {
             return Err(DropReason::ForeignDestination);
         }
-        // RFC 1122 §3.2.1.3: these must not appear as a source; our own comes back only in loops.
+        // RFC 1122 §3.2.1.3: invalid as a source; a local address comes back only in loops.
         if !is_unicast(ip.src) || self.addresses.contains(&ip.src) {
             return Err(DropReason::BadSource);
         }
@@ -260,15 +262,15 @@ impl Stack {
         Ok(Demuxed::Taken)
     }
 
-    /// To be called when the deadline of [`poll_timeout`](Self::poll_timeout) has passed.
+    /// Handles the deadline of [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, _now: Instant) {
         self.dirty = true;
     }
 
-    /// The next packet to send.
+    /// Returns the next packet to send, if any.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
         if self.egress.is_empty() && self.dirty {
-            // One pass gives at most one packet a connection, which the queue has room for.
+            // One pass emits at most one packet per connection, for which the queue has room.
             let mut phy = Phy::new(self.mtu, &mut self.egress);
             let now = queue::smoltcp_time(now);
             self.interface
@@ -282,10 +284,10 @@ impl Stack {
         Some(packet)
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout), and why.
+    /// The next deadline for [`handle_timeout`](Self::handle_timeout), with its reason.
     pub fn poll_timeout(&mut self, now: Instant) -> Option<(Instant, &'static str)> {
         if self.dirty || !self.egress.is_empty() {
-            return Some((now, "packets wait"));
+            return Some((now, "packets queued"));
         }
         if self.tcp.is_empty() {
             return None;
@@ -297,13 +299,13 @@ impl Stack {
         Some((Instant::from_micros(micros).max(now), "TCP timer"))
     }
 
-    /// What has happened since the start.
+    /// The counters since the start.
     #[must_use]
     pub const fn counters(&self) -> &StackCounters {
         &self.counters
     }
 
-    /// Accepts TCP connections to `port` on every own address from now on.
+    /// Accepts TCP connections to `port` on every local address.
     ///
     /// # Errors
     /// [`StackError::CannotListen`].
@@ -311,7 +313,7 @@ impl Stack {
         self.tcp.listen(port)
     }
 
-    /// Begins a TCP connection to `remote` from the first own address of the same family.
+    /// Opens a TCP connection to `remote` from the first local address of its family.
     /// [`TcpEvent::Connected`] or [`TcpEvent::Closed`] follows.
     ///
     /// # Errors
@@ -328,8 +330,8 @@ impl Stack {
             .connect(now, self.interface.context(), local, remote)
     }
 
-    /// Queues bytes to send and returns how many were taken; when fewer than given,
-    /// [`TcpEvent::Writable`] follows once there is room.
+    /// Queues bytes to send and returns how many; if fewer than given, [`TcpEvent::Writable`]
+    /// follows once there is room.
     ///
     /// # Errors
     /// [`TcpError::NotOpen`], [`TcpError::Unknown`].
@@ -338,41 +340,41 @@ impl Stack {
         self.tcp.send(id, bytes)
     }
 
-    /// Bytes that [`send`](Self::send) would take now.
+    /// The bytes that [`send`](Self::send) would queue now.
     #[must_use]
     pub fn send_room(&self, id: TcpId) -> usize {
         self.tcp.send_room(id)
     }
 
-    /// Takes received bytes and returns how many; 0 when there are none now, and
+    /// Reads received bytes and returns how many; 0 if there are none yet, and
     /// [`TcpEvent::Readable`] follows.
     ///
     /// # Errors
-    /// [`TcpError::Finished`] when the peer has sent everything and it has all been read,
-    /// [`TcpError::NotOpen`], [`TcpError::Unknown`].
+    /// [`TcpError::Finished`] once all bytes before the peer's FIN are read, [`TcpError::NotOpen`],
+    /// [`TcpError::Unknown`].
     pub fn receive(&mut self, id: TcpId, out: &mut [u8]) -> Result<usize, TcpError> {
         self.dirty = true;
         self.tcp.receive(id, out)
     }
 
-    /// Sends no more after what is queued. The peer may still send.
+    /// Closes the sending direction after the queued bytes. The peer may still send.
     pub fn close(&mut self, now: Instant, id: TcpId) {
         self.dirty = true;
         self.tcp.close(now, id);
     }
 
-    /// Resets the connection and forgets it; no event follows.
+    /// Resets and removes the connection; no event follows.
     pub fn abort(&mut self, id: TcpId) {
         self.dirty = true;
         self.tcp.abort(id);
     }
 
-    /// The next event of any connection.
+    /// Returns the next event of any connection.
     pub fn poll_event(&mut self) -> Option<TcpEvent> {
         self.tcp.poll_event()
     }
 
-    /// TCP connections that hold a slot now, half-open and closing ones too.
+    /// The number of TCP connections in the table, including half-open and closing ones.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.tcp.len()
@@ -385,7 +387,7 @@ const ICMP_ECHO: u8 = 8;
 /// Type of an ICMPv6 echo request (RFC 4443 §4.1).
 const ICMPV6_ECHO: u8 = 128;
 
-/// Bytes of an echo header, either version.
+/// Bytes of an echo header, in either version.
 const ICMP_ECHO_HEADER: usize = 8;
 
 fn is_unicast(address: IpAddr) -> bool {

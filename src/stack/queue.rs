@@ -1,7 +1,8 @@
-//! The device that smoltcp sees: one packet in, a bounded queue of packets out, all in memory.
+//! The in-memory device under smoltcp: one packet in, a bounded queue of packets out.
 //!
-//! In: at most one borrowed packet a poll; out: owned packets in sending order. Incoming checksums
-//! have been verified before, so smoltcp verifies none; it computes all that it sends.
+//! In: at most one borrowed packet per poll; out: owned packets in sending order. Incoming
+//! checksums are verified before, so smoltcp verifies none; it computes those of all packets that
+//! it sends.
 //! Source: the traits of `smoltcp::phy`.
 
 use std::collections::VecDeque;
@@ -10,11 +11,11 @@ use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToke
 
 use crate::time::Instant;
 
-/// Packets that wait to be sent: several times the connections, each of which adds at most one a
-/// pass, and answers to one burst of received packets.
+/// Most queued packets: several times the connections, each of which adds at most one per pass,
+/// plus the replies to one burst of received packets.
 pub const MAX_QUEUED_PACKETS: usize = 512;
 
-/// Packets that smoltcp has made.
+/// Packets emitted by smoltcp.
 #[derive(Debug, Default)]
 pub(super) struct Egress(VecDeque<Vec<u8>>);
 
@@ -32,7 +33,7 @@ impl Egress {
     }
 }
 
-/// Lives for one poll of smoltcp.
+/// The device for one poll of smoltcp.
 pub(super) struct Phy<'a> {
     mtu: u16,
     egress: &'a mut Egress,
@@ -110,7 +111,7 @@ impl TxToken for Sending<'_> {
     }
 }
 
-/// smoltcp counts microseconds as we do, but signed.
+/// Converts an instant: smoltcp counts microseconds too, but signed.
 pub(super) fn smoltcp_time(now: Instant) -> smoltcp::time::Instant {
     smoltcp::time::Instant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
 }

@@ -1,10 +1,10 @@
 //! TCP connections of the stack: a bounded table of smoltcp sockets behind ids and events.
 //!
 //! In: SYN segments announced before smoltcp sees them, commands by [`TcpId`]; out: [`TcpEvent`]s.
-//! A socket is made when a SYN comes and given up when its connection ends, so that any burst of
-//! SYNs up to [`MAX_TCP_CONNECTIONS`] is served; beyond that a SYN is dropped and the peer's timer
-//! asks again. Unlike the transport this keeps state per connection: it is here for comparison
-//! and for plain clients, never on the transport's path.
+//! A SYN creates a socket, which the end of its connection removes, so any burst of up to
+//! [`MAX_TCP_CONNECTIONS`] SYNs is served; further SYNs are dropped, and the peers retransmit.
+//! Unlike the transport this keeps state per connection: it serves comparisons and plain clients,
+//! never the transport's path.
 //! Sources: RFC 9293, RFC 6191 (reuse of TIME-WAIT), RFC 9438 (congestion control: CUBIC).
 
 use std::collections::BTreeMap;
@@ -18,107 +18,107 @@ use smoltcp::wire::{IpAddress, IpEndpoint, IpListenEndpoint};
 use super::{DropReason, StackError};
 use crate::time::Instant;
 
-/// Connections at a time, half-open and closing ones too. Their buffers take at most
-/// 64 × (1 MiB + 16 KiB) on a server.
+/// Most concurrent connections, including half-open and closing ones. Their buffers take at most 64
+/// × (1 MiB + 16 KiB) on a server.
 pub const MAX_TCP_CONNECTIONS: usize = 64;
 
-/// TCP ports that are listened on at a time.
+/// Most listening TCP ports.
 pub const MAX_LISTEN_PORTS: usize = 4;
 
-/// Send buffer of an accepted connection, in bytes: what can be in flight.
+/// Send buffer of an accepted connection, in bytes; bounds the data in flight.
 pub const SERVER_SEND_BYTES: usize = 1 << 20;
 
-/// Receive buffer of an accepted connection, in bytes: requests are small.
+/// Receive buffer of an accepted connection, in bytes; requests are small.
 pub const SERVER_RECEIVE_BYTES: usize = 16 << 10;
 
-/// Send buffer of a connection of our own, in bytes.
+/// Send buffer of an outgoing connection, in bytes.
 pub const CLIENT_SEND_BYTES: usize = 64 << 10;
 
-/// Receive buffer of a connection of our own, in bytes: the window of a download.
+/// Receive buffer of an outgoing connection, in bytes; the window of a download.
 pub const CLIENT_RECEIVE_BYTES: usize = 4 << 20;
 
-/// A connection whose peer is silent for so long is reset.
+/// Silence of the peer after which a connection is reset.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An idle peer is asked for a sign of life this often.
+/// Interval of keep-alives to an idle peer.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// A half-open connection may be given up for a new one after this long.
+/// Age from which a half-open connection may be evicted for a new one.
 const HALF_OPEN_GRACE: Duration = Duration::from_secs(3);
 
-/// A connection that we have closed may be given up for a new one after this long.
+/// Time after our close from which a connection may be evicted for a new one.
 const CLOSING_GRACE: Duration = Duration::from_secs(5);
 
-/// First of the ports for connections of our own (RFC 6335 §6).
+/// First ephemeral port for outgoing connections (RFC 6335 §6).
 const FIRST_EPHEMERAL_PORT: u16 = 49_152;
 
-/// Names a connection for its whole life; never used again.
+/// Identifies a connection; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TcpId(u64);
 
-/// What happens to a connection.
+/// An event of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpEvent {
     /// A peer has connected.
     Accepted {
         /// The new connection.
         id: TcpId,
-        /// Our end.
+        /// The local address.
         local: SocketAddr,
-        /// The peer's end.
+        /// The peer's address.
         remote: SocketAddr,
     },
-    /// A connection of our own is open.
+    /// An outgoing connection is established.
     Connected(TcpId),
-    /// There are bytes to receive, or the peer has finished. Told once until a
-    /// [`receive`](super::Stack::receive) has given less than it had room for.
+    /// Received bytes are available, or the peer has sent FIN. Reported once until a
+    /// [`receive`](super::Stack::receive) returns less than it had room for.
     Readable(TcpId),
-    /// After a `send` that took less than was given: there is room again.
+    /// Room is available again after a `send` that queued less than given.
     Writable(TcpId),
-    /// The connection is over and its id forgotten; nothing is left to receive.
+    /// The connection has ended, without unread bytes; its id is invalid.
     Closed(TcpId, CloseReason),
 }
 
-/// How a connection ended.
+/// The way in which a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// Both ends have sent everything.
+    /// Both ends have sent FIN.
     Finished,
-    /// The peer has reset it, or refused it.
+    /// The peer has reset or refused it.
     Reset,
-    /// The peer has been silent for too long.
+    /// The peer was silent for too long.
     TimedOut,
 }
 
-/// Why a command to a connection fails.
+/// The reason why a command to a connection fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TcpError {
-    /// The connection is over, or never was.
+    /// The connection has ended, or never existed.
     #[error("no such connection")]
     Unknown,
-    /// Not open in this direction, or not yet.
+    /// Not yet open, or closed in this direction.
     #[error("connection is not open")]
     NotOpen,
-    /// The peer has sent everything, and all of it has been received.
-    #[error("the peer has finished")]
+    /// All bytes before the peer's FIN are read.
+    #[error("the peer has closed the connection")]
     Finished,
     /// [`MAX_TCP_CONNECTIONS`] are in use.
     #[error("too many connections")]
     TooManyConnections,
-    /// The stack has no address of the peer's family, or the peer's address cannot be one.
+    /// The stack has no address of the peer's family, or the peer's address is not valid.
     #[error("no address to connect from or to")]
     NoAddress,
 }
 
-/// Who began a connection.
+/// The role of this end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Server,
     Client,
 }
 
-/// After which half of smoltcp's work connections are looked at: a connection that broke on
-/// ingress was reset by the peer, one that broke on egress ran into a timer.
+/// The half of smoltcp's poll after which connections are inspected: one that ended on ingress was
+/// reset by the peer, one that ended on egress timed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     Ingress,
@@ -132,26 +132,26 @@ struct TcpConnection {
     local: SocketAddr,
     remote: SocketAddr,
     began: Instant,
-    /// When the host closed its direction.
+    /// The time at which the host closed its direction.
     closing_since: Option<Instant>,
-    /// The state at the last look.
+    /// The state at the last inspection.
     state: State,
-    open_told: bool,
-    readable_told: bool,
+    open_reported: bool,
+    readable_reported: bool,
     wants_room: bool,
     ended: Option<CloseReason>,
-    /// The host knows that it is over.
-    end_told: bool,
+    /// The end was reported to the host.
+    end_reported: bool,
 }
 
-/// The table.
+/// The connection table.
 pub(super) struct Connections {
     sockets: SocketSet<'static>,
     table: BTreeMap<TcpId, TcpConnection>,
     listen_ports: Vec<u16>,
     next_id: u64,
     next_port: u16,
-    /// There may be an event.
+    /// An event may be pending.
     changed: bool,
 }
 
@@ -192,8 +192,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Makes a listening socket for the SYN that smoltcp is about to see, unless the port is not
-    /// listened on (smoltcp then refuses) or the SYN repeats one that is being answered.
+    /// Creates a listening socket for the SYN that smoltcp is about to see, unless nothing listens
+    /// on the port (smoltcp then refuses) or the SYN is a retransmission.
     pub(super) fn prepare_to_accept(
         &mut self,
         now: Instant,
@@ -208,7 +208,7 @@ impl Connections {
             .iter()
             .find(|(_, c)| c.local == local && c.remote == remote);
         if let Some((&id, connection)) = same {
-            if !(connection.state == State::TimeWait && connection.end_told) {
+            if !(connection.state == State::TimeWait && connection.end_reported) {
                 return Ok(None);
             }
             self.forget(id);
@@ -223,8 +223,8 @@ impl Connections {
         Ok(Some(self.insert(now, socket, Side::Server, local, remote)))
     }
 
-    /// Takes back the socket of [`prepare_to_accept`](Self::prepare_to_accept) if smoltcp did not
-    /// like the segment.
+    /// Removes the socket of [`prepare_to_accept`](Self::prepare_to_accept) if smoltcp did not
+    /// accept the segment.
     pub(super) fn discard_unused(&mut self, listener: Option<TcpId>) {
         let Some(id) = listener else { return };
         let unused = self
@@ -236,7 +236,7 @@ impl Connections {
         }
     }
 
-    /// Notes what smoltcp has changed, and drops what is over.
+    /// Records the changes that smoltcp made, and removes ended connections.
     pub(super) fn observe(&mut self, cause: Cause) {
         let broken = match cause {
             Cause::Ingress => CloseReason::Reset,
@@ -254,9 +254,10 @@ impl Connections {
                     _ => None,
                 };
             }
-            // A peer that gave up before the handshake was over was never announced.
+            // A peer that ended before the handshake was complete was never reported.
             if connection.ended.is_some() && connection.side == Side::Server {
-                connection.end_told |= !connection.open_told && before == State::SynReceived;
+                connection.end_reported |=
+                    !connection.open_reported && before == State::SynReceived;
             }
         }
         self.changed = true;
@@ -267,11 +268,11 @@ impl Connections {
         let sockets = &mut self.sockets;
         self.table.retain(|_, connection| {
             let socket = sockets.get::<Socket<'_>>(connection.handle);
-            // A closed socket that still knows its peer has a reset to send.
+            // A closed socket that still has a remote endpoint has a reset to send.
             let over = socket.state() == State::Closed && socket.remote_endpoint().is_none();
-            // RFC 9293 §3.10.7.4: a reset turns a half-open connection back into a listener,
-            // which we have no use for.
-            let keep = !(over && connection.end_told) && socket.state() != State::Listen;
+            // RFC 9293 §3.10.7.4: a reset turns a half-open connection back into a listener, which
+            // is of no use here.
+            let keep = !(over && connection.end_reported) && socket.state() != State::Listen;
             if !keep {
                 sockets.remove(connection.handle);
             }
@@ -279,13 +280,13 @@ impl Connections {
         });
     }
 
-    /// Sees to a free place in the table: gives up, in this order, what waits out TIME-WAIT, what
-    /// has been half-open for long, and what the host has closed long ago.
+    /// Ensures a free slot in the table: evicts, in this order, connections in TIME-WAIT, long
+    /// half-open ones, and those that the host closed long ago.
     fn make_room(&mut self, now: Instant) -> bool {
         if self.table.len() < MAX_TCP_CONNECTIONS {
             return true;
         }
-        let waits = |c: &TcpConnection| c.state == State::TimeWait && c.end_told;
+        let waits = |c: &TcpConnection| c.state == State::TimeWait && c.end_reported;
         let half_open = |c: &TcpConnection| {
             c.state == State::SynReceived && now.saturating_since(c.began) >= HALF_OPEN_GRACE
         };
@@ -326,11 +327,11 @@ impl Connections {
             began: now,
             closing_since: None,
             state,
-            open_told: false,
-            readable_told: false,
+            open_reported: false,
+            readable_reported: false,
             wants_room: false,
             ended: None,
-            end_told: false,
+            end_reported: false,
         };
         self.table.insert(id, connection);
         id
@@ -360,7 +361,7 @@ impl Connections {
         Ok(self.insert(now, socket, Side::Client, local, remote))
     }
 
-    /// The next port that no connection uses; there are many more ports than connections.
+    /// Returns the next port that no connection uses; ports far outnumber connections.
     fn free_port(&mut self) -> u16 {
         loop {
             let port = self.next_port;
@@ -404,9 +405,9 @@ impl Connections {
         let (connection, socket) = self.get(id)?;
         let got = socket.recv_slice(out);
         if got != Ok(out.len()) {
-            connection.readable_told = got.is_err();
+            connection.readable_reported = got.is_err();
         }
-        // An end that waited for the last byte to be received can now be told.
+        // An end that waited for the last byte to be read is now due.
         self.changed = true;
         got.map_err(|error| match error {
             RecvError::Finished => TcpError::Finished,
@@ -421,8 +422,8 @@ impl Connections {
         connection.closing_since.get_or_insert(now);
         socket.close();
         if socket.state() == State::Closed {
-            // Before the handshake was over: nothing was promised to the peer.
-            connection.end_told = true;
+            // The handshake was not complete: the peer was never reported.
+            connection.end_reported = true;
         }
         self.sweep();
     }
@@ -434,8 +435,8 @@ impl Connections {
         socket.abort();
         connection.state = State::Closed;
         connection.ended = Some(CloseReason::Reset);
-        connection.end_told = true;
-        connection.open_told = true;
+        connection.end_reported = true;
+        connection.open_reported = true;
         self.sweep();
     }
 
@@ -456,9 +457,9 @@ impl Connections {
     }
 }
 
-/// The first thing that the host has not been told of a connection.
+/// Returns the first unreported event of a connection.
 fn next_event(id: TcpId, connection: &mut TcpConnection, socket: &Socket<'_>) -> Option<TcpEvent> {
-    if connection.end_told {
+    if connection.end_reported {
         return None;
     }
     let opening = matches!(
@@ -466,8 +467,8 @@ fn next_event(id: TcpId, connection: &mut TcpConnection, socket: &Socket<'_>) ->
         State::Listen | State::SynReceived | State::SynSent
     );
     let never_opened = connection.ended.is_some() && connection.side == Side::Client;
-    if !connection.open_told && !opening && !never_opened {
-        connection.open_told = true;
+    if !connection.open_reported && !opening && !never_opened {
+        connection.open_reported = true;
         let TcpConnection {
             local,
             remote,
@@ -479,9 +480,9 @@ fn next_event(id: TcpId, connection: &mut TcpConnection, socket: &Socket<'_>) ->
             Side::Client => TcpEvent::Connected(id),
         });
     }
-    let peer_finished = connection.open_told && !opening && !socket.may_recv();
-    if !connection.readable_told && (socket.can_recv() || peer_finished) {
-        connection.readable_told = true;
+    let peer_finished = connection.open_reported && !opening && !socket.may_recv();
+    if !connection.readable_reported && (socket.can_recv() || peer_finished) {
+        connection.readable_reported = true;
         return Some(TcpEvent::Readable(id));
     }
     if connection.wants_room && socket.send_queue() <= socket.send_capacity() / 2 {
@@ -490,12 +491,12 @@ fn next_event(id: TcpId, connection: &mut TcpConnection, socket: &Socket<'_>) ->
             return Some(TcpEvent::Writable(id));
         }
     }
-    // What has come must be received first, unless the host has lost interest.
+    // Received bytes are read before the end is reported, unless the host has closed.
     let reason = connection.ended?;
     if socket.can_recv() && connection.closing_since.is_none() {
         return None;
     }
-    connection.end_told = true;
+    connection.end_reported = true;
     Some(TcpEvent::Closed(id, reason))
 }
 
@@ -508,7 +509,7 @@ fn new_socket(side: Side) -> Socket<'static> {
         SocketBuffer::new(vec![0; receive]),
         SocketBuffer::new(vec![0; send]),
     );
-    // Whole responses are written at once, so holding back the last segment only delays it.
+    // Responses are written whole, so Nagle's algorithm would only delay the last segment.
     socket.set_nagle_enabled(false);
     socket.set_congestion_control(CongestionControl::Cubic);
     socket.set_timeout(Some(IDLE_TIMEOUT.into()));

@@ -1,4 +1,4 @@
-//! Tests of the stack: packets made by hand.
+//! Tests of the stack, with hand-made packets.
 
 use etherparse::PacketBuilder;
 use rand::{RngExt, SeedableRng};
@@ -93,7 +93,7 @@ fn udp(from: &str, to: &str) -> Vec<u8> {
     out
 }
 
-/// Takes what the stack has to send; every packet's checksums must hold.
+/// Drains the stack's output; every checksum must be valid.
 fn transmitted(stack: &mut Stack, now: Instant) -> Vec<Vec<u8>> {
     let packets: Vec<_> = std::iter::from_fn(|| stack.poll_transmit(now)).collect();
     for packet in &packets {
@@ -153,7 +153,7 @@ fn the_transport_gets_its_datagrams_where_they_lie() {
     assert_eq!(stack.counters().drops.total(), 0);
 }
 
-/// A packet that is dropped for each reason but the two of full tables.
+/// A packet for each drop reason except the two of full tables.
 fn undesirables() -> Vec<(DropReason, Vec<u8>)> {
     use DropReason as R;
     let change = |mut packet: Vec<u8>, at: usize, to: u8| {
@@ -254,7 +254,7 @@ fn a_packet_of_the_mtu_passes() {
 #[test]
 fn the_device_answers_for_joined_segments() {
     let mut stack = server();
-    // The sequence number, and with it the checksum, is another than was written.
+    // The sequence number, and with it the checksum, differs from the written one.
     let mut syn = tcp4(CLIENT4, SERVER4, (9, 80), true);
     syn[24] = 99;
     let alone = stack.handle_packet(Instant::ZERO, &syn, None);

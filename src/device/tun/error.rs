@@ -1,4 +1,4 @@
-//! Why a TUN device cannot be had: one line each, which says what to do.
+//! Errors of TUN devices: one line each, with the remedy.
 //!
 //! Source: errno values of drivers/net/tun.c of Linux.
 
@@ -7,11 +7,11 @@ use std::net::IpAddr;
 
 use rustix::io::Errno;
 
-/// Why a device cannot be had. The message is one line and says what to do.
+/// The reason why a TUN device is not available. The message is one line and gives the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum TunError {
-    /// The name cannot be one of an interface.
-    #[error("'{name}' is no interface name: use 1 to 15 of a-z, A-Z, 0-9, '.', '_' and '-'")]
+    /// Not a valid interface name.
+    #[error("'{name}' is not an interface name: use 1 to 15 of a-z, A-Z, 0-9, '.', '_' and '-'")]
     InvalidName {
         /// As given.
         name: String,
@@ -21,7 +21,7 @@ pub enum TunError {
     MtuTooSmall {
         /// As given.
         mtu: u16,
-        /// The least that works.
+        /// The smallest valid MTU.
         least: u16,
     },
     /// More addresses than [`MAX_ADDRESSES`](crate::device::tun::MAX_ADDRESSES).
@@ -33,12 +33,12 @@ pub enum TunError {
     /// The process may not administer the network.
     #[error("not permitted to set up a TUN device: run with sudo or give CAP_NET_ADMIN")]
     NoPermission,
-    /// There is no device node.
+    /// The device node is missing.
     #[error(
         "/dev/net/tun is missing: run 'modprobe tun', or 'mkdir -p /dev/net && mknod /dev/net/tun c 10 200'"
     )]
     NoDeviceNode,
-    /// There is a device node, but no driver behind it.
+    /// The device node has no driver.
     #[error("/dev/net/tun has no driver: run 'modprobe tun'")]
     NoDriver,
     /// Another process is attached to the device.
@@ -47,10 +47,9 @@ pub enum TunError {
         /// The device.
         name: String,
     },
-    /// There is an interface of that name that is no TUN, or has one queue where several are asked
-    /// for or the other way round.
+    /// The interface is not a TUN device, or differs in `multi_queue`.
     #[error(
-        "interface '{name}' exists and is another kind of device: choose another name (with --multi-queue, all its processes need it)"
+        "interface '{name}' exists and is of another kind: choose another name (or use --multi-queue in all or none of its processes)"
     )]
     NotTun {
         /// The interface.
@@ -63,7 +62,7 @@ pub enum TunError {
     LocalAddress {
         /// The stack's address.
         address: IpAddr,
-        /// Who has it.
+        /// The interface that has it.
         device: String,
     },
     /// A host route to the address leads elsewhere.
@@ -73,39 +72,39 @@ pub enum TunError {
     RoutedElsewhere {
         /// The stack's address.
         address: IpAddr,
-        /// Where the route leads.
+        /// The route's destination.
         device: String,
     },
     /// The `ip` program is missing.
     #[error("the program 'ip' is missing: install iproute2")]
     NoIpProgram,
-    /// The `ip` program refused.
+    /// The `ip` program failed.
     #[error("setting up device '{name}' failed: {message}")]
     Refused {
         /// The device.
         name: String,
-        /// First line of what `ip` said.
+        /// First line of the output of `ip`.
         message: String,
     },
-    /// An offloading device was asked for, and the kernel has none.
+    /// The kernel cannot offload, and `offload` was requested.
     #[error(
-        "device '{name}' cannot offload, the kernel has no USO: use Linux 6.2 or later, or a plain device"
+        "device '{name}' cannot offload, since the kernel has no USO: use Linux 6.2 or later, or a plain device"
     )]
     NoOffload {
         /// The device.
         name: String,
     },
-    /// Anything else the operating system says.
+    /// Any other error of the operating system.
     #[error("cannot open TUN device '{name}': {source}")]
     Os {
         /// The device.
         name: String,
-        /// What it said.
+        /// The error.
         source: io::Error,
     },
 }
 
-/// The errors of open(2) and TUNSETIFF. tun-tap passes them on without saying which it was.
+/// Converts an error of open(2) or TUNSETIFF; tun-tap does not distinguish them.
 pub(super) fn open_error(name: &str, source: io::Error) -> TunError {
     let name = name.to_owned();
     match Errno::from_io_error(&source) {
@@ -130,7 +129,7 @@ mod tests {
             (Errno::NOENT, "mknod"),
             (Errno::NODEV, "modprobe"),
             (Errno::BUSY, "another process"),
-            (Errno::INVAL, "another kind"),
+            (Errno::INVAL, "of another kind"),
             (Errno::NFILE, "cannot open"),
         ] {
             let error = open_error("t", errno.into()).to_string();

@@ -1,7 +1,8 @@
-//! What tun-tap cannot ask of the driver: the virtio header, and the offloads of a device.
+//! The ioctls that tun-tap lacks: the virtio header, and the offloads of a device.
 //!
-//! One of two places with `unsafe`, with [`prefetch`](super::prefetch): ioctl(2) has no types. Each call hands over a plain integer or a
-//! structure that outlives the call and has the size that the kernel reads and writes.
+//! One of two modules with `unsafe`, besides [`prefetch`](super::prefetch): ioctl(2) is untyped.
+//! Each call passes a plain integer or a structure that outlives the call and has the size that the
+//! kernel reads and writes.
 //! Source: include/uapi/linux/if_tun.h and if.h of Linux.
 #![expect(unsafe_code, reason = "ioctl(2) has no safe form")]
 
@@ -27,7 +28,7 @@ const TUN_F_TSO6: u32 = 0x04;
 const TUN_F_USO4: u32 = 0x20;
 const TUN_F_USO6: u32 = 0x40;
 
-/// All that we take from the kernel. It takes the two of USO together or not at all.
+/// All offloads accepted from the kernel, which takes the two of USO together or not at all.
 const OFFLOADS: u32 = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6;
 
 /// `struct ifreq` as TUNSETIFF uses it.
@@ -39,8 +40,8 @@ struct InterfaceRequest {
 }
 
 /// Attaches a descriptor of `/dev/net/tun` to a TUN interface without packet information and with a
-/// virtio header before each packet; creates the interface if there is none.
-/// `one_of_many`: as one queue of several, which other descriptors and processes attach to.
+/// virtio header before each packet; creates the interface if it does not exist. `one_of_many`: as
+/// one of several queues, to which other descriptors and processes attach.
 pub(super) fn attach(tun: BorrowedFd<'_>, name: &str, one_of_many: bool) -> Result<()> {
     let queue = if one_of_many { IFF_MULTI_QUEUE } else { 0 };
     let mut request = InterfaceRequest {
@@ -60,13 +61,13 @@ pub(super) fn attach(tun: BorrowedFd<'_>, name: &str, one_of_many: bool) -> Resu
     unsafe { ioctl(tun, Updater::<TUNSETIFF, _>::new(&mut request)) }
 }
 
-/// Sets the length of the virtio header: who was attached before may have changed it.
+/// Sets the length of the virtio header, which an earlier process may have changed.
 pub(super) fn set_header_bytes(tun: BorrowedFd<'_>, bytes: i32) -> Result<()> {
     // SAFETY: TUNSETVNETHDRSZ reads one int.
     unsafe { ioctl(tun, Setter::<TUNSETVNETHDRSZ, i32>::new(bytes)) }
 }
 
-/// Asks for packets that are joined or lack their checksums.
+/// Enables coalesced packets and partial checksums.
 pub(super) fn set_offloads(tun: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: TUNSETOFFLOAD takes an integer in place of a pointer.
     unsafe {
@@ -77,7 +78,7 @@ pub(super) fn set_offloads(tun: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
-/// Asks for packets as they are on a wire.
+/// Disables offloads: packets arrive as on a wire.
 pub(super) fn clear_offloads(tun: &impl AsRawFd) -> Result<()> {
     // SAFETY: the descriptor is open as long as `tun` lives; TUNSETOFFLOAD takes an integer in
     // place of a pointer.

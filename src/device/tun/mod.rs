@@ -1,9 +1,9 @@
-//! TUN devices: plain, with one system call a packet, or offloading, with one for many datagrams.
+//! TUN devices: plain, with one system call per packet, or offloading, with one for many datagrams.
 //!
-//! In: name, MTU, kind and the addresses of the stack behind it; out: packets. [`Tun::open`] creates
-//! the device, or attaches to a persistent one, sets it up through the `ip` program (iproute2) and
-//! adds a host route to each address, so that the kernel forwards to us. Whatever goes wrong is a
-//! [`TunError`] that says in one line what to do.
+//! In: name, MTU, kind and the addresses of the stack behind it; out: packets. [`Tun::open`]
+//! creates the device, or attaches to a persistent one, configures it through the `ip` program
+//! (iproute2) and adds a host route to each address, so that the kernel forwards to us. Every
+//! failure is a [`TunError`] with a one-line remedy.
 //! Never blocks. A device that it created disappears with it, and the routes with the device.
 //! Sources: Documentation/networking/tuntap.rst of Linux; drivers/net/tun.c.
 
@@ -29,10 +29,10 @@ pub use error::TunError;
 use offload::Offload;
 use plain::Plain;
 
-/// Slots of the ring between kernel and reader, in packets. The kernel's default of 500 drops at
-/// windows beyond that; 2000 full packets are 3 MB. An offloading device has as many: where the
-/// path or the sender does not join datagrams they come one by one there too. A joined packet takes
-/// one slot like any other, so there the receiver's buffer bounds what waits, not the ring.
+/// Transmit queue length of the device, in packets. The kernel's default of 500 drops at larger
+/// windows; 2000 full packets are 3 MB. An offloading device has the same, since paths and senders
+/// without GSO deliver datagrams one by one there too. A coalesced packet takes one slot like any
+/// other, so there the receiver's buffer is the bound, not the ring.
 pub const TX_QUEUE_PACKETS: usize = 2000;
 
 /// Longest interface name, in bytes (IFNAMSIZ less the terminator).
@@ -41,37 +41,37 @@ pub const MAX_NAME_BYTES: usize = 15;
 /// Most addresses behind one device.
 pub const MAX_ADDRESSES: usize = 8;
 
-/// Smallest MTU: what every IPv4 host accepts (RFC 791).
+/// Smallest MTU: the size that every IPv4 host accepts (RFC 791).
 pub const MIN_MTU: u16 = 576;
 
-/// Smallest MTU with an IPv6 address (RFC 8200 §5); below it the kernel switches IPv6 off.
+/// Smallest MTU with an IPv6 address (RFC 8200 §5); below it the kernel disables IPv6.
 pub const MIN_MTU_V6: u16 = 1280;
 
-/// Which kind of device to open.
+/// The kind of device to open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TunKind {
-    /// Offloading if the kernel has it, else plain.
+    /// Offloading if the kernel supports it, else plain.
     #[default]
     Auto,
-    /// One packet a system call, never joined: for links and experiments that act on packets.
+    /// One packet per system call, never coalesced: for links and experiments that act on packets.
     Plain,
-    /// Offloading or nothing.
+    /// Offloading, or an error.
     Offload,
 }
 
-/// What a device is opened with.
+/// The configuration of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunConfig {
     /// Interface name, 1 to [`MAX_NAME_BYTES`] bytes.
     pub name: String,
-    /// Largest IP packet in bytes, from [`MIN_MTU`] or [`MIN_MTU_V6`] on.
+    /// Largest IP packet in bytes, at least [`MIN_MTU`] or [`MIN_MTU_V6`].
     pub mtu: u16,
-    /// The stack's own addresses, at most [`MAX_ADDRESSES`]; a host route leads to each.
+    /// The stack's addresses, at most [`MAX_ADDRESSES`]; each gets a host route.
     pub addresses: Vec<IpAddr>,
-    /// Which kind.
+    /// The kind of device.
     pub kind: TunKind,
-    /// As one queue of several: other processes attach to the same device, and the kernel spreads
-    /// flows over them. Only an offloading device can.
+    /// Attach as one of several queues: other processes attach to the same device, and the kernel
+    /// spreads flows over them. Requires an offloading device.
     pub multi_queue: bool,
 }
 
@@ -86,8 +86,8 @@ enum Opened {
 }
 
 impl Tun {
-    /// Creates or attaches to the device and sets it up: MTU, ring, no address autoconfiguration,
-    /// up, host routes.
+    /// Creates the device or attaches to it, and configures it: MTU, ring, no address
+    /// autoconfiguration, up, host routes.
     ///
     /// # Errors
     /// [`TunError`].
@@ -103,27 +103,27 @@ impl Tun {
         let name = &config.name;
         let plain = |why| {
             let device = Plain::open(config)?;
-            log::info!("{name}: plain device, {why}");
+            log::info!("{name}: plain device ({why})");
             Ok(Self(Opened::Plain(device)))
         };
         if config.kind == TunKind::Plain {
-            return plain("as asked for");
+            return plain("as configured");
         }
         match Offload::open(config) {
             Ok(device) => {
-                log::info!("{name}: offloading device, for the kernel has checksums, TSO and USO");
+                log::info!("{name}: offloading device (checksums, TSO and USO)");
                 Ok(Self(Opened::Offload(device)))
             }
             Err(TunError::NoOffload { .. })
                 if config.kind == TunKind::Auto && !config.multi_queue =>
             {
-                plain("for the kernel has no USO")
+                plain("the kernel has no USO")
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Whether whole flights go to the kernel in one piece.
+    /// Whether the kernel takes whole flights as one packet.
     #[must_use]
     pub const fn offloads(&self) -> bool {
         matches!(self.0, Opened::Offload(_))
@@ -183,9 +183,9 @@ impl AsRawFd for Tun {
     }
 }
 
-/// Whether a failed write lost its packet, as any link may, or the device is gone.
+/// Whether a failed write lost only its packet, as any link may, rather than the device.
 fn is_drop(error: Errno) -> bool {
-    // Down, full, or a packet the kernel will not look at.
+    // Down, full, or a packet that the kernel rejects.
     matches!(
         error,
         Errno::IO | Errno::AGAIN | Errno::NOBUFS | Errno::INVAL

@@ -1,12 +1,13 @@
 //! An offloading TUN device: many datagrams of one path in one system call.
 //!
-//! Sending: a flight goes to the kernel as one packet with a virtio header, which says where to cut
-//! and which checksums to compute; it travels joined as far as the path allows, through veth pairs
-//! and routers up to the reader of another such device. Its bytes are put side by side here first:
-//! the kernel copies one long piece sooner than 90 short ones, by more than the copy here costs.
-//! Receiving: joined packets of UDP come as [`Received::segment`] tells, those of TCP as well, which
-//! smoltcp takes for long segments; so none is ever cut here.
-//! The offloads belong to the device, not to who is attached: they are taken back at the end.
+//! Sending: a flight goes to the kernel as one packet with a virtio header, which states the
+//! segment size (GSO) and the checksums to compute; it stays coalesced as far as the path allows,
+//! through veth pairs and routers up to the reader of another such device. Its bytes are coalesced
+//! and prefetched here: the kernel copies one long buffer faster than 90 short ones, by more than
+//! the copy here costs.
+//! Receiving: coalesced datagrams of UDP arrive with [`Received::segment`] set, and so do segments
+//! of TCP, which smoltcp takes for long ones; none is segmented here.
+//! Offloads belong to the device, not to its user: they are disabled at the end.
 //! Sources: Documentation/networking/tuntap.rst and segmentation-offloads.rst of Linux;
 //! `__udp_gso_segment` in net/ipv4/udp_offload.c.
 
@@ -25,14 +26,14 @@ use crate::wire::flight::Flight;
 use crate::wire::ip::UdpTemplate;
 use crate::wire::payload::PayloadReader;
 
-/// Most datagrams in one write (`UDP_MAX_SEGMENTS` of Linux); with more the kernel refuses it.
+/// Most datagrams in one write (`UDP_MAX_SEGMENTS` of Linux); the kernel rejects more.
 pub(super) const MAX_SEGMENTS: usize = 128;
 
-/// Longest joined IP packet, in bytes: with its 14 bytes of an Ethernet header, which veth pairs put
-/// before it, it must stay within the 65,535 that devices take, or the kernel cuts it early.
+/// Longest coalesced IP packet, in bytes: with the Ethernet header of 14 bytes, which veth pairs
+/// prepend, it must stay within the 65,535 that devices take, or the kernel segments it early.
 pub(super) const MAX_JOINED_BYTES: usize = 65_521;
 
-/// How far ahead of the copy bytes are fetched: four datagrams did more than one or two.
+/// Distance between prefetch and copy: four datagrams gained more than one or two.
 const AHEAD_BYTES: usize = 4 * 1442;
 
 /// An open offloading device.
@@ -40,7 +41,7 @@ const AHEAD_BYTES: usize = 4 * 1442;
 pub(super) struct Offload {
     tun: OwnedFd,
     mtu: usize,
-    /// Others are attached to queues of their own.
+    /// Other processes are attached, with queues of their own.
     shared: bool,
     /// The last packet written.
     packet: Vec<u8>,
@@ -49,8 +50,8 @@ pub(super) struct Offload {
 }
 
 impl Offload {
-    /// Creates the device, or attaches to it. Fails with [`TunError::NoOffload`] where the kernel
-    /// is too old: USO came with Linux 6.2, the rest long before.
+    /// Creates the device, or attaches to it. Fails with [`TunError::NoOffload`] if the kernel is
+    /// too old: USO is since Linux 6.2, the rest far older.
     pub(super) fn open(config: &TunConfig) -> Result<Self, TunError> {
         let name = &config.name;
         let failed = |error: Errno| open_error(name, error.into());
@@ -74,7 +75,7 @@ impl Offload {
     }
 }
 
-/// Writes one packet and the header before it; false if the kernel will not take it.
+/// Writes one packet behind its header; false if the kernel drops it.
 fn sent(tun: &OwnedFd, packet: &[u8]) -> io::Result<bool> {
     match write(tun, packet) {
         Ok(_) => Ok(true),
@@ -142,9 +143,9 @@ impl Device for Offload {
     }
 }
 
-/// Gives a flight to `write` in as few packets as may be, each in `packet` behind its virtio header,
-/// with the datagrams that it holds; how many datagrams could not be given. One alone is an ordinary
-/// packet that lacks its checksum.
+/// Passes a flight to `write` in as few packets as possible, each in `packet` behind its virtio
+/// header, with its number of datagrams; returns the number of datagrams that did not fit. A single
+/// one is an ordinary packet with a partial checksum.
 fn joined(
     flight: &Flight,
     mtu: usize,
@@ -179,7 +180,7 @@ fn joined(
     Ok(0)
 }
 
-/// Appends the next `bytes` of a payload to `packet`; `scout` has them fetched before.
+/// Appends the next `bytes` of a payload to `packet`, and prefetches from `scout`.
 fn copy(
     reader: &mut PayloadReader<'_>,
     scout: &mut PayloadReader<'_>,
@@ -208,8 +209,8 @@ impl AsRawFd for Offload {
 
 impl Drop for Offload {
     fn drop(&mut self) {
-        // Of use to who attaches to a persistent device next; the kernel forgets the others. Who
-        // shares a device leaves the offloads to those who stay.
+        // A persistent device would keep its offloads for the next user; a shared one needs them for
+        // the remaining users.
         if !self.shared {
             let _ = ioctl::clear_offloads(&self.tun);
         }
@@ -252,7 +253,8 @@ mod tests {
         }
     }
 
-    /// What a reader gets of a flight: datagrams by packet, and how many were not sent.
+    /// Returns the datagrams that a reader receives of a flight, by packet, and the number not
+    /// sent.
     fn received(flight: &Flight, mtu: usize) -> (Vec<Vec<Vec<u8>>>, usize) {
         let mut packets = Vec::new();
         let unsent = joined(flight, mtu, &mut Vec::new(), |written, datagrams| {

@@ -1,7 +1,7 @@
-//! A plain TUN device: one system call a packet, no offloads.
+//! A plain TUN device: one system call per packet, no offloads.
 //!
-//! In and out: whole IP packets with whole checksums. A flight is assembled and written datagram by
-//! datagram.
+//! In and out: whole IP packets with complete checksums. A flight is assembled and written datagram
+//! by datagram.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
@@ -35,8 +35,8 @@ impl Plain {
         let iface =
             Iface::without_packet_info(name, Mode::Tun).map_err(|error| open_error(name, error))?;
         iface.set_non_blocking().map_err(failed)?;
-        // The mask belongs to the device and outlives who set it: a persistent device would go on
-        // handing joined packets to us.
+        // The mask belongs to the device and outlives its user: a persistent device would keep
+        // delivering coalesced packets.
         ioctl::clear_offloads(&iface).map_err(|error| failed(error.into()))?;
         Ok(Self {
             iface,
@@ -47,7 +47,7 @@ impl Plain {
     }
 }
 
-/// Writes one packet. What the kernel will not take is a drop.
+/// Writes one packet. A packet that the kernel rejects is a drop.
 fn write(iface: &Iface, packet: &[u8], drops: &mut u64) -> io::Result<()> {
     match iface.send(packet) {
         Ok(_) => Ok(()),

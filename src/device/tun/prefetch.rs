@@ -1,17 +1,17 @@
-//! Tells the processor which memory will be read soon.
+//! Prefetches memory that will be read soon.
 //!
-//! Bytes of a file in memory are in no cache, and a copy of a datagram is too short for the processor
-//! to see by itself what comes next.
+//! A memory-mapped file is in no CPU cache, and the copy of a datagram is too short for the
+//! hardware prefetcher to recognise the stream.
 #![cfg_attr(
     target_arch = "x86_64",
     expect(unsafe_code, reason = "the instruction has no safe form")
 )]
 
-/// Bytes that come from memory together.
+/// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
 
-/// Has `bytes` fetched for one use: lines that will not be read twice shall not drive out of the larger
-/// caches what will. Does nothing on processors other than x86-64.
+/// Prefetches `bytes` for one use (non-temporal): lines read once should not evict others from the
+/// larger caches. Does nothing on processors other than x86-64.
 pub(super) fn prefetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for line in bytes.chunks(LINE_BYTES) {

@@ -1,8 +1,8 @@
-//! Sets a TUN device up through the `ip` program (iproute2), of whichever kind it is.
+//! Configures a TUN device of either kind through the `ip` program (iproute2).
 //!
 //! In: a [`TunConfig`]; out: MTU, ring, no address autoconfiguration, a host route to each address
-//! of the stack, so that the kernel forwards to us; or a [`TunError`]. Sets nothing outside its own
-//! device and its own host routes, which go with the device.
+//! of the stack, so that the kernel forwards to us; or a [`TunError`]. Changes nothing but its own
+//! device and host routes, which disappear with it.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::device::tun::{MAX_ADDRESSES, MAX_NAME_BYTES, MIN_MTU, MIN_MTU_V6, Tun
 pub(super) fn check(config: &TunConfig) -> Result<(), TunError> {
     let name = &config.name;
     let usable = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    // A leading '-' would be read as an option by `ip`; "." and ".." are refused by the kernel.
+    // `ip` would parse a leading '-' as an option; the kernel rejects "." and "..".
     let odd = name.starts_with('-') || name == "." || name == "..";
     if name.is_empty() || name.len() > MAX_NAME_BYTES || odd || !name.bytes().all(usable) {
         return Err(TunError::InvalidName { name: name.clone() });
@@ -36,7 +36,7 @@ pub(super) fn check(config: &TunConfig) -> Result<(), TunError> {
     Ok(())
 }
 
-/// Refuses addresses that the kernel holds itself or sends elsewhere.
+/// Rejects addresses that the kernel owns or routes elsewhere.
 pub(super) fn check_addresses(config: &TunConfig) -> Result<(), TunError> {
     for &address in &config.addresses {
         let prefix = host_prefix(address);
@@ -63,7 +63,7 @@ pub(super) fn check_addresses(config: &TunConfig) -> Result<(), TunError> {
     Ok(())
 }
 
-/// Brings the device up with a ring of `slots` packets.
+/// Brings the device up with a transmit queue of `slots` packets.
 pub(super) fn set_up(config: &TunConfig, slots: usize) -> Result<(), TunError> {
     use std::fmt::Write as _;
     let (name, mtu) = (&config.name, config.mtu);
@@ -85,7 +85,7 @@ pub(super) fn set_up(config: &TunConfig, slots: usize) -> Result<(), TunError> {
         .spawn()
         .map_err(|error| ip_error(config, error))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // If `ip` has gone its exit status tells why.
+        // If `ip` has exited, its exit status has the reason.
         let _ = stdin.write_all(batch.as_bytes());
     }
     let output = child
@@ -115,7 +115,7 @@ fn said(config: &TunConfig, output: &Output) -> Result<String, TunError> {
     let message = stderr
         .lines()
         .next()
-        .unwrap_or("'ip' gave no reason")
+        .unwrap_or("'ip' reported no reason")
         .to_owned();
     Err(TunError::Refused {
         name: config.name.clone(),
@@ -160,17 +160,29 @@ mod tests {
     fn bad_configurations_are_refused_before_anything_is_touched() {
         let nine = ["10.0.0.1"; MAX_ADDRESSES + 1];
         for (name, config, want) in [
-            ("empty name", config("", 1500, &[]), "no interface name"),
+            ("empty name", config("", 1500, &[]), "not an interface name"),
             (
                 "16 bytes",
                 config("abcdefghijklmnop", 1500, &[]),
-                "no interface name",
+                "not an interface name",
             ),
-            ("slash", config("a/b", 1500, &[]), "no interface name"),
-            ("option", config("-batch", 1500, &[]), "no interface name"),
-            ("pattern", config("tun%d", 1500, &[]), "no interface name"),
-            ("two words", config("a up", 1500, &[]), "no interface name"),
-            ("dots", config("..", 1500, &[]), "no interface name"),
+            ("slash", config("a/b", 1500, &[]), "not an interface name"),
+            (
+                "option",
+                config("-batch", 1500, &[]),
+                "not an interface name",
+            ),
+            (
+                "pattern",
+                config("tun%d", 1500, &[]),
+                "not an interface name",
+            ),
+            (
+                "two words",
+                config("a up", 1500, &[]),
+                "not an interface name",
+            ),
+            ("dots", config("..", 1500, &[]), "not an interface name"),
             ("MTU", config("t", 575, &[]), "at least 576"),
             (
                 "MTU for IPv6",

@@ -1,8 +1,8 @@
-//! The virtio network header that stands before each packet of an offloading TUN device.
+//! The virtio network header before each packet of an offloading TUN device.
 //!
-//! In and out: its ten bytes, in the machine's byte order, and what they say about the packet after
-//! them. A header that makes no sense for its packet is refused: a local program with the right to
-//! write raw packets can make any.
+//! In and out: its ten bytes, in native byte order, and their meaning for the packet behind. A
+//! header that contradicts its packet is rejected: a local program with the right to write raw
+//! packets can forge any.
 //! Sources: include/uapi/linux/virtio_net.h and include/linux/virtio_net.h of Linux; Virtual I/O
 //! Device (VIRTIO) 1.2, §5.1.6.
 
@@ -13,14 +13,14 @@ use crate::wire::ip::{IpView, complete_checksum};
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 10;
 
-/// The checksum field holds the sum over the pseudo header only.
+/// The checksum field holds the sum over the pseudo-header only.
 const NEEDS_CHECKSUM: u8 = 1;
 
 const GSO_NONE: u8 = 0;
 const GSO_TCP4: u8 = 1;
 const GSO_TCP6: u8 = 4;
 const GSO_UDP: u8 = 5;
-/// Beside one of TCP: the first segment carries CWR. It says nothing about how to cut.
+/// Set on TCP only: the first segment carries CWR. Does not affect segmentation.
 const GSO_ECN: u8 = 0x80;
 
 /// The header. Offsets count from the first byte of the IP header.
@@ -41,8 +41,8 @@ pub(super) struct VirtioHeader {
 pub(super) struct InvalidHeader;
 
 impl VirtioHeader {
-    /// For a UDP packet whose IP header has `ip` bytes and whose checksum field holds the sum over
-    /// the pseudo header; `segment`: if it holds several datagrams, the payload of each.
+    /// Builds the header of a UDP packet whose IP header has `ip` bytes and whose checksum field
+    /// holds the pseudo-header sum; `segment`: the payload of each datagram, if it holds several.
     pub(super) fn udp(ip: usize, segment: Option<usize>) -> Self {
         let small = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
         Self {
@@ -84,8 +84,8 @@ impl VirtioHeader {
         }
     }
 
-    /// Makes a packet that is alone whole, and tells of a joined one the payload of each segment.
-    /// The kernel answers for what it has joined: those checksums stay as they are.
+    /// Completes the checksum of a single packet, and returns the segment size of a coalesced one.
+    /// The kernel vouches for packets it coalesced: their checksums stay partial.
     pub(super) fn apply(self, packet: &mut [u8]) -> Result<Option<usize>, InvalidHeader> {
         let (version, protocol) = match self.gso & !GSO_ECN {
             GSO_NONE => return self.complete(packet).map(|()| None),
@@ -109,7 +109,7 @@ impl VirtioHeader {
         }
     }
 
-    /// A few bytes as a rule: what is long comes joined.
+    /// Completes the checksum, over few bytes as a rule: long packets arrive coalesced.
     fn complete(self, packet: &mut [u8]) -> Result<(), InvalidHeader> {
         if self.flags & NEEDS_CHECKSUM == 0 {
             return Ok(());
@@ -122,7 +122,7 @@ impl VirtioHeader {
     }
 }
 
-/// Bytes of a UDP header, and where in it the checksum stands (RFC 768).
+/// Bytes of a UDP header, and the offset of its checksum (RFC 768).
 pub(super) const UDP_BYTES: usize = 8;
 const UDP_CHECKSUM: u16 = 6;
 

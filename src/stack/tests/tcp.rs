@@ -1,11 +1,11 @@
-//! Tests of TCP: two stacks back to back with a lossy wire between, in virtual time.
+//! Tests of TCP: two stacks joined by a lossy wire, in virtual time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::*;
 
-/// Two stacks with a wire of some delay between, and virtual time.
+/// Two stacks, a wire with a delay, and virtual time.
 struct Wire {
     now: Instant,
     ends: [Stack; 2],
@@ -50,7 +50,7 @@ impl Wire {
         }
     }
 
-    /// Goes on to the next arrival or deadline; false if nothing will ever happen again.
+    /// Advances to the next arrival or deadline; false if there is none.
     fn step(&mut self) -> bool {
         self.send_all();
         let now = self.now;
@@ -108,7 +108,7 @@ fn content(offset: usize, len: usize) -> Vec<u8> {
         .collect()
 }
 
-/// The server's half of a transfer: sends `total` bytes and closes.
+/// Runs the server's half of a transfer: sends `total` bytes and closes.
 #[derive(Default)]
 struct Sender {
     peer: Option<TcpId>,
@@ -141,7 +141,7 @@ impl Sender {
     }
 }
 
-/// The client's half: reads to the end and closes.
+/// Runs the client's half: reads to the end and closes.
 #[derive(Default)]
 struct Reader {
     got: usize,
@@ -183,7 +183,7 @@ impl Reader {
     }
 }
 
-/// Moves `total` bytes from server to client and returns the time that took.
+/// Transfers `total` bytes from server to client and returns the time taken.
 fn transfer(address: &str, loss: f64, total: usize) -> Instant {
     let mut wire = Wire::new(loss);
     wire.connect(address);
@@ -209,7 +209,7 @@ fn transfer(address: &str, loss: f64, total: usize) -> Instant {
 
 #[test]
 fn ten_megabytes_arrive_without_loss() {
-    // Slow start on a round trip of 10 ms fills the window of 1 MiB within 12 rounds.
+    // Slow start with a round trip of 10 ms fills the window of 1 MiB within 12 rounds.
     let took = transfer(SERVER4, 0.0, 10_000_000);
     assert!(took < Instant::from_micros(500_000), "{took:?}");
 }
@@ -317,7 +317,7 @@ fn closed_connections_do_not_hold_their_slots() {
         assert_eq!(wire.next_event(CLIENT), over, "round {round}");
         while wire.next_event(SERVER) != TcpEvent::Closed(id, CloseReason::Finished) {}
     }
-    // TIME-WAIT is over by itself after ten seconds; these have been given up sooner.
+    // TIME-WAIT ends by itself after ten seconds; these were evicted sooner.
     assert!(wire.now < Instant::from_micros(5_000_000), "{:?}", wire.now);
     wire.run_for(Duration::from_secs(60));
     assert_eq!(wire.ends.each_ref().map(Stack::connections), [0, 0]);
@@ -389,7 +389,7 @@ fn a_reset_half_open_connection_leaves_no_listener() {
 }
 
 #[test]
-fn a_writer_is_told_of_room() {
+fn a_writer_learns_of_room() {
     let mut wire = Wire::new(0.0);
     let ours = wire.connect(SERVER4);
     let TcpEvent::Accepted { id, .. } = wire.next_event(SERVER) else {
