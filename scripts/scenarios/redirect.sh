@@ -485,7 +485,7 @@ scenario_redirect_forged() {
     for reason in replayed forged truncated unknown_kind unknown_key misdirected; do
         at_least "server: $reason" "$(metric server1 headwater_redirected_refused_total "reason=\"$reason\"")" 1
     done
-    for reason in heartbeat_forged heartbeat_truncated heartbeat_unknown_kind unasked; do
+    for reason in heartbeat_forged heartbeat_truncated heartbeat_unknown_kind unsolicited; do
         at_least "redirector: $reason" "$(metric redirector1 headwater_redirect_drops_total "reason=\"$reason\"")" 1
     done
     equal "states" "$(shown '[.backends[].state]')" '["active","active"]'
@@ -502,7 +502,7 @@ scenario_redirect_errors() {
     expect 115 'keygen' try "$SCRATCH/redirector1.toml"
     "$HEADWATER" keygen --out "$SCRATCH/redirect-keys"
     sed 's/^weight = .*/weight = 0/' "$SCRATCH/redirector1.toml" >"$SCRATCH/bad.toml"
-    expect 122 'bad.toml:[0-9]+: server1: give a weight' try "$SCRATCH/bad.toml"
+    expect 122 'bad.toml:[0-9]+: server1: use a weight' try "$SCRATCH/bad.toml"
     sed 's/^policy = .*/policy = "nearest"/' "$SCRATCH/redirector1.toml" >"$SCRATCH/bad.toml"
     expect 122 'bad.toml:[0-9]+: .*table' try "$SCRATCH/bad.toml"
     printf '[nearest]\ntable = "none"\n' >>"$SCRATCH/bad.toml"

@@ -139,7 +139,7 @@ impl Redirector {
             Metric::counter(
                 "headwater_redirect_segmented_packets_total",
                 "Packets segmented again after the device coalesced them (GRO).",
-                counters.parted,
+                counters.segmented,
             ),
             Metric::gauge(
                 "headwater_redirect_generation",

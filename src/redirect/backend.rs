@@ -1,9 +1,9 @@
-//! The backend's side: takes packets out of their capsules, and answers heartbeats.
+//! The backend's side: decapsulates packets, and answers heartbeats.
 //!
-//! In: UDP payloads that came to the backend's own address. Out: the packet inside, or a reply.
-//! What is forged, replayed or strange is ignored and counted. What a redirector with an older
-//! configuration sends is taken all the same, since any backend can answer it, and counted.
-//! Keeps a replay window by redirector and nothing by client.
+//! In: UDP payloads to the backend's own address. Out: the inner packet, or a reply. Forged,
+//! replayed and unknown payloads are dropped and counted. A payload of an older configuration is
+//! accepted, since any backend can answer it, and counted.
+//! Keeps a replay window per redirector and nothing per client.
 
 use core::time::Duration;
 
@@ -13,41 +13,41 @@ use super::window::Window;
 use super::{BackendId, Generation, RedirectorId};
 use crate::time::{Instant, micros};
 
-/// Most redirectors that a backend listens to.
+/// Most redirectors of a backend.
 pub const MAX_REDIRECTORS: usize = 16;
 
-/// What a backend listens to.
+/// The configuration of a backend.
 #[derive(Clone, Debug)]
 pub struct BackendConfig {
     /// Its number in the redirectors' file.
     pub id: BackendId,
-    /// Whom it listens to, at most [`MAX_REDIRECTORS`]; the rest are strangers.
+    /// Redirectors to accept, at most [`MAX_REDIRECTORS`].
     pub redirectors: Vec<RedirectorId>,
     /// The keys shared with them.
     pub keys: MacKeys,
 }
 
-/// What a backend has counted.
+/// The counters of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendCounters {
-    /// Packets taken out of capsules.
+    /// Packets decapsulated.
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
     /// Heartbeats answered.
     pub queries: u64,
-    /// Of both, those of an older configuration than another redirector's.
+    /// Both kinds from an older configuration than another redirector's.
     pub stale: u64,
-    /// What was ignored, by reason.
+    /// Payloads dropped, by reason.
     pub refused: ByLabel,
 }
 
-/// What to do with a payload that was taken.
+/// The outcome of an accepted payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken<'a> {
     /// A client's packet.
     Packet(&'a [u8]),
-    /// A reply stands in the buffer; it goes back to where the query came from.
+    /// A heartbeat; the reply in the buffer goes to the source of the query.
     Reply,
 }
 
@@ -64,7 +64,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// A backend that has seen nothing yet.
+    /// Creates a backend that has seen nothing.
     #[must_use]
     pub fn new(config: BackendConfig) -> Self {
         let known = config.redirectors.into_iter().take(MAX_REDIRECTORS);
@@ -79,29 +79,30 @@ impl Backend {
         }
     }
 
-    /// Asks redirectors for no more packets, or for packets again; whatever still comes is answered.
+    /// Announces to redirectors that this backend drains, or no longer does; it answers every
+    /// packet in either case.
     pub const fn set_draining(&mut self, draining: bool) {
         self.draining = draining;
     }
 
-    /// What has happened since the start.
+    /// The counters since the start.
     #[must_use]
     pub const fn counters(&self) -> &BackendCounters {
         &self.counters
     }
 
-    /// The newest configuration that any redirector has shown.
+    /// The newest generation seen of any redirector.
     #[must_use]
     pub const fn newest(&self) -> Generation {
         self.newest
     }
 
-    /// A packet has come, by whatever way: it counts as load.
+    /// Meters a packet, however delivered, as load.
     pub fn meter(&mut self, now: Instant) {
         self.meter.count(now, 1);
     }
 
-    /// Takes a payload; `None` if it is to be ignored. A reply is written to `reply`.
+    /// Handles a payload; `None` if it is dropped. A reply is written to `reply`.
     pub fn handle<'a>(
         &mut self,
         now: Instant,
@@ -128,7 +129,7 @@ impl Backend {
 
     fn admit<'a>(&mut self, payload: &'a [u8]) -> Result<(CapsuleHeader, &'a [u8]), CapsuleError> {
         let (header, body) = self.keys.open(payload)?;
-        // A reply is never larger than what it answers.
+        // A reply is never larger than its query.
         match header.kind {
             CapsuleKind::Packet => {}
             CapsuleKind::Query if body.len() >= capsule::BEAT_BYTES => {}
@@ -168,7 +169,7 @@ impl Backend {
     }
 }
 
-/// Events a second, over the last full window.
+/// The rate of events per second, over the last full window.
 #[derive(Clone, Copy, Debug, Default)]
 struct Meter {
     since: Instant,
@@ -176,7 +177,7 @@ struct Meter {
     rate: u32,
 }
 
-/// Two heartbeats: short enough to follow, long enough for thousands of packets at load.
+/// Two heartbeats: short enough to follow, long enough for thousands of packets under load.
 const METERED: Duration = Duration::from_millis(100);
 
 impl Meter {

@@ -1,16 +1,17 @@
-//! Which backend gets a packet: the policies.
+//! The load balancing policies.
 //!
 //! In: the candidates, with weights, sites and loads, whenever they change; a [`Flow`] and its
-//! source a packet. Out: a candidate. Nothing is remembered by flow. Choices by rendezvous, and by
+//! source per packet. Out: a candidate. Nothing is stored per flow. Choices by rendezvous, and by
 //! site, are functions of packet and candidates: every redirector with the same file and the same
-//! view makes the same ones, and a candidate that comes or goes moves only the flows it gains or
-//! loses. What must stay together ([`Flow::sticky`]) is always placed by rendezvous.
+//! view makes the same ones, and adding or removing a candidate moves only the flows it gains or
+//! loses. Sticky flows ([`Flow::sticky`]) are always placed by rendezvous.
 //!
-//! `least-loaded` moves weights rather than comparing loads packet by packet: reports are as old as
-//! some heartbeats, and until the next one "the less loaded of two at random" sends the idlest of eight
-//! backends 15 times as many packets as the busiest, and then the other way round. In the simulation
-//! below it holds the busiest at 1.7 times the mean; weights, within a percent of it. A load counts
-//! the queue on the way to a backend as well ([`Membership::load`](super::membership::Membership::load)).
+//! `least-loaded` moves weights rather than comparing loads per packet: reports are some heartbeats
+//! old, and until the next one "the less loaded of two at random" sends the idlest of eight
+//! backends 15 times as many packets as the busiest, and then the other way round. In the
+//! simulation below it keeps the busiest at 1.7 times the mean; weights, within a percent of it. A
+//! load includes the queue on the path to a backend
+//! ([`Membership::load`](super::membership::Membership::load)).
 //!
 //! Sources: Thaler and Ravishankar (1998); Schindelhauer and Schomaker (2005): weights as rates of
 //! exponential variables; Mitzenmacher (2001) for two choices; the smooth round robin of nginx.
@@ -21,44 +22,44 @@ use super::BackendId;
 use super::flow::Flow;
 use super::prefixes::{Site, Table};
 
-/// How to choose.
+/// The load balancing policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// By the connection: caches and estimates stay warm.
+    /// By connection: caches and estimates stay warm.
     #[default]
     Rendezvous,
-    /// Packet by packet, in turn, by weight.
+    /// Per packet, round robin, by weight.
     Spread,
-    /// Packet by packet, at random, by weight.
+    /// Per packet, at random, by weight.
     SpreadRandom,
-    /// Packet by packet, in turn, by weights that follow the loads reported.
+    /// Per packet, round robin, by weights that follow the reported loads.
     LeastLoaded,
-    /// By the site nearest to the client, and by the connection among its backends.
+    /// By the site nearest to the client, and by connection among its backends.
     Nearest,
 }
 
 /// A backend that may be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its place among the members.
+    /// Its index among the members.
     pub member: usize,
     /// Its number.
     pub id: BackendId,
-    /// Its share, in proportion to the others'; not zero.
+    /// Its weight relative to the others'; not zero.
     pub weight: u32,
-    /// Where it stands.
+    /// Its site.
     pub site: Option<Site>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     candidate: Candidate,
-    /// Makes its hashes differ from the others'.
+    /// Distinguishes its hashes from the others'.
     seed: u64,
-    /// Of the smooth round robin.
+    /// Balance of the smooth round robin.
     credit: f64,
-    /// By how much its load has moved its weight.
+    /// The factor by which its load has moved its weight.
     factor: f64,
 }
 
@@ -72,8 +73,8 @@ impl Entry {
         }
     }
 
-    /// A time of arrival: exponential with the weight as rate, so that the first to arrive is each
-    /// one in proportion to its weight.
+    /// Returns an arrival time, exponential with the weight as rate: each candidate is the first to
+    /// arrive in proportion to its weight.
     fn arrival(&self, hash: u64) -> f64 {
         minus_ln(mix(hash ^ self.seed)) / f64::from(self.candidate.weight)
     }
@@ -84,13 +85,13 @@ impl Entry {
 pub struct Balancer {
     policy: Policy,
     table: Table,
-    /// In the order of their numbers.
+    /// Sorted by number.
     entries: Vec<Entry>,
     random: u64,
 }
 
 impl Balancer {
-    /// `table` is for [`Policy::Nearest`]; `seed` feeds [`Policy::SpreadRandom`].
+    /// Creates a balancer; `table` is for [`Policy::Nearest`], `seed` for [`Policy::SpreadRandom`].
     #[must_use]
     pub const fn new(policy: Policy, table: Table, seed: u64) -> Self {
         Self {
@@ -101,19 +102,18 @@ impl Balancer {
         }
     }
 
-    /// Another policy and table from now on.
+    /// Replaces policy and table.
     pub fn set_policy(&mut self, policy: Policy, table: Table) {
         self.policy = policy;
         self.table = table;
     }
 
-    /// Another table from now on.
+    /// Replaces the table.
     pub fn set_table(&mut self, table: Table) {
         self.table = table;
     }
 
-    /// The candidates from now on. Those that were there keep their turn and what was learnt of
-    /// their load.
+    /// Replaces the candidates. Those that remain keep their turn and their learnt weight.
     pub fn set_candidates(&mut self, candidates: impl Iterator<Item = Candidate>) {
         let before = core::mem::take(&mut self.entries);
         self.entries = candidates
@@ -132,10 +132,10 @@ impl Balancer {
         self.entries.sort_by_key(|entry| entry.candidate.id);
     }
 
-    /// Loads have been reported, to be called once a heartbeat: `load` tells that of a backend, in
+    /// Adjusts weights to the reported loads, once per heartbeat; `load` returns a backend's, in
     /// any unit.
     pub fn observe_loads(&mut self, load: impl Fn(BackendId) -> u32) {
-        // Per weight, and one more so that idle backends are equal.
+        // Per weight, plus one so that idle backends are equal.
         let relative = |entry: &Entry| {
             (f64::from(load(entry.candidate.id)) + 1.0) / f64::from(entry.candidate.weight)
         };
@@ -150,7 +150,7 @@ impl Balancer {
         }
     }
 
-    /// The candidate for a packet; `None` if there is none.
+    /// Returns the candidate for a packet, if there is any.
     pub fn choose(&mut self, flow: Flow, source: IpAddr) -> Option<usize> {
         match self.policy {
             Policy::Nearest => self.nearest(flow, source),
@@ -161,7 +161,7 @@ impl Balancer {
         }
     }
 
-    /// At the nearest site, or anywhere if nobody there may be chosen.
+    /// Chooses at the nearest site, or anywhere if it has no candidate.
     fn nearest(&self, flow: Flow, source: IpAddr) -> Option<usize> {
         let site = self.table.site(source);
         site.and_then(|site| self.rendezvous(flow.hash, |of| of.site == Some(site)))
@@ -179,7 +179,7 @@ impl Balancer {
             .map(|(_, member)| member)
     }
 
-    /// Everybody gains its share, and who has most pays what all have gained.
+    /// Credits every candidate with its share; the one with the most pays for all.
     fn in_turn(&mut self) -> Option<usize> {
         let mut total = 0.0;
         let mut richest: Option<&mut Entry> = None;
@@ -207,7 +207,7 @@ impl Balancer {
             .iter()
             .map(|e| u64::from(e.candidate.weight))
             .sum();
-        // A product of 64 and 64 bits: uniform but for one part in 2^32.
+        // A product of 64 and 64 bits: uniform up to one part in 2^32.
         let drawn = (u128::from(mix(self.random)) * u128::from(total)) >> 64;
         let mut below = 0;
         let found = self.entries.iter().find(|entry| {
@@ -218,10 +218,10 @@ impl Balancer {
     }
 }
 
-/// Most by which loads may move a weight.
+/// Largest factor by which loads may move a weight.
 const MAX_FACTOR: f64 = 16.0;
 
-/// Most by which one report may move it.
+/// Largest factor by which one report may move it.
 const STEP: f64 = 1.25;
 
 /// The finalizer of SplitMix64: a bijection that hides its argument's pattern.
@@ -231,8 +231,8 @@ const fn mix(value: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// −ln of a uniform number in (0, 1) made of `hash`. By additions, multiplications and divisions
-/// only, whose results IEEE 754 fixes: that of `ln` may differ from machine to machine.
+/// Returns −ln of a uniform number in (0, 1) derived from `hash`. Uses additions, multiplications
+/// and divisions only, which IEEE 754 defines exactly: `ln` may differ between machines.
 fn minus_ln(hash: u64) -> f64 {
     // 52 bits and a half: exact, never 0 and never 1.
     let bits = u32::try_from(hash >> 38).unwrap_or(0);

@@ -1,5 +1,5 @@
-//! What redirector and backend say to each other inside UDP: packets of clients, wrapped whole, and
-//! heartbeats. Everything is authenticated; nothing is secret.
+//! The protocol between redirector and backend over UDP: encapsulated client packets, and
+//! heartbeats. All of it is authenticated, none is encrypted.
 //!
 //! In: a [`CapsuleHeader`] and a body; out: a UDP payload, and back. Every payload is
 //!
@@ -10,8 +10,9 @@
 //!
 //! in network order. The MAC (SipHash-2-4 with 128 bits, under the key whose generation is `key`)
 //! covers all but itself. `generation` is that of the sender's configuration, in replies the newest
-//! that the backend has seen. `sequence` counts what a redirector has sent to a backend; it starts
-//! from the clock, so that it also grows over restarts, and a reply has that of its query.
+//! that the backend has seen. `sequence` counts the payloads from a redirector to a backend; it
+//! starts from the clock, so that it also grows across restarts, and a reply echoes that of its
+//! query.
 //! Source: Aumasson and Bernstein, SipHash (2012).
 
 use core::hash::Hasher as _;
@@ -24,27 +25,27 @@ use crate::wire::varint::Reader;
 /// Bytes before the body.
 pub const HEADER_BYTES: usize = 34;
 
-/// Bytes of the header that stand before the MAC.
+/// Bytes of the header before the MAC.
 const CLEAR_BYTES: usize = HEADER_BYTES - MAC_BYTES;
 
 const MAC_BYTES: usize = 16;
 
-/// Bytes of the body of a query and of a reply: equal, so that a reply is never the larger.
+/// Bytes of the body of a query and of a reply: equal, so that replies do not amplify.
 pub const BEAT_BYTES: usize = 5;
 
-/// Most generations of the shared key; as many as a key ring holds.
+/// Most generations of the shared key; the size of a key ring.
 pub const MAX_KEYS: usize = 16;
 
 const VERSION: u8 = 0x10;
 
-/// What a payload is.
+/// The kind of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CapsuleKind {
-    /// A client's packet, for the backend to answer.
+    /// A client's packet, for the backend.
     Packet,
-    /// A redirector asks how a backend is.
+    /// A redirector's health check of a backend.
     Query,
-    /// A backend's answer.
+    /// A backend's reply.
     Reply,
 }
 
@@ -59,43 +60,44 @@ impl CapsuleKind {
     }
 }
 
-/// All that stands before the body but key and MAC.
+/// The header, without key generation and MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CapsuleHeader {
-    /// What follows.
+    /// The kind of payload.
     pub kind: CapsuleKind,
     /// The redirector that sends, or is replied to.
     pub redirector: RedirectorId,
-    /// The backend that is sent to, or replies.
+    /// The backend that is addressed, or replies.
     pub backend: BackendId,
-    /// Configuration of the sender.
+    /// The sender's configuration.
     pub generation: Generation,
     /// Number of the packet or query.
     pub sequence: u64,
 }
 
-/// Why a payload is not taken. Its sender, or the network, is at fault: silence and a counter.
+/// The reason for rejecting a payload. Its sender, or the network, is at fault: drop silently and
+/// count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum CapsuleError {
-    /// It ends too soon.
+    /// Shorter than its header or body.
     #[error("truncated")]
     Truncated,
-    /// Another version, or a kind that this side does not receive.
+    /// Another version, or a kind that this side does not accept.
     #[error("unknown version or kind")]
     UnknownKind,
-    /// Made with a generation of the key that is not here.
-    #[error("unknown generation of the key")]
+    /// The key generation is unknown.
+    #[error("unknown key generation")]
     UnknownKey,
     /// The MAC is wrong.
-    #[error("forged")]
+    #[error("invalid MAC")]
     Forged,
-    /// Genuine, but for another backend: the configuration names the wrong address or id.
+    /// Authentic, but for another backend: the configuration has the wrong address or id.
     #[error("for another backend")]
     Misdirected,
-    /// Genuine, but from a redirector that is not listed.
+    /// Authentic, but from an unlisted redirector.
     #[error("from an unknown redirector")]
     UnknownRedirector,
-    /// Seen before, or too old to tell.
+    /// A duplicate, or too old to decide.
     #[error("replayed")]
     Replayed,
 }
@@ -127,12 +129,12 @@ impl CapsuleError {
     }
 }
 
-/// The shared keys by generation: the first makes MACs, all check them.
+/// The shared keys by generation: the first computes MACs, all verify them.
 #[derive(Clone)]
 pub struct MacKeys(Vec<(u8, SipHasher24)>);
 
 impl core::fmt::Debug for MacKeys {
-    /// Shows generations, never secrets.
+    /// Prints generations, never secrets.
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let generations = self.0.iter().map(|(generation, _)| generation);
         f.debug_list().entries(generations).finish()
@@ -140,7 +142,8 @@ impl core::fmt::Debug for MacKeys {
 }
 
 impl MacKeys {
-    /// `active` makes MACs; `others`, of which the first [`MAX_KEYS`] − 1 count, only check.
+    /// Creates a key ring: `active` computes MACs; `others`, at most [`MAX_KEYS`] − 1 of them, only
+    /// verify.
     #[must_use]
     pub fn new(active: (u8, [u8; 16]), others: &[(u8, [u8; 16])]) -> Self {
         let all = core::iter::once(&active).chain(others).take(MAX_KEYS);
@@ -150,7 +153,7 @@ impl MacKeys {
         )
     }
 
-    /// Appends header and `body`.
+    /// Appends header and `body`, authenticated.
     pub fn seal(&self, header: &CapsuleHeader, body: &[u8], out: &mut Vec<u8>) {
         let Some((generation, hasher)) = self.0.first() else {
             return;
@@ -167,7 +170,7 @@ impl MacKeys {
         out.extend(body);
     }
 
-    /// Reads and checks a payload.
+    /// Parses and authenticates a payload.
     ///
     /// # Errors
     /// [`CapsuleError`] up to [`CapsuleError::Forged`].
@@ -184,7 +187,7 @@ impl MacKeys {
             .iter()
             .find(|(generation, _)| *generation == key)
             .ok_or(CapsuleError::UnknownKey)?;
-        // One comparison of whole integers: its time does not depend on where they differ.
+        // One comparison of whole integers takes constant time.
         if mac(*hasher, clear, body) ^ u128::from_be_bytes(*shown) != 0 {
             return Err(CapsuleError::Forged);
         }
@@ -192,7 +195,7 @@ impl MacKeys {
     }
 }
 
-/// Reads a header without checking its MAC, as where an ICMP error quotes only a part.
+/// Parses a header without verifying its MAC, for the truncated quotes of ICMP errors.
 ///
 /// # Errors
 /// [`CapsuleError::Truncated`], [`CapsuleError::UnknownKind`].
@@ -229,24 +232,24 @@ fn mac(mut hasher: SipHasher24, clear: &[u8], body: &[u8]) -> u128 {
     hasher.finish128().as_u128()
 }
 
-/// What a backend tells of itself.
+/// The state that a backend reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
-    /// It asks for no more packets.
+    /// Whether it declines new packets.
     pub draining: bool,
-    /// Its load, in packets a second.
+    /// Its load, in packets per second.
     pub load: u32,
 }
 
 impl Reply {
-    /// The body of a reply.
+    /// Encodes the body of a reply.
     #[must_use]
     pub fn to_bytes(self) -> [u8; BEAT_BYTES] {
         let [a, b, c, d] = self.load.to_be_bytes();
         [u8::from(self.draining), a, b, c, d]
     }
 
-    /// Reads the body of a reply; bytes behind it are for later versions.
+    /// Parses the body of a reply; later versions may append bytes.
     ///
     /// # Errors
     /// [`CapsuleError::Truncated`].

@@ -1,9 +1,8 @@
-//! The redirector's configuration: one file in TOML, the same for every redirector of a service but
-//! for `id` and `address`.
+//! The redirector's configuration: a TOML file, the same for every redirector of a service but for
+//! `id` and `address`.
 //!
-//! In: the text. Out: a [`RedirectConfig`] that can be used as it is, or a [`RedirectConfigError`],
-//! one line that names file and line and says what to do. Reads no file: `key-file` and the table of
-//! sites are for the caller to open.
+//! In: the text. Out: a valid [`RedirectConfig`], or a [`RedirectConfigError`], one line with file, line
+//! and remedy. Reads no file: the caller opens `key-file` and the table of sites.
 //!
 //! ```toml
 //! generation = 7                       # count up with every change
@@ -55,16 +54,16 @@ pub const MAX_WEIGHT: u32 = 10_000;
 /// Longest interval of heartbeats.
 pub const MAX_INTERVAL_MS: u64 = 60_000;
 
-/// Most intervals that a verdict may take.
+/// Most intervals before a verdict.
 pub const MAX_BEATS: u32 = 100;
 
-/// UDP port of encapsulation and heartbeats, if the file names none.
+/// Default UDP port of encapsulation and heartbeats.
 pub const DEFAULT_PORT: u16 = 7601;
 
-/// Longest name of a network device (IFNAMSIZ of Linux, less its end).
+/// Longest name of a network device (IFNAMSIZ of Linux less the terminator).
 const DEVICE_NAME_BYTES: usize = 15;
 
-/// A mistake in a configuration. The operator is at fault; nothing was put in force.
+/// A mistake in a configuration. The operator is at fault; nothing was applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {problem}")]
 pub struct RedirectConfigError {
@@ -72,25 +71,25 @@ pub struct RedirectConfigError {
     pub file: String,
     /// Line number, from 1.
     pub line: usize,
-    /// What is wrong, and what to do.
+    /// The mistake, and its remedy.
     pub problem: String,
 }
 
-/// What the operator wants of a backend.
+/// The administrative state of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendState {
-    /// It gets packets while it is well.
+    /// It gets packets while healthy.
     #[default]
     Active,
-    /// It gets none while anybody else can have them.
+    /// It gets packets only if no active backend is healthy.
     Draining,
-    /// It gets none.
+    /// It gets no packets.
     Down,
 }
 
 impl BackendState {
-    /// The word for it.
+    /// The state's name.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -104,69 +103,69 @@ impl BackendState {
 /// One backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendEntry {
-    /// For people and metrics; unique.
+    /// Name for people and metrics; unique.
     pub name: String,
-    /// Its server id; unique.
+    /// Server id; unique.
     pub id: BackendId,
-    /// Its own address, for encapsulated packets and heartbeats.
+    /// Address for encapsulated packets and heartbeats.
     pub address: Option<IpAddr>,
-    /// The device that leads to it, for packets as they are.
+    /// Device for unencapsulated packets.
     pub device: Option<String>,
-    /// Its share.
+    /// Relative weight.
     pub weight: u32,
-    /// Where it stands.
+    /// Site.
     pub site: Option<Site>,
-    /// What is wanted of it.
+    /// Administrative state.
     pub state: BackendState,
 }
 
-/// Where the nearest site is looked up.
+/// The source of nearest sites.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nearest {
-    /// A file of lines `PREFIX SITE`, or, with the suffix `.mmdb`, a database of countries.
+    /// A file of lines `PREFIX SITE`, or, with the suffix `.mmdb`, a MaxMind database of countries.
     pub table: PathBuf,
     /// Sites by ISO code of country or continent; for a database.
     pub regions: BTreeMap<String, Site>,
 }
 
-/// A configuration without mistakes.
+/// A valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectConfig {
-    /// Its number.
+    /// Number of the configuration.
     pub generation: Generation,
     /// Number of this redirector.
     pub id: RedirectorId,
-    /// Its own addresses, at most one a family.
+    /// Addresses of the redirector, at most one per family.
     pub addresses: Vec<IpAddr>,
-    /// The addresses that clients send to.
+    /// Service addresses, to which clients send.
     pub services: Vec<IpAddr>,
-    /// Where the shared keys are.
+    /// Path of the shared keys.
     pub key_file: PathBuf,
     /// UDP port of encapsulation and heartbeats, at both ends.
     pub port: u16,
-    /// How to choose.
+    /// Load balancing policy.
     pub policy: Policy,
-    /// Makes the places of flows; the same for all redirectors of a service.
+    /// Seed of the flow hash; the same for all redirectors of a service.
     pub seed: u64,
-    /// How to tell who is well.
+    /// Settings of the heartbeats.
     pub beat: Beat,
-    /// The names of the sites, in the order of their numbers.
+    /// Names of the sites, in the order of their numbers.
     pub sites: Vec<String>,
-    /// For [`Policy::Nearest`].
+    /// The source of sites for [`Policy::Nearest`].
     pub nearest: Option<Nearest>,
     /// The backends, at least one.
     pub backends: Vec<BackendEntry>,
 }
 
 impl RedirectConfig {
-    /// Reads a configuration; `file` is its name, for messages.
+    /// Parses a configuration; `file` is its name, for messages.
     ///
     /// # Errors
     /// [`RedirectConfigError`] for the first mistake.
     pub fn parse(file: &str, text: &str) -> Result<Self, RedirectConfigError> {
         let reader = Reader { file, text };
         if text.len() > MAX_CONFIG_BYTES {
-            let problem = format!("more than {MAX_CONFIG_BYTES} bytes: give another file");
+            let problem = format!("more than {MAX_CONFIG_BYTES} bytes: use a smaller file");
             return Err(reader.error(0, problem));
         }
         let raw: Raw = toml::from_str(text).map_err(|error| {
@@ -238,7 +237,7 @@ const fn default_weight() -> u32 {
     100
 }
 
-/// Judges what the TOML reader has read.
+/// Validates the output of the TOML parser.
 struct Reader<'a> {
     file: &'a str,
     text: &'a str,
@@ -254,7 +253,7 @@ impl Reader<'_> {
         }
     }
 
-    /// An error at the place of `value`.
+    /// Creates an error at the position of `value`.
     fn at<T>(&self, value: &Spanned<T>, problem: impl Into<String>) -> RedirectConfigError {
         self.error(value.span().start, problem)
     }
@@ -262,7 +261,7 @@ impl Reader<'_> {
     fn config(&self, raw: Raw) -> Result<RedirectConfig, RedirectConfigError> {
         self.check_addresses(&raw.address, &raw.services)?;
         if *raw.port.get_ref() == 0 {
-            return Err(self.at(&raw.port, "port 0: give one from 1 to 65535"));
+            return Err(self.at(&raw.port, "port 0: use 1 to 65535"));
         }
         let beat = self.beat(&raw.heartbeat)?;
         let sites = self.sites(&raw.backend)?;
@@ -301,23 +300,23 @@ impl Reader<'_> {
         if own.get_ref().is_empty() || count(true) > 1 || count(false) > 1 {
             return Err(self.at(
                 own,
-                "address: give one IPv4 address, one IPv6 address, or both",
+                "address: use one IPv4 address, one IPv6 address, or both",
             ));
         }
         let served = services.get_ref().len();
         if served == 0 || served > MAX_SERVICES {
-            let problem = format!("{served} services: give 1 to {MAX_SERVICES} addresses");
+            let problem = format!("{served} services: use 1 to {MAX_SERVICES} addresses");
             return Err(self.at(services, problem));
         }
         let mut seen = BTreeSet::new();
         for (list, name) in [(own, "address"), (services, "services")] {
             for address in list.get_ref() {
                 if !is_unicast(*address) {
-                    let problem = format!("{name}: {address} is no unicast address: give another");
+                    let problem = format!("{name}: {address} is not a unicast address");
                     return Err(self.at(list, problem));
                 }
                 if !seen.insert(*address) {
-                    let problem = format!("{name}: {address} stands twice: give each its own");
+                    let problem = format!("{name}: {address} is listed twice: remove one");
                     return Err(self.at(list, problem));
                 }
             }
@@ -330,14 +329,14 @@ impl Reader<'_> {
         if let Some(interval) = interval
             && !(1..=MAX_INTERVAL_MS).contains(interval.get_ref())
         {
-            let problem = format!("interval-ms: give a number from 1 to {MAX_INTERVAL_MS}");
+            let problem = format!("interval-ms: use a number from 1 to {MAX_INTERVAL_MS}");
             return Err(self.at(interval, problem));
         }
         for (name, count) in [("misses", &raw.misses), ("recovery", &raw.recovery)] {
             if let Some(count) = count
                 && !(1..=MAX_BEATS).contains(count.get_ref())
             {
-                let problem = format!("{name}: give a number from 1 to {MAX_BEATS}");
+                let problem = format!("{name}: use a number from 1 to {MAX_BEATS}");
                 return Err(self.at(count, problem));
             }
         }
@@ -351,8 +350,8 @@ impl Reader<'_> {
         })
     }
 
-    /// The names of all sites, sorted, so that a site's number does not depend on the order of the
-    /// backends.
+    /// Returns the names of all sites, sorted, so that a site's number does not depend on the order
+    /// of the backends.
     fn sites(&self, backends: &[Spanned<RawBackend>]) -> Result<Vec<String>, RedirectConfigError> {
         let mut sites = BTreeSet::new();
         for backend in backends {
@@ -361,7 +360,7 @@ impl Reader<'_> {
                 sites.insert(site.clone());
             }
             if sites.len() > MAX_SITES {
-                let problem = format!("more than {MAX_SITES} sites: join some");
+                let problem = format!("more than {MAX_SITES} sites: merge some");
                 return Err(self.at(backend, problem));
             }
         }
@@ -377,7 +376,7 @@ impl Reader<'_> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(plain) {
             let problem = format!(
-                "{what} of a backend: give 1 to {MAX_NAME_BYTES} of a-z, A-Z, 0-9, `-`, `_` and `.`"
+                "{what} of a backend: use 1 to {MAX_NAME_BYTES} of a-z, A-Z, 0-9, `-`, `_` and `.`"
             );
             return Err(self.at(at, problem));
         }
@@ -410,9 +409,7 @@ impl Reader<'_> {
             }
             if !ids.insert(backend.id) {
                 let id = backend.id;
-                return fail(format!(
-                    "{name}: id {id} is another backend's: give it its own"
-                ));
+                return fail(format!("{name}: id {id} is already in use: choose another"));
             }
             self.check_backend(spanned, own, &mut taken)?;
             backends.push(BackendEntry {
@@ -442,7 +439,7 @@ impl Reader<'_> {
         let fail = |problem: String| Err(self.at(spanned, problem));
         if !(1..=MAX_WEIGHT).contains(&backend.weight) {
             return fail(format!(
-                "{name}: give a weight from 1 to {MAX_WEIGHT}, or `state = \"draining\"` for none"
+                "{name}: use a weight from 1 to {MAX_WEIGHT}, or `state = \"draining\"` for none"
             ));
         }
         let plain = |device: &String| {
@@ -453,23 +450,23 @@ impl Reader<'_> {
         };
         if !backend.device.iter().all(plain) {
             return fail(format!(
-                "{name}: no name of a device: give 1 to {DEVICE_NAME_BYTES} letters"
+                "{name}: not a device name: use 1 to {DEVICE_NAME_BYTES} characters"
             ));
         }
         let Some(address) = backend.address else {
             return match backend.device {
                 Some(_) => Ok(()),
-                None => fail(format!("{name}: give it an address or a device")),
+                None => fail(format!("{name}: add an address or a device")),
             };
         };
         if !is_unicast(address) || !taken.insert(address) {
             return fail(format!(
-                "{name}: {address} is taken or no unicast address: give its own"
+                "{name}: {address} is in use or not a unicast address: choose another"
             ));
         }
         if !own.iter().any(|own| own.is_ipv4() == address.is_ipv4()) {
             return fail(format!(
-                "{name}: give `address` above one of the family of {address} too"
+                "{name}: add an `address` of the family of {address} to the redirector"
             ));
         }
         Ok(())

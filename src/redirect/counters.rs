@@ -1,50 +1,50 @@
-//! Why the redirector drops packets, and how many.
+//! Drop reasons of the redirector, and their counters.
 //!
-//! In: a [`RedirectDrop`] a packet. Out: counters by reason, with labels for metrics. No label names
-//! a client.
+//! In: a [`RedirectDrop`] per packet. Out: counters by reason, with labels for metrics. No label
+//! names a client.
 
 use crate::redirect::capsule::CapsuleError;
 use crate::wire::ip::Malformed;
 
-/// Why a packet went nowhere.
+/// The reason for dropping a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedirectDrop {
-    /// No sound IP or UDP headers.
+    /// Malformed IP or UDP headers.
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// Neither for a service nor for the redirector.
-    #[error("for an address that is not served")]
+    #[error("foreign destination address")]
     ForeignDestination,
-    /// UDP for a service, but no packet of the transport.
-    #[error("no packet of the transport")]
+    /// UDP for a service, but not a packet of the transport.
+    #[error("not a packet of the transport")]
     NotTransport,
-    /// TCP cut short.
-    #[error("TCP header cut short")]
+    /// A truncated TCP header.
+    #[error("truncated TCP header")]
     BadTcp,
-    /// ICMP for a service, but no echo request.
-    #[error("ICMP, but no echo request")]
+    /// ICMP for a service other than an echo request.
+    #[error("ICMP other than an echo request")]
     IcmpNotEcho,
-    /// None of UDP, TCP, ICMP.
+    /// Neither UDP, TCP nor ICMP.
     #[error("unknown protocol")]
     UnknownProtocol,
-    /// Longer than the MTU once it is encapsulated.
-    #[error("too long for the MTU")]
+    /// Longer than the MTU after encapsulation.
+    #[error("exceeds the MTU after encapsulation")]
     TooLong,
     /// Every backend is administratively down.
     #[error("no backend")]
     NoBackend,
-    /// Too many packets wait to be sent.
-    #[error("too many packets wait")]
+    /// The transmit queue is full.
+    #[error("transmit queue full")]
     QueueFull,
-    /// For the redirector itself, but neither heartbeat nor ICMP error.
+    /// For the redirector itself, but neither a heartbeat nor an ICMP error.
     #[error("not for the redirector")]
     NotForUs,
-    /// A heartbeat that is not genuine.
+    /// A heartbeat that fails authentication.
     #[error(transparent)]
-    Capsule(#[from] CapsuleError),
-    /// A genuine heartbeat, or the quote in an ICMP error, that answers nothing sent lately.
-    #[error("answers nothing that was sent")]
-    Unasked,
+    CapsuleError(#[from] CapsuleError),
+    /// An authentic heartbeat, or the quote in an ICMP error, that matches nothing sent recently.
+    #[error("unsolicited reply or ICMP error")]
+    Unsolicited,
 }
 
 impl RedirectDrop {
@@ -69,24 +69,24 @@ impl RedirectDrop {
             Self::NoBackend => "no_backend",
             Self::QueueFull => "queue_full",
             Self::NotForUs => "not_for_us",
-            Self::Capsule(CapsuleError::Truncated) => "heartbeat_truncated",
-            Self::Capsule(CapsuleError::UnknownKind) => "heartbeat_unknown_kind",
-            Self::Capsule(CapsuleError::UnknownKey) => "heartbeat_unknown_key",
-            Self::Capsule(CapsuleError::Forged) => "heartbeat_forged",
-            Self::Capsule(CapsuleError::Misdirected) => "heartbeat_misdirected",
-            Self::Capsule(CapsuleError::UnknownRedirector) => "heartbeat_unknown_redirector",
-            Self::Capsule(CapsuleError::Replayed) => "heartbeat_replayed",
-            Self::Unasked => "unasked",
+            Self::CapsuleError(CapsuleError::Truncated) => "heartbeat_truncated",
+            Self::CapsuleError(CapsuleError::UnknownKind) => "heartbeat_unknown_kind",
+            Self::CapsuleError(CapsuleError::UnknownKey) => "heartbeat_unknown_key",
+            Self::CapsuleError(CapsuleError::Forged) => "heartbeat_forged",
+            Self::CapsuleError(CapsuleError::Misdirected) => "heartbeat_misdirected",
+            Self::CapsuleError(CapsuleError::UnknownRedirector) => "heartbeat_unknown_redirector",
+            Self::CapsuleError(CapsuleError::Replayed) => "heartbeat_replayed",
+            Self::Unsolicited => "unsolicited",
         }
     }
 }
 
-/// Counters by label; one appears with its first count, and their number is bounded by the code.
+/// Counters by label; one appears when first counted, and the code bounds their number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ByLabel(Vec<(&'static str, u64)>);
 
 impl ByLabel {
-    /// Counts one.
+    /// Increments a counter.
     pub fn count(&mut self, label: &'static str) {
         match self.0.iter_mut().find(|(known, _)| *known == label) {
             Some((_, count)) => *count += 1,
@@ -94,36 +94,36 @@ impl ByLabel {
         }
     }
 
-    /// How many of one label.
+    /// The count of one label.
     #[must_use]
     pub fn of(&self, label: &str) -> u64 {
         let found = self.0.iter().find(|(known, _)| *known == label);
         found.map_or(0, |(_, count)| *count)
     }
 
-    /// Every label with its count.
+    /// Returns every label with its count.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.0.iter().copied()
     }
 }
 
-/// What a redirector has counted, besides what it counts by backend.
+/// The counters of a redirector, except those per backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RedirectCounters {
     /// IP packets received.
     pub packets_in: u64,
     /// Their bytes.
     pub bytes_in: u64,
-    /// Packets that went nowhere, by reason.
+    /// Packets dropped, by reason.
     pub drops: ByLabel,
-    /// Packets that were sent although no backend was known to be well.
+    /// Packets forwarded while no backend was healthy.
     pub failed_open: u64,
-    /// ICMP errors that brought a verdict forward.
+    /// ICMP errors that made a backend suspect.
     pub hints: u64,
-    /// Configurations put in force after the first.
+    /// Configurations applied after the first.
     pub swaps: u64,
-    /// Tables of sites put in force without another configuration.
+    /// Tables of sites applied without a new configuration.
     pub tables: u64,
-    /// Packets made again of those that a device had joined.
-    pub parted: u64,
+    /// Packets segmented from coalesced ones.
+    pub segmented: u64,
 }

@@ -1,8 +1,8 @@
-//! The redirector put together: packets in, packets out.
+//! The redirector's engine: packets in, packets out.
 //!
 //! In: IP packets for the services and for the redirector itself, time, configurations. Out: in an
-//! [`Outbox`], packets for backends (encapsulated, or as they are to a backend's own device) and
-//! heartbeats. Work a packet: one parse, one keyed hash, one look at each candidate, one MAC.
+//! [`Outbox`], packets for backends (encapsulated, or unchanged to a backend's own device) and
+//! heartbeats. Work per packet: one parse, one keyed hash, one look at each candidate, one MAC.
 
 use core::net::IpAddr;
 
@@ -23,36 +23,36 @@ use crate::time::{Instant, Now};
 use crate::wire::ip::tcp::JoinedTcp;
 use crate::wire::ip::{Checksum, IpView, MAX_PACKET, UdpTemplate, UdpView};
 
-/// What is not in the configuration itself.
+/// Settings from outside the configuration file.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
     /// Largest IP packet towards backends, in bytes.
     pub mtu: u16,
-    /// From the key file.
+    /// Keys from the key file.
     pub keys: MacKeys,
-    /// From the table of sites; empty if there is none.
+    /// The table of sites; may be empty.
     pub table: Table,
-    /// Feeds random choices.
+    /// Seed of random choices.
     pub seed: u64,
 }
 
-/// A configuration that must not replace the one in force.
+/// The reason for rejecting a new configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SwapError {
     /// It is not newer.
-    #[error("generation {} is not above {}, which is in force: count it up", new.0, old.0)]
+    #[error("generation {} is not above the running generation {}: increment it", new.0, old.0)]
     NotNewer {
-        /// In force.
+        /// The running one.
         old: Generation,
-        /// Refused.
+        /// The rejected one.
         new: Generation,
     },
-    /// It is another redirector's.
-    #[error("id {new} is not {old}, which this redirector has: restart it to change that")]
+    /// It belongs to another redirector.
+    #[error("id {new} differs from the running id {old}: restart the redirector to change it")]
     OtherId {
-        /// In force.
+        /// The running one.
         old: RedirectorId,
-        /// Refused.
+        /// The rejected one.
         new: RedirectorId,
     },
 }
@@ -69,22 +69,22 @@ pub struct Redirect {
     flows: Flows,
     membership: Membership,
     balancer: Balancer,
-    /// The newest configuration that any backend has been shown.
+    /// The newest configuration that any backend has reported.
     newest: Generation,
     counters: RedirectCounters,
     outbox: Outbox,
-    /// A capsule before it gets its outer headers.
+    /// A capsule without its outer headers.
     capsule: Vec<u8>,
-    /// A datagram or segment of several joined ones, made a packet again.
+    /// A packet segmented from a coalesced one.
     split: Vec<u8>,
-    /// When loads moved weights last.
+    /// The last time at which loads moved weights.
     observed: Instant,
-    /// IPv4 identification of what is sent; of no meaning.
+    /// IPv4 identification of emitted packets; without meaning.
     ident: u16,
 }
 
 impl Redirect {
-    /// A redirector that redirects from the first packet on.
+    /// Creates a redirector, which redirects from the first packet on.
     #[must_use]
     pub fn new(now: Now, config: &RedirectConfig, settings: EngineSettings) -> Self {
         let mut redirect = Self {
@@ -109,10 +109,10 @@ impl Redirect {
         redirect
     }
 
-    /// Puts another configuration in force, whole, between two packets.
+    /// Replaces the running configuration, atomically between two packets.
     ///
     /// # Errors
-    /// [`SwapError`]; the old one then stays.
+    /// [`SwapError`]; the running configuration then stays.
     pub fn replace(
         &mut self,
         now: Now,
@@ -139,22 +139,21 @@ impl Redirect {
         Ok(())
     }
 
-    /// Puts another table of sites in force, between two packets: like keys, it needs no other
-    /// generation.
+    /// Replaces the table of sites, between two packets; like keys, it needs no new generation.
     pub fn set_table(&mut self, table: Table) {
         self.balancer.set_table(table);
         self.counters.tables += 1;
     }
 
-    /// Wants another state of the backend with a name, until the next configuration; false if there
-    /// is none.
+    /// Overrides the state of the named backend until the next configuration; returns whether it
+    /// exists.
     pub fn set_state(&mut self, name: &str, state: BackendState) -> bool {
         let known = self.membership.set_state(name, state);
         self.refresh();
         known
     }
 
-    /// Puts other keys in force.
+    /// Replaces the keys.
     pub fn set_keys(&mut self, keys: MacKeys) {
         self.keys = keys;
     }
@@ -165,26 +164,26 @@ impl Redirect {
         &self.membership
     }
 
-    /// What has been counted, but by backend.
+    /// The counters, except those per backend.
     #[must_use]
     pub const fn counters(&self) -> &RedirectCounters {
         &self.counters
     }
 
-    /// The newest configuration of any redirector, as far as backends have told; newer than the own
-    /// one if this redirector was forgotten in a change.
+    /// The newest generation of any redirector that backends have reported; above this redirector's
+    /// own if it missed an update.
     #[must_use]
     pub const fn newest(&self) -> Generation {
         self.newest
     }
 
-    /// What waits to be sent, to be drained after every call.
+    /// The packets to send, to be drained after every call.
     pub const fn outbox(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
 
-    /// Takes one packet. `segment`: if the device joined several UDP datagrams of one path into it,
-    /// the payload length of each but the last.
+    /// Redirects one packet. `segment`: the payload length of each UDP datagram but the last, if
+    /// the device coalesced several of one path.
     pub fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
         self.counters.packets_in += 1;
         self.counters.bytes_in += packet.len() as u64;
@@ -223,8 +222,8 @@ impl Redirect {
         }
     }
 
-    /// Makes packets again of segments that the device has joined: what is longer than the MTU fits
-    /// neither a capsule nor another device.
+    /// Segments a packet of coalesced TCP: one longer than the MTU fits neither a capsule nor
+    /// another device.
     fn forward_joined_tcp(
         &mut self,
         ip: &IpView<'_>,
@@ -243,21 +242,21 @@ impl Redirect {
                 let segment = split.get(..length).unwrap_or_default();
                 self.forward(flow, ip.src, segment)
             });
-            self.parted(sent);
+            self.segmented(sent);
         }
         self.split = split;
         Ok(())
     }
 
-    /// What became of one of several packets that came joined.
-    fn parted(&mut self, sent: Result<(), RedirectDrop>) {
-        self.counters.parted += 1;
+    /// Counts the outcome of one segmented packet.
+    fn segmented(&mut self, sent: Result<(), RedirectDrop>) {
+        self.counters.segmented += 1;
         if let Err(drop) = sent {
             self.drop(drop);
         }
     }
 
-    /// Makes packets again of datagrams that the device has joined.
+    /// Segments a packet of coalesced datagrams.
     fn forward_joined(
         &mut self,
         joined: UdpView<'_>,
@@ -275,7 +274,7 @@ impl Redirect {
                 let packet = split.get(..length).unwrap_or_default();
                 self.forward(flow, joined.path.src.ip(), packet)
             });
-            self.parted(sent);
+            self.segmented(sent);
         }
         self.split = split;
         Ok(())
@@ -322,7 +321,7 @@ impl Redirect {
         Ok(())
     }
 
-    /// What is for the redirector itself: heartbeats and ICMP errors.
+    /// Handles packets for the redirector itself: heartbeats and ICMP errors.
     fn receive(
         &mut self,
         now: Now,
@@ -359,14 +358,14 @@ impl Redirect {
             .membership
             .answered(now, header.backend, header.sequence, reply)
         {
-            return Err(RedirectDrop::Unasked);
+            return Err(RedirectDrop::Unsolicited);
         }
         self.newest = self.newest.max(header.generation);
         Ok(())
     }
 
-    /// An ICMP error is believed for a moment if it quotes what was sent lately. Nobody but those on
-    /// the path to a backend knows sequence numbers.
+    /// Handles an ICMP error, which counts for a moment if it quotes a recent packet: only hosts on
+    /// the path to a backend know its sequence numbers.
     fn hint(&mut self, now: Instant, (to, quoted): (IpAddr, &[u8])) -> Result<(), RedirectDrop> {
         let header = peek(quoted)?;
         let ours = header.redirector == self.id && header.kind != CapsuleKind::Reply;
@@ -375,14 +374,14 @@ impl Redirect {
                 .membership
                 .suspect(now, header.backend, to, header.sequence)
         {
-            return Err(RedirectDrop::Unasked);
+            return Err(RedirectDrop::Unsolicited);
         }
         self.counters.hints += 1;
         self.refresh_if_changed();
         Ok(())
     }
 
-    /// To be called when the deadline of [`poll_timeout`](Self::poll_timeout) has passed.
+    /// Handles the deadline of [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Now) {
         for place in 0..self.membership.len() {
             if self.membership.due(now.instant, place)
@@ -416,7 +415,7 @@ impl Redirect {
         send(&mut self.outbox, &headers, ident, &self.capsule)
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout).
+    /// The next deadline for [`handle_timeout`](Self::handle_timeout).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.membership.poll_timeout()
@@ -450,7 +449,7 @@ const fn header(
     }
 }
 
-/// Puts outer headers before a capsule and lets it wait to be sent.
+/// Prepends outer headers to a capsule and queues it.
 fn send(
     outbox: &mut Outbox,
     to: &UdpTemplate,
@@ -459,7 +458,7 @@ fn send(
 ) -> Result<(), RedirectDrop> {
     let length = to.headers_len() + capsule.len();
     let room = outbox.packet(length).ok_or(RedirectDrop::QueueFull)?;
-    // The room is what the packet takes, and a capsule within the MTU fits its length fields.
+    // The buffer has the packet's size, and a capsule within the MTU fits its length fields.
     to.emit(ident, capsule, room)
         .map_err(|_| RedirectDrop::TooLong)?;
     Ok(())

@@ -1,9 +1,9 @@
-//! What a packet is to be kept together with.
+//! The flow of a packet: packets that may have to reach the same backend.
 //!
-//! In: an IP packet for a service. Out: a [`Flow`], which is a hash and whether the packets of that
-//! hash must meet one backend. Packets of the transport need not: any backend answers any of them.
-//! TCP must, whatever the segment, and echoes do, so that `ping` tells of one backend.
-//! The hash is keyed: who sees only packets cannot find flows that meet.
+//! In: an IP packet for a service. Out: a [`Flow`], which is a hash and whether its packets must
+//! reach one backend. Packets of the transport need not: any backend answers any of them. TCP must,
+//! in every segment, and so do echoes, so that `ping` measures one backend.
+//! The hash is keyed: an observer of packets cannot construct collisions.
 
 use core::hash::Hasher as _;
 use std::net::IpAddr;
@@ -15,27 +15,27 @@ use super::counters::RedirectDrop;
 use crate::wire::ip::IpView;
 use crate::wire::segment::ToServer;
 
-/// What a choice of backend goes by.
+/// The input to the choice of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Of the connection, or of addresses and ports.
+    /// Hash of the connection, or of addresses and ports.
     pub hash: u64,
-    /// Whether every packet of the flow must go to one backend.
+    /// Whether all packets of the flow must reach one backend.
     pub sticky: bool,
 }
 
-/// Reads flows; equal seeds give equal hashes.
+/// Computes flows; equal seeds give equal hashes.
 #[derive(Clone, Copy, Debug)]
 pub struct Flows(SipHasher13);
 
 impl Flows {
-    /// `seed` is that of the configuration.
+    /// Creates a flow hash; `seed` is that of the configuration.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(SipHasher13::new_with_keys(seed, 0x6865_6164_7761_7465))
     }
 
-    /// The flow of a packet.
+    /// Returns the flow of a packet.
     ///
     /// # Errors
     /// [`RedirectDrop::Malformed`], [`RedirectDrop::NotTransport`], [`RedirectDrop::BadTcp`],
@@ -57,7 +57,7 @@ impl Flows {
         }
     }
 
-    /// The flow of a packet of the transport.
+    /// Returns the flow of a packet of the transport.
     ///
     /// # Errors
     /// [`RedirectDrop::NotTransport`].
@@ -95,8 +95,8 @@ impl Flows {
     }
 }
 
-/// If `ip` is an ICMP "unreachable" whose checksum holds: where the packet was going that it quotes,
-/// and that packet's UDP payload as far as it is quoted (RFC 792, RFC 4443 §3.1).
+/// Parses an ICMP "unreachable" with a valid checksum: the destination of the quoted packet, and
+/// the quoted part of its UDP payload (RFC 792, RFC 4443 §3.1).
 #[must_use]
 pub fn unreachable<'a>(ip: &IpView<'a>) -> Option<(IpAddr, &'a [u8])> {
     let kind = match IpNumber(ip.protocol) {
@@ -107,7 +107,7 @@ pub fn unreachable<'a>(ip: &IpView<'a>) -> Option<(IpAddr, &'a [u8])> {
     if ip.payload.first() != Some(&kind) || !ip.checksum_holds() {
         return None;
     }
-    // A packet that was too long says nothing about who it was for.
+    // "Fragmentation needed" does not mean that the destination is unreachable.
     if kind == ICMP_UNREACHABLE && ip.payload.get(1) == Some(&ICMP_TOO_LONG) {
         return None;
     }
@@ -133,8 +133,8 @@ const ICMPV6_ECHO: u8 = 128;
 const ICMP_UNREACHABLE: u8 = 3;
 const ICMPV6_UNREACHABLE: u8 = 1;
 
-/// Code of "fragmentation needed"; ICMPv6 has a type for that.
+/// Code of "fragmentation needed", a type of its own in ICMPv6.
 const ICMP_TOO_LONG: u8 = 4;
 
-/// Bytes before the quote in an ICMP error, either version.
+/// Bytes before the quote in an ICMP error, in either version.
 const ICMP_HEADER: usize = 8;

@@ -1,73 +1,72 @@
-//! Whether a backend is well: a verdict from heartbeats, slow to believe in recovery.
+//! The health of a backend: a verdict from heartbeats, quick to fall and slow to rise.
 //!
-//! In: the passing of time, heartbeats sent and answered, ICMP errors. Out: a verdict, and when to
-//! ask next. A backend is down when it has been silent for `misses` intervals, however long its
-//! round trip is, and up again after `recovery` answers in a row. An ICMP error makes it suspect: it
-//! gets no packets until it answers a query sent since, or until the heartbeats have had the time
-//! to decide by themselves; so that a forged error costs a backend one round trip of packets.
-//! How much longer than at its best an answer takes tells of a queue: before the backend, in it, or
-//! on the way back.
+//! In: time, heartbeats sent and answered, ICMP errors. Out: a verdict, and the time of the next
+//! query. A backend is down after `misses` intervals of silence, regardless of its round trip, and
+//! up again after `recovery` consecutive replies. An ICMP error makes it suspect: it gets no
+//! packets until it answers a query sent since, or until the heartbeats could have decided by
+//! themselves; a forged error thus costs a backend one round trip of packets. A reply's delay above
+//! the minimum reveals a queue: before the backend, in it, or on the way back.
 
 use core::time::Duration;
 
 use super::capsule::Reply;
 use crate::time::Instant;
 
-/// Most queries of a backend that may still be answered; older ones are forgotten.
+/// Most outstanding queries of a backend; older ones are dropped.
 pub const MAX_QUERIES: usize = 16;
 
-/// Answers after which the shortest round trip of those before is forgotten, once or twice as many: a
-/// way that has become longer is no queue for ever.
+/// Replies after which the previous minimum round trip expires (once to twice this number): a
+/// longer path is not a queue for ever.
 const SHORTEST_OF: u32 = 256;
 
-/// How often to ask, and what to make of the answers.
+/// The rate of heartbeats, and the thresholds of the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beat {
-    /// Between two queries.
+    /// Time between two queries.
     pub interval: Duration,
-    /// Silent for so many intervals, a backend is down.
+    /// Intervals of silence after which a backend is down.
     pub misses: u32,
-    /// After so many answers in a row it is up again.
+    /// Consecutive replies after which it is up again.
     pub recovery: u32,
 }
 
 impl Beat {
-    /// The longest silence of a backend that is up.
+    /// The longest silence of a healthy backend.
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.interval.saturating_mul(self.misses)
     }
 }
 
-/// An ICMP error's effect.
+/// The effect of an ICMP error.
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
     since: Instant,
     until: Instant,
 }
 
-/// What is known of one backend.
+/// The health of one backend.
 #[derive(Clone, Debug)]
 pub struct Health {
     up: bool,
     suspicion: Option<Suspicion>,
     due: Instant,
     heard: Instant,
-    /// Answers in a row while it is down.
+    /// Consecutive replies while it is down.
     good: u32,
-    /// Queries by sequence number, and when they were sent; the oldest is replaced.
+    /// Outstanding queries by sequence number, with their send times; the oldest is replaced.
     sent: [Option<(u64, Instant)>; MAX_QUERIES],
     oldest: usize,
     reply: Reply,
     round_trip: Option<Duration>,
-    /// The one before.
+    /// The previous one.
     last_round_trip: Duration,
     shortest: Shortest,
-    /// When the newest query that was answered had been sent.
+    /// Send time of the newest query that was answered.
     answered: Instant,
 }
 
-/// The shortest round trip of late.
+/// The recent minimum of the round trip.
 #[derive(Clone, Copy, Debug)]
 struct Shortest {
     now: Duration,
@@ -103,7 +102,7 @@ impl Shortest {
 }
 
 impl Health {
-    /// A backend of which nothing is known yet: it is believed to be well.
+    /// Creates the state of a new backend, which is presumed healthy.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -122,26 +121,26 @@ impl Health {
         }
     }
 
-    /// Whether packets may be sent to it.
+    /// Whether the backend is healthy.
     #[must_use]
     pub const fn is_well(&self) -> bool {
         self.up && self.suspicion.is_none()
     }
 
-    /// What it told last.
+    /// The last reply.
     #[must_use]
     pub const fn reply(&self) -> Reply {
         self.reply
     }
 
-    /// The round trip of the last answer.
+    /// The round trip of the last reply.
     #[must_use]
     pub const fn round_trip(&self) -> Option<Duration> {
         self.round_trip
     }
 
-    /// How much longer than at its best an answer takes now. A single late one does not count, and
-    /// one that is still awaited does as soon as it is the later.
+    /// The current delay of a reply above the minimum. A single late reply does not count; an
+    /// outstanding one does once it exceeds the last.
     #[must_use]
     pub fn delay(&self, now: Instant) -> Duration {
         let Some(round_trip) = self.round_trip else {
@@ -154,7 +153,7 @@ impl Health {
         of_two.max(awaited).saturating_sub(self.shortest.get())
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout).
+    /// The next deadline for [`handle_timeout`](Self::handle_timeout).
     #[must_use]
     pub fn poll_timeout(&self, beat: &Beat) -> Instant {
         let silence = self.up.then(|| self.heard + beat.patience());
@@ -165,11 +164,11 @@ impl Health {
             .fold(self.due, Instant::min)
     }
 
-    /// Judges the silence; true if a query is due, which the caller then sends.
+    /// Evaluates the silence; returns whether a query is due, which the caller then sends.
     pub fn handle_timeout(&mut self, now: Instant, beat: &Beat) -> bool {
         let late = now.saturating_since(self.due);
         if late > beat.interval {
-            // We did not ask in time, so the silence is ours.
+            // The query was late, so the silence is ours.
             self.heard = (self.heard + late).min(now);
         }
         if self
@@ -189,7 +188,7 @@ impl Health {
         due
     }
 
-    /// A query has been sent.
+    /// Records a query.
     pub fn asked(&mut self, now: Instant, sequence: u64) {
         if let Some(slot) = self.sent.get_mut(self.oldest) {
             *slot = Some((sequence, now));
@@ -197,7 +196,7 @@ impl Health {
         self.oldest = (self.oldest + 1) % MAX_QUERIES;
     }
 
-    /// An authentic answer has come; false if it answers nothing.
+    /// Handles an authenticated reply; returns whether it answers a query.
     pub fn answered(&mut self, now: Instant, beat: &Beat, sequence: u64, reply: Reply) -> bool {
         let is_it = |slot: &&mut Option<(u64, Instant)>| slot.is_some_and(|(n, _)| n == sequence);
         let Some((_, sent)) = self.sent.iter_mut().find(is_it).and_then(Option::take) else {
@@ -223,7 +222,7 @@ impl Health {
         true
     }
 
-    /// An ICMP error says that it cannot be reached: it is asked at once.
+    /// Handles an ICMP error: the backend is queried at once.
     pub fn suspect(&mut self, now: Instant, beat: &Beat) {
         if self.suspicion.is_none() {
             self.suspicion = Some(Suspicion {
@@ -249,8 +248,8 @@ mod tests {
         Instant::from_micros(millis * 1000)
     }
 
-    /// Runs the heartbeat from `from` to `to` (ms); queries sent while `alive` says so are answered
-    /// after `trip` ms. Returns when the verdict changed.
+    /// Runs the heartbeat from `from` to `to` (ms); queries sent while `alive` are answered after
+    /// `trip` ms. Returns the changes of the verdict.
     fn run(
         health: &mut Health,
         from: u64,
@@ -309,7 +308,7 @@ mod tests {
         health.suspect(ms(1010), &BEAT);
         assert!(!health.is_well());
         assert_eq!(run(&mut health, 1010, 1500, 20, |_| true), [(1030, true)]);
-        // Without an answer the silence takes over; without silence it ends by itself.
+        // Without a reply the silence decides; otherwise the suspicion ends by itself.
         health.suspect(ms(1510), &BEAT);
         assert_eq!(run(&mut health, 1510, 2000, 1, |_| false), []);
         let mut health = Health::new(ms(0));

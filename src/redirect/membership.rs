@@ -1,11 +1,10 @@
-//! The backends as they are now: what the configuration wants of them, how they are, and which of
-//! them may get packets.
+//! The current backends: their configured state, their health, and the candidates among them.
 //!
-//! In: configurations, whole, each put in force between two packets; heartbeats' results. Out: the
-//! candidates. What is known of a backend outlives the change of a configuration as long as id and
-//! address stay. If nobody is active and well, packets go to those that are well but draining, and
-//! if nobody is well, to all that are not administratively down: a wrong verdict, or a broken path
-//! of the heartbeats alone, must not stop a service that works.
+//! In: whole configurations, each applied between two packets; the results of heartbeats. Out: the
+//! candidates. The state of a backend survives a new configuration as long as its id and address
+//! stay. With no healthy active backend, packets go to the healthy draining ones, and with no
+//! healthy backend at all to every one that is not administratively down (fail open): a wrong
+//! verdict, or a broken path of the heartbeats alone, must not stop a working service.
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -18,12 +17,12 @@ use crate::time::{Instant, Now, micros};
 use crate::wire::flight::{Ecn, UdpPath};
 use crate::wire::ip::UdpTemplate;
 
-/// What has been counted of one backend.
+/// The counters of one backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemberCounters {
     /// Packets sent to it.
     pub packets: u64,
-    /// Their bytes, without encapsulation.
+    /// Bytes of these packets, without encapsulation.
     pub bytes: u64,
     /// Changes between active, draining and down.
     pub changes: u64,
@@ -33,14 +32,14 @@ pub struct MemberCounters {
 #[derive(Clone, Debug)]
 pub struct Member {
     entry: BackendEntry,
-    /// Headers of what is sent to its address.
+    /// Template of the outer headers to its address.
     headers: Option<UdpTemplate>,
     health: Health,
-    /// Of what was sent to it last.
+    /// Sequence number of the last payload to it.
     sequence: u64,
-    /// As told last, to notice changes.
+    /// The last reported state, to detect changes.
     state: BackendState,
-    /// What has been counted.
+    /// The counters.
     pub counters: MemberCounters,
 }
 
@@ -51,33 +50,33 @@ impl Member {
             headers: headers(&entry, config),
             entry,
             health: Health::new(now.instant),
-            // A clock of microseconds: it is ahead of what a redirector before us has counted, if
-            // that sent less than a packet a microsecond.
+            // A clock in microseconds exceeds the last number of a previous run, if that sent less
+            // than a packet per microsecond.
             sequence: now.unix.as_millis().saturating_mul(1000).max(1),
             state,
             counters: MemberCounters::default(),
         }
     }
 
-    /// What the configuration says of it.
+    /// The backend's entry in the configuration.
     #[must_use]
     pub const fn entry(&self) -> &BackendEntry {
         &self.entry
     }
 
-    /// The headers of what is sent to its address, if it has one.
+    /// The outer headers to its address, if it has one.
     #[must_use]
     pub const fn headers(&self) -> Option<&UdpTemplate> {
         self.headers.as_ref()
     }
 
-    /// How it is.
+    /// Its health.
     #[must_use]
     pub const fn health(&self) -> &Health {
         &self.health
     }
 
-    /// What the operator, it itself and its heartbeats say together.
+    /// The state that operator, backend and heartbeats amount to.
     #[must_use]
     pub const fn state(&self) -> BackendState {
         match self.entry.state {
@@ -89,18 +88,18 @@ impl Member {
         }
     }
 
-    /// A backend without an address is never asked, and believed to be well.
+    /// Whether it is healthy. A backend without an address is never queried, and presumed healthy.
     const fn is_well(&self) -> bool {
         self.headers.is_none() || self.health.is_well()
     }
 
-    /// The number of the next thing sent to it.
+    /// Returns the next sequence number.
     pub const fn next_sequence(&mut self) -> u64 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
 
-    /// Whether `sequence` was sent to it lately.
+    /// Whether `sequence` was sent to it recently.
     #[must_use]
     pub const fn sent_lately(&self, sequence: u64) -> bool {
         sequence <= self.sequence && self.sequence - sequence < RECENT
@@ -116,11 +115,11 @@ impl Member {
     }
 }
 
-/// So many packets back, an ICMP error may still quote one: a second at a million packets a second.
+/// Most recent packets that an ICMP error may quote: a second at a million packets per second.
 const RECENT: u64 = 1 << 20;
 
-/// A queue of so many microseconds doubles a load, twice as long a one makes it three times as much, and
-/// so on. What loads of one rate tell at a tenth of it is then a queue of nine of these.
+/// Queueing delay in microseconds that doubles a load; twice the delay triples it, and so on. A
+/// load that rates put at a tenth then equals nine of these.
 const DOUBLING_US: u64 = 1000;
 
 /// All backends.
@@ -129,12 +128,12 @@ pub struct Membership {
     generation: Generation,
     beat: Beat,
     members: Vec<Member>,
-    /// No backend is healthy: packets go to unhealthy backends.
+    /// No backend is healthy: packets go to unhealthy ones.
     failing_open: bool,
 }
 
 impl Membership {
-    /// The backends of a first configuration.
+    /// Creates the backends of a first configuration.
     #[must_use]
     pub fn new(now: Now, config: &RedirectConfig) -> Self {
         let mut membership = Self {
@@ -147,7 +146,7 @@ impl Membership {
         membership
     }
 
-    /// Puts the backends of another configuration in force.
+    /// Replaces the backends by those of a new configuration.
     pub fn replace(&mut self, now: Now, config: &RedirectConfig) {
         let mut before = core::mem::take(&mut self.members);
         self.members = config
@@ -171,37 +170,37 @@ impl Membership {
         self.beat = config.beat;
     }
 
-    /// Wants another state of the backend with a name, until the next configuration; false if there
-    /// is none.
+    /// Overrides the state of the named backend until the next configuration; returns whether it
+    /// exists.
     pub fn set_state(&mut self, name: &str, state: BackendState) -> bool {
         let found = self.members.iter_mut().find(|one| one.entry.name == name);
         found.map(|member| member.entry.state = state).is_some()
     }
 
-    /// The number of the configuration in force.
+    /// The generation of the running configuration.
     #[must_use]
     pub const fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// How it is told who is well.
+    /// The settings of the heartbeats.
     #[must_use]
     pub const fn beat(&self) -> &Beat {
         &self.beat
     }
 
-    /// Every backend, in the order of the configuration.
+    /// Returns every backend, in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = &Member> {
         self.members.iter()
     }
 
-    /// The backend at a place.
+    /// The backend at an index.
     pub fn get_mut(&mut self, place: usize) -> Option<&mut Member> {
         self.members.get_mut(place)
     }
 
-    /// The load that a backend has told, and more of it the longer the queue on its way: a backend
-    /// that is slow, or behind a slow link, counts no more packets than the others.
+    /// The load that a backend reports, scaled up by the queueing delay on its path: a slow
+    /// backend, or one behind a slow link, handles no more packets than the others.
     #[must_use]
     pub fn load(&self, now: Instant, id: BackendId) -> u32 {
         let found = self.members.iter().find(|member| member.entry.id == id);
@@ -219,7 +218,7 @@ impl Membership {
         self.failing_open
     }
 
-    /// Those that may get packets, as things are now.
+    /// Returns the current candidates.
     pub fn candidates(&mut self) -> Vec<Candidate> {
         let tiers: [fn(&Member) -> bool; 3] = [
             |member| member.state() == BackendState::Active,
@@ -240,14 +239,14 @@ impl Membership {
         candidates
     }
 
-    /// Whether any state has changed since this was asked last; counts the changes.
+    /// Whether any state changed since the last call; counts the changes.
     pub fn take_changes(&mut self) -> bool {
         let mut changed = false;
         for member in &mut self.members {
             let state = member.state();
             if state != member.state {
                 let (name, was, is) = (&member.entry.name, member.state.label(), state.label());
-                log::info!("backend {name} was {was} and is {is}");
+                log::info!("backend {name}: {was} -> {is}");
                 member.state = state;
                 member.counters.changes += 1;
                 changed = true;
@@ -256,7 +255,7 @@ impl Membership {
         changed
     }
 
-    /// When to call [`due`](Self::due).
+    /// The next deadline for [`due`](Self::due).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let asked = self
@@ -268,7 +267,7 @@ impl Membership {
             .min()
     }
 
-    /// Judges the silence of the backend at a place; true if it is to be asked now.
+    /// Evaluates the silence of the backend at an index; returns whether a query is due.
     pub fn due(&mut self, now: Instant, place: usize) -> bool {
         let beat = self.beat;
         self.members.get_mut(place).is_some_and(|member| {
@@ -278,33 +277,34 @@ impl Membership {
         })
     }
 
-    /// How many there are.
+    /// The number of backends.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Never: a configuration has backends.
+    /// Whether there are none; never, since a configuration has backends.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// The backend at a place has been asked.
+    /// Records a query to the backend at an index.
     pub fn asked(&mut self, now: Instant, place: usize, sequence: u64) {
         if let Some(member) = self.members.get_mut(place) {
             member.health.asked(now, sequence);
         }
     }
 
-    /// An authentic answer of a backend has come; false if it answers nothing.
+    /// Handles an authenticated reply of a backend; returns whether it answers a query.
     pub fn answered(&mut self, now: Instant, id: BackendId, sequence: u64, reply: Reply) -> bool {
         let beat = self.beat;
         let found = self.members.iter_mut().find(|member| member.entry.id == id);
         found.is_some_and(|member| member.health.answered(now, &beat, sequence, reply))
     }
 
-    /// An ICMP error quotes what was sent to a backend; false if it was not sent there lately.
+    /// Handles an ICMP error that quotes a packet to a backend; returns whether that packet was
+    /// recent.
     pub fn suspect(&mut self, now: Instant, id: BackendId, address: IpAddr, sequence: u64) -> bool {
         let beat = self.beat;
         let found = self.members.iter_mut().find(|member| member.entry.id == id);
@@ -318,7 +318,7 @@ impl Membership {
     }
 }
 
-/// The headers from our address of its family to a backend's.
+/// Builds the outer headers from our address of its family to a backend's.
 fn headers(entry: &BackendEntry, config: &RedirectConfig) -> Option<UdpTemplate> {
     let to = entry.address?;
     let own = config
@@ -329,7 +329,7 @@ fn headers(entry: &BackendEntry, config: &RedirectConfig) -> Option<UdpTemplate>
         src: SocketAddr::new(*own, config.port),
         dst: SocketAddr::new(to, config.port),
     };
-    // Not ECN-capable: marks on the outer header would be lost (RFC 6040 §4.1, compatibility mode).
+    // Not-ECT: marks on the outer header would be lost (RFC 6040 §4.1, compatibility mode).
     UdpTemplate::new(path, Ecn::NotEct).ok()
 }
 

@@ -1,22 +1,21 @@
-//! Packets on their way out of the redirector, in buffers that are used again.
+//! The redirector's outgoing packets, in recycled buffers.
 //!
-//! In: packets as they are made. Out: the same, by where they leave, in order. A
-//! buffer that has been sent comes back by [`Outbox::recycle`], so that a redirector at work does
-//! not allocate.
+//! In: packets as they are built. Out: the same, by outgoing device, in order. Sent buffers return
+//! by [`Outbox::recycle`], so a redirector in steady state does not allocate.
 
 use std::collections::VecDeque;
 
 use super::BackendId;
 
-/// Most packets that wait. The driver drains them after each packet read, so only a device that
-/// joins very many datagrams into one packet gets here.
+/// Most queued packets. The driver drains them after each packet read, so only a packet of very
+/// many coalesced datagrams reaches this.
 pub const MAX_WAITING: usize = 1024;
 
-/// Most empty buffers that are kept.
+/// Most empty buffers kept.
 pub const MAX_SPARE: usize = 64;
 
-/// Bounded queues of packets: one of those that leave through the device that packets for the service
-/// come from, one of those for backends with a device of their own.
+/// Bounded queues of packets: one for the device on which client packets arrive, one for backends
+/// with a device of their own.
 #[derive(Debug, Default)]
 pub struct Outbox {
     waiting: VecDeque<Vec<u8>>,
@@ -25,7 +24,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Room for a packet of `length` bytes; `None` if too many wait.
+    /// Returns a buffer for a packet of `length` bytes; `None` if the queue is full.
     pub fn packet(&mut self, length: usize) -> Option<&mut [u8]> {
         if self.waiting.len() >= MAX_WAITING {
             return None;
@@ -35,7 +34,8 @@ impl Outbox {
         self.waiting.back_mut().map(Vec::as_mut_slice)
     }
 
-    /// Room for a packet of `length` bytes to a backend's own device; `None` if too many wait.
+    /// Returns a buffer for a packet of `length` bytes to a backend's own device; `None` if the
+    /// queue is full.
     pub fn forward(&mut self, to: BackendId, length: usize) -> Option<&mut [u8]> {
         if self.forwards.len() >= MAX_WAITING {
             return None;
@@ -53,17 +53,17 @@ impl Outbox {
         buffer
     }
 
-    /// The next packet.
+    /// Removes the next packet.
     pub fn pop(&mut self) -> Option<Vec<u8>> {
         self.waiting.pop_front()
     }
 
-    /// The next packet for a backend's own device.
+    /// Removes the next packet for a backend's own device.
     pub fn pop_forward(&mut self) -> Option<(BackendId, Vec<u8>)> {
         self.forwards.pop_front()
     }
 
-    /// Takes back the buffer of a packet that has been sent.
+    /// Recycles the buffer of a sent packet.
     pub fn recycle(&mut self, buffer: Vec<u8>) {
         if self.spare.len() < MAX_SPARE {
             self.spare.push(buffer);

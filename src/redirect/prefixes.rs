@@ -1,9 +1,9 @@
-//! Which site is nearest to a client: the longest matching prefix of a table.
+//! The site nearest to a client: the longest matching prefix of a table.
 //!
-//! In: lines `PREFIX SITE`, or a database in MaxMind's format whose countries and continents are
-//! given sites. Out: the site of an address. Nested prefixes are unfolded into disjoint ranges when
-//! the table is read, so that a packet costs one binary search.
-//! IPv4 addresses stand among the others as IPv4-mapped ones (RFC 4291 §2.5.5.2).
+//! In: lines `PREFIX SITE`, or a MaxMind database with a mapping of its countries and continents to
+//! sites. Out: the site of an address. Nested prefixes are flattened into disjoint ranges when the
+//! table is loaded, so that a packet costs one binary search.
+//! IPv4 addresses are stored as IPv4-mapped ones (RFC 4291 §2.5.5.2).
 
 use core::net::{IpAddr, Ipv6Addr};
 use std::collections::BTreeMap;
@@ -14,33 +14,33 @@ pub const MAX_PREFIXES: usize = 2_000_000;
 /// Most sites.
 pub const MAX_SITES: usize = 256;
 
-/// A site, by its place in the configuration.
+/// A site, by its index in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Site(pub u16);
 
-/// What is wrong with a table. The operator is at fault; nothing was loaded.
+/// The reason for rejecting a table. The operator is at fault; nothing was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
     /// A line that is not `PREFIX SITE`.
-    #[error("{name}:{line}: not `PREFIX SITE`: write for example `192.0.2.0/24 east`")]
+    #[error("{name}:{line}: not `PREFIX SITE`: for example `192.0.2.0/24 east`")]
     BadLine {
         /// The file.
         name: String,
         /// Line number, from 1.
         line: usize,
     },
-    /// Host bits are set in a prefix.
-    #[error(
-        "{name}:{line}: bits are set behind the prefix: write the first address of the network"
-    )]
+    /// A prefix has host bits set.
+    #[error("{name}:{line}: host bits are set: write the first address of the network")]
     HostBits {
         /// The file.
         name: String,
         /// Line number, from 1.
         line: usize,
     },
-    /// A site that no backend stands in.
-    #[error("{name}:{line}: no backend has the site `{site}`: correct it, or give it to a backend")]
+    /// No backend is at this site.
+    #[error(
+        "{name}:{line}: no backend has the site `{site}`: correct it, or assign it to a backend"
+    )]
     UnknownSite {
         /// The file.
         name: String,
@@ -49,8 +49,8 @@ pub enum TableError {
         /// As written.
         site: String,
     },
-    /// The same prefix twice.
-    #[error("{name}: {prefix} stands twice: remove one")]
+    /// A prefix listed twice.
+    #[error("{name}: {prefix} is listed twice: remove one")]
     Twice {
         /// The file.
         name: String,
@@ -58,17 +58,19 @@ pub enum TableError {
         prefix: String,
     },
     /// More than [`MAX_PREFIXES`].
-    #[error("{name}: more than {MAX_PREFIXES} prefixes: leave the longest out")]
+    #[error("{name}: more than {MAX_PREFIXES} prefixes: omit the longest")]
     TooMany {
         /// The file.
         name: String,
     },
-    /// Not a database in MaxMind's format.
-    #[error("{name}: not a MaxMind database ({why}): give one of countries, with the suffix .mmdb")]
+    /// Not a MaxMind database.
+    #[error(
+        "{name}: not a MaxMind database ({why}): use a country database, with the suffix .mmdb"
+    )]
     BadDatabase {
         /// The file.
         name: String,
-        /// What its reader says.
+        /// The error of its reader.
         why: String,
     },
 }
@@ -76,7 +78,7 @@ pub enum TableError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Prefix {
     first: u128,
-    /// Of 128.
+    /// Prefix length, of 128.
     bits: u8,
     site: Site,
 }
@@ -90,12 +92,12 @@ impl Prefix {
 /// Sites by address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    /// From this address on, up to the next one's: ascending.
+    /// The first address of each range, ascending; a range ends before the next.
     ranges: Vec<(u128, Option<Site>)>,
 }
 
 impl Table {
-    /// Reads lines `PREFIX SITE`; empty ones and what follows a `#` are passed over. `sites` are the
+    /// Parses lines `PREFIX SITE`, skipping empty lines and comments after `#`. `sites` are the
     /// names in the order of their numbers, `name` is for messages.
     ///
     /// # Errors
@@ -130,8 +132,8 @@ impl Table {
         Self::build(name, prefixes)
     }
 
-    /// Reads a database of countries in MaxMind's format. `regions` gives sites to ISO codes of
-    /// countries and, for those not named, to codes of continents.
+    /// Reads a MaxMind database of countries. `regions` maps ISO codes of countries to sites and,
+    /// for other countries, codes of continents.
     ///
     /// # Errors
     /// [`TableError::BadDatabase`], [`TableError::TooMany`].
@@ -188,7 +190,7 @@ impl Table {
             });
         }
         let mut table = Self::default();
-        // Those that the present address lies in, the innermost last.
+        // The prefixes around the current address, the innermost last.
         let mut open: Vec<Prefix> = Vec::new();
         for prefix in prefixes {
             table.close(&mut open, Some(prefix.first));
@@ -199,7 +201,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Ends the open prefixes that do not reach to `upto`; the one around each goes on behind it.
+    /// Ends the open prefixes that do not reach to `upto`; after each, the enclosing one continues.
     fn close(&mut self, open: &mut Vec<Prefix>, upto: Option<u128>) {
         while let Some(inner) = open.last()
             && upto.is_none_or(|upto| inner.last() < upto)
@@ -219,7 +221,7 @@ impl Table {
         }
     }
 
-    /// The site of the longest prefix that holds `address`.
+    /// The site of the longest prefix that contains `address`.
     #[must_use]
     pub fn site(&self, address: IpAddr) -> Option<Site> {
         let address = mapped(address);
@@ -228,7 +230,7 @@ impl Table {
     }
 }
 
-/// The part of a database's record that is of interest.
+/// The relevant part of a database record.
 #[derive(serde::Deserialize)]
 struct Region<'a> {
     #[serde(borrow, default)]
@@ -256,7 +258,7 @@ impl Region<'_> {
     }
 }
 
-/// The number of a site by its name.
+/// Returns the number of a site by its name.
 #[must_use]
 pub fn site_of(sites: &[String], name: &str) -> Option<Site> {
     let place = sites.iter().position(|site| site == name)?;
@@ -342,10 +344,10 @@ mod tests {
             ("10.0.0.0/8 east now", "sites:1: not `PREFIX SITE`"),
             ("\n10.0.0.0/33 east", "sites:2: not `PREFIX SITE`"),
             ("10.0.0.0 east", "sites:1: not `PREFIX SITE`"),
-            ("10.0.0.1/8 east", "sites:1: bits are set"),
-            ("::1/0 east", "sites:1: bits are set"),
+            ("10.0.0.1/8 east", "sites:1: host bits are set"),
+            ("::1/0 east", "sites:1: host bits are set"),
             ("::/0 north", "sites:1: no backend has the site `north`"),
-            ("::/0 east\n::/0 west", "sites: ::/0 stands twice"),
+            ("::/0 east\n::/0 west", "sites: ::/0 is listed twice"),
         ];
         for (text, want) in cases {
             let error = table(text).unwrap_err();
@@ -369,12 +371,12 @@ mod tests {
         ));
     }
 
-    /// A string of MaxMind's format.
+    /// Encodes a string in MaxMind's format.
     fn string(text: &str) -> Vec<u8> {
         [&[0x40 | text.len() as u8], text.as_bytes()].concat()
     }
 
-    /// A map of that format; values are encoded already.
+    /// Encodes a map in that format, with encoded values.
     fn map(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
         let mut out = vec![0xe0 | entries.len() as u8];
         for (key, value) in entries {

@@ -1,16 +1,16 @@
-//! A sliding replay window: which sequence numbers of one sender have been seen.
+//! A sliding replay window over the sequence numbers of one sender.
 //!
-//! In: sequence numbers that have been authenticated. Out: whether each is new. The bits stand in a
-//! ring of words of which one is always being refilled, so that the window moves without shifting.
+//! In: authenticated sequence numbers. Out: whether each is new. The bits form a ring of words of
+//! which one is always being refilled, so that the window moves without shifting.
 //! Source: RFC 6479.
 
 /// Words of the ring.
 const WORDS: usize = 33;
 
-/// How far below the newest a sequence number may be; an older one counts as seen.
+/// Distance below the newest number from which an old one counts as seen.
 pub const MAX_LATE: u64 = (WORDS as u64 - 1) * 64;
 
-/// What has been seen of one sender.
+/// The sequence numbers seen of one sender.
 #[derive(Clone, Debug)]
 pub struct Window {
     newest: u64,
@@ -27,7 +27,7 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Whether `sequence` is new; it is seen from now on. 0 is never new.
+    /// Whether `sequence` is new; marks it as seen. 0 is never new.
     pub fn admit(&mut self, sequence: u64) -> bool {
         if sequence == 0 {
             return false;

@@ -1,4 +1,4 @@
-//! Shares, places and turns of the policies; and why loads move weights.
+//! Shares, placement and round robin of the policies; and why loads move weights.
 
 use proptest::prelude::*;
 
@@ -28,7 +28,7 @@ fn flow(hash: u64) -> Flow {
     }
 }
 
-/// How many of `count` packets, each of another flow, each candidate gets.
+/// Counts how many of `count` packets, each of another flow, each candidate gets.
 fn shares(balancer: &mut Balancer, count: u64) -> Vec<u64> {
     let mut shares = vec![0; 300];
     for n in 0..count {
@@ -77,7 +77,7 @@ fn turns_are_smooth() {
         .map(|n| balancer.choose(flow(n), SOURCE).unwrap())
         .collect();
     assert_eq!(turns, [1, 1, 2, 1, 3, 1, 1]);
-    // Who goes away in the middle leaves the others their turns.
+    // Removing one in the middle keeps the others' turns.
     balancer.set_candidates([candidate(2, 1), candidate(3, 1)].into_iter());
     assert_eq!(shares(&mut balancer, 10)[2..4], [5, 5]);
 }
@@ -130,14 +130,18 @@ fn the_nearest_site_is_used_while_it_can_be() {
         "not in the table"
     );
     balancer.set_candidates([at(1, 0)].into_iter());
-    assert_eq!(balancer.choose(flow(1), SOURCE), Some(1), "nobody there");
+    assert_eq!(
+        balancer.choose(flow(1), SOURCE),
+        Some(1),
+        "no candidate there"
+    );
     balancer.set_candidates(core::iter::empty());
     assert_eq!(balancer.choose(flow(1), SOURCE), None);
 }
 
-/// Rounds of a heartbeat's length: 2000 packets are placed by what was the load three rounds before.
-/// Two of eight backends have work from elsewhere. Returns the highest load over the mean one, in
-/// the mean over the rounds after the first hundred.
+/// Runs rounds of a heartbeat's length: 2000 packets are placed by the loads of three rounds
+/// before. Two of eight backends have other work. Returns the highest load over the mean one,
+/// averaged over the rounds after the first hundred.
 fn imbalance(mut place: impl FnMut(&[u32], &mut [u32])) -> f64 {
     const ELSEWHERE: [u32; 8] = [100, 150, 0, 0, 0, 0, 0, 0];
     let mut past = [[0; 8]; 3];

@@ -1,4 +1,4 @@
-//! A whole file, every mistake in it, its bounds, and files that are damaged at random.
+//! A complete file, every mistake in it, its bounds, and randomly damaged files.
 
 use proptest::prelude::*;
 
@@ -86,8 +86,8 @@ fn every_mistake_is_told_with_its_line_and_what_to_do() {
             4,
             "give 1 to 8 addresses",
         ),
-        ("10.77.2.100", "224.0.0.1", 4, "no unicast address"),
-        ("10.77.2.100", "10.77.3.1", 4, "stands twice"),
+        ("10.77.2.100", "224.0.0.1", 4, "not a unicast address"),
+        ("10.77.2.100", "10.77.3.1", 4, "is listed twice"),
         (
             "policy = \"nearest\"",
             "policy = \"near\"",
@@ -107,7 +107,7 @@ fn every_mistake_is_told_with_its_line_and_what_to_do() {
         ("\"s2\"", "\"s1\"", 24, "two backends are named s1"),
         ("\"s2\"", "\"s 2\"", 24, "name of a backend"),
         ("id = 2", "id = 1", 24, "id 1 is another backend's"),
-        ("fd77:2::102", "fd77:2::100", 24, "give its own"),
+        ("fd77:2::102", "fd77:2::100", 24, "choose another"),
         ("site = \"west\"", "site = \"\"", 17, "site of a backend"),
         ("\"draining\"", "\"asleep\"", 29, "expected one of"),
         ("device = \"hwb3\"", "", 31, "an address or a device"),
@@ -117,12 +117,7 @@ fn every_mistake_is_told_with_its_line_and_what_to_do() {
             31,
             "1 to 15 letters",
         ),
-        (
-            ", \"fd77:3::1\"",
-            "",
-            24,
-            "one of the family of fd77:2::102",
-        ),
+        (", \"fd77:3::1\"", "", 24, "of the family of fd77:2::102"),
     ];
     for (good, bad, line, want) in cases {
         assert!(GOOD.contains(good), "{good}");

@@ -1,4 +1,4 @@
-//! A redirector with backends on a perfect network: who gets what, and what befalls the rest.
+//! A redirector with backends on a perfect network: distribution, drops and failures.
 
 use core::time::Duration;
 
@@ -86,7 +86,7 @@ fn request(connection: u64) -> Vec<u8> {
     out
 }
 
-/// A redirector with its backends, each of which may be dead.
+/// A redirector with its backends, any of which may be dead.
 struct Fleet {
     redirect: Redirect,
     backends: Vec<(Backend, bool)>,
@@ -109,8 +109,8 @@ impl Fleet {
         }
     }
 
-    /// Carries what waits to the backends and their replies back; the inner packets with where they
-    /// came to.
+    /// Delivers queued packets to the backends and their replies back; returns the inner packets
+    /// with their destinations.
     fn drain(&mut self) -> Vec<(u16, Vec<u8>)> {
         let (now, mut inner) = (at(self.now), Vec::new());
         while let Some(packet) = self.redirect.outbox().pop() {
@@ -164,7 +164,7 @@ impl Fleet {
         inner.first().map(|(id, _)| *id)
     }
 
-    /// How many of `count` connections come to each backend.
+    /// Counts how many of `count` connections reach each backend.
     fn shares(&mut self, count: u64) -> [u32; 5] {
         let mut shares = [0; 5];
         for connection in 0..count {
@@ -235,11 +235,11 @@ fn two_redirectors_make_the_same_choices() {
     for (packet, alike) in transport.chain(tcp).chain([(echo(), 3)]) {
         let [first, second, third] = fleets.each_mut().map(|fleet| fleet.send(&packet));
         assert!(first.is_some() && first == second);
-        assert!(alike < 3 || third == first, "sticky whatever the policy");
+        assert!(alike < 3 || third == first, "sticky under every policy");
     }
 }
 
-/// A TCP segment; nothing here looks at its checksum.
+/// Builds a TCP segment; its checksum is irrelevant here.
 fn tcp(port: u16, flags: u8) -> Vec<u8> {
     let mut segment = vec![0; 20];
     segment[..2].copy_from_slice(&port.to_be_bytes());
@@ -325,7 +325,7 @@ fn a_dead_backend_is_left_alone_within_150_ms_and_others_keep_theirs() {
 fn a_draining_backend_gets_nothing_and_all_down_means_all() {
     let mut fleet = Fleet::new(&config(1, 1, "spread", &ACTIVE));
     fleet.pass(100);
-    // The operator drains one, another asks for it itself.
+    // The operator drains one, another drains itself.
     fleet.backends[2].0.set_draining(true);
     let next = config(1, 2, "spread", &["draining", "active", "active", "down"]);
     fleet
@@ -371,12 +371,15 @@ fn a_configuration_is_swapped_whole_or_not_at_all() {
     };
     for generation in [4, 5] {
         let error = swap(config(1, generation, "spread", &ACTIVE)).unwrap_err();
-        assert!(error.contains("not above 5"), "{error}");
+        assert!(
+            error.contains("not above the running generation 5"),
+            "{error}"
+        );
     }
     assert!(
         swap(config(2, 6, "spread", &ACTIVE))
             .unwrap_err()
-            .contains("restart it")
+            .contains("restart the redirector")
     );
     swap(config(1, 6, "spread", &ACTIVE)).unwrap();
     assert_eq!(fleet.shares(100)[1..], [25; 4]);
@@ -404,7 +407,7 @@ fn a_forgotten_redirector_learns_of_newer_configurations() {
     );
 }
 
-/// An ICMP "unreachable" of that code from a router about `packet`.
+/// Builds an ICMP "unreachable" with that code from a router about `packet`.
 fn unreachable_about(packet: &[u8], code: u8) -> Vec<u8> {
     let mut error = vec![3, code, 0, 0, 0, 0, 0, 0];
     error.extend(&packet[..packet.len().min(548)]);
@@ -448,7 +451,7 @@ fn an_error_counts_at_once_but_not_for_long() {
         .redirect
         .handle_packet(at(fleet.now), &unreachable_about(&forged, 1), None);
     assert_eq!(
-        (fleet.drops("unasked"), fleet.redirect.counters().hints),
+        (fleet.drops("unsolicited"), fleet.redirect.counters().hints),
         (1, 0)
     );
     assert_eq!(fleet.states(), [BackendState::Active; 2]);
@@ -490,7 +493,7 @@ fn strangers_heartbeats_change_nothing() {
         (reply(CapsuleKind::Reply, 1, 6), "heartbeat_forged"),
         (reply(CapsuleKind::Reply, 2, 5), "heartbeat_misdirected"),
         (reply(CapsuleKind::Query, 1, 5), "heartbeat_unknown_kind"),
-        (reply(CapsuleKind::Reply, 1, 5), "unasked"),
+        (reply(CapsuleKind::Reply, 1, 5), "unsolicited"),
     ] {
         fleet.redirect.handle_packet(at(fleet.now), &packet, None);
         assert_eq!(fleet.drops(label), 1, "{label}");
@@ -499,7 +502,7 @@ fn strangers_heartbeats_change_nothing() {
 }
 
 #[test]
-fn a_device_takes_packets_as_they_are_and_joined_ones_are_parted() {
+fn a_device_takes_packets_as_they_are_and_joined_ones_are_segmented() {
     let text = text(1, 1, "spread", &[]) + "[[backend]]\nname = \"a\"\nid = 1\ndevice = \"hwb1\"\n";
     let config = RedirectConfig::parse("r", &text).unwrap();
     let mut redirect = Redirect::new(at(0), &config, settings());
@@ -522,7 +525,7 @@ fn a_device_takes_packets_as_they_are_and_joined_ones_are_parted() {
 }
 
 #[test]
-fn joined_tcp_is_parted_and_stays_together() {
+fn joined_tcp_is_segmented_and_stays_together() {
     let mut fleet = Fleet::new(&config(1, 1, "spread", &ACTIVE));
     let mut segment = vec![0; 20];
     segment[12] = 0x50;
@@ -536,7 +539,7 @@ fn joined_tcp_is_parted_and_stays_together() {
     let lengths: Vec<_> = inner.iter().map(|(_, packet)| payload(packet)).collect();
     assert_eq!(lengths, [1300, 1300, 400]);
     assert!(inner.iter().all(|(id, _)| *id == inner[0].0), "one server");
-    assert_eq!(fleet.redirect.counters().parted, 3);
+    assert_eq!(fleet.redirect.counters().segmented, 3);
     // Segments of a full MTU leave no room for a capsule.
     fleet.redirect.handle_packet(now, &joined, Some(1400));
     assert_eq!((fleet.drain().len(), fleet.drops("too_long")), (1, 2));
