@@ -1,8 +1,8 @@
-//! What the transport hands to a device: datagrams that share one UDP path.
+//! Flights: datagrams that share one UDP path, the transport's output to a device.
 //!
-//! A [`Flight`] is laid out so that one offloaded write can carry it: the UDP payloads stand one
-//! after the other, all of `segment` bytes, only the last may be shorter. A plain device sends them
-//! one by one; `wire::ip` puts the headers in front.
+//! The layout of a [`Flight`] suits one offloaded write (GSO): concatenated UDP payloads, all of
+//! `segment` bytes but the last, which may be shorter. A plain device sends them one by one;
+//! `wire::ip` prepends the headers.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ impl Ecn {
         }
     }
 
-    /// Reads the two low bits of a traffic class byte.
+    /// Converts the two low bits of a traffic class byte.
     #[must_use]
     pub const fn from_bits(traffic_class: u8) -> Self {
         match traffic_class & 3 {
@@ -50,14 +50,14 @@ impl Ecn {
 /// Source and destination of a UDP datagram; both addresses are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UdpPath {
-    /// Where it comes from.
+    /// The source.
     pub src: SocketAddr,
-    /// Where it goes to.
+    /// The destination.
     pub dst: SocketAddr,
 }
 
 impl UdpPath {
-    /// The path of the answer.
+    /// Returns the path of the reply.
     #[must_use]
     pub const fn reversed(self) -> Self {
         Self {
@@ -76,12 +76,12 @@ pub struct Flight {
     pub ecn: Ecn,
     /// UDP payload length of every datagram but the last, in bytes; at least 1.
     pub segment: usize,
-    /// The UDP payloads, one after the other.
+    /// The UDP payloads, concatenated.
     pub payload: Payload,
 }
 
 impl Flight {
-    /// A flight of one datagram.
+    /// Creates a flight of one datagram.
     #[must_use]
     pub fn single(path: UdpPath, ecn: Ecn, payload: Vec<u8>) -> Self {
         Self {
@@ -92,13 +92,13 @@ impl Flight {
         }
     }
 
-    /// How many datagrams there are.
+    /// The number of datagrams.
     #[must_use]
     pub fn count(&self) -> usize {
         self.payload.len().div_ceil(self.segment.max(1))
     }
 
-    /// The UDP payloads in sending order, each in one piece.
+    /// Returns the UDP payloads in sending order, each contiguous.
     pub fn datagrams(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
         let mut reader = self.payload.reader();
         core::iter::from_fn(move || {

@@ -1,8 +1,8 @@
 //! IPv4, IPv6 and UDP headers: bytes to values and back.
 //!
-//! In: one whole IP packet as a device gave it; out: a view that borrows from it, or a
-//! [`Malformed`] reason. The other way: [`UdpTemplate`] builds the headers of a UDP path once and
-//! writes them in front of any number of payloads.
+//! In: one whole IP packet from a device; out: a view that borrows from it, or a [`Malformed`]
+//! reason. The other way: [`UdpTemplate`] builds the headers of a UDP path once and prepends them
+//! to any number of payloads.
 //! Nothing here panics on any input, allocates, fragments, or reassembles.
 //! Sources: RFC 791, RFC 8200, RFC 768, RFC 1071 (checksum), RFC 6864 (identification), RFC 3168.
 
@@ -24,18 +24,18 @@ pub const UDP4_HEADERS: usize = Ipv4Header::MIN_LEN + UdpHeader::LEN;
 /// Bytes of an IPv6 header and of a UDP header.
 pub const UDP6_HEADERS: usize = Ipv6Header::LEN + UdpHeader::LEN;
 
-/// Hop limit (time to live) of every packet we make.
+/// Hop limit (time to live) of emitted packets.
 pub const HOP_LIMIT: u8 = 64;
 
-/// Largest IP packet that a length field can express and a device may hand over, in bytes.
+/// Largest IP packet by its length fields, and from any device, in bytes.
 pub const MAX_PACKET: usize = Ipv6Header::LEN + 65_535;
 
-/// Why a packet cannot be taken apart. The sender or the path is at fault; the receiver drops the
+/// The reason for rejecting a packet. The sender or the path is at fault; the receiver drops the
 /// packet and counts the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum Malformed {
     /// Fewer bytes than the headers announce.
-    #[error("packet is cut short")]
+    #[error("packet is truncated")]
     Truncated,
     /// Neither version 4 nor 6.
     #[error("IP version is neither 4 nor 6")]
@@ -46,32 +46,32 @@ pub enum Malformed {
     /// The IPv4 header checksum is wrong.
     #[error("IPv4 header checksum is wrong")]
     BadHeaderChecksum,
-    /// A fragment, of either version: nothing here reassembles.
+    /// A fragment, in either version: nothing here reassembles.
     #[error("packet is a fragment")]
     Fragment,
-    /// An IPv6 extension header stands before the transport header.
+    /// An IPv6 extension header precedes the transport header.
     #[error("IPv6 extension header is not supported")]
     UnsupportedExtension,
     /// The UDP checksum is wrong.
     #[error("UDP checksum is wrong")]
     BadUdpChecksum,
-    /// The UDP checksum is zero, that is absent: forbidden over IPv6 (RFC 8200 §8.1), and refused
-    /// over IPv4 too, where one flipped bit could otherwise switch the check off.
+    /// The UDP checksum is zero, that is absent: forbidden over IPv6 (RFC 8200 §8.1), and rejected
+    /// over IPv4 too, where one flipped bit could otherwise disable verification.
     #[error("UDP checksum is absent")]
     NoUdpChecksum,
 }
 
-/// Who answers for the checksum of a UDP datagram.
+/// The verification of a UDP checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// Nobody yet: it is verified.
+    /// Verify it.
     Verify,
-    /// The device that joined several datagrams or segments into one packet answers for each.
+    /// Trust it: the device that coalesced the packet vouches for each segment.
     Trusted,
 }
 
 impl Checksum {
-    /// That of a packet as a device gave it; `segment`: what each part of a joined one holds.
+    /// Returns the mode for a packet from a device; `segment`: the segment size of a coalesced one.
     #[must_use]
     pub const fn of(segment: Option<usize>) -> Self {
         match segment {
@@ -81,7 +81,7 @@ impl Checksum {
     }
 }
 
-/// An IP packet whose headers are sound. Borrows from the packet.
+/// An IP packet with valid headers. Borrows from the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IpView<'a> {
     /// Source address.
@@ -92,11 +92,11 @@ pub struct IpView<'a> {
     pub ecn: Ecn,
     /// Protocol number of the payload (6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6).
     pub protocol: u8,
-    /// What follows the IP header, as long as the header says.
+    /// The bytes after the IP header, up to its length.
     pub payload: &'a [u8],
 }
 
-/// A UDP datagram whose headers are sound. Borrows from the packet.
+/// A UDP datagram with valid headers. Borrows from the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpView<'a> {
     /// Source and destination.
@@ -108,8 +108,8 @@ pub struct UdpView<'a> {
 }
 
 impl<'a> UdpView<'a> {
-    /// The UDP payloads: several if the device joined datagrams of `segment` bytes each, else one,
-    /// which may be empty.
+    /// Returns the UDP payloads: several if the device coalesced datagrams of `segment` bytes each,
+    /// else one, which may be empty.
     pub fn datagrams(&self, segment: Option<usize>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let size = segment.unwrap_or(self.payload.len()).max(1);
         let empty = self.payload.is_empty().then_some(self.payload);
@@ -118,8 +118,7 @@ impl<'a> UdpView<'a> {
 }
 
 impl<'a> IpView<'a> {
-    /// Takes the IP header of `packet` apart. Bytes behind the length that the header announces
-    /// are ignored, as a link may pad.
+    /// Parses the IP header of `packet`. Bytes beyond its length are ignored, since a link may pad.
     ///
     /// # Errors
     /// Every [`Malformed`] but those of UDP.
@@ -184,15 +183,15 @@ impl<'a> IpView<'a> {
         })
     }
 
-    /// Takes the payload apart as UDP, whatever `protocol` says.
+    /// Parses the payload as UDP, whatever `protocol` is.
     ///
     /// # Errors
     /// [`Malformed::Truncated`], [`Malformed::BadLength`], [`Malformed::NoUdpChecksum`],
     /// [`Malformed::BadUdpChecksum`].
     pub fn udp(&self, checksum: Checksum) -> Result<UdpView<'a>, Malformed> {
         let header = UdpHeaderSlice::from_slice(self.payload).map_err(|_| Malformed::Truncated)?;
-        // RFC 768 would allow bytes behind the datagram; nobody sends them, and the IPv6 length
-        // field is covered by no checksum, so a difference means damage.
+        // RFC 768 would allow bytes after the datagram; no sender adds any, and no checksum covers
+        // the IPv6 length field, so a difference means corruption.
         if usize::from(header.length()) != self.payload.len() {
             return Err(Malformed::BadLength);
         }
@@ -218,8 +217,8 @@ impl<'a> IpView<'a> {
         })
     }
 
-    /// Whether the checksum inside the payload holds, for TCP, UDP and ICMPv6 together with the
-    /// pseudo header (RFC 8200 §8.1), for ICMP without.
+    /// Whether the checksum inside the payload is valid, for TCP, UDP and ICMPv6 together with the
+    /// pseudo-header (RFC 8200 §8.1), for ICMP without.
     #[must_use]
     pub fn checksum_holds(&self) -> bool {
         let pseudo = if self.protocol == IpNumber::ICMP.0 {
@@ -234,7 +233,7 @@ impl<'a> IpView<'a> {
     }
 }
 
-/// Takes a whole packet apart: `None` if it is sound but carries something else than UDP.
+/// Parses a whole packet; `None` if it is valid but not UDP.
 ///
 /// # Errors
 /// Every [`Malformed`].
@@ -246,7 +245,7 @@ pub fn parse_udp(packet: &[u8]) -> Result<Option<UdpView<'_>>, Malformed> {
     ip.udp(Checksum::Verify).map(Some)
 }
 
-/// Why headers cannot be put in front of a payload. The caller is at fault.
+/// The reason why a packet cannot be emitted. The caller is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EmitError {
     /// Source and destination are of different families.
@@ -259,7 +258,7 @@ pub enum EmitError {
         len: usize,
     },
     /// The buffer is too small.
-    #[error("need {need} bytes of room, have {have}")]
+    #[error("buffer of {have} bytes, {need} needed")]
     NoRoom {
         /// Bytes of the packet.
         need: usize,
@@ -268,13 +267,13 @@ pub enum EmitError {
     },
 }
 
-/// The IP and UDP headers of one path, with the sums over all that does not change.
+/// The IP and UDP headers of one path, with the sums over their constant part.
 ///
-/// Made once for a flight; [`emit`](Self::emit) then patches lengths and checksums.
+/// Built once per flight; [`emit`](Self::emit) then patches lengths and checksums.
 #[derive(Clone, Copy, Debug)]
 pub struct UdpTemplate {
     bytes: [u8; UDP6_HEADERS],
-    /// IP and UDP header together.
+    /// Length of IP and UDP header together.
     len: usize,
     /// Over the IPv4 header with length and identification zero.
     ip_sum: u64,
@@ -285,7 +284,8 @@ pub struct UdpTemplate {
 }
 
 impl UdpTemplate {
-    /// Headers for datagrams of `path`: no options, "don't fragment", hop limit [`HOP_LIMIT`].
+    /// Builds headers for datagrams of `path`: no options, "don't fragment", hop limit
+    /// [`HOP_LIMIT`].
     ///
     /// # Errors
     /// [`EmitError::MixedFamilies`].
@@ -324,13 +324,13 @@ impl UdpTemplate {
         })
     }
 
-    /// Bytes that stand before each payload.
+    /// The length of the headers, in bytes.
     #[must_use]
     pub const fn headers_len(&self) -> usize {
         self.len
     }
 
-    /// A packet of its own that carries `payload`.
+    /// Returns a packet with `payload` in a buffer of its own.
     ///
     /// # Errors
     /// [`EmitError::TooLong`].
@@ -340,9 +340,9 @@ impl UdpTemplate {
         Ok(packet)
     }
 
-    /// Writes headers and `payload` into `out` and returns the bytes of the packet. `ident` is the
-    /// IPv4 identification, meaningless in packets that may not be fragmented (RFC 6864 §4.1);
-    /// IPv6 has none.
+    /// Writes headers and `payload` into `out` and returns the packet's length. `ident` is the IPv4
+    /// identification, meaningless in packets that may not be fragmented (RFC 6864 §4.1); IPv6 has
+    /// none.
     ///
     /// # Errors
     /// [`EmitError::TooLong`], [`EmitError::NoRoom`]; `out` is then untouched.
@@ -359,7 +359,7 @@ impl UdpTemplate {
         Ok(need)
     }
 
-    /// Writes headers before a payload of `payload` bytes that stands in `out` already, behind room
+    /// Writes headers before a payload of `payload` bytes, which is in `out` already, after room
     /// for them, and returns the packet.
     ///
     /// # Errors
@@ -378,7 +378,7 @@ impl UdpTemplate {
 
     /// Writes the headers with the checksum over `body`.
     fn seal(&self, (mut headers, length): (Headers, u64), head: &mut [u8], body: &[u8]) {
-        // The length counts twice: in the pseudo header and in the UDP header.
+        // The length counts twice: in the pseudo-header and in the UDP header.
         let total = self
             .udp_sum
             .wrapping_add(2 * length)
@@ -387,8 +387,8 @@ impl UdpTemplate {
         head.copy_from_slice(headers.as_slice());
     }
 
-    /// The headers of a packet with `payload` bytes to follow, whose UDP checksum somebody else
-    /// finishes: the field holds the sum over the pseudo header.
+    /// Returns the headers for `payload` bytes with a partial UDP checksum, the sum over the
+    /// pseudo-header, which the device completes.
     ///
     /// # Errors
     /// [`EmitError::TooLong`].
@@ -399,7 +399,7 @@ impl UdpTemplate {
         Ok(headers)
     }
 
-    /// Headers with lengths, without the UDP checksum; and the UDP length as part of a sum.
+    /// Returns headers with lengths, without the UDP checksum; and the UDP length as part of a sum.
     fn headers(&self, ident: u16, payload: usize) -> Result<(Headers, u64), EmitError> {
         let too_long = EmitError::TooLong { len: payload };
         let udp_len = u16::try_from(UdpHeader::LEN + payload).map_err(|_| too_long)?;
@@ -429,15 +429,15 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Their bytes.
+    /// The bytes of the headers.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 
-/// Finishes a checksum whose field, `offset` bytes behind `start`, holds the sum over the pseudo
-/// header: it covers `packet` from `start` on. `None` if the field lies outside of the packet.
+/// Completes a checksum whose field, at `offset` from `start`, holds the pseudo-header sum, over
+/// `packet` from `start` on. `None` if the field lies outside the packet.
 pub fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
     let covered = packet.get_mut(start..)?;
     let checksum = written(sum(covered));
@@ -448,11 +448,11 @@ pub fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) -> Opti
     Some(())
 }
 
-/// Writes one UDP datagram with its IP header into `out` and returns the bytes of the packet.
-/// For many datagrams of one path make a [`UdpTemplate`].
+/// Writes one UDP datagram with its IP header into `out` and returns the packet's length. For many
+/// datagrams of one path use a [`UdpTemplate`].
 ///
 /// # Errors
-/// As for [`UdpTemplate::new`] and [`UdpTemplate::emit`].
+/// As of [`UdpTemplate::new`] and [`UdpTemplate::emit`].
 pub fn emit_udp(
     path: UdpPath,
     ecn: Ecn,
@@ -486,7 +486,7 @@ fn ipv6_header(src: Ipv6Addr, dst: Ipv6Addr, ecn: Ecn) -> Ipv6Header {
     }
 }
 
-/// Copies `from` to the start of `out`, as much as fits, and returns how much.
+/// Copies `from` to the start of `out`, as much as fits, and returns its length.
 fn write<'b>(out: &mut [u8], from: impl Iterator<Item = &'b u8>) -> usize {
     out.iter_mut()
         .zip(from)
@@ -500,9 +500,9 @@ fn put(out: &mut [u8], at: usize, bytes: [u8; 2]) {
     }
 }
 
-/// The one's complement sum of `bytes` in the machine's byte order, unfolded (RFC 1071 §2: the sum
-/// does not depend on byte order, nor on how many 16-bit words are added at once). `bytes` that
-/// follow must start at an even offset.
+/// Returns the one's complement sum of `bytes` in native byte order, unfolded (RFC 1071 §2: the sum
+/// does not depend on byte order, nor on how many 16-bit words are added at once). Further `bytes`
+/// must start at an even offset.
 fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     let whole = words
@@ -529,8 +529,8 @@ fn half(bytes: [u8; 2]) -> u64 {
     u64::from(u16::from_ne_bytes(bytes))
 }
 
-/// The checksum of a sum as it is written. RFC 768: one of zero is sent as all ones, for zero means
-/// none; to other protocols both are the same.
+/// Returns a sum as checksum bytes. RFC 768: zero is sent as all ones, since zero means no
+/// checksum; other protocols treat both alike.
 fn written(sum: u64) -> [u8; 2] {
     match !fold(sum) {
         0 => u16::MAX,

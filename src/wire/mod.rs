@@ -1,6 +1,6 @@
 //! Bytes to values and back: IP and UDP headers, the transport's packets, flights. No state, no clock.
 //!
-//! Parsing never panics on any input; every refusal is a variant of an error enum.
+//! Parsing never panics on any input; every rejection is a variant of an error enum.
 
 pub mod flight;
 pub mod ip;

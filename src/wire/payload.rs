@@ -1,27 +1,27 @@
-//! The UDP payloads of a flight, as a list of what to gather: bytes of an object stay where they lie
-//! until a device puts them beside their headers.
+//! The UDP payloads of a flight as a gather list: the bytes of an object stay in place until a
+//! device copies them behind their headers.
 //!
-//! In: small things written one after the other (*heads*: packet headers, chunk heads, seals,
-//! padding) and a *body*, of which ranges are referred to in between. The application writes the body,
-//! or shares memory that holds its bytes already.
-//! Out: the same bytes as slices in sending order, for a device to assemble whole or datagram by
-//! datagram. Buffers are lent by a [`Pool`] and come back when the last reader lets go.
-//! Never knows where a datagram ends: that is the segment size of the flight.
+//! In: small pieces in sequence (*heads*: packet headers, chunk heads, seals, padding), interleaved
+//! with ranges of a *body*. The application writes the body, or shares memory that holds its bytes
+//! already.
+//! Out: the same bytes as slices in sending order, for a device to assemble as a whole or per
+//! datagram. A [`Pool`] lends buffers and recycles them once the last reader drops them.
+//! Never knows datagram boundaries: these are the segment size of the flight.
 
 use core::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Buffers that a pool keeps for flights to come: as many flights as one joined packet of requests
-/// has in the air before they are written, mostly one. Beyond, each has a buffer of its own.
+/// Buffers that a pool keeps for further flights: as many as one coalesced packet of requests has
+/// outstanding before they are written, mostly one. Further flights allocate their own.
 pub const MAX_POOLED: usize = 8;
 
-/// Bytes that several hold and nobody changes; they go when the last lets go.
+/// Immutable shared bytes, freed with the last reference.
 #[derive(Clone)]
 pub struct Shared(Arc<dyn AsRef<[u8]> + Send + Sync>);
 
 impl Shared {
-    /// The bytes of `owner`, which must be the same at every look.
+    /// Shares the bytes of `owner`, which must always return the same ones.
     pub fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
         Self(Arc::new(owner))
     }
@@ -39,35 +39,35 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Heads, a body and the order in which they are sent.
+/// Heads, a body and their sending order.
 #[derive(Debug, Default)]
 pub struct Gathered {
     heads: Vec<u8>,
-    /// What was written of the body. Initialised up to its largest use so far, so that a new use
-    /// writes each byte once.
+    /// The written part of the body. Initialised up to its largest use so far, so that reuse writes
+    /// each byte once.
     own: Vec<u8>,
-    /// Bytes of `own` in use now.
+    /// Bytes of `own` in use.
     written: usize,
     /// Bytes of the body.
     staged: usize,
-    /// Bytes of the body referred to.
+    /// Bytes of the body referred to so far.
     referred: usize,
-    /// The body, in its order.
+    /// The body, in order.
     pieces: Vec<Piece>,
     parts: Vec<Part>,
 }
 
-/// A stretch of the body that lies in one memory.
+/// A contiguous part of the body.
 #[derive(Debug)]
 struct Piece {
     body: Range<usize>,
-    /// `None`: in what was written.
+    /// `None` for the buffer's own memory.
     shared: Option<Shared>,
-    /// Where it begins in that memory.
+    /// Offset in that memory.
     at: usize,
 }
 
-/// All heads up to one place and not sent before, then a range of the memory of a piece.
+/// All heads up to an offset that were not sent before, then a range of a piece's memory.
 #[derive(Clone, Debug)]
 struct Part {
     heads_end: usize,
@@ -75,7 +75,7 @@ struct Part {
     range: Range<usize>,
 }
 
-/// A place to go back to.
+/// A position to rewind to.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     heads: usize,
@@ -84,7 +84,7 @@ pub struct Mark {
 }
 
 impl Gathered {
-    /// Empties it and keeps its own memory.
+    /// Clears the buffer and keeps its own memory.
     pub fn clear(&mut self) {
         self.heads.clear();
         self.parts.clear();
@@ -92,7 +92,7 @@ impl Gathered {
         (self.written, self.staged, self.referred) = (0, 0, 0);
     }
 
-    /// Room for the next `bytes` of the body. They hold anything until they are written.
+    /// Returns room for the next `bytes` of the body, with undefined content.
     pub fn room(&mut self, bytes: usize) -> &mut [u8] {
         let (at, start) = (self.written, self.staged);
         self.written += bytes;
@@ -111,10 +111,10 @@ impl Gathered {
         self.own.get_mut(at..self.written).unwrap_or_default()
     }
 
-    /// Has `write` put at most `bytes` more into the body, as many as it says.
+    /// Lets `write` append at most `bytes` to the body; it returns how many it wrote.
     ///
     /// # Errors
-    /// Those of `write`; the body is then as before.
+    /// Those of `write`; the body is then unchanged.
     pub fn fill<E>(
         &mut self,
         bytes: usize,
@@ -130,8 +130,8 @@ impl Gathered {
         result
     }
 
-    /// Makes `bytes` from `at` on of `memory` the next of the body, as far as there are any; returns
-    /// how many. They are not copied.
+    /// Appends up to `bytes` of `memory` from `at` on to the body without a copy; returns how many
+    /// exist.
     pub fn share(&mut self, memory: &Shared, at: usize, bytes: usize) -> usize {
         let bytes = bytes.min(memory.bytes().len().saturating_sub(at));
         let start = self.staged;
@@ -144,18 +144,19 @@ impl Gathered {
         bytes
     }
 
-    /// Bytes of the body.
+    /// The length of the body, in bytes.
     #[must_use]
     pub const fn staged(&self) -> usize {
         self.staged
     }
 
-    /// Where heads are appended.
+    /// The buffer to which heads are appended.
     pub const fn heads(&mut self) -> &mut Vec<u8> {
         &mut self.heads
     }
 
-    /// Appends a range of the body, as far as there is one; returns the bytes appended.
+    /// Appends a range of the body to the sending order, as far as it exists; returns the bytes
+    /// appended.
     pub fn refer(&mut self, at: usize, bytes: usize) -> usize {
         let end = at.saturating_add(bytes).min(self.staged);
         let first = self.pieces.partition_point(|piece| piece.body.end <= at);
@@ -180,19 +181,19 @@ impl Gathered {
         from - at
     }
 
-    /// Bytes to be sent.
+    /// The number of bytes to send.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.heads.len() + self.referred
     }
 
-    /// Whether there is nothing to be sent.
+    /// Whether there is nothing to send.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes that it may hold without asking for more memory; what is shared belongs to others.
+    /// The bytes that fit without another allocation, shared memory excluded.
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.heads.capacity()
@@ -201,7 +202,7 @@ impl Gathered {
             + self.parts.capacity() * size_of::<Part>()
     }
 
-    /// This place.
+    /// The current position.
     #[must_use]
     pub const fn mark(&self) -> Mark {
         Mark {
@@ -211,7 +212,7 @@ impl Gathered {
         }
     }
 
-    /// Takes back what was appended since `mark`. The body stays.
+    /// Removes everything appended since `mark`, except from the body.
     pub fn rewind(&mut self, mark: Mark) {
         self.heads.truncate(mark.heads);
         self.parts.truncate(mark.parts);
@@ -219,13 +220,13 @@ impl Gathered {
     }
 }
 
-/// Lends buffers, and takes them again when nobody reads them any more.
+/// Lends buffers, and recycles them without readers.
 #[derive(Debug, Default)]
 pub struct Pool(Vec<Arc<Gathered>>);
 
 impl Pool {
-    /// Makes a payload of `gathered`, which gets an empty buffer in exchange. No buffer that nobody
-    /// reads any more holds memory of others after this.
+    /// Turns `gathered` into a payload and replaces it by an empty buffer. Afterwards no buffer
+    /// without readers holds shared memory.
     pub fn lend(&mut self, gathered: &mut Gathered) -> Payload {
         let mut free = None;
         for (index, slot) in self.0.iter_mut().enumerate() {
@@ -247,14 +248,14 @@ impl Pool {
         Payload(Content::Gathered(lent))
     }
 
-    /// Bytes that the buffers which are kept may hold.
+    /// The capacity of the kept buffers, in bytes.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.0.iter().map(|gathered| gathered.capacity()).sum()
     }
 }
 
-/// The UDP payloads of a flight, one after the other. Cheap to clone if gathered.
+/// The UDP payloads of a flight, concatenated. Cheap to clone if gathered.
 #[derive(Clone, Debug)]
 pub struct Payload(Content);
 
@@ -270,7 +271,7 @@ impl From<Vec<u8>> for Payload {
     }
 }
 
-/// Equal if the same bytes are sent, however they lie in memory.
+/// Compares the bytes sent, regardless of their layout in memory.
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len() && self.to_vec() == other.to_vec()
@@ -280,7 +281,7 @@ impl PartialEq for Payload {
 impl Eq for Payload {}
 
 impl Payload {
-    /// Bytes.
+    /// The number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.0 {
@@ -289,13 +290,13 @@ impl Payload {
         }
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A reader at the first byte.
+    /// Returns a reader at the first byte.
     #[must_use]
     pub fn reader(&self) -> PayloadReader<'_> {
         let (heads, own, pieces, parts) = match &self.0 {
@@ -328,7 +329,7 @@ impl Payload {
         }
     }
 
-    /// The bytes in one piece.
+    /// Copies the bytes into one buffer.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.len());
@@ -348,20 +349,20 @@ pub struct PayloadReader<'a> {
     pieces: &'a [Piece],
     parts: core::slice::Iter<'a, Part>,
     heads_sent: usize,
-    /// What comes next, and what comes after it.
+    /// The current slice, and the one after it.
     now: &'a [u8],
     then: &'a [u8],
     left: usize,
 }
 
 impl<'a> PayloadReader<'a> {
-    /// Bytes not yet read.
+    /// The number of bytes not yet read.
     #[must_use]
     pub const fn left(&self) -> usize {
         self.left
     }
 
-    /// The next bytes that lie together, at most `most`; `None` at the end or if `most` is 0.
+    /// Returns the next contiguous bytes, at most `most`; `None` at the end or if `most` is 0.
     pub fn next(&mut self, most: usize) -> Option<&'a [u8]> {
         if most == 0 {
             return None;
@@ -378,8 +379,8 @@ impl<'a> PayloadReader<'a> {
         Some(slice)
     }
 
-    /// Copies the next bytes to the start of `out` and returns how many: less than there is room for
-    /// only at the end.
+    /// Copies the next bytes to the start of `out` and returns how many: fewer than its length only
+    /// at the end.
     pub fn fill(&mut self, out: &mut [u8]) -> usize {
         let mut filled = 0;
         while let Some(room) = out.get_mut(filled..)
@@ -392,7 +393,7 @@ impl<'a> PayloadReader<'a> {
         filled
     }
 
-    /// The next heads and the range of the body behind them.
+    /// Returns the next heads and the range of the body after them.
     fn load(&mut self) -> Option<(&'a [u8], &'a [u8])> {
         let (end, body) = match self.parts.next() {
             Some(part) => {
@@ -417,7 +418,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes `body` in stretches that end at `ends`, each into the buffer's own memory or shared.
+    /// Writes `body` in parts that end at `ends`, each into the buffer's own memory or shared.
     fn stage(body: &[u8], mut ends: Vec<(usize, bool)>, into: &mut Gathered) {
         let memory = Shared::new(body.to_vec());
         ends.push((body.len(), false));
@@ -435,7 +436,7 @@ mod tests {
         assert_eq!(into.staged(), body.len());
     }
 
-    /// Heads, ranges of a body of 256 bytes, and what is taken back at once.
+    /// Gathers heads, ranges of a body of 256 bytes, and appends that are rewound.
     fn gather(
         steps: &[(Vec<u8>, Range<usize>, bool)],
         ends: &[(usize, bool)],

@@ -1,8 +1,8 @@
-//! The transport's packets, as they stand inside UDP. `manual::protocol` draws every byte.
+//! The transport's packets, inside UDP. `manual::protocol` defines every byte.
 //!
 //! Client to server: [`Open`] and [`Request`]. Server to client: [`Response`] and [`Challenge`].
-//! Values borrow from the datagram. All numbers are in network order. What a value *means* is
-//! judged in `transport`; here only its shape is checked.
+//! Values borrow from the datagram. All numbers are in network order. Only the syntax is checked
+//! here; `transport` judges the *meaning* of values.
 
 mod to_client;
 mod to_server;
@@ -15,39 +15,39 @@ pub use to_server::{Cookie, Declared, Open, Request, ToServer, Token, Wanted};
 
 use crate::wire::varint::{Reader, put_varint};
 
-/// Version of the protocol, shown in every OPEN.
+/// Version of the protocol, sent in every OPEN.
 pub const VERSION: u8 = 1;
 
-/// UDP payload of an OPEN, and the most of each datagram of its answer to an address not proven
-/// yet, in bytes: what an IPv6 path carries at the least (RFC 8200 §5: 1280 − 40 − 8).
+/// UDP payload of an OPEN, and the limit for each datagram of the reply to an unvalidated address,
+/// in bytes: the minimum of an IPv6 path (RFC 8200 §5: 1280 − 40 − 8).
 pub const OPEN_BYTES: usize = 1232;
 
-/// Fixed part of a data response up to its body, in bytes.
+/// Fixed part of a data response before its body, in bytes.
 pub const DATA_HEADER_BYTES: usize = 24;
 
-/// What a chunk alone in its datagram costs: the offset.
+/// Overhead of a single chunk per datagram: the offset.
 pub const SINGLE_CHUNK_BYTES: usize = 6;
 
-/// What each of several chunks in a datagram costs: offset and length.
+/// Overhead of each of several chunks per datagram: offset and length.
 pub const CHUNK_BYTES: usize = 8;
 
-/// What echo, size and count add to a response to an OPEN, in bytes.
+/// Additional bytes of a response to an OPEN: echo, size and count.
 pub const OPENED_BYTES: usize = 11;
 
-/// Most holes a request's proof may have.
+/// Most holes in a request's proof.
 pub const MAX_HOLES: usize = 64;
 
-/// Most byte ranges one request may ask for.
+/// Most byte ranges in one request.
 pub const MAX_RANGES: usize = 32;
 
-/// Longest sealed continuation, in bytes; its length stands in one byte.
+/// Longest sealed continuation, in bytes; its length takes one byte.
 pub const MAX_CONTINUATION_BYTES: usize = 108;
 
-/// Bytes that a continuation takes in a data response: one of length, then the continuation padded
-/// to its longest, so that client and server agree on the room that is left.
+/// Bytes of a continuation in a data response: one of length, then the continuation padded to its
+/// maximum, so that client and server agree on the remaining room.
 pub const CONTINUATION_FIELD_BYTES: usize = 1 + MAX_CONTINUATION_BYTES;
 
-/// Smallest datagram a request may name, in bytes: an empty response with a continuation fits.
+/// Smallest datagram size in a request, in bytes: an empty response with a continuation fits.
 pub const MIN_DATAGRAM_BYTES: usize = 256;
 
 const KIND_OPEN: u8 = 0x10;
@@ -71,16 +71,16 @@ const RESPONSE_VOID: u8 = 0x04;
 const RESPONSE_MULTI: u8 = 0x08;
 const RESPONSE_CHANGED: u8 = 0x10;
 
-/// Why a datagram is not one of ours. The sender, or the network, is at fault: drop and count.
+/// The reason for rejecting a datagram. The sender, or the network, is at fault: drop and count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SegmentError {
-    /// It ends too soon.
+    /// Shorter than its fields.
     #[error("truncated")]
     Truncated,
-    /// Its first byte names no kind that this side receives.
+    /// Its first byte is not a kind that this side receives.
     #[error("unknown kind")]
     UnknownKind,
-    /// It speaks another version.
+    /// Of another version.
     #[error("unknown version")]
     UnknownVersion,
     /// A count or size is out of its range.
@@ -88,7 +88,7 @@ pub enum SegmentError {
     OutOfRange,
 }
 
-/// A stretch of packet numbers or of bytes: `start` is included, `end` is not.
+/// A range of packet numbers or of bytes: `start` is included, `end` is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
     /// First of the stretch.
@@ -98,13 +98,13 @@ pub struct Span {
 }
 
 impl Span {
-    /// How many the stretch holds.
+    /// The length of the range.
     #[must_use]
     pub const fn len(&self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 
-    /// Whether it holds none.
+    /// Whether the range is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.end <= self.start
@@ -118,7 +118,8 @@ fn check_size(size: u16) -> Result<(), SegmentError> {
     }
 }
 
-/// A length in one byte, then the bytes; longer ones are cut, which their seal notices.
+/// Appends a length in one byte, then the bytes; longer ones are truncated, which breaks their
+/// seal.
 fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
     let length = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
     out.push(length);
@@ -130,7 +131,7 @@ fn take_short<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
     reader.take(usize::from(length))
 }
 
-/// A length in two bytes, then the bytes.
+/// Appends a length in two bytes, then the bytes.
 fn put_long(out: &mut Vec<u8>, bytes: &[u8]) {
     let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     out.extend(length.to_be_bytes());
@@ -142,7 +143,7 @@ fn take_long<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
     reader.take(usize::from(length))
 }
 
-/// Their number in one byte, then start and length of each.
+/// Appends the count in one byte, then start and length of each.
 fn put_spans(out: &mut Vec<u8>, spans: &[Span]) {
     let count = u8::try_from(spans.len()).unwrap_or(u8::MAX);
     out.push(count);

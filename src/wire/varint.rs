@@ -20,7 +20,7 @@ pub fn put_varint(out: &mut impl Extend<u8>, value: u64) {
     out.extend(bytes);
 }
 
-/// Bytes that `put_varint` takes for `value`.
+/// The encoded length of `value`, in bytes.
 #[must_use]
 pub const fn varint_len(value: u64) -> usize {
     match value {
@@ -31,66 +31,66 @@ pub const fn varint_len(value: u64) -> usize {
     }
 }
 
-/// A cursor over received bytes. Every method returns `None` where the bytes end too soon.
+/// A cursor over received bytes. Every method returns `None` if the bytes end too soon.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    /// Reads from the start of `bytes`.
+    /// Creates a reader at the start of `bytes`.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
 
-    /// What has not been read yet.
+    /// The unread bytes.
     #[must_use]
     pub const fn rest(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The next `n` bytes.
+    /// Reads the next `n` bytes.
     pub fn take(&mut self, n: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.bytes.split_at_checked(n)?;
         self.bytes = rest;
         Some(head)
     }
 
-    /// The next `N` bytes as an array.
+    /// Reads the next `N` bytes as an array.
     pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.bytes.split_first_chunk::<N>()?;
         self.bytes = rest;
         Some(*head)
     }
 
-    /// One byte.
+    /// Reads one byte.
     pub fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    /// Two bytes, network order.
+    /// Reads two bytes in network order.
     pub fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// Four bytes, network order.
+    /// Reads four bytes in network order.
     pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// Six bytes, network order.
+    /// Reads six bytes in network order.
     pub fn u48(&mut self) -> Option<u64> {
         self.array()
             .map(|[a, b, c, d, e, f]| u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
     }
 
-    /// Eight bytes, network order.
+    /// Reads eight bytes in network order.
     pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// A variable-length integer; any of its encodings is accepted.
+    /// Reads a variable-length integer in any of its encodings.
     pub fn varint(&mut self) -> Option<u64> {
         let first = *self.bytes.first()?;
         let length = 1usize << (first >> 6);
@@ -101,13 +101,13 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    /// A variable-length integer that must fit 32 bits.
+    /// Reads a variable-length integer that must fit 32 bits.
     pub fn varint_u32(&mut self) -> Option<u32> {
         u32::try_from(self.varint()?).ok()
     }
 }
 
-/// The low six bytes of `value`, network order.
+/// Returns the low six bytes of `value` in network order.
 #[must_use]
 pub const fn u48_bytes(value: u64) -> [u8; 6] {
     let [_, _, a, b, c, d, e, f] = value.to_be_bytes();

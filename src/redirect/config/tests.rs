@@ -84,7 +84,7 @@ fn every_mistake_is_told_with_its_line_and_what_to_do() {
             "[\"10.77.2.100\", \"fd77:2::100\"]",
             "[]",
             4,
-            "give 1 to 8 addresses",
+            "use 1 to 8 addresses",
         ),
         ("10.77.2.100", "224.0.0.1", 4, "not a unicast address"),
         ("10.77.2.100", "10.77.3.1", 4, "is listed twice"),
@@ -194,7 +194,7 @@ fn sites_are_bounded() {
     assert!(
         parse(&text(MAX_SITES + 1))
             .unwrap_err()
-            .contains("sites: join some")
+            .contains("sites: merge some")
     );
 }
 

@@ -1,7 +1,7 @@
-//! Segments of TCP that a device has joined into one packet, and packets of each again.
+//! Segmentation of TCP segments that a device has coalesced into one packet.
 //!
-//! In: a joined packet and the payload of each segment, as the device told it. Out: the packets that
-//! were joined, with lengths, sequence numbers, flags and checksums of their own.
+//! In: a coalesced packet and its segment size, from the device. Out: the original packets, with
+//! lengths, sequence numbers, flags and checksums of their own.
 //! Sources: RFC 9293 §3.1, RFC 3168 §6.1.2 (CWR), RFC 6864; Documentation/networking/
 //! segmentation-offloads.rst of Linux.
 
@@ -9,7 +9,7 @@ use etherparse::{IpNumber, Ipv4Header, Ipv6Header, TcpHeaderSlice};
 
 use super::{EmitError, IpView, Malformed, addresses, fold, put, sum, word, written};
 
-/// Where things stand in a TCP header.
+/// Offsets in a TCP header.
 const SEQUENCE: usize = 4;
 const FLAGS: usize = 13;
 const CHECKSUM: usize = 16;
@@ -18,16 +18,16 @@ const CHECKSUM: usize = 16;
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 
-/// Of the first only: it answers one mark.
+/// Flag of the first segment only: it acknowledges one mark.
 const CWR: u8 = 0x80;
 
-/// A joined packet whose headers are sound. Borrows from the packet.
+/// A coalesced packet with valid headers. Borrows from the packet.
 #[derive(Clone, Copy, Debug)]
 pub struct JoinedTcp<'a> {
     ip: &'a [u8],
     tcp: &'a [u8],
     payload: &'a [u8],
-    /// Bytes of payload of each segment but the last.
+    /// Payload bytes of each segment but the last.
     size: usize,
     /// Over addresses and protocol.
     pseudo_sum: u64,
@@ -35,14 +35,14 @@ pub struct JoinedTcp<'a> {
 }
 
 impl<'a> JoinedTcp<'a> {
-    /// Takes a joined packet apart.
+    /// Parses a coalesced packet.
     ///
     /// # Errors
     /// [`Malformed`]: of the IP header, or [`Malformed::Truncated`] and [`Malformed::BadLength`] of
     /// the TCP header.
     pub fn parse(packet: &'a [u8], segment: usize) -> Result<Self, Malformed> {
         let view = IpView::parse(packet)?;
-        // Between the start of the packet and its payload, there is only the IP header.
+        // Only the IP header lies between the start of the packet and its payload.
         let ip = match packet.first() {
             Some(first) if first >> 4 == 4 => usize::from(first & 0x0f) * 4,
             _ => Ipv6Header::LEN,
@@ -63,17 +63,17 @@ impl<'a> JoinedTcp<'a> {
         })
     }
 
-    /// How many segments were joined.
+    /// The number of segments.
     #[must_use]
     pub const fn count(&self) -> usize {
         let count = self.payload.len().div_ceil(self.size);
         if count == 0 { 1 } else { count }
     }
 
-    /// Writes the packet of segment `index` into `out` and returns its bytes.
+    /// Writes the packet of segment `index` into `out` and returns its length.
     ///
     /// # Errors
-    /// [`EmitError::NoRoom`], [`EmitError::TooLong`]; what `out` holds is then of no use.
+    /// [`EmitError::NoRoom`], [`EmitError::TooLong`]; the content of `out` is then undefined.
     pub fn emit(&self, index: usize, out: &mut [u8]) -> Result<usize, EmitError> {
         let last = index + 1 >= self.count();
         let start = index.saturating_mul(self.size).min(self.payload.len());
@@ -119,8 +119,8 @@ impl<'a> JoinedTcp<'a> {
     }
 }
 
-/// Gives an IP header the lengths of its packet, and of IPv4 an identification that differs from that
-/// of the segments before it.
+/// Sets the lengths of an IP header, and in IPv4 an identification that differs from those of the
+/// preceding segments.
 fn number_ip(ip: &mut [u8], total: u16, payload: u16, index: u16) {
     if ip.len() == Ipv6Header::LEN && ip.first().is_some_and(|first| first >> 4 == 6) {
         put(ip, 4, payload.to_be_bytes());
@@ -145,7 +145,7 @@ mod tests {
 
     const SEQUENCE_NUMBER: u32 = u32::MAX - 1000;
 
-    /// A packet of FIN, PSH, CWR and ACK with options.
+    /// Builds a packet with FIN, PSH, CWR and ACK and with options.
     fn joined(v6: bool, payload: &[u8]) -> Vec<u8> {
         let options = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
         let mut header = etherparse::TcpHeader::new(40000, 80, SEQUENCE_NUMBER, 5000);

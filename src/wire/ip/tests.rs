@@ -1,4 +1,4 @@
-//! Tests of the IP and UDP headers: laws by proptest, refusals by table.
+//! Tests of the IP and UDP headers: laws by proptest, rejections by table.
 
 use proptest::prelude::*;
 
@@ -37,7 +37,7 @@ fn any_path() -> impl Strategy<Value = UdpPath> {
     )
 }
 
-/// RFC 1071 as its §4.1 states it: 16-bit big-endian words, an odd byte padded with zero.
+/// RFC 1071 as in its §4.1: 16-bit big-endian words, an odd byte padded with zero.
 fn reference_checksum(bytes: &[u8]) -> u16 {
     let mut total = 0_u32;
     for pair in bytes.chunks(2) {
@@ -118,7 +118,7 @@ proptest! {
     }
 }
 
-/// Every single bit flip is refused or seen as another protocol, but for the IPv6 fields that no
+/// Every single bit flip is rejected or changes the protocol, except in the IPv6 fields that no
 /// checksum covers: traffic class, flow label and hop limit (bytes 0 low half to 3, and 7).
 #[test]
 fn single_bit_flips_are_noticed() {
@@ -138,7 +138,7 @@ fn single_bit_flips_are_noticed() {
     }
 }
 
-/// The only bit of a checksum field set: flipping it makes the field zero, which means "none".
+/// With one bit set in a checksum field, flipping it makes the field zero, which means "none".
 #[test]
 fn a_flip_cannot_switch_the_checksum_off() {
     for path in [path_v4(), path_v6()] {

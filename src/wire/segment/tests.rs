@@ -138,7 +138,7 @@ fn header_lengths_are_as_stated() {
         length(opened, &[1; 70]),
         DATA_HEADER_BYTES + OPENED_BYTES + 71
     );
-    // What a full packet of 1500 bytes carries.
+    // The payload of a full packet of 1500 bytes.
     let payload = |ip_udp: usize| 1500 - ip_udp - DATA_HEADER_BYTES - SINGLE_CHUNK_BYTES;
     assert_eq!((payload(28), payload(48)), (1442, 1422));
 }
@@ -179,7 +179,7 @@ fn counts_are_bounded() {
     assert!(!request(0, MAX_RANGES + 1));
 }
 
-/// The client names this size in its requests, so it must be one that servers accept.
+/// The client uses this size in its requests, so servers must accept it.
 #[test]
 fn an_answer_to_an_open_names_a_size_that_can_be_asked_for() {
     for (size, want) in [(MIN_DATAGRAM_BYTES - 1, false), (MIN_DATAGRAM_BYTES, true)] {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::wire::varint::{Reader, u48_bytes};
 
-/// A user continuation as it is given to the client.
+/// A user continuation as sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserField<'a> {
     /// Length of the stream, in bytes.
@@ -19,18 +19,18 @@ pub struct UserField<'a> {
     pub sealed: &'a [u8],
 }
 
-/// What kind of response it is, with what only that kind has.
+/// The kind of a response, with its own fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseKind {
-    /// An answer to a request.
+    /// The reply to a request.
     Data,
-    /// An answer to an OPEN, with its echo.
+    /// The reply to an OPEN, with its echo.
     Opened {
         /// The echo of the OPEN.
         echo: u64,
-        /// Largest datagram the client may name in requests: what it wanted, if the server can.
+        /// Largest datagram size for requests: the client's, if the server supports it.
         size: u16,
-        /// How many datagrams the answer has: the window of the opening epoch.
+        /// Number of datagrams of the reply: the window of the opening epoch.
         count: u8,
     },
 }
@@ -46,15 +46,16 @@ pub struct ResponseHeader {
     pub number: u32,
     /// `x` of the number, or of all numbers up to the last void one.
     pub x: u64,
-    /// Who answered.
+    /// The server that replied.
     pub server: u16,
     /// The client's name for the stream.
     pub stream: u8,
     /// How many numbers after this one are void.
     pub void: u8,
-    /// The object changed: the stream of the user continuation cannot be produced here.
+    /// Whether the object has changed: this server cannot produce the stream of the user
+    /// continuation.
     pub changed: bool,
-    /// Several chunks stand in the body, each with its length.
+    /// Whether the body holds several chunks, each with its length.
     pub multi: bool,
 }
 
@@ -116,13 +117,13 @@ pub struct Response<'a> {
     pub header: ResponseHeader,
     /// A sealed continuation, or nothing.
     pub continuation: &'a [u8],
-    /// The user continuation of a stream that has begun.
+    /// The user continuation of an open stream.
     pub user: Option<UserField<'a>>,
     body: &'a [u8],
 }
 
 impl<'a> Response<'a> {
-    /// The chunks: offset in the stream and bytes.
+    /// Returns the chunks: offset in the stream and bytes.
     #[must_use]
     pub const fn chunks(&self) -> Chunks<'a> {
         Chunks {
@@ -134,7 +135,7 @@ impl<'a> Response<'a> {
     fn parse(datagram: &'a [u8]) -> Result<Self, SegmentError> {
         let response =
             Self::parse_body(&mut Reader::new(datagram)).ok_or(SegmentError::Truncated)?;
-        // Requests name this size: one that no server accepts would end the connection.
+        // Requests use this size: one that no server accepts would end the connection.
         if let ResponseKind::Opened { size, .. } = response.header.kind {
             check_size(size)?;
         }
@@ -190,7 +191,7 @@ impl<'a> Response<'a> {
     }
 }
 
-/// Iterates over the chunks of a response; stops at the first that is cut short.
+/// Iterates over the chunks of a response; stops at the first truncated one.
 #[derive(Clone, Debug)]
 pub struct Chunks<'a> {
     reader: Reader<'a>,
@@ -214,14 +215,14 @@ impl<'a> Iterator for Chunks<'a> {
     }
 }
 
-/// Sent to an address that the continuation is not bound to; to be echoed in a request.
+/// Sent to an address to which the continuation is not bound; to be echoed in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Challenge {
     /// The connection.
     pub connection: u64,
-    /// Who challenges.
+    /// The server that challenges.
     pub server: u16,
-    /// The address differs in more than the port: the answer must declare a restart.
+    /// Whether the address differs in more than the port: the reply must then declare a restart.
     pub moved: bool,
     /// To be echoed.
     pub cookie: Cookie,
@@ -254,16 +255,16 @@ impl Challenge {
     }
 }
 
-/// The answer to a probe: no number, no data, no larger than the request.
+/// The reply to a probe: no number, no data, no larger than the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probed<'a> {
     /// The connection.
     pub connection: u64,
-    /// Who answered.
+    /// The server that replied.
     pub server: u16,
     /// The probe's own value.
     pub probe: u32,
-    /// The continuation that results.
+    /// The resulting continuation.
     pub continuation: &'a [u8],
 }
 
@@ -290,14 +291,14 @@ impl<'a> Probed<'a> {
     }
 }
 
-/// What a client receives.
+/// A datagram from a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToClient<'a> {
     /// A numbered response.
     Response(Response<'a>),
     /// A path challenge.
     Challenge(Challenge),
-    /// The answer to a probe.
+    /// The reply to a probe.
     Probed(Probed<'a>),
 }
 
@@ -330,7 +331,7 @@ impl<'a> ToClient<'a> {
         Some(Addressee { connection, echo })
     }
 
-    /// Reads a datagram from a server.
+    /// Parses a datagram from a server.
     ///
     /// # Errors
     /// [`SegmentError`]: drop it.

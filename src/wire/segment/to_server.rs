@@ -1,6 +1,6 @@
-//! What clients send: OPEN and request, as values and as bytes.
+//! Datagrams of clients: OPEN and request, as values and as bytes.
 //!
-//! In: datagrams towards a server. Out: [`Open`] and [`Request`], and back. Only the shape is
+//! In: datagrams towards a server. Out: [`Open`] and [`Request`], and back. Only the syntax is
 //! checked here.
 
 use super::{
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::wire::varint::{Reader, put_varint, u48_bytes};
 
-/// A continuation shown in an OPEN to prove the address.
+/// A continuation in an OPEN that validates the client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token<'a> {
-    /// The connection it was sealed for.
+    /// The connection of its seal.
     pub connection: u64,
     /// The continuation.
     pub sealed: &'a [u8],
@@ -22,17 +22,17 @@ pub struct Token<'a> {
 /// The first datagram of a connection; [`OPEN_BYTES`] long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open<'a> {
-    /// Random, echoed in the answer: the client knows its own by it.
+    /// Random, echoed in the reply, by which the client recognises its own.
     pub echo: u64,
-    /// Largest datagram the client wants, in bytes of UDP payload.
+    /// Largest datagram that the client accepts, in bytes of UDP payload.
     pub size: u16,
     /// The client's name for the response stream.
     pub stream: u8,
     /// An earlier continuation of the same service.
     pub token: Option<Token<'a>>,
-    /// The first application request (may be empty), or the stream to go on with.
+    /// The first application request (may be empty), or the stream to resume.
     pub wanted: Wanted<'a>,
-    /// First byte of the stream wanted; 0 for a new one.
+    /// First byte wanted of the stream; 0 for a new one.
     pub offset: u64,
 }
 
@@ -99,7 +99,7 @@ impl<'a> Open<'a> {
     }
 }
 
-/// A transition as a client declares it; see `transport::epoch`.
+/// A transition declared by a client; see `transport::epoch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Declared {
     /// Code of its kind.
@@ -110,10 +110,10 @@ pub struct Declared {
     pub rtt_us: u32,
 }
 
-/// What makes a challenge verifiable: its time and its MAC.
+/// The verifiable part of a challenge: its time and its MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cookie {
-    /// When it was made, milliseconds since the Unix epoch.
+    /// Creation time, milliseconds since the Unix epoch.
     pub time: u64,
     /// MAC over the continuation, the address challenged and the time.
     pub mac: [u8; 16],
@@ -122,8 +122,8 @@ pub struct Cookie {
 /// The application part of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {
-    /// Byte ranges of a stream that has begun: its sealed user continuation (may be empty if no
-    /// bytes are wanted).
+    /// Byte ranges of an open stream: its sealed user continuation (may be empty if no bytes are
+    /// wanted).
     Of(&'a [u8]),
     /// A new stream: the application request.
     New(&'a [u8]),
@@ -151,33 +151,33 @@ impl<'a> Wanted<'a> {
 pub struct Request<'a> {
     /// The connection.
     pub connection: u64,
-    /// Size of the datagrams to be sent, in bytes of UDP payload.
+    /// Size of the datagrams to send, in bytes of UDP payload.
     pub size: u16,
     /// The client's name for the response stream.
     pub stream: u8,
-    /// The first datagram of the answer shall carry a continuation.
+    /// Whether the first datagram of the reply shall carry a continuation.
     pub wants_continuation: bool,
     /// The sealed continuation.
     pub continuation: &'a [u8],
-    /// Acknowledged: the numbers `after + 1 ..= upto`.
+    /// Acknowledges the numbers `after + 1 ..= upto`.
     pub after: u64,
     /// See `after`; not below it.
     pub upto: u64,
-    /// The last number that the proof covers; not below `upto`.
+    /// The last number covered by the proof; not below `upto`.
     pub reach: u64,
-    /// The folded proof over all numbers of the epoch up to `reach`, but the holes.
+    /// The folded proof over all numbers of the epoch up to `reach`, except the holes.
     pub proof: u64,
-    /// Numbers that the proof leaves out: ascending, disjoint.
+    /// Numbers that the proof omits: ascending, disjoint.
     pub holes: Vec<Span>,
-    /// The transition declared.
+    /// The declared transition.
     pub declared: Option<Declared>,
-    /// The answer to a challenge.
+    /// The reply to a challenge.
     pub cookie: Option<Cookie>,
-    /// A probe: echoed in its answer.
+    /// A probe, echoed in the reply.
     pub probe: Option<u32>,
-    /// The bytes wanted, in the order in which they are to be laid out.
+    /// The bytes wanted, in sending order.
     pub ranges: Vec<Span>,
-    /// What they are bytes of.
+    /// The stream of these bytes.
     pub wanted: Wanted<'a>,
 }
 
@@ -290,7 +290,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What a server receives.
+/// A datagram from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToServer<'a> {
     /// A first datagram.
@@ -300,7 +300,7 @@ pub enum ToServer<'a> {
 }
 
 impl<'a> ToServer<'a> {
-    /// Reads a datagram from a client.
+    /// Parses a datagram from a client.
     ///
     /// # Errors
     /// [`SegmentError`]: drop it.
@@ -313,8 +313,8 @@ impl<'a> ToServer<'a> {
         }
     }
 
-    /// What a balancer may go by without reading the rest: the connection of a request, the echo of
-    /// an OPEN. `None` if no client of ours sends such a datagram.
+    /// Returns a key for load balancers without parsing the rest: the connection of a request, the
+    /// echo of an OPEN. `None` if no client sends such a datagram.
     #[must_use]
     pub fn affinity(datagram: &[u8]) -> Option<u64> {
         let mut reader = Reader::new(datagram);
