@@ -67,7 +67,7 @@ fn a_whole_file_is_read() {
 }
 
 #[test]
-fn every_mistake_is_told_with_its_line_and_what_to_do() {
+fn every_mistake_is_reported_with_its_line_and_what_to_do() {
     let cases = [
         ("generation = 7", "", 1, "missing field `generation`"),
         ("generation = 7", "generation = -7", 1, "correct this line"),
@@ -106,7 +106,7 @@ fn every_mistake_is_told_with_its_line_and_what_to_do() {
         ("weight = 50", "weight = 0", 17, "from 1 to 10000"),
         ("\"s2\"", "\"s1\"", 24, "two backends are named s1"),
         ("\"s2\"", "\"s 2\"", 24, "name of a backend"),
-        ("id = 2", "id = 1", 24, "id 1 is another backend's"),
+        ("id = 2", "id = 1", 24, "id 1 is already in use"),
         ("fd77:2::102", "fd77:2::100", 24, "choose another"),
         ("site = \"west\"", "site = \"\"", 17, "site of a backend"),
         ("\"draining\"", "\"asleep\"", 29, "expected one of"),
@@ -115,7 +115,7 @@ fn every_mistake_is_told_with_its_line_and_what_to_do() {
             "device = \"hwb3\"",
             "device = \"sixteen-letters-\"",
             31,
-            "1 to 15 letters",
+            "1 to 15 characters",
         ),
         (", \"fd77:3::1\"", "", 24, "of the family of fd77:2::102"),
     ];

@@ -220,7 +220,10 @@ fn commands_change_and_show_the_path() {
     while !answers.contains("error") {
         answers.push_str(&client.answer(&mut relay));
     }
-    assert!(answers.starts_with("ok\nerror: unknown command 'shwo'"), "{answers}");
+    assert!(
+        answers.starts_with("ok\nerror: unknown command 'shwo'"),
+        "{answers}"
+    );
     drop(relay);
     assert!(!socket.exists(), "the name goes with the program");
 }

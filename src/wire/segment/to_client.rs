@@ -1,7 +1,7 @@
-//! What servers send: response, challenge and the answer to a probe, as values and as bytes.
+//! Datagrams of servers: response, challenge and the reply to a probe, as values and as bytes.
 //!
 //! In: datagrams towards a client. Out: [`Response`], [`Challenge`] and [`Probed`], and back. Only
-//! the shape is checked here.
+//! the syntax is checked here.
 
 use super::{
     Cookie, KIND_CHALLENGE, KIND_DATA, KIND_MASK, KIND_OPENED, KIND_PROBED, MAX_CONTINUATION_BYTES,
