@@ -1,12 +1,12 @@
-//! A client that speaks the protocol and cheats, so that what it elicits can be held against the
-//! bound of the send edge.
+//! A cheating client of the protocol, to check that its gains stay within the bound of the send
+//! edge.
 //!
-//! In: packets and time, as for any machine; the cluster's keys, with which it reads what its
-//! continuations say (it guesses right every time) but never seals. Out: requests, most of them
-//! sound enough to get far, the others with losses hidden or invented, proofs forged, round trips
-//! and edges made up, the same epoch closed in several ways, timeouts and restarts at every chance,
-//! intervals that overlap, continuations and proofs of two connections spliced, requests repeated to
-//! every server, replayed much later, truncated, or with bits flipped. It stops by itself.
+//! In: packets and time, as for any machine; the cluster's keys, with which it reads its
+//! continuations (it always guesses right) but never seals. Out: requests, most of them sound
+//! enough to get far, the others with hidden or invented losses, forged proofs, invented round
+//! trips and edges, the same epoch closed in several ways, timeouts and restarts at every chance,
+//! overlapping intervals, continuations and proofs of two connections spliced, requests repeated to
+//! every server, replayed much later, truncated, or with flipped bits. It stops by itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -25,22 +25,22 @@ use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::ip::parse_udp;
 use crate::wire::segment::{Declared, Open, Request, Response, Span, ToClient, Wanted};
 
-/// How long an adversary keeps at it.
+/// Time for which an adversary is active.
 pub const LASTS: Duration = Duration::from_secs(4);
 
 /// Most datagrams it sends.
 const MAX_SENT: u32 = 3000;
 
-/// Past datagrams that it may replay.
+/// Past datagrams kept for replay.
 const MAX_REMEMBERED: usize = 64;
 
-/// Connections that it keeps.
+/// Most connections.
 const MAX_CONNECTIONS: usize = 3;
 
-/// Continuations that it keeps of a connection, the newest last.
+/// Most continuations kept per connection, the newest last.
 const MAX_HELD: usize = 6;
 
-/// A client that cheats.
+/// A cheating client.
 pub(super) struct Adversary {
     keys: KeyRing,
     path: UdpPath,
@@ -55,31 +55,32 @@ pub(super) struct Adversary {
     ends: Option<Instant>,
 }
 
-/// How often it cheats, in percent but for declarations. One that cheats seldom gets far first.
+/// Probabilities of cheating, in percent except for declarations. A client that cheats rarely gets
+/// far first.
 #[derive(Clone, Copy)]
 struct Temper {
-    /// Declares what did not happen; per mille.
+    /// Declares false events; per mille.
     declares: u64,
-    /// Claims the longest round trip, so that its windows seem to have had time to grow.
+    /// Claims the longest round trip, so that its windows appear to have had time to grow.
     stretches: u32,
-    /// Shows what is not so.
+    /// Claims false receipts.
     lies: u32,
-    /// Goes on behind a loss without declaring it.
+    /// Continues after a loss without declaring it.
     hides: u32,
-    /// Damages its datagrams.
+    /// Corrupts its datagrams.
     damages: u32,
 }
 
-/// A connection as the adversary sees it.
+/// The adversary's view of a connection.
 struct ObservedConnection {
     id: u64,
     held: VecDeque<Held>,
-    /// Proofs by number, with the last number that each stands for.
+    /// Proofs by number, with the last number that each covers.
     proofs: BTreeMap<u64, (u64, u64)>,
     user: Vec<u8>,
 }
 
-/// A continuation, with what it says and how far it was used.
+/// A continuation, with its content and its use so far.
 #[derive(Clone)]
 struct Held {
     sealed: Vec<u8>,
@@ -88,7 +89,7 @@ struct Held {
     event: Option<Declaration>,
 }
 
-/// What a request shows; made up or not.
+/// The claims of a request; true or false.
 struct Show {
     after: u64,
     upto: u64,
@@ -129,7 +130,7 @@ impl Adversary {
         self.sent >= MAX_SENT || self.ends == Some(Instant::ZERO)
     }
 
-    /// Sends something, if it is time to.
+    /// Sends a request, if one is due.
     fn act(&mut self, now: Now) {
         let ends = *self.ends.get_or_insert(now.instant + LASTS);
         if now.instant >= ends {
@@ -218,7 +219,7 @@ impl Adversary {
         let (mut id, mut sealed) = (connection.id, connection.sealed(&mut self.dice)?);
         let user = connection.user.clone();
         if self.dice.chance(3) {
-            // The continuation of one connection, the name or the proof of another.
+            // The continuation of one connection, the id or the proof of another.
             let other = self.dice.index(self.connections.len());
             let other = self.connections.get(other)?;
             match self.dice.chance(50) {
@@ -286,7 +287,7 @@ impl Adversary {
         let Some(connection) = self.connections.get_mut(index) else {
             return;
         };
-        // The present of whichever server is ahead; its own clock may be behind all of them.
+        // The clock of the most advanced server; its own may be behind all of them.
         let ahead = UnixMillis::new(now.unix.as_millis().max(START.as_millis()) + 2000);
         let opened = Continuation::open(&self.keys, connection.id, ahead, 2 * MAX_AGE, sealed);
         let Ok((continuation, _)) = opened else {
@@ -320,7 +321,7 @@ impl ObservedConnection {
         }
     }
 
-    /// The continuation that `show` was about, or another.
+    /// The continuation of `show`, or another one.
     fn sealed(&self, dice: &mut Dice) -> Option<Vec<u8>> {
         let other = self.held.get(dice.index(self.held.len()));
         let newest = self.held.back();
@@ -328,8 +329,7 @@ impl ObservedConnection {
         Some(held?.sealed.clone())
     }
 
-    /// What can be shown about the newest epoch; now and then an older one is brought to the front
-    /// again.
+    /// Builds claims about the newest epoch; sometimes an older one becomes the newest again.
     fn show(&mut self, temper: Temper, dice: &mut Dice) -> Option<Show> {
         if self.held.len() > 1 && dice.chance(5) {
             let index = dice.index(self.held.len());
@@ -374,7 +374,7 @@ impl ObservedConnection {
         held.edge = held.edge.max(upto);
         if upto == after {
             if transition.is_none() && dice.chance(temper.hides) {
-                // A loss that is never declared: go on behind it.
+                // Continues after a loss that is never declared.
                 let next = self.proofs.range(after + 1..).next();
                 held.edge = next.map_or(after, |(number, _)| number - 1);
             }
@@ -397,18 +397,18 @@ impl ObservedConnection {
 impl Show {
     fn lie(&mut self, dice: &mut Dice) {
         match dice.between(0, 6) {
-            // Receipt of what never came.
+            // Claims receipt of packets that never arrived.
             0 => self.holes.clear(),
             1 => {
                 self.holes.pop();
             }
             2 => self.proof ^= dice.seed(),
-            // Further than anything that came.
+            // Beyond everything that arrived.
             3 => {
                 self.upto += dice.magnitude(1, 100);
                 self.reach = self.reach.max(self.upto);
             }
-            // More is said to be pending than is.
+            // Claims more pending numbers than there are.
             4 => self.holes.push(Span {
                 start: self.reach + 1,
                 end: self.reach + 1 + dice.magnitude(1, 1000),
@@ -427,7 +427,7 @@ fn percent(dice: &mut Dice, most: u64) -> u32 {
     u32::try_from(dice.between(0, most)).unwrap_or(0)
 }
 
-/// A declaration of any kind, at the edge or elsewhere, with any round trip.
+/// Draws a declaration of any kind, at the edge or elsewhere, with any round trip.
 fn declaration(held: &Held, received: u64, temper: Temper, dice: &mut Dice) -> Declaration {
     let base = held.epoch.base;
     let kind = match base == 0 && !dice.chance(10) {
@@ -466,7 +466,7 @@ fn declaration(held: &Held, received: u64, temper: Temper, dice: &mut Dice) -> D
     Declaration::new(kind, p, rtt_us)
 }
 
-/// The last number up to `end` that is received without a gap after `after`.
+/// Returns the last number up to `end` that is received without a gap after `after`.
 fn contiguous(proofs: &BTreeMap<u64, (u64, u64)>, after: u64, end: u64) -> u64 {
     let mut at = after;
     while let Some(&(last, _)) = proofs.get(&(at + 1)) {
@@ -478,7 +478,7 @@ fn contiguous(proofs: &BTreeMap<u64, (u64, u64)>, after: u64, end: u64) -> u64 {
     at
 }
 
-/// The proof of what was received in `(base, end]`, and the stretches that were not.
+/// Returns the proof of the numbers received in `(base, end]`, and the ranges not received.
 fn fold(proofs: &BTreeMap<u64, (u64, u64)>, base: u64, end: u64) -> (u64, Vec<Span>) {
     let (mut proof, mut holes, mut at) = (0, Vec::new(), base + 1);
     for (&number, &(last, x)) in proofs.range(base + 1..) {
@@ -558,7 +558,7 @@ impl Node for Adversary {
 const MIN_PAUSE: Duration = Duration::from_micros(200);
 const MAX_PAUSE: Duration = Duration::from_millis(4);
 
-/// Bytes of the objects it asks for.
+/// Length of the objects it requests.
 const OBJECT_BYTES: u64 = 1 << 30;
 
 #[cfg(test)]

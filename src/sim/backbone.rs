@@ -1,8 +1,8 @@
-//! What joins the nodes without links of a world: a network that is short, wide and faultless, but
-//! for pairs of nodes that it has lost between.
+//! The network between nodes without links: short, wide and faultless, except between severed pairs
+//! of nodes.
 //!
-//! In: packets with sender and receiver. Out: the same, [`DELAY`] later and in order. A packet is
-//! never handed on within the turn of its sender.
+//! In: packets with sender and receiver. Out: the same, [`DELAY`] later and in order. A packet
+//! never arrives within the turn of its sender.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use super::world::NodeId;
 use crate::time::Instant;
 
-/// How long a packet takes; a network within a site.
+/// Delay of a packet; that of a network within a site.
 pub const DELAY: Duration = Duration::from_micros(100);
 
-/// Most packets on their way; further ones are lost.
+/// Most packets in flight; further ones are lost.
 pub const MAX_CROSSING: usize = 100_000;
 
 /// The network between nodes without links.
@@ -24,37 +24,37 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// A packet sets out.
+    /// Sends a packet.
     pub fn push(&mut self, now: Instant, from: NodeId, to: NodeId, packet: Vec<u8>) {
         if !self.severed.contains(&pair(from, to)) && self.crossing.len() < MAX_CROSSING {
             self.crossing.push_back((now + DELAY, to, packet));
         }
     }
 
-    /// The packet that arrives next, with its receiver.
+    /// Returns the next packet to arrive, with its receiver.
     pub fn pop(&mut self) -> Option<(NodeId, Vec<u8>)> {
         self.crossing
             .pop_front()
             .map(|(_, to, packet)| (to, packet))
     }
 
-    /// When the next packet arrives.
+    /// The arrival of the next packet.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.crossing.front().map(|(at, ..)| *at)
     }
 
-    /// Nothing passes between two nodes.
+    /// Drops all packets between two nodes.
     pub fn sever(&mut self, one: NodeId, other: NodeId) {
         self.severed.insert(pair(one, other));
     }
 
-    /// Packets pass again.
+    /// Reconnects two nodes.
     pub fn join(&mut self, one: NodeId, other: NodeId) {
         self.severed.remove(&pair(one, other));
     }
 
-    /// Packets pass everywhere.
+    /// Reconnects all nodes.
     pub fn heal(&mut self) {
         self.severed.clear();
     }

@@ -19,22 +19,22 @@ impl Dice {
         Self(Xoshiro256PlusPlus::seed_from_u64(seed))
     }
 
-    /// Any 64-bit value.
+    /// Draws any 64-bit value.
     pub(super) fn seed(&mut self) -> u64 {
         self.0.random()
     }
 
-    /// Uniform in `low..=high`.
+    /// Draws uniformly from `low..=high`.
     pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
         self.0.random_range(low..=high.max(low))
     }
 
-    /// Uniform index below `count`, which must not be zero.
+    /// Draws a uniform index below `count`, which must not be zero.
     pub(super) fn index(&mut self, count: usize) -> usize {
         self.0.random_range(0..count.max(1))
     }
 
-    /// As `between`, but each power of two is as likely as the next; `low` must not be zero.
+    /// Like `between`, but each power of two is equally likely; `low` must not be zero.
     pub(super) fn magnitude(&mut self, low: u64, high: u64) -> u64 {
         let power = self.between(low.max(1).ilog2().into(), high.max(1).ilog2().into());
         let floor = 1u64 << power.min(63);
@@ -42,18 +42,18 @@ impl Dice {
         self.between(floor.max(low), top.min(high))
     }
 
-    /// True in `percent` of 100 draws.
+    /// Returns true in `percent` of 100 draws.
     pub(super) fn chance(&mut self, percent: u32) -> bool {
         self.0.random_ratio(percent.min(100), 100)
     }
 
-    /// A chance of at most `ppm` parts per million.
+    /// Draws a probability of at most `ppm` parts per million.
     pub(super) fn up_to_ppm(&mut self, ppm: u32) -> Chance {
         let drawn = self.0.random_range(0..=ppm);
         Chance::from_ppm(drawn).unwrap_or(Chance::NEVER)
     }
 
-    /// A duration between the two, each power of two as likely as the next; microseconds.
+    /// Draws a duration in whole microseconds, each power of two equally likely.
     pub(super) fn duration(&mut self, low: Duration, high: Duration) -> Duration {
         Duration::from_micros(self.magnitude(micros(low), micros(high)))
     }

@@ -1,11 +1,11 @@
-//! Worlds with redirectors: clients, one or two redirectors for the service's address, and a fleet of
-//! servers behind them that answer the clients directly.
+//! Worlds with redirectors: clients, one or two redirectors for the service's address, and a fleet
+//! of servers behind them that answer the clients directly.
 //!
-//! In: a seed. Out: a [`FleetReport`], or a [`FleetFailure`] that names the law broken. What may
-//! befall a fleet: servers are killed and restarted, drained, added and taken away; redirectors are
-//! killed, miss a change of the configuration, or lose the way to a server; half the fleet has newer
-//! keys; links are as bad as in any world. The laws: every transfer ends, its bytes are the object's,
-//! and no client opens another connection unless it heard nothing for [`LEAST_SILENCE`]. The machines are those that ship.
+//! In: a seed. Out: a [`FleetReport`], or a [`FleetFailure`] that names the violated law. Events:
+//! servers are killed and restarted, drained, added and removed; redirectors are killed, miss a new
+//! configuration, or lose the path to a server; half the fleet has newer keys; links are as bad as
+//! in any world. The laws: every transfer ends, its bytes are the object's, and no client opens
+//! another connection without a silence of [`LEAST_SILENCE`]. The machines are those that ship.
 
 mod draw;
 mod machines;
@@ -27,93 +27,93 @@ use crate::redirect::health::Beat;
 use crate::time::Instant;
 use crate::wire::flight::UdpPath;
 
-/// Most changes of the configuration in one world.
+/// Most configuration changes in one world.
 pub const MAX_CHANGES: u8 = 5;
 
-/// Virtual time after which a transfer that has not ended never will.
+/// Virtual time after which a transfer counts as stuck.
 pub const MAX_TIME: Duration = Duration::from_secs(12 * 60);
 
-/// A fleet as drawn. Servers are the first nodes, redirectors and clients follow.
+/// A drawn fleet. Servers are the first nodes, redirectors and clients follow.
 #[derive(Clone, Debug)]
 pub struct Fleet {
-    /// Clients, servers, links and what befalls them all.
+    /// Clients, servers, links and the script of events.
     pub world: Scenario,
-    /// Own addresses of the servers.
+    /// The servers' own addresses.
     pub servers: Vec<IpAddr>,
-    /// The configurations of each redirector by stage.
+    /// The configurations of each redirector, by stage.
     pub redirectors: Vec<Vec<RedirectConfig>>,
 }
 
-/// What a run that broke no law was like.
+/// The report of a run without violations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FleetReport {
-    /// What it was drawn from.
+    /// Seed of the world.
     pub seed: u64,
-    /// Virtual time until the last client was done.
+    /// Virtual time at which the last client finished.
     pub ended: Instant,
     /// Stream bytes that clients received.
     pub bytes: u64,
-    /// Connections opened beyond the first of each client, after silences.
+    /// Connections opened after silences, beyond the first of each client.
     pub reopened: u64,
-    /// Packets for nodes that were dead.
+    /// Packets to dead nodes.
     pub to_dead: u64,
-    /// A hash of every packet released and its time.
+    /// A hash of every emitted packet and its time.
     pub fingerprint: u64,
 }
 
-/// Why a world broke a law.
+/// A violated law.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FleetViolation {
     /// The world could not be built.
     #[error(transparent)]
     Link(#[from] LinkConfigError),
-    /// It stands still.
+    /// Time does not advance.
     #[error(transparent)]
     Livelock(#[from] Livelock),
     /// A transfer never ended.
-    #[error("node {} has {received} of {wanted} bytes and does not go on", node.0)]
+    #[error("node {} has {received} of {wanted} bytes and makes no progress", node.0)]
     Unfinished {
         /// The client.
         node: NodeId,
-        /// What it has.
+        /// Bytes received.
         received: u64,
-        /// What it should have.
+        /// Bytes of its objects.
         wanted: u64,
     },
-    /// A byte was not the object's.
-    #[error("node {} was given a wrong byte at {offset}", node.0)]
+    /// A byte differs from the object's.
+    #[error("node {} received a wrong byte at {offset}", node.0)]
     WrongBytes {
         /// The client.
         node: NodeId,
-        /// In its object.
+        /// Offset in its object.
         offset: u64,
     },
-    /// A client opened more connections than silences explain.
+    /// A client opened more connections than its silences justify.
     #[error("node {} opened {count} connections with {silences} silences", node.0)]
     Handshakes {
         /// The client.
         node: NodeId,
-        /// How many.
+        /// The number of connections.
         count: u64,
-        /// Stretches without new bytes while it waited.
+        /// Intervals without new bytes while it waited.
         silences: u64,
     },
 }
 
-/// A broken law. The seed repeats it.
+/// A violated law. The seed reproduces it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("fleet of seed {seed}: {violation}")]
 pub struct FleetFailure {
-    /// What the world was drawn from.
+    /// Seed of the world.
     pub seed: u64,
-    /// What was broken.
+    /// The violated law.
     pub violation: FleetViolation,
 }
 
-/// Draws a fleet from `seed` and runs it until every client is done.
+/// Draws a fleet from `seed` and runs it until every client has finished.
 ///
 /// # Errors
-/// [`FleetFailure`] as soon as a law is broken.
+/// [`FleetFailure`] at the first violation.
 pub fn run_seed(seed: u64) -> Result<FleetReport, FleetFailure> {
     let fleet = Fleet::draw(seed);
     run(&fleet).map_err(|violation| FleetFailure { seed, violation })
@@ -168,20 +168,20 @@ fn run(fleet: &Fleet) -> Result<FleetReport, FleetViolation> {
     })
 }
 
-/// Looks at clients after each of their turns.
+/// Inspects clients after each of their turns.
 struct Watch {
     first: usize,
     clients: Vec<Watched>,
 }
 
-/// One client as it was after its last turn.
+/// The state of a client after its last turn.
 #[derive(Clone, Copy, Default)]
 struct Watched {
     seen: ClientProgress,
-    /// When it last had new bytes, or did not wait for any.
+    /// The last instant with new bytes, or without waiting for any.
     content: Instant,
     silences: u64,
-    /// A connection was opened without a silence before.
+    /// It opened a connection without a silence before.
     unexplained: bool,
 }
 

@@ -1,11 +1,11 @@
-//! Reads the transport's datagrams for the checker, with the keys of the cluster.
+//! Parses the transport's datagrams for the checker, with the cluster's keys.
 //!
-//! In: datagrams as servers receive and clients are sent them. Out: what a request proves and which
-//! numbers it entitles to, by the bound of the send edge: under an epoch `e` no number above
-//! `G_e(k)`, where everything after the epoch's base up to `k` is proven, except what is pending or
-//! belongs to a declared event; a transition opens at most its window `c` beyond its `R`. The rules
-//! are stated here once more, not taken from the server's own check: only `G` itself and the values
-//! of a transition are shared, since they are the protocol.
+//! In: datagrams as servers receive and clients are sent them. Out: the numbers that a request
+//! proves, and those it is entitled to by the bound of the send edge: under an epoch `e` no number
+//! above `G_e(k)`, where everything after the epoch's base up to `k` is proven, except pending
+//! numbers and those of a declared event; a transition opens at most its window `c` beyond its `R`.
+//! The rules are implemented here independently of the server's check: only `G` itself and the
+//! values of a transition are shared, since they are the protocol.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use crate::transport::keys::KeyRing;
 use crate::wire::flight::UdpPath;
 use crate::wire::segment::{Declared, Request, Span, ToClient, ToServer};
 
-/// A judge that opens whatever any server of the cluster may open.
+/// A judge that opens everything that any server of the cluster may open.
 #[derive(Clone, Debug)]
 pub struct TransportJudge {
     keys: KeyRing,
 }
 
 impl TransportJudge {
-    /// `keys` holds every generation that any server uses in the run.
+    /// Creates a judge; `keys` holds every generation that any server uses in the run.
     #[must_use]
     pub const fn new(keys: KeyRing) -> Self {
         Self { keys }
@@ -33,7 +33,7 @@ impl TransportJudge {
 
     fn request(&self, now: Instant, request: &Request<'_>) -> Option<Claim> {
         let unix = START.as_millis() + micros(now.saturating_since(Instant::ZERO)) / 1000;
-        // A server may be ahead of the world by the skew; it accepts what the judge must know.
+        // A server may be ahead of the world by the skew; the judge must know all that it accepts.
         let ahead = UnixMillis::new(unix + millis(MAX_CLOCK_SKEW));
         let opened = Continuation::open(
             &self.keys,
@@ -152,7 +152,7 @@ fn declaring(epoch: &Epoch, declared: Declared, request: &Request<'_>, elapsed: 
     let excess = [
         (!inside || !(zone || whole || request.probe.is_some())).then_some(Excess::Interval),
         quarter,
-        // What is given up may have had a zone's holes before it.
+        // An abandoned range may have had a zone's holes before it.
         if zone {
             pending(epoch, &before, p.min(end))
         } else {
@@ -172,7 +172,7 @@ fn declaring(epoch: &Epoch, declared: Declared, request: &Request<'_>, elapsed: 
     }
 }
 
-/// `R + ⌊(k − p)·c / (R − p)⌋` in a zone; all at once where it is given up.
+/// Returns `R + ⌊(k − p)·c / (R − p)⌋` in a zone; everything at once where it is abandoned.
 fn zone_edge(transition: &Transition, k: u64) -> u64 {
     let Transition { p, r, .. } = *transition;
     let c = u64::from(transition.next.c);
@@ -184,7 +184,7 @@ fn zone_edge(transition: &Transition, k: u64) -> u64 {
     r + u64::try_from(share).unwrap_or(c).min(c)
 }
 
-/// Only so many numbers in 8 stretches may be pending, none older than four windows.
+/// Checks the pending numbers: a bounded count, in 8 ranges, none older than four windows.
 fn pending(epoch: &Epoch, holes: &[Span], k: u64) -> Option<Excess> {
     let w = u64::from(epoch.window(k));
     let oldest = k.saturating_sub(4 * w).max(epoch.base);
@@ -198,7 +198,7 @@ fn most_pending(epoch: &Epoch, k: u64) -> u64 {
     (u64::from(epoch.window(k)) / 2).max(44)
 }
 
-/// At least a quarter of `(p, end]` must be proven.
+/// Checks that at least a quarter of `(p, end]` is proven.
 fn quarter(p: u64, end: u64, holes: &[Span]) -> Option<Excess> {
     let all = end.saturating_sub(p);
     let missing: u64 = holes
@@ -209,8 +209,8 @@ fn quarter(p: u64, end: u64, holes: &[Span]) -> Option<Excess> {
     (4 * all.saturating_sub(missing) < all).then_some(Excess::Quarter)
 }
 
-/// What is given up may lie after a zone that was given up in its turn: beside what may be pending,
-/// a quarter must be proven.
+/// Checks an abandoned range, which may follow a zone that was itself abandoned: in addition to the
+/// pending numbers, a quarter must be proven.
 fn quarter_of_epoch(epoch: &Epoch, p: u64, request: &Request<'_>) -> Option<Excess> {
     let holes = &request.holes;
     let beyond = |hole: &Span| hole.end > p + 1 || hole.start <= epoch.base;
@@ -222,14 +222,14 @@ fn quarter_of_epoch(epoch: &Epoch, p: u64, request: &Request<'_>) -> Option<Exce
     (4 * beside > 3 * (p - epoch.base)).then_some(Excess::Quarter)
 }
 
-/// The time a curve stands for may be ahead of real time by 3 s, and clocks by a second; the judge
-/// does not know which clocks, so it allows for both.
+/// Checks the curve: it may be ahead of real time by 3 s, and clocks by a second; the judge does
+/// not know which clocks, so it allows for both.
 fn ahead(epoch: &Epoch, k: u64, elapsed: Duration) -> Option<Excess> {
     let allowed = elapsed + Duration::from_secs(4) + 2 * MAX_CLOCK_SKEW;
     (Duration::from_micros(epoch.elapsed_us(k)) > allowed).then_some(Excess::Ahead)
 }
 
-/// `(base, upto]` without the holes, which ascend.
+/// Returns `(base, upto]` without the holes, which ascend.
 fn proven(base: u64, upto: u64, holes: &[Span]) -> Vec<Span> {
     let mut start = base + 1;
     let mut spans = Vec::new();

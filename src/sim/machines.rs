@@ -1,9 +1,9 @@
 //! The transport's machines for simulated worlds: servers of [`Objects`], and clients that fetch and
 //! verify them.
 //!
-//! In: packets and time, as for any machine. Out: packets, and for clients how far they have come.
-//! A server is `transport::server` with its keys at some stage of a rotation; a client is
-//! `transport::client` with a plan. Neither knows that it is watched.
+//! In: packets and time, as for any machine. Out: packets, and for clients their progress. A server
+//! is `transport::server` with its keys at some stage of a rotation; a client is
+//! `transport::client` with a plan. Neither knows that it is observed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::transport::server::{Server, ServerConfig};
 use crate::wire::flight::Flight;
 use crate::wire::ip::parse_udp;
 
-/// Makes servers and clients of the transport.
+/// Creates servers and clients of the transport.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TransportKit;
 
@@ -58,7 +58,7 @@ impl Kit for TransportKit {
     }
 }
 
-/// The key ring of a cluster at a stage of its rotation; see [`LAST_STAGE`].
+/// Builds the key ring of a cluster at a stage of its rotation; see [`LAST_STAGE`].
 pub(super) fn ring(secret: u64, stage: u8) -> KeyRing {
     let mut dice = Dice::new(secret);
     let [first, second] = [(); 2].map(|()| {
@@ -127,7 +127,7 @@ impl Node for ServerNode {
     }
 }
 
-/// What honest clients are refused for: networks repeat packets, and clocks of servers differ.
+/// Legitimate rejections of honest clients: networks duplicate packets, and servers' clocks differ.
 const EXCUSED: [&str; 5] = [
     "replayed",
     "too_often",
@@ -136,21 +136,21 @@ const EXCUSED: [&str; 5] = [
     "ahead_of_time",
 ];
 
-/// What a client does at the moment.
+/// The phase of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ClientPhase {
-    /// Rests until then, and asks for its next object.
+    /// Pauses until then, and requests its next object.
     Resting(Instant),
-    /// Fetches an object, of which so many bytes have been read.
+    /// Fetches an object; the number of bytes read so far.
     Fetching(Object, u64),
-    /// Has everything.
+    /// Has finished.
     Done,
 }
 
 struct ClientNode {
     client: Client,
     plan: ClientPlan,
-    /// Objects not yet asked for.
+    /// Objects not yet requested.
     left: VecDeque<Object>,
     phase: ClientPhase,
     read_at: Instant,
@@ -180,7 +180,7 @@ impl ClientNode {
         }
     }
 
-    /// Does what the plan says is due.
+    /// Performs the due steps of the plan.
     fn advance(&mut self, now: Now) {
         if let ClientPhase::Resting(until) = self.phase
             && until <= now.instant
@@ -317,5 +317,5 @@ impl Node for ClientNode {
     }
 }
 
-/// Longer than any world lasts: a client never gives up.
+/// Longer than any world: a client never gives up.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1_000_000);

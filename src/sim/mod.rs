@@ -1,10 +1,10 @@
-//! Simulation: worlds of many machines on virtual time, drawn from a seed, whose every step is held
+//! Simulation: worlds of many machines on virtual time, drawn from a seed, with every step checked
 //! against the laws of the transport.
 //!
-//! In: a seed, [`Options`], and a [`Kit`] that makes the machines. Out: a [`SimReport`], or a
-//! [`SimFailure`] that names the law broken and carries captures of the last packets. A seed means the
-//! same run on every machine: nothing here reads a clock, draws from the system, or depends on the
-//! order of an unordered map.
+//! In: a seed, [`Options`], and a [`Kit`] that creates the machines. Out: a [`SimReport`], or a
+//! [`SimFailure`] that names the violated law and carries captures of the last packets. A seed
+//! gives the same run on every machine: nothing here reads a clock, draws from the system, or
+//! depends on the order of an unordered map.
 
 pub mod adversary;
 pub mod backbone;
@@ -31,19 +31,19 @@ use world::{Boot, Node, NodeId, World, WorldCounters};
 use crate::link::{Link, LinkConfigError, LinkCounters};
 use crate::time::Instant;
 
-/// Most events of one run: a world of this kind needs some hundred thousand.
+/// Most events of one run; a world of this kind needs some hundred thousand.
 pub const MAX_EVENTS: u64 = 50_000_000;
 
-/// What a run may contain.
+/// The bounds of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Faults of links and servers; without them only queues lose packets.
+    /// Faults of links and servers; without them only queues drop packets.
     pub faults: bool,
-    /// Clients that cheat, in some worlds.
+    /// Cheating clients, in some worlds.
     pub adversaries: bool,
     /// Most clients.
     pub max_clients: u64,
-    /// Most bytes that all clients fetch together.
+    /// Most bytes of all clients together.
     pub max_bytes: u64,
     /// Packets kept for the captures of a failure, on each side.
     pub traced: usize,
@@ -61,48 +61,48 @@ impl Default for Options {
     }
 }
 
-/// Makes the machines of a world and knows their protocol.
+/// Creates the machines of a world and knows their protocol.
 pub trait Kit {
-    /// Reads the protocol for the checker.
+    /// The parser of the protocol for the checker.
     type Judge: Judge;
 
-    /// A judge that has the keys of the scenario's cluster.
+    /// Creates a judge with the keys of the scenario's cluster.
     fn judge(&self, scenario: &Scenario) -> Self::Judge;
 
-    /// A server.
+    /// Creates a server.
     fn server(&self, scenario: &Scenario, plan: ServerPlan, boot: Boot) -> Box<dyn Node>;
 
-    /// A client.
+    /// Creates a client.
     fn client(&self, scenario: &Scenario, plan: &ClientPlan, boot: Boot) -> Box<dyn Node>;
 
-    /// Longest back-off of the protocol.
+    /// The protocol's longest back-off.
     fn longest_backoff(&self) -> Duration;
 }
 
-/// What a run that broke no law was like.
+/// The report of a run without violations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimReport {
-    /// What it was drawn from.
+    /// Seed of the world.
     pub seed: u64,
     /// Clients.
     pub clients: usize,
     /// Servers.
     pub servers: usize,
-    /// Virtual time until the last client was done.
+    /// Virtual time at which the last client finished.
     pub ended: Instant,
     /// Stream bytes that clients received.
     pub bytes: u64,
     /// Connections opened.
     pub handshakes: u64,
-    /// Longest time any client waited for its next bytes.
+    /// Longest wait of any client for its next bytes.
     pub longest_stall: Duration,
-    /// What happened in the world.
+    /// Counters of the world.
     pub world: WorldCounters,
-    /// What the links from the clients did, all together.
+    /// Sum of the counters of all links from clients.
     pub uplinks: LinkCounters,
-    /// What the links to the clients did, all together.
+    /// Sum of the counters of all links to clients.
     pub downlinks: LinkCounters,
-    /// A hash of every packet released and its time: equal runs have equal ones.
+    /// A hash of every emitted packet and its time; equal for equal runs.
     pub fingerprint: u64,
 }
 
@@ -126,15 +126,15 @@ impl core::fmt::Display for SimReport {
     }
 }
 
-/// A broken law, with what is needed to look into it. The seed repeats it.
+/// A violated law, with its context. The seed reproduces it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("seed {seed}, at {:.6} s: {violation}", seconds(*at))]
 pub struct SimFailure {
-    /// What the world was drawn from.
+    /// Seed of the world.
     pub seed: u64,
     /// Virtual time.
     pub at: Instant,
-    /// What was broken, and by whom. Servers are the first nodes, clients follow.
+    /// The violated law and its culprit. Servers are the first nodes, clients follow.
     pub violation: Violation,
     /// The last packets at the clients' interfaces; a pcap file.
     pub client_side: Vec<u8>,
@@ -142,10 +142,10 @@ pub struct SimFailure {
     pub server_side: Vec<u8>,
 }
 
-/// Draws a world from `seed` and runs it until every client is done.
+/// Draws a world from `seed` and runs it until every client has finished.
 ///
 /// # Errors
-/// [`SimFailure`] as soon as a law is broken.
+/// [`SimFailure`] at the first violation.
 pub fn run_seed<K: Kit + Clone + 'static>(
     kit: &K,
     seed: u64,
@@ -154,10 +154,10 @@ pub fn run_seed<K: Kit + Clone + 'static>(
     run(kit, &Scenario::draw(seed, options), options)
 }
 
-/// Runs a world until every client is done.
+/// Runs a world until every client has finished.
 ///
 /// # Errors
-/// [`SimFailure`] as soon as a law is broken.
+/// [`SimFailure`] at the first violation.
 pub fn run<K: Kit + Clone + 'static>(
     kit: &K,
     scenario: &Scenario,

@@ -1,5 +1,5 @@
 //! Objects whose every byte is a function of a seed and its offset, so that any server can produce
-//! any part and an observer can judge any part without keeping it.
+//! and any observer can verify any part without storing it.
 //!
 //! [`Objects`] serves them as an application: the request and the user continuation are both seed
 //! and length, 16 bytes in network order.
@@ -10,20 +10,20 @@ use crate::transport::application::{Application, Begun, MAX_STREAM_BYTES, Unavai
 /// One object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// What its bytes are made of.
+    /// Seed of its bytes.
     pub seed: u64,
-    /// Bytes in all.
+    /// Length in bytes.
     pub length: u64,
 }
 
 impl Object {
-    /// The application request for it.
+    /// Encodes the application request for it.
     #[must_use]
     pub fn request(self) -> Vec<u8> {
         [self.seed.to_be_bytes(), self.length.to_be_bytes()].concat()
     }
 
-    /// Reads a request or a user continuation.
+    /// Parses a request or a user continuation.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (seed, length) = bytes.split_first_chunk::<8>()?;
@@ -34,7 +34,7 @@ impl Object {
         })
     }
 
-    /// Fills `out` with the bytes from `offset` on, whatever the length of the object.
+    /// Fills `out` with the bytes from `offset` on, regardless of the object's length.
     pub fn fill(self, offset: u64, out: &mut [u8]) {
         let skip = usize::try_from(offset % 8).unwrap_or(0);
         let mut index = offset / 8;
@@ -48,7 +48,8 @@ impl Object {
         }
     }
 
-    /// Offset of the first byte that is not the object's, if `bytes` should stand at `offset`.
+    /// Returns the offset of the first byte that differs from the object, if `bytes` start at
+    /// `offset`.
     #[must_use]
     pub fn first_difference(self, offset: u64, bytes: &[u8]) -> Option<u64> {
         let mut expected = vec![0; bytes.len()];
@@ -63,7 +64,7 @@ impl Object {
         }))
     }
 
-    /// SplitMix64 of the word's index.
+    /// Returns SplitMix64 of the word's index.
     fn word(self, index: u64) -> [u8; 8] {
         let mut z = self
             .seed

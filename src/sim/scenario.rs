@@ -1,10 +1,10 @@
-//! Draws a world from a seed: how many clients and servers, what each path is like, what each client
-//! fetches, and what befalls them.
+//! Draws a world from a seed: the clients and servers, the path and objects of each client, and the
+//! script of events.
 //!
 //! In: a seed and [`Options`]. Out: a [`Scenario`], plain values from which the runner builds the
 //! world. Parameters are drawn by magnitude, so that slow and fast, small and large are equally
-//! likely; sizes are weighted so that a world costs some ten milliseconds to run. Every fault stops
-//! at `heals_at`: links heal, servers are up, and the rotation of keys is over.
+//! likely; sizes are weighted so that a world takes some ten milliseconds to run. Every fault stops
+//! at `heals_at`: links heal, servers are up, and the key rotation is over.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,25 +24,25 @@ pub const MAX_CLIENTS: u64 = 16;
 /// Most servers behind the service's address.
 pub const MAX_SERVERS: u64 = 4;
 
-/// Last stage of a rotation of keys: 0 the first generation alone, 1 the second staged, 2 the
-/// second active and the first retiring.
+/// Last stage of a key rotation: 0 the first generation alone, 1 the second staged, 2 the second
+/// active and the first retiring.
 pub const LAST_STAGE: u8 = 2;
 
-/// How a client's reader takes its bytes.
+/// The application's reads from a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
-    /// As soon as they come.
+    /// Reads at once.
     Greedy,
-    /// So many at a time, so often: the buffer fills, and the client must stop asking.
+    /// Reads at intervals: the buffer fills, and the client must stop requesting.
     Slow {
-        /// Bytes at a time, at the most.
+        /// Most bytes per read.
         bytes: usize,
         /// Time between two reads.
         every: Duration,
     },
 }
 
-/// What one client is and does.
+/// The properties and plan of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientPlan {
     /// It cheats, and fetches nothing; see `sim::adversary`.
@@ -55,25 +55,25 @@ pub struct ClientPlan {
     pub mtu: u16,
     /// Its reassembly buffer, in bytes.
     pub buffer: usize,
-    /// What it fetches, in this order.
+    /// Its objects, in order.
     pub objects: Vec<Object>,
-    /// When it begins.
+    /// Start of its first request.
     pub starts: Instant,
-    /// How long it rests between two objects.
+    /// Pause between two objects.
     pub pause: Duration,
-    /// How it reads.
+    /// Its reader.
     pub reader: Reader,
-    /// Feeds its random choices.
+    /// Seed of its random choices.
     pub seed: u64,
     /// Its clocks.
     pub clock: Clock,
-    /// From it to the servers.
+    /// Link from it to the servers.
     pub up: LinkConfig,
-    /// From the servers to it.
+    /// Link from the servers to it.
     pub down: LinkConfig,
 }
 
-/// What one server is.
+/// The properties of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerPlan {
     /// Its id in responses.
@@ -82,24 +82,24 @@ pub struct ServerPlan {
     pub clock: Clock,
 }
 
-/// A world as drawn. Servers are the first nodes, clients follow.
+/// A drawn world. Servers are the first nodes, clients follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    /// What it was drawn from.
+    /// Seed of the world.
     pub seed: u64,
-    /// Where the servers are, all of them.
+    /// Address and port of all servers.
     pub service: SocketAddr,
-    /// How packets are spread over them.
+    /// The distribution of packets over them.
     pub spray: Spray,
     /// The servers.
     pub servers: Vec<ServerPlan>,
     /// The clients.
     pub clients: Vec<ClientPlan>,
-    /// Kills, restarts and rotations, by time.
+    /// Kills, restarts and key rotations, by time.
     pub script: Vec<(Instant, Action)>,
-    /// When every fault has stopped.
+    /// The end of all faults.
     pub heals_at: Instant,
-    /// Makes the cluster's secrets.
+    /// Seed of the cluster's secrets.
     pub secret: u64,
 }
 
@@ -160,19 +160,19 @@ impl Scenario {
         }
     }
 
-    /// Node of a server, by its index.
+    /// The node of a server, by its index.
     #[must_use]
     pub const fn server_node(&self, index: usize) -> NodeId {
         NodeId(index)
     }
 
-    /// Node of a client, by its index.
+    /// The node of a client, by its index.
     #[must_use]
     pub const fn client_node(&self, index: usize) -> NodeId {
         NodeId(self.servers.len() + index)
     }
 
-    /// The path of a client as its patience needs it.
+    /// The path of a client, for its patience.
     #[must_use]
     pub fn path(&self, client: &ClientPlan, longest_backoff: Duration) -> Path {
         let outages = |config: &LinkConfig| config.outages.clone();
@@ -197,7 +197,7 @@ impl Scenario {
         }
     }
 
-    /// When any server was down or booting.
+    /// The intervals in which any server was down or booting.
     fn server_outages(&self) -> Vec<(Instant, Instant)> {
         let mut outages = Vec::new();
         for index in 0..self.servers.len() {
@@ -224,13 +224,13 @@ impl Scenario {
 }
 
 impl ClientPlan {
-    /// Bytes of all its objects.
+    /// The bytes of all its objects.
     #[must_use]
     pub fn wanted(&self) -> u64 {
         self.objects.iter().map(|object| object.length).sum()
     }
 
-    /// Time that its own plan takes: its start, its pauses, and its reader.
+    /// The time taken by its own plan: its start, its pauses, and its reader.
     fn leisure(&self) -> Duration {
         let count = u32::try_from(self.objects.len()).unwrap_or(u32::MAX);
         let reading = match self.reader {
@@ -255,7 +255,7 @@ fn is_lossy(config: &LinkConfig) -> bool {
     loses || config.burst.is_some() || config.jitter_reorders
 }
 
-/// Bytes that all clients of a world may fetch together: some worlds are ten times as large.
+/// Draws the bytes of all clients of a world together: some worlds are ten times as large.
 fn draw_budget(dice: &mut Dice) -> u64 {
     match dice.chance(8) {
         true => dice.between(5_000_000, 20_000_000),
@@ -322,7 +322,7 @@ fn draw_reader(dice: &mut Dice, bytes: u64) -> Reader {
     if !dice.chance(20) {
         return Reader::Greedy;
     }
-    // At most a hundred reads, or the world is all reading.
+    // At most a hundred reads, or reads dominate the world.
     let least = bytes.div_ceil(100).max(1000);
     Reader::Slow {
         bytes: usize::try_from(dice.magnitude(least, least * 16)).unwrap_or(usize::MAX),
@@ -330,7 +330,7 @@ fn draw_reader(dice: &mut Dice, bytes: u64) -> Reader {
     }
 }
 
-/// A link of one direction. Severity 0 has no faults but the queue's; 1 has outages only; beyond,
+/// Draws a link of one direction. Severity 0 has only drops of the queue; 1 adds outages; above,
 /// each fault is on or off.
 fn draw_link(dice: &mut Dice, delay: Duration, severity: u64, heals_at: Instant) -> LinkConfig {
     let rate = dice.magnitude(200_000, 1_000_000_000);
@@ -356,7 +356,7 @@ fn draw_link(dice: &mut Dice, delay: Duration, severity: u64, heals_at: Instant)
     link
 }
 
-/// Turns about half of the faults on; at severity 2 they are a tenth as likely to strike.
+/// Enables about half of the faults; at severity 2 each is a tenth as likely to strike.
 fn draw_faults(dice: &mut Dice, link: &mut LinkConfig, severity: u64) {
     let scale = if severity == 2 { 10 } else { 1 };
     let mut fault = |ppm: u32| match dice.chance(50) {
@@ -399,14 +399,14 @@ fn draw_outages(dice: &mut Dice, heals_at: Instant) -> Vec<Outage> {
         .collect()
 }
 
-/// Kills and restarts, and in some worlds a rotation of keys, of the first nodes.
+/// Draws kills and restarts, and in some worlds a key rotation, of the first nodes.
 pub(super) fn draw_script(
     dice: &mut Dice,
     servers: usize,
     heals_at: Instant,
 ) -> Vec<(Instant, Action)> {
     let mut script = Vec::new();
-    // Most transfers are over soon, so most of what befalls them is early.
+    // Most transfers end soon, so most events are early.
     let instant = |dice: &mut Dice| {
         let latest = dice.magnitude(1, heals_at.as_micros());
         Instant::from_micros(dice.between(0, latest))
@@ -419,8 +419,8 @@ pub(super) fn draw_script(
         script.push(((at + down).min(heals_at), Action::Start(node)));
     }
     if dice.chance(40) {
-        // Every server knows the new generation before any uses it; between the first that uses it
-        // and the last, half the fleet is ahead of the other.
+        // Every server knows the new generation before any uses it; between the first use and the
+        // last, the fleet is split.
         let (first, second) = (instant(dice), instant(dice));
         let (known, used) = (first.min(second), first.max(second));
         for index in 0..servers {
@@ -458,16 +458,16 @@ fn address_of_client(v6: bool, index: u8) -> SocketAddr {
 const SERVICE_PORT: u16 = 4433;
 const CLIENT_PORT: u16 = 50_000;
 
-/// Worlds of a hundred that have clients that cheat.
+/// Worlds in a hundred with cheating clients.
 const ADVERSE_PERCENT: u32 = 20;
 
-/// Bytes of queue that every link has: ten full packets.
+/// Smallest queue of a link, in bytes: ten full packets.
 const LEAST_QUEUE: u64 = 15_000;
 
-/// Bytes of queue that no link exceeds; more is never filled by objects of this size.
+/// Largest queue of a link, in bytes; objects of this size never fill more.
 const MOST_QUEUE: usize = 16_000_000;
 
-/// How far two wall clocks may differ, in milliseconds: the transport's allowed skew.
+/// Largest difference of two wall clocks, in milliseconds: the transport's allowed skew.
 const MOST_SKEW_MS: u64 = 1000;
 
 #[cfg(test)]

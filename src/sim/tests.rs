@@ -1,5 +1,5 @@
-//! The simulator with a protocol of a few lines: sound, it passes every world; with any one defect
-//! it is found out.
+//! The simulator with a minimal protocol: without defects it passes every world; with any one
+//! defect the checker detects it.
 
 mod standin;
 
@@ -63,7 +63,7 @@ fn every_defect_is_found_and_named() {
             matches!(v, Violation::OutOfBound { .. })
         }),
         (Defect::OtherConnection, |v| {
-            matches!(v, Violation::Unasked { .. })
+            matches!(v, Violation::Unsolicited { .. })
         }),
         (Defect::OtherProof, |v| {
             matches!(v, Violation::OtherProof { .. })
@@ -137,7 +137,7 @@ fn clients_that_cheat_get_far_and_nothing_beyond_the_bound() {
         }
         let report = run(&TransportKit, &scenario, &options);
         let report = report.unwrap_or_else(|failure| panic!("{failure}"));
-        // What the servers released is what did not come up the clients' links.
+        // The servers' packets are those that did not come up the clients' links.
         answers += report.world.released.saturating_sub(report.uplinks.pushed);
     }
     assert!(answers > 20_000, "{answers} packets");

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crate::time::Instant;
 
-/// Most packets a trace keeps, whatever is asked for.
+/// Most packets in a trace.
 pub const MAX_TRACED: usize = 1 << 16;
 
 /// A ring of the last packets.
@@ -18,7 +18,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// An empty ring of `limit` packets, at most [`MAX_TRACED`].
+    /// Creates an empty ring of `limit` packets, at most [`MAX_TRACED`].
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
@@ -27,7 +27,7 @@ impl Trace {
         }
     }
 
-    /// Keeps a copy; the oldest packet goes if the ring is full.
+    /// Stores a copy; a full ring drops its oldest packet.
     pub fn record(&mut self, now: Instant, packet: &[u8]) {
         let mut buffer = Vec::new();
         while self.packets.len() >= self.limit {
@@ -41,7 +41,7 @@ impl Trace {
         self.packets.push_back((now, buffer));
     }
 
-    /// The ring as a pcap file, oldest packet first.
+    /// Returns the ring as a pcap file, oldest packet first.
     #[must_use]
     pub fn pcap(&self) -> Vec<u8> {
         let mut out = Vec::new();

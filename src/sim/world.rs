@@ -1,12 +1,12 @@
 //! A network of machines on virtual time: an event loop that jumps from deadline to deadline.
 //!
-//! In: nodes (each a factory that boots a [`Node`]), the addresses they answer to, the links of
-//! those that have some, and a script of what befalls them. Out: steps, one event each, told to an
-//! [`Observer`] that stands between machines and links. A node with links (a client) reaches the
-//! others through them; an address with several nodes (servers) has its packets sprayed over them.
-//! Nodes without links reach each other over a [`Backbone`].
-//! The world never reads a clock: the same nodes, seeds and script give the same packets at the same
-//! microseconds.
+//! In: nodes (each a factory that boots a [`Node`]), their addresses, links for some of them, and a
+//! script of events. Out: steps, one event each, reported to an [`Observer`] between machines and
+//! links. A node with links (a client) reaches the others through them; packets to an address of
+//! several nodes (servers) are sprayed over these. Nodes without links reach each other over a
+//! [`Backbone`].
+//! The world never reads a clock: the same nodes, seeds and script give the same packets at the
+//! same microseconds.
 
 use core::hash::Hasher as _;
 use std::collections::{BTreeMap, VecDeque};
@@ -24,11 +24,11 @@ use crate::time::{Instant, Now, UnixMillis, micros};
 use crate::wire::flight::{Flight, UdpPath};
 use crate::wire::ip::{UdpTemplate, parse_udp};
 
-/// Most events at one microsecond: more mean that some machine asks for a time that has passed, and
-/// the world stands still.
+/// Most events in one microsecond: with more, some machine requests past deadlines, and time does
+/// not advance.
 pub const MAX_EVENTS_AT_ONCE: u32 = 200_000;
 
-/// Most transmissions of one machine in one turn; a flight counts once.
+/// Most transmissions of one machine per turn; a flight counts once.
 pub const MAX_TRANSMITS_A_TURN: u32 = 10_000;
 
 /// Most nodes of a world.
@@ -41,72 +41,72 @@ pub const START: UnixMillis = UnixMillis::new(1_800_000_000_000);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeId(pub usize);
 
-/// How far the transfers of a client have come.
+/// The progress of a client's transfers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientProgress {
     /// Stream bytes received, over all objects.
     pub received: u64,
-    /// Bytes of all objects the client is to fetch.
+    /// Bytes of all objects in its plan.
     pub wanted: u64,
-    /// Every object is complete.
+    /// Whether every object is complete.
     pub done: bool,
-    /// The client itself says that it cannot go on.
+    /// Whether the client has given up.
     pub gave_up: bool,
-    /// The client waits for the network, rather than for its reader or its plan.
+    /// Whether the client waits for the network, rather than for its reader or its plan.
     pub waiting: bool,
-    /// Offset of the first byte, in its object, that was not as it should be.
+    /// Offset of the first wrong byte, in its object.
     pub wrong: Option<u64>,
     /// Connections opened.
     pub handshakes: u64,
 }
 
-/// A machine that can be watched.
+/// A machine that can be observed.
 pub trait Node: Machine {
-    /// How far it has come, if it is a client.
+    /// The progress of a client; `None` for other nodes.
     fn progress(&self) -> Option<ClientProgress>;
 
-    /// Bytes of memory that it holds on behalf of its clients, if it is a server and knows.
+    /// Bytes of memory held on behalf of clients, if it is a server that knows.
     fn soft_state_bytes(&self) -> Option<usize>;
 
-    /// Why it refused a request that no honest client sends, if it is a server and did.
+    /// The reason for rejecting a request that no honest client sends, if it is a server and did.
     fn refused(&self) -> Option<&'static str>;
 
-    /// Takes the next stage while it runs; false if it has to boot for that.
+    /// Adopts the next stage while running; returns false if it must reboot for that.
     fn adopt(&mut self, _now: Now, _stage: u8) -> bool {
         false
     }
 }
 
-/// What a machine is booted with.
+/// The parameters of a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Boot {
     /// 0 for the first boot of the node.
     pub incarnation: u32,
-    /// How far the rotation of keys, or the change of a configuration, has come at this node.
+    /// The node's stage of the key rotation, or of the configuration.
     pub stage: u8,
 }
 
-/// Makes the machine of a node, again after each crash.
+/// Creates the machine of a node, again after each crash.
 pub type Factory = Box<dyn FnMut(Boot) -> Box<dyn Node>>;
 
-/// What befalls a world.
+/// An event of the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The node loses its machine and with it everything in memory.
+    /// The node loses its machine and everything in memory.
     Kill(NodeId),
-    /// A dead node boots; a live one is not touched.
+    /// A dead node boots; a live one is unaffected.
     Start(NodeId),
-    /// The node's keys or configuration reach this stage; if it lives, it adopts them or boots anew.
+    /// The node's keys or configuration reach this stage; a live node adopts them or reboots.
     Stage(NodeId, u8),
-    /// Nothing passes the backbone between the two, either way.
+    /// The backbone drops all packets between the two.
     Sever(NodeId, NodeId),
-    /// Packets pass between the two again.
+    /// The backbone reconnects the two.
     Join(NodeId, NodeId),
-    /// Every link loses its faults, for good, and everybody reaches everybody over the backbone.
+    /// All links lose their faults for good, and the backbone reconnects all nodes.
     Heal,
 }
 
-/// How the packets of an address with several nodes are spread.
+/// The distribution of packets to an address of several nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spray {
     /// Each packet to a node drawn at random.
@@ -115,59 +115,59 @@ pub enum Spray {
     RoundRobin,
 }
 
-/// How a node's clocks differ from the world's.
+/// The offsets of a node's clocks from the world's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
-    /// What the monotonic clock shows at the start of the world.
+    /// The monotonic clock at the start of the world.
     pub monotonic: Duration,
-    /// By how much the wall clock is ahead of [`START`] at the start of the world, in ms.
+    /// Lead of the wall clock over [`START`] at the start of the world, in ms.
     pub ahead_ms: u64,
 }
 
-/// Sees every datagram that a machine releases, and every intact one that it is handed.
+/// Observes every datagram that a machine emits, and every intact one delivered to it.
 pub trait Observer {
-    /// `node` is about to be handed a datagram.
+    /// Called before a datagram is delivered to `node`.
     fn delivered(&mut self, now: Instant, node: NodeId, path: UdpPath, payload: &[u8]);
-    /// `node` has released a datagram; whatever it releases after `delivered` answers that.
+    /// Called after `node` emitted a datagram; those after `delivered` answer it.
     fn released(&mut self, now: Instant, node: NodeId, path: UdpPath, payload: &[u8]);
-    /// The turn of `node` is over.
+    /// Called after a turn of `node`.
     fn turned(&mut self, now: Instant, node: NodeId, machine: &dyn Node);
-    /// `node` has been killed or has booted: its memory is empty.
+    /// Called after `node` was killed or booted: its memory is empty.
     fn forgot(&mut self, now: Instant, node: NodeId);
 }
 
-/// Why a world cannot go on. The machine named is at fault.
+/// A livelock of the world. The named machine is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Livelock {
-    /// More than [`MAX_EVENTS_AT_ONCE`] events without time going on; the reason is that of the
-    /// deadline met last.
-    #[error("node {} keeps asking for a time that has passed ({why})", node.0)]
+    /// More than [`MAX_EVENTS_AT_ONCE`] events without progress of time; the reason is that of the
+    /// last deadline.
+    #[error("node {} keeps requesting a past deadline ({why})", node.0)]
     Standstill {
-        /// Whose deadline was met last.
+        /// The node of the last deadline.
         node: NodeId,
-        /// What it was for.
+        /// Its reason.
         why: &'static str,
     },
     /// More than [`MAX_TRANSMITS_A_TURN`] transmissions in one turn.
     #[error("node {} does not stop sending", node.0)]
     Flood {
-        /// Who sends.
+        /// The sender.
         node: NodeId,
     },
 }
 
-/// Packets that no link dropped and that still did not arrive.
+/// Packets not dropped by links that still did not arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorldCounters {
-    /// Packets released by machines.
+    /// Packets emitted by machines.
     pub released: u64,
-    /// Packets handed to machines, damaged ones included.
+    /// Packets delivered to machines, including corrupted ones.
     pub delivered: u64,
     /// Events.
     pub events: u64,
-    /// For a node that was dead.
+    /// Packets to a dead node.
     pub to_dead: u64,
-    /// For an address that nobody has, or not IP.
+    /// Packets to an unassigned address, or not IP.
     pub unroutable: u64,
     /// Machines booted.
     pub boots: u64,
@@ -197,7 +197,7 @@ struct Slot {
     access: Option<Access>,
 }
 
-/// The links of a node, named as seen from it.
+/// The links of a node, named from its side.
 struct Access {
     up: Link,
     down: Link,
@@ -209,13 +209,13 @@ struct Route {
     next: usize,
 }
 
-/// Bytes of each packet that the fingerprint covers: both headers of IPv6 and UDP, and more.
+/// Bytes of each packet in the fingerprint: both headers of IPv6 and UDP, and more.
 const FINGERPRINTED: usize = 64;
 
-/// How a turn ends.
+/// The outcome of a turn.
 type Turn = Result<(), Livelock>;
 
-/// What comes next.
+/// The source of the next event.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Script,
@@ -226,8 +226,8 @@ enum Source {
 }
 
 impl World {
-    /// An empty world at time zero. `seed` feeds the spraying, `traced` packets are kept of each
-    /// side for a capture.
+    /// Creates an empty world at time zero. `seed` feeds the spraying; captures keep `traced`
+    /// packets of each side.
     #[must_use]
     pub fn new(seed: u64, traced: usize) -> Self {
         Self {
@@ -245,8 +245,8 @@ impl World {
         }
     }
 
-    /// Adds a node, dead until it is started, and its links (up, then down), if it has some. `None`
-    /// beyond [`MAX_NODES`].
+    /// Adds a node, dead until started, and its links (up, then down), if any. `None` beyond
+    /// [`MAX_NODES`].
     pub fn add(
         &mut self,
         clock: Clock,
@@ -271,13 +271,13 @@ impl World {
         })
     }
 
-    /// Lets `nodes` answer to `address`; a later call replaces an earlier one.
+    /// Assigns `address` to `nodes`; a later call replaces an earlier one.
     pub fn route(&mut self, address: IpAddr, nodes: Vec<NodeId>, spray: Spray) {
         let next = 0;
         self.routes.insert(address, Route { nodes, spray, next });
     }
 
-    /// Replaces the script; actions of one instant happen in the order given.
+    /// Replaces the script; actions at one instant run in the given order.
     pub fn script(&mut self, mut actions: Vec<(Instant, Action)>) {
         actions.sort_by_key(|(at, _)| *at);
         self.script = actions.into();
@@ -289,38 +289,37 @@ impl World {
         self.now
     }
 
-    /// What has happened since the start.
+    /// The counters since the start.
     #[must_use]
     pub const fn counters(&self) -> WorldCounters {
         self.counters
     }
 
-    /// A hash of every packet released and of when it was: equal worlds have equal ones. Of each
-    /// packet the first bytes count, which hold the addresses and the checksums of the rest.
+    /// A hash of every emitted packet and its time; equal for equal worlds. It covers the first
+    /// bytes of each packet, which hold the addresses and the checksums of the rest.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint.finish()
     }
 
-    /// Counters of the links of a node, up and down.
+    /// The counters of a node's links, up and down.
     #[must_use]
     pub fn link_counters(&self, node: NodeId) -> Option<(LinkCounters, LinkCounters)> {
         let access = self.slots.get(node.0)?.access.as_ref()?;
         Some((access.up.counters(), access.down.counters()))
     }
 
-    /// The last packets as seen at the interfaces of nodes with links (the clients), and of those
-    /// without (the servers); pcap files.
+    /// The last packets at the interfaces of nodes with links (the clients), and of those without
+    /// (the servers), as pcap files.
     #[must_use]
     pub fn captures(&self) -> (Vec<u8>, Vec<u8>) {
         (self.client_side.pcap(), self.server_side.pcap())
     }
 
-    /// Jumps to the next event and lets it happen. Returns its time, or `None` if nothing will ever
-    /// happen again.
+    /// Advances to the next event and handles it. Returns its time, or `None` if no event remains.
     ///
     /// # Errors
-    /// [`Livelock`]; the world is of no more use then.
+    /// [`Livelock`]; the world is then unusable.
     pub fn step(&mut self, observer: &mut dyn Observer) -> Result<Option<Instant>, Livelock> {
         let Some((at, source)) = self.next_event() else {
             return Ok(None);
@@ -446,13 +445,13 @@ impl World {
         {
             for link in [&mut access.up, &mut access.down] {
                 let healed = link.config().healed();
-                // What is left of a valid configuration is valid.
+                // A valid configuration without its faults is valid.
                 let _ = link.reconfigure(healed);
             }
         }
     }
 
-    /// A packet comes out of a client's uplink.
+    /// Handles a packet at the end of a client's uplink.
     fn leave(&mut self, id: NodeId, observer: &mut dyn Observer) -> Turn {
         let now = self.now;
         let packet = self.access(id).and_then(|access| access.up.pop(now));
@@ -472,7 +471,7 @@ impl World {
         }
     }
 
-    /// A packet comes out of a client's downlink.
+    /// Handles a packet at the end of a client's downlink.
     fn arrive(&mut self, id: NodeId, observer: &mut dyn Observer) -> Turn {
         let now = self.now;
         match self.access(id).and_then(|access| access.down.pop(now)) {
@@ -481,7 +480,7 @@ impl World {
         }
     }
 
-    /// A packet comes out of the backbone.
+    /// Handles a packet at the end of the backbone.
     fn cross(&mut self, observer: &mut dyn Observer) -> Turn {
         match self.backbone.pop() {
             Some((to, packet)) => self.deliver(to, &packet, observer),
@@ -520,7 +519,7 @@ impl World {
         self.turn(id, observer)
     }
 
-    /// Drains what a machine wants to send, asks for its deadline, and lets the observer look.
+    /// Drains a machine's output, updates its deadline, and calls the observer.
     fn turn(&mut self, id: NodeId, observer: &mut dyn Observer) -> Turn {
         let mut transmits = 0;
         while let Some(transmit) = self.poll_transmit(id) {
@@ -602,7 +601,7 @@ impl World {
         self.slots.get_mut(id.0)?.access.as_mut()
     }
 
-    /// The node that a packet goes to; nothing of the packet has been verified.
+    /// Returns the destination node of an unverified packet.
     fn destination(&mut self, packet: &[u8]) -> Option<NodeId> {
         let address: IpAddr = match packet.first()? >> 4 {
             4 => (*packet.get(16..)?.first_chunk::<4>()?).into(),
@@ -629,7 +628,7 @@ impl Route {
 }
 
 impl Clock {
-    /// Both clocks of the node at a time of the world.
+    /// Returns both clocks of the node at a time of the world.
     #[must_use]
     pub fn at(self, world: Instant) -> Now {
         let unix = START.as_millis() + self.ahead_ms + world.as_micros() / 1000;
@@ -639,7 +638,7 @@ impl Clock {
         }
     }
 
-    /// The time of the world at which the node's monotonic clock shows `local`.
+    /// Returns the time of the world at which the node's monotonic clock is `local`.
     #[must_use]
     pub fn in_world(self, local: Instant) -> Instant {
         Instant::from_micros(local.as_micros().saturating_sub(micros(self.monotonic)))

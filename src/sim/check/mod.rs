@@ -1,12 +1,12 @@
-//! An observer that knows everything and checks the transport's laws at every step.
+//! An omniscient observer that checks the transport's laws at every step.
 //!
-//! In: every datagram between machines and links, as a [`Judge`] that has the cluster's keys reads
-//! it, and how far each client has come. Out: the first [`Violation`]. It takes no part: nothing in
-//! the world depends on it. Laws: bytes are the object's; a server releases only numbers inside the
-//! bound of its send edge, in answer to a claim whose every number was really delivered; each number
-//! once a server between two boots (timeouts and restarts excepted), with the same proof whoever
-//! sends it; stalls and transfers end in time; servers' memory stays as it was; one handshake does,
-//! unless the service was silent.
+//! In: every datagram between machines and links, as parsed by a [`Judge`] with the cluster's keys,
+//! and the progress of each client. Out: the first [`Violation`]. It is passive: nothing in the
+//! world depends on it. Laws: bytes are the object's; a server sends only numbers inside the bound
+//! of its send edge, in reply to a claim whose every number was really delivered; a server sends
+//! each number once between two boots (timeouts and restarts excepted), and all servers send it
+//! with the same proof; stalls and transfers end in time; servers' memory stays constant; one
+//! handshake suffices, unless the service was silent.
 
 mod numbers;
 mod patience;
@@ -23,42 +23,42 @@ use crate::time::Instant;
 use crate::wire::flight::UdpPath;
 use crate::wire::segment::Span;
 
-/// What a request entitles to, as one who has the keys reads it.
+/// The entitlement of a request, according to the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The connection; `None` if the answer is to name it.
+    /// The connection; `None` if the reply names it.
     pub connection: Option<u64>,
-    /// Every number that the request's proof says was received.
+    /// Every number whose receipt the request proves.
     pub proven: Vec<Span>,
-    /// The numbers its interval releases: none for a probe.
+    /// The numbers of its interval: none for a probe.
     pub allowed: Span,
-    /// Whether the replay filter stands between it and its numbers.
+    /// Whether the replay filter applies to its numbers.
     pub once: bool,
-    /// What no honest client shows: such a request must not be granted anything.
+    /// The claim that no honest client makes: such a request must be granted nothing.
     pub excess: Option<Excess>,
 }
 
-/// How a request exceeds what the bound of the send edge excepts from proof.
+/// The way in which a request exceeds the unproven part that the bound of the send edge allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Excess {
-    /// The interval lies outside the epoch or zone, or holds what is not proven.
+    /// The interval lies outside the epoch or zone, or contains unproven numbers.
     #[error("an interval outside its epoch, or not proven")]
     Interval,
-    /// Too many numbers or stretches are pending, or some for too long.
+    /// Too many numbers or ranges are pending, or some for too long.
     #[error("more pending than allowed")]
     Pending,
-    /// Less than a quarter of what is acknowledged since the event is proven.
+    /// Less than a quarter of the numbers acknowledged since the event is proven.
     #[error("less than a quarter proven since the event")]
     Quarter,
-    /// The curve is further ahead of real time than clocks may differ and the gate allows.
+    /// The curve is further ahead of real time than clock skew and the gate allow.
     #[error("a window ahead of its time")]
     Ahead,
-    /// The declaration is no transition of the epoch.
+    /// The declaration is not a transition of the epoch.
     #[error("an impossible declaration")]
     Declaration,
 }
 
-/// What a datagram from a server gives away.
+/// The content of a server's datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The connection.
@@ -69,167 +69,166 @@ pub struct Grant {
     pub x: u64,
 }
 
-/// Reads the protocol's datagrams; has the keys of the cluster.
+/// Parses the protocol's datagrams, with the cluster's keys.
 pub trait Judge {
-    /// What a datagram to a server claims, or `None` if it is not one that may be answered with
-    /// numbers.
+    /// Returns the claim of a datagram to a server; `None` if it must not be answered with numbers.
     fn claim(&self, now: Instant, path: UdpPath, payload: &[u8]) -> Option<Claim>;
 
-    /// What a datagram to a client grants, or `None` if it has no number.
+    /// Returns the grant of a datagram to a client; `None` if it has no number.
     fn grant(&self, payload: &[u8]) -> Option<Grant>;
 }
 
-/// The law that was broken, by whom, and how.
+/// The violated law, with its culprit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// The client's stream differs from the object.
     #[error("client {}: wrong byte at {offset}", client.0)]
     WrongBytes {
-        /// Who received it.
+        /// The receiver.
         client: NodeId,
-        /// Where in its object.
+        /// Offset in its object.
         offset: u64,
     },
-    /// A server released a number outside what the request entitles to.
+    /// A server sent a number outside the request's entitlement.
     #[error("server {}: number {number} of connection {connection:#x} is outside {allowed:?}", server.0)]
     OutOfBound {
-        /// Who released it.
+        /// The sender.
         server: NodeId,
-        /// Whose number.
+        /// The connection.
         connection: u64,
-        /// Which.
+        /// The number.
         number: u64,
-        /// What the request entitles to.
+        /// The request's entitlement.
         allowed: Span,
     },
     /// A server accepted a proof of a number that never arrived.
     #[error("server {}: accepted a proof of number {number} of connection {connection:#x}, which never arrived", server.0)]
     Unproven {
-        /// Who accepted it.
+        /// The server that accepted it.
         server: NodeId,
-        /// Whose number.
+        /// The connection.
         connection: u64,
-        /// Which.
+        /// The number.
         number: u64,
     },
-    /// A server granted what no honest client asks for.
+    /// A server granted a claim that no honest client makes.
     #[error("server {}: granted number {number} of connection {connection:#x} to {excess}", server.0)]
     Excess {
-        /// Who granted it.
+        /// The server that granted it.
         server: NodeId,
-        /// Whose number.
+        /// The connection.
         connection: u64,
-        /// Which.
+        /// The number.
         number: u64,
-        /// What should have been refused.
+        /// The claim to reject.
         excess: Excess,
     },
-    /// A server released a number twice between two boots.
+    /// A server sent a number twice between two boots.
     #[error("server {}: released number {number} of connection {connection:#x} twice", server.0)]
     Twice {
-        /// Who released it.
+        /// The sender.
         server: NodeId,
-        /// Whose number.
+        /// The connection.
         connection: u64,
-        /// Which.
+        /// The number.
         number: u64,
     },
     /// Two packets of one number carry different proofs.
     #[error("server {}: another proof for number {number} of connection {connection:#x}", server.0)]
     OtherProof {
-        /// Who released the later one.
+        /// The sender of the later one.
         server: NodeId,
-        /// Whose number.
+        /// The connection.
         connection: u64,
-        /// Which.
+        /// The number.
         number: u64,
     },
-    /// A server released a number without having been asked by a valid request.
-    #[error("server {}: released number {number} of connection {connection:#x} unasked", server.0)]
-    Unasked {
-        /// Who released it.
+    /// A server sent a number without a valid request.
+    #[error("server {}: released number {number} of connection {connection:#x} unsolicited", server.0)]
+    Unsolicited {
+        /// The sender.
         server: NodeId,
-        /// Whose number.
+        /// The connection.
         connection: u64,
-        /// Which.
+        /// The number.
         number: u64,
     },
-    /// A client received nothing for longer than the path excuses.
-    #[error("client {}: stood still for {stalled:?}, {allowed:?} would be excused", client.0)]
+    /// A client received nothing for longer than its path justifies.
+    #[error("client {}: stalled for {stalled:?}, at most {allowed:?} allowed", client.0)]
     Stalled {
-        /// Who.
+        /// The client.
         client: NodeId,
-        /// How long.
+        /// Length of the stall.
         stalled: Duration,
-        /// How long it might have been.
+        /// The longest stall allowed.
         allowed: Duration,
     },
     /// A client gave up.
     #[error("client {}: gave up after {received} of {wanted} bytes", client.0)]
     GaveUp {
-        /// Who.
+        /// The client.
         client: NodeId,
-        /// Bytes it had.
+        /// Bytes received.
         received: u64,
-        /// Bytes it wanted.
+        /// Bytes of its objects.
         wanted: u64,
     },
-    /// A client was not done in time after all faults had stopped.
-    #[error("client {}: not done in time after the faults: {received} of {wanted} bytes", client.0)]
+    /// A client did not finish in time after the end of all faults.
+    #[error("client {}: not finished in time after the faults: {received} of {wanted} bytes", client.0)]
     Unfinished {
-        /// Who.
+        /// The client.
         client: NodeId,
-        /// Bytes it had.
+        /// Bytes received.
         received: u64,
-        /// Bytes it wanted.
+        /// Bytes of its objects.
         wanted: u64,
     },
-    /// A server holds more, or less, memory for its clients than when it booted.
+    /// A server's memory for clients differs from that at boot.
     #[error("server {}: {is} bytes of soft state, {was} at boot", server.0)]
     Memory {
-        /// Who.
+        /// The server.
         server: NodeId,
         /// Bytes at boot.
         was: usize,
         /// Bytes now.
         is: usize,
     },
-    /// A server refused a request, although every client is honest.
+    /// A server rejected a request although every client is honest.
     #[error("server {}: refused an honest request: {reason}", server.0)]
     Refused {
-        /// Who.
+        /// The server.
         server: NodeId,
         /// Its reason.
         reason: &'static str,
     },
-    /// A client opened more connections than the silences of the service explain.
+    /// A client opened more connections than the silences of the service justify.
     #[error("client {}: {handshakes} handshakes with {silences} silences", client.0)]
     Handshakes {
-        /// Who.
+        /// The client.
         client: NodeId,
-        /// How many.
+        /// The number of connections.
         handshakes: u64,
-        /// Stretches of [`LEAST_SILENCE`] without a new packet.
+        /// Intervals of [`LEAST_SILENCE`] without a new packet.
         silences: u64,
     },
-    /// The world could not be built: a link is out of its bounds.
+    /// The world is not valid: a link exceeds its bounds.
     #[error(transparent)]
     Unbuildable(#[from] LinkConfigError),
-    /// The world stands still.
+    /// Time does not advance.
     #[error(transparent)]
     Livelock(#[from] Livelock),
 }
 
-/// Without a new packet for this long a client may think the service has forgotten it: three
-/// retransmission timeouts of the least length.
+/// Silence after which a client may presume that the service has lost it: three retransmission
+/// timeouts of minimum length.
 pub const LEAST_SILENCE: Duration = Duration::from_millis(600);
 
-/// What the checker must know of a client beforehand.
+/// The checker's knowledge of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
     /// The client.
     pub client: NodeId,
-    /// Bytes that it is to fetch.
+    /// Bytes of its objects.
     pub wanted: u64,
     /// Its path and plan.
     pub path: Path,
@@ -253,7 +252,7 @@ struct Client {
     waiting_since: Option<Instant>,
     last_new: Instant,
     silences: u64,
-    /// When it must be done; set once all faults have stopped.
+    /// The deadline of all clients; set at the end of all faults.
     due: Option<Instant>,
 }
 
@@ -271,7 +270,8 @@ struct CheckedConnection {
 }
 
 impl<J: Judge> Checker<J> {
-    /// A checker of a world whose faults all stop at `healed`; `honest` if no client cheats.
+    /// Creates a checker of a world whose faults all stop at `healed`; `honest` if no client
+    /// cheats.
     #[must_use]
     pub fn new(judge: J, healed: Instant, honest: bool, clients: Vec<Watched>) -> Self {
         let client = |watched: Watched| {
@@ -300,30 +300,30 @@ impl<J: Judge> Checker<J> {
         }
     }
 
-    /// The first violation and its time, if there was one.
+    /// The first violation and its time, if any.
     #[must_use]
     pub const fn violation(&self) -> Option<(Instant, Violation)> {
         self.violation
     }
 
-    /// The longest time any client waited for its next bytes.
+    /// The longest wait of any client for its next bytes.
     #[must_use]
     pub const fn longest_stall(&self) -> Duration {
         self.longest_stall
     }
 
-    /// How far every client has come.
+    /// Returns the progress of every client.
     pub fn progress(&self) -> impl Iterator<Item = (NodeId, ClientProgress)> {
         self.clients.iter().map(|(id, client)| (*id, client.seen))
     }
 
-    /// Whether every client is done.
+    /// Whether every client has finished.
     #[must_use]
     pub fn all_done(&self) -> bool {
         self.clients.values().all(|client| client.seen.done)
     }
 
-    /// Notes a livelock, or that nothing will ever happen again although someone is not done.
+    /// Records a livelock, or the end of all events before every client has finished.
     pub fn ended(&mut self, now: Instant, livelock: Option<Livelock>) {
         if let Some(livelock) = livelock {
             self.accuse(now, livelock.into());
@@ -344,7 +344,7 @@ impl<J: Judge> Checker<J> {
         }
     }
 
-    /// Checks what only the passing of time breaks; to be called when time has gone on.
+    /// Checks deadlines; to be called when time has advanced.
     pub fn passed(&mut self, now: Instant) {
         if now < self.healed {
             return;
@@ -393,7 +393,7 @@ impl<J: Judge> Checker<J> {
         let claim = state.claim.as_ref();
         let of_this = |claim: &&Claim| claim.connection.is_none_or(|id| id == connection);
         let Some(claim) = claim.filter(of_this) else {
-            return Err(Violation::Unasked {
+            return Err(Violation::Unsolicited {
                 server,
                 connection,
                 number,
@@ -401,7 +401,7 @@ impl<J: Judge> Checker<J> {
         };
         check_claim(server, claim, known, grant)?;
         let sent = state.sent.entry(connection).or_default();
-        // Void numbers behind `number` may be granted again: they carry nothing.
+        // Void numbers after `number` may be granted again: they carry nothing.
         let fresh = sent.insert(Span {
             start: number,
             end: number + 1,
@@ -482,7 +482,7 @@ impl<J: Judge> Checker<J> {
     }
 }
 
-/// Whether a claim was one to be granted, and to these numbers.
+/// Checks whether a claim may be granted, and to these numbers.
 fn check_claim(
     server: NodeId,
     claim: &Claim,

@@ -1,7 +1,7 @@
-//! A set of packet numbers, kept as disjoint stretches.
+//! A set of packet numbers, stored as disjoint ranges.
 //!
-//! In: spans, in any order and overlapping. Out: whether all of a span is in the set, and if not,
-//! the first number that is missing. Memory grows with the number of gaps only.
+//! In: spans, in any order and overlapping. Out: whether a whole span is in the set, and if not,
+//! the first missing number. Memory grows with the number of gaps only.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::wire::segment::Span;
 /// A set of packet numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Numbers {
-    /// Start to end, not included; disjoint and not touching.
+    /// Start and exclusive end; disjoint and not adjacent.
     stretches: BTreeMap<u64, u64>,
 }
 
@@ -33,7 +33,7 @@ impl Numbers {
         true
     }
 
-    /// The first number of the span that is not in the set.
+    /// Returns the first number of the span that is not in the set.
     pub(super) fn first_missing(&self, span: Span) -> Option<u64> {
         if span.is_empty() {
             return None;

@@ -1,40 +1,38 @@
-//! How long a transfer may stand still, and how long it may take once every fault has stopped.
+//! The longest allowed stall, and the longest transfer after the end of all faults.
 //!
-//! In: what the path of one client is like, when it was impaired, and the longest back-off of the
-//! protocol. Out: instants by which something must have happened. The rule (law 7): no stall
-//! outlasts the path's outage by more than the back-off in force; a back-off doubles, so it is never
-//! longer than the outage so far, one timeout added. Where packets are lost at random each further
-//! loss may double it again.
+//! In: the path of one client, its impairments, and the longest back-off of the protocol. Out:
+//! deadlines for progress. The rule (law 7): no stall outlasts the path's outage by more than the
+//! current back-off; a back-off doubles, so it never exceeds the outage so far plus one timeout. On
+//! paths with random loss each further loss may double it again.
 
 use std::time::Duration;
 
 use crate::time::{Instant, micros};
 
-/// What a client's patience depends on.
+/// The inputs to a client's patience.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
-    /// Longest round trip without faults but with both queues full.
+    /// Longest round trip without faults but with full queues.
     pub round_trip: Duration,
     /// Bottleneck towards the client, in bit/s.
     pub rate: u64,
-    /// Packets may vanish or be damaged at random: each may double the back-off once more.
+    /// Whether packets are lost or corrupted at random: each may double the back-off once more.
     pub lossy: bool,
-    /// When the path, or any server, was out; ascending by start, may overlap.
+    /// Outages of the path, or of any server; ascending by start, may overlap.
     pub impaired: Vec<(Instant, Instant)>,
     /// Longest back-off of the protocol.
     pub longest_backoff: Duration,
-    /// Time that the client's own plan adds: pauses, and a slow reader.
+    /// Time added by the client's own plan: pauses, and a slow reader.
     pub leisure: Duration,
 }
 
 impl Path {
-    /// The instant by which a client that waits since `since` must have received something, if
-    /// nothing more befalls the path.
+    /// The deadline for progress of a client that waits since `since`, if no further fault occurs.
     #[must_use]
     pub fn stall_ends(&self, since: Instant) -> Instant {
         let mut clear = since;
         for &(from, until) in &self.impaired {
-            // A fault that begins before the back-off after the one before has run out delays on.
+            // A fault that begins within the back-off of the previous one extends the delay.
             if from <= clear + self.backoff(clear.saturating_since(since)) && until > clear {
                 clear = until;
             }
@@ -42,8 +40,8 @@ impl Path {
         clear + self.backoff(clear.saturating_since(since))
     }
 
-    /// The instant by which a client must be done that still wants `bytes` at `healed`, when all
-    /// faults have stopped; it may have been waiting since `since`.
+    /// The deadline of a client with `bytes` outstanding at `healed`, the end of all faults, which
+    /// may have waited since `since`.
     #[must_use]
     pub fn finishes(&self, healed: Instant, since: Instant, bytes: u64) -> Instant {
         let stalled = self.stall_ends(since).max(healed);
@@ -58,7 +56,7 @@ impl Path {
         stalled + trips + wire.saturating_mul(4) + self.timeout() * 8 + self.leisure
     }
 
-    /// The back-off in force after `stalled` without an answer.
+    /// The current back-off after `stalled` without a reply.
     fn backoff(&self, stalled: Duration) -> Duration {
         let doublings = if self.lossy { LOSSY_DOUBLINGS } else { 1 };
         let backoff = (stalled + self.timeout()).saturating_mul(1 << doublings);
@@ -66,8 +64,8 @@ impl Path {
         backoff.min(most.max(self.timeout())) + self.round_trip * 2
     }
 
-    /// A retransmission timeout without back-off: that of RFC 6298 before there is a sample, or
-    /// the smoothed round trip and four deviations.
+    /// A retransmission timeout without back-off: that of RFC 6298 before the first sample, or the
+    /// smoothed round trip plus four deviations.
     fn timeout(&self) -> Duration {
         let measured = Duration::from_micros(micros(self.round_trip).saturating_mul(3));
         INITIAL_TIMEOUT.max(measured + LEAST_TIMEOUT)
@@ -77,16 +75,16 @@ impl Path {
 /// RFC 6298 §2.1.
 const INITIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The floor that is common instead of RFC 6298 §2.4.
+/// The customary minimum instead of RFC 6298 §2.4.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Stream bytes in a packet, at the least.
+/// Least stream bytes per packet.
 const LEAST_PAYLOAD: u64 = 1000;
 
-/// Round trips that a transfer of no bytes may take.
+/// Round trips allowed for an empty transfer.
 const SPARE_ROUND_TRIPS: u64 = 64;
 
-/// Losses in a row of one retransmission that are thought possible.
+/// Consecutive losses of one retransmission presumed possible.
 const LOSSY_DOUBLINGS: u32 = 6;
 
 #[cfg(test)]
@@ -119,7 +117,7 @@ mod tests {
             (secs(100), secs(200)),
         ];
         let end = path.stall_ends(secs(10)).saturating_since(secs(10));
-        // Five seconds until the end of the outage, twice (five and a timeout), two round trips.
+        // Five seconds until the end of the outage, twice (five plus a timeout), two round trips.
         assert_eq!(end, Duration::from_millis(5000 + 12_000 + 200));
     }
 

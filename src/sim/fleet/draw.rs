@@ -1,4 +1,4 @@
-//! Draws fleets: how many redirectors, their configurations by stage, and what befalls them.
+//! Draws fleets: the redirectors, their configurations by stage, and the script of events.
 //!
 //! In: a seed. Out: a [`Fleet`]. Equal seeds draw equal fleets.
 
@@ -47,8 +47,8 @@ impl Fleet {
     }
 }
 
-/// The configurations of one or two redirectors by stage: the same, but that one may miss the last
-/// changes.
+/// Draws the configurations of one or two redirectors by stage: identical, except that one may miss
+/// the last changes.
 fn draw_configs(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<Vec<RedirectConfig>> {
     let policies = [
         Policy::Rendezvous,
@@ -91,7 +91,7 @@ fn draw_configs(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<Ve
         .collect()
 }
 
-/// Some of the servers, at least one of them active.
+/// Draws some of the servers, at least one of them active.
 fn draw_backends(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<BackendEntry> {
     let sure = dice.index(servers.len());
     let mut backends = Vec::new();
@@ -116,7 +116,7 @@ fn draw_backends(dice: &mut Dice, world: &Scenario, servers: &[IpAddr]) -> Vec<B
     backends
 }
 
-/// Adds to the script what befalls redirectors and the ways between them and the servers.
+/// Adds events to the script for redirectors and their paths to the servers.
 fn draw_troubles(dice: &mut Dice, world: &mut Scenario, redirectors: &[Vec<RedirectConfig>]) {
     let (heals_at, servers) = (world.heals_at, world.servers.len());
     let instant = |dice: &mut Dice| {
@@ -130,7 +130,7 @@ fn draw_troubles(dice: &mut Dice, world: &mut Scenario, redirectors: &[Vec<Redir
     for (index, configs) in redirectors.iter().enumerate() {
         let node = NodeId(servers + index);
         for (stage, at) in (1..).zip(&times).take(configs.len().saturating_sub(1)) {
-            // Nobody changes two files at once.
+            // No two configuration files change at the same instant.
             let late = dice.duration(Duration::from_micros(1), Duration::from_millis(500));
             troubles.push(((*at + late).min(heals_at), Action::Stage(node, stage)));
         }

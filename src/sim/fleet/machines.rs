@@ -19,7 +19,7 @@ use crate::sim::scenario::{Scenario, ServerPlan};
 use crate::sim::world::{Boot, ClientProgress, Node};
 use crate::time::{Instant, Now};
 
-/// A server that redirectors send to: the machine that ships, with computed objects.
+/// Creates a server behind redirectors: the machine that ships, with computed objects.
 pub(super) fn server(
     scenario: &Scenario,
     plan: ServerPlan,
@@ -158,7 +158,7 @@ impl Node for RedirectorNode {
         self.stage = stage;
         let config = self.configs.get(usize::from(stage)).cloned();
         if let (Some(machine), Some(config)) = (self.machine(now), config) {
-            // Refused if the machine has just booted with it.
+            // Rejected if the machine has just booted with it.
             let _ = machine.replace(now, &config, Table::default());
         }
         true

@@ -1,9 +1,9 @@
-//! One bottleneck on virtual time, shared by flows of ours and by models of TCP: where a cell of the
-//! comparison with the kernel is looked into before code is touched.
+//! One bottleneck on virtual time, shared by our flows and by models of TCP: to study a cell of the
+//! comparison with the kernel before changing code.
 //!
-//! In: a [`Bottleneck`]: both directions of the bottleneck, the flows, how long, a seed. Out: a
-//! [`PathOutcome`] with what every flow received. Our flows are `transport::client` and
-//! `transport::server` as they ship; TCP is the model of [`tcp`], an idealised one. Equal paths give equal outcomes.
+//! In: a [`Bottleneck`]: both directions, the flows, the duration, a seed. Out: a [`PathOutcome`]
+//! with the bytes of every flow. Our flows are `transport::client` and `transport::server` as they
+//! ship; TCP is the idealised model of [`tcp`]. Equal paths give equal outcomes.
 
 mod ours;
 pub mod tcp;
@@ -30,12 +30,12 @@ pub const MAX_FLOWS: usize = 64;
 /// MTU of every host on the path, in bytes.
 const MTU: u16 = 1500;
 
-/// What carries the bytes of a flow.
+/// The transport of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carrier {
     /// Our transport.
     Ours,
-    /// Our transport, by a client that has an address token from before.
+    /// Our transport, with an address token from before.
     OursRemembered,
     /// The model of TCP.
     Tcp(Growth),
@@ -44,58 +44,58 @@ pub enum Carrier {
 /// One download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowPlan {
-    /// What carries it.
+    /// Its transport.
     pub carrier: Carrier,
-    /// When it begins.
+    /// Its start.
     pub starts: Duration,
-    /// Delay of its own links, each way, beside that of the path.
+    /// Delay of its own links, each way, in addition to the path's.
     pub access: Duration,
     /// Bytes of its object.
     pub bytes: u64,
 }
 
-/// A bottleneck and what crosses it.
+/// A bottleneck and its flows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bottleneck {
-    /// From the servers to the clients.
+    /// Link from the servers to the clients.
     pub down: LinkConfig,
-    /// From the clients to the servers.
+    /// Link from the clients to the servers.
     pub up: LinkConfig,
     /// At most [`MAX_FLOWS`].
     pub flows: Vec<FlowPlan>,
-    /// Virtual time after which what is not complete is cut off.
+    /// Virtual time after which incomplete flows are cut off.
     pub lasts: Duration,
-    /// Feeds faults and the clients' random choices.
+    /// Seed of faults and of the clients' random choices.
     pub seed: u64,
 }
 
-/// What became of one flow.
+/// The outcome of one flow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowOutcome {
     /// Stream bytes received in order.
     pub received: u64,
-    /// From its beginning to its last byte, if all came.
+    /// Time from its start to its last byte, if complete.
     pub completed: Option<Duration>,
     /// Bytes received by the end of each second.
     pub by_second: Vec<u64>,
-    /// What our client counted; `None` for TCP.
+    /// Statistics of our client; `None` for TCP.
     pub stats: Option<ClientStats>,
-    /// Requests that our server refused, repeats of what it had sent among them.
+    /// Requests that our server rejected, including repeats.
     pub refused: u64,
 }
 
-/// What became of a path.
+/// The outcome of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathOutcome {
     /// In the order of the plans.
     pub flows: Vec<FlowOutcome>,
-    /// When the last flow was complete, or the time was over.
+    /// The end of the last flow, or of the run.
     pub ended: Duration,
-    /// What the bottleneck did to packets towards the clients.
+    /// Counters of the bottleneck towards the clients.
     pub down: LinkCounters,
-    /// How long they waited there.
+    /// Sojourn times in that queue.
     pub waited: Summary,
-    /// What it did to packets towards the servers.
+    /// Counters of the bottleneck towards the servers.
     pub up: LinkCounters,
 }
 
@@ -104,15 +104,15 @@ trait Ends {
     fn at_client(&mut self, now: Now, packet: &[u8]);
     fn at_server(&mut self, now: Now, packet: &[u8]);
     fn handle_timeout(&mut self, now: Now);
-    /// The next flight of the client, if any.
+    /// Returns the next flight of the client, if any.
     fn next_of_client(&mut self, now: Now) -> Option<Flight>;
-    /// The next flight of the server, if any.
+    /// Returns the next flight of the server, if any.
     fn next_of_server(&mut self, now: Now) -> Option<Flight>;
     fn poll_timeout(&self) -> Option<Instant>;
-    /// Stream bytes received in order.
+    /// The stream bytes received in order.
     fn received(&self) -> u64;
     fn stats(&self) -> Option<ClientStats>;
-    /// Requests that the server refused.
+    /// The number of requests that the server rejected.
     fn refused(&self) -> u64;
 }
 
@@ -125,7 +125,7 @@ struct Flow {
     outcome: FlowOutcome,
 }
 
-/// What comes next.
+/// The source of the next event.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Up,
@@ -135,7 +135,7 @@ enum Source {
     Timer(usize),
 }
 
-/// Lets every flow run until it is complete or the time is over.
+/// Runs every flow until it is complete or the time is over.
 ///
 /// # Errors
 /// [`LinkConfigError`] if a link's configuration breaks a bound. Flows beyond [`MAX_FLOWS`] are left out.
@@ -268,7 +268,7 @@ impl Run {
         }
     }
 
-    /// Hands a packet to the flow whose client's address stands at `field`.
+    /// Delivers a packet to the flow whose client address is at offset `field`.
     fn with_flow(
         &mut self,
         packet: Option<Vec<u8>>,
@@ -283,7 +283,7 @@ impl Run {
         }
     }
 
-    /// Sends what a flow has to send, and notes how far it has come.
+    /// Sends the output of a flow, and records its progress.
     fn turn(&mut self, index: usize) {
         let at = self.now;
         let Some(flow) = self.flows.get_mut(index) else {
@@ -342,14 +342,14 @@ impl Flow {
     }
 }
 
-/// Where the source and the destination address stand in an IPv4 header (RFC 791 §3.1).
+/// Offsets of the source and the destination address in an IPv4 header (RFC 791 §3.1).
 const SOURCE: usize = 12;
 const DESTINATION: usize = 16;
 
 /// The servers' address and port.
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)), 7600);
 
-/// Client and server of the flow of that index.
+/// The addresses of client and server of a flow.
 fn address_pair(index: usize) -> UdpPath {
     let last = u8::try_from(index % MAX_FLOWS).unwrap_or(0);
     UdpPath {

@@ -12,11 +12,11 @@ use crate::transport::server::{Server, ServerConfig};
 use crate::wire::flight::{Flight, UdpPath};
 use crate::wire::ip::parse_udp;
 
-/// Reassembly buffer of the client in bytes: beyond every product of rate and round trip, so that the
-/// reader never holds a flow back.
+/// Reassembly buffer of the client in bytes: larger than every bandwidth-delay product, so that the
+/// reader never limits a flow.
 const BUFFER: usize = 256 << 20;
 
-/// Longer than any path lasts.
+/// Longer than any path runs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(100_000);
 
 pub(super) struct Ours {
@@ -57,7 +57,7 @@ impl Ours {
         }
     }
 
-    /// Fetches a byte without a network in between, and remembers the address token.
+    /// Fetches a byte without a network, and keeps the address token.
     pub(super) fn with_token(mut self, now: Now) -> Self {
         let first = Object {
             length: 1,

@@ -1,9 +1,9 @@
 //! A model of TCP downloads: handshake, request, and a sender with SACK, RACK, proportional rate
-//! reduction, HyStart and CUBIC or Reno growth, about as Linux does it.
+//! reduction, HyStart and CUBIC or Reno growth, similar to Linux.
 //!
-//! In and out: packets of the sizes that TCP with timestamps would have, so that it may share a
-//! bottleneck with ours. Idealised: one byte stream, no receive window, no processing time, and each
-//! acknowledgement names the segments that came last instead of SACK blocks.
+//! In and out: packets of the sizes of TCP with timestamps, so that it may share a bottleneck with
+//! ours. Idealised: one byte stream, no receive window, no processing time, and each
+//! acknowledgement names the latest segments instead of SACK blocks.
 //! Sources: RFC 9438 (CUBIC), 5681 (Reno), 6937 (PRR), 8985 (RACK), 6298 (timers), 6928 (initial
 //! window); Linux's HyStart, which leaves slow start on the delay or on the length of a train.
 
@@ -23,22 +23,22 @@ use crate::wire::ip::parse_udp;
 
 /// Payload of a full segment in bytes: 1500 less 20 of IPv4, 20 of TCP and 12 of timestamps.
 const MSS: u64 = 1448;
-/// Headers of TCP beyond those of UDP, in bytes: what a model's packet is padded with.
+/// Padding of a model's packet, in bytes: TCP headers beyond those of UDP.
 const EXTRA_HEADERS: usize = 24;
 const INITIAL_WINDOW: f64 = 10.0;
 const MIN_RTO: Duration = Duration::from_millis(200);
 const MAX_RTO: Duration = Duration::from_secs(120);
 const DELAYED_ACK: Duration = Duration::from_millis(40);
-/// Segments that an acknowledgement names beside the cumulative one.
+/// Segments that an acknowledgement names in addition to the cumulative one.
 const NAMED: usize = 8;
-/// Segments that came later and make one lost at once while no reordering was seen.
+/// Later segments that mark one as lost, while no reordering was seen.
 const DUPLICATES: u64 = 3;
 /// RFC 9438 §5.
 const C: f64 = 0.4;
 const CUBIC_BETA: f64 = 0.7;
 const RENO_BETA: f64 = 0.5;
 
-/// How the window grows after slow start.
+/// The growth of the window after slow start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Growth {
     /// RFC 9438.
@@ -47,7 +47,7 @@ pub enum Growth {
     Reno,
 }
 
-/// Messages: their first byte.
+/// First bytes of messages.
 const SYN: u8 = 1;
 const SYN_ACK: u8 = 2;
 const GET: u8 = 3;

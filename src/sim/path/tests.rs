@@ -1,5 +1,5 @@
-//! Tests of the shared bottleneck: what goes in comes out, runs repeat, and the model of TCP behaves
-//! as TCP is known to.
+//! Tests of the shared bottleneck: bytes are conserved, runs are repeatable, and the model of TCP
+//! behaves like TCP.
 
 use super::*;
 use crate::link::Chance;

@@ -1,6 +1,6 @@
-//! A protocol of a few lines, to test the simulator without the transport: the client asks for
-//! chunks of an object by number, eight at a time, each with a timer of its own; the server answers
-//! each number once. Every [`Defect`] breaks one law.
+//! A minimal protocol, to test the simulator without the transport: the client requests chunks of
+//! an object by number, eight at a time, each with its own timer; the server answers each number
+//! once. Every [`Defect`] violates one law.
 //!
 //! Request: connection, number, proven-up-to, object seed, object length, offset (8 bytes each).
 //! Answer: connection, number, x, offset (8 bytes each), bytes.
@@ -156,7 +156,7 @@ impl Machine for Server {
         };
         let [mut connection, mut number, _, seed, length, offset] = fields;
         self.count += 1;
-        // A defect shows in one request of sixteen.
+        // A defect affects one request in sixteen.
         let defect = if self.count % 16 == 7 {
             self.defect
         } else {

@@ -1,4 +1,4 @@
-//! How the model's window grows and shrinks: CUBIC, HyStart, proportional rate reduction.
+//! The window of the model: CUBIC, HyStart, proportional rate reduction.
 //!
 //! In: acknowledgements and round trips. Out: windows in segments. Sources: RFC 9438, RFC 6937;
 //! Linux's HyStart.
@@ -42,14 +42,14 @@ impl Recovery {
             let limit = (self.delivered - self.out).max(0.0) + 1.0;
             limit.min(ssthresh - flying)
         };
-        // The first retransmission goes out at once.
+        // The first retransmission leaves at once.
         let least = if self.out == 0.0 { 1.0 } else { 0.0 };
         flying + more.max(least)
     }
 }
 
 impl Cubic {
-    /// By how much the window grows (RFC 9438 §4.2, §4.3).
+    /// Returns the growth of the window (RFC 9438 §4.2, §4.3).
     pub(super) fn step(&mut self, now: Instant, cwnd: f64, delivered: f64, rtt: Duration) -> f64 {
         let start = *self.start.get_or_insert_with(|| {
             self.w_max = self.w_max.max(cwnd);
@@ -59,7 +59,7 @@ impl Cubic {
         });
         let t = (now.saturating_since(start) + rtt).as_secs_f64();
         let target = C * (t - self.k).powi(3) + self.w_max;
-        // Linux keeps this slope beyond the plateau, too.
+        // Linux applies this slope beyond the plateau, too.
         let alpha = 3.0 * (1.0 - CUBIC_BETA) / (1.0 + CUBIC_BETA);
         self.reno += alpha * delivered / cwnd;
         let target = target.clamp(cwnd, 1.5 * cwnd);

@@ -1,4 +1,4 @@
-//! The model's client: opens, asks for the object and acknowledges.
+//! The model of a client: connects, requests the object and acknowledges.
 //!
 //! In: messages of the sender and time. Out: messages for it.
 
@@ -8,16 +8,16 @@ use std::time::Duration;
 use super::{ACK, DATA, DELAYED_ACK, EXTRA_HEADERS, GET, MSS, NAMED, SYN, SYN_ACK, word};
 use crate::time::Instant;
 
-/// The client: opens, asks, acknowledges.
+/// The client: connects, requests, acknowledges.
 #[derive(Default)]
 pub(super) struct Receiver {
     pub(super) bytes: u64,
-    /// `SYN` or `GET` while it is unanswered.
+    /// `SYN` or `GET` until answered.
     asking: Option<u8>,
-    /// Next segment in order.
+    /// Next in-order segment.
     pub(super) expected: u64,
     early: BTreeSet<u64>,
-    /// Segments that came last, newest first.
+    /// The latest segments, newest first.
     newest: VecDeque<u64>,
     unacknowledged: u32,
     pub(super) out: VecDeque<Vec<u8>>,
@@ -72,7 +72,7 @@ impl Receiver {
         }
         self.unacknowledged += 1;
         let last = self.expected * MSS >= self.bytes;
-        // Linux acknowledges at once for as long as the connection is young.
+        // Linux acknowledges at once while a connection is young.
         let young = self.expected < 20;
         if !in_order || self.unacknowledged >= 2 || last || young {
             self.acknowledge();

@@ -1,4 +1,4 @@
-//! The model's server: what to send next, loss detection and retransmission.
+//! The model of a server: transmission, loss detection and retransmission.
 //!
 //! In: messages of the receiver and time. Out: segments. Sources: RFC 8985 (RACK), 6298 (timers).
 
@@ -34,7 +34,7 @@ pub(super) struct Sender {
     asked: bool,
     una: u64,
     segments: VecDeque<Segment>,
-    /// Segments in the order they were sent.
+    /// Segments in sending order.
     order: VecDeque<(Instant, u64)>,
     lost: BTreeSet<u64>,
     flying: u64,
@@ -47,7 +47,7 @@ pub(super) struct Sender {
     min_rtt: Duration,
     hystart: HyStart,
     highest_arrived: Option<u64>,
-    /// When the latest-sent segment that arrived was sent, and its round trip.
+    /// Send time and round trip of the latest-sent segment that arrived.
     rack: Option<(Instant, Duration)>,
     reordering: bool,
     backoff: u32,
@@ -174,7 +174,7 @@ impl Sender {
         self.grow(now, delivered, sample);
     }
 
-    /// One segment has arrived; returns 1 if that is news.
+    /// Handles the arrival of one segment; returns 1 if it is new.
     fn arrive(&mut self, now: Instant, number: u64, sample: &mut Option<Duration>) -> f64 {
         let index = number.checked_sub(self.una).map(to_usize);
         let Some(segment) = index.and_then(|index| self.segments.get_mut(index)) else {
@@ -292,7 +292,7 @@ impl Sender {
             }
             return;
         }
-        // A window that is not used does not grow.
+        // An unused window does not grow.
         let full = self.flying_f64() + delivered + 1.0 >= self.cwnd.min(2.0 * self.flying_f64());
         if !full || delivered == 0.0 {
             return;
