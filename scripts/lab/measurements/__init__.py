@@ -77,6 +77,9 @@ def make(experiment: str, kinds: Mapping[str, Kind], words: list[str]) -> None:
     match words:
         case [kind, scratch, results, *pairs] if kind in kinds and all("=" in pair for pair in pairs):
             session = Session(experiment, Path(scratch), dict(pair.split("=", 1) for pair in pairs))
-            append(Path(results), kinds[kind](session))
+            try:
+                append(Path(results), kinds[kind](session))
+            except KeyError as error:
+                raise LabError(f"{experiment} {kind}: the output of a program has no {error}") from error
         case _:
             raise UsageError

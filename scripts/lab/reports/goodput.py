@@ -18,8 +18,8 @@ def report(folder: Path) -> None:
         name: known_spread(held, "goodput") for name, held in by(records, lambda record: record.contender).items()
     }
     ours = spreads["headwater"].median
-    rows = [[name, str(held), f"{ours / held.median:.3f}"] for name, held in spreads.items()]
-    print(aligned([["contender", "Mbit/s, median [range]", "headwater is x times"], *rows]))
+    rows = [[name, f"{held.median:.1f}", f"{ours / held.median:.3f}"] for name, held in spreads.items()]
+    print(aligned([["contender", "median Mbit/s", "headwater is x times"], *rows]))
     last = records[-1]
     print(
         f"kernel TCP under curl: {last.versions['congestion_control']}; {last.round} rounds of "

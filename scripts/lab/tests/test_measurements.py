@@ -47,6 +47,14 @@ class Lines(Scratch):
         with self.assertRaises(UsageError):
             make("test", {}, ["kind", ".", "results"])
 
+    def test_a_figure_that_a_program_no_longer_prints_is_named(self) -> None:
+        def kind(session: Session) -> list[Record]:
+            return [session.record("case", "a", {"time": (session.json("stats")["seconds"], "s")})]
+
+        self.session({}, stats={"duration": 1})
+        with self.assertRaisesRegex(LabError, "test kind: the output of a program has no 'seconds'"):
+            make("test", {"kind": kind}, ["kind", str(self.folder), str(self.folder / "results"), "run=7"])
+
 
 class Compare(Scratch):
     def test_a_transfer(self) -> None:
