@@ -92,13 +92,18 @@ fn kernel_and_stack_talk_through_a_tun() {
     print!("{}", text(&inner.stdout));
 }
 
-#[test]
-#[ignore = "run by kernel_and_stack_talk_through_a_tun, in its namespace"]
-fn inside_the_namespace() {
+/// The test runs in a namespace that another test made.
+fn assert_inside() {
     assert!(
         std::env::var_os(INSIDE).is_some(),
         "must not run in the machine's own namespace"
     );
+}
+
+#[test]
+#[ignore = "run by kernel_and_stack_talk_through_a_tun, in its namespace"]
+fn inside_the_namespace() {
+    assert_inside();
     run("ip link set lo up");
     run(&format!("ip addr add {KERNEL4}/32 dev lo"));
     run(&format!("ip -6 addr add {KERNEL6}/128 dev lo nodad"));
@@ -223,10 +228,7 @@ fn refusals(kind: TunKind) {
 #[test]
 #[ignore = "run by inside_the_namespace, as an ordinary user"]
 fn without_rights() {
-    assert!(
-        std::env::var_os(INSIDE).is_some(),
-        "must not run in the machine's own namespace"
-    );
+    assert_inside();
     for kind in [TunKind::Plain, TunKind::Offload] {
         let error = open(kind, "hw1", &["10.91.0.9"]).unwrap_err();
         assert!(matches!(error, TunError::NoPermission), "{error}");

@@ -225,13 +225,7 @@ mod tests {
         sequence: u64,
     ) -> Vec<u8> {
         let mut out = Vec::new();
-        let header = CapsuleHeader {
-            kind,
-            redirector: RedirectorId(redirector),
-            backend: BackendId(backend),
-            generation: Generation(generation),
-            sequence,
-        };
+        let header = CapsuleHeader::sample(kind, redirector, backend, generation, sequence);
         keys().seal(&header, b"12345", &mut out);
         out
     }

@@ -267,6 +267,26 @@ impl Reply {
 }
 
 #[cfg(test)]
+impl CapsuleHeader {
+    /// A header of plain numbers, for tests.
+    pub(super) const fn sample(
+        kind: CapsuleKind,
+        redirector: u16,
+        backend: u16,
+        generation: u32,
+        sequence: u64,
+    ) -> Self {
+        Self {
+            kind,
+            redirector: RedirectorId(redirector),
+            backend: BackendId(backend),
+            generation: Generation(generation),
+            sequence,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -319,13 +339,8 @@ mod tests {
             kind in prop::sample::select(vec![CapsuleKind::Packet, CapsuleKind::Query, CapsuleKind::Reply]),
             body in prop::collection::vec(any::<u8>(), 0..1500),
         ) {
-            let header = CapsuleHeader {
-                kind,
-                redirector: RedirectorId(redirector),
-                backend: BackendId(backend),
-                generation: Generation(generation),
-                sequence,
-            };
+            let header =
+                CapsuleHeader::sample(kind, redirector, backend, generation, sequence);
             let mut out = Vec::new();
             keys().seal(&header, &body, &mut out);
             prop_assert_eq!(out.len(), HEADER_BYTES + body.len());

@@ -203,6 +203,14 @@ fn one_edge_is_enough_for_any_number_of_packets() {
     assert_eq!(runtime.device().sent, sent);
 }
 
+/// Ends the run once the timer of the machine has expired `count` times.
+fn until_called(count: usize) -> impl FnMut(&mut Echo) -> ControlFlow<()> {
+    move |machine| match machine.called.len() >= count {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    }
+}
+
 #[test]
 fn a_flood_starves_neither_timers_nor_hooks() {
     let mut device = OneEdge::new(0);
@@ -212,13 +220,7 @@ fn a_flood_starves_neither_timers_nor_hooks() {
         period: Some(Duration::from_micros(100)),
         ..Echo::default()
     };
-    let mut hook = Hook::new(|machine: &mut Echo| {
-        if machine.called.len() >= 20 {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
+    let mut hook = Hook::new(until_called(20));
     assert_eq!(
         runtime.run(&mut machine, &mut hook).unwrap(),
         Stopped::ByHook
@@ -233,13 +235,7 @@ fn short_sleeps_end_no_earlier_than_asked() {
         period: Some(Duration::from_micros(150)),
         ..Echo::default()
     };
-    let mut hook = Hook::new(|machine: &mut Echo| {
-        if machine.called.len() >= 100 {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
+    let mut hook = Hook::new(until_called(100));
     runtime.run(&mut machine, &mut hook).unwrap();
     assert!(
         runtime.device().idle >= 50,

@@ -12,3 +12,12 @@ pub mod layout;
 pub mod proof;
 pub mod replay;
 pub mod server;
+
+/// A bit for each of the first `count` numbers of a flight, from the lowest; 64 at most.
+const fn low_bits(count: u64) -> u64 {
+    if count >= 64 {
+        u64::MAX
+    } else {
+        (1 << count) - 1
+    }
+}

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::time::Instant;
+use crate::transport::low_bits;
 
 /// Sets of the replay filter; with [`WAYS`] words of 64 numbers each: 16.7 million packets, 4 MiB. At
 /// 1 Gb/s of 1500-byte packets that is a filter period of 200 seconds.
@@ -69,7 +70,7 @@ impl ReplayFilter {
             0 => 0,
             _ => self.word(connection, first / 64 + 1) << (64 - shift),
         };
-        !(low | high) & mask(count)
+        !(low | high) & low_bits(u64::from(count))
     }
 
     /// Marks numbers as sent; bit `i` of `sent` is `first + i`.
@@ -183,14 +184,6 @@ fn shift_of(first: u64) -> u32 {
     u32::try_from(first % 64).unwrap_or(0)
 }
 
-const fn mask(count: u32) -> u64 {
-    if count >= 64 {
-        u64::MAX
-    } else {
-        (1 << count) - 1
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,7 +202,7 @@ mod tests {
                     let fresh = !sent.contains(&(connection, first + bit));
                     prop_assert_eq!(unsent >> bit & 1 == 1, fresh);
                 }
-                prop_assert_eq!(unsent & !mask(count), 0);
+                prop_assert_eq!(unsent & !low_bits(u64::from(count)), 0);
                 filter.mark(connection, first, unsent);
                 sent.extend((0..u64::from(count)).map(|bit| (connection, first + bit)));
             }

@@ -178,15 +178,7 @@ impl Server {
         };
         let header = self.header(kind, connection, open.stream, content.changed);
         let send = (1 << count) - 1;
-        let numbered = Numbered {
-            header,
-            identity,
-            first: 1,
-            count,
-            send,
-            size,
-            void: 0,
-        };
+        let numbered = Numbered::new(header, identity, (1, count), send, size);
         self.counters.opens += 1;
         let seals = Seals {
             continuation: &sealed,
@@ -356,17 +348,8 @@ impl Server {
             request.stream,
             content.changed,
         );
-        let (first, count) = (granted.first, granted.count);
-        let identity = next.identity;
-        let numbered = Numbered {
-            header,
-            identity,
-            first,
-            count,
-            send,
-            size,
-            void: 0,
-        };
+        let numbers = (granted.first, granted.count);
+        let numbered = Numbered::new(header, next.identity, numbers, send, size);
         self.counters.requests += 1;
         let seals = Seals {
             continuation: &sealed,

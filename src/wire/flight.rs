@@ -115,3 +115,16 @@ impl Flight {
         })
     }
 }
+
+/// A path between two machines, for tests.
+#[cfg(test)]
+pub(crate) fn sample_path(v6: bool) -> UdpPath {
+    let (src, dst) = match v6 {
+        true => ("[fd00::1]:7600", "[fd00::2]:9"),
+        false => ("10.0.0.1:7600", "10.0.0.2:9"),
+    };
+    UdpPath {
+        src: src.parse().unwrap(),
+        dst: dst.parse().unwrap(),
+    }
+}

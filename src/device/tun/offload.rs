@@ -222,20 +222,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::flight::{Ecn, UdpPath};
+    use crate::wire::flight::{Ecn, sample_path};
     use crate::wire::ip::{Checksum, IpView, parse_udp};
     use crate::wire::payload::{Gathered, Pool};
 
     fn flight(v6: bool, segment: usize, payload: &[u8], ranges: usize) -> Flight {
-        let (src, dst) = if v6 {
-            ("[fd00::1]:7600", "[fd00::2]:9")
-        } else {
-            ("10.0.0.1:7600", "10.0.0.2:9")
-        };
-        let path = UdpPath {
-            src: src.parse().unwrap(),
-            dst: dst.parse().unwrap(),
-        };
+        let path = sample_path(v6);
         let mut gathered = Gathered::default();
         gathered.room(payload.len()).copy_from_slice(payload);
         let each = payload.len().div_ceil(ranges.max(1)).max(1);

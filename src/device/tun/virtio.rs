@@ -129,20 +129,11 @@ const UDP_CHECKSUM: u16 = 6;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::flight::{Ecn, UdpPath};
+    use crate::wire::flight::{Ecn, sample_path};
     use crate::wire::ip::{UdpTemplate, parse_udp};
 
     fn template(v6: bool) -> UdpTemplate {
-        let (src, dst) = if v6 {
-            ("[fd00::1]:7600", "[fd00::2]:9")
-        } else {
-            ("10.0.0.1:7600", "10.0.0.2:9")
-        };
-        let path = UdpPath {
-            src: src.parse().unwrap(),
-            dst: dst.parse().unwrap(),
-        };
-        UdpTemplate::new(path, Ecn::Ect0).unwrap()
+        UdpTemplate::new(sample_path(v6), Ecn::Ect0).unwrap()
     }
 
     fn little(header: VirtioHeader) -> [u8; HEADER_BYTES] {

@@ -190,14 +190,19 @@ impl Client {
     }
 }
 
+/// A relay with a control socket, and its two ends.
+fn controlled(socket: &std::path::Path) -> (Relay<Socket>, UnixDatagram, UnixDatagram) {
+    let (mut relay, a, b) = relay("", "");
+    let control = ControlServer::bind(socket).unwrap();
+    relay.serve_control(control).unwrap();
+    (relay, a, b)
+}
+
 #[test]
 fn commands_change_and_show_the_path() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("control");
-    let (mut relay, a, b) = relay("", "");
-    relay
-        .serve_control(ControlServer::bind(&socket).unwrap())
-        .unwrap();
+    let (mut relay, a, b) = controlled(&socket);
     let mut client = Client::connect(&socket);
     assert_eq!(client.ask(&mut relay, "set ab delay=3ms"), "ok\n");
     let refused = client.ask(&mut relay, "set both delay=5ms loss=2");
@@ -232,10 +237,7 @@ fn commands_change_and_show_the_path() {
 fn clients_that_misbehave_do_not_disturb() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("control");
-    let (mut relay, a, b) = relay("", "");
-    relay
-        .serve_control(ControlServer::bind(&socket).unwrap())
-        .unwrap();
+    let (mut relay, a, b) = controlled(&socket);
     let mut long = Client::connect(&socket);
     long.stream.write_all(&[b'x'; 4096]).unwrap();
     let mut deaf = Client::connect(&socket);

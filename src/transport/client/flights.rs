@@ -11,6 +11,7 @@ use crate::transport::client::stream::label_of;
 use crate::transport::client::window::Interval;
 use crate::transport::epoch::{Declaration, Epoch};
 use crate::transport::layout::Layout;
+use crate::transport::low_bits;
 use crate::wire::segment::Span;
 
 /// Given-up flights remembered, for numbers that come late; the oldest are forgotten, and bytes that
@@ -69,7 +70,7 @@ impl Record {
             wants_continuation: false,
             rebinds: false,
             layout: Layout::default(),
-            open: mask(u64::from(interval.count)),
+            open: low_bits(u64::from(interval.count)),
         }
     }
 
@@ -80,7 +81,7 @@ impl Record {
 
     /// Whether nothing of it has come.
     fn untouched(&self) -> bool {
-        self.open == mask(u64::from(self.interval.count))
+        self.open == low_bits(u64::from(self.interval.count))
     }
 
     /// The bytes of the datagrams in `which` that are known.
@@ -246,7 +247,7 @@ impl Flights {
             rebinds: record.rebinds,
             stream: record.stream,
         };
-        record.open &= !(mask(void + 1) << index);
+        record.open &= !(low_bits(void + 1) << index);
         let (sent, order) = (record.sent, record.order);
         if record.open == 0 {
             self.records.remove(place);
@@ -329,7 +330,7 @@ impl Flights {
             let first = record.interval.first;
             let late = match record.order.cmp(&latest) {
                 core::cmp::Ordering::Less => record.open,
-                core::cmp::Ordering::Equal => record.open & mask(number.saturating_sub(first)),
+                core::cmp::Ordering::Equal => record.open & low_bits(number.saturating_sub(first)),
                 core::cmp::Ordering::Greater => 0,
             };
             if late == 0 {
@@ -353,7 +354,7 @@ impl Flights {
                 lowest: first + u64::from(late.trailing_zeros()),
                 highest,
                 count: late.count_ones(),
-                whole: late == mask(u64::from(record.interval.count))
+                whole: late == low_bits(u64::from(record.interval.count))
                     && !record.repeated
                     && !record.layout.is_empty(),
                 stream: record.stream,
@@ -384,7 +385,7 @@ impl Flights {
             return;
         };
         self.lateness -= self.lateness / 32;
-        let late = mask(loss.highest - loss.flight + 1) & record.open;
+        let late = low_bits(loss.highest - loss.flight + 1) & record.open;
         let given_up = GivenUp {
             first: loss.flight,
             open: late,
@@ -446,14 +447,6 @@ fn awaited(records: &mut VecDeque<Record>, n: u64) -> Option<(usize, &mut Record
     let index = n - record.interval.first;
     let open = index < u64::from(record.interval.count) && record.open >> index & 1 != 0;
     open.then_some((place, record))
-}
-
-const fn mask(count: u64) -> u64 {
-    if count >= 64 {
-        u64::MAX
-    } else {
-        (1 << count) - 1
-    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,25 @@ pub(super) struct Seals<'a> {
 }
 
 impl Numbered {
+    /// The packets of `numbers`, the first and the count, that `send` selects.
+    pub(super) const fn new(
+        header: ResponseHeader,
+        identity: ProofKey,
+        (first, count): (u64, u32),
+        send: u64,
+        size: usize,
+    ) -> Self {
+        Self {
+            header,
+            identity,
+            first,
+            count,
+            send,
+            size,
+            void: 0,
+        }
+    }
+
     /// Emits the datagrams to send around the body in `out`.
     pub(super) fn emit(&self, layout: &Layout, seals: &Seals<'_>, out: &mut Gathered) {
         let used = u32::try_from(layout.len()).unwrap_or(u32::MAX);

@@ -317,10 +317,7 @@ fn another_version_of_the_object_gives_no_byte() {
     let peer = Peer::opened(&mut server, at(0), path());
     let base = peer.epoch.base;
     let datagram = to_bytes(&peer.acknowledging(base, base + 5));
-    let mut app = model::Bytes {
-        refuses: Some(Unavailable::Changed),
-        ..bytes()
-    };
+    let mut app = bytes().refusing(Unavailable::Changed);
     let flight = send(&mut server, at(1), path(), &datagram, &mut app).unwrap();
     let answer = packets(&flight);
     assert_eq!(answer.len(), 1);
@@ -334,10 +331,7 @@ fn what_is_not_ready_leaves_no_trace() {
     let peer = Peer::opened(&mut server, at(0), path());
     let base = peer.epoch.base;
     let datagram = to_bytes(&peer.acknowledging(base, base + 5));
-    let mut waiting = model::Bytes {
-        refuses: Some(Unavailable::NotReady),
-        ..bytes()
-    };
+    let mut waiting = bytes().refusing(Unavailable::NotReady);
     for ms in 1..4 {
         let sent = send(&mut server, at(ms), path(), &datagram, &mut waiting);
         assert_eq!(sent.err(), Some("not_ready"));

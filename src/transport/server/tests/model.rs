@@ -72,6 +72,16 @@ pub(super) const fn bytes() -> Bytes {
     }
 }
 
+impl Bytes {
+    /// The same application, which refuses every call for this reason.
+    pub(super) const fn refusing(self, why: Unavailable) -> Self {
+        Self {
+            refuses: Some(why),
+            ..self
+        }
+    }
+}
+
 impl Application for Bytes {
     fn begin(&mut self, _: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
         if request == b"not ready" {
