@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::net::{Shutdown, TcpStream};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -163,14 +164,9 @@ fn a_device_that_is_down_loses_packets_no_more(kind: TunKind) {
 }
 
 fn open(kind: TunKind, name: &str, addresses: &[&str]) -> Result<Tun, TunError> {
-    let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-    Tun::open(&TunConfig {
-        name: name.to_owned(),
-        mtu: 1500,
-        addresses,
-        kind,
-        multi_queue: false,
-    })
+    let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    let config = TunConfig::builder(name).addresses(addresses).kind(kind);
+    Tun::open(&config.build()?)
 }
 
 fn run(command: &str) -> String {

@@ -63,14 +63,11 @@ struct Download {
 
 impl Download {
     fn new() -> Self {
-        let config = ClientConfig {
-            local: path().src,
-            remote: path().dst,
-            mtu: 1500,
-            buffer: 4 << 20,
-            idle_timeout: Duration::from_secs(60),
-            token: None,
-        };
+        let config = ClientConfig::builder(path().src, path().dst)
+            .buffer(4 << 20)
+            .idle_timeout(Duration::from_secs(60))
+            .build()
+            .unwrap();
         let mut download = Self {
             now_us: NOW.instant.as_micros(),
             client: Client::new(config, 1),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use headwater::internals::apps::origin::Origin;
 use headwater::internals::apps::origin::digest::InlineDigester;
 use headwater::internals::host::Machine;
-use headwater::internals::host::server::{ServerHost, ServerHostConfig};
+use headwater::internals::host::config::ServerHostConfig;
+use headwater::internals::host::server::ServerHost;
 use headwater::internals::instruments::load::requests::{Bearer, RequestConfig, RequestHost};
 use headwater::internals::instruments::load::schedule::{Pace, Plan};
 use headwater::internals::transport::keys::KeyRing;
@@ -25,15 +26,10 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn new() -> Self {
-        let config = ServerHostConfig {
-            addresses: vec![path().dst.ip()],
-            mtu: 1500,
-            tcp_port: 80,
-            udp_port: path().dst.port(),
-            server_id: 1,
-            site_id: 0,
-            seed: 1,
-        };
+        let config = ServerHostConfig::builder([path().dst.ip()], 1)
+            .udp_port(path().dst.port())
+            .build()
+            .unwrap();
         // Of computed bytes: callgrind does not know the system call that opens files.
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let origin = Origin::new(root, Box::new(InlineDigester)).unwrap();

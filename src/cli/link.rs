@@ -190,15 +190,10 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
         None => None,
     };
     let open = |name: &String| {
-        let config = TunConfig {
-            name: name.clone(),
-            mtu: args.mtu,
-            addresses: Vec::new(),
-            // Losses and queues apply to single packets.
-            kind: TunKind::Plain,
-            multi_queue: false,
-        };
-        Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))
+        // Losses and queues apply to single packets.
+        let config = TunConfig::builder(name).mtu(args.mtu).kind(TunKind::Plain);
+        let tun = config.build().and_then(|config| Tun::open(&config));
+        tun.map_err(|error| Failed::new(tun_exit(&error), error))
     };
     let (a, b) = (open(&args.a)?, open(&args.b)?);
     let mut relay = Relay::new(OsClock::new(), a, b, path).map_err(a_device_failed)?;

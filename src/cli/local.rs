@@ -13,7 +13,8 @@ use std::time::Duration;
 use crate::cli::exit::{Exit, Failed};
 use crate::device::Device;
 use crate::device::pcap::Pcap;
-use crate::device::tun::{MIN_MTU, MIN_MTU_V6, Tun, TunConfig, TunError, TunKind};
+use crate::device::tun::{MIN_MTU, Tun, TunConfig, TunError, TunKind};
+use crate::host::config::{DEFAULT_MTU, check_addresses};
 use crate::runtime::metrics::MetricsServer;
 use crate::runtime::{OsClock, Runtime, os_seed};
 
@@ -59,7 +60,7 @@ pub struct LocalArgs {
     )]
     pub addresses: Vec<IpAddr>,
     /// MTU: largest IP packet in bytes; at least 1280 with an IPv6 address
-    #[arg(long, value_name = "BYTES", default_value_t = 1500,
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MTU,
           value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     pub mtu: u16,
     /// Busy-poll the device for N microseconds before sleeping, while packets arrive as close
@@ -91,31 +92,7 @@ impl LocalArgs {
     /// # Errors
     /// [`Exit::Usage`].
     pub fn check(&self) -> Result<(), Failed> {
-        let refused = |message: String| Err(Failed::new(Exit::Usage, message));
-        if self.mtu < MIN_MTU_V6 && self.addresses.iter().any(IpAddr::is_ipv6) {
-            let have = self.mtu;
-            return refused(format!(
-                "--mtu {have} is too small for IPv6: use {MIN_MTU_V6} or more"
-            ));
-        }
-        for (index, address) in self.addresses.iter().enumerate() {
-            let special = address.is_unspecified() || address.is_multicast();
-            let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
-            if special || broadcast || address.is_loopback() {
-                return refused(format!(
-                    "--address {address} is not a unicast address of a network: use one"
-                ));
-            }
-            if self
-                .addresses
-                .iter()
-                .take(index)
-                .any(|before| before == address)
-            {
-                return refused(format!("--address {address} is given twice: remove one"));
-            }
-        }
-        Ok(())
+        check_addresses(&self.addresses, self.mtu).map_err(|error| Failed::new(Exit::Usage, error))
     }
 
     /// The busy-poll time. With one processor it is 0: the peer may need that processor.
@@ -158,14 +135,14 @@ impl LocalArgs {
     pub fn open_queue(&self, multi_queue: bool) -> Result<Opened, Failed> {
         // The file first: a failed device leaves less behind.
         let file = capture_file(self.pcap.as_deref())?;
-        let config = TunConfig {
-            name: self.tun.clone(),
-            mtu: self.mtu,
-            addresses: self.addresses.clone(),
-            kind: self.device.kind(),
-            multi_queue,
-        };
-        let tun = Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))?;
+        let config = TunConfig::builder(&self.tun)
+            .mtu(self.mtu)
+            .addresses(self.addresses.clone())
+            .kind(self.device.kind())
+            .multi_queue(multi_queue)
+            .build();
+        let tun = config.and_then(|config| Tun::open(&config));
+        let tun = tun.map_err(|error| Failed::new(tun_exit(&error), error))?;
         match file {
             None => Ok(Opened::Plain(tun)),
             Some(file) => match Pcap::new(tun, file) {

@@ -20,9 +20,10 @@ use crate::cli::local::{
 };
 use crate::cli::size;
 use crate::device::Device;
+use crate::host::config::{DEFAULT_TCP_PORT, DEFAULT_UDP_PORT, ServerHostConfig};
 use crate::host::metrics::Metric;
 use crate::host::redirector::mac_keys;
-use crate::host::server::{Redirected, ServerHost, ServerHostConfig};
+use crate::host::server::{Redirected, ServerHost};
 use crate::redirect::backend::{BackendConfig, MAX_REDIRECTORS};
 use crate::redirect::config::DEFAULT_PORT;
 use crate::redirect::{BackendId, RedirectorId};
@@ -52,11 +53,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub site_id: u16,
     /// TCP port of plain HTTP
-    #[arg(long, value_name = "PORT", default_value_t = 80,
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_TCP_PORT,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
     /// UDP port of the transport
-    #[arg(long, value_name = "PORT", default_value_t = 7600,
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_UDP_PORT,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub udp_port: u16,
     /// Share the device with other `serve` processes with this option and the same keys, of any
@@ -200,15 +201,14 @@ fn machine(
     keys: KeyRing,
     origin: Origin,
 ) -> Result<ServerHost<Origin>, Failed> {
-    let config = ServerHostConfig {
-        addresses: local.addresses.clone(),
-        mtu: local.mtu,
-        tcp_port: args.port,
-        udp_port: args.udp_port,
-        server_id: args.server_id,
-        site_id: args.site_id,
-        seed: drawn_seed()?,
-    };
+    let config = ServerHostConfig::builder(local.addresses.clone(), drawn_seed()?)
+        .mtu(local.mtu)
+        .tcp_port(args.port)
+        .udp_port(args.udp_port)
+        .server_id(args.server_id)
+        .site_id(args.site_id)
+        .build()
+        .map_err(|error| Failed::new(Exit::Usage, error))?;
     ServerHost::new(now, config, keys, origin).map_err(|error| Failed::new(Exit::Usage, error))
 }
 

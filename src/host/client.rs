@@ -6,7 +6,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -15,6 +14,7 @@ use crate::apps::fetch::target::Target;
 use crate::apps::fetch::{
     Transfer, TransferEvent, TransferFailure, TransferProgress, TransferRequest,
 };
+use crate::host::config::{ClientHostConfig, Protocol};
 use crate::host::connection::ClientConnection;
 use crate::host::connections::Connections;
 use crate::host::metrics::Metric;
@@ -33,47 +33,6 @@ const FIRST_EPHEMERAL_PORT: u16 = 49_152;
 
 /// Bytes read from a connection at a time.
 pub(super) const STAGE_BYTES: usize = 256 * 1024;
-
-/// What carries the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Our transport. Its UDP port is not that of the URL.
-    Trickles {
-        /// UDP port of the service.
-        udp_port: u16,
-        /// Own UDP port; drawn if `None`.
-        local_port: Option<u16>,
-    },
-    /// TCP, to the port of the URL.
-    Tcp,
-}
-
-/// Finds the addresses of a host as it stands in a URL; none if it is not known.
-pub type Resolve = Box<dyn Fn(&str) -> Vec<IpAddr>>;
-
-/// What a client is set up with.
-pub struct ClientHostConfig {
-    /// Own addresses.
-    pub addresses: Vec<IpAddr>,
-    /// Largest IP packet in bytes.
-    pub mtu: u16,
-    /// What carries the bytes.
-    pub protocol: Protocol,
-    /// Reassembly buffer of our transport in bytes.
-    pub buffer: usize,
-    /// How long a connection may take to come about.
-    pub connect_timeout: Duration,
-    /// How long a connection may be without any answer.
-    pub idle_timeout: Duration,
-    /// How long a transfer may take.
-    pub max_time: Option<Duration>,
-    /// Proofs of the own addresses from earlier connections.
-    pub tokens: Tokens,
-    /// Feeds every random choice.
-    pub seed: u64,
-    /// Finds addresses.
-    pub resolve: Resolve,
-}
 
 /// A transfer under way.
 struct Running {

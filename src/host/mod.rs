@@ -1,6 +1,7 @@
 //! A whole machine without I/O: packets in, packets out, time as an argument.
 
 pub mod client;
+pub mod config;
 pub(crate) mod connection;
 mod connections;
 pub mod metrics;

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use etherparse::IpNumber;
 
 use crate::apps::origin::Origin;
+use crate::host::config::ServerHostConfig;
 use crate::host::metrics::Metric;
 use crate::host::web::Web;
 use crate::host::{Machine, Transmit};
@@ -21,25 +22,6 @@ use crate::transport::keys::KeyRing;
 use crate::transport::server::{Server, ServerConfig};
 use crate::wire::flight::{Ecn, Flight};
 use crate::wire::ip::{Checksum, IpView, UdpView};
-
-/// The configuration of a server.
-#[derive(Clone, Debug)]
-pub struct ServerHostConfig {
-    /// Own addresses.
-    pub addresses: Vec<IpAddr>,
-    /// MTU: largest IP packet in bytes.
-    pub mtu: u16,
-    /// TCP port of plain HTTP.
-    pub tcp_port: u16,
-    /// UDP port of the transport.
-    pub udp_port: u16,
-    /// This server's id, included in every response.
-    pub server_id: u16,
-    /// Id of its site.
-    pub site_id: u16,
-    /// Seed of the stack's choices (TCP sequence numbers).
-    pub seed: u64,
-}
 
 /// The configuration of a server's side towards redirectors.
 #[derive(Clone, Debug)]

@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::client::{ClientHost, ClientHostConfig, Protocol, STAGE_BYTES};
+use super::client::{ClientHost, STAGE_BYTES};
+use super::config::{ClientHostConfig, Protocol, ServerHostConfig};
 use super::metrics::Metric;
-use super::server::{MAX_FLIGHTS, ServerHost, ServerHostConfig};
+use super::server::{MAX_FLIGHTS, ServerHost};
 use super::tokens::Tokens;
 use super::*;
 use crate::apps::fetch::config::TransferConfig;

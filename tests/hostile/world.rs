@@ -15,9 +15,9 @@ use headwater::internals::apps::fetch::target::Target;
 use headwater::internals::apps::fetch::{Transfer, TransferEvent};
 use headwater::internals::apps::origin::digest::InlineDigester;
 use headwater::internals::apps::origin::{Origin, dynamic};
-use headwater::internals::host::client::{ClientHost, ClientHostConfig, Protocol};
-use headwater::internals::host::server::{ServerHost, ServerHostConfig};
-use headwater::internals::host::tokens::Tokens;
+use headwater::internals::host::client::ClientHost;
+use headwater::internals::host::config::{ClientHostConfig, ServerHostConfig};
+use headwater::internals::host::server::ServerHost;
 use headwater::internals::host::{Machine, Transmit};
 use headwater::internals::time::{Instant, Now, UnixMillis};
 use headwater::internals::transport::keys::KeyRing;
@@ -153,17 +153,8 @@ impl World {
         std::fs::create_dir(root.path().join("folder")).unwrap();
         std::fs::write(root.path().join("folder/file"), vec![7; 10_000]).unwrap();
         let origin = Origin::new(root.path(), Box::new(InlineDigester)).unwrap();
-        let config = ServerHostConfig {
-            addresses: SERVICES
-                .map(|text| text.parse::<SocketAddr>().unwrap().ip())
-                .to_vec(),
-            mtu: 1500,
-            tcp_port: 80,
-            udp_port: 7600,
-            server_id: 1,
-            site_id: 0,
-            seed: 5,
-        };
+        let addresses = SERVICES.map(|text| text.parse::<SocketAddr>().unwrap().ip());
+        let config = ServerHostConfig::builder(addresses, 5).build().unwrap();
         let server = ServerHost::new(now, config, KeyRing::with_secret([3; 32]), origin).unwrap();
         let clients = (0..CLIENTS.len())
             .map(|index| Downloader::new(now, index))
@@ -436,21 +427,13 @@ impl Downloader {
     fn new(now: Now, index: usize) -> Self {
         let address: IpAddr = CLIENTS[index].parse().unwrap();
         let service: SocketAddr = SERVICES[index].parse().unwrap();
-        let config = ClientHostConfig {
-            addresses: vec![address],
-            mtu: 1500,
-            protocol: Protocol::Trickles {
-                udp_port: 7600,
-                local_port: None,
-            },
-            buffer: BUFFER_BYTES,
-            connect_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(60),
-            max_time: None,
-            tokens: Tokens::default(),
-            seed: 9 + index as u64,
-            resolve: Box::new(move |_| vec![service.ip()]),
-        };
+        let config = ClientHostConfig::builder([address], 9 + index as u64)
+            .buffer(BUFFER_BYTES)
+            .connect_timeout(Duration::from_secs(5))
+            .idle_timeout(Duration::from_secs(60))
+            .resolve(move |_| vec![service.ip()])
+            .build()
+            .unwrap();
         let host = ClientHost::new(now, config).unwrap();
         let compare = Rc::default();
         Self {

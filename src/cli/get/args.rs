@@ -15,7 +15,7 @@ use crate::cli::get::hasher;
 use crate::cli::get::output::{Destination, Resume};
 use crate::cli::local::LocalArgs;
 use crate::cli::size;
-use crate::host::client::Protocol;
+use crate::host::config::{DEFAULT_UDP_PORT, Protocol};
 use crate::http::request::Method;
 use crate::transport::application::MAX_REQUEST_BYTES;
 
@@ -50,7 +50,7 @@ pub struct GetArgs {
     #[arg(long, value_enum, default_value_t = TransportArg::Trickles)]
     pub transport: TransportArg,
     /// UDP port of the service (the port in a URL is the TCP port)
-    #[arg(long, value_name = "PORT", default_value_t = 7600,
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_UDP_PORT,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub udp_port: u16,
     /// Local UDP port [default: random]

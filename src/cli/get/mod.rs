@@ -12,7 +12,6 @@ pub mod stats;
 pub mod tokens;
 
 use std::io::{self, Write as _};
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
@@ -26,7 +25,8 @@ use crate::cli::get::tokens::TokenFileError;
 use crate::cli::hosts::{HOSTS, Hosts};
 use crate::cli::local::{Opened, device_failed, drawn_seed};
 use crate::device::Device;
-use crate::host::client::{ClientHost, ClientHostConfig};
+use crate::host::client::ClientHost;
+use crate::host::config::ClientHostConfig;
 use crate::host::report::ClientReport;
 use crate::host::tokens::Tokens;
 use crate::runtime::{OsClock, Stopped};
@@ -144,18 +144,16 @@ fn complain(path: &Path, error: &TokenFileError) {
 
 fn machine(config: &GetConfig, now: Now, tokens: Tokens) -> Result<ClientHost, Failed> {
     let hosts = Hosts::read(Path::new(HOSTS));
-    let resolve = move |host: &str| -> Vec<IpAddr> { hosts.lookup(host) };
-    let config = ClientHostConfig {
-        addresses: config.local.addresses.clone(),
-        mtu: config.local.mtu,
-        protocol: config.protocol,
-        buffer: config.buffer,
-        connect_timeout: config.connect_timeout,
-        idle_timeout: config.idle_timeout,
-        max_time: config.max_time,
-        tokens,
-        seed: drawn_seed()?,
-        resolve: Box::new(resolve),
-    };
+    let config = ClientHostConfig::builder(config.local.addresses.clone(), drawn_seed()?)
+        .mtu(config.local.mtu)
+        .protocol(config.protocol)
+        .buffer(config.buffer)
+        .connect_timeout(config.connect_timeout)
+        .idle_timeout(config.idle_timeout)
+        .max_time(config.max_time)
+        .tokens(tokens)
+        .resolve(move |host| hosts.lookup(host))
+        .build()
+        .map_err(|error| Failed::new(Exit::Usage, error))?;
     ClientHost::new(now, config).map_err(|error| Failed::new(Exit::Usage, error))
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::host::client::Protocol;
+use crate::host::config::Protocol;
 use crate::host::report::ClientReport;
 use crate::time::micros;
 

@@ -30,14 +30,9 @@ impl Lanes {
             if self.name(backend) == Some(name) {
                 continue;
             }
-            let config = TunConfig {
-                name: name.to_owned(),
-                mtu,
-                addresses: Vec::new(),
-                kind: TunKind::Plain,
-                multi_queue: false,
-            };
-            let tun = Tun::open(&config).map_err(|error| Failed::new(tun_exit(&error), error))?;
+            let config = TunConfig::builder(name).mtu(mtu).kind(TunKind::Plain);
+            let tun = config.build().and_then(|config| Tun::open(&config));
+            let tun = tun.map_err(|error| Failed::new(tun_exit(&error), error))?;
             opened.insert(backend, (name.to_owned(), tun));
         }
         Ok(Self(opened))

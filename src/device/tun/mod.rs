@@ -7,6 +7,7 @@
 //! Never blocks. A device that it created disappears with it, and the routes with the device.
 //! Sources: Documentation/networking/tuntap.rst of Linux; drivers/net/tun.c.
 
+mod config;
 mod error;
 mod ioctl;
 mod offload;
@@ -16,7 +17,6 @@ mod set_up;
 mod virtio;
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
 use rustix::io::Errno;
@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use crate::device::{Device, Received};
 use crate::wire::flight::Flight;
 
+pub use config::{TunBuilder, TunConfig, TunKind};
 pub use error::TunError;
 
 use offload::Offload;
@@ -46,34 +47,6 @@ pub const MIN_MTU: u16 = 576;
 
 /// Smallest MTU with an IPv6 address (RFC 8200 §5); below it the kernel disables IPv6.
 pub const MIN_MTU_V6: u16 = 1280;
-
-/// The kind of device to open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TunKind {
-    /// Offloading if the kernel supports it, else plain.
-    #[default]
-    Auto,
-    /// One packet per system call, never coalesced: for links and experiments that act on packets.
-    Plain,
-    /// Offloading, or an error.
-    Offload,
-}
-
-/// The configuration of a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TunConfig {
-    /// Interface name, 1 to [`MAX_NAME_BYTES`] bytes.
-    pub name: String,
-    /// Largest IP packet in bytes, at least [`MIN_MTU`] or [`MIN_MTU_V6`].
-    pub mtu: u16,
-    /// The stack's addresses, at most [`MAX_ADDRESSES`]; each gets a host route.
-    pub addresses: Vec<IpAddr>,
-    /// The kind of device.
-    pub kind: TunKind,
-    /// Attach as one of several queues: other processes attach to the same device, and the kernel
-    /// spreads flows over them. Requires an offloading device.
-    pub multi_queue: bool,
-}
 
 /// An open TUN device of either kind.
 #[derive(Debug)]

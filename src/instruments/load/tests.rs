@@ -4,7 +4,8 @@ mod downloads;
 mod requests;
 
 use super::*;
-use crate::host::server::{ServerHost, ServerHostConfig};
+use crate::host::config::ServerHostConfig;
+use crate::host::server::ServerHost;
 use crate::instruments::load::schedule::Plan;
 use crate::time::UnixMillis;
 use crate::transport::application::MAX_REQUEST_BYTES;

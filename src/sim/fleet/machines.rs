@@ -5,8 +5,9 @@
 use std::net::IpAddr;
 
 use super::{MTU, shared_keys};
+use crate::host::config::ServerHostConfig;
 use crate::host::redirector::Redirector;
-use crate::host::server::{Redirected, ServerHost, ServerHostConfig};
+use crate::host::server::{Redirected, ServerHost};
 use crate::host::{Machine, Transmit};
 use crate::redirect::backend::BackendConfig;
 use crate::redirect::config::{DEFAULT_PORT, RedirectConfig};

@@ -9,6 +9,7 @@
 //! and timers to them and decides nothing itself: `connection` has the identity, the window with its
 //! evidence and the stream, `path` the addresses and all that was measured between them.
 
+mod config;
 mod connection;
 mod flights;
 mod hystart;
@@ -28,9 +29,6 @@ mod tests;
 mod timers;
 mod window;
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use crate::time::{Instant, Now};
 use crate::transport::client::connection::Connection;
 use crate::transport::client::outbox::Outbox;
@@ -39,6 +37,9 @@ use crate::transport::client::window::Window;
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::segment::Addressee;
 
+pub use config::{
+    ClientBuilder, ClientConfig, ClientConfigError, DEFAULT_BUFFER_BYTES, DEFAULT_IDLE_TIMEOUT,
+};
 pub use stats::{ClientStats, MAX_SERVERS};
 
 /// A continuation remembered as an address token for a later connection.
@@ -48,24 +49,6 @@ pub struct AddressToken {
     pub connection: u64,
     /// The continuation.
     pub sealed: Vec<u8>,
-}
-
-/// The settings of a client connection.
-#[derive(Clone, Debug)]
-pub struct ClientConfig {
-    /// Own address and port.
-    pub local: SocketAddr,
-    /// The service.
-    pub remote: SocketAddr,
-    /// MTU of the own device in bytes (IP packet, 576 to 65,535); responses are asked for at this
-    /// size.
-    pub mtu: u16,
-    /// Reassembly buffer in bytes; bytes beyond it are not asked for.
-    pub buffer: usize,
-    /// Give up after this long without any answer while one is awaited.
-    pub idle_timeout: Duration,
-    /// Proof of the own address from an earlier connection to the same service.
-    pub token: Option<AddressToken>,
 }
 
 /// An event that a connection reports to its user.

@@ -1,5 +1,7 @@
 //! The engine against real servers over a small network on virtual time.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;

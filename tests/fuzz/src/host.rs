@@ -8,7 +8,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use headwater::internals::host::server::{ServerHost, ServerHostConfig};
+use headwater::internals::host::config::ServerHostConfig;
+use headwater::internals::host::server::ServerHost;
 use headwater::internals::host::{Machine, Transmit};
 use headwater::internals::time::{Instant, Now, UnixMillis};
 use headwater::internals::wire::flight::{Ecn, UdpPath};
@@ -93,18 +94,15 @@ impl World {
             instant: Instant::from_micros(1_000_000),
             unix: UnixMillis::new(START_UNIX),
         };
-        let config = ServerHostConfig {
-            addresses: vec![
-                IpAddr::from([10, 0, 0, 2]),
-                "fd00::2".parse().expect("an address"),
-            ],
-            mtu: MTU,
-            tcp_port: 80,
-            udp_port: 7600,
-            server_id: 1,
-            site_id: 2,
-            seed: 1,
-        };
+        let addresses = [
+            IpAddr::from([10, 0, 0, 2]),
+            "fd00::2".parse().expect("an address"),
+        ];
+        let config = ServerHostConfig::builder(addresses, 1)
+            .mtu(MTU)
+            .site_id(2)
+            .build()
+            .expect("a sound configuration");
         let host = ServerHost::new(now, config, keys(), Bytes).expect("a sound configuration");
         let peer = |address: &str, server: &str| Peer {
             address: address.parse().expect("an address"),

@@ -111,14 +111,12 @@ impl Session {
             false => (address("10.0.0.1:50000"), address("10.0.0.2:7600")),
             true => (address("[fd00::1]:50000"), address("[fd00::2]:7600")),
         };
-        let config = ClientConfig {
-            local,
-            remote,
-            mtu: 1500,
-            buffer: 1 << 20,
-            idle_timeout: Duration::from_secs(60),
-            token,
-        };
+        let config = ClientConfig::builder(local, remote)
+            .buffer(1 << 20)
+            .idle_timeout(Duration::from_secs(60))
+            .token(token)
+            .build()
+            .expect("a sound configuration");
         Self {
             now_us: 1_000_000,
             client: Client::new(config, 7),

@@ -1,0 +1,436 @@
+//! How the machines of a server and of a client are set up: builders with defaults.
+//!
+//! In: addresses, a seed, and what shall differ from the defaults. Out: a configuration all of whose
+//! values are in range, or a [`HostConfigError`] that says what to change. Does no I/O.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::host::tokens::Tokens;
+use crate::stack::MAX_ADDRESSES;
+use crate::transport::client::{DEFAULT_BUFFER_BYTES, DEFAULT_IDLE_TIMEOUT};
+
+/// Largest IP packet of a machine, in bytes, if nothing else is asked for: that of Ethernet.
+pub const DEFAULT_MTU: u16 = 1500;
+
+/// UDP port of the transport, if nothing else is asked for.
+pub const DEFAULT_UDP_PORT: u16 = 7600;
+
+/// TCP port of plain HTTP, if nothing else is asked for.
+pub const DEFAULT_TCP_PORT: u16 = 80;
+
+/// How long a connection may take to be established, if nothing else is asked for.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Smallest MTU, in bytes: what every IPv4 host accepts (RFC 791).
+pub const MIN_MTU: u16 = 576;
+
+/// Smallest MTU with an IPv6 address, in bytes (RFC 8200 §5).
+pub const MIN_MTU_V6: u16 = 1280;
+
+/// Why a machine cannot be set up so. The caller is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostConfigError {
+    /// No address.
+    #[error("no address: give at least one")]
+    NoAddress,
+    /// More addresses than a stack holds.
+    #[error("{count} addresses: give at most {MAX_ADDRESSES}")]
+    TooManyAddresses {
+        /// The number of addresses given.
+        count: usize,
+    },
+    /// An address that no host has: multicast, broadcast, unspecified or loopback.
+    #[error("{address} is not a unicast address of a network: use one")]
+    NotUnicast {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The same address again.
+    #[error("address {address} is given twice: remove one")]
+    DuplicateAddress {
+        /// The address.
+        address: IpAddr,
+    },
+    /// An MTU below [`MIN_MTU`], or below [`MIN_MTU_V6`] with an IPv6 address.
+    #[error("MTU {have} is too small for {}: use {least} or more",
+            if *.least == MIN_MTU { "IPv4" } else { "IPv6" })]
+    MtuTooSmall {
+        /// The MTU given, in bytes.
+        have: u16,
+        /// The smallest one that these addresses allow, in bytes.
+        least: u16,
+    },
+    /// Port zero.
+    #[error("port 0 cannot be used: choose one from 1 to 65535")]
+    PortZero,
+    /// A time limit of zero, which nothing can keep.
+    #[error("a time limit of zero: give one above it")]
+    NoTime,
+    /// A reassembly buffer of zero bytes, for which nothing could be asked.
+    #[error("a buffer of zero bytes: give at least 65536")]
+    NoBuffer,
+}
+
+/// Checks the own addresses of a machine, and the largest IP packet in bytes that it is to send from
+/// them.
+///
+/// # Errors
+/// [`HostConfigError`], but for ports, times and buffers.
+pub fn check_addresses(addresses: &[IpAddr], mtu: u16) -> Result<(), HostConfigError> {
+    let v6 = addresses.iter().any(IpAddr::is_ipv6);
+    let least = if v6 { MIN_MTU_V6 } else { MIN_MTU };
+    if mtu < least {
+        return Err(HostConfigError::MtuTooSmall { have: mtu, least });
+    }
+    match addresses.len() {
+        0 => return Err(HostConfigError::NoAddress),
+        count if count > MAX_ADDRESSES => return Err(HostConfigError::TooManyAddresses { count }),
+        _ => {}
+    }
+    for (index, &address) in addresses.iter().enumerate() {
+        let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+        let special = address.is_unspecified() || address.is_multicast() || address.is_loopback();
+        if special || broadcast {
+            return Err(HostConfigError::NotUnicast { address });
+        }
+        if addresses
+            .iter()
+            .take(index)
+            .any(|before| *before == address)
+        {
+            return Err(HostConfigError::DuplicateAddress { address });
+        }
+    }
+    Ok(())
+}
+
+/// The configuration of the machine of a server; see [`builder`](Self::builder).
+#[derive(Clone, Debug)]
+pub struct ServerHostConfig {
+    /// Own addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Largest IP packet in bytes.
+    pub(crate) mtu: u16,
+    /// TCP port of plain HTTP.
+    pub(crate) tcp_port: u16,
+    /// UDP port of the transport.
+    pub(crate) udp_port: u16,
+    /// This server's id, shown in every response.
+    pub(crate) server_id: u16,
+    /// Id of its site.
+    pub(crate) site_id: u16,
+    /// Feeds the stack's choices (TCP sequence numbers).
+    pub(crate) seed: u64,
+}
+
+impl ServerHostConfig {
+    /// Begins a configuration for the machine with these own addresses. `seed` feeds every random
+    /// choice: on a real network it must be a secret one, as [`os_seed`](crate::os_seed) draws.
+    pub fn builder(addresses: impl Into<Vec<IpAddr>>, seed: u64) -> ServerHostBuilder {
+        ServerHostBuilder(Self {
+            addresses: addresses.into(),
+            mtu: DEFAULT_MTU,
+            tcp_port: DEFAULT_TCP_PORT,
+            udp_port: DEFAULT_UDP_PORT,
+            server_id: 1,
+            site_id: 0,
+            seed,
+        })
+    }
+}
+
+/// Builds a [`ServerHostConfig`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing before `build`"]
+pub struct ServerHostBuilder(ServerHostConfig);
+
+impl ServerHostBuilder {
+    /// Sets the largest IP packet in bytes: 576 or more, 1280 or more with an IPv6 address. Default:
+    /// [`DEFAULT_MTU`].
+    pub const fn mtu(mut self, mtu: u16) -> Self {
+        self.0.mtu = mtu;
+        self
+    }
+
+    /// Sets the UDP port of the transport. Default: [`DEFAULT_UDP_PORT`].
+    pub const fn udp_port(mut self, port: u16) -> Self {
+        self.0.udp_port = port;
+        self
+    }
+
+    /// Sets the TCP port of plain HTTP. Default: [`DEFAULT_TCP_PORT`].
+    pub const fn tcp_port(mut self, port: u16) -> Self {
+        self.0.tcp_port = port;
+        self
+    }
+
+    /// Sets the number of this server among those of the service, shown in every response. Default: 1.
+    pub const fn server_id(mut self, id: u16) -> Self {
+        self.0.server_id = id;
+        self
+    }
+
+    /// Sets the number of the site that the server stands in. Default: 0.
+    pub const fn site_id(mut self, id: u16) -> Self {
+        self.0.site_id = id;
+        self
+    }
+
+    /// Checks every value and returns the configuration.
+    ///
+    /// # Errors
+    /// [`HostConfigError`] about the addresses, the MTU or a port.
+    pub fn build(self) -> Result<ServerHostConfig, HostConfigError> {
+        let Self(config) = self;
+        check_addresses(&config.addresses, config.mtu)?;
+        if config.udp_port == 0 || config.tcp_port == 0 {
+            return Err(HostConfigError::PortZero);
+        }
+        Ok(config)
+    }
+}
+
+/// What carries the bytes of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Our transport. Its UDP port is not that of the URL.
+    Trickles {
+        /// UDP port of the service.
+        udp_port: u16,
+        /// Own UDP port; drawn if `None`.
+        local_port: Option<u16>,
+    },
+    /// TCP, to the port of the URL.
+    Tcp,
+}
+
+/// A function that returns the addresses of a host as it stands in a URL; none if it does not know the
+/// host.
+pub type Resolve = Box<dyn Fn(&str) -> Vec<IpAddr>>;
+
+/// The configuration of the machine of a client; see [`builder`](Self::builder).
+pub struct ClientHostConfig {
+    /// Own addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Largest IP packet in bytes.
+    pub(crate) mtu: u16,
+    /// What carries the bytes.
+    pub(crate) protocol: Protocol,
+    /// Reassembly buffer of our transport in bytes.
+    pub(crate) buffer: usize,
+    /// How long a connection may take to come about.
+    pub(crate) connect_timeout: Duration,
+    /// How long a connection may be without any answer.
+    pub(crate) idle_timeout: Duration,
+    /// How long a transfer may take.
+    pub(crate) max_time: Option<Duration>,
+    /// Proofs of the own addresses from earlier connections.
+    pub(crate) tokens: Tokens,
+    /// Feeds every random choice.
+    pub(crate) seed: u64,
+    /// Finds addresses.
+    pub(crate) resolve: Resolve,
+}
+
+impl ClientHostConfig {
+    /// Begins a configuration for the machine with these own addresses. `seed` feeds every random
+    /// choice: on a real network it must be a secret one, as [`os_seed`](crate::os_seed) draws.
+    pub fn builder(addresses: impl Into<Vec<IpAddr>>, seed: u64) -> ClientHostBuilder {
+        ClientHostBuilder(Self {
+            addresses: addresses.into(),
+            mtu: DEFAULT_MTU,
+            protocol: Protocol::Trickles {
+                udp_port: DEFAULT_UDP_PORT,
+                local_port: None,
+            },
+            buffer: DEFAULT_BUFFER_BYTES,
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            max_time: None,
+            tokens: Tokens::default(),
+            seed,
+            resolve: Box::new(|host| literal(host).into_iter().collect()),
+        })
+    }
+}
+
+/// Builds a [`ClientHostConfig`].
+#[must_use = "a builder does nothing before `build`"]
+pub struct ClientHostBuilder(ClientHostConfig);
+
+impl ClientHostBuilder {
+    /// Sets the largest IP packet in bytes: 576 or more, 1280 or more with an IPv6 address. Default:
+    /// [`DEFAULT_MTU`].
+    pub const fn mtu(mut self, mtu: u16) -> Self {
+        self.0.mtu = mtu;
+        self
+    }
+
+    /// Sets what carries the bytes. Default: our transport to [`DEFAULT_UDP_PORT`], from a port that is
+    /// drawn.
+    pub const fn protocol(mut self, protocol: Protocol) -> Self {
+        self.0.protocol = protocol;
+        self
+    }
+
+    /// Sets the size of the reassembly buffer in bytes, above 0: the client does not ask for bytes
+    /// beyond it. Default: [`DEFAULT_BUFFER_BYTES`].
+    pub const fn buffer(mut self, bytes: usize) -> Self {
+        self.0.buffer = bytes;
+        self
+    }
+
+    /// Sets how long a connection may take to be established, above 0. Default:
+    /// [`DEFAULT_CONNECT_TIMEOUT`].
+    pub const fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.0.connect_timeout = limit;
+        self
+    }
+
+    /// Sets how long a connection may be without any answer, above 0. Default:
+    /// [`DEFAULT_IDLE_TIMEOUT`].
+    pub const fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.0.idle_timeout = limit;
+        self
+    }
+
+    /// Sets how long a transfer may take, above 0. Default: no limit.
+    pub fn max_time(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.0.max_time = limit.into();
+        self
+    }
+
+    /// Sets the proofs of the own addresses that earlier connections left behind. Default: none.
+    pub fn tokens(mut self, tokens: Tokens) -> Self {
+        self.0.tokens = tokens;
+        self
+    }
+
+    /// Sets the function that finds the addresses of a host, as it stands in a URL. Default: one that
+    /// knows IP literals and no name.
+    pub fn resolve(mut self, resolve: impl Fn(&str) -> Vec<IpAddr> + 'static) -> Self {
+        self.0.resolve = Box::new(resolve);
+        self
+    }
+
+    /// Checks every value and returns the configuration.
+    ///
+    /// # Errors
+    /// [`HostConfigError`].
+    pub fn build(self) -> Result<ClientHostConfig, HostConfigError> {
+        let Self(config) = self;
+        check_addresses(&config.addresses, config.mtu)?;
+        let ports = match config.protocol {
+            Protocol::Trickles {
+                udp_port,
+                local_port,
+            } => [Some(udp_port), local_port],
+            Protocol::Tcp => [None, None],
+        };
+        if ports.contains(&Some(0)) {
+            return Err(HostConfigError::PortZero);
+        }
+        if config.buffer == 0 {
+            return Err(HostConfigError::NoBuffer);
+        }
+        let limits = [config.connect_timeout, config.idle_timeout];
+        if limits.contains(&Duration::ZERO) || config.max_time == Some(Duration::ZERO) {
+            return Err(HostConfigError::NoTime);
+        }
+        Ok(config)
+    }
+}
+
+/// The address that a host in a URL stands for by itself: `192.0.2.1` or `[2001:db8::1]`.
+#[must_use]
+pub fn literal(host: &str) -> Option<IpAddr> {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    bare.unwrap_or(host).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_server_is_checked() {
+        use HostConfigError as E;
+        let v4: IpAddr = "192.0.2.1".parse().unwrap();
+        let server = |texts: &[&str]| ServerHostConfig::builder(addresses(texts), 7);
+        let nine: Vec<String> = (1..=9).map(|n| format!("192.0.2.{n}")).collect();
+        let nine: Vec<&str> = nine.iter().map(String::as_str).collect();
+        let small = |have, least| Some(E::MtuTooSmall { have, least });
+        let cases = [
+            ("defaults", server(&["192.0.2.1"]), None),
+            ("eight", server(&nine[..8]), None),
+            (
+                "nine",
+                server(&nine),
+                Some(E::TooManyAddresses { count: 9 }),
+            ),
+            ("none", server(&[]), Some(E::NoAddress)),
+            (
+                "twice",
+                server(&["192.0.2.1", "2001:db8::1", "192.0.2.1"]),
+                Some(E::DuplicateAddress { address: v4 }),
+            ),
+            ("smallest", server(&["192.0.2.1"]).mtu(576), None),
+            ("small", server(&["192.0.2.1"]).mtu(575), small(575, 576)),
+            ("v6", server(&["2001:db8::1"]).mtu(1279), small(1279, 1280)),
+            ("udp", server(&["192.0.2.1"]).udp_port(0), Some(E::PortZero)),
+            ("tcp", server(&["192.0.2.1"]).tcp_port(0), Some(E::PortZero)),
+        ];
+        for (name, builder, want) in cases {
+            assert_eq!(builder.build().err(), want, "{name}");
+        }
+        for text in ["::", "224.0.0.1", "255.255.255.255", "127.0.0.1", "ff02::1"] {
+            let refused = server(&[text]).build().err();
+            let address = text.parse().unwrap();
+            assert_eq!(refused, Some(E::NotUnicast { address }), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_checked() {
+        use HostConfigError as E;
+        let client = || ClientHostConfig::builder(addresses(&["192.0.2.1"]), 7);
+        let ours = |udp_port, local_port| Protocol::Trickles {
+            udp_port,
+            local_port,
+        };
+        let zero = Duration::ZERO;
+        let cases = [
+            ("defaults", client(), None),
+            ("tcp", client().protocol(Protocol::Tcp), None),
+            ("to 0", client().protocol(ours(0, None)), Some(E::PortZero)),
+            (
+                "from 0",
+                client().protocol(ours(1, Some(0))),
+                Some(E::PortZero),
+            ),
+            ("buffer", client().buffer(0), Some(E::NoBuffer)),
+            ("connect", client().connect_timeout(zero), Some(E::NoTime)),
+            ("idle", client().idle_timeout(zero), Some(E::NoTime)),
+            ("whole", client().max_time(zero), Some(E::NoTime)),
+        ];
+        for (name, builder, want) in cases {
+            assert_eq!(builder.build().err(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_literals_are_known_by_default() {
+        let config = ClientHostConfig::builder(addresses(&["192.0.2.1"]), 7).build();
+        let resolve = config.ok().unwrap().resolve;
+        assert_eq!(resolve("192.0.2.7"), addresses(&["192.0.2.7"]));
+        assert_eq!(resolve("[2001:db8::7]"), addresses(&["2001:db8::7"]));
+        assert_eq!(resolve("files"), Vec::<IpAddr>::new());
+    }
+}
