@@ -69,6 +69,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "wire::flight",
             "wire::ip",
             "apps::origin",
+            "apps::fetch",
         ],
     ),
     // Its observer and its adversary read and write the protocol itself.

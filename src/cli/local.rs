@@ -14,12 +14,11 @@ use crate::cli::exit::{Exit, Failed};
 use crate::device::Device;
 use crate::device::pcap::Pcap;
 use crate::device::tun::{MIN_MTU, Tun, TunConfig, TunError, TunKind};
+use crate::host::Machine;
 use crate::host::config::{DEFAULT_MTU, check_addresses};
+use crate::runtime::endpoint::Endpoint;
 use crate::runtime::metrics::MetricsServer;
-use crate::runtime::{OsClock, Runtime, os_seed};
-
-/// Default busy-poll time: about the time to wake a thread on another processor.
-const BUSY_POLL: Duration = Duration::from_micros(50);
+use crate::runtime::{OsClock, Runtime, default_busy_poll, os_seed};
 
 /// Kind of TUN device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -97,12 +96,9 @@ impl LocalArgs {
 
     /// The busy-poll time. With one processor it is 0: the peer may need that processor.
     pub fn busy_poll(&self) -> Duration {
-        let alone = || std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-        match self.busy_poll {
-            Some(micros) => Duration::from_micros(micros.into()),
-            None if alone() => BUSY_POLL,
-            None => Duration::ZERO,
-        }
+        self.busy_poll.map_or_else(default_busy_poll, |micros| {
+            Duration::from_micros(micros.into())
+        })
     }
 
     /// Creates a loop over the open device, with the busy-poll time of the arguments.
@@ -117,6 +113,21 @@ impl LocalArgs {
         let mut runtime = Runtime::new(clock, device).map_err(device_failed)?;
         runtime.busy_poll(self.busy_poll());
         Ok(runtime)
+    }
+
+    /// Puts a machine on the open device, with the busy-poll time of the arguments.
+    ///
+    /// # Errors
+    /// [`Exit::Device`].
+    pub fn endpoint<D: Device + AsRawFd, M: Machine>(
+        &self,
+        clock: OsClock,
+        device: D,
+        machine: M,
+    ) -> Result<Endpoint<D, M>, Failed> {
+        let mut endpoint = Endpoint::new(clock, device, machine).map_err(device_failed)?;
+        endpoint.runtime_mut().busy_poll(self.busy_poll());
+        Ok(endpoint)
     }
 
     /// Opens the device and the capture.

@@ -244,13 +244,14 @@ impl Hooks<ServerHost<Origin>> for Serving {
 
 fn drive<D: Device + AsRawFd>(
     local: &LocalArgs,
-    mut machine: ServerHost<Origin>,
+    machine: ServerHost<Origin>,
     mut hooks: Serving,
     clock: OsClock,
     device: D,
     metrics: Option<MetricsServer>,
 ) -> Result<Exit, Failed> {
-    let mut runtime = local.runtime(clock, device)?;
+    let mut endpoint = local.endpoint(clock, device, machine)?;
+    let runtime = endpoint.runtime_mut();
     for notice in [Notice::User1, Notice::User2] {
         runtime.catch(notice).map_err(device_failed)?;
     }
@@ -259,7 +260,7 @@ fn drive<D: Device + AsRawFd>(
     }
     // The device is up; its queue holds packets until the loop runs.
     say_ready();
-    let ended = runtime.run(&mut machine, &mut hooks);
+    let ended = endpoint.run_with(&mut hooks);
     hooks.announcer.end(clock.instant());
     ended.map_err(device_failed)?;
     Ok(Exit::Success)

@@ -17,6 +17,7 @@
 
 pub mod control;
 pub mod digester;
+pub mod endpoint;
 mod gather;
 pub mod loader;
 pub mod metrics;
@@ -99,6 +100,19 @@ impl OsClock {
             instant: self.instant(),
             unix: UnixMillis::new(millis),
         }
+    }
+}
+
+/// How long an endpoint busy-polls before it sleeps, if nothing else is asked for: about as long as it
+/// takes to wake a thread on another processor, and not at all where the peer may need the only
+/// processor.
+#[must_use]
+pub fn default_busy_poll() -> Duration {
+    let several = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+    if several {
+        Duration::from_micros(50)
+    } else {
+        Duration::ZERO
     }
 }
 

@@ -71,3 +71,22 @@ pub trait Application {
         body.fill(bytes, |out| self.read(user, offset, out))
     }
 }
+
+/// Copies the bytes of `content` from `offset` on into `out`, and returns how many: fewer than `out` has
+/// room for only at the end. All that an application needs whose streams lie in memory.
+///
+/// ```
+/// let mut out = [0; 3];
+/// assert_eq!(headwater::copy_at(b"abcdef", 4, &mut out), 2);
+/// assert_eq!(&out[..2], b"ef");
+/// ```
+#[must_use]
+pub fn copy_at(content: &[u8], offset: u64, out: &mut [u8]) -> usize {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let rest = content.get(start..).unwrap_or_default();
+    let count = rest.len().min(out.len());
+    if let (Some(to), Some(from)) = (out.get_mut(..count), rest.get(..count)) {
+        to.copy_from_slice(from);
+    }
+    count
+}

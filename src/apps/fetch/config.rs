@@ -8,29 +8,30 @@ use crate::apps::fetch::target::Target;
 use crate::apps::fetch::verify::{GoOn, Sha256};
 use crate::http::headers::{FieldError, Headers};
 use crate::http::request::{Method, RequestHead};
+use crate::transport::application::MAX_REQUEST_BYTES;
 
 /// Default `User-Agent`.
 const USER_AGENT: &str = concat!("headwater/", env!("CARGO_PKG_VERSION"));
 
-/// The options of a transfer.
+/// The options of a transfer; see [`builder`](Self::builder).
 #[derive(Clone, Debug)]
 pub struct TransferConfig {
     /// GET or HEAD.
-    pub method: Method,
+    pub(crate) method: Method,
     /// A byte range, as after `bytes=`; not used when resuming.
-    pub range: Option<String>,
+    pub(crate) range: Option<String>,
     /// Whether to follow redirects.
-    pub follow: bool,
+    pub(crate) follow: bool,
     /// Whether a status of 400 or above is a failure.
-    pub fail: bool,
+    pub(crate) fail: bool,
     /// Fields to add, or to replace default ones.
-    pub headers: Vec<Field>,
+    pub(crate) headers: Vec<Field>,
     /// Most bytes of a request head.
-    pub request_limit: usize,
+    pub(crate) request_limit: usize,
     /// Whether to verify the body against the server's digest.
-    pub verify: bool,
+    pub(crate) verify: bool,
     /// Moves the digest computation elsewhere, such as to a thread.
-    pub hasher: GoOn,
+    pub(crate) hasher: GoOn,
 }
 
 impl Default for TransferConfig {
@@ -41,10 +42,130 @@ impl Default for TransferConfig {
             follow: false,
             fail: false,
             headers: Vec::new(),
-            request_limit: usize::MAX,
+            request_limit: MAX_REQUEST_BYTES,
             verify: true,
             hasher: Sha256::go_on,
         }
+    }
+}
+
+impl TransferConfig {
+    /// Begins a configuration: a GET of the whole object, whose digest is verified.
+    pub fn builder() -> TransferBuilder {
+        TransferBuilder(Self::default())
+    }
+}
+
+/// Why a transfer cannot be set up so. The caller is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferConfigError {
+    /// A range that is none.
+    #[error("range `{have}`: use FIRST-LAST, FIRST- or -LENGTH, in bytes from 0")]
+    Range {
+        /// The range given.
+        have: String,
+    },
+    /// A range together with a method that has no body.
+    #[error("a range of a HEAD request: use GET, or no range")]
+    RangeOfHead,
+}
+
+/// Builds a [`TransferConfig`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing before `build`"]
+pub struct TransferBuilder(TransferConfig);
+
+impl TransferBuilder {
+    /// Sets the method. Default: [`Method::Get`].
+    pub const fn method(mut self, method: Method) -> Self {
+        self.0.method = method;
+        self
+    }
+
+    /// Sets the range of the object to ask for: `FIRST-LAST`, `FIRST-` or `-LENGTH`, in bytes from 0.
+    /// Default: the whole object.
+    pub fn range(mut self, range: impl Into<Option<String>>) -> Self {
+        self.0.range = range.into();
+        self
+    }
+
+    /// Sets whether the transfer follows redirects, at most 10. Default: `false`.
+    pub const fn follow(mut self, follow: bool) -> Self {
+        self.0.follow = follow;
+        self
+    }
+
+    /// Sets whether a status of 400 or above is a failure; otherwise its body is the object. Default:
+    /// `false`.
+    pub const fn fail(mut self, fail: bool) -> Self {
+        self.0.fail = fail;
+        self
+    }
+
+    /// Sets the header fields to add, or to send in the place of the usual ones. Default: none.
+    pub fn headers(mut self, headers: impl Into<Vec<Field>>) -> Self {
+        self.0.headers = headers.into();
+        self
+    }
+
+    /// Sets the longest request head in bytes. Default: [`MAX_REQUEST_BYTES`], as long as our transport
+    /// carries.
+    pub const fn request_limit(mut self, bytes: usize) -> Self {
+        self.0.request_limit = bytes;
+        self
+    }
+
+    /// Sets whether the transfer compares the body with the digest that the server offers. Default:
+    /// `true`.
+    pub const fn verify(mut self, verify: bool) -> Self {
+        self.0.verify = verify;
+        self
+    }
+
+    /// Sets the function that continues a digest, maybe on another thread. Default: on this one.
+    pub fn hasher(mut self, hasher: GoOn) -> Self {
+        self.0.hasher = hasher;
+        self
+    }
+
+    /// Checks every value and returns the configuration.
+    ///
+    /// # Errors
+    /// [`TransferConfigError`].
+    pub fn build(self) -> Result<TransferConfig, TransferConfigError> {
+        let Self(config) = self;
+        if let Some(range) = &config.range {
+            if !is_range(range) {
+                return Err(TransferConfigError::Range {
+                    have: range.clone(),
+                });
+            }
+            if config.method == Method::Head {
+                return Err(TransferConfigError::RangeOfHead);
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// Whether `text` is `FIRST-LAST`, `FIRST-` or `-LENGTH`, as behind `bytes=` (RFC 9110 §14.1.2).
+#[must_use]
+pub fn is_range(text: &str) -> bool {
+    let Some((first, last)) = text.split_once('-') else {
+        return false;
+    };
+    let number = |text: &str| -> Option<u64> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| digits)
+    };
+    match (first.is_empty(), last.is_empty()) {
+        (true, true) => false,
+        (true, false) => number(last).is_some(),
+        (false, true) => number(first).is_some(),
+        (false, false) => match (number(first), number(last)) {
+            (Some(first), Some(last)) => first <= last,
+            (_, None) | (None, _) => false,
+        },
     }
 }
 
@@ -128,5 +249,29 @@ impl TransferConfig {
         self.headers
             .iter()
             .any(|field| field.name.eq_ignore_ascii_case(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_is_checked() {
+        let with = |range: &str| TransferConfig::builder().range(range.to_owned());
+        for range in ["0-0", "1-2", "5-", "-5"] {
+            assert!(with(range).build().is_ok(), "{range}");
+        }
+        for range in ["", "-", "2-1", "x-", "+1-2", "1-2,4-5", "1"] {
+            let have = range.to_owned();
+            let refused = with(range).build().err();
+            assert_eq!(
+                refused,
+                Some(TransferConfigError::Range { have }),
+                "{range}"
+            );
+        }
+        let head = with("1-2").method(Method::Head).build().err();
+        assert_eq!(head, Some(TransferConfigError::RangeOfHead));
     }
 }

@@ -17,6 +17,7 @@ use crate::apps::origin::digest_store::DigestStore;
 use crate::apps::origin::listing;
 use crate::apps::origin::tree::{Refusal, Tree};
 use crate::time::UnixMillis;
+use crate::transport::application::copy_at;
 
 /// Most files and directory pages kept open.
 pub const MAX_OPEN_FILES: usize = 64;
@@ -113,24 +114,13 @@ impl Object {
             Content::Page(bytes)
             | Content::File {
                 bytes: Some(bytes), ..
-            } => Ok(copy(bytes, offset, out)),
+            } => Ok(copy_at(bytes, offset, out)),
             Content::File { file, bytes: None } => {
                 let filled = fill(file, offset, out).map_err(|_| Stale)?;
                 self.check().map(|()| filled)
             }
         }
     }
-}
-
-/// Copies `bytes` from `offset` on; returns the number copied.
-pub(super) fn copy(bytes: &[u8], offset: u64, out: &mut [u8]) -> usize {
-    let start = usize::try_from(offset).unwrap_or(usize::MAX);
-    let rest = bytes.get(start..).unwrap_or_default();
-    let count = rest.len().min(out.len());
-    if let (Some(to), Some(from)) = (out.get_mut(..count), rest.get(..count)) {
-        to.copy_from_slice(from);
-    }
-    count
 }
 
 /// Fills `out` from `offset` of the file; returns the number of bytes.

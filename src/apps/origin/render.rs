@@ -13,13 +13,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::apps::origin::continuation::{RequestOutcome, Resource, Tag, UserContinuation};
 use crate::apps::origin::digest::Sha256;
 use crate::apps::origin::dynamic::{self, Dynamic};
-use crate::apps::origin::files::{Object, Stale, copy};
+use crate::apps::origin::files::{Object, Stale};
 use crate::apps::origin::target;
 use crate::apps::origin::watermark::Marked;
 use crate::http::conditional::EntityTag;
 use crate::http::response::HeadWriter;
 use crate::http::status::Status;
 use crate::http::{date, digest, range};
+use crate::transport::application::copy_at;
 use crate::wire::payload::{Gathered, Shared};
 
 /// A version of a resource.
@@ -252,11 +253,11 @@ impl Stream {
 
     /// Fills `out` from `offset` on; returns the number of bytes, which is short only at the end.
     pub(super) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Stale> {
-        let from_head = copy(&self.head, offset, out);
+        let from_head = copy_at(&self.head, offset, out);
         let out = out.get_mut(from_head..).unwrap_or_default();
         let offset = offset.saturating_sub(self.head_length());
         let from_body = match &self.body {
-            StreamBody::Text(text) => copy(text, offset, out),
+            StreamBody::Text(text) => copy_at(text, offset, out),
             StreamBody::Part {
                 representation,
                 start,

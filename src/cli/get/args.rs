@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
-use crate::apps::fetch::config::{Field, TransferConfig};
+use crate::apps::fetch::config::{Field, TransferConfig, is_range};
 use crate::apps::fetch::target::{Target, TargetError};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::hasher;
@@ -170,19 +170,20 @@ impl GetConfig {
                 local_port: args.port_source,
             },
         };
-        let transfer = TransferConfig {
-            method: if args.head { Method::Head } else { Method::Get },
-            range: args.range,
-            follow: args.location,
-            fail: args.fail,
-            headers: args.headers,
-            request_limit: match args.transport {
+        let transfer = TransferConfig::builder()
+            .method(if args.head { Method::Head } else { Method::Get })
+            .range(args.range)
+            .follow(args.location)
+            .fail(args.fail)
+            .headers(args.headers)
+            .request_limit(match args.transport {
                 TransportArg::Tcp => crate::http::MAX_HEAD_BYTES,
                 TransportArg::Trickles => MAX_REQUEST_BYTES,
-            },
-            verify: !args.no_digest,
-            hasher: hasher::go_on,
-        };
+            })
+            .verify(!args.no_digest)
+            .hasher(hasher::go_on)
+            .build()
+            .map_err(|error| Failed::new(Exit::Usage, error))?;
         Ok(Self {
             local: args.local,
             protocol,
@@ -267,22 +268,9 @@ enum ValueError {
 }
 
 fn parse_range(text: &str) -> Result<String, ValueError> {
-    let (first, last) = text.split_once('-').ok_or(ValueError::Range)?;
-    let number = |text: &str| -> Result<Option<u64>, ValueError> {
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        digits
-            .then(|| text.parse().ok())
-            .flatten()
-            .map(Some)
-            .ok_or(ValueError::Range)
-    };
-    match (number(first)?, number(last)?) {
-        (None, None) => Err(ValueError::Range),
-        (Some(first), Some(last)) if last < first => Err(ValueError::Range),
-        (Some(_), _) | (None, Some(_)) => Ok(text.to_owned()),
+    match is_range(text) {
+        true => Ok(text.to_owned()),
+        false => Err(ValueError::Range),
     }
 }
 

@@ -87,12 +87,13 @@ fn drive<D: Device + AsRawFd>(
     clock: OsClock,
     device: D,
 ) -> Result<(Summary, ClientReport), Failed> {
-    let mut runtime = config.local.runtime(clock, device)?;
     let now = clock.now();
     let (token_file, tokens) = remembered.unzip();
-    let mut machine = machine(config, now, tokens.unwrap_or_default())?;
+    let machine = machine(config, now, tokens.unwrap_or_default())?;
+    let mut endpoint = config.local.endpoint(clock, device, machine)?;
     let mut session = Session::new(config, now.instant);
-    let stopped = runtime.run(&mut machine, &mut session);
+    let stopped = endpoint.run_with(&mut session);
+    let machine = endpoint.machine();
     let now = clock.now();
     if let Some(path) = token_file
         && let Err(error) = tokens::save(path, &machine.tokens(now), now.unix)
@@ -105,7 +106,7 @@ fn drive<D: Device + AsRawFd>(
         Err(error) => Some(device_failed(error)),
     };
     Ok((
-        session.conclude(now.instant, &machine, failed),
+        session.conclude(now.instant, machine, failed),
         machine.report(),
     ))
 }
