@@ -18,30 +18,72 @@
 //!    |<--------------------------------------------------------|
 //! ```
 //!
-//! # Folders
+//! # Contents
 //!
-//! | folder | what lives there |
+//! | for | items |
 //! |---|---|
-//! | `time` | instants and wall-clock time; nothing here reads a clock |
-//! | `histogram` | how long things took |
-//! | `wire` | bytes to values and back |
-//! | `transport` | the protocol: a server that is a function, a client that is an engine |
-//! | `http` | HTTP/1.1 messages |
-//! | `stack` | smoltcp for ICMP and TCP, and what goes past it |
-//! | `apps` | the origin server, fetching |
-//! | `redirect` | the redirector: membership, health, policy, encapsulation |
-//! | `host` | a whole machine without I/O |
-//! | `device` | what carries packets into and out of the process |
-//! | `link` | emulated links |
-//! | `runtime` | the loop: a machine on a device in real time |
-//! | `sim` | the simulator: many machines on virtual time |
-//! | `instruments` | load generators and the peers they are compared with |
-//! | `cli` | the command line |
-//! | [`manual`] | the design in prose |
+//! | an application | [`Application`], [`Begun`], [`Unavailable`], [`copy_at`]; [`Origin`], which serves a directory |
+//! | the keys of a service | [`KeyRing`] |
+//! | a server | [`ServerHostConfig`], [`ServerHost`] |
+//! | a client | [`ClientHostConfig`], [`ClientHost`], [`Transfer`], [`Output`] |
+//! | a device | [`Device`]; [`Tun`], [`Memory`], [`Pcap`] |
+//! | the loop | [`Endpoint`], and what it is made of: [`Machine`], [`Runtime`], [`Hooks`], [`OsClock`] |
+//! | the transport by itself | [`Server`], [`Client`] |
+//! | the simulator | [`simulate`] |
+//!
+//! # Serve
+//!
+//! A server application makes each response *stream* a function of a small *user continuation*, which
+//! the client carries.
+//!
+//! ```no_run
+//! use headwater::*;
+//!
+//! struct Hello;
+//!
+//! const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
+//!
+//! impl Application for Hello {
+//!     fn begin(&mut self, _: UnixMillis, _request: &[u8]) -> Result<Begun, Unavailable> {
+//!         Ok(Begun { user: Vec::new(), length: STREAM.len() as u64 })
+//!     }
+//!     fn read(&mut self, _user: &[u8], at: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+//!         Ok(copy_at(STREAM, at, out))
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let address = ["10.77.0.2".parse()?];
+//!     let keys = KeyRing::parse(&std::fs::read_to_string("service.keys")?)?;
+//!     let (clock, config) = (OsClock::new(), ServerHostConfig::builder(address, os_seed()?).build()?);
+//!     let machine = ServerHost::new(clock.now(), config, keys, Hello)?;
+//!     let device = Tun::open(&TunConfig::builder("hw0").addresses(address).build()?)?;
+//!     Endpoint::new(clock, device, machine)?.run()?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Fetch
+//!
+//! ```no_run
+//! use headwater::*;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let address = ["10.78.0.2".parse()?];
+//! let (clock, config) = (OsClock::new(), ClientHostConfig::builder(address, os_seed()?).build()?);
+//! let machine = ClientHost::new(clock.now(), config)?;
+//! let device = Tun::open(&TunConfig::builder("hw1").addresses(address).build()?)?;
+//! let body = Endpoint::new(clock, device, machine)?.fetch("http://10.77.0.2/")?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # The loop
 //!
-//! A [`Machine`] does no I/O and reads no clock. Its driver, [`Runtime`] or the simulator:
+//! **After every call that changes a machine, drain `poll_transmit` until `None`, then ask
+//! `poll_timeout`; time never goes backwards.**
+//!
+//! A [`Machine`] does no I/O and reads no clock. Its driver, a [`Runtime`] or the simulator:
 //!
 //! 1. samples the clocks once a turn and passes the same [`Now`] to every call of the turn;
 //! 2. gives each packet to `handle_packet`, and calls `handle_timeout` when the deadline has passed;
@@ -51,11 +93,11 @@
 //! # Words
 //!
 //! A *packet number* counts response packets. An *epoch* is a stretch of numbers with one window
-//! *curve*; its *send edge* says up to which number may be released for what is acknowledged. A
-//! *flight* is what one request releases. A *transition* leads from an epoch to the next, after a
-//! loss, say. A *proof* shows what was received. A *user continuation* is the application's part:
-//! all that is needed to produce any bytes of one response *stream*. The full list is in
-//! [`manual::architecture`].
+//! *curve*; its *send edge* is the last number that may be released for the numbers acknowledged. A
+//! *flight* is the packets that one request releases. A *transition* leads from an epoch to the next,
+//! after a loss, say. A *proof* shows which packets a client received. A *user continuation* is the
+//! application's part: all that is needed to produce any bytes of one response *stream*. The full list
+//! is in [`manual::architecture`].
 //!
 //! # The manual
 //!
@@ -91,18 +133,92 @@ mod time;
 mod transport;
 mod wire;
 
-// Time, which is an argument everywhere.
+// Applications.
+pub use apps::origin::Origin;
+pub use apps::origin::digest::{DigestProgress, Digester, InlineDigester, Stamp};
+pub use apps::origin::hot::{Hot, HotCounters, Job as HotJob, Loaded, Loader, MAX_HOT_BYTES};
+pub use apps::origin::tree::RootError;
+pub use http::headers::{FieldError, Headers};
+pub use http::request::{Method, RequestHead};
+pub use http::{HeadError, Version};
+pub use runtime::digester::ThreadDigester;
+pub use runtime::loader::ThreadLoader;
+pub use transport::application::{
+    Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, MAX_USER_BYTES, Unavailable, copy_at,
+};
+pub use wire::payload::{Gathered, Mark, Shared};
+
+// Keys.
+pub use transport::keys::{ClusterKey, KeyRing, KeyRingError, MAX_GENERATIONS, Role, SECRET_BYTES};
+
+// Servers.
+pub use host::config::{
+    DEFAULT_MTU, DEFAULT_TCP_PORT, DEFAULT_UDP_PORT, HostConfigError, ServerHostBuilder,
+    ServerHostConfig,
+};
+pub use host::redirector::mac_keys;
+pub use host::server::{Redirected, ServerHost};
+pub use redirect::backend::BackendConfig;
+pub use redirect::capsule::MacKeys;
+pub use redirect::{BackendId, RedirectorId};
+pub use stack::{DropReason, StackCounters, StackError};
+
+// Clients.
+pub use apps::fetch::config::{Field, TransferBuilder, TransferConfig, TransferConfigError};
+pub use apps::fetch::output::{Held, Output, OutputError};
+pub use apps::fetch::sinks::{MemoryOutput, WriteOutput};
+pub use apps::fetch::target::{Target, TargetError};
+pub use apps::fetch::verify::{GoOn, Hasher, Sha256};
+pub use apps::fetch::{
+    DigestOutcome, End, Transfer, TransferEvent, TransferFailure, TransferProgress, TransferRequest,
+};
+pub use host::client::ClientHost;
+pub use host::config::{
+    ClientHostBuilder, ClientHostConfig, DEFAULT_CONNECT_TIMEOUT, Protocol, Resolve,
+};
+pub use host::report::ClientReport;
+pub use host::tokens::{Remembered, Tokens};
+pub use http::chunked::ChunkError;
+pub use http::reader::ReadError;
+
+// The loop.
+pub use host::metrics::{Metric, MetricKind, MetricSample};
+pub use host::{Machine, Transmit};
+pub use runtime::control::ControlServer;
+pub use runtime::endpoint::{Endpoint, FetchError, MAX_BODY_BYTES};
+pub use runtime::metrics::MetricsServer;
+pub use runtime::{
+    Hooks, MAX_BUSY_POLL, Notice, OsClock, Runtime, Signal, Stopped, default_busy_poll, os_seed,
+};
 pub use time::{Instant, Now, UnixMillis};
 
-// Machines, and the loop that drives them.
-pub use host::{Machine, Transmit};
-pub use runtime::{Hooks, Notice, OsClock, Runtime, Signal, Stopped, os_seed};
+// Devices.
+pub use device::memory::{MAX_QUEUED_PACKETS, Memory, pair};
+pub use device::pcap::Pcap;
+pub use device::tun::{Tun, TunBuilder, TunConfig, TunError, TunKind};
+pub use device::{Device, Received};
+pub use wire::flight::{Ecn, Flight, UdpPath};
+pub use wire::ip::{EmitError, MAX_PACKET};
+pub use wire::payload::{Payload, PayloadReader};
 
-// Applications and keys.
-pub use transport::application::{
-    Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, MAX_USER_BYTES, Unavailable,
+// The transport by itself.
+pub use transport::client::{
+    AddressToken, Client, ClientBuilder, ClientConfig, ClientConfigError, ClientEvent, ClientStats,
+    DEFAULT_BUFFER_BYTES, DEFAULT_IDLE_TIMEOUT,
 };
-pub use transport::keys::{ClusterKey, KeyRing, KeyRingError, MAX_GENERATIONS, Role, SECRET_BYTES};
+pub use transport::continuation::OpenError;
+pub use transport::epoch::EpochError;
+pub use transport::grant::GrantError;
+pub use transport::server::{Server, ServerConfig, ServerCounters, ServerDrop};
+pub use wire::segment::SegmentError;
+
+// The simulator.
+pub use link::LinkCounters;
+pub use sim::check::Violation;
+pub use sim::world::WorldCounters;
+pub use sim::{
+    Options as SimOptions, OptionsBuilder as SimOptionsBuilder, SimFailure, SimReport, simulate,
+};
 
 /// The modules as they lie below `src/`, for the program, tests, benches and the fuzz targets of this
 /// repository. Nothing in it is stable.

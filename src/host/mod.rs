@@ -43,8 +43,39 @@ impl Transmit {
     }
 }
 
-/// The contract that `runtime` and `sim` drive. **After each `handle_*` or command, drain
-/// `poll_transmit` until `None`, then call `poll_timeout`.**
+/// The contract between a machine and its driver, a [`Runtime`](crate::Runtime) or the simulator.
+///
+/// **After every call that changes a machine, drain [`poll_transmit`](Self::poll_transmit) until `None`,
+/// then ask [`poll_timeout`](Self::poll_timeout); time never goes backwards.**
+///
+/// The example drives a server by hand; it answers an ICMP echo request to its address.
+///
+/// ```
+/// use headwater::*;
+///
+/// # struct Empty;
+/// # impl Application for Empty {
+/// #     fn begin(&mut self, _: UnixMillis, _: &[u8]) -> Result<Begun, Unavailable> {
+/// #         Ok(Begun { user: Vec::new(), length: 0 })
+/// #     }
+/// #     fn read(&mut self, _: &[u8], _: u64, _: &mut [u8]) -> Result<usize, Unavailable> { Ok(0) }
+/// # }
+/// let now = Now::default();
+/// let config = ServerHostConfig::builder(["10.0.0.2".parse()?], 1).build()?;
+/// let keys = KeyRing::with_secret([1; SECRET_BYTES]);
+/// let mut machine = ServerHost::new(now, config, keys, Empty)?;
+///
+/// // IPv4 from 10.0.0.1 to 10.0.0.2: an echo request without data.
+/// let ping = [
+///     0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0x66, 0xdf, 10, 0, 0, 1, 10, 0, 0, 2, // header
+///     8, 0, 0xf7, 0xfe, 0, 1, 0, 0, // type 8, identifier 1
+/// ];
+/// machine.handle_packet(now, &ping, None);
+/// let Some(Transmit::Packet(pong)) = machine.poll_transmit(now) else { panic!("no answer") };
+/// assert_eq!((pong[15], pong[19], pong[20]), (2, 1, 0)); // from .2 to .1: an echo reply
+/// assert_eq!(machine.poll_transmit(now), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Machine {
     /// Handles one IP packet. `segment`: if the device coalesced several UDP datagrams of one path
     /// into it (GRO), the payload length of each but the last.

@@ -49,6 +49,50 @@ pub struct Options {
     pub traced: usize,
 }
 
+impl Options {
+    /// Begins a configuration with the defaults.
+    pub fn builder() -> OptionsBuilder {
+        OptionsBuilder(Self::default())
+    }
+}
+
+/// Builds [`Options`]; every value is in range.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing before `build`"]
+pub struct OptionsBuilder(Options);
+
+impl OptionsBuilder {
+    /// Sets whether links and servers have faults. Default: `true`.
+    pub const fn faults(mut self, faults: bool) -> Self {
+        self.0.faults = faults;
+        self
+    }
+
+    /// Sets whether some worlds have clients that cheat. Default: `true`.
+    pub const fn adversaries(mut self, adversaries: bool) -> Self {
+        self.0.adversaries = adversaries;
+        self
+    }
+
+    /// Sets the most clients of a world; 0 is taken as 1. Default: the most there can be.
+    pub fn max_clients(mut self, count: u64) -> Self {
+        self.0.max_clients = count.clamp(1, scenario::MAX_CLIENTS);
+        self
+    }
+
+    /// Sets the most bytes that all clients of a world fetch together. Default: 20,000,000.
+    pub const fn max_bytes(mut self, bytes: u64) -> Self {
+        self.0.max_bytes = bytes;
+        self
+    }
+
+    /// Returns the options.
+    #[must_use]
+    pub const fn build(self) -> Options {
+        self.0
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -152,6 +196,21 @@ pub fn run_seed<K: Kit + Clone + 'static>(
     options: &Options,
 ) -> Result<SimReport, Box<SimFailure>> {
     run(kit, &Scenario::draw(seed, options), options)
+}
+
+/// Draws a world of our transport from `seed` and runs it until every client has finished.
+///
+/// # Errors
+/// [`SimFailure`] at the first violation.
+///
+/// ```
+/// let options = headwater::SimOptions::builder().max_clients(2).max_bytes(200_000).build();
+/// let report = headwater::simulate(7, &options)?;
+/// assert_eq!(report, headwater::simulate(7, &options)?);
+/// # Ok::<(), Box<headwater::SimFailure>>(())
+/// ```
+pub fn simulate(seed: u64, options: &Options) -> Result<SimReport, Box<SimFailure>> {
+    run_seed(&machines::TransportKit, seed, options)
 }
 
 /// Runs a world until every client has finished.

@@ -13,12 +13,12 @@ const DEFAULT_MTU: u16 = 1500;
 /// The kind of a TUN device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TunKind {
-    /// Offloading if the kernel has it, else plain.
+    /// Offloading if the kernel supports it, else plain.
     #[default]
     Auto,
-    /// One packet a system call, never joined: for links and experiments that act on packets.
+    /// One packet per system call, never coalesced: for links and experiments that act on packets.
     Plain,
-    /// Offloading or nothing.
+    /// Offloading, or an error.
     Offload,
 }
 
