@@ -127,6 +127,17 @@ pub struct ServerHostConfig {
 impl ServerHostConfig {
     /// Begins a configuration for the machine with these own addresses. `seed` feeds every random
     /// choice: on a real network it must be a secret one, as [`os_seed`](crate::os_seed) draws.
+    ///
+    /// ```
+    /// use headwater::{HostConfigError, ServerHostConfig};
+    ///
+    /// let address = ["2001:db8::1".parse()?];
+    /// let server = ServerHostConfig::builder(address, headwater::os_seed()?);
+    /// let refused = server.mtu(1000).build().unwrap_err();
+    /// assert_eq!(refused, HostConfigError::MtuTooSmall { have: 1000, least: 1280 });
+    /// assert_eq!(refused.to_string(), "MTU 1000 is too small for IPv6: use 1280 or more");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn builder(addresses: impl Into<Vec<IpAddr>>, seed: u64) -> ServerHostBuilder {
         ServerHostBuilder(Self {
             addresses: addresses.into(),

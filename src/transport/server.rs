@@ -83,6 +83,41 @@ impl Server {
     }
 
     /// Handles one datagram. `None` if it was dropped; the counters have the reason.
+    ///
+    /// A round trip between a client and a server, without a network:
+    ///
+    /// ```
+    /// use headwater::*;
+    ///
+    /// # struct Hello;
+    /// # impl Application for Hello {
+    /// #     fn begin(&mut self, _: UnixMillis, _: &[u8]) -> Result<Begun, Unavailable> {
+    /// #         Ok(Begun { user: Vec::new(), length: 5 })
+    /// #     }
+    /// #     fn read(&mut self, _: &[u8], at: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    /// #         Ok(copy_at(b"hello", at, out))
+    /// #     }
+    /// # }
+    /// let now = Now::default();
+    /// let (local, remote) = ("192.0.2.7:50000".parse()?, "192.0.2.1:7600".parse()?);
+    /// let mut client = Client::new(ClientConfig::builder(local, remote).build()?, 1);
+    /// let config = ServerConfig { server_id: 1, site_id: 0, mtu: 1500 };
+    /// let mut server = Server::new(config, KeyRing::with_secret([7; SECRET_BYTES]));
+    ///
+    /// client.request(now, b"anything");
+    /// let open = client.poll_transmit(now).expect("an OPEN");
+    /// for datagram in open.datagrams() {
+    ///     let answer = server.respond(now, open.path, &datagram, &mut Hello).expect("an answer");
+    ///     for datagram in answer.datagrams() {
+    ///         let datagram = std::iter::once(&*datagram);
+    ///         client.handle_datagrams(now, answer.path, answer.ecn, datagram);
+    ///     }
+    /// }
+    /// let mut body = [0; 16];
+    /// let count = client.read(now, &mut body);
+    /// assert_eq!(&body[..count], b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn respond(
         &mut self,
         now: Now,

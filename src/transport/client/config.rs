@@ -69,6 +69,16 @@ pub struct ClientConfig {
 impl ClientConfig {
     /// Begins a configuration for a connection from the own address and port `local` to the service at
     /// `remote`.
+    ///
+    /// ```
+    /// use headwater::{ClientConfig, ClientConfigError};
+    ///
+    /// let (local, remote) = ("192.0.2.7:50000".parse()?, "192.0.2.1:7600".parse()?);
+    /// assert!(ClientConfig::builder(local, remote).mtu(1400).build().is_ok());
+    /// let refused = ClientConfig::builder(local, remote).mtu(100).build();
+    /// assert_eq!(refused.unwrap_err(), ClientConfigError::MtuTooSmall { have: 100 });
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     pub const fn builder(local: SocketAddr, remote: SocketAddr) -> ClientBuilder {
         ClientBuilder(Self {
             local,
