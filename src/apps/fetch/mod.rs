@@ -9,6 +9,7 @@
 pub mod config;
 mod failure;
 pub mod output;
+pub mod queue;
 pub mod sinks;
 pub mod target;
 mod verdict;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use crate::apps::fetch::config::{Field, TransferConfig, is_range};
+use crate::apps::fetch::queue::{AfterFailure, TransferJob, TransferQueue};
 use crate::apps::fetch::target::{Target, TargetError};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::hasher;
@@ -115,14 +116,8 @@ pub struct GetArgs {
     pub max_time: Option<Duration>,
 }
 
-/// A URL and its destination.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Job {
-    /// The URL to fetch.
-    pub target: Target,
-    /// The destination of the body.
-    pub destination: Destination,
-}
+/// The transfers of a run.
+pub type Jobs = TransferQueue<Destination, Failed>;
 
 /// The validated configuration of a run.
 #[derive(Debug)]
@@ -134,7 +129,7 @@ pub struct GetConfig {
     /// Receive buffer in bytes.
     pub buffer: usize,
     /// URLs in order; at least one.
-    pub jobs: Vec<Job>,
+    pub jobs: Jobs,
     /// How to resume earlier transfers.
     pub resume: Resume,
     /// Settings of each request.
@@ -203,7 +198,7 @@ impl GetConfig {
 }
 
 /// Assigns the outputs `-o` and `-O` to URLs in order; further URLs go to standard output.
-fn jobs(args: &GetArgs, matches: &ArgMatches) -> Result<Vec<Job>, Failed> {
+fn jobs(args: &GetArgs, matches: &ArgMatches) -> Result<Jobs, Failed> {
     let mut places: Vec<(usize, Option<&PathBuf>)> = Vec::new();
     let files = matches.indices_of("output").into_iter().flatten();
     places.extend(files.zip(args.output.iter().map(Some)));
@@ -215,7 +210,7 @@ fn jobs(args: &GetArgs, matches: &ArgMatches) -> Result<Vec<Job>, Failed> {
         let advice = format!("{have} outputs (-o, -O) for {urls} URLs: remove some outputs");
         return Err(Failed::new(Exit::Usage, advice));
     }
-    let mut jobs: Vec<Job> = Vec::new();
+    let mut jobs = Jobs::new(AfterFailure::Continue);
     for (index, url) in args.urls.iter().enumerate() {
         let target = Target::parse(url).map_err(|error| {
             let exit = if error == TargetError::Scheme {
@@ -240,16 +235,18 @@ fn jobs(args: &GetArgs, matches: &ArgMatches) -> Result<Vec<Job>, Failed> {
                 }
             },
         };
-        let taken = |job: &Job| job.destination == destination;
-        if destination != Destination::Stdout && jobs.iter().any(taken) {
+        let taken = |job: &TransferJob<Destination>| job.destination == destination;
+        if destination != Destination::Stdout && jobs.waiting().any(taken) {
             let advice =
                 format!("{url} and an earlier URL have the same output file: choose another");
             return Err(Failed::new(Exit::Usage, advice));
         }
-        jobs.push(Job {
+        let job = TransferJob {
             target,
             destination,
-        });
+        };
+        jobs.push(job)
+            .map_err(|error| Failed::new(Exit::Usage, error))?;
     }
     Ok(jobs)
 }

@@ -1,7 +1,7 @@
-//! The transfers of one run of `get`, one after the other, between the loop and the user.
+//! The transfers of one run of `get`, between their queue, the loop and the user.
 //!
 //! In: turns of the loop and events of the machine. Out: commands to the machine, lines on standard
-//! error, and what became of each URL. A URL that fails does not keep the next from being tried.
+//! error, and the outcome of each URL.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -9,10 +9,11 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::apps::fetch::output::OutputError;
+use crate::apps::fetch::queue::TransferJob;
 use crate::apps::fetch::target::TargetError;
 use crate::apps::fetch::{DigestOutcome, Transfer, TransferEvent, TransferFailure};
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::get::args::{GetConfig, Job};
+use crate::cli::get::args::{GetConfig, Jobs};
 use crate::cli::get::output::{Destination, prepare};
 use crate::cli::get::progress::Bar;
 use crate::cli::get::show;
@@ -22,8 +23,8 @@ use crate::runtime::Hooks;
 use crate::time::{Instant, Now};
 
 /// A transfer under way.
-struct Current<'a> {
-    job: &'a Job,
+struct Current {
+    job: TransferJob<Destination>,
     begun: Instant,
     status: Option<u16>,
     bar: Bar,
@@ -32,10 +33,9 @@ struct Current<'a> {
 /// The transfers of one run.
 pub(super) struct Session<'a> {
     config: &'a GetConfig,
-    waiting: std::slice::Iter<'a, Job>,
-    current: Option<Current<'a>>,
+    queue: Jobs,
+    current: Option<Current>,
     ended: Vec<UrlStats>,
-    failed: Option<Failed>,
     /// When the first transfer began, and when the last one ended.
     begun: Option<Instant>,
     last_end: Instant,
@@ -64,10 +64,9 @@ impl<'a> Session<'a> {
     pub(super) fn new(config: &'a GetConfig, now: Instant) -> Self {
         Self {
             config,
-            waiting: config.jobs.iter(),
+            queue: config.jobs.clone(),
             current: None,
             ended: Vec::new(),
-            failed: None,
             begun: None,
             last_end: now,
         }
@@ -80,31 +79,35 @@ impl<'a> Session<'a> {
         machine: &ClientHost,
         failed: Option<Failed>,
     ) -> Summary {
-        if let Some(failed) = failed {
+        if let Some(failed) = &failed {
             if let Some(current) = self.current.take() {
                 let bytes = machine.progress().received;
-                self.record(now, &current, bytes, None, Some(&failed));
+                self.record(now, &current, bytes, None, Some(failed));
             }
-            show(self.config, None, &failed);
-            // Why the whole run ended outranks what became of one URL.
-            self.failed = Some(failed);
+            show(self.config, None, failed);
         }
         let begun = self.begun.unwrap_or(self.last_end);
         Summary {
             urls: self.ended,
             elapsed: self.last_end.saturating_since(begun),
-            failed: self.failed,
+            // The failure of the whole run outranks that of one URL.
+            failed: failed.or_else(|| self.queue.into_first_failure()),
         }
     }
 
     /// Begins the next transfer whose output can be had; `false` if there is none.
     fn start_next(&mut self, now: Now, machine: &mut ClientHost) -> bool {
-        while let Some(job) = self.waiting.next() {
+        while let Some(job) = self.queue.begin_next() {
             self.begun.get_or_insert(now.instant);
             let output = prepare(&job.destination, self.config.resume);
             let held = output.as_ref().map_or(0, |output| output.held().bytes);
             let url = job.target.to_string();
-            let bar = Bar::new(&bar_name(job), &job.destination, self.config.progress, held);
+            let bar = Bar::new(
+                &bar_name(&job),
+                &job.destination,
+                self.config.progress,
+                held,
+            );
             let current = Current {
                 job,
                 begun: now.instant,
@@ -114,8 +117,8 @@ impl<'a> Session<'a> {
             match output {
                 Ok(output) => {
                     log::info!("fetch {url}");
-                    let config = self.config.transfer.clone();
-                    machine.start(now, Transfer::new(config, job.target.clone(), output));
+                    let (config, target) = (self.config.transfer.clone(), &current.job.target);
+                    machine.start(now, Transfer::new(config, target.clone(), output));
                     self.current = Some(current);
                     return true;
                 }
@@ -169,25 +172,27 @@ impl<'a> Session<'a> {
         let bytes = machine.progress().received;
         let failed = failure.map(|failure| Failed::new(exit_of(failure), failure));
         self.record(now, &current, bytes, digest, failed.as_ref());
-        if let Some(failed) = failed {
-            let quiet = matches!(failure, Some(TransferFailure::Output(OutputError::Io(error)))
-                if error.kind() == io::ErrorKind::BrokenPipe);
-            let url = current.job.target.to_string();
-            let message = if quiet { String::new() } else { failed.message };
-            self.report(
-                Some(&url),
-                Failed {
-                    exit: failed.exit,
-                    message,
-                },
-            );
-        }
+        let Some(failed) = failed else {
+            self.queue.end(Ok(()));
+            return;
+        };
+        let quiet = matches!(failure, Some(TransferFailure::Output(OutputError::Io(error)))
+            if error.kind() == io::ErrorKind::BrokenPipe);
+        let url = current.job.target.to_string();
+        let message = if quiet { String::new() } else { failed.message };
+        self.report(
+            Some(&url),
+            Failed {
+                exit: failed.exit,
+                message,
+            },
+        );
     }
 
     fn record(
         &mut self,
         now: Instant,
-        current: &Current<'_>,
+        current: &Current,
         bytes: u64,
         digest: Option<DigestOutcome>,
         failed: Option<&Failed>,
@@ -208,10 +213,10 @@ impl<'a> Session<'a> {
         });
     }
 
-    /// Says what failed, and keeps it if it is the first.
+    /// Prints a failure and ends its transfer.
     fn report(&mut self, url: Option<&str>, failed: Failed) {
         show(self.config, url, &failed);
-        self.failed.get_or_insert(failed);
+        self.queue.end(Err(failed));
     }
 }
 
@@ -244,7 +249,7 @@ impl Hooks<ClientHost> for Session<'_> {
     }
 }
 
-fn bar_name(job: &Job) -> String {
+fn bar_name(job: &TransferJob<Destination>) -> String {
     match &job.destination {
         Destination::File(path) => path
             .file_name()

@@ -16,11 +16,11 @@ fn resolve(typed: &str) -> Result<GetConfig, Exit> {
 }
 
 fn places(typed: &str) -> Result<Vec<Option<String>>, Exit> {
-    let name = |job: &Job| match &job.destination {
+    let name = |job: &TransferJob<Destination>| match &job.destination {
         Destination::Stdout => None,
         Destination::File(path) => Some(path.display().to_string()),
     };
-    resolve(typed).map(|config| config.jobs.iter().map(name).collect())
+    resolve(typed).map(|config| config.jobs.waiting().map(name).collect())
 }
 
 /// Arguments, and the output file of each URL (none: standard output).
