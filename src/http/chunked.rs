@@ -85,11 +85,7 @@ impl ChunkedDecoder {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            state: ChunkedState::Size {
-                value: 0,
-                digits: 0,
-                line: 0,
-            },
+            state: ChunkedState::START,
         }
     }
 
@@ -119,83 +115,88 @@ impl ChunkedDecoder {
                 };
                 return Ok((used + take, Step::Data(data)));
             }
-            self.state = next(self.state, byte)?;
+            self.state = self.state.after(byte)?;
             used += 1;
         }
     }
 }
 
-/// Returns the state after one byte that is not data.
-fn next(state: ChunkedState, byte: u8) -> Result<ChunkedState, ChunkError> {
-    Ok(match (state, byte) {
-        (ChunkedState::Size { digits: 0, .. }, b'\r' | b';' | b' ' | b'\t') => {
-            return Err(ChunkError::Size);
-        }
-        (ChunkedState::Size { value, .. } | ChunkedState::Extension { value, .. }, b'\r') => {
-            ChunkedState::SizeLf { value }
-        }
-        (ChunkedState::Size { line, .. } | ChunkedState::Extension { line, .. }, _)
-            if line >= MAX_CHUNK_LINE =>
-        {
-            return Err(ChunkError::LineTooLong);
-        }
-        (ChunkedState::Size { value, line, .. }, b';' | b' ' | b'\t') => ChunkedState::Extension {
-            value,
-            line: line + 1,
-        },
-        (
-            ChunkedState::Size {
-                value,
-                digits,
-                line,
-            },
-            _,
-        ) => {
-            let digit = char::from(byte).to_digit(16).ok_or(ChunkError::Size)?;
-            let value = value.checked_mul(16).ok_or(ChunkError::Size)? | u64::from(digit);
-            ChunkedState::Size {
-                value,
-                digits: digits + 1,
-                line: line + 1,
+impl ChunkedState {
+    /// Before the first digit of a size line.
+    const START: Self = Self::Size {
+        value: 0,
+        digits: 0,
+        line: 0,
+    };
+
+    /// Returns the state after one byte that is not data.
+    fn after(self, byte: u8) -> Result<Self, ChunkError> {
+        Ok(match (self, byte) {
+            (Self::Size { digits: 0, .. }, b'\r' | b';' | b' ' | b'\t') => {
+                return Err(ChunkError::Size);
             }
-        }
-        (ChunkedState::Extension { .. }, b'\n') => return Err(ChunkError::LineEnd),
-        (ChunkedState::Extension { value, line }, _) => ChunkedState::Extension {
-            value,
-            line: line + 1,
-        },
-        (ChunkedState::SizeLf { value: 0 }, b'\n') => ChunkedState::Trailer {
-            column: 0,
-            total: 0,
-        },
-        (ChunkedState::SizeLf { value }, b'\n') => ChunkedState::Data { left: value },
-        (ChunkedState::DataCr, b'\r') => ChunkedState::DataLf,
-        (ChunkedState::DataLf, b'\n') => ChunkedState::Size {
-            value: 0,
-            digits: 0,
-            line: 0,
-        },
-        (ChunkedState::SizeLf { .. } | ChunkedState::DataCr | ChunkedState::DataLf, _) => {
-            return Err(ChunkError::LineEnd);
-        }
-        (ChunkedState::Trailer { column: 0, .. }, b'\n') => ChunkedState::Done,
-        (ChunkedState::Trailer { total, .. }, _) if total >= MAX_TRAILER_BYTES => {
-            return Err(ChunkError::TrailerTooLong);
-        }
-        (ChunkedState::Trailer { total, .. }, b'\n') => ChunkedState::Trailer {
-            column: 0,
-            total: total + 1,
-        },
-        (ChunkedState::Trailer { column, total }, b'\r') => ChunkedState::Trailer {
-            column,
-            total: total + 1,
-        },
-        (ChunkedState::Trailer { column, total }, _) => ChunkedState::Trailer {
-            column: column + 1,
-            total: total + 1,
-        },
-        (ChunkedState::Data { .. } | ChunkedState::Done, _) => state,
-    })
+            (Self::Size { value, .. } | Self::Extension { value, .. }, b'\r') => {
+                Self::SizeLf { value }
+            }
+            (Self::Size { line, .. } | Self::Extension { line, .. }, _)
+                if line >= MAX_CHUNK_LINE =>
+            {
+                return Err(ChunkError::LineTooLong);
+            }
+            (Self::Size { value, line, .. }, b';' | b' ' | b'\t') => Self::Extension {
+                value,
+                line: line + 1,
+            },
+            (
+                Self::Size {
+                    value,
+                    digits,
+                    line,
+                },
+                _,
+            ) => {
+                let digit = char::from(byte).to_digit(16).ok_or(ChunkError::Size)?;
+                let value = value.checked_mul(16).ok_or(ChunkError::Size)? | u64::from(digit);
+                Self::Size {
+                    value,
+                    digits: digits + 1,
+                    line: line + 1,
+                }
+            }
+            (Self::Extension { .. }, b'\n') => return Err(ChunkError::LineEnd),
+            (Self::Extension { value, line }, _) => Self::Extension {
+                value,
+                line: line + 1,
+            },
+            (Self::SizeLf { value: 0 }, b'\n') => Self::Trailer {
+                column: 0,
+                total: 0,
+            },
+            (Self::SizeLf { value }, b'\n') => Self::Data { left: value },
+            (Self::DataCr, b'\r') => Self::DataLf,
+            (Self::DataLf, b'\n') => Self::START,
+            (Self::SizeLf { .. } | Self::DataCr | Self::DataLf, _) => {
+                return Err(ChunkError::LineEnd);
+            }
+            (Self::Trailer { column: 0, .. }, b'\n') => Self::Done,
+            (Self::Trailer { total, .. }, _) if total >= MAX_TRAILER_BYTES => {
+                return Err(ChunkError::TrailerTooLong);
+            }
+            (Self::Trailer { total, .. }, b'\n') => Self::Trailer {
+                column: 0,
+                total: total + 1,
+            },
+            (Self::Trailer { column, total }, b'\r') => Self::Trailer {
+                column,
+                total: total + 1,
+            },
+            (Self::Trailer { column, total }, _) => Self::Trailer {
+                column: column + 1,
+                total: total + 1,
+            },
+            (Self::Data { .. } | Self::Done, _) => self,
+        })
+    }
 }
 
 #[cfg(test)]
