@@ -1,9 +1,10 @@
 //! The house rules that no compiler checks, held against every file below `src/`: which folder may
-//! import which, a head that says what a file is, its size, names and notes.
+//! import which, a head that says what a file is, its size and that of its functions, names and
+//! notes.
 //!
-//! Reads sources as text: comments and literals are blanked first, and test code is exempt from the
+//! Reads sources and that page as text: comments and literals are blanked first, and test code is exempt from the
 //! arrows. What it does not see: paths made by macros.
-//! Source: the table of folders in the house plan.
+//! Source: the table of folders in the manual's page on architecture, which is read here.
 
 #![expect(
     clippy::indexing_slicing,
@@ -13,123 +14,20 @@
 use std::path::Path;
 use std::{fs, io};
 
-/// Folder (or file) below `src/`, and the paths below `crate::` it may use besides its own.
-const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("time", &[]),
-    ("histogram", &["time"]),
-    ("wire", &[]),
-    ("http", &[]),
-    ("manual", &[]),
-    ("transport", &["wire", "time"]),
-    ("connect", &["transport", "time"]),
-    ("cache", &["http", "time"]),
-    ("redirect", &["wire", "time"]),
-    // Links and devices carry flights whole, so they know what one is and how it becomes packets.
-    ("link", &["time", "histogram", "wire::flight"]),
-    (
-        "device",
-        &["time", "wire::flight", "wire::ip", "wire::payload"],
-    ),
-    ("stack", &["wire", "time"]),
-    // What a server answers is written into the body of a flight, or shared with it.
-    (
-        "apps",
-        &[
-            "transport",
-            "connect",
-            "http",
-            "cache",
-            "time",
-            "wire::payload",
-        ],
-    ),
-    (
-        "host",
-        &[
-            "time",
-            "histogram",
-            "wire",
-            "transport",
-            "connect",
-            "http",
-            "cache",
-            "redirect",
-            "stack",
-            "apps",
-        ],
-    ),
-    // The thread that digests large files implements what the origin asks for.
-    (
-        "runtime",
-        &[
-            "host",
-            "device",
-            "link",
-            "time",
-            "wire::flight",
-            "wire::ip",
-            "apps::origin",
-            "apps::fetch",
-        ],
-    ),
-    // Its observer and its adversary read and write the protocol itself.
-    (
-        "sim",
-        &[
-            "host",
-            "device",
-            "link",
-            "time",
-            "wire",
-            "transport",
-            "redirect",
-        ],
-    ),
-    // What measures may look into every room of the product; only `cli` looks into it.
-    (
-        "instruments",
-        &[
-            "time",
-            "histogram",
-            "wire",
-            "transport",
-            "http",
-            "redirect",
-            "link",
-            "stack",
-            "apps",
-            "host",
-            "device",
-            "runtime",
-            "sim",
-        ],
-    ),
-    (
-        "cli",
-        &[
-            "time",
-            "histogram",
-            "wire",
-            "transport",
-            "connect",
-            "http",
-            "cache",
-            "redirect",
-            "link",
-            "stack",
-            "apps",
-            "host",
-            "device",
-            "runtime",
-            "sim",
-            "instruments",
-            "manual",
-        ],
-    ),
-];
+/// The page whose table says which folder may import which.
+const PAGE: &str = include_str!("../src/manual/architecture.md");
+
+/// How the head of that table begins and ends.
+const TABLE_HEAD: (&str, &str) = ("| folder |", "| may import |");
+
+/// A module below the crate and the paths that it may import besides its own.
+type Row = (String, Vec<String>);
 
 /// Most lines of code in a file, without blank lines, comments and tests.
 const MAX_CODE_LINES: usize = 600;
+
+/// Most lines of code in a function, from its name to its closing brace.
+const MAX_FUNCTION_LINES: usize = 70;
 
 /// Names that say nothing about what a module is.
 const EMPTY_NAMES: &[&str] = &[
@@ -378,33 +276,134 @@ fn is_below(path: &str, allowed: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
+/// Reads the table of a page: a row a module, its imports in backticks and separated by commas, or a
+/// dash.
+fn table(page: &str) -> Result<Vec<Row>, String> {
+    let is_head = |line: &&str| line.starts_with(TABLE_HEAD.0) && line.ends_with(TABLE_HEAD.1);
+    let mut lines = page.lines().skip_while(|line| !is_head(line));
+    lines.next().ok_or("no table of folders")?;
+    let lines = lines.skip(1);
+    let rows = lines.take_while(|line| line.starts_with('|')).map(row);
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
+    match rows.is_empty() {
+        true => Err("the table of folders is empty".to_owned()),
+        false => Ok(rows),
+    }
+}
+
+fn row(line: &str) -> Result<Row, String> {
+    let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+    let [module, _, imports] = cells[..] else {
+        return Err(format!("not three cells: {line}"));
+    };
+    let path = |cell: &str| {
+        let path = cell.trim().strip_prefix('`')?.strip_suffix('`')?;
+        let sound = |c: char| c.is_ascii_lowercase() || c == '_' || c == ':';
+        path.chars().all(sound).then(|| path.to_owned())
+    };
+    let bad = |cell: &str| format!("'{cell}' is not a path in backticks: {line}");
+    let module = path(module).ok_or_else(|| bad(module))?;
+    let imports = match imports {
+        "–" => Vec::new(),
+        list => list
+            .split(',')
+            .map(|cell| path(cell).ok_or_else(|| bad(cell)))
+            .collect::<Result<_, _>>()?,
+    };
+    Ok((module, imports))
+}
+
+fn page_table() -> Vec<Row> {
+    match table(PAGE) {
+        Ok(table) => table,
+        Err(error) => panic!("src/manual/architecture.md: {error}"),
+    }
+}
+
+/// The row of the innermost module that has one and holds `module`.
+fn row_of<'a>(table: &'a [Row], module: &str) -> Option<&'a Row> {
+    let holders = table.iter().filter(|(name, _)| is_below(module, name));
+    holders.max_by_key(|(name, _)| name.len())
+}
+
 /// What a file imports and may not.
-fn forbidden(source: &Source) -> Vec<String> {
+fn forbidden(table: &[Row], source: &Source) -> Vec<String> {
     let folder = source.folder();
     if matches!(folder, "lib" | "main") || source.is_test_file() {
         return Vec::new();
     }
-    let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == folder) else {
+    let module = source.module().join("::");
+    let Some((own, allowed)) = row_of(table, &module) else {
         return vec![format!("(the table has no folder {folder})")];
     };
     let mut found = imports(&source.code(), &source.module());
     found.retain(|path| {
-        !path.is_empty()
-            && !is_below(path, folder)
-            && !allowed.iter().any(|allowed| is_below(path, allowed))
+        if path.is_empty() || is_below(path, own) && !is_inner(table, path, own) {
+            return false;
+        }
+        let inner = row_of(table, path).is_some_and(|(name, _)| name.contains("::"));
+        match is_below(path, folder) {
+            // A module with a row of its own is for the file that declares it.
+            true => inner && !is_declared_by(table, path, &module),
+            false => !allowed.iter().any(|allowed| is_below(path, allowed)),
+        }
     });
+    found
+}
+
+/// Whether `path` lies in a module with a row of its own below `own`.
+fn is_inner(table: &[Row], path: &str, own: &str) -> bool {
+    row_of(table, path).is_some_and(|(name, _)| name != own && is_below(name, own))
+}
+
+/// Whether `module` is the parent of the module with a row of its own that holds `path`.
+fn is_declared_by(table: &[Row], path: &str, module: &str) -> bool {
+    let row = row_of(table, path).and_then(|(name, _)| name.rsplit_once("::"));
+    row.is_some_and(|(parent, _)| parent == module)
+}
+
+/// Functions in `code` with their lines of code, signatures included.
+fn functions(code: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    for (start, _) in code.match_indices("fn ") {
+        if follows_word(code, start) {
+            continue;
+        }
+        let rest = &code[start + "fn ".len()..];
+        let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+        let name = &rest[..end.unwrap_or(rest.len())];
+        let body = &code[start..end_of_item(code, start)];
+        let lines = body.lines().filter(|line| !line.trim().is_empty()).count();
+        if !name.is_empty() {
+            found.push((name.to_owned(), lines));
+        }
+    }
     found
 }
 
 #[test]
 fn folders_import_only_what_they_may() {
-    let mut wrong = Vec::new();
+    let (table, mut wrong) = (page_table(), Vec::new());
     for source in sources() {
-        for import in forbidden(&source) {
+        for import in forbidden(&table, &source) {
             wrong.push(format!("{} -> {import}", source.path));
         }
     }
     assert!(wrong.is_empty(), "forbidden arrows:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_row_of_the_table_is_a_module_and_leads_to_modules() {
+    let sources = sources();
+    let exists = |path: &str| {
+        let below = |source: &Source| is_below(&source.module().join("::"), path);
+        sources.iter().any(below)
+    };
+    for (module, imports) in page_table() {
+        for path in std::iter::once(&module).chain(&imports) {
+            assert!(exists(path), "the table names {path}, which is no module");
+        }
+    }
 }
 
 #[test]
@@ -431,6 +430,19 @@ fn no_file_is_too_long() {
         }
     }
     assert!(long.is_empty(), "more than {MAX_CODE_LINES}: {long:?}");
+}
+
+#[test]
+fn no_function_is_too_long() {
+    let mut long = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_test_file()) {
+        for (name, lines) in functions(&source.code()) {
+            if lines > MAX_FUNCTION_LINES {
+                long.push(format!("{}: {name}: {lines} lines of code", source.path));
+            }
+        }
+    }
+    assert!(long.is_empty(), "more than {MAX_FUNCTION_LINES}: {long:?}");
 }
 
 #[test]
@@ -563,6 +575,30 @@ const CASES: &[(&str, &str, &str, &[&str])] = &[
     ),
     ("a file of tests", "wire/a/tests.rs", "use crate::cli;", &[]),
     (
+        "an instrument in a product room",
+        "host/a.rs",
+        "use crate::instruments::load::Hold;",
+        &["instruments::load::Hold"],
+    ),
+    (
+        "an instrument in the rest of cli",
+        "cli/get/a.rs",
+        "use crate::{instruments::flood, cli::instruments::bench};",
+        &["instruments::flood", "cli::instruments::bench"],
+    ),
+    (
+        "an instrument in its own part of cli",
+        "cli/instruments/a.rs",
+        "use crate::{instruments::flood, cli::exit, cli::instruments::bench};",
+        &[],
+    ),
+    (
+        "dispatch",
+        "cli/mod.rs",
+        "use crate::{cli::instruments::bench, cli::get};",
+        &[],
+    ),
+    (
         "unknown",
         "nowhere/a.rs",
         "",
@@ -573,11 +609,41 @@ const CASES: &[(&str, &str, &str, &[&str])] = &[
 /// The scanner itself: what it must find, and what it must not take for an import.
 #[test]
 fn the_scanner_finds_forbidden_arrows() {
+    let table = page_table();
     for (name, path, text, want) in CASES {
         let source = Source {
             path: (*path).to_owned(),
             text: (*text).to_owned(),
         };
-        assert_eq!(forbidden(&source), *want, "{name}");
+        assert_eq!(forbidden(&table, &source), *want, "{name}");
     }
+}
+
+#[test]
+fn the_table_holds_paths_and_no_words() {
+    let page =
+        |cells: &str| format!("| folder | what | may import |\n|---|---|---|\n{cells}\n\nText.\n");
+    let good = table(&page("| `a` | what | – |\n| `b::c` | what | `a`, `a::d` |"));
+    let rows = [("a", vec![]), ("b::c", vec!["a", "a::d"])];
+    let owned = rows.map(|(module, imports)| {
+        let imports = imports.into_iter().map(str::to_owned).collect();
+        (module.to_owned(), imports)
+    });
+    assert_eq!(good, Ok(owned.to_vec()));
+    for (name, cells) in [
+        ("words", "| `a` | what | all above but `b` |"),
+        ("no backticks", "| a | what | – |"),
+        ("two cells", "| `a` | – |"),
+        ("no rows", ""),
+    ] {
+        assert!(table(&page(cells)).is_err(), "{name}");
+    }
+    assert!(table("no table").is_err());
+}
+
+#[test]
+fn the_scanner_measures_functions() {
+    let code = "fn a() {\n\n  b(|| {\n  });\n}\ntype F = fn(u8);\nfn c(\n x: u8,\n);\n";
+    let want = [("a".to_owned(), 4), ("c".to_owned(), 3)];
+    assert_eq!(functions(code), want);
 }
