@@ -83,6 +83,16 @@ pub struct LoadHost {
     report: LoadReport,
 }
 
+/// The settings of a stack that has all ports of the load for the transport.
+fn all_ports(addresses: &[IpAddr], mtu: u16, seed: u64) -> StackConfig {
+    StackConfig {
+        addresses: addresses.to_vec(),
+        mtu,
+        transport_ports: FIRST_PORT..=u16::MAX,
+        seed,
+    }
+}
+
 impl LoadHost {
     /// Creates a load generator that starts with the first `poll_transmit`.
     ///
@@ -103,12 +113,7 @@ impl LoadHost {
             });
         }
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
-        let settings = StackConfig {
-            addresses: config.addresses.clone(),
-            mtu: config.mtu,
-            transport_ports: FIRST_PORT..=u16::MAX,
-            seed: random.random(),
-        };
+        let settings = all_ports(&config.addresses, config.mtu, random.random());
         let count = usize::try_from(config.connections).unwrap_or(usize::MAX);
         let headers = if config.remote.is_ipv4() { 28 } else { 48 };
         Ok(Self {

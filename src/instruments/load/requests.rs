@@ -19,8 +19,8 @@ use crate::instruments::load::course::{Answer, Course};
 use crate::instruments::load::report::{RequestReport, TransportReport};
 use crate::instruments::load::rota::Rota;
 use crate::instruments::load::schedule::{MAX_UNDER_WAY, Plan};
-use crate::instruments::load::{FIRST_PORT, LoadError};
-use crate::stack::{Demuxed, Stack, StackConfig};
+use crate::instruments::load::{FIRST_PORT, LoadError, all_ports};
+use crate::stack::{Demuxed, Stack};
 use crate::time::{Instant, Now};
 use crate::transport::client::{AddressToken, Client, ClientConfig};
 use crate::wire::flight::UdpPath;
@@ -113,12 +113,7 @@ impl RequestHost {
             Bearer::Tcp => MAX_TCP_UNDER_WAY,
         };
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
-        let settings = StackConfig {
-            addresses: config.addresses.clone(),
-            mtu: config.mtu,
-            transport_ports: FIRST_PORT..=u16::MAX,
-            seed: random.random(),
-        };
+        let settings = all_ports(&config.addresses, config.mtu, random.random());
         Ok(Self {
             own,
             stack: Stack::new(now.instant, settings)?,

@@ -225,6 +225,7 @@ impl Hooks<BareClient> for Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::instruments::bench::assert_options;
     use clap::Parser;
 
     #[derive(Debug, Parser)]
@@ -242,11 +243,7 @@ mod tests {
             ("", false),
             ("--listen 7601 --connect 10.0.0.2:7601", false),
         ];
-        for (typed, good) in cases {
-            let words = "x --tun hw0 --address 10.0.0.1".split_whitespace();
-            let got = Typed::try_parse_from(words.chain(typed.split_whitespace()));
-            assert_eq!(got.is_ok(), good, "{typed}: {got:?}");
-        }
+        assert_options::<Typed>("x --tun hw0 --address 10.0.0.1", &cases);
         let words = "x --tun hw0 --address 10.0.0.1 --connect [fd00::1]:1".split_whitespace();
         let args = Typed::try_parse_from(words).unwrap().args;
         assert!(own(&args, args.connect, 1).is_err() && own(&args, None, 1).is_ok());

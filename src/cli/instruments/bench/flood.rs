@@ -164,6 +164,7 @@ impl Hooks<Flood> for UntilDone {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::instruments::bench::assert_options;
     use clap::Parser;
 
     #[derive(Debug, Parser)]
@@ -182,11 +183,7 @@ mod tests {
             ("--to 10.0.0.2:7600 --seconds 0", false),
             ("", false),
         ];
-        for (typed, good) in cases {
-            let words = "x --tun hw0 --address 10.0.0.1".split_whitespace();
-            let got = Typed::try_parse_from(words.chain(typed.split_whitespace()));
-            assert_eq!(got.is_ok(), good, "{typed}: {got:?}");
-        }
+        assert_options::<Typed>("x --tun hw0 --address 10.0.0.1", &cases);
         let words = "x --tun hw0 --address 10.0.0.1 --to 10.0.0.2:1 --bytes 1501";
         let args = Typed::try_parse_from(words.split_whitespace())
             .unwrap()

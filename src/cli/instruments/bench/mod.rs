@@ -90,6 +90,18 @@ struct Figures<'a, S, R> {
     peers: &'a [R],
 }
 
+impl<'a, S, R> Figures<'a, S, R> {
+    const fn new(bench: &'static str, seed: u64, settings: S, peers: &'a [R]) -> Self {
+        Self {
+            schema: SCHEMA,
+            bench,
+            seed,
+            settings,
+            peers,
+        }
+    }
+}
+
 /// Prints the table and writes the results.
 fn conclude<S: Serialize, R: Serialize>(
     figures: &Figures<'_, S, R>,
@@ -106,4 +118,14 @@ fn conclude<S: Serialize, R: Serialize>(
     let written = io::stdout().write_all(table::lines(rows).as_bytes());
     written.map_err(|_| Failed::new(Exit::WriteError, ""))?;
     Ok(Exit::Success)
+}
+
+/// Asserts of each command line behind `prefix` whether it parses.
+#[cfg(test)]
+fn assert_options<T: clap::Parser + std::fmt::Debug>(prefix: &str, cases: &[(&str, bool)]) {
+    for (typed, good) in cases {
+        let words = prefix.split_whitespace().chain(typed.split_whitespace());
+        let got = T::try_parse_from(words);
+        assert_eq!(got.is_ok(), *good, "{typed}: {got:?}");
+    }
 }

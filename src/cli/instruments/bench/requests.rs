@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::instruments::bench::contest::{CloseArg, Contest, ContestArgs, Round, Standing};
 use crate::cli::instruments::bench::table::{Spread, figure, spread};
-use crate::cli::instruments::bench::{Figures, SCHEMA, conclude};
+use crate::cli::instruments::bench::{Figures, conclude};
 use crate::instruments::load::schedule::{MAX_UNDER_WAY, Pace, Plan};
 
 /// Default receive buffer of a connection, in bytes: objects are small.
@@ -94,13 +94,7 @@ pub(super) fn run(args: &RequestsArgs) -> Result<Exit, Failed> {
         close: args.contest.close,
         tokens: args.contest.tokens,
     };
-    let figures = Figures {
-        schema: SCHEMA,
-        bench: "requests",
-        seed: contest.seed,
-        settings,
-        peers: &standings,
-    };
+    let figures = Figures::new("requests", contest.seed, settings, &standings);
     conclude(&figures, args.contest.stats.as_deref(), &rows(&standings))
 }
 
@@ -171,6 +165,7 @@ fn each(nanos: u64, round: &Round) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::instruments::bench::assert_options;
     use crate::cli::instruments::bench::cpu::CpuUse;
     use crate::cli::instruments::bench::peers::PeerKind;
     use crate::instruments::load::report::RequestReport;
@@ -200,11 +195,7 @@ mod tests {
             ("--peer tcp=h", false),
             ("--server-pid kernel=1", true),
         ];
-        for (typed, good) in cases {
-            let words = "x --tun hw0 --address 10.0.0.1 --peer kernel=h".split_whitespace();
-            let got = Typed::try_parse_from(words.chain(typed.split_whitespace()));
-            assert_eq!(got.is_ok(), good, "{typed}: {got:?}");
-        }
+        assert_options::<Typed>("x --tun hw0 --address 10.0.0.1 --peer kernel=h", &cases);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::instruments::bench::contest::{CloseArg, Contest, ContestArgs, Round, Standing};
 use crate::cli::instruments::bench::table::{Spread, figure, spread};
-use crate::cli::instruments::bench::{Figures, SCHEMA, conclude};
+use crate::cli::instruments::bench::{Figures, conclude};
 use crate::instruments::load::schedule::{Pace, Plan};
 
 /// Default receive buffer of a connection, in bytes: that of `get`.
@@ -59,13 +59,7 @@ pub(super) fn run(args: &ThroughputArgs) -> Result<Exit, Failed> {
         close: args.contest.close,
         tokens: args.contest.tokens,
     };
-    let figures = Figures {
-        schema: SCHEMA,
-        bench: "throughput",
-        seed: contest.seed,
-        settings,
-        peers: &standings,
-    };
+    let figures = Figures::new("throughput", contest.seed, settings, &standings);
     conclude(&figures, args.contest.stats.as_deref(), &rows(&standings))
 }
 
