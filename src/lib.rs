@@ -224,51 +224,29 @@ pub use sim::{
 /// repository. Nothing in it is stable.
 #[doc(hidden)]
 pub mod internals {
-    pub mod apps {
-        pub use crate::apps::*;
+    macro_rules! rooms {
+        ($($(#[$condition:meta])* $room:ident,)*) => {
+            $($(#[$condition])* pub mod $room { pub use crate::$room::*; })*
+        };
     }
-    #[cfg(feature = "cli")]
-    pub mod cli {
-        pub use crate::cli::*;
-    }
-    pub mod device {
-        pub use crate::device::*;
-    }
-    pub mod histogram {
-        pub use crate::histogram::*;
-    }
-    pub mod host {
-        pub use crate::host::*;
-    }
-    pub mod http {
-        pub use crate::http::*;
-    }
-    #[cfg(feature = "cli")]
-    pub mod instruments {
-        pub use crate::instruments::*;
-    }
-    pub mod link {
-        pub use crate::link::*;
-    }
-    pub mod redirect {
-        pub use crate::redirect::*;
-    }
-    pub mod runtime {
-        pub use crate::runtime::*;
-    }
-    pub mod sim {
-        pub use crate::sim::*;
-    }
-    pub mod stack {
-        pub use crate::stack::*;
-    }
-    pub mod time {
-        pub use crate::time::*;
-    }
-    pub mod transport {
-        pub use crate::transport::*;
-    }
-    pub mod wire {
-        pub use crate::wire::*;
+
+    rooms! {
+        apps,
+        #[cfg(feature = "cli")]
+        cli,
+        device,
+        histogram,
+        host,
+        http,
+        #[cfg(feature = "cli")]
+        instruments,
+        link,
+        redirect,
+        runtime,
+        sim,
+        stack,
+        time,
+        transport,
+        wire,
     }
 }
