@@ -1,6 +1,6 @@
-//! What the stack costs a packet of 1500 bytes: headers written, taken apart, sorted.
+//! The cost per packet of 1500 bytes of the stack: emitting and parsing headers, demultiplexing.
 //!
-//! In: nothing; out: nanoseconds a packet. The budget for everything together is about 1.5 µs, the
+//! In: nothing; out: nanoseconds per packet. The budget for everything together is about 1.5 µs, the
 //! price of one packet at a plain TUN.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark")]
 

@@ -1,6 +1,6 @@
-//! What a redirector costs a packet: chosen, encapsulated; and sealed alone and taken out.
+//! The cost per packet of a redirector: choice and encapsulation; sealing alone, and decapsulation.
 //!
-//! In: nothing; out: nanoseconds a request of 300 bytes, by policy and number of backends.
+//! In: nothing; out: nanoseconds per request of 300 bytes, by policy and number of backends.
 #![expect(clippy::unwrap_used, reason = "a benchmark")]
 
 use divan::{Bencher, black_box};

@@ -1,4 +1,4 @@
-//! What the steps of the transport take: nanoseconds of every case of `cases`.
+//! The cost of the steps of the transport: nanoseconds of every case of `cases`.
 //!
 //! In: nothing; out: a table. A step of 44 packets has 12 µs at 50 Gbit/s.
 #![expect(clippy::unwrap_used, reason = "a benchmark")]
@@ -13,7 +13,7 @@ fn main() {
     divan::main();
 }
 
-// One call at a time: what it needs is made by what goes before it.
+// One call at a time: each depends on the previous ones.
 #[divan::bench(args = cases::NAMES, sample_size = 1, sample_count = 2000)]
 fn steps(bencher: Bencher<'_, '_>, name: &str) {
     let case = RefCell::new(cases::named(name).unwrap());

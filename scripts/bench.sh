@@ -19,7 +19,7 @@
 #                 which only reads it
 #   queues        QUEUE_CLIENTS downloads at once, from one server, from one that shares its device
 #                 (--multi-queue) with nobody, and from two that share one; and how many processors
-#                 were busy, which says what the machine allows
+#                 were busy, which shows the limits of the machine
 #   connections   requests on random ones of more and more open connections, the last time while
 #                 another process keeps KEPT more; memory of idle connections of nginx beside them
 #
@@ -134,15 +134,15 @@ read_disk() {
     LC_ALL=C dd if="$SCRATCH/root/disk" of=/dev/null bs=64k 2>"$SCRATCH/dd"
 }
 
-# hot FILE...: whether as many files are in the server's memory. It looks for what its thread has read
-# when the next request comes.
+# hot FILE...: whether as many files are in the server's memory, which takes over the files that its
+# thread has read at the next request.
 hot() {
     fetch "$1" --no-digest --range 0-0
     in_ns server1 curl -s http://127.0.0.1:9100/metrics | awk -v least=$# '
         $1 == "headwater_hot_files" { files = $2 } END { exit files < least }'
 }
 
-# files: what is hot, and what is not in the page cache.
+# files: files in memory, and files outside the page cache.
 files() {
     fetched get-file object
     fetched get-memory .dynamic/1/64000000/131072
@@ -153,7 +153,7 @@ files() {
     sync -f "$SCRATCH/root"
     # Its digest is made before; to ask for the head only makes nothing hot.
     fetch disk --head
-    # A machine around this one may remember what it has read: then both read from there.
+    # A hypervisor may cache its reads: then both contenders read from its cache.
     read_disk
     drop disk
     fetched get-disk disk
@@ -231,8 +231,8 @@ bench_queues() {
     stop alone
 }
 
-# addresses FIRST CONNECTIONS: options for own addresses from 10.77.1.FIRST on that have ports for
-# so many.
+# addresses FIRST CONNECTIONS: options for own addresses from 10.77.1.FIRST on with enough ports for
+# CONNECTIONS.
 addresses() {
     local n
     ADDRESSES=()

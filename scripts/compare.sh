@@ -56,8 +56,8 @@ enter() {
     [[ -z $SIZE ]] || TIMES=$((2 * ROUNDS + 1))
 }
 
-# Each contender has an address of its own at the client, whose route tells the kernel which
-# congestion control to use.
+# Each contender has an address of its own at the client, whose route sets the kernel's congestion
+# control.
 declare -A SOURCE=([cubic]=10.77.1.1 [reno]=10.77.1.2 [bbr]=10.77.1.3 [smoltcp]=10.77.1.4)
 
 testbed() {
@@ -95,8 +95,8 @@ command_of() {
     esac
 }
 
-# watch NAME: beside a run: the link's counters for start and window apart, and, near the end, what
-# the sending socket says.
+# watch NAME: beside a run: the link's counters for start and window apart, and, near the end, the
+# state of the sending socket.
 watch() {
     sleep "$WARM"
     ask_link client-server1 show >"$SCRATCH/link-start"
@@ -169,8 +169,8 @@ run_cell() {
     done
 }
 
-# progress: the beginning of a line for the next run; the time left is by the planned lengths of the runs
-# and what the past ones took.
+# progress: the beginning of a line for the next run; the time left follows from the planned lengths of the runs
+# and the durations of the past ones.
 progress() {
     local rest=$((all_ms / 1000))
     ((done_ms == 0)) || rest=$(((EPOCHSECONDS - RUN) * (all_ms - done_ms) / done_ms))

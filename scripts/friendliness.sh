@@ -10,8 +10,8 @@
 #   --out       where results.jsonl grows and the report is made anew (out/compare)
 #
 # Requests and acknowledgements are late by up to the time of two packets at random, in order. Without
-# it the packets of a flow would come to the full queue in one phase to the departures for ever, and who
-# has the lucky phase gets the others' share (Floyd and Jacobson, On Traffic Phase Effects in
+# it the packets of a flow would come to the full queue in one phase to the departures for ever, and the
+# flow with the lucky phase gets the others' share (Floyd and Jacobson, On Traffic Phase Effects in
 # Packet-Switched Gateways, 1992).
 #
 # Cells, all with a queue of one bandwidth-delay product and no other faults:

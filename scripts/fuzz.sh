@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# make fuzz: explores every fuzz target for SECONDS each, from the committed corpora. What it finds
-# on the way stays below tests/fuzz/target; an input that fails lands in tests/fuzz/artifacts.
+# make fuzz: explores every fuzz target for SECONDS each, from the committed corpora. Its findings
+# stay below tests/fuzz/target; an input that fails lands in tests/fuzz/artifacts.
 #
 #   fuzz.sh [SECONDS] [TARGET...]
 set -euo pipefail

@@ -4,7 +4,7 @@
 #
 #   lab.sh settings EXPERIMENT [ARGUMENT...]     its settings, as lines NAME='VALUE'
 #   lab.sh probe NAME [ARGUMENT...]              an instrument; without arguments, how to call it
-#   lab.sh report NAME [ARGUMENT...]             tables, pages and pictures of what was measured
+#   lab.sh report NAME [ARGUMENT...]             tables, pages and pictures of measurements
 #
 # scripts/lab/__init__.py describes it.
 PYTHONPATH=$(dirname "$(realpath "${BASH_SOURCE[0]}")") exec python3 -B -m lab "$@"

@@ -3,7 +3,7 @@
 # What connections cost a server: resident memory of `serve` before and after CONNECTIONS opened
 # ones that never close, and after HOSTILE mutated packets; beside it idle kernel TCP connections
 # to nginx, as many as fit: resident memory of all its processes, and the kernel's own objects for
-# the connections of both ends (which is twice what one end takes).
+# the connections of both ends (twice the memory of one end).
 #
 # Prints a table; the records are in OUT/memory.jsonl. Fails if ours grew by over 1 MiB.
 set -euo pipefail

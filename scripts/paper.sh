@@ -64,7 +64,7 @@ shared_path() {
     versions client server1
 }
 
-# look: what the kernel's sockets at the server say, to SCRATCH/ss.
+# look: the state of the kernel's sockets at the server, to SCRATCH/ss.
 look() { in_ns server1 ss -timnH state established >"$SCRATCH/ss"; }
 
 # many CONTENDER COUNT ROUND: downloads at once; adds a record.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# Installs what the build, the tests and the demo need on Debian or Ubuntu, if it is missing, and
+# Installs the missing dependencies of the build, the tests and the demo on Debian or Ubuntu, and
 # checks for Rust. Changes nothing when all is there. Needs root only to install.
 set -euo pipefail
 

@@ -27,7 +27,7 @@
 //! | a server | [`ServerHostConfig`], [`ServerHost`] |
 //! | a client | [`ClientHostConfig`], [`ClientHost`], [`Transfer`], [`Output`] |
 //! | a device | [`Device`]; [`Tun`], [`Memory`], [`Pcap`] |
-//! | the loop | [`Endpoint`], and what it is made of: [`Machine`], [`Runtime`], [`Hooks`], [`OsClock`] |
+//! | the loop | [`Endpoint`], and its parts: [`Machine`], [`Runtime`], [`Hooks`], [`OsClock`] |
 //! | the transport by itself | [`Server`], [`Client`] |
 //! | the simulator | [`simulate`] |
 //!
@@ -85,14 +85,14 @@
 //!
 //! A [`Machine`] does no I/O and reads no clock. Its driver, a [`Runtime`] or the simulator:
 //!
-//! 1. samples the clocks once a turn and passes the same [`Now`] to every call of the turn;
+//! 1. samples the clocks once per turn and passes the same [`Now`] to every call of the turn;
 //! 2. gives each packet to `handle_packet`, and calls `handle_timeout` when the deadline has passed;
 //! 3. after each of these, or a command, drains `poll_transmit` until `None`;
 //! 4. asks `poll_timeout`, and waits for a packet or that deadline.
 //!
 //! # Words
 //!
-//! A *packet number* counts response packets. An *epoch* is a stretch of numbers with one window
+//! A *packet number* counts response packets. An *epoch* is a range of numbers with one window
 //! *curve*; its *send edge* is the last number that may be released for the numbers acknowledged. A
 //! *flight* is the packets that one request releases. A *transition* leads from an epoch to the next,
 //! after a loss, say. A *proof* shows which packets a client received. A *user continuation* is the

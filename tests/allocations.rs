@@ -121,7 +121,7 @@ fn a_packet_costs_a_redirector_no_memory() {
                 .map(|n| packet(n, if n % 2 == 0 { 100 } else { 1400 }, 1))
                 .collect();
             let joined = packet(5, 300, 20);
-            // Buffers grow to what is largest and most.
+            // Buffers grow to the largest size and number.
             let grown = |machine: &mut Redirector| {
                 packets
                     .iter()

@@ -1,4 +1,4 @@
-//! The real binary from outside: exit codes, what it prints where, and the files it makes. Nothing
+//! The real binary from outside: exit codes, its output streams, and the files it writes. Nothing
 //! here opens a device, so no privileges are needed.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -64,7 +64,7 @@ fn the_help_of_get_lists_every_exit_code() {
     }
 }
 
-/// What is typed, the exit code, and a part of the one line on standard error.
+/// The arguments, the exit code, and a part of the one line on standard error.
 type Wrong<'a> = (&'a [&'a str], i32, &'a str);
 
 const LOCAL: [&str; 4] = ["--tun", "hw-none", "--address", "10.255.255.1"];

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the script exits with where namespaces cannot be made.
+/// Exit code of the script if it cannot create namespaces.
 const SKIPPED: i32 = 77;
 
 fn script() -> PathBuf {

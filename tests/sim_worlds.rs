@@ -18,7 +18,7 @@ use headwater::internals::time::Instant;
 /// Worlds of one run of the tests.
 const WORLDS: u64 = 1000;
 
-/// Worlds are shared out among so many threads.
+/// Threads that share the worlds.
 const THREADS: usize = 2;
 
 fn worlds(first: u64) -> Vec<SimFailure> {
@@ -134,7 +134,7 @@ fn sixty_four_clients_on_bad_links_all_finish() {
         servers: vec![server(1), server(2)],
         clients: (1..=64).map(client).collect(),
         script: Vec::new(),
-        // The links never heal; whoever hangs is told by the laws from here on.
+        // The links never heal; from here on the laws detect a stuck client.
         heals_at: Instant::from_micros(30_000_000),
         secret: 1,
     };

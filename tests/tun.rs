@@ -133,7 +133,7 @@ fn exchange(kind: TunKind) {
     let mut until = Until(|| kernel.is_finished());
     assert_eq!(runtime.run(&mut echo, &mut until).unwrap(), Stopped::ByHook);
     kernel.join().unwrap();
-    // Nothing but what was asked for came: no solicitations, no listener reports.
+    // Nothing unrequested arrived: no solicitations, no listener reports.
     assert_eq!(
         echo.stack.counters().drops.total(),
         0,
@@ -143,7 +143,7 @@ fn exchange(kind: TunKind) {
     assert_eq!(runtime.device().send_drops(), 0);
     assert_eq!(runtime.device().receive_drops(), 0);
     assert_eq!(echo.joined > 0, kind == TunKind::Offload);
-    // What the kernel sends comes joined, of either family; what we send of TCP never is.
+    // Packets from the kernel arrive coalesced, in either family; our TCP never does.
     let single_ways = if kind == TunKind::Offload { 2 } else { 4 };
     tshark_reads(capture.path(), single_ways);
 
@@ -231,7 +231,7 @@ fn without_rights() {
     }
 }
 
-/// What the kernel of the namespace does: pings and echoes over TCP, both families.
+/// The traffic of the namespace's kernel: pings and echoes over TCP, both families.
 fn kernel_side() {
     for address in [STACK4, STACK6] {
         run(&format!("ping -n -c 3 -i 0.01 -W 5 -s 1000 {address}"));
@@ -309,7 +309,7 @@ impl<F: FnMut() -> bool> Hooks<Echo> for Until<F> {
     }
 }
 
-/// A machine that returns over TCP what it gets, with at most a few kilobytes on the way.
+/// A machine that echoes over TCP, with at most a few kilobytes on the way.
 struct Echo {
     stack: Stack,
     next_look: Instant,

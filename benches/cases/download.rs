@@ -87,7 +87,7 @@ impl Download {
         }
     }
 
-    /// Sends what the client has.
+    /// Sends the client's output.
     fn send(&mut self) {
         while let Some(flight) = self.client.poll_transmit(self.now()) {
             let request = Travelling::Request(flight.payload.to_vec());
@@ -160,7 +160,7 @@ fn is_full(flight: &Flight) -> bool {
 /// The server's step: one request in, a flight of 44 datagrams out.
 pub(super) struct Respond {
     download: Download,
-    /// Another server with the same keys: it answers what the download's own server has answered.
+    /// Another server with the same keys: it answers requests that the download's own server has answered.
     server: Server,
     request: Vec<u8>,
     answer: Option<Flight>,
@@ -224,7 +224,7 @@ impl Engine {
     }
 
     /// After many flights of slow start: the window is far larger than the reader's buffer, so that
-    /// most of what has come cannot be acknowledged.
+    /// most received packets cannot be acknowledged.
     pub(super) fn behind() -> Self {
         let mut engine = Self::new();
         for _ in 0..FLIGHTS_BEHIND {

@@ -1,7 +1,7 @@
 //! The parts of the protocol that run for every packet, each as a case that can be repeated.
 //!
-//! In: the name of a case. Out: a [`Case`], whose `prepare` makes what one call needs and whose
-//! `call` is what is measured. Everything is seeded and on virtual time, so that equal numbers of
+//! In: the name of a case. Out: a [`Case`], whose `prepare` sets up one call and whose `call` is
+//! measured. Everything is seeded and on virtual time, so that equal numbers of
 //! calls do equal work.
 #![expect(
     clippy::unwrap_used,
@@ -49,7 +49,7 @@ pub(crate) const NAMES: [&str; 13] = [
 pub(crate) trait Case {
     /// Makes ready for the next call; not measured.
     fn prepare(&mut self) {}
-    /// What is measured.
+    /// Runs the measured call.
     fn call(&mut self);
 }
 

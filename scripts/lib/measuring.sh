@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# What every script that measures does before and after, and its records. Sourced by processes.sh.
+# Setup, teardown and records of every script that measures. Sourced by processes.sh.
 
 # measuring_alone: a word of warning if another testbed is up.
 measuring_alone() {
@@ -19,7 +19,7 @@ versions() {
         "$(in_ns "$2" sysctl -n net.ipv4.tcp_wmem net.ipv4.tcp_congestion_control)" >"$SCRATCH/versions"
 }
 
-# record KIND NAME=VALUE...: adds records to RESULTS, made of what is in SCRATCH.
+# record KIND NAME=VALUE...: adds records to RESULTS, made from the files in SCRATCH.
 record() {
     local kind=$1
     shift

@@ -6,8 +6,8 @@ LAB=$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../lab.sh
 declare -ga SETTINGS=()
 
 # settings EXPERIMENT ARGUMENT...: makes each setting a readonly variable, from ARGUMENTs and the
-# environment; `become_root` passes all of them on. Prints the help and exits if that is what an
-# argument asks for.
+# environment; `become_root` passes all of them on. Prints the help and exits if an argument
+# asks for it.
 settings() {
     local lines
     if [[ " $* " == *' --help '* || " $* " == *' -h '* ]]; then

@@ -37,7 +37,7 @@ SHELL
         fail "a command of the README: $(tail -n 5 "$SCRATCH/readme.out" "$SCRATCH/readme.err")"
     cat "$SCRATCH/readme.out"
     identical "$SCRATCH/checkout/try/file" "$SCRATCH/checkout/try/files/file"
-    # What the README shows of the statistics of `get`, one line a download, in its order.
+    # The statistics of `get` that the README shows, one line per download, in its order.
     mapfile -t got < <(grep '"handshakes":' "$SCRATCH/readme.out")
     equal "downloads whose statistics are shown" "${#got[@]}" 5
     for answer in "${got[@]}"; do

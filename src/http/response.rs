@@ -26,7 +26,7 @@ impl ResponseHead {
     /// line.
     ///
     /// # Errors
-    /// [`HeadError`]; `Incomplete` asks for more bytes, the others are final.
+    /// [`HeadError`]; `Incomplete` requests more bytes, the others are final.
     pub fn parse(bytes: &[u8]) -> Result<(Self, usize), HeadError> {
         let window = bytes.get(..MAX_HEAD_BYTES).unwrap_or(bytes);
         let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];

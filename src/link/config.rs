@@ -108,11 +108,11 @@ pub struct LinkConfig {
     /// Serialization rate in bit/s; `None` is infinitely fast, without a queue.
     pub rate: Option<u64>,
     /// Queue limit in bytes (drop tail), including the packet being serialized. An empty queue
-    /// takes any packet. Without effect if there is no rate.
+    /// takes any packet. Has no effect without a rate.
     pub queue_bytes: usize,
     /// Queue length in bytes from which ECN-capable packets are marked CE.
     pub mark_bytes: Option<usize>,
-    /// Active queue management before the queue is full. Without effect if there is no rate.
+    /// Active queue management before the queue is full. Has no effect without a rate.
     pub codel: Option<Codel>,
     /// Independent loss.
     pub loss: Chance,

@@ -5,14 +5,14 @@
 //! | [`guide`] | servers and clients: objects, devices, several cores, the cache, keys, metrics |
 //! | [`redirector`] | several servers for one address: redirectors, draining, anycast |
 //! | [`testbed`] | network namespaces and emulated links on one machine |
-//! | [`measuring`] | comparisons and benchmarks, and what they printed |
+//! | [`measuring`] | comparisons and benchmarks, with their output |
 //! | [`reference`](mod@reference) | options, exit codes, metrics |
 //! | [`architecture`] | folders, imports, and the glossary |
 //! | [`protocol`] | the transport, byte by byte and rule by rule |
 //! | [`laws`] | invariants, the tests that check them, and the faults that those tests detected |
 //! | [`threats`] | attackers, their means, and the defences |
 //! | [`limits`] | every bound, its reason, and the behaviour at it |
-//! | [`performance`] | the cost of a download, where it lies, and what was tried |
+//! | [`performance`] | the cost of a download, its distribution, and the experiments |
 //! | [`deviations`] | differences from the models and from RFCs, and their reasons |
 //!
 //! The only code here is tests, which compare every dump, table and name on the pages with the program.

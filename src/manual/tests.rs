@@ -1,5 +1,5 @@
-//! The pages are true: dumps are what the program sends, tables are what it computes, and every
-//! bound that the sources name stands on the page of limits.
+//! The pages are true: dumps equal the packets that the program sends, tables its results, and every
+//! bound named in the sources is on the page of limits.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -24,9 +24,9 @@ pub enum DropReason {
     BadUdpChecksum,
     /// No UDP checksum.
     NoUdpChecksum,
-    /// TCP header cut short or wrong checksum.
+    /// Truncated TCP header, or wrong checksum.
     BadTcp,
-    /// ICMP header cut short or wrong checksum.
+    /// Truncated ICMP header, or wrong checksum.
     BadIcmp,
     /// Longer than the MTU.
     Oversized,

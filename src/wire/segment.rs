@@ -91,7 +91,7 @@ pub enum SegmentError {
 /// A range of packet numbers or of bytes: `start` is included, `end` is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
-    /// First of the stretch.
+    /// First of the range.
     pub start: u64,
     /// One past its last.
     pub end: u64,

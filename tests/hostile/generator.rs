@@ -14,7 +14,7 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use crate::packets::repair;
 
-/// Real packets that are remembered: the latest, so that what they carry has not aged out.
+/// Real packets kept: the latest, so that their content has not aged out.
 const MAX_POOL: usize = 1024;
 
 /// Longest packet that is made; longer than the MTU on purpose.

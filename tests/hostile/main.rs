@@ -34,7 +34,7 @@ const DEFAULT_MUTATIONS: u64 = 200_000;
 /// Growth of resident memory that is allowed, in KiB.
 const MAX_GROWTH_KIB: u64 = 1024;
 
-/// What the buffers of plain TCP take when each page of each slot has been used, in KiB. They are
+/// Memory of the buffers of plain TCP when each page of each slot has been used, in KiB. They are
 /// bounded and allocated early, but a page is resident only once it is touched, and hostile segments
 /// reach another one now and then for as long as they come.
 const TCP_POOL_KIB: u64 =
@@ -71,7 +71,7 @@ fn resident_kib() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// The same downloads with nobody who disturbs them; what the clients did.
+/// Runs the same downloads undisturbed; returns the outcome of each client.
 fn peace(total: u64) -> Vec<[u64; 5]> {
     let mut generator = Generator::new(1, Vec::new(), Vec::new());
     let mut world = World::begun();

@@ -1,6 +1,6 @@
 //! The machine under attack and the clients that go on using it, on virtual time.
 //!
-//! In: hostile packets, one by one. Out: what became of each. Checks the laws of the test's head at
+//! In: hostile packets, one by one. Out: the outcome of each. Checks the laws of the test's head at
 //! every packet. Clients fetch one computed object after the other over one connection each.
 
 use std::cell::RefCell;
@@ -45,15 +45,15 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Every so many-th answer is shown to the generator.
 const ANSWERS_SHOWN: u64 = 16;
 
-/// What TCP may send to addresses that never answer, in times what they sent: a SYN is answered and
-/// the answer repeated, as RFC 9293 §3.8.1 wants it.
+/// Amplification of TCP towards addresses that never answer: a SYN is answered and the answer
+/// retransmitted, as RFC 9293 §3.8.1 requires.
 const MAX_TCP_FACTOR: u64 = 10;
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const ICMPV6: u8 = 58;
 
-/// What became of a packet.
+/// The outcome of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     /// The stack counted it as dropped.
@@ -233,8 +233,8 @@ impl World {
         }
     }
 
-    /// Takes away what the server sends. What is for a client goes to it; of the rest, the bytes
-    /// that are no TCP are counted for the packet that elicited them. TCP repeats itself by its
+    /// Drains the server's output. A client's packets go to it; of the rest, the bytes other than
+    /// TCP are counted for the packet that elicited them. TCP repeats itself by its
     /// timers, so its bytes are only counted in all.
     fn take_replies(&mut self) -> usize {
         let mut elicited = 0;
@@ -279,7 +279,7 @@ impl World {
             .push_back((self.now.instant + ONE_WAY, to, packet));
     }
 
-    /// Does for the clients and the timers what is due by now.
+    /// Runs the clients and timers that are due.
     pub fn run(&mut self, generator: &mut Generator) {
         self.take_replies();
         for index in 0..self.clients.len() {
@@ -319,7 +319,7 @@ impl World {
         self.take_replies();
     }
 
-    /// Nobody here speaks TCP or pings, so the generator is shown how.
+    /// No host here speaks TCP or pings: teaches both to the generator.
     fn learn_handshakes(&mut self, generator: &mut Generator) {
         let number = (self.now.instant.as_micros() / 500) as u16;
         if !number.is_multiple_of(16) {
@@ -367,7 +367,7 @@ impl World {
         assert!(self.other.sent <= 3 * self.other.received);
     }
 
-    /// What the clients did: the same in war and peace.
+    /// The outcome of each client: the same in war and peace.
     pub fn deeds(&self) -> Vec<[u64; 5]> {
         let deeds = |client: &Downloader| {
             let done = client.host.report().transport;

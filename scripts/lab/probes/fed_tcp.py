@@ -43,7 +43,7 @@ def fetch(address: str, port: int, size: int, control: str) -> float:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, LOW_WATER)
         peer.sendall(f"{control} {size}".encode())
         got = 0
-        # The end of the stream wakes the reader of what is left.
+        # The end of the stream wakes the reader of the remaining bytes.
         while count := peer.recv_into(buffer):
             got += count
     if got != size:

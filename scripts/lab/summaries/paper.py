@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lab.figures import Spread, Verdict
 from lab.records import Record, by, known_spread, newest, spread
 
-# Target: least ratio of our goodput to CUBIC's, with so many downloads at once.
+# Target: least ratio of our goodput to CUBIC's, with RATIO_COUNTS downloads at once.
 LEAST_RATIO, RATIO_COUNTS = 0.95, (64, 512)
 NAMES = {"headwater": "headwater", "cubic": "nginx, kernel TCP (CUBIC)"}
 

@@ -232,7 +232,7 @@ mod tests {
         gathered.room(payload.len()).copy_from_slice(payload);
         let each = payload.len().div_ceil(ranges.max(1)).max(1);
         for at in (0..payload.len()).step_by(each) {
-            // One byte of each stretch as a head, the rest of the body.
+            // One byte of each part as a head, the rest of the body.
             gathered.heads().push(payload[at]);
             gathered.refer(at + 1, each.min(payload.len() - at) - 1);
         }

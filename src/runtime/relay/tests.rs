@@ -255,7 +255,7 @@ fn clients_that_misbehave_do_not_disturb() {
     }
     assert!(binary.answer(&mut relay).contains("UTF-8"));
     long.stream.write_all(b"yz").unwrap();
-    assert!(long.answer(&mut relay).contains("at most 4096"));
+    assert!(long.answer(&mut relay).contains("longer than 4096 bytes"));
     assert_eq!(long.stream.read(&mut [0; 10]).unwrap_or(0), 0);
 
     // The oldest client makes room for a new one.

@@ -1,8 +1,8 @@
 //! Target of `redirect`: capsules and heartbeats, at a backend and at a redirector.
 //!
 //! In: any bytes, taken as they are, and once more as the fields of a genuine capsule. Laws: nothing
-//! panics; what is not genuine is ignored; what is genuine is taken once; a reply is no larger than
-//! its query; a redirector's outbox is bounded by what came in.
+//! panics; a forged payload is ignored; an authentic one is accepted once; a reply is no larger than
+//! its query; a redirector's output is bounded by its input.
 
 use headwater::internals::redirect::backend::{Backend, BackendConfig, Taken};
 use headwater::internals::redirect::capsule::{CapsuleHeader, CapsuleKind, MacKeys, peek};

@@ -1,7 +1,7 @@
 //! Target of `transport::client`: a live connection whose network does whatever the input says.
 //!
-//! In: any bytes, read as a list of what happens. Laws: nothing panics; the client comes to rest
-//! after everything that happens; what it sends can be read; no timer stands still; and as long as
+//! In: any bytes, read as a list of events. Laws: nothing panics; the client comes to rest after
+//! every event; its datagrams parse; no timer stands still; and as long as
 //! nothing was forged, every byte is right and the stream comes to its end.
 
 use headwater::internals::transport::client::ClientEvent;

@@ -2,8 +2,8 @@
 //!
 //! In: any bytes, read as a list of packets: raw ones, real ones that are altered, and the segments
 //! of a TCP connection that is really opened. Laws: nothing panics; every packet is counted; each
-//! packet elicits at most three times its bytes, unless a TCP handshake was completed; what is sent
-//! is sound and not longer than the MTU.
+//! packet elicits at most three times its bytes, unless a TCP handshake was completed; output is
+//! well-formed and not longer than the MTU.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -192,7 +192,7 @@ impl World {
         );
     }
 
-    /// Takes away what the machine sends; how many bytes it was.
+    /// Drains the machine's output; returns its bytes.
     fn answers(&mut self) -> usize {
         let mut total = 0;
         while let Some(transmit) = self.host.poll_transmit(self.now) {
@@ -314,7 +314,7 @@ impl Peer {
         packet
     }
 
-    /// Remembers what a segment to this peer acknowledges next.
+    /// Records the next acknowledgement from a segment to this peer.
     fn observe(&mut self, packet: &[u8]) {
         let Ok(view) = IpView::parse(packet) else {
             return;

@@ -13,7 +13,7 @@ use headwater::internals::http::{MAX_HEAD_BYTES, date, digest};
 
 use super::input::Input;
 
-/// A request head, and what the origin reads from it.
+/// A request head, and the origin's reading of it.
 pub fn http_request(data: &[u8]) {
     let Ok((head, length)) = RequestHead::parse(data) else {
         return;
@@ -63,7 +63,7 @@ pub fn http_request(data: &[u8]) {
     }
 }
 
-/// What a response was read as.
+/// The reading of a response.
 #[derive(Debug, Default, PartialEq)]
 struct Read {
     head: Option<ResponseHead>,

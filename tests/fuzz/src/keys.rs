@@ -1,7 +1,7 @@
 //! Targets of `transport::continuation` and `transport::keys`.
 //!
-//! In: any bytes. Laws: what opens is, byte for byte, what a server would have sealed (so nothing
-//! else opens); what is sealed opens to the same; a key ring is read as it was written.
+//! In: any bytes. Laws: only bytes that a server would have sealed open; a sealed value opens to the
+//! same; a key ring is read as it was written.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 

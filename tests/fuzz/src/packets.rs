@@ -10,7 +10,7 @@ const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
 /// Puts right all lengths and checksums of `packet`, so that damage gets past the checks that find
-/// damage. What has no sound header is left alone.
+/// damage. A packet without valid headers is left alone.
 pub fn repair(packet: &mut [u8]) {
     let total = packet.len();
     let Some(short) = u16::try_from(total).ok() else {

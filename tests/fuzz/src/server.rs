@@ -2,7 +2,7 @@
 //!
 //! In: any bytes, read as a list of edits. Laws: every datagram is answered once or counted as
 //! dropped; an answer goes back where the request came from, is no longer than allowed, and every
-//! byte in it is the right one; who has not shown to receive gets at most three times what it sent.
+//! byte in it is the right one; an unvalidated client gets at most three times its own bytes.
 
 use std::net::SocketAddr;
 
@@ -216,7 +216,7 @@ fn alter_spans(input: &mut Input<'_>, spans: &mut Vec<Span>) {
     }
 }
 
-/// Gives one datagram to the server and holds what it does against the laws.
+/// Passes one datagram to the server and checks its output against the laws.
 fn respond(server: &mut Server, now: Now, path: UdpPath, datagram: &[u8]) {
     let before = seen(server);
     let soft_state = server.soft_state_bytes();

@@ -197,7 +197,7 @@ impl Session {
         }
     }
 
-    /// Gives a datagram to the client and takes what it does about it.
+    /// Passes a datagram to the client and takes its output.
     pub fn answer(&mut self, ecn: Ecn, datagram: &[u8]) {
         let path = UdpPath {
             src: self.remote,
@@ -259,7 +259,7 @@ pub struct Sent {
     pub datagram: Vec<u8>,
 }
 
-/// What was sent in one session after the other, in order.
+/// The datagrams of consecutive sessions, in order.
 #[derive(Default)]
 pub struct Transcript {
     /// To the server.
