@@ -1,9 +1,9 @@
 //! The house rules that no compiler checks, held against every file below `src/`: which folder may
-//! import which, a head that says what a file is, its size and that of its functions, names and
+//! import which, a head that describes the file, its size and that of its functions, names and
 //! notes.
 //!
 //! Reads sources and that page as text: comments and literals are blanked first, and test code is exempt from the
-//! arrows. What it does not see: paths made by macros.
+//! arrows. Does not see paths made by macros.
 //! Source: the table of folders in the manual's page on architecture, which is read here.
 
 #![expect(
@@ -29,7 +29,7 @@ const MAX_CODE_LINES: usize = 600;
 /// Most lines of code in a function, from its name to its closing brace.
 const MAX_FUNCTION_LINES: usize = 70;
 
-/// Names that say nothing about what a module is.
+/// Names that do not describe a module.
 const EMPTY_NAMES: &[&str] = &[
     "util", "utils", "common", "misc", "helper", "helpers", "stuff",
 ];
@@ -326,7 +326,7 @@ fn row_of<'a>(table: &'a [Row], module: &str) -> Option<&'a Row> {
     holders.max_by_key(|(name, _)| name.len())
 }
 
-/// What a file imports and may not.
+/// Returns the forbidden imports of a file.
 fn forbidden(table: &[Row], source: &Source) -> Vec<String> {
     let folder = source.folder();
     if matches!(folder, "lib" | "main") || source.is_test_file() {
@@ -463,7 +463,7 @@ fn names_mean_something_and_no_work_is_left() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Name, path below `src/`, text, and what the file may not import.
+/// Name, path below `src/`, text, and the forbidden imports of the file.
 const CASES: &[(&str, &str, &str, &[&str])] = &[
     (
         "plain",
@@ -606,7 +606,7 @@ const CASES: &[(&str, &str, &str, &[&str])] = &[
     ),
 ];
 
-/// The scanner itself: what it must find, and what it must not take for an import.
+/// The scanner itself: imports that it must find, and text that is not an import.
 #[test]
 fn the_scanner_finds_forbidden_arrows() {
     let table = page_table();

@@ -65,7 +65,7 @@ const HABITS: &[(&str, &[&str], usize)] = &[
     (
         "a bare clause, `what` and its subject: name the thing",
         &["what the|a|an|it|they|this|that|its|one|each|every|some|he|we"],
-        29,
+        30,
     ),
     (
         "a bare clause, `who` and a verb: name the peer",
@@ -115,7 +115,7 @@ const HABITS: &[(&str, &[&str], usize)] = &[
     (
         "`what became of`: the outcome",
         &["what becomes|became of"],
-        3,
+        1,
     ),
 ];
 
