@@ -1,4 +1,4 @@
-//! What was asked for and has not come: a record a request, and the detection of loss by time
+//! The numbers that are awaited: a record for each request, and the detection of loss by time
 //! (RACK, RFC 8985). The client knows when it asked, so a number is late when one that was asked for
 //! later has come and the reordering window has passed since.
 
@@ -157,12 +157,12 @@ pub(super) struct Flights {
     records: VecDeque<Record>,
     /// The chunks that the last arrival should carry, if that is known.
     expected: Vec<Span>,
-    /// How much was sent so far.
+    /// Requests sent so far.
     sent: u64,
     /// The order of the latest-sent number that has come, the number, and its round trip.
     latest: Option<(u64, u64, Duration)>,
     reordering_seen: bool,
-    /// How late numbers were that came after they were given up, with some headroom; fades.
+    /// The lateness of numbers that came after they were given up, with some headroom; fades.
     lateness: Duration,
     given_up: VecDeque<GivenUp>,
     timer: Option<Instant>,
@@ -207,7 +207,7 @@ impl Flights {
         &self.expected
     }
 
-    /// How late numbers may come beyond their round trip, by experience.
+    /// The time by which numbers have come later than their round trip.
     pub(super) const fn lateness(&self) -> Duration {
         self.lateness
     }
@@ -309,7 +309,7 @@ impl Flights {
         }
     }
 
-    /// A probe sent then was answered now: what was asked for before it should have come.
+    /// Takes the answer to a probe: numbers that were asked for before it was sent should have come.
     pub(super) fn probed(&mut self, now: Instant, sent: Instant) {
         let before = self.records.iter().filter(|record| record.sent < sent);
         let order = before.map(|record| record.order).max().unwrap_or(0);
@@ -318,8 +318,8 @@ impl Flights {
         }
     }
 
-    /// What is lost by now. `apart`: if several servers answer by turns, how much farther away the
-    /// farthest is than the nearest.
+    /// The numbers that are lost by now. `apart`: if several servers answer by turns, the difference
+    /// between the distances of the farthest and the nearest.
     pub(super) fn detect(&mut self, now: Instant, rtt: &Rtt, apart: Option<Duration>) -> Vec<Loss> {
         self.timer = None;
         let Some((latest, number, round_trip)) = self.latest else {
@@ -366,8 +366,8 @@ impl Flights {
     }
 
     /// RFC 8985 §6.2: a quarter of the smallest round trip, at most one round trip; more where
-    /// numbers came later than that. Among several servers the whole round trip, and what they are
-    /// apart: each answer takes its own way, and of some of them nothing may have come yet.
+    /// numbers came later than that. Among several servers the whole round trip, or the difference of
+    /// their distances: each answer takes its own path, and some servers may not have answered yet.
     fn reordering_window(&self, rtt: &Rtt, apart: Option<Duration>) -> Duration {
         let quarter = rtt.min().unwrap_or_default() / 4;
         quarter
@@ -376,7 +376,7 @@ impl Flights {
             .max(apart.map_or(Duration::ZERO, |apart| apart.max(rtt.expected())))
     }
 
-    /// Gives up what `detect` found.
+    /// Gives up a loss that `detect` found.
     pub(super) fn give_up(&mut self, loss: &Loss) {
         let Ok(place) = place(&self.records, loss.flight) else {
             return;

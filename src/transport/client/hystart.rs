@@ -17,20 +17,20 @@ const MIN_SAMPLES: u32 = 8;
 const MIN_RISE: Duration = Duration::from_millis(4);
 const MAX_RISE: Duration = Duration::from_millis(16);
 
-/// A rate is measured over so many packets and so long at the least, and over this part of the least
-/// round trip: what comes in one go says little, and the best of many short trains says too much. Of
-/// servers that are near and far, packets asked for at once come as much apart as they are.
+/// Least packets and time over which a rate is measured, and the part of the least round trip: a single
+/// burst says little, and the best of many short trains says too much. Packets that were asked for at
+/// once of servers near and far arrive apart by the difference of the distances.
 const MIN_TRAIN: u32 = 16;
 const MIN_TRAIN_TIME: Duration = Duration::from_millis(2);
 const TRAIN_PART: u32 = 16;
 
-/// A rise must last so long, or this part of a round trip: a machine that is busy with something else
-/// delays what comes in a few milliseconds, a queue what comes for longer.
+/// Least duration of a rise, or the part of a round trip: a machine that is busy with something else
+/// delays packets for a few milliseconds, a queue for longer.
 const MIN_LAST: Duration = Duration::from_millis(4);
 const LAST_PART: u32 = 8;
 
-/// Bounds of the wait that tells of a queue, when the rate says that there is one, and the part of a
-/// round trip in between. Who competes for a processor waits a millisecond or two at every step.
+/// Bounds of the wait that indicates a queue when the rate does, and the part of a round trip in
+/// between. A process that competes for a processor waits a millisecond or two at every step.
 const MIN_WAIT: Duration = Duration::from_millis(2);
 const MAX_WAIT: Duration = Duration::from_millis(16);
 const WAIT_PART: u32 = 8;
@@ -38,7 +38,7 @@ const WAIT_PART: u32 = 8;
 /// Smallest window in packets that the rate may end slow start at.
 const MIN_FULL: u32 = 32;
 
-/// What a packet that arrived says.
+/// The measurements that come with a packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) number: u64,
@@ -123,8 +123,8 @@ impl HyStart {
         train.packets += 1;
     }
 
-    /// Takes what a packet says that was asked for once and came first of its flight. Whether slow
-    /// start should end.
+    /// Takes the sample of a packet that was asked for once and came first of its flight. Returns
+    /// whether slow start should end.
     pub(super) fn sample(&mut self, now: Instant, sample: &Sample) -> bool {
         let Sample { waited, least, .. } = *sample;
         if sample.number > self.round_end {
@@ -159,7 +159,7 @@ impl HyStart {
         self.samples >= MIN_SAMPLES && self.last_min.zip(self.min).is_some_and(rises)
     }
 
-    /// Whether the window holds what the path holds and an eighth more, and packets wait there.
+    /// Whether the window is larger than the path's product by an eighth, and packets wait there.
     fn is_full(&self, window: u32, least: Duration) -> bool {
         let wait = (least / WAIT_PART).clamp(MIN_WAIT, MAX_WAIT);
         let waits = self.lately.min().is_some_and(|waited| waited >= wait);

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
-/// Unused time that may be made up for, so that a coarse timer costs no rate.
+/// Unused time that may be made up for, so that a coarse timer does not cost rate.
 const MAX_CREDIT: Duration = Duration::from_micros(500);
 
-/// Packets that may leave at once beyond slow start (RFC 9002 §7.7). What comes in a cluster is then
-/// answered in one, as TCP does: who is later than the departures that clock him finds more room in a
-/// full queue than others, and more than his share.
+/// Packets that may leave at once beyond slow start (RFC 9002 §7.7). A cluster of packets is then
+/// answered by a cluster, as in TCP: a flow that sends later than the departures that clock it finds
+/// more room in a full queue than others, and takes more than its share.
 const MAX_BURST: u32 = 10;
 
-/// Greatest window in packets that slow start does not pace: what a short object needs. At 64, queues
+/// Greatest window in packets that slow start does not pace: enough for a short object. At 64, queues
 /// of a quarter of the path's product overflow too early; at 20, 100 kB take longer than by TCP.
 const MAX_UNPACED: u32 = 48;
 

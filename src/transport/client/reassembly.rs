@@ -1,5 +1,5 @@
 //! Reassembly of one response stream: bytes come in any order and leave in order, through a ring
-//! whose size is the reader's buffer. What does not fit is not stored, and is not asked for either.
+//! whose size is the reader's buffer. Bytes that do not fit are not stored, and not asked for either.
 //! Whenever it runs empty it begins again at its start: a reader that keeps up touches little memory,
 //! however large the ring.
 
@@ -9,12 +9,12 @@ use crate::wire::segment::Span;
 /// A ring of bytes of a stream, from the reading position on.
 #[derive(Debug)]
 pub(super) struct Reassembly {
-    /// As long as what came has needed so far; it goes round only at its full length.
+    /// As long as the bytes so far have needed; it wraps only at its full length.
     ring: Vec<u8>,
     capacity: usize,
     /// Offset of the next byte to be read.
     read: u64,
-    /// Offset that stands at the start of the ring, or a multiple of its length below.
+    /// Offset of the byte at the start of the ring, or a multiple of its length below.
     origin: u64,
     /// Bytes received and not read, and everything before `read`.
     received: SpanSet,

@@ -11,13 +11,13 @@ pub(super) const INITIAL_RTO: Duration = Duration::from_secs(1);
 pub(super) const MIN_RTO: Duration = Duration::from_millis(200);
 
 /// Greatest back-off of the retransmission timeout: no stall outlasts an outage by more. Far less
-/// than TCP's, since what is sent is one small request.
+/// than TCP's, since a timeout sends only one small request.
 pub(super) const MAX_RTO: Duration = Duration::from_secs(3);
 
 /// Bytes a microsecond that no path carries: 100 Gbit/s.
 const FASTEST: u64 = 12_500;
 
-/// What may be under way or unread where the server is near, in bytes.
+/// Bytes that may be under way or unread where the server is near.
 const MAX_NEAR_BYTES: u64 = 4 << 20;
 
 /// Round trips from here on are those of slow or long paths.
@@ -68,21 +68,21 @@ impl Rtt {
         self.state.map(|state| state.min)
     }
 
-    /// The round trip to reckon with: smoothed, or a guess before the first sample.
+    /// The expected round trip: smoothed, or a guess before the first sample.
     pub(super) fn expected(&self) -> Duration {
         self.smoothed().unwrap_or(INITIAL_RTO / 3)
     }
 
-    /// The round trip that an epoch will have on average, which begins now with a smaller window: the
-    /// queue is at its longest at a loss. A curve that took this for its clock would run ahead of TCP's.
+    /// The expected average round trip of an epoch that begins now, with a smaller window. The present
+    /// one would be too long, since the queue is longest at a loss: the curve would run ahead of TCP's.
     pub(super) fn of_next_epoch(&self) -> Duration {
         let expected = self.expected();
         (expected * 17 / 20).max(self.min().unwrap_or(expected))
     }
 
-    /// How many bytes there should be under way or unread at most. Between neighbours more of them than
-    /// the path holds only wait in a queue, where they drive each other out of the processor's caches.
-    /// Where round trips are long, be it for a queue, whoever shares the path fills it as well.
+    /// The most bytes that should be under way or unread. Between neighbours, bytes beyond those that
+    /// the path holds only wait in a queue and evict each other from the processor's caches. Where round
+    /// trips are long, if only for a queue, competing flows fill the path as well.
     pub(super) fn most_under_way(&self) -> u64 {
         match self.state {
             Some(state) if state.smoothed < LONG => {
@@ -101,14 +101,14 @@ impl Rtt {
             .min(MAX_RTO.max(base))
     }
 
-    /// How long silence may last before a probe is sent (RFC 8985 §7.2).
+    /// The silence after which a probe is sent (RFC 8985 §7.2).
     pub(super) fn pto(&self) -> Duration {
         self.state.map_or(INITIAL_RTO, |state| {
             state.smoothed * 2 + (state.variation * 2).max(GRANULARITY * 2)
         })
     }
 
-    /// The smallest round trip is another's from now on: one server has taken over from another.
+    /// Replaces the smallest round trip: one server has taken over from another.
     pub(super) const fn set_min(&mut self, min: Duration) {
         if let Some(state) = &mut self.state {
             state.min = min;

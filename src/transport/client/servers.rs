@@ -1,9 +1,9 @@
-//! Who answers, and how far away each of them is.
+//! The servers that answer, and the distance to each.
 //!
 //! Where several servers answer by turns, an answer may be late only because it comes from farther
-//! away. Where one has taken over from another, at another site perhaps, nothing learned of the
-//! other's distance holds. In: the server's id in each answer, round trips. Out: whether there are
-//! several, and what packets had to wait, whoever answered. At most [`MAX_SERVERS`] are told apart.
+//! away. Where one has taken over from another, at another site perhaps, the other's distance does
+//! not count any more. In: the server's id in each answer, round trips. Out: whether there are
+//! several, and the time that packets waited in queues. At most [`MAX_SERVERS`] are distinguished.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    /// Takes note of who answered.
+    /// Takes note of the server that answered.
     pub(super) fn note(&mut self, now: Instant, server: u16) {
         if self.last.replace(server).is_some_and(|last| last != server) {
             self.changed = Some(now);
@@ -40,8 +40,8 @@ impl Servers {
             .is_some_and(|at| now.saturating_since(at) < recently)
     }
 
-    /// Whether one server has answered alone for so long that it has taken over from those before: then
-    /// only its own smallest round trip counts, which this returns, once.
+    /// If one server has answered alone long enough to have taken over from those before: its own
+    /// smallest round trip, the only one that counts from then on; once.
     pub(super) fn settle(&mut self, now: Instant, round_trip: Duration) -> Option<Duration> {
         if self.changed.is_none() || self.are_several(now, round_trip) {
             return None;
@@ -52,7 +52,7 @@ impl Servers {
         self.least.values().next().copied()
     }
 
-    /// Takes a round trip to `server`; returns what of it is no distance but a queue.
+    /// Takes a round trip to `server`; returns the part of it that is waiting rather than distance.
     pub(super) fn sample(&mut self, server: u16, round_trip: Duration) -> Duration {
         if self.least.len() < MAX_SERVERS || self.least.contains_key(&server) {
             let least = self.least.entry(server).or_insert(round_trip);
@@ -73,7 +73,7 @@ impl Servers {
         self.farthest() - nearest
     }
 
-    /// Another path: nothing learned of distances holds.
+    /// Forgets the distances: they are of another path.
     pub(super) fn forget_path(&mut self) {
         self.least.clear();
     }

@@ -1,11 +1,11 @@
-//! What a connection counts; see [`ClientStats`].
+//! The counters of a connection; see [`ClientStats`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::transport::epoch::TransitionKind;
 
-/// Servers told apart in the statistics; packets of further ones are counted under id 65,535.
+/// Servers distinguished in the statistics; packets of further ones are counted under id 65,535.
 pub const MAX_SERVERS: usize = 256;
 
 /// Counters of a connection; all only grow.
@@ -21,7 +21,7 @@ pub struct ClientStats {
     pub bytes_out: u64,
     /// Stream bytes received (each counted once).
     pub stream_bytes: u64,
-    /// Identities taken on: 1 unless the service forgot us.
+    /// Connections established: 1 unless the service forgot the first.
     pub handshakes: u64,
     /// OPEN datagrams sent.
     pub opens: u64,

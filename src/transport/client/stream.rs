@@ -1,5 +1,5 @@
-//! The response stream that is being fetched: which bytes have come, which are to be asked for, and
-//! what to show so that any server can produce them.
+//! The response stream that is being fetched: the bytes that have come, those to be asked for, and the
+//! user continuation by which any server can produce them.
 
 use crate::transport::application::MAX_STREAM_BYTES;
 use crate::transport::client::reassembly::Reassembly;
@@ -57,7 +57,7 @@ impl Stream {
         }
     }
 
-    /// Goes over to another request.
+    /// Starts another stream, for `request`.
     pub(super) fn restart(&mut self, request: &[u8]) {
         self.id += 1;
         self.request = request.to_vec();
@@ -78,7 +78,7 @@ impl Stream {
         self.id
     }
 
-    /// The first datagram of the answer has come: how to go on with the stream, and its length.
+    /// Takes the sealed user continuation of the stream, and its length.
     pub(super) fn begin(&mut self, sealed: &[u8], length: u64) {
         self.user = Some(sealed.to_vec());
         self.length = length;
@@ -113,7 +113,7 @@ impl Stream {
         }
     }
 
-    /// How many bytes could be asked for now.
+    /// The count of bytes that could be asked for now.
     pub(super) fn wanted(&self) -> u64 {
         match self.user {
             _ if self.finished => 0,
@@ -123,7 +123,7 @@ impl Stream {
     }
 
     /// Chooses the bytes of a flight of at most `count` datagrams, lost ones first, and lays them
-    /// out; what is laid out is no longer wanted.
+    /// out; bytes that are laid out are not wanted any more.
     pub(super) fn take(
         &mut self,
         size: usize,
@@ -148,12 +148,12 @@ impl Stream {
         taken
     }
 
-    /// Bytes up to `end` were asked for with the request that began the stream.
+    /// Notes that bytes up to `end` were asked for with the request that began the stream.
     pub(super) fn asked_up_to(&mut self, end: u64) {
         self.fresh = self.fresh.max(end.min(self.length));
     }
 
-    /// Bytes that were asked for are lost: those that did not come by another way are wanted again.
+    /// Wants bytes again that were asked for and lost, unless they came under another number.
     pub(super) fn lose(&mut self, span: Span) {
         let span = Span {
             end: span.end.min(self.length),
@@ -164,7 +164,7 @@ impl Stream {
         }
     }
 
-    /// Bytes have come; returns how many were new.
+    /// Stores bytes; returns the count of new ones.
     pub(super) fn store(&mut self, offset: u64, bytes: &[u8]) -> u64 {
         let end = offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         if self.user.is_none() || end > self.length {

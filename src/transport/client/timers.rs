@@ -26,7 +26,7 @@ impl Connection {
         timers.into_iter().flatten().min()
     }
 
-    /// Does what is due.
+    /// Handles the deadlines that have passed.
     pub(super) fn handle_timeout(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) {
         if self.is_busy() && now >= self.last_answer + self.idle_timeout {
             self.stream.finished = true;

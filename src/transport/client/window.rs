@@ -227,7 +227,7 @@ impl Window {
         true
     }
 
-    /// Moves the edge, folding what arrived and noting what did not.
+    /// Moves the edge; folds the numbers that arrived and notes those that did not as holes.
     fn advance(&mut self, upto: u64) {
         while self.edge < upto {
             self.edge += 1;
@@ -256,7 +256,7 @@ impl Window {
         self.highest = self.highest.max(last);
     }
 
-    /// About how many numbers could be released now.
+    /// About the count of numbers that could be released now.
     pub(super) fn releasable(&self) -> u64 {
         if let Some(late) = self.late.first() {
             return self.epoch.edge(late.end - 1) - self.epoch.edge(late.start - 1);

@@ -12,7 +12,7 @@ pub(in crate::transport::client) struct Event {
     pub(in crate::transport::client) transition: Transition,
     /// The continuation of the next epoch; the earliest copy, whose epoch start is the oldest.
     pub(super) next: Option<Held>,
-    /// Up to here the zone's intervals have been asked for; what is proven may reach further.
+    /// The zone's intervals up to here have been acknowledged; the proof may reach further.
     pub(super) acknowledged: u64,
     /// Proof values of the numbers `p + 1 ..= edge`, 0 for those that carry none.
     pub(super) passed: Vec<u64>,

@@ -1,6 +1,6 @@
-//! What a request shows to be granted: a continuation, the folded proof and its holes. That of the
-//! present, and what was kept of the moments at which it changed, so that a request that was lost
-//! around an event can be repeated as it was meant.
+//! The evidence that a request shows to be granted: a continuation, the folded proof and its holes.
+//! The present one, and those of the moments at which it changed, so that a request that was lost
+//! around an event can be repeated with the evidence that it was sent with.
 
 use std::collections::VecDeque;
 
@@ -16,12 +16,12 @@ const MAX_PAST: usize = 2;
 pub(in crate::transport::client) struct Evidence {
     /// The event that the request declares.
     pub(in crate::transport::client) declared: Option<Declaration>,
-    /// The epoch of what it releases.
+    /// The epoch of the numbers that it releases.
     pub(in crate::transport::client) releases: Epoch,
     pub(in crate::transport::client) sealed: Vec<u8>,
     pub(in crate::transport::client) proof: u64,
     pub(in crate::transport::client) holes: Vec<Span>,
-    /// How far the proof reaches.
+    /// The last number that the proof covers.
     pub(in crate::transport::client) reach: u64,
 }
 
@@ -52,7 +52,7 @@ impl Past {
 }
 
 impl Window {
-    /// What a request of now shows.
+    /// The evidence of a request that leaves now.
     pub(in crate::transport::client) fn evidence(&self) -> Evidence {
         Evidence {
             declared: self.event.as_ref().map(|event| event.declaration),
@@ -64,8 +64,8 @@ impl Window {
         }
     }
 
-    /// What a request shows that declares that event and releases into that epoch, if it can still be
-    /// sent.
+    /// The evidence of a request that declares that event and releases into that epoch, if it can still
+    /// be sent.
     pub(in crate::transport::client) fn evidence_for(
         &self,
         declared: Option<Declaration>,

@@ -33,9 +33,9 @@ impl Window {
         Self::released(after, upto, from, to)
     }
 
-    /// Moves the edge to `upto` or as far beyond it, up to `last`, as it takes to show enough of the
-    /// zone: what a pending request was to release is missing in one stretch. `false` if it cannot be
-    /// shown; nothing changes then.
+    /// Moves the edge to `upto` or as far beyond it, up to `last`, as it takes to prove enough of the
+    /// zone: the numbers that a pending request was to release are missing in one stretch. `false` if
+    /// enough cannot be proven; nothing changes then.
     fn prove(&mut self, transition: &Transition, upto: u64, last: u64) -> bool {
         let Some(reach) = self.provable(transition, upto, last) else {
             return false;
