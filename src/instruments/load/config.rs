@@ -18,14 +18,14 @@ pub enum Hold {
     No,
     /// For this time after the last one opened.
     For(Duration),
-    /// Until [`LoadHost::release`].
+    /// Until [`LoadHost::release`](super::LoadHost::release).
     UntilReleased,
 }
 
 /// The configuration of a load generator.
 #[derive(Clone, Debug)]
 pub struct LoadConfig {
-    /// Own addresses; those of the server's family have [`PORTS`] connections each.
+    /// Own addresses; those of the server's family have [`PORTS`](super::PORTS) connections each.
     pub addresses: Vec<IpAddr>,
     /// MTU: largest IP packet in bytes.
     pub mtu: u16,

@@ -58,7 +58,7 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest retransmission timeout.
 const MAX_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Margin added to [`RESTART_GATE`], for clocks of whole milliseconds.
+/// Margin added to [`RESTART_GATE`](crate::transport::grant::RESTART_GATE), for clocks of whole milliseconds.
 const GATE_MARGIN: Duration = Duration::from_millis(50);
 
 /// The machine of a load generator.

@@ -61,7 +61,7 @@ pub struct ResponseHeader {
 
 impl ResponseHeader {
     /// Appends the header and the optional fields; the body follows. In a data response the
-    /// continuation is padded to [`CONTINUATION_FIELD_BYTES`].
+    /// continuation is padded to [`CONTINUATION_FIELD_BYTES`](super::CONTINUATION_FIELD_BYTES).
     pub fn emit(&self, out: &mut Vec<u8>, continuation: &[u8], user: Option<UserField<'_>>) {
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let kind = match self.kind {
