@@ -62,8 +62,8 @@ pub struct LocalArgs {
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MTU,
           value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     pub mtu: u16,
-    /// Busy-poll the device for N microseconds before sleeping, while packets arrive as close
-    /// together; 0 disables busy-polling [default: 50 with two processors or more, else 0]
+    /// Busy-poll the device for this many microseconds before sleeping, while packets arrive as
+    /// close together; 0 disables busy-polling [default: 50 with two processors or more, else 0]
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u16).range(..=1000))]
     pub busy_poll: Option<u16>,
     /// Capture all packets to this file, for tshark or tcpdump

@@ -58,18 +58,18 @@ pub struct LoadArgs {
     /// Hold the connections until SIGINT or SIGTERM, or for --duration
     #[arg(long)]
     pub keep: bool,
-    /// Hold the connections for N seconds
+    /// Hold the connections for this many seconds
     #[arg(long, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_DURATION_SECONDS))]
     pub duration: Option<u64>,
-    /// Send N mutated packets once the connections are open
+    /// Send this many mutated packets once the connections are open
     #[arg(long, value_name = "M", default_value_t = 0)]
     pub hostile: u64,
-    /// Resume N random ones of the held connections at the end
+    /// Resume this many random ones of the held connections at the end
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub resume_sample: u32,
-    /// Instead, download the object on all connections concurrently, repeatedly, for N seconds after
-    /// the warm-up
+    /// Instead, download the object on all connections concurrently, repeatedly, for this many
+    /// seconds after the warm-up
     #[arg(long, value_name = "SECONDS",
           conflicts_with_all = ["rate", "keep", "duration", "hostile", "resume_sample"],
           value_parser = clap::value_parser!(u64).range(1..=MAX_DURATION_SECONDS))]
