@@ -115,7 +115,7 @@ impl LocalArgs {
         Ok(runtime)
     }
 
-    /// Puts a machine on the open device, with the busy-poll time of the arguments.
+    /// Creates an endpoint on the open device, with the busy-poll time of the arguments.
     ///
     /// # Errors
     /// [`Exit::Device`].

@@ -1,7 +1,7 @@
-//! How the machines of a server and of a client are set up: builders with defaults.
+//! The configurations of servers and clients: builders with defaults.
 //!
-//! In: addresses, a seed, and what shall differ from the defaults. Out: a configuration all of whose
-//! values are in range, or a [`HostConfigError`] that says what to change. Does no I/O.
+//! In: addresses, a seed, and values that differ from the defaults. Out: a configuration with all
+//! values in range, or a [`HostConfigError`] with the remedy. Does no I/O.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,43 +10,43 @@ use crate::host::tokens::Tokens;
 use crate::stack::MAX_ADDRESSES;
 use crate::transport::client::{DEFAULT_BUFFER_BYTES, DEFAULT_IDLE_TIMEOUT};
 
-/// Largest IP packet of a machine, in bytes, if nothing else is asked for: that of Ethernet.
+/// Default MTU in bytes: that of Ethernet.
 pub const DEFAULT_MTU: u16 = 1500;
 
-/// UDP port of the transport, if nothing else is asked for.
+/// Default UDP port of the transport.
 pub const DEFAULT_UDP_PORT: u16 = 7600;
 
-/// TCP port of plain HTTP, if nothing else is asked for.
+/// Default TCP port of plain HTTP.
 pub const DEFAULT_TCP_PORT: u16 = 80;
 
-/// How long a connection may take to be established, if nothing else is asked for.
+/// Default time limit to establish a connection.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Smallest MTU, in bytes: what every IPv4 host accepts (RFC 791).
+/// Smallest MTU, in bytes: every IPv4 host accepts it (RFC 791).
 pub const MIN_MTU: u16 = 576;
 
 /// Smallest MTU with an IPv6 address, in bytes (RFC 8200 §5).
 pub const MIN_MTU_V6: u16 = 1280;
 
-/// Why a machine cannot be set up so. The caller is at fault.
+/// Why a configuration is invalid. The caller is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostConfigError {
     /// No address.
-    #[error("no address: give at least one")]
+    #[error("no address: add at least one")]
     NoAddress,
-    /// More addresses than a stack holds.
-    #[error("{count} addresses: give at most {MAX_ADDRESSES}")]
+    /// More addresses than a stack supports.
+    #[error("{count} addresses: use at most {MAX_ADDRESSES}")]
     TooManyAddresses {
         /// The number of addresses given.
         count: usize,
     },
-    /// An address that no host has: multicast, broadcast, unspecified or loopback.
+    /// An address that cannot be a host's: multicast, broadcast, unspecified or loopback.
     #[error("{address} is not a unicast address of a network: use one")]
     NotUnicast {
         /// The address.
         address: IpAddr,
     },
-    /// The same address again.
+    /// A duplicate address.
     #[error("address {address} is given twice: remove one")]
     DuplicateAddress {
         /// The address.
@@ -64,19 +64,18 @@ pub enum HostConfigError {
     /// Port zero.
     #[error("port 0 cannot be used: choose one from 1 to 65535")]
     PortZero,
-    /// A time limit of zero, which nothing can keep.
-    #[error("a time limit of zero: give one above it")]
+    /// A time limit of zero.
+    #[error("a time limit of 0: use a positive one")]
     NoTime,
-    /// A reassembly buffer of zero bytes, for which nothing could be asked.
-    #[error("a buffer of zero bytes: give at least 65536")]
+    /// A receive buffer of zero bytes, which would prevent any request.
+    #[error("a buffer of 0 bytes: use at least 65536")]
     NoBuffer,
 }
 
-/// Checks the own addresses of a machine, and the largest IP packet in bytes that it is to send from
-/// them.
+/// Checks the own addresses and the MTU of a machine.
 ///
 /// # Errors
-/// [`HostConfigError`], but for ports, times and buffers.
+/// [`HostConfigError`], except for ports, times and buffers.
 pub fn check_addresses(addresses: &[IpAddr], mtu: u16) -> Result<(), HostConfigError> {
     let v6 = addresses.iter().any(IpAddr::is_ipv6);
     let least = if v6 { MIN_MTU_V6 } else { MIN_MTU };
@@ -110,23 +109,23 @@ pub fn check_addresses(addresses: &[IpAddr], mtu: u16) -> Result<(), HostConfigE
 pub struct ServerHostConfig {
     /// Own addresses.
     pub(crate) addresses: Vec<IpAddr>,
-    /// Largest IP packet in bytes.
+    /// MTU: largest IP packet in bytes.
     pub(crate) mtu: u16,
     /// TCP port of plain HTTP.
     pub(crate) tcp_port: u16,
     /// UDP port of the transport.
     pub(crate) udp_port: u16,
-    /// This server's id, shown in every response.
+    /// This server's id, included in every response.
     pub(crate) server_id: u16,
     /// Id of its site.
     pub(crate) site_id: u16,
-    /// Feeds the stack's choices (TCP sequence numbers).
+    /// Seed of the stack's choices (TCP sequence numbers).
     pub(crate) seed: u64,
 }
 
 impl ServerHostConfig {
-    /// Begins a configuration for the machine with these own addresses. `seed` feeds every random
-    /// choice: on a real network it must be a secret one, as [`os_seed`](crate::os_seed) draws.
+    /// Starts a configuration for a machine with these own addresses. `seed` determines every random
+    /// choice: on a real network it must be secret, such as from [`os_seed`](crate::os_seed).
     ///
     /// ```
     /// use headwater::{HostConfigError, ServerHostConfig};
@@ -157,7 +156,7 @@ impl ServerHostConfig {
 pub struct ServerHostBuilder(ServerHostConfig);
 
 impl ServerHostBuilder {
-    /// Sets the largest IP packet in bytes: 576 or more, 1280 or more with an IPv6 address. Default:
+    /// Sets the MTU in bytes: 576 or more, 1280 or more with an IPv6 address. Default:
     /// [`DEFAULT_MTU`].
     pub const fn mtu(mut self, mtu: u16) -> Self {
         self.0.mtu = mtu;
@@ -176,13 +175,13 @@ impl ServerHostBuilder {
         self
     }
 
-    /// Sets the number of this server among those of the service, shown in every response. Default: 1.
+    /// Sets this server's id within the service, included in every response. Default: 1.
     pub const fn server_id(mut self, id: u16) -> Self {
         self.0.server_id = id;
         self
     }
 
-    /// Sets the number of the site that the server stands in. Default: 0.
+    /// Sets the id of the server's site. Default: 0.
     pub const fn site_id(mut self, id: u16) -> Self {
         self.0.site_id = id;
         self
@@ -202,51 +201,50 @@ impl ServerHostBuilder {
     }
 }
 
-/// What carries the bytes of a client.
+/// The transport protocol of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Our transport. Its UDP port is not that of the URL.
+    /// Our transport, whose UDP port is not part of the URL.
     Trickles {
         /// UDP port of the service.
         udp_port: u16,
-        /// Own UDP port; drawn if `None`.
+        /// Local UDP port; random if `None`.
         local_port: Option<u16>,
     },
     /// TCP, to the port of the URL.
     Tcp,
 }
 
-/// A function that returns the addresses of a host as it stands in a URL; none if it does not know the
-/// host.
+/// Resolves a host, as written in a URL, to its addresses; none if the host is unknown.
 pub type Resolve = Box<dyn Fn(&str) -> Vec<IpAddr>>;
 
 /// The configuration of the machine of a client; see [`builder`](Self::builder).
 pub struct ClientHostConfig {
     /// Own addresses.
     pub(crate) addresses: Vec<IpAddr>,
-    /// Largest IP packet in bytes.
+    /// MTU: largest IP packet in bytes.
     pub(crate) mtu: u16,
-    /// What carries the bytes.
+    /// The transport protocol.
     pub(crate) protocol: Protocol,
-    /// Reassembly buffer of our transport in bytes.
+    /// Receive buffer of our transport in bytes.
     pub(crate) buffer: usize,
-    /// How long a connection may take to come about.
+    /// Longest time until a connection is established.
     pub(crate) connect_timeout: Duration,
-    /// How long a connection may be without any answer.
+    /// Longest time in which nothing arrives.
     pub(crate) idle_timeout: Duration,
-    /// How long a transfer may take.
+    /// Longest time for a transfer.
     pub(crate) max_time: Option<Duration>,
-    /// Proofs of the own addresses from earlier connections.
+    /// Address tokens of earlier connections.
     pub(crate) tokens: Tokens,
-    /// Feeds every random choice.
+    /// Seed of every random choice.
     pub(crate) seed: u64,
-    /// Finds addresses.
+    /// Resolves host names.
     pub(crate) resolve: Resolve,
 }
 
 impl ClientHostConfig {
-    /// Begins a configuration for the machine with these own addresses. `seed` feeds every random
-    /// choice: on a real network it must be a secret one, as [`os_seed`](crate::os_seed) draws.
+    /// Starts a configuration for a machine with these own addresses. `seed` determines every random
+    /// choice: on a real network it must be secret, such as from [`os_seed`](crate::os_seed).
     pub fn builder(addresses: impl Into<Vec<IpAddr>>, seed: u64) -> ClientHostBuilder {
         ClientHostBuilder(Self {
             addresses: addresses.into(),
@@ -271,55 +269,54 @@ impl ClientHostConfig {
 pub struct ClientHostBuilder(ClientHostConfig);
 
 impl ClientHostBuilder {
-    /// Sets the largest IP packet in bytes: 576 or more, 1280 or more with an IPv6 address. Default:
+    /// Sets the MTU in bytes: 576 or more, 1280 or more with an IPv6 address. Default:
     /// [`DEFAULT_MTU`].
     pub const fn mtu(mut self, mtu: u16) -> Self {
         self.0.mtu = mtu;
         self
     }
 
-    /// Sets what carries the bytes. Default: our transport to [`DEFAULT_UDP_PORT`], from a port that is
-    /// drawn.
+    /// Sets the transport protocol. Default: our transport to [`DEFAULT_UDP_PORT`], from a random
+    /// local port.
     pub const fn protocol(mut self, protocol: Protocol) -> Self {
         self.0.protocol = protocol;
         self
     }
 
-    /// Sets the size of the reassembly buffer in bytes, above 0: the client does not ask for bytes
-    /// beyond it. Default: [`DEFAULT_BUFFER_BYTES`].
+    /// Sets the receive buffer in bytes, above 0: the client requests no bytes beyond it. Default:
+    /// [`DEFAULT_BUFFER_BYTES`].
     pub const fn buffer(mut self, bytes: usize) -> Self {
         self.0.buffer = bytes;
         self
     }
 
-    /// Sets how long a connection may take to be established, above 0. Default:
+    /// Sets the longest time until a connection is established, above 0. Default:
     /// [`DEFAULT_CONNECT_TIMEOUT`].
     pub const fn connect_timeout(mut self, limit: Duration) -> Self {
         self.0.connect_timeout = limit;
         self
     }
 
-    /// Sets how long a connection may be without any answer, above 0. Default:
+    /// Sets the longest time in which nothing arrives, above 0. Default:
     /// [`DEFAULT_IDLE_TIMEOUT`].
     pub const fn idle_timeout(mut self, limit: Duration) -> Self {
         self.0.idle_timeout = limit;
         self
     }
 
-    /// Sets how long a transfer may take, above 0. Default: no limit.
+    /// Sets the longest time for a transfer, above 0. Default: no limit.
     pub fn max_time(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.0.max_time = limit.into();
         self
     }
 
-    /// Sets the proofs of the own addresses that earlier connections left behind. Default: none.
+    /// Sets the address tokens of earlier connections. Default: none.
     pub fn tokens(mut self, tokens: Tokens) -> Self {
         self.0.tokens = tokens;
         self
     }
 
-    /// Sets the function that finds the addresses of a host, as it stands in a URL. Default: one that
-    /// knows IP literals and no name.
+    /// Sets the function that resolves a host, as written in a URL. Default: IP literals only.
     pub fn resolve(mut self, resolve: impl Fn(&str) -> Vec<IpAddr> + 'static) -> Self {
         self.0.resolve = Box::new(resolve);
         self
@@ -353,7 +350,7 @@ impl ClientHostBuilder {
     }
 }
 
-/// The address that a host in a URL stands for by itself: `192.0.2.1` or `[2001:db8::1]`.
+/// Parses a host in a URL that is an IP literal: `192.0.2.1` or `[2001:db8::1]`.
 #[must_use]
 pub fn literal(host: &str) -> Option<IpAddr> {
     let bare = host

@@ -1,8 +1,7 @@
-//! A machine on a device with the loop between them: what a program needs to serve or to fetch.
+//! A machine on a device with the loop between them: a complete server or client for a program.
 //!
-//! In: a device and a machine. Out: for a server a loop that answers until a signal comes, for a client
-//! bodies, one after the other over one connection where that is possible. The command line runs on
-//! it, too.
+//! In: a device and a machine. Out: a server's loop until a signal ends it, or a client's bodies, one
+//! after the other over one connection where possible. The command line runs on it, too.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -31,10 +30,10 @@ pub enum FetchError {
     /// The transfer failed. The endpoint can fetch again.
     #[error(transparent)]
     Failed(#[from] TransferFailure),
-    /// A signal came first: SIGINT or SIGTERM.
+    /// SIGINT or SIGTERM arrived first.
     #[error("interrupted by a signal")]
     Interrupted(Signal),
-    /// The device or the operating system failed; the endpoint is then of no more use.
+    /// The device or the operating system failed; the endpoint is unusable afterwards.
     #[error("the device failed: {0}")]
     Device(#[from] io::Error),
 }
@@ -58,22 +57,21 @@ impl<M> Hooks<M> for NoHooks {
 }
 
 impl<D: Device + AsRawFd, M: Machine> Endpoint<D, M> {
-    /// Puts `machine` on `device`. `clock` must be the one whose time the machine was made with.
-    /// SIGINT and SIGTERM are caught from here on; the loop busy-polls as long as
-    /// [`default_busy_poll`] says.
+    /// Creates an endpoint. `clock` must be the one whose time `machine` was created with. Catches
+    /// SIGINT and SIGTERM from now on; the loop busy-polls for [`default_busy_poll`].
     ///
     /// # Errors
-    /// When the operating system gives no descriptors.
+    /// If the operating system has no descriptors left.
     pub fn new(clock: OsClock, device: D, machine: M) -> io::Result<Self> {
         let mut runtime = Runtime::new(clock, device)?;
         runtime.busy_poll(default_busy_poll());
         Ok(Self { runtime, machine })
     }
 
-    /// Runs until SIGINT or SIGTERM comes.
+    /// Runs until SIGINT or SIGTERM arrives.
     ///
     /// # Errors
-    /// Those of the device and of `poll`; the endpoint is then of no more use.
+    /// Those of the device and of `poll`; the endpoint is unusable afterwards.
     pub fn run(&mut self) -> io::Result<Stopped> {
         self.run_with(&mut NoHooks)
     }
@@ -81,7 +79,7 @@ impl<D: Device + AsRawFd, M: Machine> Endpoint<D, M> {
     /// Runs until `hooks` or a signal ends the loop.
     ///
     /// # Errors
-    /// Those of the device, of `poll` and of the hooks; the endpoint is then of no more use.
+    /// Those of the device, of `poll` and of the hooks; the endpoint is unusable afterwards.
     pub fn run_with(&mut self, hooks: &mut impl Hooks<M>) -> io::Result<Stopped> {
         self.runtime.run(&mut self.machine, hooks)
     }
@@ -91,20 +89,19 @@ impl<D: Device + AsRawFd, M: Machine> Endpoint<D, M> {
         &self.machine
     }
 
-    /// The machine, to give it commands between two runs.
+    /// The machine, for commands between two runs.
     pub const fn machine_mut(&mut self) -> &mut M {
         &mut self.machine
     }
 
-    /// The loop, to set its busy-poll time or to let it answer requests for metrics, commands and
-    /// further signals.
+    /// The loop, to set its busy-poll time or to add metrics, a control socket and further signals.
     pub const fn runtime_mut(&mut self) -> &mut Runtime<D> {
         &mut self.runtime
     }
 }
 
 impl<D: Device + AsRawFd> Endpoint<D, ClientHost> {
-    /// Fetches a URL and returns the body, at most [`MAX_BODY_BYTES`] long; `http://` may be left out.
+    /// Fetches a URL and returns the body, at most [`MAX_BODY_BYTES`] long; `http://` may be omitted.
     /// A status of 400 or above is an error.
     ///
     /// # Errors
@@ -120,10 +117,10 @@ impl<D: Device + AsRawFd> Endpoint<D, ClientHost> {
         Ok(body.take())
     }
 
-    /// Carries a transfer out, and returns whether the digest of its body was verified.
+    /// Runs a transfer and returns the outcome of its digest.
     ///
     /// # Errors
-    /// [`FetchError`], but for [`FetchError::Target`].
+    /// [`FetchError`], except [`FetchError::Target`].
     pub fn transfer(&mut self, transfer: Transfer) -> Result<DigestOutcome, FetchError> {
         let mut hooks = OneTransfer {
             waiting: Some(transfer),

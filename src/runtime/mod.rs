@@ -103,9 +103,8 @@ impl OsClock {
     }
 }
 
-/// How long an endpoint busy-polls before it sleeps, if nothing else is asked for: about as long as it
-/// takes to wake a thread on another processor, and not at all where the peer may need the only
-/// processor.
+/// The default busy-poll time: about the time to wake a thread on another processor, or 0 where the peer
+/// may need the only processor.
 #[must_use]
 pub fn default_busy_poll() -> Duration {
     let several = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);

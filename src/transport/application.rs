@@ -72,8 +72,8 @@ pub trait Application {
     }
 }
 
-/// Copies the bytes of `content` from `offset` on into `out`, and returns how many: fewer than `out` has
-/// room for only at the end. All that an application needs whose streams lie in memory.
+/// Copies the bytes of `content` from `offset` on into `out` and returns the number copied, which is
+/// short only at the end. Implements `read` for an application with its streams in memory.
 ///
 /// ```
 /// let mut out = [0; 3];

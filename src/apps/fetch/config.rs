@@ -50,22 +50,22 @@ impl Default for TransferConfig {
 }
 
 impl TransferConfig {
-    /// Begins a configuration: a GET of the whole object, whose digest is verified.
+    /// Starts a configuration with the defaults: a GET of the whole object, with digest verification.
     pub fn builder() -> TransferBuilder {
         TransferBuilder(Self::default())
     }
 }
 
-/// Why a transfer cannot be set up so. The caller is at fault.
+/// Why a configuration is invalid. The caller is at fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransferConfigError {
-    /// A range that is none.
+    /// The range is malformed.
     #[error("range `{have}`: use FIRST-LAST, FIRST- or -LENGTH, in bytes from 0")]
     Range {
         /// The range given.
         have: String,
     },
-    /// A range together with a method that has no body.
+    /// A range with a method whose response has no body.
     #[error("a range of a HEAD request: use GET, or no range")]
     RangeOfHead,
 }
@@ -82,7 +82,7 @@ impl TransferBuilder {
         self
     }
 
-    /// Sets the range of the object to ask for: `FIRST-LAST`, `FIRST-` or `-LENGTH`, in bytes from 0.
+    /// Sets the range of the object to request: `FIRST-LAST`, `FIRST-` or `-LENGTH`, in bytes from 0.
     /// Default: the whole object.
     pub fn range(mut self, range: impl Into<Option<String>>) -> Self {
         self.0.range = range.into();
@@ -102,27 +102,27 @@ impl TransferBuilder {
         self
     }
 
-    /// Sets the header fields to add, or to send in the place of the usual ones. Default: none.
+    /// Sets header fields to add, or to replace default ones. Default: none.
     pub fn headers(mut self, headers: impl Into<Vec<Field>>) -> Self {
         self.0.headers = headers.into();
         self
     }
 
-    /// Sets the longest request head in bytes. Default: [`MAX_REQUEST_BYTES`], as long as our transport
-    /// carries.
+    /// Sets the longest request head in bytes. Default: [`MAX_REQUEST_BYTES`], the bound of our
+    /// transport.
     pub const fn request_limit(mut self, bytes: usize) -> Self {
         self.0.request_limit = bytes;
         self
     }
 
-    /// Sets whether the transfer compares the body with the digest that the server offers. Default:
+    /// Sets whether the transfer verifies the body against the server's digest. Default:
     /// `true`.
     pub const fn verify(mut self, verify: bool) -> Self {
         self.0.verify = verify;
         self
     }
 
-    /// Sets the function that continues a digest, maybe on another thread. Default: on this one.
+    /// Sets the function that moves the digest elsewhere, such as to a thread. Default: in place.
     pub fn hasher(mut self, hasher: GoOn) -> Self {
         self.0.hasher = hasher;
         self

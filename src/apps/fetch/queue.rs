@@ -1,6 +1,6 @@
-//! The transfers of one client that wait for their turn, and what a failure does to the rest.
+//! The queue of a client's transfers, and its policy after a failure.
 //!
-//! In: URLs with their destinations, and how each transfer ended. Out: the next transfer to begin,
+//! In: URLs with their destinations, the outcome of each transfer. Out: the next transfer to begin,
 //! and the first failure. One transfer runs at a time, in the order they were queued. Never does
 //! I/O: the caller opens destinations and runs the [`Transfer`](super::Transfer)s.
 
@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::apps::fetch::target::Target;
 
-/// Most transfers that wait: more URLs than a command line of Linux (2 MiB) can hold.
+/// Most queued transfers: more URLs than a command line of Linux (2 MiB) can hold.
 pub const MAX_QUEUED: usize = 1 << 18;
 
 /// One URL and the destination of its body.
@@ -20,13 +20,13 @@ pub struct TransferJob<D> {
     pub destination: D,
 }
 
-/// Whether the transfers after a failed one are begun.
+/// The policy for transfers after a failed one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AfterFailure {
-    /// They are: transfers do not depend on each other.
+    /// Begin them: transfers do not depend on each other.
     #[default]
     Continue,
-    /// They are dropped.
+    /// Drop them.
     Stop,
 }
 
@@ -78,7 +78,7 @@ impl<D, E> TransferQueue<D, E> {
     /// Appends a transfer.
     ///
     /// # Errors
-    /// [`QueueFull`]; the queue is as it was.
+    /// [`QueueFull`]; the queue is unchanged.
     pub fn push(&mut self, job: TransferJob<D>) -> Result<(), QueueFull> {
         if self.waiting.len() >= MAX_QUEUED {
             return Err(QueueFull);
@@ -97,7 +97,7 @@ impl<D, E> TransferQueue<D, E> {
         job
     }
 
-    /// Ends the running transfer. A failure drops the waiting ones if they depend on it.
+    /// Ends the running transfer. A failure drops the queued ones with [`AfterFailure::Stop`].
     pub fn end(&mut self, outcome: Result<(), E>) {
         self.running = false;
         let Err(failure) = outcome else {
@@ -109,7 +109,7 @@ impl<D, E> TransferQueue<D, E> {
         self.first_failure.get_or_insert(failure);
     }
 
-    /// The transfers that wait, in order.
+    /// Iterates over the queued transfers, in order.
     pub fn waiting(&self) -> impl Iterator<Item = &TransferJob<D>> {
         self.waiting.iter()
     }

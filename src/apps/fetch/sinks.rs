@@ -1,6 +1,6 @@
 //! Outputs for programs: a body in memory, and a body written to any writer.
 //!
-//! Neither holds anything of an earlier attempt.
+//! Neither can resume an earlier transfer.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::apps::fetch::output::{Held, Output, OutputError};
 
-/// A body in memory. Clones share it: keep one, and give the other to a transfer.
+/// A body in memory. Clones share it: keep one and pass the other to a transfer.
 #[derive(Clone, Debug)]
 pub struct MemoryOutput {
     bytes: Rc<RefCell<Vec<u8>>>,
@@ -16,7 +16,7 @@ pub struct MemoryOutput {
 }
 
 impl MemoryOutput {
-    /// Makes an empty output that refuses bytes beyond `limit`.
+    /// Creates an empty output that fails beyond `limit` bytes.
     #[must_use]
     pub fn with_limit(limit: usize) -> Self {
         Self {
@@ -25,7 +25,7 @@ impl MemoryOutput {
         }
     }
 
-    /// Takes the bytes of the body out.
+    /// Takes the body out.
     #[must_use]
     pub fn take(&self) -> Vec<u8> {
         self.bytes.take()
@@ -64,8 +64,8 @@ impl Output for MemoryOutput {
     }
 }
 
-/// A body that goes to a writer as its bytes come, so it cannot start again once some have. The loop
-/// waits for the writer: give it one that does not block for long.
+/// A body written to a writer as bytes arrive, so that it cannot start over after the first one. The
+/// loop blocks on the writer: pass one that does not block for long.
 #[derive(Debug)]
 pub struct WriteOutput<W> {
     writer: W,
@@ -73,7 +73,7 @@ pub struct WriteOutput<W> {
 }
 
 impl<W: Write> WriteOutput<W> {
-    /// Makes an output that writes to `writer`, and flushes it when the body is whole.
+    /// Creates an output that writes to `writer`, and flushes it when the body is complete.
     pub const fn new(writer: W) -> Self {
         Self {
             writer,

@@ -22,7 +22,7 @@ use crate::host::client::ClientHost;
 use crate::runtime::Hooks;
 use crate::time::{Instant, Now};
 
-/// A transfer under way.
+/// The transfer in progress.
 struct Current {
     job: TransferJob<Destination>,
     begun: Instant,
@@ -36,12 +36,12 @@ pub(super) struct Session<'a> {
     queue: Jobs,
     current: Option<Current>,
     ended: Vec<UrlStats>,
-    /// When the first transfer began, and when the last one ended.
+    /// The start of the first transfer, and the end of the last one.
     begun: Option<Instant>,
     last_end: Instant,
 }
 
-/// What became of a run.
+/// The outcome of a run.
 pub(super) struct Summary {
     pub(super) urls: Vec<UrlStats>,
     pub(super) elapsed: Duration,
@@ -50,7 +50,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// A run that failed before it began.
+    /// Creates the outcome of a run that failed before it began.
     pub(super) const fn of(failed: Failed) -> Self {
         Self {
             urls: Vec::new(),
@@ -72,7 +72,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Ends the run; `failed`: why it ended before its time, if it did.
+    /// Ends the run; `failed`: the reason if it ends early.
     pub(super) fn conclude(
         mut self,
         now: Instant,
@@ -95,7 +95,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Begins the next transfer whose output can be had; `false` if there is none.
+    /// Begins the next transfer whose output can be opened; `false` if there is none.
     fn start_next(&mut self, now: Now, machine: &mut ClientHost) -> bool {
         while let Some(job) = self.queue.begin_next() {
             self.begun.get_or_insert(now.instant);
@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
                 current.status = Some(status);
             }
             TransferEvent::Redirected { to } => log::info!("redirected to {to}"),
-            TransferEvent::Restarted => log::warn!("the object has changed: starting again"),
+            TransferEvent::Restarted => log::warn!("the object has changed: starting over"),
             TransferEvent::Done { digest } => {
                 log::info!("done digest={}", digest.label());
                 self.end(now, machine, Some(digest), None);
@@ -260,7 +260,7 @@ fn bar_name(job: &TransferJob<Destination>) -> String {
     }
 }
 
-/// curl's code for a failure, or ours where curl has none.
+/// Returns curl's code for a failure, or ours where curl has none.
 const fn exit_of(failure: &TransferFailure) -> Exit {
     match failure {
         TransferFailure::Location(TargetError::Scheme) => Exit::UnsupportedScheme,

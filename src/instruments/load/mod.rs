@@ -58,7 +58,8 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest retransmission timeout.
 const MAX_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Margin added to [`RESTART_GATE`](crate::transport::grant::RESTART_GATE), for clocks of whole milliseconds.
+/// Margin added to [`RESTART_GATE`](crate::transport::grant::RESTART_GATE), for clocks of whole
+/// milliseconds.
 const GATE_MARGIN: Duration = Duration::from_millis(50);
 
 /// The machine of a load generator.
@@ -83,7 +84,7 @@ pub struct LoadHost {
     report: LoadReport,
 }
 
-/// The settings of a stack that has all ports of the load for the transport.
+/// Returns the configuration of a stack with all local ports for the transport.
 fn all_ports(addresses: &[IpAddr], mtu: u16, seed: u64) -> StackConfig {
     StackConfig {
         addresses: addresses.to_vec(),
