@@ -6,7 +6,7 @@ SEED ?= 1
 RUNS ?= 100
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo demo-failover demo-balance demo-anycast test check bench bench-redirect bench-failover bench-check sim compare paper fuzz hostile setup clean
+.PHONY: help demo demo-failover demo-balance demo-anycast test check bench bench-redirect bench-failover bench-check doc sim compare paper fuzz hostile setup clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -60,6 +60,9 @@ compare: setup ## downloads beside kernel TCP over emulated paths (15 minutes); 
 paper: setup ## the experiments of the Trickles paper beside kernel TCP (8 minutes); out/paper/report.html
 	$(CARGO) build --release --locked
 	@scripts/paper.sh
+
+doc: ## documentation of the library without that of the program: target/doc/headwater/index.html
+	$(CARGO) doc --lib --no-default-features --locked
 
 sim: ## seeded worlds on virtual time: make sim SEED=n RUNS=m
 	$(CARGO) run --release --locked -- sim --seed $(SEED) --runs $(RUNS)

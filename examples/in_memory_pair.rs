@@ -34,7 +34,8 @@ impl Application for Hello {
 fn turn(now: Now, machine: &mut impl Machine, device: &mut Memory) -> io::Result<()> {
     let mut buffer = vec![0; MAX_PACKET];
     while let Some(received) = device.receive(&mut buffer)? {
-        machine.handle_packet(now, &buffer[..received.len], received.segment);
+        let packet = buffer.get(..received.len).unwrap_or_default();
+        machine.handle_packet(now, packet, received.segment);
         drain(now, machine, device)?;
     }
     if let Some((at, _why)) = machine.poll_timeout(now)

@@ -170,7 +170,8 @@ pub use apps::fetch::sinks::{MemoryOutput, WriteOutput};
 pub use apps::fetch::target::{Target, TargetError};
 pub use apps::fetch::verify::{GoOn, Hasher, Sha256};
 pub use apps::fetch::{
-    DigestOutcome, End, Transfer, TransferEvent, TransferFailure, TransferProgress, TransferRequest,
+    DigestOutcome, End, MAX_RESTARTS, Transfer, TransferEvent, TransferFailure, TransferProgress,
+    TransferRequest,
 };
 pub use host::client::ClientHost;
 pub use host::config::{
@@ -195,7 +196,7 @@ pub use time::{Instant, Now, UnixMillis};
 // Devices.
 pub use device::memory::{MAX_QUEUED_PACKETS, Memory, pair};
 pub use device::pcap::Pcap;
-pub use device::tun::{Tun, TunBuilder, TunConfig, TunError, TunKind};
+pub use device::tun::{MAX_ADDRESSES, Tun, TunBuilder, TunConfig, TunError, TunKind};
 pub use device::{Device, Received};
 pub use wire::flight::{Ecn, Flight, UdpPath};
 pub use wire::ip::{EmitError, MAX_PACKET};

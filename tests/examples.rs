@@ -1,15 +1,13 @@
 //! The examples do what they say: those that need no device run whole, the others refuse wrong
 //! arguments. `scripts/scenarios/examples.sh` runs the others, one against the other.
 
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 /// Runs an example that cargo has built beside this test.
 fn run(name: &str, words: &[&str]) -> Output {
-    let mut path = PathBuf::from(std::env::current_exe().unwrap());
-    path.pop();
-    path.pop();
-    let path = path.join("examples").join(name);
+    let test = std::env::current_exe().unwrap_or_else(|error| panic!("own path: {error}"));
+    let folder = test.ancestors().nth(2).unwrap_or(&test);
+    let path = folder.join("examples").join(name);
     let output = Command::new(&path).args(words).output();
     output.unwrap_or_else(|error| panic!("{}: {error}: build the examples", path.display()))
 }

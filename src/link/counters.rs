@@ -22,8 +22,8 @@ pub struct LinkCounters {
     pub queue: u64,
     /// Dropped by CoDel at the head of the queue.
     pub codel: u64,
-    /// Dropped because the link holds [`MAX_PACKETS`](super::MAX_PACKETS) or
-    /// [`MAX_BYTES`](super::MAX_BYTES); includes copies that were not made.
+    /// Dropped because the link holds `MAX_PACKETS` or
+    /// `MAX_BYTES`; includes copies that were not made.
     pub overflow: u64,
     /// Marked CE.
     pub marked: u64,
