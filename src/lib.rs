@@ -166,6 +166,7 @@ pub use stack::{DropReason, StackCounters, StackError};
 // Clients.
 pub use apps::fetch::config::{Field, TransferBuilder, TransferConfig, TransferConfigError};
 pub use apps::fetch::output::{Held, Output, OutputError};
+pub use apps::fetch::queue::{AfterFailure, QueueFull, TransferJob, TransferQueue};
 pub use apps::fetch::sinks::{MemoryOutput, WriteOutput};
 pub use apps::fetch::target::{Target, TargetError};
 pub use apps::fetch::verify::{GoOn, Hasher, Sha256};

@@ -38,8 +38,7 @@ pub struct QueueFull;
 /// Transfers in order; `D` is a destination, `E` the caller's error.
 ///
 /// ```
-/// use headwater::internals::apps::fetch::queue::{AfterFailure, TransferJob, TransferQueue};
-/// use headwater::internals::apps::fetch::target::Target;
+/// use headwater::{AfterFailure, Target, TransferJob, TransferQueue};
 ///
 /// let mut queue = TransferQueue::new(AfterFailure::Continue);
 /// for (url, destination) in [("http://10.0.0.1/a", "a"), ("http://10.0.0.1/b", "b")] {
