@@ -1,5 +1,7 @@
 """Measurements: from the output of programs to the figures of records."""
 
+import contextlib
+import io
 import json
 import tempfile
 import unittest
@@ -68,7 +70,9 @@ class Compare(Scratch):
             "device_drops": "0",
         }
         session = self.session(words, window=window, link_end=link, ss="ESTAB 0 0 cubic wscale:7 retrans:0/12 x")
-        [record] = compare.transfer(session)
+        with contextlib.redirect_stderr(io.StringIO()) as progress:
+            [record] = compare.transfer(session)
+        self.assertEqual(progress.getvalue(), "40ms-100mbit-clean-1bdp round 2 cubic: 100 Mbit/s, queue p95 – ms\n")
         self.assertEqual((record.known("goodput"), record.known("goodput_from_start")), (100.0, 80.0))
         self.assertEqual((record.value("queue_p50"), record.value("queue_p95")), (20.0, None))
         self.assertEqual((record.known("retransmitted"), record.round), (12, 2))
