@@ -26,6 +26,7 @@ TICK = 0.1
 PIPE_BYTES = 1 << 20
 # Bytes wait this long before they are taken: 2 ms at 1 Gb/s fill a quarter of the pipe.
 NAP = 0.002
+LONGEST_WAIT_MS = 1000
 
 
 class Count:
@@ -45,7 +46,7 @@ class Count:
             left = due - time.monotonic()
             if left <= 0:
                 return
-            if self.poll.poll(max(1, left * 1000)):
+            if self.poll.poll(min(max(1, left * 1000), LONGEST_WAIT_MS)):
                 time.sleep(NAP)
                 self.take()
 

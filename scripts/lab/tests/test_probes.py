@@ -1,23 +1,36 @@
 """Probes: what can be tested without a namespace."""
 
 import ipaddress
+import math
+import os
 import random
 import subprocess
-import sys
 import unittest
 
+from lab import LabError
 from lab.probes import capsules, instructions, mmdb, payload, window
 from lab.reports import instructions as comparison
 from lab.settings import ROOT
 
-LOOP = "import os\nwhile True: os.write(1, bytes(65536))"
-
 
 class Probes(unittest.TestCase):
-    def test_a_window_counts_a_part_of_all_bytes(self) -> None:
-        figures = window.measure(0.2, 0.3, [sys.executable, "-c", LOOP])
+    def test_a_count_takes_every_byte_of_a_pipe_until_its_end(self) -> None:
+        reader, writer = os.pipe()
+        os.write(writer, bytes(5000))
+        os.close(writer)
+        count = window.Count(reader)
+        count.until(math.inf)
+        self.assertEqual((count.bytes, count.ended), (5000, True))
+        self.assertIsNotNone(count.first)
+
+    def test_a_window_is_a_part_of_the_download(self) -> None:
+        figures = window.measure(0.2, 0.3, ["cat", "/dev/zero"])
         counted, whole = (int(str(figures[name])) for name in ("window_bytes", "bytes"))
-        self.assertTrue(0 < counted < whole, figures)
+        self.assertTrue(0 <= counted <= whole, figures)
+
+    def test_a_download_must_outlast_the_window(self) -> None:
+        with self.assertRaisesRegex(LabError, "ended by itself, exit status 3"):
+            window.measure(0, 60, ["sh", "-c", "exit 3"])
 
     def test_object_bytes_at_the_end_of_a_datagram(self) -> None:
         original = random.Random(1).randbytes(4000)
