@@ -268,7 +268,7 @@ fn link_refuses_nonsense_before_it_makes_anything() {
         (&["--a", "hw-x"], 2, "--b <NAME>"),
         (&["--a", "hw-x", "--b", "hw-x"], 2, "two devices"),
         (&["ENDS", "--delay", "20"], 2, "'20' is not a time"),
-        (&["ENDS", "--rate", "10mbps"], 2, "no rate"),
+        (&["ENDS", "--rate", "10mbps"], 2, "'10mbps' is not a rate"),
         (&["ENDS", "--loss", "101%"], 2, "too large"),
         (&["ENDS", "--queue", "64k"], 2, "set a rate"),
         (
