@@ -123,7 +123,7 @@ scenario_link() {
 
     expect 121 "delay: '5' is not a time" command_link set ab loss=1% delay=5
     expect 121 "unknown setting 'speed'" command_link set both speed=1mbit
-    expect 121 "no direction" command_link set loss=1%
+    expect 121 "not a direction" command_link set loss=1%
     expect 121 "without a rate" command_link set ba rate=none
     equal "loss after refusals" "$(shown .ab.config.loss_ppm)" 0
     expect 120 "is it running" "$HEADWATER" link-control "$SCRATCH/nobody" show
