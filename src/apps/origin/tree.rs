@@ -150,7 +150,7 @@ mod tests {
         std::fs::create_dir(&empty).unwrap();
         for (path, want) in [
             (folder.path().join("none"), "does not exist: create it"),
-            (file, "is not a directory: name the directory"),
+            (file, "is not a directory: choose the directory"),
             (empty, "is empty: put the files"),
         ] {
             let message = Tree::open(&path).unwrap_err().to_string();
