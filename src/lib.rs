@@ -103,7 +103,7 @@
 //!
 //! [`manual::protocol`] is enough to write a client in another language; [`manual::threats`] says who
 //! may attack what; [`manual::limits`] lists every bound; [`manual::deviations`] tells where this
-//! differs from its models; [`manual::architecture`] what lies where.
+//! differs from its models; [`manual::architecture`] maps the modules.
 
 #![cfg_attr(
     test,

@@ -60,7 +60,7 @@ const HABITS: &[(&str, &[&str], usize)] = &[
             "what is|are|was|were|has|have|had|can|may|must|will|would|does|did",
             "what comes|came|goes|went|stands|lies|remains|follows|happens|becomes|counts|keeps|needs",
         ],
-        14,
+        8,
     ),
     (
         "a bare clause, `what` and its subject: name the thing",

@@ -137,7 +137,7 @@ impl ClientHost {
 
     // --- Output ---
 
-    /// What becomes writable when `flush` is worth a call; none if the output keeps nothing back.
+    /// The descriptor whose writability makes `flush` worth a call; none if the output buffers nothing.
     #[must_use]
     pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
         self.running.as_ref()?.transfer.waits_for()
@@ -163,7 +163,7 @@ impl ClientHost {
             .unwrap_or_default()
     }
 
-    /// What has happened since the start, over all transfers and connections.
+    /// The counters since the start, over all transfers and connections.
     #[must_use]
     pub fn report(&self) -> ClientReport {
         let mut report = self.report.clone();

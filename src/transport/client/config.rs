@@ -58,7 +58,7 @@ pub struct ClientConfig {
     /// MTU of the own device in bytes (IP packet, 576 to 65,535); responses are asked for at this
     /// size.
     pub(crate) mtu: u16,
-    /// Reassembly buffer in bytes: what lies beyond it is not asked for.
+    /// Reassembly buffer in bytes: no bytes beyond it are requested.
     pub(crate) buffer: usize,
     /// Give up after this long without any answer while one is awaited.
     pub(crate) idle_timeout: Duration,

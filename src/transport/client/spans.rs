@@ -50,7 +50,7 @@ impl SpanSet {
         if let Some(mut last) = self.spans.last_entry()
             && *last.get() == span.start
         {
-            // What comes in order makes the last span longer.
+            // Bytes in order make the last span longer.
             *last.get_mut() = span.end;
             self.total += span.len();
             return span.len();

@@ -1,4 +1,4 @@
-//! The connection's timers: which there are, when the next is due, and what happens then.
+//! The connection's timers: their list, the next deadline, and its handling.
 
 use crate::time::Instant;
 use crate::transport::client::ClientEvent;
