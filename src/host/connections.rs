@@ -53,9 +53,9 @@ impl Connections {
         self.kept.iter()
     }
 
-    /// All connections.
+    /// All connections, the most recently used first: it is the likeliest to have work.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut ClientConnection> {
-        self.kept.iter_mut().map(|(_, connection)| connection)
+        self.kept.iter_mut().rev().map(|(_, connection)| connection)
     }
 
     /// All connections of our transport.

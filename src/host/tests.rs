@@ -15,7 +15,7 @@ use super::server::{MAX_FLIGHTS, ServerHost};
 use super::tokens::Tokens;
 use super::*;
 use crate::apps::fetch::config::TransferConfig;
-use crate::apps::fetch::output::{Held, Output, OutputError};
+use crate::apps::fetch::output::{Output, OutputError};
 use crate::apps::fetch::target::Target;
 use crate::apps::fetch::{MAX_KEPT_BYTES, Transfer, TransferEvent};
 use crate::http::digest;
@@ -106,12 +106,6 @@ impl Application for Sizes {
 struct Memory(Rc<RefCell<(Vec<u8>, bool)>>);
 
 impl Output for Memory {
-    fn held(&self) -> Held {
-        Held::default()
-    }
-    fn replay(&mut self, _sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
-        Ok(true)
-    }
     fn begin(&mut self, _offset: u64, _etag: Option<&str>) -> Result<(), OutputError> {
         Ok(())
     }
@@ -346,9 +340,6 @@ struct Reader {
 }
 
 impl Output for Slow {
-    fn held(&self) -> Held {
-        Held::default()
-    }
     fn replay(&mut self, _sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
         Ok(false)
     }

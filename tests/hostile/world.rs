@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use headwater::internals::apps::fetch::config::TransferConfig;
-use headwater::internals::apps::fetch::output::{Held, Output, OutputError};
+use headwater::internals::apps::fetch::output::{Output, OutputError};
 use headwater::internals::apps::fetch::target::Target;
 use headwater::internals::apps::fetch::{Transfer, TransferEvent};
 use headwater::internals::apps::origin::digest::InlineDigester;
@@ -77,14 +77,6 @@ struct Compare {
 struct Sink(Rc<RefCell<Compare>>);
 
 impl Output for Sink {
-    fn held(&self) -> Held {
-        Held::default()
-    }
-
-    fn replay(&mut self, _sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
-        Ok(true)
-    }
-
     fn begin(&mut self, offset: u64, _etag: Option<&str>) -> Result<(), OutputError> {
         assert_eq!(offset, 0);
         Ok(())

@@ -28,15 +28,19 @@ pub enum OutputError {
 
 /// A destination for one body.
 pub trait Output {
-    /// The bytes of an earlier transfer, to be resumed.
-    fn held(&self) -> Held;
+    /// The bytes of an earlier transfer, to be resumed. Default: none.
+    fn held(&self) -> Held {
+        Held::default()
+    }
 
     /// Passes the first `held().bytes` bytes to `sink`, in order; `false` if they cannot be read
-    /// back.
+    /// back. Default: `true`, for an output that holds none.
     ///
     /// # Errors
     /// [`OutputError::Io`].
-    fn replay(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError>;
+    fn replay(&mut self, _sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
+        Ok(true)
+    }
 
     /// Begins a body at `offset`, which is 0 or `held().bytes`, after a response was accepted. `etag`:
     /// its strong entity tag, to be saved for a later transfer.

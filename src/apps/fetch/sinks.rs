@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::rc::Rc;
 
-use crate::apps::fetch::output::{Held, Output, OutputError};
+use crate::apps::fetch::output::{Output, OutputError};
 
 /// A body in memory. Clones share it: keep one and pass the other to a transfer.
 #[derive(Clone, Debug)]
@@ -33,14 +33,6 @@ impl MemoryOutput {
 }
 
 impl Output for MemoryOutput {
-    fn held(&self) -> Held {
-        Held::default()
-    }
-
-    fn replay(&mut self, _sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
-        Ok(true)
-    }
-
     fn begin(&mut self, _offset: u64, _etag: Option<&str>) -> Result<(), OutputError> {
         self.rewind()
     }
@@ -83,14 +75,6 @@ impl<W: Write> WriteOutput<W> {
 }
 
 impl<W: Write> Output for WriteOutput<W> {
-    fn held(&self) -> Held {
-        Held::default()
-    }
-
-    fn replay(&mut self, _sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
-        Ok(true)
-    }
-
     fn begin(&mut self, _offset: u64, _etag: Option<&str>) -> Result<(), OutputError> {
         self.rewind()
     }
