@@ -8,12 +8,15 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 
 use mio::net::{UnixListener, UnixStream};
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
+
+use super::slots::Slots;
 
 /// Most clients at a time.
 pub const MAX_CLIENTS: usize = 8;
@@ -24,8 +27,8 @@ pub const MAX_LINE_BYTES: usize = 4096;
 /// Unread reply bytes from which on a client's commands wait.
 pub const MAX_UNREAD_BYTES: usize = 64 * 1024;
 
-const LISTENER: Token = Token(64);
-const FIRST_CLIENT: usize = 65;
+/// Token of the listener; those of the clients follow it.
+const LISTENER: usize = 64;
 
 /// Last line of the reply to a successful command.
 pub const OK: &str = "ok";
@@ -40,8 +43,7 @@ pub struct ControlServer {
     path: PathBuf,
     /// Device and inode of the socket file that `bind` created.
     identity: (u64, u64),
-    clients: [Option<ControlClient>; MAX_CLIENTS],
-    acceptable: bool,
+    clients: Slots<ControlClient, MAX_CLIENTS>,
     /// Steps of all clients, by which to find the one that has been idle longest.
     steps: u64,
 }
@@ -80,25 +82,20 @@ impl ControlServer {
             listener,
             path: path.to_owned(),
             identity: (metadata.dev(), metadata.ino()),
-            clients: Default::default(),
-            acceptable: true,
+            clients: Slots::new(LISTENER),
             steps: 0,
         })
     }
 
-    pub(super) fn register(&mut self, registry: &Registry) -> io::Result<()> {
-        registry.register(&mut self.listener, LISTENER, Interest::READABLE)
+    /// Registers the listener at the loop.
+    pub(super) fn registered(mut self, registry: &Registry) -> io::Result<Self> {
+        self.clients.register(registry, &mut self.listener)?;
+        Ok(self)
     }
 
     /// Records an event of the loop.
     pub(super) fn note(&mut self, token: Token) {
-        if token == LISTENER {
-            self.acceptable = true;
-        } else if let Some(Some(client)) = token
-            .0
-            .checked_sub(FIRST_CLIENT)
-            .and_then(|slot| self.clients.get_mut(slot))
-        {
+        if let Some(client) = self.clients.note(token) {
             client.ready = true;
         }
     }
@@ -106,7 +103,7 @@ impl ControlServer {
     /// Whether there is more work without another event.
     pub(super) fn is_busy(&self) -> bool {
         let busy = |client: &ControlClient| client.ready && !client.is_stuck();
-        self.acceptable || self.clients.iter().flatten().any(busy)
+        self.clients.is_acceptable() || self.clients.iter().any(busy)
     }
 
     /// Serves all clients, at most one command of each. `execute` returns the reply to a command
@@ -117,49 +114,38 @@ impl ControlServer {
         mut execute: impl FnMut(&str) -> Result<String, String>,
     ) {
         self.accept(registry);
-        for slot in &mut self.clients {
-            let Some(client) = slot.as_mut().filter(|client| client.ready) else {
-                continue;
-            };
+        self.clients.serve(|client| {
+            if !client.ready {
+                return ControlFlow::Continue(());
+            }
             self.steps += 1;
             client.last_step = self.steps;
-            if client.advance(&mut execute).is_err() {
-                *slot = None;
+            match client.advance(&mut execute) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
             }
-        }
+        });
     }
 
     fn accept(&mut self, registry: &Registry) {
-        while self.acceptable {
-            match self.listener.accept() {
-                Ok((mut stream, _)) => {
-                    let age =
-                        |client: &Option<ControlClient>| client.as_ref().map(|old| old.last_step);
-                    // A free slot counts as the oldest.
-                    let slots = self.clients.iter_mut().enumerate();
-                    let Some((n, slot)) = slots.min_by_key(|(_, slot)| age(slot)) else {
-                        return;
-                    };
-                    let both = Interest::READABLE | Interest::WRITABLE;
-                    let token = Token(FIRST_CLIENT + n);
-                    if registry.register(&mut stream, token, both).is_ok() {
-                        self.steps += 1;
-                        *slot = Some(ControlClient {
-                            stream,
-                            received: Vec::new(),
-                            answer: Vec::new(),
-                            written: 0,
-                            ready: true,
-                            ended: false,
-                            last_step: self.steps,
-                        });
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Out of descriptors, too: the next connection wakes the loop again.
-                Err(_) => self.acceptable = false,
+        // A free slot counts as the oldest.
+        let oldest = |clients: &[Option<ControlClient>; MAX_CLIENTS]| {
+            let age = |slot: &Option<ControlClient>| slot.as_ref().map(|client| client.last_step);
+            (0..MAX_CLIENTS).min_by_key(|&n| clients.get(n).and_then(age))
+        };
+        let next = || self.listener.accept().map(|(stream, _)| stream);
+        self.clients.accept(registry, next, oldest, |stream| {
+            self.steps += 1;
+            ControlClient {
+                stream,
+                received: Vec::new(),
+                answer: Vec::new(),
+                written: 0,
+                ready: true,
+                ended: false,
+                last_step: self.steps,
             }
-        }
+        });
     }
 }
 

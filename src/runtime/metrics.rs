@@ -8,11 +8,13 @@
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 
+use super::slots::Slots;
 use crate::host::metrics::{Metric, MetricKind, MetricSample};
 use crate::time::Instant;
 
@@ -28,16 +30,14 @@ pub const MAX_DURATION: Duration = Duration::from_secs(5);
 /// Media type of the response.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-const LISTENER: Token = Token(16);
-const FIRST_CONNECTION: usize = 17;
+/// Token of the listener; those of the connections follow it.
+const LISTENER: usize = 16;
 
 /// The metrics server.
 #[derive(Debug)]
 pub struct MetricsServer {
     listener: TcpListener,
-    slots: [Option<MetricsConnection>; MAX_CONNECTIONS],
-    /// Whether the listener may have pending connections.
-    acceptable: bool,
+    connections: Slots<MetricsConnection, MAX_CONNECTIONS>,
 }
 
 #[derive(Debug)]
@@ -70,8 +70,7 @@ impl MetricsServer {
         let listener = TcpListener::bind(address)?;
         Ok(Self {
             listener,
-            slots: Default::default(),
-            acceptable: true,
+            connections: Slots::new(LISTENER),
         })
     }
 
@@ -83,28 +82,23 @@ impl MetricsServer {
         self.listener.local_addr()
     }
 
-    pub(super) fn register(&mut self, registry: &Registry) -> io::Result<()> {
-        registry.register(&mut self.listener, LISTENER, Interest::READABLE)
+    /// Registers the listener at the loop.
+    pub(super) fn registered(mut self, registry: &Registry) -> io::Result<Self> {
+        self.connections.register(registry, &mut self.listener)?;
+        Ok(self)
     }
 
     /// Records an event of the loop.
     pub(super) fn note(&mut self, token: Token) {
-        if token == LISTENER {
-            self.acceptable = true;
-        } else if let Some(Some(connection)) = token
-            .0
-            .checked_sub(FIRST_CONNECTION)
-            .and_then(|slot| self.slots.get_mut(slot))
-        {
+        if let Some(connection) = self.connections.note(token) {
             connection.ready = true;
         }
     }
 
     /// The earliest deadline of a connection.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.slots
+        self.connections
             .iter()
-            .flatten()
             .map(|connection| connection.until)
             .min()
     }
@@ -117,47 +111,30 @@ impl MetricsServer {
         mut metrics: impl FnMut() -> Vec<Metric>,
     ) {
         self.accept(now, registry);
-        for slot in &mut self.slots {
-            let Some(connection) = slot else { continue };
+        self.connections.serve(|connection| {
             let mut progress = ExchangeStatus::Waiting;
             if std::mem::take(&mut connection.ready) {
                 progress = connection
                     .advance(&mut metrics)
                     .unwrap_or(ExchangeStatus::Over);
             }
-            if progress == ExchangeStatus::Over || now >= connection.until {
-                *slot = None;
+            match progress == ExchangeStatus::Over || now >= connection.until {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
             }
-        }
+        });
     }
 
     fn accept(&mut self, now: Instant, registry: &Registry) {
-        while self.acceptable {
-            match self.listener.accept() {
-                Ok((mut stream, _)) => {
-                    let free = self.slots.iter().position(Option::is_none);
-                    let Some((n, slot)) = free.and_then(|n| Some((n, self.slots.get_mut(n)?)))
-                    else {
-                        continue;
-                    };
-                    let both = Interest::READABLE | Interest::WRITABLE;
-                    let token = Token(FIRST_CONNECTION + n);
-                    if registry.register(&mut stream, token, both).is_ok() {
-                        let exchange = Exchange::Reading { head: Vec::new() };
-                        let until = now + MAX_DURATION;
-                        *slot = Some(MetricsConnection {
-                            stream,
-                            until,
-                            ready: true,
-                            exchange,
-                        });
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Out of descriptors, too: the next connection wakes the loop again.
-                Err(_) => self.acceptable = false,
-            }
-        }
+        let free = |slots: &[Option<_>; MAX_CONNECTIONS]| slots.iter().position(Option::is_none);
+        let next = || self.listener.accept().map(|(stream, _)| stream);
+        let admit = |stream| MetricsConnection {
+            stream,
+            until: now + MAX_DURATION,
+            ready: true,
+            exchange: Exchange::Reading { head: Vec::new() },
+        };
+        self.connections.accept(registry, next, free, admit);
     }
 }
 

@@ -15,6 +15,7 @@
     reason = "the one place that reads the clocks"
 )]
 
+mod admin;
 pub mod control;
 pub mod digester;
 pub mod endpoint;
@@ -23,6 +24,7 @@ pub mod loader;
 pub mod metrics;
 pub mod relay;
 pub(crate) mod signals;
+mod slots;
 pub(crate) mod timer;
 
 use std::io;
@@ -42,6 +44,7 @@ use crate::wire::ip::MAX_PACKET;
 
 pub use signals::{Notice, Signal};
 
+use admin::Admin;
 use control::ControlServer;
 use metrics::MetricsServer;
 use signals::Signals;
@@ -189,8 +192,7 @@ pub struct Runtime<D> {
     events: Events,
     timer: Timer,
     signals: Signals,
-    metrics: Option<MetricsServer>,
-    control: Option<ControlServer>,
+    admin: Admin,
     buffer: Vec<u8>,
     /// Busy-poll time after a packet, and the time until which the loop does not sleep.
     busy_poll: Duration,
@@ -235,8 +237,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
             events,
             timer,
             signals,
-            metrics: None,
-            control: None,
+            admin: Admin::default(),
             buffer,
             busy_poll: Duration::ZERO,
             awake_until: Instant::ZERO,
@@ -258,20 +259,16 @@ impl<D: Device + AsRawFd> Runtime<D> {
     ///
     /// # Errors
     /// If the listener cannot be registered.
-    pub fn serve_metrics(&mut self, mut server: MetricsServer) -> io::Result<()> {
-        server.register(self.poll.registry())?;
-        self.metrics = Some(server);
-        Ok(())
+    pub fn serve_metrics(&mut self, server: MetricsServer) -> io::Result<()> {
+        self.admin.serve_metrics(self.poll.registry(), server)
     }
 
     /// Also executes commands of a control socket.
     ///
     /// # Errors
     /// If the socket cannot be registered.
-    pub fn serve_control(&mut self, mut server: ControlServer) -> io::Result<()> {
-        server.register(self.poll.registry())?;
-        self.control = Some(server);
-        Ok(())
+    pub fn serve_control(&mut self, server: ControlServer) -> io::Result<()> {
+        self.admin.serve_control(self.poll.registry(), server)
     }
 
     /// Also catches the signal of a notice.
@@ -315,11 +312,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
                 return Ok(Stopped::ByHook);
             }
             let wake = machine.poll_timeout(now).map(|(at, _)| at);
-            let deadlines = [
-                wake,
-                hooks.deadline(),
-                self.metrics.as_ref().and_then(MetricsServer::deadline),
-            ];
+            let deadlines = [wake, hooks.deadline(), self.admin.deadline()];
             let wait = deadlines.into_iter().flatten().min();
             let awake = now.instant < self.awake_until;
             if awake && !more {
@@ -332,8 +325,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
                     continue;
                 }
             }
-            let busy = self.control.as_ref().is_some_and(ControlServer::is_busy);
-            let wait = if more || awake || busy {
+            let wait = if more || awake || self.admin.is_busy() {
                 Some(now.instant)
             } else {
                 wait
@@ -348,18 +340,11 @@ impl<D: Device + AsRawFd> Runtime<D> {
             while let Some(notice) = self.signals.take_notice() {
                 hooks.notice(self.clock.now(), notice, machine);
             }
-            if let Some(server) = &mut self.control {
-                let now = self.clock.now();
-                server.turn(self.poll.registry(), |line| {
-                    hooks.command(now, line, machine)
-                });
-            }
-            if let Some(server) = &mut self.metrics {
-                let registry = self.poll.registry();
-                server.turn(self.clock.now().instant, registry, || {
-                    hooks.metrics(machine)
-                });
-            }
+            let (clock, registry) = (self.clock, self.poll.registry());
+            let command = |line: &str| hooks.command(clock.now(), line, machine);
+            self.admin.execute(registry, command);
+            self.admin
+                .answer(clock, registry, || hooks.metrics(machine));
         }
     }
 
@@ -458,14 +443,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
                 DEVICE => self.readable = true,
                 TIMER | SINK => {}
                 SIGNALS => self.signals.drain(),
-                token => {
-                    if let Some(server) = &mut self.metrics {
-                        server.note(token);
-                    }
-                    if let Some(server) = &mut self.control {
-                        server.note(token);
-                    }
-                }
+                token => self.admin.note(token),
             }
         }
         Ok(())

@@ -21,6 +21,7 @@ use mio::{Events, Interest, Poll, Token};
 use crate::device::Device;
 use crate::device::pcap::Recorder;
 use crate::link::path::{CommandError, Direction, LinkCommand, LinkPath, LinkReport};
+use crate::runtime::admin::Admin;
 use crate::runtime::control::ControlServer;
 use crate::runtime::gather::{self, Gather};
 use crate::runtime::metrics::MetricsServer;
@@ -81,14 +82,13 @@ pub struct Relay<D> {
     /// Expiry of the timer, if armed.
     armed: Option<Instant>,
     signals: Signals,
-    control: Option<ControlServer>,
+    admin: Admin,
     polled: Instant,
     /// Whether the last turn stopped at a bound.
     more: bool,
     gather: Gather,
     /// Packets read in this turn.
     read: u32,
-    metrics: Option<MetricsServer>,
     /// Capture at end a.
     recorder: Option<Recorder<File>>,
 }
@@ -126,12 +126,11 @@ impl<D: Device + AsRawFd> Relay<D> {
             timer,
             armed: None,
             signals,
-            control: None,
+            admin: Admin::default(),
             polled: Instant::ZERO,
             more: true,
             gather: Gather::default(),
             read: 0,
-            metrics: None,
             recorder: None,
         })
     }
@@ -140,20 +139,16 @@ impl<D: Device + AsRawFd> Relay<D> {
     ///
     /// # Errors
     /// If the socket cannot be registered.
-    pub fn serve_control(&mut self, mut server: ControlServer) -> io::Result<()> {
-        server.register(self.poll.registry())?;
-        self.control = Some(server);
-        Ok(())
+    pub fn serve_control(&mut self, server: ControlServer) -> io::Result<()> {
+        self.admin.serve_control(self.poll.registry(), server)
     }
 
     /// Also serves requests for metrics.
     ///
     /// # Errors
     /// If the listener cannot be registered.
-    pub fn serve_metrics(&mut self, mut server: MetricsServer) -> io::Result<()> {
-        server.register(self.poll.registry())?;
-        self.metrics = Some(server);
-        Ok(())
+    pub fn serve_metrics(&mut self, server: MetricsServer) -> io::Result<()> {
+        self.admin.serve_metrics(self.poll.registry(), server)
     }
 
     /// Captures packets at end a, as they enter and as they leave.
@@ -221,11 +216,7 @@ impl<D: Device + AsRawFd> Relay<D> {
 
     /// Reads packets at the start of `direction`; true if there may be more.
     fn receive(&mut self, direction: Direction) -> io::Result<bool> {
-        let [a, b] = &mut self.ends;
-        let from = match direction {
-            Direction::Ab => a,
-            Direction::Ba => b,
-        };
+        let [from, _] = along(direction, &mut self.ends);
         if !from.readable {
             return Ok(false);
         }
@@ -252,11 +243,7 @@ impl<D: Device + AsRawFd> Relay<D> {
 
     /// Writes arrived packets at the end of `direction`; true if there may be more.
     fn deliver(&mut self, direction: Direction) -> io::Result<bool> {
-        let [a, b] = &mut self.ends;
-        let to = match direction {
-            Direction::Ab => b,
-            Direction::Ba => a,
-        };
+        let [_, to] = along(direction, &mut self.ends);
         let link = self.path.link_mut(direction);
         if link.poll_timeout().is_none() {
             return Ok(false);
@@ -279,14 +266,14 @@ impl<D: Device + AsRawFd> Relay<D> {
 
     /// Arms the timer for the next due packet; returns the timeout for `poll`.
     fn prepare_sleep(&mut self, now: Instant) -> io::Result<Option<Duration>> {
-        if self.control.as_ref().is_some_and(ControlServer::is_busy) {
+        if self.admin.is_busy() {
             return Ok(Some(Duration::ZERO));
         }
         if let Some(recorder) = &mut self.recorder {
             recorder.flush();
         }
-        let closing = self.metrics.as_ref().and_then(MetricsServer::deadline);
-        let due = self.path.poll_timeout().into_iter().chain(closing).min();
+        let due = [self.path.poll_timeout(), self.admin.deadline()];
+        let due = due.into_iter().flatten().min();
         if let Some(due) = due
             && self.armed != Some(due)
         {
@@ -312,12 +299,7 @@ impl<D: Device + AsRawFd> Relay<D> {
                     if let Some((end, _)) = devices.find(|(_, device)| *device == token) {
                         end.readable = true;
                     } else {
-                        if let Some(control) = &mut self.control {
-                            control.note(token);
-                        }
-                        if let Some(metrics) = &mut self.metrics {
-                            metrics.note(token);
-                        }
+                        self.admin.note(token);
                     }
                 }
             }
@@ -327,23 +309,17 @@ impl<D: Device + AsRawFd> Relay<D> {
 
     /// Serves requests for metrics.
     fn show(&mut self) {
-        let Some(server) = &mut self.metrics else {
-            return;
-        };
-        let (path, ends, now) = (&self.path, &self.ends, self.clock.instant());
-        server.turn(now, self.poll.registry(), || {
-            metrics::metrics(&report(path, ends, now))
+        let (path, ends, clock) = (&self.path, &self.ends, self.clock);
+        self.admin.answer(clock, self.poll.registry(), || {
+            metrics::metrics(&report(path, ends, clock.instant()))
         });
     }
 
     /// Executes commands of the control socket.
     fn handle_control(&mut self) {
-        let Some(control) = &mut self.control else {
-            return;
-        };
         let (path, ends) = (&mut self.path, &mut self.ends);
         let clock = self.clock;
-        control.turn(self.poll.registry(), |line| {
+        self.admin.execute(self.poll.registry(), |line| {
             let now = clock.instant();
             match line
                 .parse()
@@ -367,6 +343,14 @@ impl<D: Device + AsRawFd> Relay<D> {
                 LinkCommand::Help => Ok(HELP.to_owned()),
             }
         });
+    }
+}
+
+/// Sorts the ends a and b into the first and the last of `direction`.
+const fn along<D>(direction: Direction, [a, b]: &mut [End<D>; 2]) -> [&mut End<D>; 2] {
+    match direction {
+        Direction::Ab => [a, b],
+        Direction::Ba => [b, a],
     }
 }
 

@@ -297,8 +297,8 @@ fn turn(poll: &mut Poll, server: &mut MetricsServer, now: Instant) {
 #[test]
 fn metrics_connections_are_bounded_in_number_and_time() {
     let mut poll = Poll::new().unwrap();
-    let mut server = MetricsServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    server.register(poll.registry()).unwrap();
+    let server = MetricsServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut server = server.registered(poll.registry()).unwrap();
     let address = server.local_addr().unwrap();
     let mut clients: Vec<_> = (0..=metrics::MAX_CONNECTIONS)
         .map(|_| TcpStream::connect(address).unwrap())
