@@ -179,6 +179,7 @@ fn date_field(headers: &Headers, name: &str) -> Option<u64> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::ConditionVerdict::{Failed, NotModified, Proceed};
     use super::*;
 
     const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
@@ -200,121 +201,53 @@ mod tests {
         }
     }
 
-    /// Name, fields, expected outcome.
-    type Row = (
-        &'static str,
-        &'static [(&'static str, &'static str)],
-        ConditionVerdict,
-    );
+    /// Fields and the expected outcome.
+    type Row = (&'static [(&'static str, &'static str)], ConditionVerdict);
 
     const TABLE: &[Row] = &[
-        ("none", &[], ConditionVerdict::Proceed),
+        (&[], Proceed),
+        (&[("If-None-Match", "\"a,b\"")], NotModified),
+        (&[("If-None-Match", "W/\"a,b\"")], NotModified),
+        (&[("If-None-Match", "\"x\" ,, \"a,b\"")], NotModified),
+        (&[("If-None-Match", "*")], NotModified),
+        (&[("If-None-Match", "\"a\", \"b\"")], Proceed),
+        (&[("If-None-Match", "a,b")], Proceed),
+        (&[("If-Match", "\"a,b\"")], Proceed),
+        (&[("If-Match", "*")], Proceed),
+        (&[("If-Match", "W/\"a,b\"")], Failed),
+        (&[("If-Match", "\"c\"")], Failed),
+        (&[("If-Modified-Since", BEFORE)], Proceed),
+        (&[("If-Modified-Since", AT)], NotModified),
+        (&[("If-Modified-Since", AFTER)], NotModified),
+        (&[("If-Modified-Since", "x")], Proceed),
+        (&[("If-Unmodified-Since", BEFORE)], Failed),
+        (&[("If-Unmodified-Since", AT)], Proceed),
         (
-            "none-match same",
-            &[("If-None-Match", "\"a,b\"")],
-            ConditionVerdict::NotModified,
-        ),
-        (
-            "none-match weak",
-            &[("If-None-Match", "W/\"a,b\"")],
-            ConditionVerdict::NotModified,
-        ),
-        (
-            "none-match in list",
-            &[("If-None-Match", "\"x\" ,, \"a,b\"")],
-            ConditionVerdict::NotModified,
-        ),
-        (
-            "none-match star",
-            &[("If-None-Match", "*")],
-            ConditionVerdict::NotModified,
-        ),
-        (
-            "none-match other",
-            &[("If-None-Match", "\"a\", \"b\"")],
-            ConditionVerdict::Proceed,
-        ),
-        (
-            "none-match broken",
-            &[("If-None-Match", "a,b")],
-            ConditionVerdict::Proceed,
-        ),
-        (
-            "match same",
-            &[("If-Match", "\"a,b\"")],
-            ConditionVerdict::Proceed,
-        ),
-        (
-            "match star",
-            &[("If-Match", "*")],
-            ConditionVerdict::Proceed,
-        ),
-        (
-            "match weak",
-            &[("If-Match", "W/\"a,b\"")],
-            ConditionVerdict::Failed,
-        ),
-        (
-            "match other",
-            &[("If-Match", "\"c\"")],
-            ConditionVerdict::Failed,
-        ),
-        (
-            "modified since before",
-            &[("If-Modified-Since", BEFORE)],
-            ConditionVerdict::Proceed,
-        ),
-        (
-            "modified since then",
-            &[("If-Modified-Since", AT)],
-            ConditionVerdict::NotModified,
-        ),
-        (
-            "modified since later",
-            &[("If-Modified-Since", AFTER)],
-            ConditionVerdict::NotModified,
-        ),
-        (
-            "modified since nonsense",
-            &[("If-Modified-Since", "x")],
-            ConditionVerdict::Proceed,
-        ),
-        (
-            "unmodified since before",
-            &[("If-Unmodified-Since", BEFORE)],
-            ConditionVerdict::Failed,
-        ),
-        (
-            "unmodified since then",
-            &[("If-Unmodified-Since", AT)],
-            ConditionVerdict::Proceed,
-        ),
-        (
-            "tag outranks date, none-match",
             &[("If-None-Match", "\"c\""), ("If-Modified-Since", AFTER)],
-            ConditionVerdict::Proceed,
+            Proceed,
         ),
         (
-            "tag outranks date, match",
             &[("If-Match", "\"a,b\""), ("If-Unmodified-Since", BEFORE)],
-            ConditionVerdict::Proceed,
+            Proceed,
         ),
         (
-            "412 before 304",
             &[("If-None-Match", "\"a,b\""), ("If-Match", "\"c\"")],
-            ConditionVerdict::Failed,
+            Failed,
         ),
         (
-            "304 where both match",
             &[("If-None-Match", "\"a,b\""), ("If-Match", "\"a,b\"")],
-            ConditionVerdict::NotModified,
+            NotModified,
         ),
     ];
 
     #[test]
     fn preconditions_follow_the_order_of_the_rfc() {
-        for (name, fields, want) in TABLE {
-            assert_eq!(evaluate(&headers(fields), &validators()), *want, "{name}");
+        for (fields, want) in TABLE {
+            assert_eq!(
+                evaluate(&headers(fields), &validators()),
+                *want,
+                "{fields:?}"
+            );
         }
     }
 
@@ -326,10 +259,7 @@ mod tests {
         };
         for name in ["If-Modified-Since", "If-Unmodified-Since"] {
             for date in [BEFORE, AFTER] {
-                assert_eq!(
-                    evaluate(&headers(&[(name, date)]), &undated),
-                    ConditionVerdict::Proceed
-                );
+                assert_eq!(evaluate(&headers(&[(name, date)]), &undated), Proceed);
             }
         }
     }

@@ -3,8 +3,8 @@
 //! `push` rejects a name that is not a token, a value that would break the line and any field above
 //! [`MAX_HEADERS`], so every emitted list parses.
 
-use crate::http::MAX_HEADERS;
 use crate::http::response::TYPICAL_HEAD_BYTES;
+use crate::http::{HeadError, MAX_HEADERS};
 
 /// The reason for rejecting a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,20 @@ impl Headers {
             text: Vec::new(),
             ends: Vec::new(),
         }
+    }
+
+    /// Collects the fields of a parsed head.
+    ///
+    /// # Errors
+    /// [`HeadError::Malformed`] if a field is not valid in a head.
+    pub(super) fn collect(parsed: &[httparse::Header<'_>]) -> Result<Self, HeadError> {
+        let mut headers = Self::new();
+        for field in parsed {
+            headers
+                .push(field.name, field.value)
+                .map_err(|_| HeadError::Malformed)?;
+        }
+        Ok(headers)
     }
 
     /// Appends a field.

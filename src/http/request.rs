@@ -98,17 +98,11 @@ impl RequestHead {
         else {
             return Err(HeadError::Malformed);
         };
-        let mut headers = Headers::new();
-        for field in parsed.headers.iter() {
-            headers
-                .push(field.name, field.value)
-                .map_err(|_| HeadError::Malformed)?;
-        }
         let head = Self {
             method: Method::from_token(method),
             target: target.to_owned(),
             version: Version::from_minor(minor),
-            headers,
+            headers: Headers::collect(parsed.headers)?,
         };
         Ok((head, length))
     }

@@ -41,20 +41,12 @@ impl ResponseHead {
         if !(100..600).contains(&code) {
             return Err(HeadError::Malformed);
         }
-        let mut headers = Headers::new();
-        for field in parsed.headers.iter() {
-            headers
-                .push(field.name, field.value)
-                .map_err(|_| HeadError::Malformed)?;
-        }
-        Ok((
-            Self {
-                status: Status(code),
-                version: Version::from_minor(minor),
-                headers,
-            },
-            length,
-        ))
+        let head = Self {
+            status: Status(code),
+            version: Version::from_minor(minor),
+            headers: Headers::collect(parsed.headers)?,
+        };
+        Ok((head, length))
     }
 
     /// Returns `Content-Length` in bytes, if present (RFC 9112 §6.3 rule 5: a list of equal values
