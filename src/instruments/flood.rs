@@ -16,7 +16,7 @@ use crate::host::{Machine, Transmit};
 use crate::time::{Instant, Now};
 use crate::wire::flight::{Ecn, UdpPath};
 use crate::wire::ip::{EmitError, IpView, UDP4_HEADERS, UDP6_HEADERS, UdpTemplate};
-use crate::wire::segment::{Request, Wanted};
+use crate::wire::segment::Request;
 
 /// Most connections of a flood; one packet of each is stored.
 pub const MAX_CONNECTIONS: u32 = 4096;
@@ -82,21 +82,9 @@ impl Flood {
 fn request(connection: u32, length: usize) -> Vec<u8> {
     let mut datagram = Vec::new();
     let request = Request {
-        connection: u64::from(connection),
-        size: 1400,
-        stream: 1,
-        wants_continuation: false,
-        continuation: &[],
-        after: 0,
         upto: 1,
         reach: 1,
-        proof: 0,
-        holes: Vec::new(),
-        declared: None,
-        cookie: None,
-        probe: None,
-        ranges: Vec::new(),
-        wanted: Wanted::Of(&[]),
+        ..Request::empty(u64::from(connection), 1400, 1)
     };
     request.emit(&mut datagram);
     datagram.resize(length, 0);

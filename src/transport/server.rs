@@ -215,12 +215,7 @@ impl Server {
         let send = (1 << count) - 1;
         let numbered = Numbered::new(header, identity, (1, count), send, size);
         self.counters.opens += 1;
-        let seals = Seals {
-            continuation: &sealed,
-            everywhere: true,
-            user: content.field(),
-        };
-        Ok(self.flight(path, &numbered, &seals))
+        Ok(self.flight(path, &numbered, &content.seals(&sealed, true)))
     }
 
     const fn first_continuation(
@@ -386,12 +381,7 @@ impl Server {
         let numbers = (granted.first, granted.count);
         let numbered = Numbered::new(header, next.identity, numbers, send, size);
         self.counters.requests += 1;
-        let seals = Seals {
-            continuation: &sealed,
-            everywhere: false,
-            user: content.field(),
-        };
-        Ok(self.flight(path, &numbered, &seals))
+        Ok(self.flight(path, &numbered, &content.seals(&sealed, false)))
     }
 
     /// Emits the flight after its layout and staging.

@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::*;
 use crate::redirect::backend::{Backend, BackendConfig, Taken};
 use crate::redirect::config::BackendState;
+use crate::redirect::membership::Member;
 use crate::redirect::{BackendId, RedirectorId};
 use crate::time::UnixMillis;
 use crate::wire::flight::{Ecn, UdpPath};
@@ -66,21 +67,11 @@ fn udp(payload: &[u8]) -> Vec<u8> {
 fn request(connection: u64) -> Vec<u8> {
     let mut out = Vec::new();
     Request {
-        connection,
-        size: 1400,
-        stream: 1,
-        wants_continuation: false,
         continuation: &[1; 60],
-        after: 0,
         upto: 1,
         reach: 1,
         proof: 2,
-        holes: Vec::new(),
-        declared: None,
-        cookie: None,
-        probe: None,
-        ranges: Vec::new(),
-        wanted: Wanted::Of(&[]),
+        ..Request::empty(connection, 1400, 1)
     }
     .emit(&mut out);
     out

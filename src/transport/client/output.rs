@@ -133,10 +133,7 @@ impl Connection {
         if wanted == 0 {
             return false;
         }
-        let gives_up = known
-            .window
-            .event()
-            .is_some_and(|e| !e.transition.kind.has_zone());
+        let gives_up = known.window.gives_up();
         if gives_up && !known.declare_due {
             return false;
         }

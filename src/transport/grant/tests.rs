@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::transport::curve::{Curve, MAX_WINDOW};
 use crate::transport::proof::ProofKey;
-use crate::wire::segment::{Declared, Wanted};
+use crate::wire::segment::Declared;
 
 const START: u64 = 1_800_000_000_000;
 const BASE: u64 = 1000;
@@ -78,11 +78,6 @@ fn request(
         .iter()
         .map(|hole| shown.identity.fold(hole.start - 1, hole.end - 1));
     Request {
-        connection: 1,
-        size: 1472,
-        stream: 0,
-        wants_continuation: false,
-        continuation: &[],
         after,
         upto,
         reach: upto,
@@ -93,10 +88,7 @@ fn request(
             edge,
             rtt_us: RTT,
         }),
-        cookie: None,
-        probe: None,
-        ranges: Vec::new(),
-        wanted: Wanted::Of(&[]),
+        ..Request::empty(1, 1472, 0)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! In: the ranges of a request. Out: a user continuation, and bytes gathered for the flight.
 
+use super::emit::Seals;
 use super::{Server, ServerDrop};
 use crate::time::Now;
 use crate::transport::application::{Application, MAX_USER_BYTES, Unavailable};
@@ -19,8 +20,17 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// The sealed parts of an answer with this continuation; `everywhere`: in each of its datagrams.
+    pub(super) fn seals<'a>(&'a self, continuation: &'a [u8], everywhere: bool) -> Seals<'a> {
+        Seals {
+            continuation,
+            everywhere,
+            user: self.field(),
+        }
+    }
+
     /// The field for the client, if it does not have it yet.
-    pub(super) fn field(&self) -> Option<UserField<'_>> {
+    fn field(&self) -> Option<UserField<'_>> {
         let (sealed, user) = self.sealed.as_ref().zip(self.user.as_ref())?;
         Some(UserField {
             length: user.length,

@@ -311,12 +311,18 @@ fn numbers_without_bytes_are_declared_void() {
     }
 }
 
-#[test]
-fn another_version_of_the_object_gives_no_byte() {
+/// A server with a connection, and the first request on it.
+fn opened_and_asked() -> (Server, Vec<u8>) {
     let mut server = server(1);
     let peer = Peer::opened(&mut server, at(0), path());
     let base = peer.epoch.base;
     let datagram = to_bytes(&peer.acknowledging(base, base + 5));
+    (server, datagram)
+}
+
+#[test]
+fn another_version_of_the_object_gives_no_byte() {
+    let (mut server, datagram) = opened_and_asked();
     let mut app = bytes().refusing(Unavailable::Changed);
     let flight = send(&mut server, at(1), path(), &datagram, &mut app).unwrap();
     let answer = packets(&flight);
@@ -327,10 +333,7 @@ fn another_version_of_the_object_gives_no_byte() {
 
 #[test]
 fn what_is_not_ready_leaves_no_trace() {
-    let mut server = server(1);
-    let peer = Peer::opened(&mut server, at(0), path());
-    let base = peer.epoch.base;
-    let datagram = to_bytes(&peer.acknowledging(base, base + 5));
+    let (mut server, datagram) = opened_and_asked();
     let mut waiting = bytes().refusing(Unavailable::NotReady);
     for ms in 1..4 {
         let sent = send(&mut server, at(ms), path(), &datagram, &mut waiting);

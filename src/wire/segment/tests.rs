@@ -154,21 +154,11 @@ fn counts_are_bounded() {
     };
     let request = |holes: usize, ranges: usize| {
         let request = Request {
-            connection: 0,
-            size: 1472,
-            stream: 0,
-            wants_continuation: false,
-            continuation: &[],
-            after: 0,
             upto: 1000,
             reach: 1000,
-            proof: 0,
             holes: (0..holes).map(span).collect(),
-            declared: None,
-            cookie: None,
-            probe: None,
             ranges: (0..ranges).map(span).collect(),
-            wanted: Wanted::Of(&[]),
+            ..Request::empty(0, 1472, 0)
         };
         let mut out = Vec::new();
         request.emit(&mut out);

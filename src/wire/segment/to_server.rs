@@ -182,6 +182,28 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// Creates a request that acknowledges, declares and asks for nothing.
+    #[must_use]
+    pub const fn empty(connection: u64, size: u16, stream: u8) -> Self {
+        Self {
+            connection,
+            size,
+            stream,
+            wants_continuation: false,
+            continuation: &[],
+            after: 0,
+            upto: 0,
+            reach: 0,
+            proof: 0,
+            holes: Vec::new(),
+            declared: None,
+            cookie: None,
+            probe: None,
+            ranges: Vec::new(),
+            wanted: Wanted::Of(&[]),
+        }
+    }
+
     /// Appends the datagram.
     pub fn emit(&self, out: &mut Vec<u8>) {
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };

@@ -42,7 +42,8 @@ impl Window {
             .map_or(u64::MAX, |event| event.transition.p)
     }
 
-    pub(super) fn gives_up(&self) -> bool {
+    /// Whether the event abandons its range, which is then not acknowledged piece by piece.
+    pub(in crate::transport::client) fn gives_up(&self) -> bool {
         self.event
             .as_ref()
             .is_some_and(|event| !event.transition.kind.has_zone())

@@ -13,7 +13,7 @@ use crate::transport::curve::MAX_FLIGHT;
 use crate::transport::epoch::{Declaration, Transition};
 use crate::transport::grant::{Grant, RESTART_GATE, TIMEOUT_GATE, Times, grant};
 use crate::transport::proof::ProofKey;
-use crate::wire::segment::{Declared, Request, ToServer, Wanted};
+use crate::wire::segment::{Declared, Request, ToServer};
 
 /// How the network and the client's luck are.
 #[derive(Clone, Copy, Debug)]
@@ -170,11 +170,6 @@ impl Model {
     fn grant(&self, (after, upto): (u64, u64), evidence: &Evidence, probe: bool) -> Grant {
         let (shown, issued) = self.shown(evidence);
         let request = Request {
-            connection: 1,
-            size: 1472,
-            stream: 0,
-            wants_continuation: false,
-            continuation: &[],
             after,
             upto,
             reach: evidence.reach.max(upto),
@@ -185,10 +180,8 @@ impl Model {
                 edge: d.p,
                 rtt_us: d.rtt_us,
             }),
-            cookie: None,
             probe: probe.then_some(1),
-            ranges: Vec::new(),
-            wanted: Wanted::Of(&[]),
+            ..Request::empty(1, 1472, 0)
         };
         let mut datagram = Vec::new();
         request.emit(&mut datagram);
@@ -224,11 +217,7 @@ impl Model {
 
     /// Sends the next request, if there is one.
     fn ask(&mut self) -> bool {
-        let gives_up = self
-            .window
-            .event()
-            .is_some_and(|e| !e.transition.kind.has_zone());
-        if gives_up && !self.due {
+        if self.window.gives_up() && !self.due {
             return false;
         }
         let needed = self.random.random_range(1..=MAX_FLIGHT);
@@ -429,6 +418,17 @@ fn opened() -> Window {
     window
 }
 
+/// Such a window with everything acknowledged up to `edge`, two packets at a time.
+fn acknowledged_up_to(edge: u64) -> (Window, Instant) {
+    let (mut window, now) = (opened(), Instant::from_micros(0));
+    while window.edge() < edge {
+        assert!(window.receive(window.edge() + 1, 0, 1));
+        let interval = window.next_interval(now, 2).unwrap();
+        window.asked(interval.first + u64::from(interval.count) - 1);
+    }
+    (window, now)
+}
+
 #[test]
 fn of_the_copies_that_open_an_epoch_the_first_counts() {
     let (mut window, later) = (opened(), Instant::from_micros(9));
@@ -502,12 +502,7 @@ fn so_many_numbers_wait_and_no_more() {
 /// that must be proven.
 #[test]
 fn what_is_given_away_leaves_a_quarter() {
-    let (mut window, now) = (opened(), Instant::from_micros(0));
-    while window.edge() < 250 {
-        assert!(window.receive(window.edge() + 1, 0, 1));
-        let interval = window.next_interval(now, 2).unwrap();
-        window.asked(interval.first + u64::from(interval.count) - 1);
-    }
+    let (mut window, now) = acknowledged_up_to(250);
     assert!(window.declare(TransitionKind::Loss, 40_000));
     let (p, r) = (window.edge(), window.event().unwrap().transition.r);
     for n in (p + 3..=window.highest()).step_by(3) {
@@ -531,12 +526,7 @@ fn what_is_given_away_leaves_a_quarter() {
 /// One packet may prove a stretch whose acknowledgement releases more than one flight.
 #[test]
 fn a_long_void_stretch_is_acknowledged_in_parts() {
-    let (mut window, now) = (opened(), Instant::from_micros(0));
-    while window.edge() < 60 {
-        assert!(window.receive(window.edge() + 1, 0, 1));
-        let interval = window.next_interval(now, 2).unwrap();
-        window.asked(interval.first + u64::from(interval.count) - 1);
-    }
+    let (window, now) = acknowledged_up_to(60);
     for void in 0..u64::from(MAX_FLIGHT) {
         let mut window = window.clone();
         let (edge, mut next) = (window.edge(), window.highest() + 1);
@@ -553,12 +543,7 @@ fn a_long_void_stretch_is_acknowledged_in_parts() {
 
 /// A window in slow start with everything acknowledged up to 60, and an event declared there.
 fn with_event(kind: TransitionKind) -> (Window, Epoch, Instant) {
-    let (mut window, now) = (opened(), Instant::from_micros(0));
-    while window.edge() < 60 {
-        assert!(window.receive(window.edge() + 1, 0, 1));
-        let interval = window.next_interval(now, 2).unwrap();
-        window.asked(interval.first + u64::from(interval.count) - 1);
-    }
+    let (mut window, now) = acknowledged_up_to(60);
     let epoch = *window.epoch();
     assert!(window.declare(kind, 40_000));
     (window, epoch, now)

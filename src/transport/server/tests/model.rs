@@ -301,24 +301,17 @@ impl Peer {
     /// Acknowledges `(after, upto]` in the epoch and requests unlimited bytes.
     pub(super) fn acknowledging(&self, after: u64, upto: u64) -> Request<'_> {
         Request {
-            connection: self.connection,
-            size: self.size,
-            stream: 3,
-            wants_continuation: false,
             continuation: &self.continuation,
             after,
             upto,
             reach: upto,
             proof: self.proof(upto, &[]),
-            holes: Vec::new(),
-            declared: None,
-            cookie: None,
-            probe: None,
             ranges: vec![Span {
                 start: 100,
                 end: 1 << 40,
             }],
             wanted: Wanted::Of(&self.user),
+            ..Request::empty(self.connection, self.size, 3)
         }
     }
 
