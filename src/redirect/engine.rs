@@ -15,7 +15,7 @@ use super::capsule::{
 use super::config::{BackendState, RedirectConfig};
 use super::counters::{RedirectCounters, RedirectDrop};
 use super::flow::{Flow, Flows, unreachable};
-use super::membership::{Member, Membership};
+use super::membership::Membership;
 use super::outbox::Outbox;
 use super::prefixes::Table;
 use super::{Generation, RedirectorId};
@@ -291,8 +291,6 @@ impl Redirect {
             .choose(flow, source)
             .ok_or(RedirectDrop::NoBackend)?;
         let failing_open = self.membership.fails_open();
-        let ident = self.next_ident();
-        let generation = self.membership.generation();
         let member = self
             .membership
             .get_mut(place)
@@ -304,19 +302,18 @@ impl Redirect {
                 room.ok_or(RedirectDrop::QueueFull)?.copy_from_slice(packet);
             }
             (None, Some(headers)) => {
-                let headers = *headers;
                 if headers.headers_len() + HEADER_BYTES + packet.len() > self.mtu {
                     return Err(RedirectDrop::TooLong);
                 }
-                let header = header(CapsuleKind::Packet, self.id, generation, member);
-                self.capsule.clear();
-                self.keys.seal(&header, packet, &mut self.capsule);
-                send(&mut self.outbox, &headers, ident, &self.capsule)?;
+                let (headers, _) = self.seal(place, CapsuleKind::Packet, packet)?;
+                self.send(&headers)?;
             }
             (None, None) => return Err(RedirectDrop::NoBackend),
         }
-        member.counters.packets += 1;
-        member.counters.bytes += packet.len() as u64;
+        if let Some(member) = self.membership.get_mut(place) {
+            member.counters.packets += 1;
+            member.counters.bytes += packet.len() as u64;
+        }
         self.counters.failed_open += u64::from(failing_open);
         Ok(())
     }
@@ -401,18 +398,43 @@ impl Redirect {
     }
 
     fn query(&mut self, now: Instant, place: usize) -> Result<(), RedirectDrop> {
-        let ident = self.next_ident();
+        let (headers, sequence) = self.seal(place, CapsuleKind::Query, &[0; BEAT_BYTES])?;
+        self.membership.asked(now, place, sequence);
+        self.send(&headers)
+    }
+
+    /// Seals the next capsule for a backend with an address; returns its headers and its sequence number.
+    fn seal(
+        &mut self,
+        place: usize,
+        kind: CapsuleKind,
+        body: &[u8],
+    ) -> Result<(UdpTemplate, u64), RedirectDrop> {
         let generation = self.membership.generation();
-        let member = self
-            .membership
-            .get_mut(place)
-            .ok_or(RedirectDrop::NoBackend)?;
+        let member = self.membership.get_mut(place);
+        let member = member.ok_or(RedirectDrop::NoBackend)?;
         let headers = *member.headers().ok_or(RedirectDrop::NoBackend)?;
-        let header = header(CapsuleKind::Query, self.id, generation, member);
+        let header = CapsuleHeader {
+            kind,
+            redirector: self.id,
+            backend: member.entry().id,
+            generation,
+            sequence: member.next_sequence(),
+        };
         self.capsule.clear();
-        self.keys.seal(&header, &[0; BEAT_BYTES], &mut self.capsule);
-        self.membership.asked(now, place, header.sequence);
-        send(&mut self.outbox, &headers, ident, &self.capsule)
+        self.keys.seal(&header, body, &mut self.capsule);
+        Ok((headers, header.sequence))
+    }
+
+    /// Sends the sealed capsule.
+    fn send(&mut self, to: &UdpTemplate) -> Result<(), RedirectDrop> {
+        let ident = self.next_ident();
+        let length = to.headers_len() + self.capsule.len();
+        let room = self.outbox.packet(length).ok_or(RedirectDrop::QueueFull)?;
+        // The buffer has the packet's size, and a capsule within the MTU fits its length fields.
+        to.emit(ident, &self.capsule, room)
+            .map_err(|_| RedirectDrop::TooLong)?;
+        Ok(())
     }
 
     /// The next deadline for [`handle_timeout`](Self::handle_timeout).
@@ -432,36 +454,6 @@ impl Redirect {
         let candidates = self.membership.candidates();
         self.balancer.set_candidates(candidates.into_iter());
     }
-}
-
-const fn header(
-    kind: CapsuleKind,
-    redirector: RedirectorId,
-    generation: Generation,
-    member: &mut Member,
-) -> CapsuleHeader {
-    CapsuleHeader {
-        kind,
-        redirector,
-        backend: member.entry().id,
-        generation,
-        sequence: member.next_sequence(),
-    }
-}
-
-/// Prepends outer headers to a capsule and queues it.
-fn send(
-    outbox: &mut Outbox,
-    to: &UdpTemplate,
-    ident: u16,
-    capsule: &[u8],
-) -> Result<(), RedirectDrop> {
-    let length = to.headers_len() + capsule.len();
-    let room = outbox.packet(length).ok_or(RedirectDrop::QueueFull)?;
-    // The buffer has the packet's size, and a capsule within the MTU fits its length fields.
-    to.emit(ident, capsule, room)
-        .map_err(|_| RedirectDrop::TooLong)?;
-    Ok(())
 }
 
 #[cfg(test)]
