@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use crate::host::tokens::Tokens;
 use crate::stack::MAX_ADDRESSES;
-use crate::transport::client::{DEFAULT_BUFFER_BYTES, DEFAULT_IDLE_TIMEOUT};
+use crate::transport::client::{
+    DEFAULT_BUFFER_BYTES, DEFAULT_IDLE_TIMEOUT, NO_BUFFER, NO_TIME, PORT_ZERO,
+};
 
-/// Default MTU in bytes: that of Ethernet.
-pub const DEFAULT_MTU: u16 = 1500;
+pub use crate::wire::ip::{DEFAULT_MTU, MIN_MTU, MIN_MTU_V6};
 
 /// Default UDP port of the transport.
 pub const DEFAULT_UDP_PORT: u16 = 7600;
@@ -21,12 +22,6 @@ pub const DEFAULT_TCP_PORT: u16 = 80;
 
 /// Default time limit to establish a connection.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Smallest MTU, in bytes: every IPv4 host accepts it (RFC 791).
-pub const MIN_MTU: u16 = 576;
-
-/// Smallest MTU with an IPv6 address, in bytes (RFC 8200 §5).
-pub const MIN_MTU_V6: u16 = 1280;
 
 /// Why a configuration is invalid. The caller is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,13 +57,13 @@ pub enum HostConfigError {
         least: u16,
     },
     /// Port zero.
-    #[error("port 0 cannot be used: choose one from 1 to 65535")]
+    #[error("{PORT_ZERO}")]
     PortZero,
     /// A time limit of zero.
-    #[error("a time limit of 0: use a positive one")]
+    #[error("{NO_TIME}")]
     NoTime,
     /// A receive buffer of zero bytes, which would prevent any request.
-    #[error("a buffer of 0 bytes: use at least 65536")]
+    #[error("{NO_BUFFER}")]
     NoBuffer,
 }
 

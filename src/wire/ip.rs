@@ -27,6 +27,15 @@ pub const UDP6_HEADERS: usize = Ipv6Header::LEN + UdpHeader::LEN;
 /// Hop limit (time to live) of emitted packets.
 pub const HOP_LIMIT: u8 = 64;
 
+/// Default MTU in bytes: that of Ethernet.
+pub const DEFAULT_MTU: u16 = 1500;
+
+/// Smallest MTU, in bytes: every IPv4 host accepts it (RFC 791).
+pub const MIN_MTU: u16 = 576;
+
+/// Smallest MTU with an IPv6 address, in bytes (RFC 8200 §5); below it the kernel disables IPv6.
+pub const MIN_MTU_V6: u16 = 1280;
+
 /// Largest IP packet by its length fields, and from any device, in bytes.
 pub const MAX_PACKET: usize = Ipv6Header::LEN + 65_535;
 

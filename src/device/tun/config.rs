@@ -6,9 +6,7 @@
 use std::net::IpAddr;
 
 use crate::device::tun::{TunError, set_up};
-
-/// Largest IP packet in bytes, if nothing else is asked for: that of Ethernet.
-const DEFAULT_MTU: u16 = 1500;
+use crate::wire::ip::DEFAULT_MTU;
 
 /// The kind of a TUN device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +56,7 @@ pub struct TunBuilder(TunConfig);
 
 impl TunBuilder {
     /// Sets the largest IP packet in bytes: 576 or more, 1280 or more with an IPv6 address. Default:
-    /// 1500.
+    /// [`DEFAULT_MTU`].
     pub const fn mtu(mut self, mtu: u16) -> Self {
         self.0.mtu = mtu;
         self

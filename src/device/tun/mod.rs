@@ -27,6 +27,8 @@ use crate::wire::flight::Flight;
 pub use config::{TunBuilder, TunConfig, TunKind};
 pub use error::TunError;
 
+pub use crate::wire::ip::{MIN_MTU, MIN_MTU_V6};
+
 use offload::Offload;
 use plain::Plain;
 
@@ -41,12 +43,6 @@ pub const MAX_NAME_BYTES: usize = 15;
 
 /// Most addresses behind one device.
 pub const MAX_ADDRESSES: usize = 8;
-
-/// Smallest MTU: the size that every IPv4 host accepts (RFC 791).
-pub const MIN_MTU: u16 = 576;
-
-/// Smallest MTU with an IPv6 address (RFC 8200 §5); below it the kernel disables IPv6.
-pub const MIN_MTU_V6: u16 = 1280;
 
 /// An open TUN device of either kind.
 #[derive(Debug)]

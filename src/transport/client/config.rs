@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::transport::client::AddressToken;
+use crate::wire::ip::{DEFAULT_MTU, MIN_MTU};
 
 /// Bytes of the reassembly buffer, if nothing else is asked for.
 pub const DEFAULT_BUFFER_BYTES: usize = 16 << 20;
@@ -14,11 +15,14 @@ pub const DEFAULT_BUFFER_BYTES: usize = 16 << 20;
 /// How long a connection waits for any answer, if nothing else is asked for.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Largest IP packet in bytes, if nothing else is asked for: that of Ethernet.
-const DEFAULT_MTU: u16 = 1500;
+/// The message for port zero.
+pub const PORT_ZERO: &str = "port 0 cannot be used: choose one from 1 to 65535";
 
-/// Smallest MTU, in bytes: what every IPv4 host accepts (RFC 791).
-const MIN_MTU: u16 = 576;
+/// The message for a buffer of zero bytes.
+pub const NO_BUFFER: &str = "a buffer of 0 bytes: use at least 65536";
+
+/// The message for a time limit of zero.
+pub const NO_TIME: &str = "a time limit of 0: use a positive one";
 
 /// Why a connection cannot be set up so. The caller is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,19 +36,19 @@ pub enum ClientConfigError {
         remote: SocketAddr,
     },
     /// Port zero at either end.
-    #[error("port 0 cannot be used: choose one from 1 to 65535")]
+    #[error("{PORT_ZERO}")]
     PortZero,
-    /// An MTU below 576 bytes.
-    #[error("MTU {have} is too small: use {MIN_MTU} or more")]
+    /// An MTU below [`MIN_MTU`].
+    #[error("MTU {have} is too small for IPv4: use {MIN_MTU} or more")]
     MtuTooSmall {
         /// The MTU given, in bytes.
         have: u16,
     },
     /// A reassembly buffer of zero bytes, for which nothing could be asked.
-    #[error("a buffer of zero bytes: give at least 65536")]
+    #[error("{NO_BUFFER}")]
     NoBuffer,
     /// A time limit of zero, which nothing can keep.
-    #[error("an idle timeout of zero: give one above it")]
+    #[error("{NO_TIME}")]
     NoTime,
 }
 
@@ -98,7 +102,7 @@ pub struct ClientBuilder(ClientConfig);
 
 impl ClientBuilder {
     /// Sets the largest IP packet in bytes, 576 or more; the client asks for responses of this size.
-    /// Default: 1500.
+    /// Default: [`DEFAULT_MTU`].
     pub const fn mtu(mut self, mtu: u16) -> Self {
         self.0.mtu = mtu;
         self

@@ -39,6 +39,7 @@ use crate::wire::segment::Addressee;
 
 pub use config::{
     ClientBuilder, ClientConfig, ClientConfigError, DEFAULT_BUFFER_BYTES, DEFAULT_IDLE_TIMEOUT,
+    NO_BUFFER, NO_TIME, PORT_ZERO,
 };
 pub use stats::{ClientStats, MAX_SERVERS};
 
