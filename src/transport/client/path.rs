@@ -180,13 +180,18 @@ impl Path {
     pub(super) fn begin_connection(&mut self, size: u16) {
         self.datagram_size = size.min(self.datagram_max);
         self.cookie = None;
-        self.hystart = HyStart::default();
-        self.servers.forget_path();
+        self.forget_delays();
     }
 
-    /// Forgets round trips and distances: the path leads elsewhere.
+    /// Forgets round trips, distances and delays: the path leads elsewhere.
     pub(super) fn forget(&mut self) {
         self.rtt.reset();
+        self.forget_delays();
+    }
+
+    /// Forgets the delays of rounds, and the distances that they are measured from.
+    fn forget_delays(&mut self) {
+        self.hystart = HyStart::default();
         self.servers.forget_path();
     }
 
@@ -263,5 +268,37 @@ impl Path {
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         let idle = now.saturating_since(self.active_at);
         idle >= RESTART_GATE.max(self.rtt.rto(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether slow start ends in a round of 10 ms each that follows one without a wait; `moved`: to
+    /// another path in between.
+    fn ends_slow_start(moved: bool) -> bool {
+        let (local, remote) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+        let mut path = Path::new((local, 5000).into(), (remote, 7600).into(), 1500);
+        let mut now = Instant::ZERO;
+        let mut window = Window::new(10, b"sealed", now);
+        let mut round = |path: &mut Path, numbers: std::ops::RangeInclusive<u64>, waited| {
+            window.asked(*numbers.end());
+            numbers.fold(false, |ends, number| {
+                now += Duration::from_millis(1);
+                path.delays(now, number, waited, &window) || ends
+            })
+        };
+        assert!(!round(&mut path, 1..=20, Duration::ZERO));
+        if moved {
+            path.forget();
+        }
+        round(&mut path, 21..=60, Duration::from_millis(10))
+    }
+
+    #[test]
+    fn delays_of_another_path_do_not_end_slow_start() {
+        assert!(ends_slow_start(false));
+        assert!(!ends_slow_start(true));
     }
 }
