@@ -43,11 +43,14 @@ pub trait Output {
     }
 
     /// Begins a body at `offset`, which is 0 or `held().bytes`, after a response was accepted. `etag`:
-    /// its strong entity tag, to be saved for a later transfer.
+    /// its strong entity tag, to be saved for a later transfer. Default: rewinds, for an output that
+    /// holds none.
     ///
     /// # Errors
     /// [`OutputError`].
-    fn begin(&mut self, offset: u64, etag: Option<&str>) -> Result<(), OutputError>;
+    fn begin(&mut self, _offset: u64, _etag: Option<&str>) -> Result<(), OutputError> {
+        self.rewind()
+    }
 
     /// Appends bytes; may buffer those that would block.
     ///
@@ -79,9 +82,11 @@ pub trait Output {
     /// [`OutputError`]; nothing may be written afterwards.
     fn rewind(&mut self) -> Result<(), OutputError>;
 
-    /// Presents the body, which is complete and not buffered.
+    /// Presents the body, which is complete and not buffered. Default: does nothing.
     ///
     /// # Errors
     /// [`OutputError::Io`].
-    fn finish(&mut self) -> Result<(), OutputError>;
+    fn finish(&mut self) -> Result<(), OutputError> {
+        Ok(())
+    }
 }

@@ -33,10 +33,6 @@ impl MemoryOutput {
 }
 
 impl Output for MemoryOutput {
-    fn begin(&mut self, _offset: u64, _etag: Option<&str>) -> Result<(), OutputError> {
-        self.rewind()
-    }
-
     fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
         let mut body = self.bytes.borrow_mut();
         if bytes.len() > self.limit - body.len() {
@@ -48,10 +44,6 @@ impl Output for MemoryOutput {
 
     fn rewind(&mut self) -> Result<(), OutputError> {
         self.bytes.borrow_mut().clear();
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), OutputError> {
         Ok(())
     }
 }
@@ -75,10 +67,6 @@ impl<W: Write> WriteOutput<W> {
 }
 
 impl<W: Write> Output for WriteOutput<W> {
-    fn begin(&mut self, _offset: u64, _etag: Option<&str>) -> Result<(), OutputError> {
-        self.rewind()
-    }
-
     fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
         self.written |= !bytes.is_empty();
         Ok(self.writer.write_all(bytes)?)
