@@ -103,6 +103,7 @@ fn client(index: u16) -> ClientPlan {
     let [high, low] = index.to_be_bytes();
     ClientPlan {
         cheats: false,
+        late_streams: false,
         local: ([10, 1, high, low], 4000).into(),
         remote: ([10, 0, 0, 1], 7600).into(),
         mtu: 1500,

@@ -544,14 +544,6 @@ impl Node for Adversary {
             ..ClientProgress::default()
         })
     }
-
-    fn soft_state_bytes(&self) -> Option<usize> {
-        None
-    }
-
-    fn refused(&self) -> Option<&'static str> {
-        None
-    }
 }
 
 /// Shortest and longest pause between two datagrams.

@@ -112,10 +112,6 @@ impl Machine for ServerNode {
 }
 
 impl Node for ServerNode {
-    fn progress(&self) -> Option<ClientProgress> {
-        None
-    }
-
     fn soft_state_bytes(&self) -> Option<usize> {
         Some(self.server.soft_state_bytes())
     }
@@ -306,14 +302,6 @@ impl Node for ClientNode {
             handshakes: self.client.stats().handshakes,
             ..self.progress
         })
-    }
-
-    fn soft_state_bytes(&self) -> Option<usize> {
-        None
-    }
-
-    fn refused(&self) -> Option<&'static str> {
-        None
     }
 }
 

@@ -12,6 +12,7 @@ pub mod check;
 mod dice;
 pub mod fleet;
 pub mod judge;
+pub mod late;
 pub mod machines;
 pub mod object;
 pub mod path;
@@ -39,7 +40,7 @@ pub const MAX_EVENTS: u64 = 50_000_000;
 pub struct Options {
     /// Faults of links and servers; without them only queues drop packets.
     pub faults: bool,
-    /// Cheating clients, in some worlds.
+    /// Cheating clients and datagrams of earlier streams that come late, in some worlds.
     pub adversaries: bool,
     /// Most clients.
     pub max_clients: u64,
@@ -68,7 +69,8 @@ impl OptionsBuilder {
         self
     }
 
-    /// Sets whether some worlds have clients that cheat. Default: `true`.
+    /// Sets whether some worlds have clients that cheat, or datagrams of earlier streams that come
+    /// late. Default: `true`.
     pub const fn adversaries(mut self, adversaries: bool) -> Self {
         self.0.adversaries = adversaries;
         self
@@ -282,6 +284,10 @@ fn build<K: Kit + Clone + 'static>(
             .add(plan.clock, factory, Some((up, down)))
             .into_iter()
             .collect();
+        if plan.late_streams {
+            node.iter()
+                .for_each(|&node| world.delay_streams(node, !plan.seed));
+        }
         script.extend(
             node.iter()
                 .map(|&node| (plan.starts, world::Action::Start(node))),

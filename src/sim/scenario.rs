@@ -47,6 +47,8 @@ pub enum Reader {
 pub struct ClientPlan {
     /// It cheats, and fetches nothing; see `sim::adversary`.
     pub cheats: bool,
+    /// Datagrams of its earlier streams come late; see `sim::late`.
+    pub late_streams: bool,
     /// Its address and port.
     pub local: SocketAddr,
     /// The service.
@@ -148,7 +150,7 @@ impl Scenario {
             true => draw_script(dice, servers.len(), heals_at),
             false => Vec::new(),
         };
-        Self {
+        let mut scenario = Self {
             seed,
             service: address_of_service(v6),
             spray,
@@ -157,6 +159,33 @@ impl Scenario {
             script,
             heals_at,
             secret: dice.seed(),
+        };
+        if options.adversaries && dice.chance(LATE_PERCENT) {
+            scenario.draw_late_streams(dice, options.max_bytes);
+        }
+        scenario
+    }
+
+    /// Lets the first honest client fetch so many small objects that the labels of its streams come
+    /// again, and delivers datagrams of its earlier streams late.
+    fn draw_late_streams(&mut self, dice: &mut Dice, max_bytes: u64) {
+        let Some(index) = self.clients.iter().position(|plan| !plan.cheats) else {
+            return;
+        };
+        let others = self.clients.iter().enumerate();
+        let others = others.filter(|(other, _)| *other != index);
+        let taken: u64 = others.map(|(_, plan)| plan.wanted()).sum();
+        if let Some(plan) = self.clients.get_mut(index) {
+            let count = dice.between(MIN_LATE_OBJECTS, MAX_LATE_OBJECTS);
+            let longest = (max_bytes.saturating_sub(taken) / count).clamp(1, MAX_LATE_BYTES);
+            let object = |_| Object {
+                seed: dice.seed(),
+                length: dice.magnitude(1, longest),
+            };
+            plan.late_streams = true;
+            plan.objects = (0..count).map(object).collect();
+            plan.pause = Duration::from_millis(1);
+            plan.reader = Reader::Greedy;
         }
     }
 
@@ -294,6 +323,7 @@ fn draw_client(
     let longest: u64 = objects.iter().map(|object| object.length).sum();
     ClientPlan {
         cheats: false,
+        late_streams: false,
         local: address_of_client(v6, index),
         remote: address_of_service(v6),
         mtu: u16::try_from(dice.between(1280, 1500)).unwrap_or(1500),
@@ -461,6 +491,17 @@ const CLIENT_PORT: u16 = 50_000;
 /// Worlds in a hundred with cheating clients.
 const ADVERSE_PERCENT: u32 = 20;
 
+/// Worlds in a hundred in which datagrams of earlier streams come late.
+const LATE_PERCENT: u32 = 10;
+
+/// Fewest and most objects of a client to which they come: labels come again after 256 streams, and an
+/// object may take two.
+const MIN_LATE_OBJECTS: u64 = 260;
+const MAX_LATE_OBJECTS: u64 = 300;
+
+/// Longest of these objects, in bytes: several datagrams.
+const MAX_LATE_BYTES: u64 = 20_000;
+
 /// Smallest queue of a link, in bytes: ten full packets.
 const LEAST_QUEUE: u64 = 15_000;
 
@@ -539,6 +580,7 @@ mod tests {
             .iter()
             .all(|c| !is_lossy(&c.up) && !is_lossy(&c.down))));
         assert!(any(|s| s.clients.iter().any(|c| c.down.burst.is_some())));
+        assert!(any(|s| s.clients.iter().any(|c| c.late_streams)));
     }
 
     #[test]

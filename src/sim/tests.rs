@@ -142,3 +142,19 @@ fn clients_that_cheat_get_far_and_nothing_beyond_the_bound() {
     }
     assert!(answers > 20_000, "{answers} packets");
 }
+
+#[test]
+fn datagrams_of_earlier_streams_give_no_object_bytes_of_another() {
+    let (mut late, mut namesakes) = (0, 0);
+    for seed in 0..400 {
+        let scenario = Scenario::draw(seed, &Options::default());
+        if !scenario.clients.iter().any(|plan| plan.late_streams) {
+            continue;
+        }
+        let report = run(&TransportKit, &scenario, &Options::default());
+        let report = report.unwrap_or_else(|failure| panic!("{failure}"));
+        late += report.world.late;
+        namesakes += report.world.namesakes;
+    }
+    assert!(late > 1000 && namesakes > 500, "{late}, {namesakes}");
+}

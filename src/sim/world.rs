@@ -17,6 +17,7 @@ use siphasher::sip::SipHasher13;
 
 use super::backbone::Backbone;
 use super::dice::Dice;
+use super::late::LateStreams;
 use super::trace::Trace;
 use crate::host::{Machine, Transmit};
 use crate::link::{Link, LinkCounters};
@@ -63,13 +64,19 @@ pub struct ClientProgress {
 /// A machine that can be observed.
 pub trait Node: Machine {
     /// The progress of a client; `None` for other nodes.
-    fn progress(&self) -> Option<ClientProgress>;
+    fn progress(&self) -> Option<ClientProgress> {
+        None
+    }
 
     /// Bytes of memory held on behalf of clients, if it is a server that knows.
-    fn soft_state_bytes(&self) -> Option<usize>;
+    fn soft_state_bytes(&self) -> Option<usize> {
+        None
+    }
 
     /// The reason for rejecting a request that no honest client sends, if it is a server and did.
-    fn refused(&self) -> Option<&'static str>;
+    fn refused(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Adopts the next stage while running; returns false if it must reboot for that.
     fn adopt(&mut self, _now: Now, _stage: u8) -> bool {
@@ -171,6 +178,11 @@ pub struct WorldCounters {
     pub unroutable: u64,
     /// Machines booted.
     pub boots: u64,
+    /// Datagrams of earlier streams that came late, and those of them with the label of the present
+    /// stream.
+    pub late: u64,
+    /// See `late`.
+    pub namesakes: u64,
 }
 
 /// A network of machines.
@@ -201,6 +213,7 @@ struct Slot {
 struct Access {
     up: Link,
     down: Link,
+    late: Option<LateStreams>,
 }
 
 struct Route {
@@ -265,10 +278,21 @@ impl World {
                 },
                 clock,
                 deadline: None,
-                access: links.map(|(up, down)| Access { up, down }),
+                access: links.map(|(up, down)| Access {
+                    up,
+                    down,
+                    late: None,
+                }),
             });
             id
         })
+    }
+
+    /// Delivers datagrams of earlier streams late to a node with links.
+    pub fn delay_streams(&mut self, node: NodeId, seed: u64) {
+        if let Some(access) = self.access(node) {
+            access.late = Some(LateStreams::new(seed));
+        }
     }
 
     /// Assigns `address` to `nodes`; a later call replaces an earlier one.
@@ -475,7 +499,13 @@ impl World {
     fn arrive(&mut self, id: NodeId, observer: &mut dyn Observer) -> Turn {
         let now = self.now;
         match self.access(id).and_then(|access| access.down.pop(now)) {
-            Some(packet) => self.deliver(id, &packet, observer),
+            Some(packet) => {
+                let access = self.access(id);
+                if let Some(late) = access.and_then(|access| access.late.as_mut()) {
+                    late.arrived(&packet);
+                }
+                self.deliver(id, &packet, observer)
+            }
             None => Ok(()),
         }
     }
@@ -582,7 +612,13 @@ impl World {
         .record(now, &packet);
         match self.access(id) {
             Some(access) => {
+                let late = access.late.as_mut().and_then(|late| late.sent(&packet));
                 access.up.push(now, packet);
+                if let Some(late) = late {
+                    access.down.push(now, late.packet);
+                    self.counters.late += 1;
+                    self.counters.namesakes += u64::from(late.is_namesake);
+                }
             }
             None => {
                 let Some(to) = self.destination(&packet) else {

@@ -17,7 +17,7 @@ use crate::redirect::{BackendId, RedirectorId};
 use crate::sim::machines::ring;
 use crate::sim::object::Objects;
 use crate::sim::scenario::{Scenario, ServerPlan};
-use crate::sim::world::{Boot, ClientProgress, Node};
+use crate::sim::world::{Boot, Node};
 use crate::time::{Instant, Now};
 
 /// Creates a server behind redirectors: the machine that ships, with computed objects.
@@ -74,16 +74,8 @@ impl Machine for ServerNode {
 }
 
 impl Node for ServerNode {
-    fn progress(&self) -> Option<ClientProgress> {
-        None
-    }
-
     fn soft_state_bytes(&self) -> Option<usize> {
         Some(self.0.server().soft_state_bytes())
-    }
-
-    fn refused(&self) -> Option<&'static str> {
-        None
     }
 }
 
@@ -143,18 +135,6 @@ impl Machine for RedirectorNode {
 }
 
 impl Node for RedirectorNode {
-    fn progress(&self) -> Option<ClientProgress> {
-        None
-    }
-
-    fn soft_state_bytes(&self) -> Option<usize> {
-        None
-    }
-
-    fn refused(&self) -> Option<&'static str> {
-        None
-    }
-
     fn adopt(&mut self, now: Now, stage: u8) -> bool {
         self.stage = stage;
         let config = self.configs.get(usize::from(stage)).cloned();

@@ -188,10 +188,6 @@ impl Machine for Server {
 }
 
 impl Node for Server {
-    fn progress(&self) -> Option<ClientProgress> {
-        None
-    }
-
     fn soft_state_bytes(&self) -> Option<usize> {
         let leak = if self.defect == Defect::Leaks {
             self.sent.len()
@@ -318,13 +314,5 @@ impl Node for Client {
             wrong: self.wrong,
             handshakes: 1 + u64::from(self.defect == Defect::Reopens && self.received > 3000),
         })
-    }
-
-    fn soft_state_bytes(&self) -> Option<usize> {
-        None
-    }
-
-    fn refused(&self) -> Option<&'static str> {
-        None
     }
 }
