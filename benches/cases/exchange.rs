@@ -9,6 +9,7 @@ use headwater::internals::apps::origin::digest::InlineDigester;
 use headwater::internals::host::Machine;
 use headwater::internals::host::config::ServerHostConfig;
 use headwater::internals::host::server::ServerHost;
+use headwater::internals::instruments::load::LoadTarget;
 use headwater::internals::instruments::load::requests::{Bearer, RequestConfig, RequestHost};
 use headwater::internals::instruments::load::schedule::{Pace, Plan};
 use headwater::internals::transport::keys::KeyRing;
@@ -41,15 +42,17 @@ impl Exchange {
             most: u64::MAX,
         };
         let requests = RequestConfig {
-            addresses: vec![path().src.ip()],
-            mtu: 1500,
-            remote: path().dst,
-            head: format!("GET /.dynamic/1/{OBJECT_BYTES} HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n")
-                .into(),
+            target: LoadTarget {
+                addresses: vec![path().src.ip()],
+                mtu: 1500,
+                remote: path().dst,
+                head: format!("GET /.dynamic/1/{OBJECT_BYTES} HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n")
+                    .into(),
+                seed: 1,
+            },
             bearer: Bearer::Transport { tokens: true },
             buffer: 1 << 20,
             plan,
-            seed: 1,
         };
         Self {
             client: RequestHost::new(NOW, requests).unwrap(),

@@ -43,7 +43,9 @@ load() {
 holding() {
     local name=$1
     # shellcheck disable=SC2317 # called by name
-    holding_or_gone() { grep -q '^holding ' "$SCRATCH/$name.err" || ! running "$name"; }
+    holding_or_gone() {
+        jq -es 'any(.event == "holding")' "$SCRATCH/$name.out" >/dev/null || ! running "$name"
+    }
     until_true 900 holding_or_gone || die "the connections do not open"
     running "$name" || die "the load generator failed: $(tail -n 1 "$SCRATCH/$name.err")"
 }

@@ -1,8 +1,9 @@
 //! `headwater load`: tests a server with many connections that never close, with mutated packets, or
 //! with many concurrent downloads.
 //!
-//! In: arguments. Out: progress on standard error, results as JSON, and an exit code that fails
-//! unless every connection opened, the server responded to the end and the sample resumed.
+//! In: arguments. Out: progress on standard error, a line of JSON when the connections are held, results
+//! as JSON, and an exit code that fails unless every connection opened, the server responded to the end
+//! and the sample resumed.
 
 mod downloads;
 
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::json;
 
 use crate::cli::asked::ask;
 use crate::cli::exit::{Exit, Failed};
@@ -23,7 +25,7 @@ use crate::cli::get::stats::write_json;
 use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
 use crate::instruments::load::report::LoadReport;
-use crate::instruments::load::{Hold, LoadConfig, LoadHost};
+use crate::instruments::load::{Hold, LoadConfig, LoadHost, LoadTarget};
 use crate::runtime::{Hooks, OsClock, Signal, os_seed};
 use crate::time::{Instant, Now};
 
@@ -55,7 +57,8 @@ pub struct LoadArgs {
     /// Open at most N connections per second
     #[arg(long, value_name = "PER_SECOND")]
     pub rate: Option<NonZeroU32>,
-    /// Hold the connections until SIGINT or SIGTERM, or for --duration
+    /// Hold the connections until SIGINT or SIGTERM, or for --duration; the line
+    /// {"event":"holding","connections":N} on standard output says when N are open
     #[arg(long)]
     pub keep: bool,
     /// Hold the connections for this many seconds
@@ -97,13 +100,6 @@ struct Figures<'a, R> {
     report: &'a R,
 }
 
-/// The server and the request.
-struct Wanted {
-    remote: SocketAddr,
-    head: Vec<u8>,
-    seed: u64,
-}
-
 /// Runs the test.
 ///
 /// # Errors
@@ -111,16 +107,16 @@ struct Wanted {
 pub fn run(args: &LoadArgs) -> Result<Exit, Failed> {
     args.local.check()?;
     let seed = seed(args.seed)?;
-    let wanted = resolve(args, seed)?;
+    let target = resolve(args, seed)?;
     let clock = OsClock::new();
     if let Some(seconds) = args.download {
-        let config = downloads::config(args, wanted, seconds);
+        let config = downloads::config(args, target, seconds);
         return match args.local.open()? {
             Opened::Plain(device) => downloads::drive(args, config, clock, device),
             Opened::Tapped(device) => downloads::drive(args, config, clock, device),
         };
     }
-    let config = keeping(args, wanted);
+    let config = keeping(args, target);
     let machine = LoadHost::new(clock.now(), config);
     let machine = machine.map_err(|error| Failed::new(Exit::Usage, error))?;
     match args.local.open()? {
@@ -139,9 +135,11 @@ pub(super) fn seed(named: Option<u64>) -> Result<u64, Failed> {
     })
 }
 
-fn resolve(args: &LoadArgs, seed: u64) -> Result<Wanted, Failed> {
+fn resolve(args: &LoadArgs, seed: u64) -> Result<LoadTarget, Failed> {
     let asked = ask(&args.url, |remote| args.local.own_for(remote).is_some())?;
-    Ok(Wanted {
+    Ok(LoadTarget {
+        addresses: args.local.addresses.clone(),
+        mtu: args.local.mtu,
         remote: SocketAddr::new(asked.address, args.udp_port),
         head: asked.head,
         seed,
@@ -149,12 +147,9 @@ fn resolve(args: &LoadArgs, seed: u64) -> Result<Wanted, Failed> {
 }
 
 /// The configuration of a test that holds connections.
-fn keeping(args: &LoadArgs, wanted: Wanted) -> LoadConfig {
+fn keeping(args: &LoadArgs, target: LoadTarget) -> LoadConfig {
     LoadConfig {
-        addresses: args.local.addresses.clone(),
-        mtu: args.local.mtu,
-        remote: wanted.remote,
-        head: wanted.head,
+        target,
         connections: args.connections.get(),
         rate: args.rate,
         hold: match (args.duration, args.keep) {
@@ -165,7 +160,6 @@ fn keeping(args: &LoadArgs, wanted: Wanted) -> LoadConfig {
         hostile: args.hostile,
         resume_sample: args.resume_sample,
         live: None,
-        seed: wanted.seed,
     }
 }
 
@@ -209,7 +203,7 @@ impl Hooks<LoadHost> for Watching {
             if !self.told_holding {
                 self.told_holding = true;
                 self.tell(now.instant, machine);
-                let _ = writeln!(io::stderr(), "holding {}", machine.report().opened);
+                say_holding(machine.report().opened);
             }
         } else if now.instant >= self.next {
             self.told_holding = false;
@@ -230,6 +224,14 @@ impl Hooks<LoadHost> for Watching {
         machine.release(now);
         ControlFlow::Continue(())
     }
+}
+
+/// Prints the event that this many connections are open and held. A closed standard output is not an
+/// error.
+fn say_holding(connections: u32) {
+    let event = json!({"event": "holding", "connections": connections});
+    let mut out = io::stdout();
+    let _ = writeln!(out, "{event}").and_then(|()| out.flush());
 }
 
 fn drive<D: Device + AsRawFd>(

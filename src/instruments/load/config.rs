@@ -22,17 +22,26 @@ pub enum Hold {
     UntilReleased,
 }
 
-/// The configuration of a load generator.
+/// The server and the request of a load generator, and the addresses that it sends from.
 #[derive(Clone, Debug)]
-pub struct LoadConfig {
-    /// Own addresses; those of the server's family have [`PORTS`](super::PORTS) connections each.
+pub struct LoadTarget {
+    /// Own addresses; those of the server's family are used.
     pub addresses: Vec<IpAddr>,
     /// MTU: largest IP packet in bytes.
     pub mtu: u16,
-    /// Address and UDP port of the server.
+    /// Address and port of the server.
     pub remote: SocketAddr,
     /// The application request, at most [`MAX_REQUEST_BYTES`].
     pub head: Vec<u8>,
+    /// Seed of every random choice.
+    pub seed: u64,
+}
+
+/// The configuration of a load generator.
+#[derive(Clone, Debug)]
+pub struct LoadConfig {
+    /// The server, from own addresses of [`PORTS`](super::PORTS) connections each.
+    pub target: LoadTarget,
     /// Connections to open.
     pub connections: u32,
     /// Most connections started per second.
@@ -45,8 +54,6 @@ pub struct LoadConfig {
     pub resume_sample: u32,
     /// Instead, requests on random held connections.
     pub live: Option<Plan>,
-    /// Seed of every random choice.
-    pub seed: u64,
 }
 
 /// Why a load generator cannot be created. The user is at fault.
@@ -87,18 +94,22 @@ pub enum LoadError {
     },
 }
 
-/// Rejects an application request that is too long for our transport.
-pub(super) fn check_head(head: &[u8]) -> Result<(), LoadError> {
-    let have = head.len();
-    match have > MAX_REQUEST_BYTES {
-        true => Err(LoadError::RequestTooLong { have }),
-        false => Ok(()),
+impl LoadTarget {
+    /// Rejects an application request that is too long for our transport.
+    pub(super) fn check(&self) -> Result<(), LoadError> {
+        let have = self.head.len();
+        match have > MAX_REQUEST_BYTES {
+            true => Err(LoadError::RequestTooLong { have }),
+            false => Ok(()),
+        }
     }
-}
 
-/// The own addresses of the family of `remote`.
-pub(super) fn speaking_to(remote: SocketAddr, own: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
-    own.iter()
-        .copied()
-        .filter(move |own| own.is_ipv4() == remote.is_ipv4())
+    /// The own addresses of the server's family.
+    pub(super) fn sources(&self) -> impl Iterator<Item = IpAddr> {
+        let is_v4 = self.remote.is_ipv4();
+        self.addresses
+            .iter()
+            .copied()
+            .filter(move |own| own.is_ipv4() == is_v4)
+    }
 }

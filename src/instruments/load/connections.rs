@@ -33,7 +33,7 @@ impl LoadHost {
         let port = FIRST_PORT.checked_add(u16::try_from(index % PORTS).ok()?)?;
         Some(UdpPath {
             src: SocketAddr::new(*self.sources.get(source)?, port),
-            dst: self.config.remote,
+            dst: self.config.target.remote,
         })
     }
 
@@ -194,7 +194,7 @@ impl LoadHost {
     pub(super) fn handle_datagram(&mut self, now: Instant, path: UdpPath, datagram: &[u8]) {
         self.report.packets_in += 1;
         self.report.bytes_in += datagram.len() as u64;
-        if path.src != self.config.remote {
+        if path.src != self.config.target.remote {
             self.report.strays += 1;
             return;
         }

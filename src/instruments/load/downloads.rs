@@ -5,14 +5,14 @@
 //! bytes. Only visits clients with an event, so that the cost of a packet does not depend on their
 //! number. Never reads a clock. The seed determines every random choice.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::host::{Machine, Transmit};
-use crate::instruments::load::config::{check_head, speaking_to};
+use crate::instruments::load::config::LoadTarget;
 use crate::instruments::load::report::DownloadReport;
 use crate::instruments::load::rota::Rota;
 use crate::instruments::load::{FIRST_PORT, LoadError};
@@ -39,23 +39,14 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The configuration of many downloads.
 #[derive(Clone, Debug)]
 pub struct DownloadConfig {
-    /// Own addresses; the first of the server's family is used.
-    pub addresses: Vec<IpAddr>,
-    /// MTU: largest IP packet in bytes.
-    pub mtu: u16,
-    /// Address and UDP port of the server.
-    pub remote: SocketAddr,
-    /// The application request, at most
-    /// [`MAX_REQUEST_BYTES`](crate::transport::application::MAX_REQUEST_BYTES).
-    pub head: Vec<u8>,
+    /// The server, from the first own address of its family.
+    pub target: LoadTarget,
     /// Concurrent downloads, at most [`MAX_DOWNLOADS`].
     pub connections: u32,
     /// Warm-up, which does not count.
     pub warm: Duration,
     /// The measured interval after the warm-up.
     pub window: Duration,
-    /// Seed of every random choice.
-    pub seed: u64,
 }
 
 /// A download.
@@ -89,31 +80,32 @@ impl DownloadHost {
     /// # Errors
     /// [`LoadError`].
     pub fn new(now: Now, config: DownloadConfig) -> Result<Self, LoadError> {
-        check_head(&config.head)?;
+        let target = &config.target;
+        target.check()?;
         let have = config.connections;
         if have > MAX_DOWNLOADS {
             return Err(LoadError::TooManyDownloads { have });
         }
-        let Some(own) = speaking_to(config.remote, &config.addresses).next() else {
+        let Some(own) = target.sources().next() else {
             return Err(LoadError::TooManyConnections {
                 have,
                 addresses: 0,
                 most: 0,
             });
         };
-        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+        let mut random = ChaCha8Rng::seed_from_u64(target.seed);
         let ports = (FIRST_PORT..).zip(0..have).map(|(port, _)| port);
         let last_port = ports.clone().last().unwrap_or(FIRST_PORT);
         let settings = StackConfig {
-            addresses: config.addresses.clone(),
-            mtu: config.mtu,
+            addresses: target.addresses.clone(),
+            mtu: target.mtu,
             transport_ports: FIRST_PORT..=last_port,
             seed: random.random(),
         };
         let stack = Stack::new(now.instant, settings)?;
         let downloads = ports.map(|port| {
             let local = SocketAddr::new(own, port);
-            Download::begin(now, &config, local, random.random())
+            Download::begin(now, target, local, random.random())
         });
         let downloads: Vec<Download> = downloads.collect();
         let mut rota = Rota::default();
@@ -132,8 +124,8 @@ impl DownloadHost {
                 window_seconds: config.window.as_secs_f64(),
                 ..DownloadReport::default()
             },
-            head: config.head,
-            remote: config.remote,
+            head: config.target.head,
+            remote: config.target.remote,
             stack,
         })
     }
@@ -228,17 +220,17 @@ impl DownloadHost {
 }
 
 impl Download {
-    fn begin(now: Now, config: &DownloadConfig, local: SocketAddr, seed: u64) -> Self {
+    fn begin(now: Now, target: &LoadTarget, local: SocketAddr, seed: u64) -> Self {
         let settings = ClientConfig {
             local,
-            remote: config.remote,
-            mtu: config.mtu,
+            remote: target.remote,
+            mtu: target.mtu,
             buffer: BUFFER_BYTES,
             idle_timeout: IDLE_TIMEOUT,
             token: None,
         };
         let mut client = Client::new(settings, seed);
-        client.request(now, &config.head);
+        client.request(now, &target.head);
         Self {
             client,
             bytes: 0,

@@ -32,9 +32,8 @@ use crate::stack::{Demuxed, Stack, StackConfig};
 use crate::time::{Instant, Now};
 use crate::wire::flight::UdpPath;
 
-pub use config::{Hold, LoadConfig, LoadError};
+pub use config::{Hold, LoadConfig, LoadError, LoadTarget};
 
-use config::{check_head, speaking_to};
 use connections::Busy;
 use exchange::{Kept, Terms};
 use phases::LoadPhase;
@@ -100,8 +99,9 @@ impl LoadHost {
     /// # Errors
     /// [`LoadError`].
     pub fn new(now: Now, config: LoadConfig) -> Result<Self, LoadError> {
-        check_head(&config.head)?;
-        let sources: Vec<IpAddr> = speaking_to(config.remote, &config.addresses).collect();
+        let target = &config.target;
+        target.check()?;
+        let sources: Vec<IpAddr> = target.sources().collect();
         let addresses = sources.len();
         let most = u32::try_from(addresses)
             .unwrap_or(u32::MAX)
@@ -113,15 +113,15 @@ impl LoadHost {
                 most,
             });
         }
-        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
-        let settings = all_ports(&config.addresses, config.mtu, random.random());
+        let mut random = ChaCha8Rng::seed_from_u64(target.seed);
+        let settings = all_ports(&target.addresses, target.mtu, random.random());
         let count = usize::try_from(config.connections).unwrap_or(usize::MAX);
-        let headers = if config.remote.is_ipv4() { 28 } else { 48 };
+        let headers = if target.remote.is_ipv4() { 28 } else { 48 };
         Ok(Self {
             stack: Stack::new(now.instant, settings)?,
             terms: Terms {
-                head: config.head.clone(),
-                size: config.mtu.saturating_sub(headers),
+                head: target.head.clone(),
+                size: target.mtu.saturating_sub(headers),
             },
             report: LoadReport {
                 connections: config.connections,

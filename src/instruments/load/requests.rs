@@ -14,7 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::host::connection::ClientConnection;
 use crate::host::{Machine, Transmit};
-use crate::instruments::load::config::{check_head, speaking_to};
+use crate::instruments::load::config::LoadTarget;
 use crate::instruments::load::course::{Answer, Course};
 use crate::instruments::load::report::{RequestReport, TransportReport};
 use crate::instruments::load::rota::Rota;
@@ -53,23 +53,14 @@ pub enum Bearer {
 /// The configuration of short connections.
 #[derive(Clone, Debug)]
 pub struct RequestConfig {
-    /// Own addresses; the first of the server's family is used.
-    pub addresses: Vec<IpAddr>,
-    /// MTU: largest IP packet in bytes.
-    pub mtu: u16,
-    /// Address and port of the server.
-    pub remote: SocketAddr,
-    /// The application request, at most
-    /// [`MAX_REQUEST_BYTES`](crate::transport::application::MAX_REQUEST_BYTES).
-    pub head: Vec<u8>,
+    /// The server, from the first own address of its family.
+    pub target: LoadTarget,
     /// The connection of the requests.
     pub bearer: Bearer,
     /// Receive buffer of a connection of our transport, in bytes.
     pub buffer: usize,
     /// The times of requests.
     pub plan: Plan,
-    /// Seed of every random choice.
-    pub seed: u64,
 }
 
 /// A request in progress.
@@ -105,15 +96,16 @@ impl RequestHost {
     /// # Errors
     /// [`LoadError`].
     pub fn new(now: Now, config: RequestConfig) -> Result<Self, LoadError> {
-        check_head(&config.head)?;
-        let own = speaking_to(config.remote, &config.addresses).next();
+        let target = &config.target;
+        target.check()?;
+        let own = target.sources().next();
         let own = own.ok_or(LoadError::NoAddress)?;
         let room = match config.bearer {
             Bearer::Transport { .. } => MAX_UNDER_WAY,
             Bearer::Tcp => MAX_TCP_UNDER_WAY,
         };
-        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
-        let settings = all_ports(&config.addresses, config.mtu, random.random());
+        let mut random = ChaCha8Rng::seed_from_u64(target.seed);
+        let settings = all_ports(&target.addresses, target.mtu, random.random());
         Ok(Self {
             own,
             stack: Stack::new(now.instant, settings)?,
@@ -174,9 +166,11 @@ impl RequestHost {
         while let Some(meant) = self.course.take(now.instant) {
             let connected = match self.config.bearer {
                 Bearer::Transport { tokens } => Some(self.open(tokens)),
-                Bearer::Tcp => ClientConnection::connect(now, &mut self.stack, self.config.remote)
-                    .ok()
-                    .map(|connection| (connection, None)),
+                Bearer::Tcp => {
+                    ClientConnection::connect(now, &mut self.stack, self.config.target.remote)
+                        .ok()
+                        .map(|connection| (connection, None))
+                }
             };
             let answer = Answer::default();
             let Some((mut connection, port)) = connected else {
@@ -184,7 +178,7 @@ impl RequestHost {
                 self.course.end(now.instant, meant, failed);
                 return;
             };
-            connection.request(now, &mut self.stack, self.config.head.clone());
+            connection.request(now, &mut self.stack, self.config.target.head.clone());
             let number = self.free.pop().unwrap_or(self.running.len());
             if number == self.running.len() {
                 self.running.push(None);
@@ -214,8 +208,8 @@ impl RequestHost {
         self.next_port = following(port);
         let settings = ClientConfig {
             local: SocketAddr::new(self.own, port),
-            remote: self.config.remote,
-            mtu: self.config.mtu,
+            remote: self.config.target.remote,
+            mtu: self.config.target.mtu,
             buffer: self.config.buffer,
             idle_timeout: IDLE_TIMEOUT,
             token: self.tokens.pop_front().filter(|_| tokens),
@@ -276,7 +270,7 @@ impl RequestHost {
     fn handle_datagrams(&mut self, now: Now, view: UdpView<'_>, segment: Option<usize>) {
         let UdpPath { src, dst } = view.path;
         let number = self.by_port.get(&dst.port()).copied();
-        let number = number.filter(|_| src == self.config.remote);
+        let number = number.filter(|_| src == self.config.target.remote);
         let running = number.and_then(|number| self.running.get_mut(number)?.as_mut());
         let Some((ClientConnection::Trickles(client), number)) =
             running.map(|running| &mut running.connection).zip(number)

@@ -58,42 +58,39 @@ const START: Now = Now {
 };
 
 fn address(v6: bool, last: u8) -> IpAddr {
-    let text = if v6 {
-        format!("fd00::{last}")
-    } else {
-        format!("10.9.0.{last}")
-    };
-    text.parse().unwrap()
+    match v6 {
+        true => [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into(),
+        false => [10, 9, 0, last].into(),
+    }
+}
+
+fn target(port: u16) -> LoadTarget {
+    LoadTarget {
+        addresses: vec![address(false, 1), address(true, 1)],
+        mtu: 1500,
+        remote: SocketAddr::new(address(false, 2), port),
+        head: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        seed: 7,
+    }
 }
 
 fn config(connections: u32) -> LoadConfig {
     LoadConfig {
-        addresses: vec![address(false, 1), address(true, 1)],
-        mtu: 1500,
-        remote: SocketAddr::new(address(false, 2), 7600),
-        head: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        target: target(7600),
         connections,
         rate: None,
         hold: Hold::No,
         hostile: 0,
         resume_sample: 0,
         live: None,
-        seed: 7,
     }
 }
 
 impl<M: Machine> World<M> {
     fn of(load: M, object: usize) -> Self {
         let now = START;
-        let settings = ServerHostConfig {
-            addresses: vec![address(false, 2), address(true, 2)],
-            mtu: 1500,
-            tcp_port: 80,
-            udp_port: 7600,
-            server_id: 1,
-            site_id: 0,
-            seed: 5,
-        };
+        let own = [address(false, 2), address(true, 2)];
+        let settings = ServerHostConfig::builder(own, 5).build().unwrap();
         let keys = KeyRing::with_secret([3; 32]);
         Self {
             now,
@@ -179,11 +176,9 @@ fn every_connection_is_opened_proven_and_kept() {
         ("over IPv6", true, 1 << 20, 3),
     ];
     for (name, v6, object, answer) in cases {
-        let settings = LoadConfig {
-            remote: SocketAddr::new(address(v6, 2), 7600),
-            resume_sample: 1000,
-            ..config(300)
-        };
+        let mut settings = config(300);
+        settings.target.remote.set_ip(address(v6, 2));
+        settings.resume_sample = 1000;
         let (report, world) = World::new(settings, object).run();
         let counted = (report.opened, report.failed, report.resumed, report.strays);
         assert_eq!(counted, (300, 0, 300, 0), "{name}");
@@ -375,10 +370,8 @@ fn limits() {
         ("one byte more", 1, MAX_REQUEST_BYTES + 1, false),
     ];
     for (name, connections, head, good) in cases {
-        let settings = LoadConfig {
-            head: vec![b'x'; head],
-            ..config(connections)
-        };
+        let mut settings = config(connections);
+        settings.target.head = vec![b'x'; head];
         assert_eq!(LoadHost::new(now, settings).is_ok(), good, "{name}");
     }
 }
@@ -387,7 +380,8 @@ proptest! {
     #[test]
     fn ports_and_numbers_agree(index in 0..2 * PORTS) {
         let addresses = vec![address(false, 1), address(true, 1), address(false, 3)];
-        let settings = LoadConfig { addresses, ..config(1) };
+        let mut settings = config(1);
+        settings.target.addresses = addresses;
         let load = LoadHost::new(Now::default(), settings).unwrap();
         let path = load.path(index).unwrap();
         prop_assert!(path.src.port() >= FIRST_PORT && path.src.is_ipv4());

@@ -92,10 +92,15 @@ pub(super) fn run(args: &BareArgs) -> Result<Exit, Failed> {
 
 fn on_device<D: Device + AsRawFd>(args: &BareArgs, device: D) -> Result<Exit, Failed> {
     let clock = OsClock::new();
-    let mut runtime = args.local.runtime(clock, device)?;
+    let runtime = args.local.runtime(clock, device)?;
+    let mut bare = Bare {
+        args,
+        clock,
+        runtime,
+    };
     match (args.listen, args.connect) {
-        (Some(port), _) => listen(args, port, clock, &mut runtime),
-        (None, Some(remote)) => connect(args, remote, clock, &mut runtime),
+        (Some(port), _) => bare.listen(port),
+        (None, Some(remote)) => bare.connect(remote),
         (None, None) => Err(Failed::new(Exit::Usage, "set --listen or --connect")),
     }
 }
@@ -111,80 +116,81 @@ fn own(args: &BareArgs, remote: Option<SocketAddr>, port: u16) -> Result<SocketA
     Ok(SocketAddr::new(own, port))
 }
 
-fn listen<D: Device + AsRawFd>(
-    args: &BareArgs,
-    port: u16,
+/// The arguments, and the loop over the device.
+struct Bare<'a, D> {
+    args: &'a BareArgs,
     clock: OsClock,
-    runtime: &mut Runtime<D>,
-) -> Result<Exit, Failed> {
-    let settings = settings(own(args, None, port)?, args.local.mtu);
-    let server = BareServer::new(clock.now(), settings);
-    let mut server = server.map_err(|error| Failed::new(Exit::Usage, error))?;
-    let mut out = io::stdout();
-    let written = writeln!(out, "ready").and_then(|()| out.flush());
-    written.map_err(|_| Failed::new(Exit::WriteError, ""))?;
-    match runtime.run(&mut server, &mut Forever) {
-        Ok(Stopped::ByHook | Stopped::BySignal(_)) => Ok(Exit::Success),
-        Err(error) => Err(device_failed(error)),
-    }
+    runtime: Runtime<D>,
 }
 
-fn connect<D: Device + AsRawFd>(
-    args: &BareArgs,
-    remote: SocketAddr,
-    clock: OsClock,
-    runtime: &mut Runtime<D>,
-) -> Result<Exit, Failed> {
-    let mut rounds = Vec::new();
-    for run in 0..=args.runs {
-        let path = UdpPath {
-            // A port of its own: late packets of the run before go to another.
-            src: own(
-                args,
-                Some(remote),
-                CLIENT_PORT + u16::try_from(run).unwrap_or(0),
-            )?,
-            dst: remote,
-        };
-        let settings = settings(path.src, args.local.mtu);
-        let client = BareClient::new(clock.now(), settings, path, args.window, args.bytes);
-        let mut client = client.map_err(|error| Failed::new(Exit::Usage, error))?;
-        let mut patience = Patience::from(clock.instant());
-        match runtime.run(&mut client, &mut patience) {
-            Ok(Stopped::ByHook) if client.is_done() => {}
-            Ok(Stopped::ByHook) => {
-                let advice =
-                    format!("{remote} is too slow or does not answer: check that it listens");
-                return Err(Failed::new(Exit::CannotConnect, advice));
-            }
-            Ok(Stopped::BySignal(signal)) => return Err(Failed::new(signal.into(), "")),
-            Err(error) => return Err(device_failed(error)),
+impl<D: Device + AsRawFd> Bare<'_, D> {
+    fn listen(&mut self, port: u16) -> Result<Exit, Failed> {
+        let args = self.args;
+        let settings = settings(own(args, None, port)?, args.local.mtu);
+        let server = BareServer::new(self.clock.now(), settings);
+        let mut server = server.map_err(|error| Failed::new(Exit::Usage, error))?;
+        let mut out = io::stdout();
+        let written = writeln!(out, "ready").and_then(|()| out.flush());
+        written.map_err(|_| Failed::new(Exit::WriteError, ""))?;
+        match self.runtime.run(&mut server, &mut Forever) {
+            Ok(Stopped::ByHook | Stopped::BySignal(_)) => Ok(Exit::Success),
+            Err(error) => Err(device_failed(error)),
         }
-        let (body_bytes, took) = client.received();
-        let latency = Latency {
-            max_us: micros(took),
-        };
-        rounds.push(Round {
-            body_bytes,
-            latency,
-        });
     }
-    rounds.remove(0);
-    let rows = rows(&rounds);
-    let figures = Figures {
-        schema: SCHEMA,
-        bench: "throughput",
-        seed: 0,
-        settings: BareSettings {
-            runs: args.runs,
-            window: args.window,
-        },
-        peers: &[Standing {
-            peer: "bare",
-            rounds,
-        }],
-    };
-    conclude(&figures, args.stats.as_deref(), &rows)
+
+    fn connect(&mut self, remote: SocketAddr) -> Result<Exit, Failed> {
+        let args = self.args;
+        let mut rounds = Vec::new();
+        for run in 0..=args.runs {
+            let path = UdpPath {
+                // A port of its own: late packets of the run before go to another.
+                src: own(
+                    args,
+                    Some(remote),
+                    CLIENT_PORT + u16::try_from(run).unwrap_or(0),
+                )?,
+                dst: remote,
+            };
+            let settings = settings(path.src, args.local.mtu);
+            let client = BareClient::new(self.clock.now(), settings, path, args.window, args.bytes);
+            let mut client = client.map_err(|error| Failed::new(Exit::Usage, error))?;
+            let mut patience = Patience::from(self.clock.instant());
+            match self.runtime.run(&mut client, &mut patience) {
+                Ok(Stopped::ByHook) if client.is_done() => {}
+                Ok(Stopped::ByHook) => {
+                    let advice =
+                        format!("{remote} is too slow or does not answer: check that it listens");
+                    return Err(Failed::new(Exit::CannotConnect, advice));
+                }
+                Ok(Stopped::BySignal(signal)) => return Err(Failed::new(signal.into(), "")),
+                Err(error) => return Err(device_failed(error)),
+            }
+            let (body_bytes, took) = client.received();
+            let latency = Latency {
+                max_us: micros(took),
+            };
+            rounds.push(Round {
+                body_bytes,
+                latency,
+            });
+        }
+        rounds.remove(0);
+        let rows = rows(&rounds);
+        let figures = Figures {
+            schema: SCHEMA,
+            bench: "throughput",
+            seed: 0,
+            settings: BareSettings {
+                runs: args.runs,
+                window: args.window,
+            },
+            peers: &[Standing {
+                peer: "bare",
+                rounds,
+            }],
+        };
+        conclude(&figures, args.stats.as_deref(), &rows)
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]

@@ -24,7 +24,7 @@ use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
 use crate::instruments::load::report::{LoadReport, RequestReport};
 use crate::instruments::load::schedule::{Pace, Plan};
-use crate::instruments::load::{Hold, LoadConfig, LoadHost};
+use crate::instruments::load::{Hold, LoadConfig, LoadHost, LoadTarget};
 use crate::runtime::{Hooks, OsClock, Stopped};
 use crate::time::{Instant, Now};
 
@@ -123,10 +123,13 @@ pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failed> {
 fn config(args: &ConnectionsArgs, seed: u64, connections: u32) -> Result<LoadConfig, Failed> {
     let asked = ask(&args.url, |remote| args.local.own_for(remote).is_some())?;
     Ok(LoadConfig {
-        addresses: args.local.addresses.clone(),
-        mtu: args.local.mtu,
-        remote: SocketAddr::new(asked.address, args.udp_port),
-        head: asked.head,
+        target: LoadTarget {
+            addresses: args.local.addresses.clone(),
+            mtu: args.local.mtu,
+            remote: SocketAddr::new(asked.address, args.udp_port),
+            head: asked.head,
+            seed,
+        },
         connections,
         rate: None,
         hold: Hold::No,
@@ -138,7 +141,6 @@ fn config(args: &ConnectionsArgs, seed: u64, connections: u32) -> Result<LoadCon
             window: Duration::from_secs(args.seconds),
             most: u64::MAX,
         }),
-        seed,
     })
 }
 

@@ -14,9 +14,11 @@ use crate::cli::asked::ask;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::instruments::bench::cpu::{CpuUse, Meter, used_ns};
 use crate::cli::instruments::bench::peers::{MAX_PEERS, Peer, PeerKind, ServerPid};
+use crate::cli::instruments::bench::{Figures, conclude};
 use crate::cli::instruments::load::{refused, seed};
 use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
+use crate::instruments::load::LoadTarget;
 use crate::instruments::load::report::RequestReport;
 use crate::instruments::load::requests::{Bearer, RequestConfig, RequestHost};
 use crate::instruments::load::schedule::Plan;
@@ -72,6 +74,15 @@ pub(super) enum CloseArg {
     Fin,
 }
 
+/// The settings of all benchmarks with peers, for the results.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct ContestSettings<S> {
+    #[serde(flatten)]
+    own: S,
+    close: CloseArg,
+    tokens: bool,
+}
+
 /// The results of a peer.
 #[derive(Debug, Serialize)]
 pub(super) struct Standing {
@@ -89,6 +100,23 @@ pub(super) struct Round {
     pub(super) cpu: CpuUse,
 }
 
+/// Builds a table: the heads, and a row for each peer. `cells` formats its rounds; it also gets those of
+/// the first peer.
+pub(super) fn table(
+    heads: &[&str],
+    standings: &[Standing],
+    cells: impl Fn(&[Round], &[Round]) -> Vec<String>,
+) -> Vec<Vec<String>> {
+    let first = standings.first().map(|first| first.rounds.as_slice());
+    let rows = standings.iter().map(|standing| {
+        let mut row = vec![standing.peer.to_string()];
+        row.extend(cells(&standing.rounds, first.unwrap_or_default()));
+        row
+    });
+    let heads = heads.iter().copied().map(str::to_owned).collect();
+    std::iter::once(heads).chain(rows).collect()
+}
+
 /// A peer, ready to send requests.
 struct Ready {
     kind: PeerKind,
@@ -100,7 +128,7 @@ struct Ready {
 /// Peers, device and clock.
 pub(super) struct Contest<'a> {
     args: &'a ContestArgs,
-    pub(super) seed: u64,
+    seed: u64,
     plan: Plan,
     buffer: usize,
     clock: OsClock,
@@ -144,6 +172,20 @@ impl<'a> Contest<'a> {
             Opened::Plain(device) => self.on_device(rounds, local, device),
             Opened::Tapped(device) => self.on_device(rounds, local, device),
         }
+    }
+
+    /// Prints the table and writes the results of `bench`, which has settings of its own.
+    pub(super) fn conclude<S: Serialize>(
+        &self,
+        bench: &'static str,
+        own: S,
+        standings: &[Standing],
+        rows: &[Vec<String>],
+    ) -> Result<Exit, Failed> {
+        let (close, tokens) = (self.args.close, self.args.tokens);
+        let settings = ContestSettings { own, close, tokens };
+        let figures = Figures::new(bench, self.seed, settings, standings);
+        conclude(&figures, self.args.stats.as_deref(), rows)
     }
 
     fn on_device<D: Device + AsRawFd>(
@@ -190,10 +232,13 @@ impl<'a> Contest<'a> {
         seed: u64,
     ) -> Result<Round, Failed> {
         let config = RequestConfig {
-            addresses: local.addresses.clone(),
-            mtu: local.mtu,
-            remote: ready.remote,
-            head: ready.head.clone(),
+            target: LoadTarget {
+                addresses: local.addresses.clone(),
+                mtu: local.mtu,
+                remote: ready.remote,
+                head: ready.head.clone(),
+                seed,
+            },
             bearer: match ready.kind {
                 PeerKind::Transport => Bearer::Transport {
                     tokens: self.args.tokens,
@@ -202,7 +247,6 @@ impl<'a> Contest<'a> {
             },
             buffer: self.buffer,
             plan: self.plan,
-            seed,
         };
         let machine = RequestHost::new(self.clock.now(), config);
         let mut machine = machine.map_err(|error| Failed::new(Exit::Usage, error))?;

@@ -4,7 +4,6 @@
 //! kernel's work on the packets in the same calls. Does not count arrivals.
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,14 +11,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::exit::{Exit, Failed};
+use crate::cli::instruments::UntilDone;
 use crate::cli::instruments::bench::cpu::used_ns;
 use crate::cli::instruments::bench::table::figure;
 use crate::cli::instruments::bench::{Figures, SCHEMA, conclude};
 use crate::cli::local::{LocalArgs, Opened, device_failed};
 use crate::device::Device;
 use crate::instruments::flood::{Flood, MAX_CONNECTIONS, MIN_PACKET_BYTES};
-use crate::runtime::{Hooks, OsClock, Stopped};
-use crate::time::Now;
+use crate::runtime::{OsClock, Stopped};
 use crate::wire::flight::UdpPath;
 
 /// Local port.
@@ -109,7 +108,7 @@ fn on_device<D: Device + AsRawFd>(
     let time = Duration::from_secs(args.seconds);
     let flood = Flood::new(clock.now(), path, args.bytes, args.connections, time);
     let mut flood = flood.map_err(|error| Failed::new(Exit::Usage, error))?;
-    match runtime.run(&mut flood, &mut UntilDone) {
+    match runtime.run(&mut flood, &mut UntilDone(Flood::is_done)) {
         Ok(Stopped::ByHook) => {}
         Ok(Stopped::BySignal(signal)) => return Err(Failed::new(signal.into(), "")),
         Err(error) => return Err(device_failed(error)),
@@ -147,18 +146,6 @@ fn rows(sent: &Sent) -> Vec<Vec<String>> {
         sent.refused.to_string(),
     ];
     vec![heads.map(str::to_owned).to_vec(), cells.to_vec()]
-}
-
-/// Ends the loop when the time is over.
-struct UntilDone;
-
-impl Hooks<Flood> for UntilDone {
-    fn turn(&mut self, _now: Now, machine: &mut Flood) -> ControlFlow<()> {
-        match machine.is_done() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    }
 }
 
 #[cfg(test)]

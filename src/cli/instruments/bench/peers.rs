@@ -65,9 +65,10 @@ impl FromStr for Peer {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (kind, url) = split(text)?;
-        let url = url.to_owned();
-        Ok(Self { kind, url })
+        split(text).map(|(kind, url)| Self {
+            kind,
+            url: url.to_owned(),
+        })
     }
 }
 

@@ -9,9 +9,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::instruments::bench::contest::{CloseArg, Contest, ContestArgs, Round, Standing};
+use crate::cli::instruments::bench::contest::{Contest, ContestArgs, Round, Standing, table};
 use crate::cli::instruments::bench::table::{Spread, figure, spread};
-use crate::cli::instruments::bench::{Figures, conclude};
 use crate::instruments::load::schedule::{MAX_UNDER_WAY, Pace, Plan};
 
 /// Default receive buffer of a connection, in bytes: objects are small.
@@ -64,8 +63,6 @@ struct RequestsSettings {
     pace: String,
     seconds: u64,
     warm_up: u64,
-    close: CloseArg,
-    tokens: bool,
 }
 
 /// Runs the benchmark.
@@ -91,11 +88,8 @@ pub(super) fn run(args: &RequestsArgs) -> Result<Exit, Failed> {
         },
         seconds: args.seconds,
         warm_up: args.warm_up,
-        close: args.contest.close,
-        tokens: args.contest.tokens,
     };
-    let figures = Figures::new("requests", contest.seed, settings, &standings);
-    conclude(&figures, args.contest.stats.as_deref(), &rows(&standings))
+    contest.conclude("requests", settings, &standings, &rows(&standings))
 }
 
 const HEADS: [&str; 11] = [
@@ -114,21 +108,16 @@ const HEADS: [&str; 11] = [
 
 /// Formats the table: medians over the rounds, with the range for the rate.
 fn rows(standings: &[Standing]) -> Vec<Vec<String>> {
-    let mut rows = vec![HEADS.map(str::to_owned).to_vec()];
-    let first = standings.first().map(|first| first.rounds.as_slice());
-    for standing in standings {
-        let rounds = &standing.rounds;
+    table(&HEADS, standings, |rounds, first| {
         let middle = |of: fn(&Round) -> Option<f64>| {
             let spread = Spread::of(rounds.iter().filter_map(of));
             spread.map_or_else(|| "-".to_owned(), |spread| figure(spread.median))
         };
-        let pairs = first.unwrap_or_default().iter().zip(rounds);
+        let rates = rounds.iter().map(|round| round.report.per_second);
+        let pairs = first.iter().zip(rounds);
         let ratios = pairs.map(|(first, round)| round.report.per_second / first.report.per_second);
-        rows.push(vec![
-            standing.peer.to_string(),
-            spread(Spread::of(
-                rounds.iter().map(|round| round.report.per_second),
-            )),
+        vec![
+            spread(Spread::of(rates)),
             spread(Spread::of(ratios)),
             middle(|round| whole(round.report.latency.p50_us)),
             middle(|round| whole(round.report.latency.p90_us)),
@@ -138,9 +127,8 @@ fn rows(standings: &[Standing]) -> Vec<Vec<String>> {
             rounds.iter().map(lost).sum::<u64>().to_string(),
             middle(|round| each(round.cpu.server_ns?, round)),
             middle(|round| each(round.cpu.own_ns, round)),
-        ]);
-    }
-    rows
+        ]
+    })
 }
 
 fn lost(round: &Round) -> u64 {

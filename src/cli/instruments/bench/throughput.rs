@@ -9,9 +9,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::instruments::bench::contest::{CloseArg, Contest, ContestArgs, Round, Standing};
+use crate::cli::instruments::bench::contest::{Contest, ContestArgs, Round, Standing, table};
 use crate::cli::instruments::bench::table::{Spread, figure, spread};
-use crate::cli::instruments::bench::{Figures, conclude};
 use crate::instruments::load::schedule::{Pace, Plan};
 
 /// Default receive buffer of a connection, in bytes: that of `get`.
@@ -43,8 +42,6 @@ pub(super) struct ThroughputArgs {
 #[derive(Serialize)]
 struct ThroughputSettings {
     runs: u32,
-    close: CloseArg,
-    tokens: bool,
 }
 
 /// Runs the benchmark.
@@ -54,13 +51,8 @@ pub(super) fn run(args: &ThroughputArgs) -> Result<Exit, Failed> {
     for standing in &mut standings {
         standing.rounds.remove(0);
     }
-    let settings = ThroughputSettings {
-        runs: args.runs,
-        close: args.contest.close,
-        tokens: args.contest.tokens,
-    };
-    let figures = Figures::new("throughput", contest.seed, settings, &standings);
-    conclude(&figures, args.contest.stats.as_deref(), &rows(&standings))
+    let settings = ThroughputSettings { runs: args.runs };
+    contest.conclude("throughput", settings, &standings, &rows(&standings))
 }
 
 const HEADS: [&str; 6] = [
@@ -73,28 +65,22 @@ const HEADS: [&str; 6] = [
 ];
 
 fn rows(standings: &[Standing]) -> Vec<Vec<String>> {
-    let mut rows = vec![HEADS.map(str::to_owned).to_vec()];
-    let first = standings.first().map(|first| first.rounds.as_slice());
-    for standing in standings {
-        let rounds = &standing.rounds;
-        let pairs = first.unwrap_or_default().iter().zip(rounds);
+    table(&HEADS, standings, |rounds, first| {
+        let pairs = first.iter().zip(rounds);
         let ratios = pairs.map(|(first, round)| mbits(round) / mbits(first));
         let megabytes = rounds.iter().map(|round| bytes(round) * 1e-6);
         let servers = rounds
             .iter()
             .filter_map(|round| Some((round.cpu.server_ns?, round)));
-        rows.push(vec![
-            standing.peer.to_string(),
+        let own = rounds.iter().map(|round| each(round.cpu.own_ns, round));
+        vec![
             spread(Spread::of(rounds.iter().map(mbits))),
             spread(Spread::of(ratios)),
             Spread::of(megabytes).map_or_else(String::new, |size| figure(size.median)),
             spread(Spread::of(servers.map(|(nanos, round)| each(nanos, round)))),
-            spread(Spread::of(
-                rounds.iter().map(|round| each(round.cpu.own_ns, round)),
-            )),
-        ]);
-    }
-    rows
+            spread(Spread::of(own)),
+        ]
+    })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]

@@ -2,42 +2,26 @@
 //!
 //! In: arguments. Out: results as JSON, and an exit code that fails if no bytes arrived.
 
-use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::instruments::load::{LoadArgs, Wanted, conclude};
+use crate::cli::instruments::UntilDone;
+use crate::cli::instruments::load::{LoadArgs, conclude};
 use crate::cli::local::device_failed;
 use crate::device::Device;
+use crate::instruments::load::LoadTarget;
 use crate::instruments::load::downloads::{DownloadConfig, DownloadHost};
 use crate::instruments::load::report::DownloadReport;
-use crate::runtime::{Hooks, OsClock, Stopped};
-use crate::time::Now;
-
-/// Ends the loop when the time is over.
-struct UntilDone;
-
-impl Hooks<DownloadHost> for UntilDone {
-    fn turn(&mut self, _now: Now, machine: &mut DownloadHost) -> ControlFlow<()> {
-        match machine.is_done() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    }
-}
+use crate::runtime::{OsClock, Stopped};
 
 /// Creates the configuration of a test of `seconds`.
-pub(super) fn config(args: &LoadArgs, wanted: Wanted, seconds: u64) -> DownloadConfig {
+pub(super) fn config(args: &LoadArgs, target: LoadTarget, seconds: u64) -> DownloadConfig {
     DownloadConfig {
-        addresses: args.local.addresses.clone(),
-        mtu: args.local.mtu,
-        remote: wanted.remote,
-        head: wanted.head,
+        target,
         connections: args.connections.get(),
         warm: Duration::from_secs(args.warm),
         window: Duration::from_secs(seconds),
-        seed: wanted.seed,
     }
 }
 
@@ -48,12 +32,12 @@ pub(super) fn drive<D: Device + AsRawFd>(
     clock: OsClock,
     device: D,
 ) -> Result<Exit, Failed> {
-    let seed = config.seed;
+    let seed = config.target.seed;
     let begun = clock.now();
     let machine = DownloadHost::new(begun, config);
     let mut machine = machine.map_err(|error| Failed::new(Exit::Usage, error))?;
     let mut runtime = args.local.runtime(clock, device)?;
-    let stopped = runtime.run(&mut machine, &mut UntilDone);
+    let stopped = runtime.run(&mut machine, &mut UntilDone(DownloadHost::is_done));
     let report = machine.report();
     let failed = match stopped.map_err(device_failed)? {
         Stopped::ByHook => verdict(&report),

@@ -6,14 +6,10 @@ use crate::instruments::load::report::DownloadReport;
 
 fn config(connections: u32) -> DownloadConfig {
     DownloadConfig {
-        addresses: vec![address(true, 1), address(false, 1)],
-        mtu: 1500,
-        remote: SocketAddr::new(address(false, 2), 7600),
-        head: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        target: target(7600),
         connections,
         warm: Duration::from_millis(500),
         window: Duration::from_secs(1),
-        seed: 7,
     }
 }
 
@@ -94,15 +90,11 @@ fn limits() {
         ("one byte more", 1, MAX_REQUEST_BYTES + 1, false),
     ];
     for (name, connections, head, good) in cases {
-        let settings = DownloadConfig {
-            head: vec![b'x'; head],
-            ..config(connections)
-        };
+        let mut settings = config(connections);
+        settings.target.head = vec![b'x'; head];
         assert_eq!(DownloadHost::new(START, settings).is_ok(), good, "{name}");
     }
-    let foreign = DownloadConfig {
-        addresses: vec![address(true, 1)],
-        ..config(1)
-    };
+    let mut foreign = config(1);
+    foreign.target.addresses = vec![address(true, 1)];
     assert!(DownloadHost::new(START, foreign).is_err());
 }

@@ -13,10 +13,7 @@ fn config(bearer: Bearer, pace: fn(NonZeroU32) -> Pace, count: u32) -> RequestCo
         Bearer::Tcp => 80,
     };
     RequestConfig {
-        addresses: vec![address(true, 1), address(false, 1)],
-        mtu: 1500,
-        remote: SocketAddr::new(address(false, 2), port),
-        head: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        target: target(port),
         bearer,
         buffer: 128 << 10,
         plan: Plan {
@@ -25,7 +22,6 @@ fn config(bearer: Bearer, pace: fn(NonZeroU32) -> Pace, count: u32) -> RequestCo
             window: Duration::from_secs(1),
             most: u64::MAX,
         },
-        seed: 7,
     }
 }
 
@@ -110,10 +106,8 @@ fn bounds() {
 
 #[test]
 fn own_addresses_of_the_other_family_are_refused() {
-    let settings = RequestConfig {
-        addresses: vec![address(true, 1)],
-        ..config(UNKNOWN, Pace::Closed, 1)
-    };
+    let mut settings = config(UNKNOWN, Pace::Closed, 1);
+    settings.target.addresses = vec![address(true, 1)];
     let error = RequestHost::new(START, settings).err();
     assert_eq!(error, Some(LoadError::NoAddress));
 }
