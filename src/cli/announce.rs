@@ -78,8 +78,10 @@ impl Announcer {
             self.route();
         }
         self.run_command();
-        let word = if able { "announced" } else { "withdrawn" };
-        log::info!("service addresses {word}");
+        if self.args.announce || self.args.announce_command.is_some() {
+            let word = if able { "announced" } else { "withdrawn" };
+            log::info!("service addresses {word}");
+        }
     }
 
     /// The time of the next call of [`update`](Self::update), at the latest.

@@ -48,7 +48,7 @@ pub enum Exit {
     Changed,
     /// The body does not match the digest of the server.
     DigestMismatch,
-    /// A simulated world violated an invariant.
+    /// A simulated world violated a law.
     LawBroken,
     /// Permission to open a TUN device is missing.
     TunPermission,
@@ -153,7 +153,7 @@ impl Exit {
             Self::ReceiveFailure => (56, "failure in receiving network data"),
             Self::Changed => (100, "the object kept changing during the transfer"),
             Self::DigestMismatch => (101, "the body does not match the server's digest"),
-            Self::LawBroken => (102, "a simulated world violated an invariant"),
+            Self::LawBroken => (102, "a simulated world violated a law"),
             Self::TunPermission => (110, "permission to open a TUN device is missing"),
             Self::TunMissing => (111, "/dev/net/tun is missing"),
             Self::TunBusy => (112, "the TUN device is in use"),

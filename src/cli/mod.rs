@@ -46,7 +46,7 @@ enum Command {
     /// Fetch URLs into files or to standard output
     #[command(after_long_help = get_help(), after_help = "See --help for files and exit codes.")]
     Get(get::args::GetArgs),
-    /// Run simulated worlds and check the invariants of the transport
+    /// Run simulated worlds and check the laws of the transport
     Sim(instruments::sim::SimArgs),
     /// Simulate downloads over the transport and over TCP that share a bottleneck
     SimPath(Box<instruments::sim_path::SimPathArgs>),
@@ -66,6 +66,26 @@ enum Command {
     /// Show a running redirector, drain or activate its backends
     #[command(after_help = redirect::control_help())]
     RedirectControl(control::ControlArgs),
+}
+
+impl Command {
+    /// The log level, unless the environment variable sets it.
+    const fn log_level(&self) -> &'static str {
+        match self {
+            Self::Serve(_) | Self::Redirect(_) => "info",
+            Self::Get(args) if args.verbose => "debug",
+            Self::Get(args) if args.silent => "off",
+            Self::Get(_)
+            | Self::Keygen(_)
+            | Self::Sim(_)
+            | Self::SimPath(_)
+            | Self::Load(_)
+            | Self::Bench(_)
+            | Self::Link(_)
+            | Self::LinkControl(_)
+            | Self::RedirectControl(_) => "warn",
+        }
+    }
 }
 
 fn get_help() -> String {
@@ -94,53 +114,19 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         Ok(parsed) => parsed,
         Err(error) => return explain(&error),
     };
+    start_logging(cli.command.log_level());
     match cli.command {
-        Command::Keygen(args) => {
-            start_logging("warn");
-            keygen::run(&args)
-        }
-        Command::Serve(args) => {
-            start_logging("info");
-            serve::run(&args)
-        }
-        Command::Sim(args) => {
-            start_logging("warn");
-            instruments::sim::run(&args)
-        }
-        Command::SimPath(args) => {
-            start_logging("warn");
-            instruments::sim_path::run(&args)
-        }
-        Command::Load(args) => {
-            start_logging("warn");
-            instruments::load::run(&args)
-        }
-        Command::Bench(args) => {
-            start_logging("warn");
-            instruments::bench::run(&args)
-        }
-        Command::Link(args) => {
-            start_logging("warn");
-            link::run(&args)
-        }
-        Command::LinkControl(args) => {
-            start_logging("warn");
-            control::run(&args, "link")
-        }
-        Command::Redirect(args) => {
-            start_logging("info");
-            redirect::run(&args)
-        }
-        Command::RedirectControl(args) => {
-            start_logging("warn");
-            control::run(&args, "redirector")
-        }
+        Command::Keygen(args) => keygen::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Sim(args) => instruments::sim::run(&args),
+        Command::SimPath(args) => instruments::sim_path::run(&args),
+        Command::Load(args) => instruments::load::run(&args),
+        Command::Bench(args) => instruments::bench::run(&args),
+        Command::Link(args) => link::run(&args),
+        Command::LinkControl(args) => control::run(&args, "link"),
+        Command::Redirect(args) => redirect::run(&args),
+        Command::RedirectControl(args) => control::run(&args, "redirector"),
         Command::Get(args) => {
-            start_logging(match (args.verbose, args.silent) {
-                (true, _) => "debug",
-                (false, true) => "off",
-                (false, false) => "warn",
-            });
             let none = ArgMatches::default();
             get::run(
                 args,

@@ -184,7 +184,7 @@ impl GetStats {
             by_server: by_name(&transport.by_server, |count| count),
             rtt_min_us_by_server: by_name(&transport.rtt_min_by_server, micros),
             drops,
-            longest_stall_ms: report.longest_stall.as_secs_f64() * 1000.0,
+            longest_stall_ms: to_f64(micros(report.longest_stall)) / 1000.0,
         }
     }
 
@@ -236,10 +236,10 @@ fn worst_digest(urls: &[UrlStats]) -> &'static str {
         .unwrap_or("absent")
 }
 
-/// Exact up to 2⁵³, which is enough for a rate.
+/// Exact up to 2⁵³, which is enough for a rate, and for microseconds of centuries.
 #[expect(
     clippy::cast_precision_loss,
-    reason = "a rate needs no more than 53 bits"
+    reason = "no figure needs more than 53 bits"
 )]
 const fn to_f64(count: u64) -> f64 {
     count as f64
@@ -296,6 +296,20 @@ mod tests {
         );
         let nowhere = dir.path().join("none/stats.json");
         assert!(stats(vec![]).write(&nowhere).is_err());
+    }
+
+    #[test]
+    fn a_stall_has_no_more_digits_than_it_was_measured_with() {
+        let mut report = ClientReport::default();
+        report.longest_stall = Duration::from_micros(1_033_003);
+        let stats = GetStats::new(Counted {
+            protocol: Protocol::Tcp,
+            exit: 0,
+            urls: Vec::new(),
+            elapsed: Duration::from_secs(2),
+            report: &report,
+        });
+        assert_eq!(stats.longest_stall_ms.to_string(), "1033.003");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `headwater sim`: runs simulated worlds and checks the invariants of the transport.
+//! `headwater sim`: runs simulated worlds and checks the laws of the transport.
 //!
 //! In: a seed and a number of worlds. Out: one line per world, or one for all, on standard output; for
 //! a violation one line with the seed, and captures of the last packets. Equal arguments produce equal
@@ -29,7 +29,7 @@ pub struct SimArgs {
     pub verbose: bool,
 }
 
-/// Runs worlds until one violates an invariant.
+/// Runs worlds until one violates a law.
 ///
 /// # Errors
 /// [`Exit::LawBroken`], [`Exit::WriteError`] if standard output is closed.
@@ -50,7 +50,7 @@ pub fn run(args: &SimArgs) -> Result<Exit, Failed> {
     let SimArgs { seed, runs, .. } = args;
     writeln!(
         io::stdout(),
-        "{runs} worlds from seed {seed}: no invariant violated, {packets} packets, {bytes} bytes",
+        "{runs} worlds from seed {seed}: no law violated, {packets} packets, {bytes} bytes",
     )
     .map_err(closed)?;
     Ok(Exit::Success)
