@@ -179,18 +179,13 @@ progress() {
 }
 
 main() {
-    local cells cell done_runs=0 done_ms=0 all_runs=0 all_ms=0
-    settings compare "$@"
-    cells=$("$LAB" cells list compare "$@") || exit 1
-    if [[ -n $LIST ]]; then
-        echo "$cells"
-        return
-    fi
+    local cell done_runs=0 done_ms=0 all_runs=0 all_ms=0
+    cells compare "$@"
     become_root "$@"
     need ip ss jq curl nginx python3
     need_program
     measuring_alone
-    for cell in $cells; do
+    for cell in $CHOSEN_CELLS; do
         enter "$cell"
         all_runs=$((all_runs + TIMES * ${#NAMES[@]}))
         all_ms=$((all_ms + PLANNED_MS * TIMES * ${#NAMES[@]}))
@@ -198,7 +193,7 @@ main() {
     testbed
     echo "compare.sh: $all_runs runs, at least $((all_ms / 60000 + 1)) minutes" >&2
     mkdir -p "$OUT"
-    for cell in $cells; do run_cell "$cell"; done
+    for cell in $CHOSEN_CELLS; do run_cell "$cell"; done
     report compare
 }
 

@@ -88,19 +88,14 @@ run() {
 }
 
 main() {
-    local cells cell round n=0 all
-    settings friendliness "$@"
-    cells=$("$LAB" cells list friendliness "$@") || exit 1
-    if [[ -n $LIST ]]; then
-        echo "$cells"
-        return
-    fi
+    local cell round n=0 all
+    cells friendliness "$@"
     become_root "$@"
     need ip jq curl nginx python3
     need_program
     mkdir -p "$OUT"
-    all=$(($(wc -l <<<"$cells") * ROUNDS))
-    for cell in $cells; do
+    all=$(($(wc -l <<<"$CHOSEN_CELLS") * ROUNDS))
+    for cell in $CHOSEN_CELLS; do
         enter "$cell"
         for ((round = 1; round <= ROUNDS; round++)); do
             n=$((n + 1))

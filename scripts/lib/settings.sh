@@ -24,6 +24,17 @@ settings() {
     readonly EXPERIMENT=$1 RUN=$EPOCHSECONDS
 }
 
+# cells EXPERIMENT ARGUMENT...: `settings`, and the cells to measure in CHOSEN_CELLS; with LIST prints these
+# and exits.
+cells() {
+    settings "$@"
+    CHOSEN_CELLS=$("$LAB" cells list "$@") || exit 1
+    if [[ -n $LIST ]]; then
+        echo "$CHOSEN_CELLS"
+        exit 0
+    fi
+}
+
 # assign [-r]: makes global variables of lines NAME=VALUE, readonly ones with -r.
 assign() {
     local line
