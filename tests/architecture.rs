@@ -416,33 +416,35 @@ fn every_file_says_what_it_is() {
     assert!(silent.is_empty(), "no `//!` head: {silent:?}");
 }
 
+/// Asserts that nothing measured in a source has more than `most` lines of code.
+fn assert_short(most: usize, measured: impl Fn(&Source) -> Vec<(String, usize)>) {
+    let sources = sources();
+    let measured = sources
+        .iter()
+        .filter(|source| !source.is_test_file())
+        .flat_map(measured);
+    let long: Vec<_> = measured.filter(|(_, lines)| *lines > most).collect();
+    assert!(long.is_empty(), "more than {most} lines of code: {long:?}");
+}
+
 #[test]
 fn no_file_is_too_long() {
-    let mut long = Vec::new();
-    for source in sources().iter().filter(|source| !source.is_test_file()) {
-        let lines = source
-            .code()
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .count();
-        if lines > MAX_CODE_LINES {
-            long.push(format!("{}: {lines} lines of code", source.path));
-        }
-    }
-    assert!(long.is_empty(), "more than {MAX_CODE_LINES}: {long:?}");
+    let measured = |source: &Source| {
+        let code = source.code();
+        let lines = code.lines().filter(|line| !line.trim().is_empty());
+        vec![(source.path.clone(), lines.count())]
+    };
+    assert_short(MAX_CODE_LINES, measured);
 }
 
 #[test]
 fn no_function_is_too_long() {
-    let mut long = Vec::new();
-    for source in sources().iter().filter(|source| !source.is_test_file()) {
-        for (name, lines) in functions(&source.code()) {
-            if lines > MAX_FUNCTION_LINES {
-                long.push(format!("{}: {name}: {lines} lines of code", source.path));
-            }
-        }
-    }
-    assert!(long.is_empty(), "more than {MAX_FUNCTION_LINES}: {long:?}");
+    let measured = |source: &Source| {
+        let functions = functions(&source.code()).into_iter();
+        let named = functions.map(|(name, lines)| (format!("{}: {name}", source.path), lines));
+        named.collect()
+    };
+    assert_short(MAX_FUNCTION_LINES, measured);
 }
 
 #[test]

@@ -273,13 +273,13 @@ fn check_flight(path: UdpPath, datagram: &[u8], flight: &Flight) {
     let total = flight.payload.len();
     let received = ToServer::parse(datagram).expect("what is answered can be read");
     let stranger = is_stranger(path.src, &received);
+    let size = match &received {
+        ToServer::Open(open) => open.size,
+        ToServer::Request(request) => request.size,
+    };
+    assert!(longest <= usize::from(size), "{longest} of {size}");
     match received {
         ToServer::Open(open) => {
-            assert!(
-                longest <= usize::from(open.size),
-                "{longest} of {}",
-                open.size
-            );
             if open.token.is_none() || stranger {
                 assert!(count <= MAX_UNPROVEN_PACKETS as usize && longest <= OPEN_BYTES);
                 assert!(
@@ -290,11 +290,6 @@ fn check_flight(path: UdpPath, datagram: &[u8], flight: &Flight) {
             }
         }
         ToServer::Request(request) => {
-            assert!(
-                longest <= usize::from(request.size),
-                "{longest} of {}",
-                request.size
-            );
             if request.probe.is_some() || stranger {
                 assert!(
                     count == 1 && total <= datagram.len(),
