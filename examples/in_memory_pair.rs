@@ -50,6 +50,7 @@ fn drain(now: Now, machine: &mut impl Machine, device: &mut Memory) -> io::Resul
     while let Some(transmit) = machine.poll_transmit(now) {
         match transmit {
             Transmit::Packet(packet) => device.send_packet(&packet)?,
+            Transmit::Segments { packet, segment } => device.send_segments(&packet, segment)?,
             Transmit::Flight(flight) => device.send_flight(&flight)?,
         }
     }

@@ -4,8 +4,12 @@
 //! Neither type reads a clock. `runtime` samples both once per turn of its loop, `sim` generates
 //! them; everything else receives a [`Now`].
 
+mod deadlines;
+
 use core::ops::{Add, AddAssign, Sub};
 use core::time::Duration;
+
+pub use deadlines::Deadlines;
 
 /// A point on the monotonic clock of one machine, in microseconds since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +18,9 @@ pub struct Instant(u64);
 impl Instant {
     /// The start of the clock.
     pub const ZERO: Self = Self(0);
+
+    /// A point that is never reached.
+    pub const MAX: Self = Self(u64::MAX);
 
     /// The instant `micros` microseconds after the start.
     #[must_use]

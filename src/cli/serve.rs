@@ -30,7 +30,7 @@ use crate::redirect::{BackendId, RedirectorId};
 use crate::runtime::digester::ThreadDigester;
 use crate::runtime::loader::ThreadLoader;
 use crate::runtime::metrics::MetricsServer;
-use crate::runtime::{Hooks, Notice, OsClock};
+use crate::runtime::{Hooks, Notice, OsClock, Signal};
 use crate::time::{Instant, Now};
 use crate::transport::keys::KeyRing;
 
@@ -164,6 +164,7 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     let opened = local.open_queue(args.multi_queue)?;
     let hooks = Serving {
         draining: false,
+        ending: false,
         announcer: Announcer::new(&args.announce, &args.local.tun, &args.local.addresses),
     };
     match opened {
@@ -212,15 +213,39 @@ fn machine(
     ServerHost::new(now, config, keys, origin).map_err(|error| Failed::new(Exit::Usage, error))
 }
 
-/// The state beside the machine: drain, announcements.
+/// The state beside the machine: drain, announcements, the end.
 struct Serving {
     draining: bool,
+    /// A signal has shut the machine down.
+    ending: bool,
     announcer: Announcer,
 }
 
 impl Hooks<ServerHost<Origin>> for Serving {
-    fn turn(&mut self, now: Now, _machine: &mut ServerHost<Origin>) -> ControlFlow<()> {
-        self.announcer.update(now.instant, !self.draining);
+    fn turn(&mut self, now: Now, machine: &mut ServerHost<Origin>) -> ControlFlow<()> {
+        self.announcer
+            .update(now.instant, !self.draining && !self.ending);
+        if self.ending && machine.is_shut_down() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn signal(
+        &mut self,
+        now: Now,
+        _signal: Signal,
+        machine: &mut ServerHost<Origin>,
+    ) -> ControlFlow<()> {
+        if self.ending {
+            return ControlFlow::Break(());
+        }
+        self.ending = true;
+        machine.shut_down(now);
+        if machine.is_shut_down() {
+            return ControlFlow::Break(());
+        }
+        log::info!("ending TCP connections");
         ControlFlow::Continue(())
     }
 

@@ -12,6 +12,7 @@ use std::io;
 
 use crate::time::Now;
 use crate::wire::flight::Flight;
+use crate::wire::ip::tcp::JoinedTcp;
 
 /// The outcome of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,23 @@ pub trait Device {
     /// As of `send_packet`.
     fn send_flight(&mut self, flight: &Flight) -> io::Result<()>;
 
-    /// The number of packets that `send_packet` and `send_flight` dropped.
+    /// Sends the TCP segments that `packet` holds, in order: each has `segment` bytes of payload, the
+    /// last perhaps fewer. The field of the TCP checksum holds the sum over the pseudo-header.
+    ///
+    /// # Errors
+    /// As of `send_packet`.
+    fn send_segments(&mut self, packet: &[u8], segment: usize) -> io::Result<()> {
+        let packets = JoinedTcp::parse(packet, segment).ok();
+        let Some(packets) = packets.and_then(|joined| joined.packets().ok()) else {
+            // It is longer than the MTU, so the device counts it as dropped.
+            return self.send_packet(packet);
+        };
+        packets
+            .iter()
+            .try_for_each(|packet| self.send_packet(packet))
+    }
+
+    /// The number of packets that the sending functions dropped.
     fn send_drops(&self) -> u64;
 
     /// The number of invalid packets that `receive` skipped.

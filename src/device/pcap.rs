@@ -118,6 +118,11 @@ impl<D: Device, W: Write> Device for Pcap<D, W> {
         self.device.send_flight(flight)
     }
 
+    fn send_segments(&mut self, packet: &[u8], segment: usize) -> io::Result<()> {
+        self.record_joined(packet, Some(segment));
+        self.device.send_segments(packet, segment)
+    }
+
     fn send_drops(&self) -> u64 {
         self.device.send_drops()
     }

@@ -466,12 +466,12 @@ impl Machine for ClientHost {
             return Some(Transmit::Flight(flight));
         }
         if let Some(packet) = self.stack.poll_transmit(now.instant) {
-            return Some(Transmit::Packet(packet));
+            return Some(packet.into());
         }
         // TCP may have lost patience while it had nothing to send.
         self.handle_tcp_events();
         self.pump(now);
-        self.stack.poll_transmit(now.instant).map(Transmit::Packet)
+        self.stack.poll_transmit(now.instant).map(Transmit::from)
     }
 
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {

@@ -203,7 +203,7 @@ impl OwnTcp {
         match self.ended {
             Some(_) if !self.connected => Some(End::CannotConnect),
             Some(CloseReason::Finished) => Some(End::Closed { reused }),
-            Some(CloseReason::Reset) => Some(End::Reset { reused }),
+            Some(CloseReason::Reset | CloseReason::Evicted) => Some(End::Reset { reused }),
             Some(CloseReason::TimedOut) => Some(End::TimedOut),
             None => self.finished.then_some(End::Closed { reused }),
         }

@@ -11,8 +11,10 @@ pub mod server;
 pub mod tokens;
 pub mod web;
 
+use crate::stack::StackPacket;
 use crate::time::{Instant, Now};
 use crate::wire::flight::Flight;
+use crate::wire::ip::tcp::JoinedTcp;
 use crate::wire::ip::{EmitError, UdpTemplate};
 
 /// A transmission of a machine.
@@ -20,8 +22,28 @@ use crate::wire::ip::{EmitError, UdpTemplate};
 pub enum Transmit {
     /// One complete IP packet.
     Packet(Vec<u8>),
+    /// Several segments of one TCP connection, coalesced into one IP packet, whose field of the TCP
+    /// checksum holds the sum over the pseudo-header.
+    Segments {
+        /// The packet.
+        packet: Vec<u8>,
+        /// Payload bytes of each segment but the last.
+        segment: usize,
+    },
     /// Datagrams of one UDP path, without headers.
     Flight(Flight),
+}
+
+impl From<StackPacket> for Transmit {
+    fn from(StackPacket { bytes, segment }: StackPacket) -> Self {
+        match segment {
+            None => Self::Packet(bytes),
+            Some(segment) => Self::Segments {
+                packet: bytes,
+                segment,
+            },
+        }
+    }
 }
 
 impl Transmit {
@@ -32,6 +54,11 @@ impl Transmit {
     pub fn into_packets(self) -> Result<Vec<Vec<u8>>, EmitError> {
         match self {
             Self::Packet(packet) => Ok(vec![packet]),
+            Self::Segments { packet, segment } => {
+                let len = packet.len();
+                let joined = JoinedTcp::parse(&packet, segment);
+                joined.map_err(|_| EmitError::TooLong { len })?.packets()
+            }
             Self::Flight(flight) => {
                 let template = UdpTemplate::new(flight.path, flight.ecn)?;
                 let datagrams = flight.datagrams();

@@ -147,6 +147,19 @@ impl<A: Application> ServerHost<A> {
         }
     }
 
+    /// Ends TCP connections: idle ones at once, others after their response or with a reset after
+    /// [`SHUTDOWN_TIMEOUT`](crate::host::web::SHUTDOWN_TIMEOUT). The transport continues, since its
+    /// connections continue at any other server.
+    pub fn shut_down(&mut self, now: Now) {
+        self.web.shut_down(now, &mut self.stack);
+    }
+
+    /// Whether [`shut_down`](Self::shut_down) was called and all TCP connections have ended.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.web.is_shut_down()
+    }
+
     /// The transport's server.
     #[must_use]
     pub const fn server(&self) -> &Server {
@@ -224,7 +237,7 @@ impl<A: Application> ServerHost<A> {
         ]
     }
 
-    fn web_metrics(&self) -> [Metric; 6] {
+    fn web_metrics(&self) -> [Metric; 7] {
         let counters = self.web.counters();
         [
             Metric::counter(
@@ -246,6 +259,11 @@ impl<A: Application> ServerHost<A> {
                 "headwater_tcp_timeouts_total",
                 "TCP connections aborted by a timeout.",
                 counters.timeouts,
+            ),
+            Metric::counter(
+                "headwater_tcp_evictions_total",
+                "TCP connections reset to make room for others.",
+                counters.evictions,
             ),
             Metric::counter(
                 "headwater_tcp_changed_total",
@@ -441,7 +459,11 @@ impl<A: Application> Machine for ServerHost<A> {
         self.web.handle_events(now, &mut self.stack, &mut self.app);
         packet
             .or_else(|| self.stack.poll_transmit(now.instant))
-            .map(Transmit::Packet)
+            .map(Transmit::from)
+    }
+
+    fn recycle(&mut self, buffer: Vec<u8>) {
+        self.stack.recycle(buffer);
     }
 
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {

@@ -1,17 +1,18 @@
 //! HTTP/1.1 over the stack's TCP connections, for clients that do not speak our transport.
 //!
 //! In: TCP events and bytes. Out: the response streams of the same [`Application`] that the
-//! transport serves, copied into send buffers as they drain. Serves the requests of a connection one
+//! transport serves, read into send buffers as they drain. Serves the requests of a connection one
 //! after the other (RFC 9112 §9.3.2). Keeps one head and one position per connection, never a body;
-//! slow clients and slow readers time out.
+//! clients that are slow with a head, and readers that take nothing, time out. A reader that takes
+//! 4 kB every now and then is served to the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::http::request::RequestHead;
 use crate::http::{HeadError, MAX_HEAD_BYTES, Version};
-use crate::stack::{Stack, TcpError, TcpEvent, TcpId};
-use crate::time::{Instant, Now};
+use crate::stack::{CloseReason, Stack, TcpError, TcpEvent, TcpId, TcpProgress};
+use crate::time::{Deadlines, Instant, Now};
 use crate::transport::application::{Application, Unavailable};
 
 /// Longest time for a request head, from its first byte.
@@ -20,11 +21,14 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for a connection without a request.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Longest time in which a reader accepts nothing.
+/// Longest time in which a reader takes neither all nor 4 kB of the bytes sent to it.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Longest time for which a connection lingers after our last byte.
+/// Longest time for which a connection lingers after the peer has our last byte.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time for responses in progress once the server shuts down.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Longest time for the application to become ready.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(300);
@@ -46,6 +50,8 @@ pub struct WebCounters {
     pub bytes: u64,
     /// Connections aborted by a timeout.
     pub timeouts: u64,
+    /// Connections reset to make room for others.
+    pub evictions: u64,
     /// Responses aborted because their object changed.
     pub changed: u64,
 }
@@ -81,6 +87,25 @@ struct WebConnection {
     phase: WebPhase,
     /// The next time to act: to time out, or to poll the application.
     deadline: Instant,
+    /// The time at which the deadline is looked at.
+    due: Option<Instant>,
+}
+
+impl WebConnection {
+    /// The deadline, as far as the peer's progress moves it.
+    fn patience(&self, progress: TcpProgress) -> Instant {
+        let TcpProgress { queued, since } = progress;
+        let grace = match self.phase {
+            WebPhase::Head | WebPhase::Closing if queued > 0 => SEND_TIMEOUT,
+            WebPhase::Head if self.inbox.is_empty() => IDLE_TIMEOUT,
+            WebPhase::Streaming { until: None, .. } => SEND_TIMEOUT,
+            WebPhase::Closing => CLOSE_TIMEOUT,
+            WebPhase::Head | WebPhase::Beginning { .. } | WebPhase::Streaming { .. } => {
+                return self.deadline;
+            }
+        };
+        self.deadline.max(since + grace)
+    }
 }
 
 /// The next step of a connection.
@@ -96,6 +121,9 @@ enum Next {
 /// All HTTP connections of an endpoint; the stack bounds their number.
 pub struct Web {
     connections: BTreeMap<TcpId, WebConnection>,
+    deadlines: Deadlines<TcpId>,
+    /// Once the server shuts down: the time at which all connections are reset.
+    reset_at: Option<Instant>,
     stage: Vec<u8>,
     counters: WebCounters,
 }
@@ -104,6 +132,8 @@ impl Default for Web {
     fn default() -> Self {
         Self {
             connections: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            reset_at: None,
             stage: vec![0; STAGE_BYTES],
             counters: WebCounters::default(),
         }
@@ -133,6 +163,7 @@ impl Web {
                         inbox: Vec::new(),
                         phase: WebPhase::Head,
                         deadline: now.instant + IDLE_TIMEOUT,
+                        due: None,
                     };
                     self.connections.insert(id, connection);
                     self.serve(now, id, stack, app);
@@ -140,8 +171,9 @@ impl Web {
                 TcpEvent::Readable(id) | TcpEvent::Writable(id) | TcpEvent::Connected(id) => {
                     self.serve(now, id, stack, app);
                 }
-                TcpEvent::Closed(id, _) => {
-                    self.connections.remove(&id);
+                TcpEvent::Closed(id, reason) => {
+                    self.counters.evictions += u64::from(reason == CloseReason::Evicted);
+                    self.remove(id);
                 }
             }
         }
@@ -149,27 +181,34 @@ impl Web {
 
     /// Aborts connections that timed out, and polls the application again where it was not ready.
     pub fn handle_timeout(&mut self, now: Now, stack: &mut Stack, app: &mut dyn Application) {
-        let due: Vec<TcpId> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.deadline <= now.instant)
-            .map(|(&id, _)| id)
-            .collect();
-        for id in due {
-            let Some(connection) = self.connections.get(&id) else {
+        if self.reset_at.is_some_and(|at| at <= now.instant) {
+            return self.reset_all(stack);
+        }
+        while let Some(id) = self.deadlines.pop_due(now.instant) {
+            let Some(connection) = self.connections.get_mut(&id) else {
                 continue;
             };
+            connection.due = None;
             let until = match connection.phase {
                 WebPhase::Beginning { until, .. } => Some(until),
                 WebPhase::Streaming { until, .. } => until,
                 WebPhase::Head | WebPhase::Closing => None,
             };
-            if until.is_some_and(|until| now.instant < until) {
+            if connection.deadline > now.instant {
+                self.schedule(id);
+            } else if until.is_some_and(|until| now.instant < until) {
                 self.serve(now, id, stack, app);
             } else {
-                self.counters.timeouts += 1;
-                self.connections.remove(&id);
-                stack.abort(id);
+                let progress = stack.progress(id);
+                let later = progress.map(|progress| connection.patience(progress));
+                if let Some(later) = later.filter(|later| *later > now.instant) {
+                    connection.deadline = later;
+                    self.schedule(id);
+                } else {
+                    self.counters.timeouts += 1;
+                    self.remove(id);
+                    stack.abort(id);
+                }
             }
         }
     }
@@ -177,7 +216,54 @@ impl Web {
     /// The time of the next `handle_timeout`.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.connections.values().map(|each| each.deadline).min()
+        let deadlines = [self.deadlines.earliest(), self.reset_at];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Ends all connections: idle ones at once, the others after the response in progress, or with a
+    /// reset after [`SHUTDOWN_TIMEOUT`]. New ones are refused.
+    pub fn shut_down(&mut self, now: Now, stack: &mut Stack) {
+        stack.stop_listening();
+        self.reset_at.get_or_insert(now.instant + SHUTDOWN_TIMEOUT);
+        for (&id, connection) in &mut self.connections {
+            match &mut connection.phase {
+                WebPhase::Head if connection.inbox.is_empty() => {
+                    close(now, id, connection, stack);
+                }
+                WebPhase::Beginning { persistent, .. } => *persistent = false,
+                WebPhase::Streaming { stream, .. } => stream.persistent = false,
+                WebPhase::Head | WebPhase::Closing => {}
+            }
+        }
+    }
+
+    /// Whether the server shuts down and all connections have ended.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.reset_at.is_some() && self.connections.is_empty()
+    }
+
+    fn reset_all(&mut self, stack: &mut Stack) {
+        self.reset_at = Some(Instant::MAX);
+        self.deadlines = Deadlines::default();
+        for id in std::mem::take(&mut self.connections).into_keys() {
+            stack.abort(id);
+        }
+    }
+
+    /// Forgets a connection.
+    fn remove(&mut self, id: TcpId) {
+        if let Some(mut connection) = self.connections.remove(&id) {
+            self.deadlines.cancel(&mut connection.due, id);
+        }
+    }
+
+    /// Looks at the deadline of a connection in time.
+    fn schedule(&mut self, id: TcpId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            let at = connection.deadline;
+            self.deadlines.at_latest(&mut connection.due, id, at);
+        }
     }
 
     fn serve(&mut self, now: Now, id: TcpId, stack: &mut Stack, app: &mut dyn Application) {
@@ -187,18 +273,16 @@ impl Web {
         let counters = &mut self.counters;
         loop {
             let next = match connection.phase {
-                WebPhase::Head => receive_head(now, id, connection, stack),
+                WebPhase::Head => receive_head(now, id, connection, stack, self.reset_at.is_some()),
                 WebPhase::Beginning { .. } => begin(now, connection, app, counters),
-                WebPhase::Streaming { .. } => {
-                    stream(now, id, connection, stack, app, &mut self.stage, counters)
-                }
+                WebPhase::Streaming { .. } => stream(now, id, connection, stack, app, counters),
                 WebPhase::Closing => discard(id, stack, &mut self.stage),
             };
             match next {
                 Next::Again => {}
-                Next::Wait => return,
+                Next::Wait => return self.schedule(id),
                 Next::Abort => {
-                    self.connections.remove(&id);
+                    self.remove(id);
                     return stack.abort(id);
                 }
             }
@@ -206,8 +290,14 @@ impl Web {
     }
 }
 
-/// Collects a request head; pipelined bytes stay in the inbox.
-fn receive_head(now: Now, id: TcpId, connection: &mut WebConnection, stack: &mut Stack) -> Next {
+/// Collects a request head; pipelined bytes stay in the inbox. `last`: no other may follow.
+fn receive_head(
+    now: Now,
+    id: TcpId,
+    connection: &mut WebConnection,
+    stack: &mut Stack,
+    last: bool,
+) -> Next {
     // First the inbox: a pipelined request may be there already.
     loop {
         if !connection.inbox.is_empty() {
@@ -216,8 +306,8 @@ fn receive_head(now: Now, id: TcpId, connection: &mut WebConnection, stack: &mut
                     let request = connection.inbox.drain(..length).collect();
                     // RFC 9112 §9.3: bodies are not read, so no request can follow one. An HTTP/1.0
                     // connection could persist only with a field that our streams lack.
-                    let persistent =
-                        head.version == Version::Http11 && head.is_persistent() && !head.has_body();
+                    let kept = head.version == Version::Http11 && head.is_persistent();
+                    let persistent = kept && !head.has_body() && !last;
                     return begin_phase(now, connection, request, persistent);
                 }
                 Err(HeadError::Incomplete) if connection.inbox.len() < MAX_HEAD_BYTES => {}
@@ -301,50 +391,49 @@ fn begin(
     }
 }
 
-/// Copies as much of the response as the send buffer accepts.
+/// Reads as much of the response as the send buffer accepts.
 fn stream(
     now: Now,
     id: TcpId,
     connection: &mut WebConnection,
     stack: &mut Stack,
     app: &mut dyn Application,
-    stage: &mut [u8],
     counters: &mut WebCounters,
 ) -> Next {
     let WebPhase::Streaming { stream, until } = &mut connection.phase else {
         return Next::Wait;
     };
+    if stream.offset == 0 {
+        stack.expect_to_send(now.instant, id, stream.length);
+    }
     while stream.offset < stream.length {
         let left = usize::try_from(stream.length - stream.offset).unwrap_or(usize::MAX);
-        // Without room asks for one byte more, which requests an event when there is room.
-        let want = stack.send_room(id).max(1).min(stage.len()).min(left);
-        let piece = stage.get_mut(..want).unwrap_or_default();
-        let read = match app.read(&stream.user, stream.offset, piece) {
-            Ok(0) => return Next::Abort,
-            Ok(count) => count,
-            Err(Unavailable::NotReady) => {
+        let sent = stack.send_with(now.instant, id, left.min(STAGE_BYTES), |room| {
+            let read = app.read(&stream.user, stream.offset, room);
+            (*read.as_ref().unwrap_or(&0), read)
+        });
+        let sent = match sent {
+            // An event follows when there is room.
+            Ok(None) => return Next::Wait,
+            Ok(Some(Ok(0))) | Err(_) => return Next::Abort,
+            Ok(Some(Ok(sent))) => u64::try_from(sent).unwrap_or(0),
+            Ok(Some(Err(Unavailable::NotReady))) => {
                 until.get_or_insert(now.instant + READY_TIMEOUT);
                 connection.deadline = now.instant + READY_INTERVAL;
                 return Next::Wait;
             }
-            Err(Unavailable::Changed) => {
+            Ok(Some(Err(Unavailable::Changed))) => {
                 counters.changed += 1;
                 return Next::Abort;
             }
         };
         *until = None;
-        let Ok(sent) = stack.send(id, piece.get(..read).unwrap_or_default()) else {
-            return Next::Abort;
-        };
-        if sent == 0 {
-            return Next::Wait;
-        }
-        let sent = u64::try_from(sent).unwrap_or(0);
         counters.bytes += sent;
         stream.offset += sent;
         connection.deadline = now.instant + SEND_TIMEOUT;
     }
     if stream.persistent {
+        stack.expect_to_send(now.instant, id, 0);
         connection.phase = WebPhase::Head;
         connection.deadline = now.instant + IDLE_TIMEOUT;
         Next::Again
@@ -355,7 +444,7 @@ fn stream(
 }
 
 fn close(now: Now, id: TcpId, connection: &mut WebConnection, stack: &mut Stack) {
-    stack.close(now.instant, id);
+    stack.close(id);
     connection.phase = WebPhase::Closing;
     connection.deadline = now.instant + CLOSE_TIMEOUT;
 }

@@ -9,6 +9,7 @@ pub mod chunked;
 pub mod conditional;
 pub mod date;
 pub mod digest;
+mod framing;
 pub mod headers;
 pub mod range;
 pub mod reader;

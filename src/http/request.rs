@@ -4,7 +4,7 @@
 //! [`RequestHead::has_body`] reports that one follows.
 
 use crate::http::headers::{FieldError, Headers};
-use crate::http::{HeadError, MAX_HEAD_BYTES, MAX_HEADERS, Version};
+use crate::http::{HeadError, MAX_HEAD_BYTES, MAX_HEADERS, Version, framing};
 
 /// Request methods (RFC 9110 §9, RFC 5789).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +98,14 @@ impl RequestHead {
         else {
             return Err(HeadError::Malformed);
         };
+        let headers = Headers::collect(parsed.headers)?;
+        let version = Version::from_minor(minor);
+        framing::check(&headers, version)?;
         let head = Self {
             method: Method::from_token(method),
             target: target.to_owned(),
-            version: Version::from_minor(minor),
-            headers: Headers::collect(parsed.headers)?,
+            version,
+            headers,
         };
         Ok((head, length))
     }
@@ -199,6 +202,16 @@ mod tests {
             (
                 "nul",
                 "GET / HTTP/1.1\r\na: \0\r\n\r\n",
+                HeadError::Malformed,
+            ),
+            (
+                "two lengths",
+                "GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+                HeadError::Malformed,
+            ),
+            (
+                "a wrong host",
+                "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
                 HeadError::Malformed,
             ),
             ("too large", &long, HeadError::TooLarge),

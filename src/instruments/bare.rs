@@ -105,7 +105,7 @@ impl Machine for BareServer {
 
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
         let flight = self.flights.pop_front().map(Transmit::Flight);
-        flight.or_else(|| self.stack.poll_transmit(now.instant).map(Transmit::Packet))
+        flight.or_else(|| self.stack.poll_transmit(now.instant).map(Transmit::from))
     }
 
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
@@ -215,7 +215,7 @@ impl Machine for BareClient {
             let flight = Flight::single(self.path, Ecn::NotEct, request);
             return Some(Transmit::Flight(flight));
         }
-        self.stack.poll_transmit(now.instant).map(Transmit::Packet)
+        self.stack.poll_transmit(now.instant).map(Transmit::from)
     }
 
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {

@@ -397,6 +397,10 @@ impl<D: Device + AsRawFd> Runtime<D> {
                     self.device.send_packet(&packet)?;
                     machine.recycle(packet);
                 }
+                Some(Transmit::Segments { packet, segment }) => {
+                    self.device.send_segments(&packet, segment)?;
+                    machine.recycle(packet);
+                }
                 Some(Transmit::Flight(flight)) => self.device.send_flight(&flight)?,
             }
         }

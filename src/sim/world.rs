@@ -565,6 +565,11 @@ impl World {
                     self.release(id, packet);
                 }
                 Transmit::Flight(flight) => self.release_flight(id, &flight, observer),
+                segments @ Transmit::Segments { .. } => {
+                    for packet in segments.into_packets().unwrap_or_default() {
+                        self.release(id, packet);
+                    }
+                }
             }
         }
         if let Some(slot) = self.slots.get_mut(id.0)

@@ -16,22 +16,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use etherparse::{IpNumber, TcpSlice};
-use smoltcp::iface::{Config, Interface};
-use smoltcp::wire::{HardwareAddress, IpCidr};
+use smoltcp::iface::SocketSet;
 
 use crate::time::Instant;
 use crate::wire::flight::UdpPath;
 use crate::wire::ip::{Checksum, IpView, UdpView};
 
 pub use drops::{DropReason, StackCounters};
-pub use queue::MAX_QUEUED_PACKETS;
+pub use queue::{MAX_COALESCED_BYTES, MAX_QUEUED_PACKETS, MAX_SPARE_PACKETS, StackPacket};
 pub use tcp::{
-    CLIENT_RECEIVE_BYTES, CLIENT_SEND_BYTES, CloseReason, MAX_LISTEN_PORTS, MAX_TCP_CONNECTIONS,
-    SERVER_RECEIVE_BYTES, SERVER_SEND_BYTES, TcpError, TcpEvent, TcpId,
+    CLIENT_RECEIVE_BYTES, CLIENT_SEND_BYTES, CloseReason, FLOOR_SEND_BYTES, MAX_GROWN_BYTES,
+    MAX_LISTEN_PORTS, MAX_TCP_CONNECTIONS, SERVER_RECEIVE_BYTES, SERVER_SEND_BYTES,
+    SMALLEST_SEND_BYTES, SOURCE_SHARE, TcpError, TcpEvent, TcpId, TcpProgress,
 };
 
-use queue::{Egress, Phy};
-use tcp::{Cause, Connections};
+use queue::{Carrier, Lane};
+use tcp::Connections;
 
 /// Most addresses of one endpoint; smoltcp is built for this number.
 pub const MAX_ADDRESSES: usize = 8;
@@ -89,13 +89,9 @@ pub enum Demuxed<'p> {
 /// One IP endpoint.
 pub struct Stack {
     addresses: Vec<IpAddr>,
-    mtu: u16,
     transport_ports: RangeInclusive<u16>,
-    interface: Interface,
+    carrier: Carrier,
     tcp: Connections,
-    egress: Egress,
-    /// Whether smoltcp may have output.
-    dirty: bool,
     counters: StackCounters,
 }
 
@@ -118,30 +114,13 @@ impl Stack {
         if let Some(&address) = addresses.iter().find(|address| !is_unicast(**address)) {
             return Err(StackError::NotUnicast { address });
         }
-        let mut settings = Config::new(HardwareAddress::Ip);
-        settings.random_seed = seed;
-        let mut egress = Egress::default();
-        let mut phy = Phy::new(mtu, &mut egress);
-        let mut interface = Interface::new(settings, &mut phy, queue::smoltcp_time(now));
-        interface.update_ip_addrs(|list| {
-            for &address in &addresses {
-                let bits = if address.is_ipv4() { 32 } else { 128 };
-                // The list holds MAX_ADDRESSES, checked above.
-                let _ = list.push(IpCidr::new(address.into(), bits));
-            }
-        });
-        let tcp = Connections::new(seed);
-        let counters = StackCounters::default();
-        let dirty = false;
+        let carrier = Carrier::new(now, &addresses, mtu, seed);
         Ok(Self {
             addresses,
-            mtu,
             transport_ports,
-            interface,
-            tcp,
-            egress,
-            dirty,
-            counters,
+            carrier,
+            tcp: Connections::new(seed),
+            counters: StackCounters::default(),
         })
     }
 
@@ -169,7 +148,7 @@ impl Stack {
         packet: &'p [u8],
         segment: Option<usize>,
     ) -> Result<Demuxed<'p>, DropReason> {
-        if segment.is_none() && packet.len() > usize::from(self.mtu) {
+        if segment.is_none() && packet.len() > usize::from(self.carrier.mtu()) {
             return Err(DropReason::Oversized);
         }
         let ip = IpView::parse(packet)?;
@@ -216,18 +195,9 @@ impl Stack {
         if Checksum::of(segment) == Checksum::Verify && !ip.checksum_holds() {
             return Err(DropReason::BadTcp);
         }
-        let opens = tcp.syn() && !tcp.ack() && !tcp.rst();
-        let listener = if opens {
-            let local = SocketAddr::new(ip.dst, tcp.destination_port());
-            let remote = SocketAddr::new(ip.src, tcp.source_port());
-            self.tcp.prepare_to_accept(now, local, remote)?
-        } else {
-            None
-        };
-        let taken = self.give_to_smoltcp(now, packet);
-        self.tcp.discard_unused(listener);
-        self.tcp.observe(Cause::Ingress);
-        taken
+        self.tcp
+            .handle_segment(now, &mut self.carrier, packet, ip, &tcp)?;
+        Ok(Demuxed::Taken)
     }
 
     fn sort_icmp<'p>(
@@ -243,60 +213,40 @@ impl Stack {
         if ip.payload.first() != Some(&echo_request) {
             return Err(DropReason::IcmpNotEcho);
         }
-        self.give_to_smoltcp(now, packet)
-    }
-
-    fn give_to_smoltcp<'p>(
-        &mut self,
-        now: Instant,
-        packet: &'p [u8],
-    ) -> Result<Demuxed<'p>, DropReason> {
-        if self.egress.is_full() {
-            return Err(DropReason::QueueFull);
-        }
-        let mut phy = Phy::with_packet(self.mtu, &mut self.egress, packet);
-        let now = queue::smoltcp_time(now);
-        self.interface
-            .poll_ingress_single(now, &mut phy, self.tcp.sockets());
-        self.dirty = true;
+        let mut nobody = SocketSet::new(Vec::new());
+        self.carrier
+            .ingress(now, packet, Lane::Plain, &mut nobody)?;
         Ok(Demuxed::Taken)
     }
 
     /// Handles the deadline of [`poll_timeout`](Self::poll_timeout).
-    pub fn handle_timeout(&mut self, _now: Instant) {
-        self.dirty = true;
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.tcp.handle_timeout(now);
     }
 
     /// Returns the next packet to send, if any.
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
-        if self.egress.is_empty() && self.dirty {
-            // One pass emits at most one packet per connection, for which the queue has room.
-            let mut phy = Phy::new(self.mtu, &mut self.egress);
-            let now = queue::smoltcp_time(now);
-            self.interface
-                .poll_egress(now, &mut phy, self.tcp.sockets());
-            self.tcp.observe(Cause::Egress);
-            self.dirty = !self.egress.is_empty();
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<StackPacket> {
+        if self.carrier.queue().is_empty() {
+            self.tcp.transmit(now, &mut self.carrier);
         }
-        let packet = self.egress.pop()?;
+        let packet = self.carrier.queue().pop()?;
         self.counters.packets_out += 1;
-        self.counters.bytes_out += u64::try_from(packet.len()).unwrap_or(0);
+        self.counters.bytes_out += u64::try_from(packet.bytes.len()).unwrap_or(0);
         Some(packet)
+    }
+
+    /// Takes back the buffer of a sent packet for reuse.
+    pub fn recycle(&mut self, buffer: Vec<u8>) {
+        self.carrier.queue().recycle(buffer);
     }
 
     /// The next deadline for [`handle_timeout`](Self::handle_timeout), with its reason.
     pub fn poll_timeout(&mut self, now: Instant) -> Option<(Instant, &'static str)> {
-        if self.dirty || !self.egress.is_empty() {
+        if !self.carrier.queue().is_empty() {
             return Some((now, "packets queued"));
         }
-        if self.tcp.is_empty() {
-            return None;
-        }
-        let at = self
-            .interface
-            .poll_at(queue::smoltcp_time(now), self.tcp.sockets())?;
-        let micros = u64::try_from(at.total_micros()).unwrap_or(0);
-        Some((Instant::from_micros(micros).max(now), "TCP timer"))
+        let at = self.tcp.poll_timeout(now)?;
+        Some((at.max(now), "TCP timer"))
     }
 
     /// The counters since the start.
@@ -313,6 +263,11 @@ impl Stack {
         self.tcp.listen(port)
     }
 
+    /// Refuses new TCP connections on every port.
+    pub fn stop_listening(&mut self) {
+        self.tcp.stop_listening();
+    }
+
     /// Opens a TCP connection to `remote` from the first local address of its family.
     /// [`TcpEvent::Connected`] or [`TcpEvent::Closed`] follows.
     ///
@@ -325,9 +280,7 @@ impl Stack {
             .iter()
             .find(family)
             .ok_or(TcpError::NoAddress)?;
-        self.dirty = true;
-        self.tcp
-            .connect(now, self.interface.context(), local, remote)
+        self.tcp.connect(now, &mut self.carrier, local, remote)
     }
 
     /// Queues bytes to send and returns how many; if fewer than given, [`TcpEvent::Writable`]
@@ -336,8 +289,35 @@ impl Stack {
     /// # Errors
     /// [`TcpError::NotOpen`], [`TcpError::Unknown`].
     pub fn send(&mut self, id: TcpId, bytes: &[u8]) -> Result<usize, TcpError> {
-        self.dirty = true;
         self.tcp.send(id, bytes)
+    }
+
+    /// Lets `fill` write up to `most` bytes to send into the connection's buffer, without a copy; it
+    /// returns how many it wrote and a result of its own. `None` without room, and
+    /// [`TcpEvent::Writable`] follows.
+    ///
+    /// # Errors
+    /// As of [`send`](Self::send).
+    pub fn send_with<R>(
+        &mut self,
+        now: Instant,
+        id: TcpId,
+        most: usize,
+        fill: impl FnOnce(&mut [u8]) -> (usize, R),
+    ) -> Result<Option<R>, TcpError> {
+        self.tcp.send_with(now, id, most, fill)
+    }
+
+    /// Announces that `bytes` will follow on an accepted connection, which then gets a suitable
+    /// buffer; zero if none will for now, and others may have the buffer.
+    pub fn expect_to_send(&mut self, now: Instant, id: TcpId, bytes: u64) {
+        self.tcp.expect_to_send(now, id, bytes);
+    }
+
+    /// How far the peer is with the bytes sent to it.
+    #[must_use]
+    pub fn progress(&self, id: TcpId) -> Option<TcpProgress> {
+        self.tcp.progress(id)
     }
 
     /// The bytes that [`send`](Self::send) would queue now.
@@ -353,19 +333,16 @@ impl Stack {
     /// [`TcpError::Finished`] once all bytes before the peer's FIN are read, [`TcpError::NotOpen`],
     /// [`TcpError::Unknown`].
     pub fn receive(&mut self, id: TcpId, out: &mut [u8]) -> Result<usize, TcpError> {
-        self.dirty = true;
         self.tcp.receive(id, out)
     }
 
     /// Closes the sending direction after the queued bytes. The peer may still send.
-    pub fn close(&mut self, now: Instant, id: TcpId) {
-        self.dirty = true;
-        self.tcp.close(now, id);
+    pub fn close(&mut self, id: TcpId) {
+        self.tcp.close(id);
     }
 
     /// Resets and removes the connection; no event follows.
     pub fn abort(&mut self, id: TcpId) {
-        self.dirty = true;
         self.tcp.abort(id);
     }
 
@@ -374,10 +351,16 @@ impl Stack {
         self.tcp.poll_event()
     }
 
-    /// The number of TCP connections in the table, including half-open and closing ones.
+    /// The number of TCP connections in the table, including closing ones.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.tcp.len()
+    }
+
+    /// The number of connections reset to make room for others.
+    #[must_use]
+    pub const fn evictions(&self) -> u64 {
+        self.tcp.evictions()
     }
 }
 

@@ -1,35 +1,51 @@
 //! TCP connections of the stack: a bounded table of smoltcp sockets behind ids and events.
 //!
-//! In: SYN segments announced before smoltcp sees them, commands by [`TcpId`]; out: [`TcpEvent`]s.
-//! A SYN creates a socket, which the end of its connection removes, so any burst of up to
-//! [`MAX_TCP_CONNECTIONS`] SYNs is served; further SYNs are dropped, and the peers retransmit.
-//! Unlike the transport this keeps state per connection: it serves comparisons and plain clients,
-//! never the transport's path.
+//! In: segments, commands by [`TcpId`]; out: [`TcpEvent`]s and packets. A segment finds its
+//! connection by a keyed hash of addresses and ports, and smoltcp looks at that connection only;
+//! timers are ordered by time. So a packet costs the same with ten connections as with thousands.
+//! Unlike the transport this keeps state per connection, from the peer's first bytes on: it serves
+//! comparisons and plain clients, never the transport's path.
 //! Sources: RFC 9293, RFC 6191 (reuse of TIME-WAIT), RFC 9438 (congestion control: CUBIC).
 
-use std::collections::BTreeMap;
+mod accept;
+mod buffers;
+mod connection;
+mod cookie;
+mod crowd;
+mod replay;
+
+use core::hash::{BuildHasher, Hash, Hasher};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use smoltcp::iface::{Context, SocketHandle, SocketSet};
-use smoltcp::socket::tcp::{CongestionControl, RecvError, Socket, SocketBuffer, State};
+use siphasher::sip::SipHasher13;
+use smoltcp::iface::{SocketSet, SocketStorage};
 use smoltcp::wire::{IpAddress, IpEndpoint, IpListenEndpoint};
 
-use super::{DropReason, StackError};
-use crate::time::Instant;
+use super::StackError;
+use super::queue::{Carrier, Lane};
+use crate::time::{Deadlines, Instant};
 
-/// Most concurrent connections, including half-open and closing ones. Their buffers take at most 64
-/// × (1 MiB + 16 KiB) on a server.
-pub const MAX_TCP_CONNECTIONS: usize = 64;
+pub use buffers::{FLOOR_SEND_BYTES, MAX_GROWN_BYTES, SMALLEST_SEND_BYTES};
+pub use crowd::SOURCE_SHARE;
+
+use connection::{Cause, Side, TcpConnection, new_socket};
+use cookie::Cookies;
+use crowd::{Crowd, Standing};
+
+/// Most concurrent connections, including closing ones. One takes 10 KiB as long as it sends
+/// little; what larger buffers take is bounded by [`MAX_GROWN_BYTES`].
+pub const MAX_TCP_CONNECTIONS: usize = 12_288;
 
 /// Most listening TCP ports.
 pub const MAX_LISTEN_PORTS: usize = 4;
 
-/// Send buffer of an accepted connection, in bytes; bounds the data in flight.
+/// Largest send buffer of an accepted connection, in bytes; bounds the data in flight.
 pub const SERVER_SEND_BYTES: usize = 1 << 20;
 
 /// Receive buffer of an accepted connection, in bytes; requests are small.
-pub const SERVER_RECEIVE_BYTES: usize = 16 << 10;
+pub const SERVER_RECEIVE_BYTES: usize = 4 << 10;
 
 /// Send buffer of an outgoing connection, in bytes.
 pub const CLIENT_SEND_BYTES: usize = 64 << 10;
@@ -37,17 +53,27 @@ pub const CLIENT_SEND_BYTES: usize = 64 << 10;
 /// Receive buffer of an outgoing connection, in bytes; the window of a download.
 pub const CLIENT_RECEIVE_BYTES: usize = 4 << 20;
 
-/// Silence of the peer after which a connection is reset.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// When a connection ends because of silence, and when it asks for a sign of life.
+#[derive(Clone, Copy)]
+struct Timeouts {
+    silence: Duration,
+    keep_alive: Duration,
+}
 
-/// Interval of keep-alives to an idle peer.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Of outgoing connections.
+const CLIENT: Timeouts = Timeouts {
+    silence: Duration::from_secs(30),
+    keep_alive: Duration::from_secs(10),
+};
 
-/// Age from which a half-open connection may be evicted for a new one.
-const HALF_OPEN_GRACE: Duration = Duration::from_secs(3);
+/// Of accepted connections. The host closes idle ones before they ask for a sign of life.
+const SERVER: Timeouts = Timeouts {
+    silence: Duration::from_secs(60),
+    keep_alive: Duration::from_secs(25),
+};
 
-/// Time after our close from which a connection may be evicted for a new one.
-const CLOSING_GRACE: Duration = Duration::from_secs(5);
+/// Least time between two attempts of a timer that smoltcp leaves in the past.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// First ephemeral port for outgoing connections (RFC 6335 §6).
 const FIRST_EPHEMERAL_PORT: u16 = 49_152;
@@ -88,6 +114,17 @@ pub enum CloseReason {
     Reset,
     /// The peer was silent for too long.
     TimedOut,
+    /// It made room for another one in a full table, and was reset.
+    Evicted,
+}
+
+/// How far the peer is with the bytes sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpProgress {
+    /// Bytes that it has not acknowledged.
+    pub queued: usize,
+    /// The time at which it last acknowledged a notable number of bytes, or all.
+    pub since: Instant,
 }
 
 /// The reason why a command to a connection fails.
@@ -110,75 +147,83 @@ pub enum TcpError {
     NoAddress,
 }
 
-/// The role of this end.
+/// The ends of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Server,
-    Client,
-}
-
-/// The half of smoltcp's poll after which connections are inspected: one that ended on ingress was
-/// reset by the peer, one that ended on egress timed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
-    Ingress,
-    Egress,
-}
-
-#[derive(Debug)]
-struct TcpConnection {
-    handle: SocketHandle,
-    side: Side,
+struct Pair {
     local: SocketAddr,
     remote: SocketAddr,
-    began: Instant,
-    /// The time at which the host closed its direction.
-    closing_since: Option<Instant>,
-    /// The state at the last inspection.
-    state: State,
-    open_reported: bool,
-    readable_reported: bool,
-    wants_room: bool,
-    ended: Option<CloseReason>,
-    /// The end was reported to the host.
-    end_reported: bool,
+}
+
+impl Hash for Pair {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        cookie::write_address(hasher, self.local);
+        cookie::write_address(hasher, self.remote);
+    }
+}
+
+/// Creates hashers with a key, so that nobody outside can construct collisions.
+#[derive(Clone, Copy)]
+struct KeyedHash(SipHasher13);
+
+impl BuildHasher for KeyedHash {
+    type Hasher = SipHasher13;
+    fn build_hasher(&self) -> SipHasher13 {
+        self.0
+    }
 }
 
 /// The connection table.
 pub(super) struct Connections {
-    sockets: SocketSet<'static>,
-    table: BTreeMap<TcpId, TcpConnection>,
+    table: BTreeMap<TcpId, Box<TcpConnection>>,
+    by_pair: HashMap<Pair, TcpId, KeyedHash>,
+    /// Connections that may have something to send, in turn.
+    ready: VecDeque<TcpId>,
+    /// Connections that may have an event.
+    changed: VecDeque<TcpId>,
+    /// Ends of evicted connections that are not reported yet.
+    farewells: VecDeque<TcpEvent>,
+    timers: Deadlines<TcpId>,
+    crowd: Crowd,
+    cookies: Cookies,
+    /// Idle connections with a large send buffer.
+    spare: BTreeSet<TcpId>,
+    /// Bytes of all send buffers beyond the floor.
+    grown: usize,
     listen_ports: Vec<u16>,
     next_id: u64,
     next_port: u16,
-    /// An event may be pending.
-    changed: bool,
+    evictions: u64,
 }
 
 impl Connections {
     pub(super) fn new(seed: u64) -> Self {
         let span = u64::from(u16::MAX - FIRST_EPHEMERAL_PORT);
         let offset = u16::try_from(seed % span).unwrap_or(0);
+        let hash = SipHasher13::new_with_keys(seed, 0x6865_6164_7061_6972);
         Self {
-            sockets: SocketSet::new(Vec::new()),
             table: BTreeMap::new(),
+            by_pair: HashMap::with_hasher(KeyedHash(hash)),
+            ready: VecDeque::new(),
+            changed: VecDeque::new(),
+            farewells: VecDeque::new(),
+            timers: Deadlines::default(),
+            crowd: Crowd::default(),
+            cookies: Cookies::new(seed),
+            spare: BTreeSet::new(),
+            grown: 0,
             listen_ports: Vec::new(),
             next_id: 0,
             next_port: FIRST_EPHEMERAL_PORT + offset,
-            changed: false,
+            evictions: 0,
         }
-    }
-
-    pub(super) const fn sockets(&mut self) -> &mut SocketSet<'static> {
-        &mut self.sockets
     }
 
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.table.is_empty()
+    pub(super) const fn evictions(&self) -> u64 {
+        self.evictions
     }
 
     pub(super) fn listen(&mut self, port: u16) -> Result<(), StackError> {
@@ -192,329 +237,290 @@ impl Connections {
         Ok(())
     }
 
-    /// Creates a listening socket for the SYN that smoltcp is about to see, unless nothing listens
-    /// on the port (smoltcp then refuses) or the SYN is a retransmission.
-    pub(super) fn prepare_to_accept(
-        &mut self,
-        now: Instant,
-        local: SocketAddr,
-        remote: SocketAddr,
-    ) -> Result<Option<TcpId>, DropReason> {
-        if !self.listen_ports.contains(&local.port()) {
-            return Ok(None);
+    pub(super) fn stop_listening(&mut self) {
+        self.listen_ports.clear();
+    }
+
+    fn listens(&self, local: SocketAddr) -> bool {
+        self.listen_ports.contains(&local.port())
+    }
+
+    fn find(&self, pair: Pair) -> Option<TcpId> {
+        self.by_pair.get(&pair).copied()
+    }
+
+    fn is_waiting(&self, id: TcpId) -> bool {
+        self.table.get(&id).is_some_and(|each| each.is_waiting())
+    }
+
+    /// Lets a connection send, report and be timed anew.
+    fn wake(&mut self, id: TcpId) {
+        let Some(connection) = self.table.get_mut(&id) else {
+            return;
+        };
+        if !std::mem::replace(&mut connection.is_ready, true) {
+            self.ready.push_back(id);
         }
-        let same = self
-            .table
-            .iter()
-            .find(|(_, c)| c.local == local && c.remote == remote);
-        if let Some((&id, connection)) = same {
-            if !(connection.state == State::TimeWait && connection.end_reported) {
-                return Ok(None);
+        if !std::mem::replace(&mut connection.is_changed, true) {
+            self.changed.push_back(id);
+        }
+    }
+
+    /// Notes the changes that smoltcp made to a connection, and removes it if it is over.
+    fn observe(&mut self, now: Instant, id: TcpId, cause: Cause) {
+        let Some(connection) = self.table.get_mut(&id) else {
+            return;
+        };
+        let ended = connection.ended.is_some();
+        connection.observe(now, cause);
+        let standing = connection.standing();
+        let is_over = standing == Standing::OVER;
+        if (is_over && !ended) || (!standing.busy && self.crowd.has_busy()) {
+            let source = connection.source();
+            // An outgoing connection is nobody's victim while it lives.
+            if is_over || connection.side != Side::Client {
+                self.crowd.place(id, source, standing);
             }
+        }
+        self.settle(id);
+    }
+
+    /// Removes a connection that is over.
+    fn settle(&mut self, id: TcpId) {
+        if self.table.get(&id).is_some_and(|each| each.is_over()) {
             self.forget(id);
         }
-        if !self.make_room(now) {
-            return Err(DropReason::ConnectionsFull);
-        }
-        let mut socket = new_socket(Side::Server);
-        if socket.listen(listen_endpoint(local)).is_err() {
-            return Ok(None);
-        }
-        Ok(Some(self.insert(now, socket, Side::Server, local, remote)))
-    }
-
-    /// Removes the socket of [`prepare_to_accept`](Self::prepare_to_accept) if smoltcp did not
-    /// accept the segment.
-    pub(super) fn discard_unused(&mut self, listener: Option<TcpId>) {
-        let Some(id) = listener else { return };
-        let unused = self
-            .table
-            .get(&id)
-            .is_some_and(|c| self.sockets.get::<Socket<'_>>(c.handle).state() == State::Listen);
-        if unused {
-            self.forget(id);
-        }
-    }
-
-    /// Records the changes that smoltcp made, and removes ended connections.
-    pub(super) fn observe(&mut self, cause: Cause) {
-        let broken = match cause {
-            Cause::Ingress => CloseReason::Reset,
-            Cause::Egress => CloseReason::TimedOut,
-        };
-        for connection in self.table.values_mut() {
-            let state = self.sockets.get::<Socket<'_>>(connection.handle).state();
-            let before = std::mem::replace(&mut connection.state, state);
-            if connection.ended.is_none() {
-                connection.ended = match (before, state) {
-                    (_, State::TimeWait) | (State::LastAck, State::Closed) => {
-                        Some(CloseReason::Finished)
-                    }
-                    (_, State::Closed) => Some(broken),
-                    _ => None,
-                };
-            }
-            // A peer that ended before the handshake was complete was never reported.
-            if connection.ended.is_some() && connection.side == Side::Server {
-                connection.end_reported |=
-                    !connection.open_reported && before == State::SynReceived;
-            }
-        }
-        self.changed = true;
-        self.sweep();
-    }
-
-    fn sweep(&mut self) {
-        let sockets = &mut self.sockets;
-        self.table.retain(|_, connection| {
-            let socket = sockets.get::<Socket<'_>>(connection.handle);
-            // A closed socket that still has a remote endpoint has a reset to send.
-            let over = socket.state() == State::Closed && socket.remote_endpoint().is_none();
-            // RFC 9293 §3.10.7.4: a reset turns a half-open connection back into a listener, which
-            // is of no use here.
-            let keep = !(over && connection.end_reported) && socket.state() != State::Listen;
-            if !keep {
-                sockets.remove(connection.handle);
-            }
-            keep
-        });
-    }
-
-    /// Ensures a free slot in the table: evicts, in this order, connections in TIME-WAIT, long
-    /// half-open ones, and those that the host closed long ago.
-    fn make_room(&mut self, now: Instant) -> bool {
-        if self.table.len() < MAX_TCP_CONNECTIONS {
-            return true;
-        }
-        let waits = |c: &TcpConnection| c.state == State::TimeWait && c.end_reported;
-        let half_open = |c: &TcpConnection| {
-            c.state == State::SynReceived && now.saturating_since(c.began) >= HALF_OPEN_GRACE
-        };
-        let closing = |c: &TcpConnection| {
-            c.closing_since
-                .is_some_and(|since| now.saturating_since(since) >= CLOSING_GRACE)
-        };
-        let rules: [&dyn Fn(&TcpConnection) -> bool; 3] = [&waits, &half_open, &closing];
-        let find = |rule: &&dyn Fn(&TcpConnection) -> bool| {
-            self.table
-                .iter()
-                .find(|(_, connection)| rule(connection))
-                .map(|(&id, _)| id)
-        };
-        let Some(id) = rules.iter().find_map(find) else {
-            return false;
-        };
-        self.forget(id);
-        true
-    }
-
-    fn insert(
-        &mut self,
-        now: Instant,
-        socket: Socket<'static>,
-        side: Side,
-        local: SocketAddr,
-        remote: SocketAddr,
-    ) -> TcpId {
-        let id = TcpId(self.next_id);
-        self.next_id += 1;
-        let state = socket.state();
-        let connection = TcpConnection {
-            handle: self.sockets.add(socket),
-            side,
-            local,
-            remote,
-            began: now,
-            closing_since: None,
-            state,
-            open_reported: false,
-            readable_reported: false,
-            wants_room: false,
-            ended: None,
-            end_reported: false,
-        };
-        self.table.insert(id, connection);
-        id
     }
 
     fn forget(&mut self, id: TcpId) {
-        if let Some(connection) = self.table.remove(&id) {
-            self.sockets.remove(connection.handle);
+        if let Some(mut connection) = self.table.remove(&id) {
+            self.by_pair.remove(&connection.pair);
+            self.timers.cancel(&mut connection.timer, id);
+            self.crowd.remove(id);
+            self.spare.remove(&id);
+            self.grown -= buffers::beyond_floor(&connection);
         }
+    }
+
+    fn insert(&mut self, connection: TcpConnection) -> TcpId {
+        let id = TcpId(self.next_id);
+        self.next_id += 1;
+        if connection.side != Side::Client {
+            let (source, standing) = (connection.source(), connection.standing());
+            self.crowd.place(id, source, standing);
+        }
+        self.by_pair.insert(connection.pair, id);
+        self.table.insert(id, Box::new(connection));
+        id
+    }
+
+    /// Ensures a free place in the table, if need be by an eviction.
+    fn make_room(&mut self, now: Instant, carrier: &mut Carrier) -> bool {
+        if self.table.len() < MAX_TCP_CONNECTIONS {
+            return true;
+        }
+        let Some(id) = self.victim(now) else {
+            return false;
+        };
+        if let Some(connection) = self.table.get_mut(&id) {
+            let (lane, known) = (connection.lane, connection.is_known());
+            connection.socket_mut().abort();
+            // The reset, unless the queue is full.
+            carrier.egress(now, lane, connection.sockets());
+            if known {
+                let end = TcpEvent::Closed(id, CloseReason::Evicted);
+                self.farewells.push_back(end);
+            }
+        }
+        self.forget(id);
+        self.evictions += 1;
+        true
+    }
+
+    fn victim(&mut self, now: Instant) -> Option<TcpId> {
+        let table = &self.table;
+        let standing = |id: TcpId| {
+            table
+                .get(&id)
+                .map_or(Standing::OVER, |each| each.standing())
+        };
+        self.crowd.victim(now, standing)
     }
 
     pub(super) fn connect(
         &mut self,
         now: Instant,
-        context: &mut Context,
+        carrier: &mut Carrier,
         local: std::net::IpAddr,
         remote: SocketAddr,
     ) -> Result<TcpId, TcpError> {
-        if !self.make_room(now) {
-            return Err(TcpError::TooManyConnections);
+        if self.table.len() >= MAX_TCP_CONNECTIONS {
+            // Only what has ended makes room for an outgoing connection.
+            let first = self.victim(now).ok_or(TcpError::TooManyConnections)?;
+            if self
+                .table
+                .get(&first)
+                .is_some_and(|each| each.ended.is_none())
+            {
+                return Err(TcpError::TooManyConnections);
+            }
+            self.forget(first);
         }
-        let local = SocketAddr::new(local, self.free_port());
-        let mut socket = new_socket(Side::Client);
+        let pair = self.free_pair(local, remote);
+        let mut socket = new_socket(CLIENT_RECEIVE_BYTES, CLIENT_SEND_BYTES, CLIENT);
         socket
-            .connect(context, endpoint(remote), listen_endpoint(local))
+            .connect(
+                carrier.context(),
+                endpoint(remote),
+                listen_endpoint(pair.local),
+            )
             .map_err(|_| TcpError::NoAddress)?;
-        Ok(self.insert(now, socket, Side::Client, local, remote))
+        let mut sockets = SocketSet::new(vec![SocketStorage::EMPTY]);
+        sockets.add(socket);
+        let connection = TcpConnection::new(now, sockets, Side::Client, Lane::Plain, pair);
+        let id = self.insert(connection.ok_or(TcpError::NoAddress)?);
+        self.wake(id);
+        Ok(id)
     }
 
-    /// Returns the next port that no connection uses; ports far outnumber connections.
-    fn free_port(&mut self) -> u16 {
+    /// Returns ends that no connection uses; ports far outnumber connections.
+    fn free_pair(&mut self, local: std::net::IpAddr, remote: SocketAddr) -> Pair {
         loop {
             let port = self.next_port;
             self.next_port = port.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT);
-            let used = self
-                .table
-                .values()
-                .any(|connection| connection.local.port() == port);
-            if !used && !self.listen_ports.contains(&port) {
-                return port;
+            let local = SocketAddr::new(local, port);
+            let pair = Pair { local, remote };
+            if !self.by_pair.contains_key(&pair) && !self.listen_ports.contains(&port) {
+                return pair;
             }
         }
     }
 
-    fn get(&mut self, id: TcpId) -> Result<(&mut TcpConnection, &mut Socket<'static>), TcpError> {
-        let connection = self.table.get_mut(&id).ok_or(TcpError::Unknown)?;
-        let socket = self.sockets.get_mut::<Socket<'_>>(connection.handle);
-        Ok((connection, socket))
+    fn get(&mut self, id: TcpId) -> Result<&mut TcpConnection, TcpError> {
+        self.table
+            .get_mut(&id)
+            .map(|each| &mut **each)
+            .ok_or(TcpError::Unknown)
     }
 
     pub(super) fn send(&mut self, id: TcpId, bytes: &[u8]) -> Result<usize, TcpError> {
-        let (connection, socket) = self.get(id)?;
-        let sent = socket.send_slice(bytes).map_err(|_| TcpError::NotOpen)?;
-        connection.wants_room |= sent < bytes.len();
-        Ok(sent)
+        let sent = self.get(id)?.send(bytes);
+        self.wake(id);
+        sent
+    }
+
+    pub(super) fn send_with<R>(
+        &mut self,
+        now: Instant,
+        id: TcpId,
+        most: usize,
+        fill: impl FnOnce(&mut [u8]) -> (usize, R),
+    ) -> Result<Option<R>, TcpError> {
+        self.grow(now, id);
+        let filled = self.get(id)?.send_with(most, fill);
+        self.wake(id);
+        filled
     }
 
     pub(super) fn send_room(&self, id: TcpId) -> usize {
-        let Some(connection) = self.table.get(&id) else {
-            return 0;
-        };
-        let socket = self.sockets.get::<Socket<'_>>(connection.handle);
-        if socket.may_send() {
-            socket.send_capacity() - socket.send_queue()
-        } else {
-            0
-        }
+        self.table.get(&id).map_or(0, |each| each.send_room())
+    }
+
+    pub(super) fn progress(&self, id: TcpId) -> Option<TcpProgress> {
+        self.table.get(&id).map(|each| each.progress())
     }
 
     pub(super) fn receive(&mut self, id: TcpId, out: &mut [u8]) -> Result<usize, TcpError> {
-        let (connection, socket) = self.get(id)?;
-        let got = socket.recv_slice(out);
-        if got != Ok(out.len()) {
-            connection.readable_reported = got.is_err();
-        }
+        let got = self.get(id)?.receive(out);
         // An end that waited for the last byte to be read is now due.
-        self.changed = true;
-        got.map_err(|error| match error {
-            RecvError::Finished => TcpError::Finished,
-            RecvError::InvalidState => TcpError::NotOpen,
-        })
+        self.wake(id);
+        got
     }
 
-    pub(super) fn close(&mut self, now: Instant, id: TcpId) {
-        let Ok((connection, socket)) = self.get(id) else {
-            return;
-        };
-        connection.closing_since.get_or_insert(now);
-        socket.close();
-        if socket.state() == State::Closed {
-            // The handshake was not complete: the peer was never reported.
-            connection.end_reported = true;
+    pub(super) fn close(&mut self, id: TcpId) {
+        if let Ok(connection) = self.get(id) {
+            connection.close();
+            self.wake(id);
+            self.settle(id);
         }
-        self.sweep();
     }
 
     pub(super) fn abort(&mut self, id: TcpId) {
-        let Ok((connection, socket)) = self.get(id) else {
-            return;
-        };
-        socket.abort();
-        connection.state = State::Closed;
-        connection.ended = Some(CloseReason::Reset);
-        connection.end_reported = true;
-        connection.open_reported = true;
-        self.sweep();
+        if let Ok(connection) = self.get(id) {
+            connection.abort();
+            self.wake(id);
+            self.settle(id);
+        }
     }
 
     pub(super) fn poll_event(&mut self) -> Option<TcpEvent> {
-        if !self.changed {
-            return None;
+        if let Some(end) = self.farewells.pop_front() {
+            return Some(end);
         }
-        let sockets = &self.sockets;
-        let next = self.table.iter_mut().find_map(|(&id, connection)| {
-            next_event(id, connection, sockets.get::<Socket<'_>>(connection.handle))
-        });
-        match next {
-            None => self.changed = false,
-            Some(TcpEvent::Closed(..)) => self.sweep(),
-            Some(_) => {}
+        while let Some(&id) = self.changed.front() {
+            if let Some(connection) = self.table.get_mut(&id) {
+                if let Some(event) = connection.next_event(id) {
+                    self.settle(id);
+                    return Some(event);
+                }
+                connection.is_changed = false;
+            }
+            self.changed.pop_front();
         }
-        next
+        None
     }
-}
 
-/// Returns the first unreported event of a connection.
-fn next_event(id: TcpId, connection: &mut TcpConnection, socket: &Socket<'_>) -> Option<TcpEvent> {
-    if connection.end_reported {
-        return None;
+    /// Queues the next packets of a connection; false if none has any.
+    pub(super) fn transmit(&mut self, now: Instant, carrier: &mut Carrier) -> bool {
+        while let Some(id) = self.ready.pop_front() {
+            let Some(connection) = self.table.get_mut(&id) else {
+                continue;
+            };
+            connection.is_ready = false;
+            let (lane, before) = (connection.lane, connection.ended);
+            let sent = carrier.egress(now, lane, connection.sockets());
+            self.observe(now, id, Cause::Egress);
+            let after = self.table.get(&id).and_then(|each| each.ended);
+            // Each has its turn: one coalesced packet, then the next connection.
+            if sent || before != after {
+                self.wake(id);
+            }
+            if sent {
+                return true;
+            }
+            self.schedule(now, carrier, id);
+        }
+        false
     }
-    let opening = matches!(
-        connection.state,
-        State::Listen | State::SynReceived | State::SynSent
-    );
-    let never_opened = connection.ended.is_some() && connection.side == Side::Client;
-    if !connection.open_reported && !opening && !never_opened {
-        connection.open_reported = true;
-        let TcpConnection {
-            local,
-            remote,
-            side,
-            ..
-        } = *connection;
-        return Some(match side {
-            Side::Server => TcpEvent::Accepted { id, local, remote },
-            Side::Client => TcpEvent::Connected(id),
-        });
-    }
-    let peer_finished = connection.open_reported && !opening && !socket.may_recv();
-    if !connection.readable_reported && (socket.can_recv() || peer_finished) {
-        connection.readable_reported = true;
-        return Some(TcpEvent::Readable(id));
-    }
-    if connection.wants_room && socket.send_queue() <= socket.send_capacity() / 2 {
-        connection.wants_room = false;
-        if socket.may_send() {
-            return Some(TcpEvent::Writable(id));
+
+    fn schedule(&mut self, now: Instant, carrier: &mut Carrier, id: TcpId) {
+        let Some(connection) = self.table.get_mut(&id) else {
+            return;
+        };
+        let lane = connection.lane;
+        if let Some(at) = carrier.poll_at(now, lane, connection.sockets()) {
+            let at = if at > now { at } else { now + RETRY };
+            self.timers.at_latest(&mut connection.timer, id, at);
         }
     }
-    // Received bytes are read before the end is reported, unless the host has closed.
-    let reason = connection.ended?;
-    if socket.can_recv() && connection.closing_since.is_none() {
-        return None;
-    }
-    connection.end_reported = true;
-    Some(TcpEvent::Closed(id, reason))
-}
 
-fn new_socket(side: Side) -> Socket<'static> {
-    let (receive, send) = match side {
-        Side::Server => (SERVER_RECEIVE_BYTES, SERVER_SEND_BYTES),
-        Side::Client => (CLIENT_RECEIVE_BYTES, CLIENT_SEND_BYTES),
-    };
-    let mut socket = Socket::new(
-        SocketBuffer::new(vec![0; receive]),
-        SocketBuffer::new(vec![0; send]),
-    );
-    // Responses are written whole, so Nagle's algorithm would only delay the last segment.
-    socket.set_nagle_enabled(false);
-    socket.set_congestion_control(CongestionControl::Cubic);
-    socket.set_timeout(Some(IDLE_TIMEOUT.into()));
-    socket.set_keep_alive(Some(KEEP_ALIVE.into()));
-    socket
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some(id) = self.timers.pop_due(now) {
+            if let Some(connection) = self.table.get_mut(&id) {
+                connection.timer = None;
+            }
+            self.wake(id);
+        }
+    }
+
+    /// The time of the next `handle_timeout`, or of the next `transmit`.
+    pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        if self.ready.is_empty() {
+            self.timers.earliest()
+        } else {
+            Some(now)
+        }
+    }
 }
 
 fn endpoint(address: SocketAddr) -> IpEndpoint {

@@ -5,8 +5,10 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::wire::flight::Ecn;
+use crate::wire::ip::tcp::JoinedTcp;
 use crate::wire::ip::{MAX_PACKET, emit_udp};
 
+mod crowd;
 mod tcp;
 
 const SERVER4: &str = "10.0.0.1";
@@ -93,9 +95,25 @@ fn udp(from: &str, to: &str) -> Vec<u8> {
     out
 }
 
+/// Returns the packets that a device without offloads would send.
+fn single(packet: StackPacket) -> Vec<Vec<u8>> {
+    let StackPacket { bytes, segment } = packet;
+    match segment {
+        None => vec![bytes],
+        Some(segment) => {
+            assert!(bytes.len() <= MAX_COALESCED_BYTES);
+            JoinedTcp::parse(&bytes, segment)
+                .unwrap()
+                .packets()
+                .unwrap()
+        }
+    }
+}
+
 /// Drains the stack's output; every checksum must be valid.
 fn transmitted(stack: &mut Stack, now: Instant) -> Vec<Vec<u8>> {
     let packets: Vec<_> = std::iter::from_fn(|| stack.poll_transmit(now)).collect();
+    let packets: Vec<_> = packets.into_iter().flat_map(single).collect();
     for packet in &packets {
         assert!(packet.len() <= 1500);
         assert!(IpView::parse(packet).unwrap().checksum_holds());

@@ -230,6 +230,17 @@ fn requests_have_their_status() {
             "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
             400,
         ),
+        ("a wrong host", "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (
+            "two lengths",
+            "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            400,
+        ),
+        (
+            "not a length",
+            "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n",
+            400,
+        ),
         ("post", "POST / HTTP/1.1\r\nHost: h\r\n\r\n", 405),
         ("delete", "DELETE /none HTTP/1.1\r\nHost: h\r\n\r\n", 405),
         ("options", "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", 405),

@@ -128,6 +128,13 @@ impl Device for Tun {
         }
     }
 
+    fn send_segments(&mut self, packet: &[u8], segment: usize) -> io::Result<()> {
+        match &mut self.0 {
+            Opened::Plain(device) => device.send_segments(packet, segment),
+            Opened::Offload(device) => device.send_segments(packet, segment),
+        }
+    }
+
     fn send_drops(&self) -> u64 {
         match &self.0 {
             Opened::Plain(device) => device.send_drops(),

@@ -5,17 +5,19 @@
 //! through veth pairs and routers up to the reader of another such device. Its bytes are coalesced
 //! and prefetched here: the kernel copies one long buffer faster than 90 short ones, by more than
 //! the copy here costs.
+//! So do segments of one TCP connection that leave in a row; the stack has coalesced them already.
 //! Receiving: coalesced datagrams of UDP arrive with [`Received::segment`] set, and so do segments
 //! of TCP, which smoltcp takes for long ones; none is segmented here.
 //! Offloads belong to the device, not to its user: they are disabled at the end.
 //! Sources: Documentation/networking/tuntap.rst and segmentation-offloads.rst of Linux;
 //! `__udp_gso_segment` in net/ipv4/udp_offload.c.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
+use etherparse::TcpHeaderSlice;
 use rustix::fs::{Mode, OFlags, open};
-use rustix::io::{Errno, readv, write};
+use rustix::io::{Errno, readv, write, writev};
 
 use crate::device::tun::error::open_error;
 use crate::device::tun::prefetch::prefetch;
@@ -23,7 +25,7 @@ use crate::device::tun::virtio::{HEADER_BYTES, UDP_BYTES, VirtioHeader};
 use crate::device::tun::{TunConfig, TunError, ioctl, is_drop};
 use crate::device::{Device, Received};
 use crate::wire::flight::Flight;
-use crate::wire::ip::UdpTemplate;
+use crate::wire::ip::{IpView, UdpTemplate};
 use crate::wire::payload::PayloadReader;
 
 /// Most datagrams in one write (`UDP_MAX_SEGMENTS` of Linux); the kernel rejects more.
@@ -84,6 +86,24 @@ fn sent(tun: &OwnedFd, packet: &[u8]) -> io::Result<bool> {
     }
 }
 
+/// Writes a header and a packet of the caller's; false if the kernel drops them.
+fn sent_behind(tun: &OwnedFd, header: VirtioHeader, packet: &[u8]) -> io::Result<bool> {
+    let header = header.to_bytes();
+    match writev(tun, &[IoSlice::new(&header), IoSlice::new(packet)]) {
+        Ok(_) => Ok(true),
+        Err(error) if is_drop(error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Builds the virtio header of a packet with several TCP segments; `None` for any other.
+fn segments_header(packet: &[u8], segment: usize) -> Option<VirtioHeader> {
+    let view = IpView::parse(packet).ok()?;
+    let tcp = TcpHeaderSlice::from_slice(view.payload).ok()?.slice().len();
+    let ip = packet.len() - view.payload.len();
+    Some(VirtioHeader::tcp(ip, tcp, view.src.is_ipv6(), segment))
+}
+
 impl Device for Offload {
     fn mtu(&self) -> usize {
         self.mtu
@@ -113,11 +133,18 @@ impl Device for Offload {
             self.send_drops += 1;
             return Ok(());
         }
-        self.packet.clear();
-        self.packet.extend(VirtioHeader::default().to_bytes());
-        self.packet.extend_from_slice(packet);
-        if !sent(&self.tun, &self.packet)? {
+        if !sent_behind(&self.tun, VirtioHeader::default(), packet)? {
             self.send_drops += 1;
+        }
+        Ok(())
+    }
+
+    fn send_segments(&mut self, packet: &[u8], segment: usize) -> io::Result<()> {
+        let header = segments_header(packet, segment);
+        let fits = packet.len() <= MAX_JOINED_BYTES;
+        match header.filter(|header| fits && header.datagram() <= self.mtu) {
+            Some(header) if sent_behind(&self.tun, header, packet)? => {}
+            _ => self.send_drops += 1,
         }
         Ok(())
     }

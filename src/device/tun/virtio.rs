@@ -55,6 +55,25 @@ impl VirtioHeader {
         }
     }
 
+    /// Builds the header of a packet with several TCP segments of `segment` bytes each, whose checksum
+    /// field holds the pseudo-header sum; `ip` and `tcp`: the bytes of its headers.
+    pub(super) fn tcp(ip: usize, tcp: usize, v6: bool, segment: usize) -> Self {
+        let small = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+        Self {
+            flags: NEEDS_CHECKSUM,
+            gso: if v6 { GSO_TCP6 } else { GSO_TCP4 },
+            headers: small(ip + tcp),
+            segment: small(segment),
+            checksum_start: small(ip),
+            checksum_offset: TCP_CHECKSUM,
+        }
+    }
+
+    /// Bytes of the longest packet that the kernel makes of a coalesced one.
+    pub(super) fn datagram(self) -> usize {
+        usize::from(self.headers) + usize::from(self.segment)
+    }
+
     pub(super) fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         let numbers = [
@@ -126,6 +145,9 @@ impl VirtioHeader {
 pub(super) const UDP_BYTES: usize = 8;
 const UDP_CHECKSUM: u16 = 6;
 
+/// The offset of the checksum in a TCP header (RFC 9293 §3.1).
+const TCP_CHECKSUM: u16 = 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +172,11 @@ mod tests {
         assert_eq!(little(joined), [1, 5, 28, 0, 0x78, 5, 20, 0, 6, 0]);
         let alone = VirtioHeader::udp(40, None);
         assert_eq!(little(alone), [1, 0, 48, 0, 0, 0, 40, 0, 6, 0]);
-        for header in [joined, alone] {
+        let segments = VirtioHeader::tcp(20, 32, false, 1400);
+        assert_eq!(little(segments), [1, 1, 52, 0, 0x78, 5, 20, 0, 16, 0]);
+        let segments6 = VirtioHeader::tcp(40, 20, true, 1400);
+        assert_eq!(little(segments6), [1, 4, 60, 0, 0x78, 5, 40, 0, 16, 0]);
+        for header in [joined, alone, segments, segments6] {
             assert_eq!(VirtioHeader::from_bytes(header.to_bytes()), header);
         }
     }

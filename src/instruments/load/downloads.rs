@@ -285,7 +285,7 @@ impl Machine for DownloadHost {
             };
             self.rota.settle(deadline);
         }
-        self.stack.poll_transmit(now.instant).map(Transmit::Packet)
+        self.stack.poll_transmit(now.instant).map(Transmit::from)
     }
 
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {

@@ -130,7 +130,7 @@ impl Hostile {
         let transmit = self.mutate(kind, random)?;
         self.report.bytes_out += match &transmit {
             Transmit::Flight(flight) => flight.payload.len() as u64,
-            Transmit::Packet(packet) => packet.len() as u64,
+            Transmit::Packet(packet) | Transmit::Segments { packet, .. } => packet.len() as u64,
         };
         Some(transmit)
     }

@@ -233,11 +233,11 @@ impl Machine for LoadHost {
             self.report.packets_out += 1;
             self.report.bytes_out += match &transmit {
                 Transmit::Flight(flight) => flight.payload.len() as u64,
-                Transmit::Packet(packet) => packet.len() as u64,
+                Transmit::Packet(packet) | Transmit::Segments { packet, .. } => packet.len() as u64,
             };
             return Some(transmit);
         }
-        self.stack.poll_transmit(now.instant).map(Transmit::Packet)
+        self.stack.poll_transmit(now.instant).map(Transmit::from)
     }
 
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {

@@ -26,7 +26,7 @@ use crate::transport::client::{AddressToken, Client, ClientConfig};
 use crate::wire::flight::UdpPath;
 use crate::wire::ip::UdpView;
 
-/// Most TCP connections in progress: half of a stack's slots, since closing ones hold a slot, too.
+/// Most TCP connections in progress; each has a receive buffer of 4 MiB.
 pub const MAX_TCP_UNDER_WAY: u32 = 32;
 
 /// Most unused address tokens; the oldest are dropped.
@@ -340,7 +340,7 @@ impl Machine for RequestHost {
             };
             self.rota.settle(deadline);
         }
-        self.stack.poll_transmit(now.instant).map(Transmit::Packet)
+        self.stack.poll_transmit(now.instant).map(Transmit::from)
     }
 
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {

@@ -39,6 +39,17 @@ impl Wire {
             .unwrap()
     }
 
+    /// Opens a connection; the client sends one byte.
+    fn open(&mut self, address: &str) -> (TcpId, TcpId) {
+        let ours = self.connect(address);
+        assert_eq!(self.next_event(CLIENT), TcpEvent::Connected(ours));
+        assert_eq!(self.ends[CLIENT].send(ours, b"?"), Ok(1));
+        let TcpEvent::Accepted { id, .. } = self.next_event(SERVER) else {
+            panic!("not accepted")
+        };
+        (ours, id)
+    }
+
     fn send_all(&mut self) {
         for end in [CLIENT, SERVER] {
             for packet in transmitted(&mut self.ends[end], self.now) {
@@ -121,6 +132,8 @@ impl Sender {
         for event in wire.events(SERVER) {
             if let TcpEvent::Accepted { id, .. } = event {
                 self.peer = Some(id);
+                let bytes = u64::try_from(total).unwrap();
+                wire.ends[SERVER].expect_to_send(wire.now, id, bytes);
             }
             if let TcpEvent::Closed(_, reason) = event {
                 assert_eq!(reason, CloseReason::Finished);
@@ -132,7 +145,7 @@ impl Sender {
             let taken = wire.ends[SERVER].send(id, &bytes).unwrap();
             self.sent += taken;
             if self.sent == total {
-                wire.ends[SERVER].close(wire.now, id);
+                wire.ends[SERVER].close(id);
             }
             if taken == 0 {
                 break;
@@ -151,6 +164,9 @@ struct Reader {
 impl Reader {
     fn turn(&mut self, wire: &mut Wire) {
         for event in wire.events(CLIENT) {
+            if let TcpEvent::Connected(id) = event {
+                wire.ends[CLIENT].send(id, b"?").unwrap();
+            }
             if let TcpEvent::Readable(id) = event {
                 self.drain(wire, id);
             }
@@ -176,7 +192,7 @@ impl Reader {
                 }
                 Err(error) => {
                     assert_eq!(error, TcpError::Finished);
-                    return wire.ends[CLIENT].close(wire.now, id);
+                    return wire.ends[CLIENT].close(id);
                 }
             }
         }
@@ -221,103 +237,20 @@ fn ten_megabytes_arrive_in_spite_of_loss() {
 }
 
 #[test]
-fn a_burst_of_connections_is_served_up_to_the_bound() {
-    let mut wire = Wire::new(0.0);
-    for n in 0..MAX_TCP_CONNECTIONS {
-        wire.connect(if n % 2 == 0 { SERVER4 } else { SERVER6 });
-    }
-    let full = wire.ends[CLIENT].connect(wire.now, "10.0.0.1:80".parse().unwrap());
-    assert_eq!(full, Err(TcpError::TooManyConnections));
-    wire.run_for(DELAY * 4);
-    let accepted = wire.events(SERVER);
-    assert_eq!(accepted.len(), MAX_TCP_CONNECTIONS);
-    assert_eq!(wire.ends[SERVER].connections(), MAX_TCP_CONNECTIONS);
-    assert_eq!(wire.events(CLIENT).len(), MAX_TCP_CONNECTIONS);
-
-    let one_more = tcp4("10.0.0.77", SERVER4, (1234, 80), true);
-    let got = wire.ends[SERVER].handle_packet(wire.now, &one_more, None);
-    assert_eq!(got, Demuxed::Dropped(DropReason::ConnectionsFull));
-
-    let TcpEvent::Accepted { id, .. } = accepted[5] else {
-        panic!("{accepted:?}")
-    };
-    wire.ends[SERVER].abort(id);
-    wire.run_for(DELAY * 4);
-    let [
-        TcpEvent::Readable(reset),
-        TcpEvent::Closed(_, CloseReason::Reset),
-    ] = wire.events(CLIENT)[..]
-    else {
-        panic!("the reset has not arrived");
-    };
-    let gone = wire.ends[CLIENT].receive(reset, &mut [0; 1]);
-    assert_eq!(gone, Err(TcpError::Unknown));
-    let got = wire.ends[SERVER].handle_packet(wire.now, &one_more, None);
-    assert_eq!(got, Demuxed::Taken, "the slot is free again");
-}
-
-#[test]
-fn half_open_connections_do_not_hold_their_slots() {
-    let mut stack = server();
-    let syn = |n: u16| tcp4(CLIENT4, SERVER4, (1000 + n, 80), true);
-    let bound = u16::try_from(MAX_TCP_CONNECTIONS).unwrap();
-    for n in 0..bound {
-        let _ = stack.handle_packet(Instant::ZERO, &syn(n), None);
-        let _ = stack.handle_packet(Instant::ZERO, &syn(n), None);
-        transmitted(&mut stack, Instant::ZERO);
-    }
-    assert_eq!(
-        stack.connections(),
-        MAX_TCP_CONNECTIONS,
-        "a repeated SYN takes no second slot"
-    );
-    let mut at = |seconds: u64, n: u16| {
-        let now = Instant::from_micros(seconds * 1_000_000);
-        let taken = stack.handle_packet(now, &syn(n), None) == Demuxed::Taken;
-        transmitted(&mut stack, now);
-        assert_eq!(
-            stack.poll_event(),
-            None,
-            "half-open ones are never announced"
-        );
-        taken
-    };
-    assert!(!at(2, bound));
-    assert!(at(3, bound));
-    assert!(at(3, bound + 1));
-}
-
-#[test]
-fn half_open_connections_time_out() {
-    let mut wire = Wire::new(1.0);
-    let syn = tcp4(CLIENT4, SERVER4, (1000, 80), true);
-    let _ = wire.ends[SERVER].handle_packet(wire.now, &syn, None);
-    assert_eq!(wire.ends[SERVER].connections(), 1);
-    wire.run_for(Duration::from_secs(40));
-    assert_eq!(wire.ends[SERVER].connections(), 0);
-    assert_eq!(wire.events(SERVER), []);
-}
-
-#[test]
 fn closed_connections_do_not_hold_their_slots() {
     let mut wire = Wire::new(0.0);
     wire.delay = Duration::from_micros(10);
-    for round in 0..3 * MAX_TCP_CONNECTIONS {
-        let ours = wire.connect(SERVER4);
-        let TcpEvent::Accepted { id, .. } = wire.next_event(SERVER) else {
-            panic!("round {round}: not accepted")
-        };
-        wire.ends[SERVER].close(wire.now, id);
-        assert_eq!(wire.next_event(CLIENT), TcpEvent::Connected(ours));
+    for round in 0..300 {
+        let (ours, id) = wire.open(SERVER4);
+        wire.ends[SERVER].close(id);
         assert_eq!(wire.next_event(CLIENT), TcpEvent::Readable(ours));
         let end = wire.ends[CLIENT].receive(ours, &mut [0; 1]);
         assert_eq!(end, Err(TcpError::Finished));
-        wire.ends[CLIENT].close(wire.now, ours);
+        wire.ends[CLIENT].close(ours);
         let over = TcpEvent::Closed(ours, CloseReason::Finished);
         assert_eq!(wire.next_event(CLIENT), over, "round {round}");
         while wire.next_event(SERVER) != TcpEvent::Closed(id, CloseReason::Finished) {}
     }
-    // TIME-WAIT ends by itself after ten seconds; these were evicted sooner.
     assert!(wire.now < Instant::from_micros(5_000_000), "{:?}", wire.now);
     wire.run_for(Duration::from_secs(60));
     assert_eq!(wire.ends.each_ref().map(Stack::connections), [0, 0]);
@@ -353,8 +286,9 @@ fn a_silent_peer_times_out() {
 #[test]
 fn an_idle_peer_is_kept_and_a_dead_one_is_not() {
     let mut wire = Wire::new(0.0);
-    wire.connect(SERVER4);
-    assert!(matches!(wire.next_event(SERVER), TcpEvent::Accepted { .. }));
+    let (_, id) = wire.open(SERVER4);
+    assert_eq!(wire.next_event(SERVER), TcpEvent::Readable(id));
+    assert_eq!(wire.ends[SERVER].receive(id, &mut [0; 2]), Ok(1));
     wire.run_for(Duration::from_secs(300));
     assert_eq!(wire.ends.each_ref().map(Stack::connections), [1, 1]);
     wire.loss = 1.0;
@@ -368,42 +302,92 @@ fn an_idle_peer_is_kept_and_a_dead_one_is_not() {
 }
 
 #[test]
-fn a_reset_half_open_connection_leaves_no_listener() {
-    let mut stack = server();
-    let syn = tcp4(CLIENT4, SERVER4, (1000, 80), true);
-    let _ = stack.handle_packet(Instant::ZERO, &syn, None);
-    transmitted(&mut stack, Instant::ZERO);
-    let builder = PacketBuilder::ipv4(octets4(CLIENT4), octets4(SERVER4), 9);
-    let reset = built(|out| {
-        builder
-            .tcp(1000, 80, 1001, 0)
-            .rst()
-            .write(out, &[])
-            .unwrap()
-    });
-    assert_eq!(
-        stack.handle_packet(Instant::ZERO, &reset, None),
-        Demuxed::Taken
-    );
-    assert_eq!((stack.connections(), stack.poll_event()), (0, None));
+fn a_writer_learns_of_room() {
+    let mut wire = Wire::new(0.0);
+    let (_, id) = wire.open(SERVER4);
+    let server = &mut wire.ends[SERVER];
+    assert_eq!(server.send_room(id), SMALLEST_SEND_BYTES);
+    server.expect_to_send(wire.now, id, 1 << 40);
+    assert_eq!(server.send_room(id), SERVER_SEND_BYTES);
+    let sent = server.send(id, &vec![1; SERVER_SEND_BYTES + 1]).unwrap();
+    assert_eq!((sent, server.send_room(id)), (SERVER_SEND_BYTES, 0));
+    let full = server.send_with(wire.now, id, 1, |_| (0, ()));
+    assert_eq!(full, Ok(None));
+    let progress = server.progress(id).unwrap();
+    assert_eq!(progress.queued, SERVER_SEND_BYTES);
+    assert!(matches!(wire.next_event(SERVER), TcpEvent::Readable(_)));
+    assert_eq!(wire.next_event(SERVER), TcpEvent::Writable(id));
+    assert!(wire.ends[SERVER].send_room(id) >= SERVER_SEND_BYTES / 2);
+    assert!(wire.ends[SERVER].progress(id).unwrap().since > progress.since);
 }
 
 #[test]
-fn a_writer_learns_of_room() {
-    let mut wire = Wire::new(0.0);
-    let ours = wire.connect(SERVER4);
-    let TcpEvent::Accepted { id, .. } = wire.next_event(SERVER) else {
-        panic!("not accepted")
-    };
-    assert_eq!(wire.ends[SERVER].send_room(id), SERVER_SEND_BYTES);
-    let sent = wire.ends[SERVER]
-        .send(id, &vec![1; SERVER_SEND_BYTES + 1])
-        .unwrap();
-    assert_eq!(
-        (sent, wire.ends[SERVER].send_room(id)),
-        (SERVER_SEND_BYTES, 0)
-    );
-    assert_eq!(wire.next_event(SERVER), TcpEvent::Writable(id));
-    assert!(wire.ends[SERVER].send_room(id) >= SERVER_SEND_BYTES / 2);
-    assert_eq!(wire.next_event(CLIENT), TcpEvent::Connected(ours));
+fn what_leaves_in_a_row_is_one_packet() {
+    for (address, headers) in [(SERVER4, 40), (SERVER6, 60)] {
+        let mut wire = Wire::new(0.0);
+        let (ours, id) = wire.open(address);
+        let mut buffer = vec![0; 1 << 20];
+        wire.ends[SERVER].expect_to_send(wire.now, id, 1 << 20);
+        // The first opens the congestion window.
+        for round in 0..2 {
+            let sent = content(round, 1 << 20);
+            assert_eq!(wire.ends[SERVER].send(id, &sent), Ok(1 << 20));
+            let packet = wire.ends[SERVER].poll_transmit(wire.now).unwrap();
+            assert_eq!(packet.segment, Some(1500 - headers));
+            if round == 1 {
+                assert!(packet.bytes.len() > MAX_COALESCED_BYTES - 8);
+            }
+            let arrival = wire.now + wire.delay;
+            let packets = single(packet).into_iter();
+            wire.flying
+                .extend(packets.map(|packet| (arrival, CLIENT, packet)));
+            wire.run_for(Duration::from_secs(5));
+            assert_eq!(wire.ends[CLIENT].receive(ours, &mut buffer), Ok(1 << 20));
+            assert!(buffer == sent, "{address}");
+        }
+    }
+}
+
+#[test]
+fn buffers_are_exchanged_without_a_trace() {
+    for (loss, address) in [(0.0, SERVER4), (0.05, SERVER6)] {
+        let mut wire = Wire::new(loss);
+        let (ours, id) = wire.open(address);
+        let (mut asked, mut answered, mut read) = (1, 0, 0);
+        for (round, size) in [3000, 20_000, 5, 100_000, 70_000, 1_000_000, 9]
+            .into_iter()
+            .enumerate()
+        {
+            // A further request arrives and is read only after the exchange.
+            asked += wire.ends[CLIENT].send(ours, &content(asked, 700)).unwrap();
+            wire.run_for(Duration::from_secs(20));
+            if round == 6 {
+                wire.ends[CLIENT].close(ours);
+                wire.run_for(Duration::from_secs(20));
+            }
+            let server = &mut wire.ends[SERVER];
+            server.expect_to_send(wire.now, id, size as u64);
+            assert!(
+                server.send_room(id) >= size.min(SERVER_SEND_BYTES),
+                "{size}"
+            );
+            let mut buffer = vec![0; 65_536];
+            let count = server.receive(id, &mut buffer).unwrap();
+            let skipped = usize::from(read == 0);
+            assert!(buffer[skipped..count] == content(read + skipped, count - skipped));
+            read += count;
+            assert_eq!(read, asked, "round {round}");
+            if round == 6 {
+                assert_eq!(server.receive(id, &mut buffer), Err(TcpError::Finished));
+            }
+            assert_eq!(server.send(id, &content(answered, size)), Ok(size));
+            server.expect_to_send(wire.now, id, 0);
+            wire.run_for(Duration::from_secs(30));
+            let mut got = vec![0; size];
+            let count = wire.ends[CLIENT].receive(ours, &mut got).unwrap();
+            assert_eq!(count, size, "round {round}");
+            assert!(got == content(answered, size), "round {round}");
+            answered += size;
+        }
+    }
 }

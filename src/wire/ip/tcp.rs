@@ -1,7 +1,7 @@
-//! Segmentation of TCP segments that a device has coalesced into one packet.
+//! Segmentation of TCP segments that were coalesced into one packet, and their checksums.
 //!
-//! In: a coalesced packet and its segment size, from the device. Out: the original packets, with
-//! lengths, sequence numbers, flags and checksums of their own.
+//! In: a coalesced packet and its segment size, from a device or from the stack. Out: the single
+//! packets, with lengths, sequence numbers, flags and checksums of their own.
 //! Sources: RFC 9293 §3.1, RFC 3168 §6.1.2 (CWR), RFC 6864; Documentation/networking/
 //! segmentation-offloads.rst of Linux.
 
@@ -11,6 +11,7 @@ use super::{EmitError, IpView, Malformed, addresses, fold, put, sum, word, writt
 
 /// Offsets in a TCP header.
 const SEQUENCE: usize = 4;
+const OFFSET: usize = 12;
 const FLAGS: usize = 13;
 const CHECKSUM: usize = 16;
 
@@ -99,6 +100,21 @@ impl<'a> JoinedTcp<'a> {
         Ok(need)
     }
 
+    /// Returns the packets of all segments.
+    ///
+    /// # Errors
+    /// As of [`emit`](Self::emit).
+    pub fn packets(&self) -> Result<Vec<Vec<u8>>, EmitError> {
+        let longest = self.ip.len() + self.tcp.len() + self.size.min(self.payload.len());
+        let packet = |index| {
+            let mut packet = vec![0; longest];
+            let length = self.emit(index, &mut packet)?;
+            packet.truncate(length);
+            Ok(packet)
+        };
+        (0..self.count()).map(packet).collect()
+    }
+
     fn number_tcp(&self, tcp: &mut [u8], start: usize, first: bool, last: bool) {
         let offset = u32::try_from(start).unwrap_or(u32::MAX);
         let [a, b, c, d] = self.sequence.wrapping_add(offset).to_be_bytes();
@@ -117,6 +133,33 @@ impl<'a> JoinedTcp<'a> {
             .wrapping_add(sum(tcp));
         put(tcp, CHECKSUM, written(total));
     }
+}
+
+/// Writes the checksum of a TCP packet that has none yet. Returns `mss` if the payload is longer: the
+/// packet then holds several segments, and the field gets the sum over the pseudo-header, to which a
+/// device adds the rest. Leaves other packets as they are.
+pub fn seal(packet: &mut [u8], mss: usize) -> Option<usize> {
+    let view = IpView::parse(packet).ok()?;
+    let headers = usize::from(view.payload.get(OFFSET)? >> 4) * 4;
+    if view.protocol != IpNumber::TCP.0 {
+        return None;
+    }
+    let length = view.payload.len();
+    let coalesced = length.saturating_sub(headers) > mss;
+    let pseudo = addresses(view.src, view.dst)
+        .wrapping_add(word([0, 0, 0, IpNumber::TCP.0]))
+        .wrapping_add(word(
+            u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes(),
+        ));
+    let tcp = packet.get_mut(packet.len() - length..)?;
+    put(tcp, CHECKSUM, [0, 0]);
+    let checksum = if coalesced {
+        fold(pseudo).to_ne_bytes()
+    } else {
+        written(pseudo.wrapping_add(sum(tcp)))
+    };
+    put(tcp, CHECKSUM, checksum);
+    coalesced.then_some(mss)
 }
 
 /// Sets the lengths of an IP header, and in IPv4 an identification that differs from those of the
@@ -213,6 +256,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_sealed_packet_has_the_checksum_of_its_kind() {
+        for v6 in [false, true] {
+            let whole = joined(v6, &[3; 101]);
+            let mut single = whole.clone();
+            let field = single.len() - 101 - 32 + CHECKSUM;
+            single[field..field + 2].fill(0x55);
+            assert_eq!(seal(&mut single, 101), None);
+            assert_eq!(single, whole);
+            let mut coalesced = whole.clone();
+            assert_eq!(seal(&mut coalesced, 100), Some(100));
+            // Completed over header and payload, the partial sum becomes the checksum.
+            assert_ne!(coalesced, whole);
+            super::super::complete_checksum(&mut coalesced, field - CHECKSUM, CHECKSUM).unwrap();
+            assert_eq!(coalesced, whole);
+            assert_eq!(
+                JoinedTcp::parse(&whole, 50).unwrap().packets().unwrap(),
+                emitted(&whole, 50)
+            );
+        }
+        let mut other = vec![0x45; 10];
+        assert_eq!(seal(&mut other, 100), None);
     }
 
     #[test]

@@ -198,6 +198,7 @@ impl World {
         while let Some(transmit) = self.host.poll_transmit(self.now) {
             let packets = match transmit {
                 Transmit::Packet(packet) => vec![packet],
+                segments @ Transmit::Segments { .. } => segments.into_packets().expect("segments"),
                 Transmit::Flight(flight) => flight
                     .datagrams()
                     .map(|datagram| udp(flight.path, &datagram))
