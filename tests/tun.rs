@@ -337,13 +337,13 @@ impl Echo {
         }
     }
 
-    fn serve(&mut self, now: Instant) {
+    fn serve(&mut self) {
         while let Some(event) = self.stack.poll_event() {
             match event {
                 TcpEvent::Accepted { id, .. } => {
                     self.pending.insert(id, VecDeque::new());
                 }
-                TcpEvent::Readable(id) | TcpEvent::Writable(id) => self.shuffle(now, id),
+                TcpEvent::Readable(id) | TcpEvent::Writable(id) => self.shuffle(id),
                 TcpEvent::Closed(id, _) => {
                     self.pending.remove(&id);
                 }
@@ -352,7 +352,7 @@ impl Echo {
         }
     }
 
-    fn shuffle(&mut self, now: Instant, id: TcpId) {
+    fn shuffle(&mut self, id: TcpId) {
         let Some(pending) = self.pending.get_mut(&id) else {
             return;
         };
@@ -368,7 +368,7 @@ impl Echo {
                 Ok(len) => pending.extend(buffer.iter().take(len)),
                 Err(error) => {
                     assert_eq!(error, TcpError::Finished);
-                    return self.stack.close(now, id);
+                    return self.stack.close(id);
                 }
             }
         }
@@ -379,18 +379,18 @@ impl Machine for Echo {
     fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
         self.joined += u32::from(segment.is_some());
         let _ = self.stack.handle_packet(now.instant, packet, segment);
-        self.serve(now.instant);
+        self.serve();
     }
 
     fn handle_timeout(&mut self, now: Now) {
         self.stack.handle_timeout(now.instant);
-        self.serve(now.instant);
+        self.serve();
     }
 
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
         let packet = self.stack.poll_transmit(now.instant);
-        self.serve(now.instant);
-        packet.map(Transmit::Packet)
+        self.serve();
+        packet.map(Transmit::from)
     }
 
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {

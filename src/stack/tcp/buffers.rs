@@ -89,12 +89,12 @@ impl Connections {
         let Some(id) = self.spare.pop_first() else {
             return false;
         };
-        if let Some(connection) = self.table.get_mut(&id) {
-            if is_replaceable(connection.socket()) {
-                self.grown -= beyond_floor(connection);
-                resize(now, connection, SMALLEST_SEND_BYTES);
-                self.grown += beyond_floor(connection);
-            }
+        if let Some(connection) = self.table.get_mut(&id)
+            && is_replaceable(connection.socket())
+        {
+            self.grown -= beyond_floor(connection);
+            resize(now, connection, SMALLEST_SEND_BYTES);
+            self.grown += beyond_floor(connection);
         }
         true
     }

@@ -75,11 +75,13 @@ fn enter(stack: &mut Stack, now: Instant, peer: &mut Peer) -> TcpId {
     peer.knock(stack, now);
     assert_eq!(peer.say(stack, now, b"GET"), Demuxed::Taken);
     let events = events(stack);
-    let accepted = events.iter().find_map(|event| match event {
-        TcpEvent::Accepted { id, .. } => Some(*id),
-        _ => None,
-    });
-    accepted.unwrap_or_else(|| panic!("{events:?}"))
+    let Some(TcpEvent::Accepted { id, .. }) = events
+        .iter()
+        .find(|event| matches!(event, TcpEvent::Accepted { .. }))
+    else {
+        panic!("{events:?}")
+    };
+    *id
 }
 
 #[test]
