@@ -534,7 +534,7 @@ fn a_paused_download_goes_on_in_one_round_trip_with_another_server() {
     assert_eq!((trouble, after.handshakes), ((0, 0, 0), 1), "{after:?}");
 }
 
-/// A world in which a quarter of an object of 400,000 bytes has come.
+/// A world in which a quarter of an object of 400,000 bytes arrived.
 fn midway() -> (World, Memory) {
     let mut world = World::new(TRICKLES, false);
     let memory = world.start("http://files/400000", false);

@@ -166,8 +166,8 @@ impl Scenario {
         scenario
     }
 
-    /// Lets the first honest client fetch so many small objects that the labels of its streams come
-    /// again, and delivers datagrams of its earlier streams late.
+    /// Lets the first honest client fetch enough small objects for the labels of its streams to repeat,
+    /// and delivers datagrams of its earlier streams late.
     fn draw_late_streams(&mut self, dice: &mut Dice, max_bytes: u64) {
         let Some(index) = self.clients.iter().position(|plan| !plan.cheats) else {
             return;
