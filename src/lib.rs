@@ -197,7 +197,7 @@ pub use time::{Instant, Now, UnixMillis};
 // Devices.
 pub use device::memory::{MAX_QUEUED_PACKETS, Memory, pair};
 pub use device::pcap::Pcap;
-pub use device::tun::{MAX_ADDRESSES, Tun, TunBuilder, TunConfig, TunError, TunKind};
+pub use device::tun::{MAX_ADDRESSES, Tun, TunBuilder, TunConfig, TunError, TunKind, TunRoutes};
 pub use device::{Device, Received};
 pub use wire::flight::{Ecn, Flight, UdpPath};
 pub use wire::ip::{EmitError, MAX_PACKET};

@@ -1,25 +1,25 @@
 //! Announcements: host routes to the service addresses, which a routing daemon redistributes, exist
 //! only while a server can answer.
 //!
-//! In: whether the service is available, time. Out: routes added and deleted with `ip`, or runs of
-//! the operator's command as `COMMAND up` and `COMMAND down`. A withdrawal is immediate; an
-//! announcement waits for a stable period, so that a flapping service stays withdrawn. The routes
+//! In: whether the service is available, time. Out: routes added and deleted, and runs of the
+//! operator's command as `COMMAND up` and `COMMAND down`, both on a thread. A withdrawal is immediate;
+//! an announcement waits for a stable period, so that a flapping service stays withdrawn. The routes
 //! point to the program's own device, which the kernel removes with the process: a crash withdraws
 //! them, too.
 
+mod worker;
+
 use core::net::IpAddr;
 use core::time::Duration;
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::{Child, Command, Stdio};
 
+use crate::cli::exit::{Exit, Failed};
+use crate::device::tun::TunRoutes;
 use crate::time::Instant;
+
+use worker::{Change, Means, Worker};
 
 /// Stable period: time for which a service must have been available before it is announced again.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// Most commands that run at once; a further change waits for the oldest to end.
-pub const MAX_RUNNING: usize = 4;
 
 /// Arguments for announcements.
 #[derive(Debug, Clone, clap::Args)]
@@ -28,7 +28,8 @@ pub struct AnnounceArgs {
     /// daemon that redistributes kernel routes announces and withdraws them
     #[arg(long)]
     pub announce: bool,
-    /// For other daemons: run COMMAND in a shell at each change, with `up` or `down` as `$1`
+    /// For other daemons: run COMMAND in a shell at each change, with `up` or `down` as `$1`; killed
+    /// after 5 seconds, or 2 at the end of the program, and run again until it succeeds
     #[arg(long, value_name = "COMMAND")]
     pub announce_command: Option<String>,
 }
@@ -36,28 +37,39 @@ pub struct AnnounceArgs {
 /// Announces and withdraws the service addresses as their availability changes.
 #[derive(Debug)]
 pub(super) struct Announcer {
-    args: AnnounceArgs,
-    tun: String,
-    services: Vec<IpAddr>,
+    /// `None` without routes and command of its own.
+    worker: Option<Worker>,
     announced: bool,
     /// Start of the current stable period; none while the addresses are announced.
     able_since: Option<Instant>,
-    running: Vec<Child>,
 }
 
 impl Announcer {
     /// Creates an announcer of addresses that are announced: the device was opened with their routes.
-    pub(super) fn new(args: &AnnounceArgs, tun: &str, services: &[IpAddr]) -> Self {
-        let mut announcer = Self {
-            args: args.clone(),
-            tun: tun.to_owned(),
+    ///
+    /// # Errors
+    /// [`Exit::Device`] if the operating system has no thread left.
+    pub(super) fn new(
+        args: &AnnounceArgs,
+        routes: Option<TunRoutes>,
+        services: &[IpAddr],
+    ) -> Result<Self, Failed> {
+        let means = Means {
+            routes: routes.filter(|_| args.announce),
             services: services.to_vec(),
+            command: args.announce_command.clone(),
+        };
+        let idle = means.routes.is_none() && means.command.is_none();
+        let worker = (!idle).then(|| Worker::start(means)).transpose();
+        let worker = worker.map_err(|error| {
+            let advice = format!("cannot start a thread ({error}): raise the limit of processes");
+            Failed::new(Exit::Device, advice)
+        })?;
+        Ok(Self {
+            worker,
             announced: true,
             able_since: None,
-            running: Vec::new(),
-        };
-        announcer.run_command();
-        announcer
+        })
     }
 
     /// Reports whether the service is available now.
@@ -74,13 +86,8 @@ impl Announcer {
         }
         self.announced = able;
         self.able_since = None;
-        if self.args.announce {
-            self.route();
-        }
-        self.run_command();
-        if self.args.announce || self.args.announce_command.is_some() {
-            let word = if able { "announced" } else { "withdrawn" };
-            log::info!("service addresses {word}");
+        if let Some(worker) = &self.worker {
+            worker.want(if able { Change::Up } else { Change::Down });
         }
     }
 
@@ -89,60 +96,10 @@ impl Announcer {
         self.able_since.map(|since| since + SETTLE)
     }
 
-    fn route(&self) {
-        let verb = if self.announced { "replace" } else { "del" };
-        let mut batch = String::new();
-        for service in &self.services {
-            let bits = if service.is_ipv4() { 32 } else { 128 };
-            // Writing to a String cannot fail.
-            let _ = writeln!(batch, "route {verb} {service}/{bits} dev {}", self.tun);
-        }
-        let run = || {
-            let mut child = Command::new("ip")
-                .args(["-force", "-batch", "-"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()?;
-            if let Some(mut stdin) = child.stdin.take() {
-                stdin.write_all(batch.as_bytes())?;
-            }
-            child.wait()
-        };
-        if !run().is_ok_and(|status| status.success()) {
-            log::error!("cannot {verb} the routes to the service: run `ip route` to see them");
-        }
-    }
-
-    /// Runs the operator's command.
-    fn run_command(&mut self) {
-        let Some(command) = &self.args.announce_command else {
-            return;
-        };
-        self.running
-            .retain_mut(|child| child.try_wait().is_ok_and(|status| status.is_none()));
-        if self.running.len() >= MAX_RUNNING {
-            // Commands end in order: the last change must win.
-            let mut oldest = self.running.remove(0);
-            let _ = oldest.wait();
-        }
-        let word = if self.announced { "up" } else { "down" };
-        let child = Command::new("sh")
-            .args(["-c", command, "announce", word])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
-        match child {
-            Ok(child) => self.running.push(child),
-            Err(error) => log::error!("cannot run the announce command ({error})"),
-        }
-    }
-
-    /// Withdraws the addresses and waits for the commands to end.
-    pub(super) fn end(mut self, now: Instant) {
-        self.update(now, false);
-        for mut child in self.running {
-            let _ = child.wait();
+    /// Withdraws the addresses, and waits for that as long as a command may take at the end.
+    pub(super) fn end(self) {
+        if let Some(worker) = self.worker {
+            worker.end();
         }
     }
 }
@@ -152,32 +109,35 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::runtime::OsClock;
 
     fn ms(millis: u64) -> Instant {
         Instant::from_micros(millis * 1000)
+    }
+
+    fn announcer(command: String) -> Announcer {
+        let args = AnnounceArgs {
+            announce: false,
+            announce_command: Some(command),
+        };
+        Announcer::new(&args, None, &[]).unwrap()
+    }
+
+    fn settle(announcer: &Announcer) {
+        announcer.worker.as_ref().unwrap().settle();
     }
 
     /// Runs (time, able) steps; returns the arguments of the command, in order.
     fn runs(steps: &[(u64, bool)]) -> String {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let args = AnnounceArgs {
-            announce: false,
-            announce_command: Some(format!("echo $1 >>{}", log.display())),
-        };
-        let mut announcer = Announcer::new(&args, "none", &[]);
-        let settle = |announcer: &mut Announcer| {
-            for child in &mut announcer.running {
-                child.wait().unwrap();
-            }
-        };
+        let mut announcer = announcer(format!("echo $1 >>{}", log.display()));
         for &(at, able) in steps {
-            settle(&mut announcer);
+            settle(&announcer);
             announcer.update(ms(at), able);
-            assert!(announcer.running.len() <= MAX_RUNNING);
         }
-        settle(&mut announcer);
-        announcer.end(ms(100_000));
+        settle(&announcer);
+        announcer.end();
         fs::read_to_string(log).unwrap().replace('\n', " ")
     }
 
@@ -195,18 +155,61 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_hang_are_bounded() {
-        let args = AnnounceArgs {
-            announce: false,
-            announce_command: Some("sleep 0.2".to_owned()),
-        };
-        let mut announcer = Announcer::new(&args, "none", &[]);
-        for n in 0..=2 * MAX_RUNNING as u64 {
+    fn a_withdrawal_kills_an_announcement_that_hangs() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let log = log.display();
+        let mut announcer = announcer(format!(
+            "echo $1 >>{log}; [ $1 = down ] || {{ sleep 1000; echo late >>{log}; }}"
+        ));
+        let begun = || fs::read_to_string(log.to_string()).is_ok_and(|text| text == "up\n");
+        while !begun() {
+            std::thread::yield_now();
+        }
+        announcer.update(ms(0), false);
+        settle(&announcer);
+        announcer.end();
+        assert_eq!(fs::read_to_string(log.to_string()).unwrap(), "up\ndown\n");
+    }
+
+    #[test]
+    fn a_withdrawal_that_fails_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let log = log.display();
+        let mut announcer = announcer(format!(
+            "echo $1 >>{log}; [ $1 = up ] || [ $(wc -l <{log}) -gt 2 ]"
+        ));
+        settle(&announcer);
+        announcer.update(ms(0), false);
+        settle(&announcer);
+        announcer.end();
+        let runs = fs::read_to_string(log.to_string()).unwrap();
+        assert_eq!(runs, "up\ndown\ndown\n");
+    }
+
+    #[test]
+    fn a_command_that_hangs_delays_neither_the_loop_nor_the_end() {
+        let clock = OsClock::new();
+        let mut announcer = announcer("[ $1 = up ] || sleep 1000".to_owned());
+        settle(&announcer);
+        for n in 0..1000 {
             announcer.update(ms(n * 5000), false);
             announcer.update(ms(n * 5000 + 1), true);
             announcer.update(ms(n * 5000 + 2000), true);
-            assert!(announcer.running.len() <= MAX_RUNNING);
         }
-        announcer.end(ms(1_000_000));
+        announcer.update(ms(10_000_000), false);
+        announcer.end();
+        // The command sleeps for much longer.
+        assert!(clock.instant() < ms(500_000));
+    }
+
+    #[test]
+    fn without_options_there_is_no_thread() {
+        let args = AnnounceArgs {
+            announce: false,
+            announce_command: None,
+        };
+        assert!(Announcer::new(&args, None, &[]).unwrap().worker.is_none());
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::cli::exit::{Exit, Failed};
 use crate::device::Device;
 use crate::device::pcap::Pcap;
-use crate::device::tun::{MIN_MTU, Tun, TunConfig, TunError, TunKind};
+use crate::device::tun::{MIN_MTU, Tun, TunConfig, TunError, TunKind, TunRoutes};
 use crate::host::Machine;
 use crate::host::config::{DEFAULT_MTU, check_addresses};
 use crate::runtime::endpoint::Endpoint;
@@ -77,6 +77,16 @@ pub enum Opened {
     Plain(Tun),
     /// With a capture.
     Tapped(Pcap<Tun, File>),
+}
+
+impl Opened {
+    /// The host routes of the device.
+    pub fn routes(&self) -> Option<TunRoutes> {
+        match self {
+            Self::Plain(tun) => tun.routes(),
+            Self::Tapped(tapped) => tapped.device().routes(),
+        }
+    }
 }
 
 impl LocalArgs {
@@ -202,12 +212,11 @@ pub(super) const fn tun_exit(error: &TunError) -> Exit {
         | TunError::TooManyAddresses { .. } => Exit::Usage,
         TunError::NoPermission => Exit::TunPermission,
         TunError::NoDeviceNode | TunError::NoDriver => Exit::TunMissing,
-        TunError::Busy { .. } | TunError::NotTun { .. } => Exit::TunBusy,
+        TunError::Busy { .. } | TunError::NotTun { .. } | TunError::NoVirtioHeader { .. } => {
+            Exit::TunBusy
+        }
         TunError::LocalAddress { .. } | TunError::RoutedElsewhere { .. } => Exit::AddressInUse,
-        TunError::NoIpProgram
-        | TunError::Refused { .. }
-        | TunError::NoOffload { .. }
-        | TunError::Os { .. } => Exit::Device,
+        TunError::Refused { .. } | TunError::NoOffload { .. } | TunError::Os { .. } => Exit::Device,
     }
 }
 

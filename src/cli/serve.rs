@@ -30,6 +30,7 @@ use crate::redirect::{BackendId, RedirectorId};
 use crate::runtime::digester::ThreadDigester;
 use crate::runtime::loader::ThreadLoader;
 use crate::runtime::metrics::MetricsServer;
+use crate::runtime::signals::release_signals;
 use crate::runtime::{Hooks, Notice, OsClock, Signal};
 use crate::time::{Instant, Now};
 use crate::transport::keys::KeyRing;
@@ -165,7 +166,7 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     let hooks = Serving {
         draining: false,
         ending: false,
-        announcer: Announcer::new(&args.announce, &args.local.tun, &args.local.addresses),
+        announcer: Announcer::new(&args.announce, opened.routes(), &args.local.addresses)?,
     };
     match opened {
         Opened::Plain(device) => drive(&args.local, machine, hooks, clock, device, metrics),
@@ -286,7 +287,8 @@ fn drive<D: Device + AsRawFd>(
     // The device is up; its queue holds packets until the loop runs.
     say_ready();
     let ended = endpoint.run_with(&mut hooks);
-    hooks.announcer.end(clock.instant());
+    release_signals().map_err(device_failed)?;
+    hooks.announcer.end();
     ended.map_err(device_failed)?;
     Ok(Exit::Success)
 }

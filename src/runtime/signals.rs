@@ -1,7 +1,7 @@
 //! Signals as events of the loop: those that end it, and notices.
 //!
 //! In: signals. Out: a readable descriptor, and the signal that arrived. Always catches SIGINT and
-//! SIGTERM, others on request. Dropping it restores the former handlers.
+//! SIGTERM, others on request. After it is dropped they have no effect, until [`release_signals`].
 //! Source: the self-pipe of `signal_hook::low_level::pipe`.
 
 use std::io::{self, Read};
@@ -120,6 +120,18 @@ impl Signals {
         let mut bytes = [0; 64];
         while self.stream.read(&mut bytes).is_ok_and(|len| len > 0) {}
     }
+}
+
+/// Restores the default action of SIGINT and SIGTERM, which ends the process: for a program whose
+/// loop has ended and that still waits for others. Without it both stay without effect.
+///
+/// # Errors
+/// The operating system's error.
+pub(crate) fn release_signals() -> io::Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, Arc::new(AtomicBool::new(true)))?;
+    }
+    Ok(())
 }
 
 impl Drop for Signals {

@@ -31,6 +31,7 @@ use crate::redirect::engine::EngineSettings;
 use crate::redirect::membership::Member;
 use crate::runtime::control::ControlServer;
 use crate::runtime::metrics::MetricsServer;
+use crate::runtime::signals::release_signals;
 use crate::runtime::{Hooks, Notice, OsClock, Runtime};
 use crate::time::{Instant, Now, micros};
 
@@ -122,7 +123,7 @@ pub fn run(args: &RedirectArgs) -> Result<Exit, Failed> {
     let machine = Redirector::new(clock.now(), &loaded.config, settings);
     let opened = local.open()?;
     let hooks = Redirecting {
-        announcer: Announcer::new(&args.announce, &args.tun, &loaded.config.services),
+        announcer: Announcer::new(&args.announce, opened.routes(), &loaded.config.services)?,
         source: source.into_running(loaded),
         lanes,
         mtu: args.mtu,
@@ -163,7 +164,8 @@ impl Drive {
         }
         say_ready();
         let ended = runtime.run(&mut self.machine, &mut self.hooks);
-        self.hooks.announcer.end(self.clock.instant());
+        release_signals().map_err(a_device_failed)?;
+        self.hooks.announcer.end();
         ended.map_err(a_device_failed)?;
         Ok(Exit::Success)
     }

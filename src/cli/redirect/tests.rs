@@ -46,7 +46,7 @@ fn redirecting() -> (TempDir, Redirecting, Redirector) {
         announce_command: None,
     };
     let hooks = Redirecting {
-        announcer: Announcer::new(&quiet, "none", &[]),
+        announcer: Announcer::new(&quiet, None, &[]).unwrap(),
         source: source.into_running(loaded),
         lanes: Lanes::default(),
         mtu: 1500,

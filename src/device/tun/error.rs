@@ -31,7 +31,9 @@ pub enum TunError {
         count: usize,
     },
     /// The process may not administer the network.
-    #[error("not permitted to set up a TUN device: run with sudo or give CAP_NET_ADMIN")]
+    #[error(
+        "not permitted to set up a TUN device: run with sudo, or give the program CAP_NET_ADMIN with setcap"
+    )]
     NoPermission,
     /// The device node is missing.
     #[error(
@@ -75,15 +77,20 @@ pub enum TunError {
         /// The route's destination.
         device: String,
     },
-    /// The `ip` program is missing.
-    #[error("the program 'ip' is missing: install iproute2")]
-    NoIpProgram,
-    /// The `ip` program failed.
+    /// Another program holds the device with packets of another form, and it has several queues.
+    #[error(
+        "device '{name}' is in use without virtio headers: stop its other program or choose another name"
+    )]
+    NoVirtioHeader {
+        /// The device.
+        name: String,
+    },
+    /// The kernel rejected a setting.
     #[error("setting up device '{name}' failed: {message}")]
     Refused {
         /// The device.
         name: String,
-        /// First line of the output of `ip`.
+        /// What was to be set, and the kernel's error.
         message: String,
     },
     /// The kernel cannot offload, and `offload` was requested.

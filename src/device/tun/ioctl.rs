@@ -14,6 +14,7 @@ use rustix::ioctl::{IntegerSetter, Opcode, Setter, Updater, ioctl, opcode};
 use crate::device::tun::MAX_NAME_BYTES;
 
 const TUNSETIFF: Opcode = opcode::write::<i32>(b'T', 202);
+const TUNGETIFF: Opcode = opcode::read::<u32>(b'T', 210);
 const TUNSETOFFLOAD: Opcode = opcode::write::<u32>(b'T', 208);
 const TUNSETVNETHDRSZ: Opcode = opcode::write::<i32>(b'T', 216);
 
@@ -59,6 +60,20 @@ pub(super) fn attach(tun: BorrowedFd<'_>, name: &str, one_of_many: bool) -> Resu
     }
     // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `request` is.
     unsafe { ioctl(tun, Updater::<TUNSETIFF, _>::new(&mut request)) }
+}
+
+/// Whether packets of the device have a virtio header and no packet information: a device of several
+/// queues keeps the form of the first one, whatever a later one requests.
+pub(super) fn has_virtio_header(tun: BorrowedFd<'_>) -> Result<bool> {
+    let mut request = InterfaceRequest {
+        name: [0; MAX_NAME_BYTES + 1],
+        flags: 0,
+        rest: [0; 22],
+    };
+    // SAFETY: TUNGETIFF writes one `struct ifreq`, which `request` is.
+    unsafe { ioctl(tun, Updater::<TUNGETIFF, _>::new(&mut request)) }?;
+    let form = IFF_NO_PI | IFF_VNET_HDR;
+    Ok(request.flags & form == form)
 }
 
 /// Sets the length of the virtio header, which an earlier process may have changed.

@@ -1,18 +1,20 @@
 //! TUN devices: plain, with one system call per packet, or offloading, with one for many datagrams.
 //!
 //! In: name, MTU, kind and the addresses of the stack behind it; out: packets. [`Tun::open`]
-//! creates the device, or attaches to a persistent one, configures it through the `ip` program
-//! (iproute2) and adds a host route to each address, so that the kernel forwards to us. Every
-//! failure is a [`TunError`] with a one-line remedy.
-//! Never blocks. A device that it created disappears with it, and the routes with the device.
+//! creates the device, or attaches to a persistent one, configures it over rtnetlink and adds a host
+//! route to each address, so that the kernel forwards to us; a thread puts the routes back when the
+//! device has been down. Every failure is a [`TunError`] with a one-line remedy.
+//! Never blocks once it is open. A device that it created disappears with it, and the routes with the device.
 //! Sources: Documentation/networking/tuntap.rst of Linux; drivers/net/tun.c.
 
 mod config;
 mod error;
 mod ioctl;
+mod netlink;
 mod offload;
 mod plain;
 mod prefetch;
+mod routes;
 mod set_up;
 mod virtio;
 
@@ -26,11 +28,13 @@ use crate::wire::flight::Flight;
 
 pub use config::{TunBuilder, TunConfig, TunKind};
 pub use error::TunError;
+pub use routes::TunRoutes;
 
 pub use crate::wire::ip::{MIN_MTU, MIN_MTU_V6};
 
 use offload::Offload;
 use plain::Plain;
+use routes::Keeper;
 
 /// Transmit queue length of the device, in packets. The kernel's default of 500 drops at larger
 /// windows; 2000 full packets are 3 MB. An offloading device has the same, since paths and senders
@@ -46,7 +50,11 @@ pub const MAX_ADDRESSES: usize = 8;
 
 /// An open TUN device of either kind.
 #[derive(Debug)]
-pub struct Tun(Opened);
+pub struct Tun {
+    opened: Opened,
+    /// `None` without addresses.
+    keeper: Option<Keeper>,
+}
 
 #[derive(Debug)]
 enum Opened {
@@ -63,66 +71,77 @@ impl Tun {
     pub fn open(config: &TunConfig) -> Result<Self, TunError> {
         set_up::check(config)?;
         set_up::check_addresses(config)?;
-        let tun = Self::attach(config)?;
-        set_up::set_up(config, TX_QUEUE_PACKETS)?;
-        Ok(tun)
+        let opened = attach(config)?;
+        let index = set_up::set_up(config, TX_QUEUE_PACKETS)?;
+        let keep = || Keeper::start(&config.name, index, &config.addresses);
+        let keeper = (!config.addresses.is_empty()).then(keep).transpose();
+        let keeper = keeper.map_err(|source| TunError::Os {
+            name: config.name.clone(),
+            source,
+        })?;
+        Ok(Self { opened, keeper })
     }
 
-    fn attach(config: &TunConfig) -> Result<Self, TunError> {
-        let name = &config.name;
-        let plain = |why| {
-            let device = Plain::open(config)?;
-            log::info!("{name}: plain device ({why})");
-            Ok(Self(Opened::Plain(device)))
-        };
-        if config.kind == TunKind::Plain {
-            return plain("as configured");
-        }
-        match Offload::open(config) {
-            Ok(device) => {
-                log::info!("{name}: offloading device (checksums, TSO and USO)");
-                Ok(Self(Opened::Offload(device)))
-            }
-            Err(TunError::NoOffload { .. })
-                if config.kind == TunKind::Auto && !config.multi_queue =>
-            {
-                plain("the kernel has no USO")
-            }
-            Err(error) => Err(error),
-        }
+    /// The host routes to the addresses, to delete and add them while the device is open; `None` if
+    /// it was opened without addresses.
+    #[must_use]
+    pub fn routes(&self) -> Option<TunRoutes> {
+        self.keeper.as_ref().map(Keeper::routes)
     }
 
     /// Whether the kernel takes whole flights as one packet.
     #[must_use]
     pub const fn offloads(&self) -> bool {
-        matches!(self.0, Opened::Offload(_))
+        matches!(self.opened, Opened::Offload(_))
+    }
+}
+
+fn attach(config: &TunConfig) -> Result<Opened, TunError> {
+    let name = &config.name;
+    let plain = |why| {
+        let device = Plain::open(config)?;
+        log::info!("{name}: plain device ({why})");
+        Ok(Opened::Plain(device))
+    };
+    if config.kind == TunKind::Plain {
+        return plain("as configured");
+    }
+    match Offload::open(config) {
+        Ok(device) => {
+            log::info!("{name}: offloading device (checksums, TSO and USO)");
+            Ok(Opened::Offload(device))
+        }
+        Err(TunError::NoOffload { .. }) if config.kind == TunKind::Auto && !config.multi_queue => {
+            plain("the kernel has no USO")
+        }
+        Err(error) => Err(error),
     }
 }
 
 impl Device for Tun {
     fn mtu(&self) -> usize {
-        match &self.0 {
+        match &self.opened {
             Opened::Plain(device) => device.mtu(),
             Opened::Offload(device) => device.mtu(),
         }
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
-        match &mut self.0 {
+        match &mut self.opened {
             Opened::Plain(device) => device.receive(buffer),
             Opened::Offload(device) => device.receive(buffer),
         }
     }
 
     fn send_packet(&mut self, packet: &[u8]) -> io::Result<()> {
-        match &mut self.0 {
+        match &mut self.opened {
             Opened::Plain(device) => device.send_packet(packet),
             Opened::Offload(device) => device.send_packet(packet),
         }
     }
 
     fn send_flight(&mut self, flight: &Flight) -> io::Result<()> {
-        match &mut self.0 {
+        match &mut self.opened {
             Opened::Plain(device) => device.send_flight(flight),
             Opened::Offload(device) => device.send_flight(flight),
         }
@@ -136,14 +155,14 @@ impl Device for Tun {
     }
 
     fn send_drops(&self) -> u64 {
-        match &self.0 {
+        match &self.opened {
             Opened::Plain(device) => device.send_drops(),
             Opened::Offload(device) => device.send_drops(),
         }
     }
 
     fn receive_drops(&self) -> u64 {
-        match &self.0 {
+        match &self.opened {
             Opened::Plain(device) => device.receive_drops(),
             Opened::Offload(device) => device.receive_drops(),
         }
@@ -152,7 +171,7 @@ impl Device for Tun {
 
 impl AsRawFd for Tun {
     fn as_raw_fd(&self) -> RawFd {
-        match &self.0 {
+        match &self.opened {
             Opened::Plain(device) => device.as_raw_fd(),
             Opened::Offload(device) => device.as_raw_fd(),
         }

@@ -60,6 +60,9 @@ impl Offload {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let tun = open("/dev/net/tun", flags, Mode::empty()).map_err(failed)?;
         ioctl::attach(tun.as_fd(), name, config.multi_queue).map_err(failed)?;
+        if !ioctl::has_virtio_header(tun.as_fd()).map_err(failed)? {
+            return Err(TunError::NoVirtioHeader { name: name.clone() });
+        }
         let bytes = i32::try_from(HEADER_BYTES).unwrap_or(i32::MAX);
         ioctl::set_header_bytes(tun.as_fd(), bytes).map_err(failed)?;
         ioctl::set_offloads(tun.as_fd()).map_err(|error| match error {

@@ -1,19 +1,22 @@
-//! Configures a TUN device of either kind through the `ip` program (iproute2).
+//! Configures a TUN device of either kind over rtnetlink.
 //!
 //! In: a [`TunConfig`]; out: MTU, ring, no address autoconfiguration, a host route to each address
 //! of the stack, so that the kernel forwards to us; or a [`TunError`]. Changes nothing but its own
 //! device and host routes, which disappear with it.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::process::{Command, Output, Stdio};
 
+use rustix::io::Errno;
+
+use crate::device::tun::netlink::{Existing, Netlink};
 use crate::device::tun::{MAX_ADDRESSES, MAX_NAME_BYTES, MIN_MTU, MIN_MTU_V6, TunConfig, TunError};
 
 pub(super) fn check(config: &TunConfig) -> Result<(), TunError> {
     let name = &config.name;
     let usable = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    // `ip` would parse a leading '-' as an option; the kernel rejects "." and "..".
+    // `ip` would parse a leading '-' as an option, and so would its user; the kernel rejects "." and
+    // "..".
     let odd = name.starts_with('-') || name == "." || name == "..";
     if name.is_empty() || name.len() > MAX_NAME_BYTES || odd || !name.bytes().all(usable) {
         return Err(TunError::InvalidName { name: name.clone() });
@@ -38,105 +41,74 @@ pub(super) fn check(config: &TunConfig) -> Result<(), TunError> {
 
 /// Rejects addresses that the kernel owns or routes elsewhere.
 pub(super) fn check_addresses(config: &TunConfig) -> Result<(), TunError> {
+    let failed = |error| refused(&config.name, "addresses", error);
+    let mut netlink = Netlink::open().map_err(failed)?;
     for &address in &config.addresses {
-        let prefix = host_prefix(address);
-        let held = ip(config, &["-o", "addr", "show", "to", &prefix])?;
-        // "2: eth0    inet 10.0.0.1/24 …"
-        if let Some(device) = held.lines().find_map(|line| line.split_whitespace().nth(1)) {
-            return Err(TunError::LocalAddress {
-                address,
-                device: device.to_owned(),
-            });
+        if let Some(owner) = netlink.owner(address).map_err(failed)? {
+            let device = netlink.name_of(owner);
+            return Err(TunError::LocalAddress { address, device });
         }
-        let family = if address.is_ipv6() { "-6" } else { "-4" };
-        let routes = ip(config, &[family, "-o", "route", "show", "exact", &prefix])?;
-        // "10.0.0.1 dev eth0 scope link"
-        for line in routes.lines() {
-            let mut words = line.split_whitespace().skip_while(|word| *word != "dev");
-            let device = words.nth(1).unwrap_or("another destination");
-            if device != config.name {
-                let device = device.to_owned();
-                return Err(TunError::RoutedElsewhere { address, device });
-            }
+        if let Some(device) = netlink.host_route(address).map_err(failed)? {
+            check_route(&netlink, config, address, device)?;
         }
     }
     Ok(())
 }
 
-/// Brings the device up with a transmit queue of `slots` packets.
-pub(super) fn set_up(config: &TunConfig, slots: usize) -> Result<(), TunError> {
-    use std::fmt::Write as _;
-    let (name, mtu) = (&config.name, config.mtu);
+/// Rejects a host route that does not lead to the device.
+fn check_route(
+    netlink: &Netlink,
+    config: &TunConfig,
+    address: IpAddr,
+    device: Option<u32>,
+) -> Result<(), TunError> {
+    let name = device.map(|index| netlink.name_of(index));
+    if name.as_ref() == Some(&config.name) {
+        return Ok(());
+    }
+    let device = name.unwrap_or_else(|| "another destination".to_owned());
+    Err(TunError::RoutedElsewhere { address, device })
+}
+
+/// Brings the device up with a transmit queue of `slots` packets; returns its index.
+pub(super) fn set_up(config: &TunConfig, slots: usize) -> Result<u32, TunError> {
+    let name = &config.name;
+    let failed = |what: &str, error| refused(name, what, error);
+    let mut netlink = Netlink::open().map_err(|error| failed("link", error))?;
+    let index = netlink
+        .index_of(name)
+        .map_err(|error| failed("link", error))?;
+    let slots = u32::try_from(slots).unwrap_or(u32::MAX);
     // Without a generated link-local address and multicast the kernel sends no router
     // solicitations and no listener reports into the device.
-    let mut batch = format!(
-        "link set dev {name} mtu {mtu} txqueuelen {slots} addrgenmode none\n\
-         link set dev {name} multicast off up\n"
-    );
+    netlink
+        .set_size(index, config.mtu, slots)
+        .and_then(|()| netlink.no_own_address(index))
+        .and_then(|()| netlink.set_up(index))
+        .map_err(|error| failed("link", error))?;
     for &address in &config.addresses {
-        // Writing to a String cannot fail.
-        let _ = writeln!(batch, "route replace {} dev {name}", host_prefix(address));
+        match netlink.add_route(address, index, Existing::Keep) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let failed = |error| failed("routes", error);
+                // None leads to a device if the route rejects packets.
+                let device = netlink.host_route(address).map_err(failed)?.flatten();
+                check_route(&netlink, config, address, device)?;
+            }
+            Err(error) => return Err(failed(&format!("route {address}"), error)),
+        }
     }
-    let mut child = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| ip_error(config, error))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // If `ip` has exited, its exit status has the reason.
-        let _ = stdin.write_all(batch.as_bytes());
-    }
-    let output = child
-        .wait_with_output()
-        .map_err(|error| ip_error(config, error))?;
-    said(config, &output).map(drop)
+    Ok(index)
 }
 
-/// Runs `ip` and returns its standard output.
-fn ip(config: &TunConfig, arguments: &[&str]) -> Result<String, TunError> {
-    let output = Command::new("ip")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| ip_error(config, error))?;
-    said(config, &output)
-}
-
-fn said(config: &TunConfig, output: &Output) -> Result<String, TunError> {
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    if stderr.contains("Operation not permitted") {
-        return Err(TunError::NoPermission);
-    }
-    let message = stderr
-        .lines()
-        .next()
-        .unwrap_or("'ip' reported no reason")
-        .to_owned();
-    Err(TunError::Refused {
-        name: config.name.clone(),
-        message,
-    })
-}
-
-fn ip_error(config: &TunConfig, source: io::Error) -> TunError {
-    if source.kind() == ErrorKind::NotFound {
-        return TunError::NoIpProgram;
-    }
-    TunError::Os {
-        name: config.name.clone(),
-        source,
-    }
-}
-
-fn host_prefix(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => format!("{address}/32"),
-        IpAddr::V6(address) => format!("{address}/128"),
+/// Converts an error of a request about `what`.
+pub(super) fn refused(name: &str, what: &str, error: io::Error) -> TunError {
+    match Errno::from_io_error(&error) {
+        Some(Errno::PERM | Errno::ACCESS) => TunError::NoPermission,
+        _ => TunError::Refused {
+            name: name.to_owned(),
+            message: format!("{what}: {error}"),
+        },
     }
 }
 
