@@ -26,7 +26,7 @@
 //! | the keys of a service | [`KeyRing`] |
 //! | a server | [`ServerHostConfig`], [`ServerHost`] |
 //! | a client | [`ClientHostConfig`], [`ClientHost`], [`Transfer`], [`Output`] |
-//! | a device | [`Device`]; [`Tun`], [`Memory`], [`Pcap`] |
+//! | a device | [`Device`]; [`Tun`], [`Memory`], [`Pcap`] with a [`CaptureFile`] |
 //! | the loop | [`Endpoint`], and its parts: [`Machine`], [`Runtime`], [`Hooks`], [`OsClock`] |
 //! | the transport by itself | [`Server`], [`Client`] |
 //! | the simulator | [`simulate`] |
@@ -186,6 +186,7 @@ pub use http::reader::ReadError;
 // The loop.
 pub use host::metrics::{Metric, MetricKind, MetricSample};
 pub use host::{Machine, Transmit};
+pub use runtime::capture::CaptureFile;
 pub use runtime::control::ControlServer;
 pub use runtime::endpoint::{Endpoint, FetchError, MAX_BODY_BYTES};
 pub use runtime::metrics::MetricsServer;

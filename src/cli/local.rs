@@ -3,7 +3,6 @@
 //!
 //! In: arguments as typed. Out: an open device, or a failure with the remedy.
 
-use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -16,6 +15,7 @@ use crate::device::pcap::Pcap;
 use crate::device::tun::{MIN_MTU, Tun, TunConfig, TunError, TunKind, TunRoutes};
 use crate::host::Machine;
 use crate::host::config::{DEFAULT_MTU, check_addresses};
+use crate::runtime::capture::CaptureFile;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::metrics::MetricsServer;
 use crate::runtime::{OsClock, Runtime, default_busy_poll, os_seed};
@@ -76,7 +76,7 @@ pub enum Opened {
     /// Without a capture.
     Plain(Tun),
     /// With a capture.
-    Tapped(Pcap<Tun, File>),
+    Tapped(Pcap<Tun, CaptureFile>),
 }
 
 impl Opened {
@@ -174,10 +174,10 @@ impl LocalArgs {
     }
 }
 
-/// Creates the capture file at `path`, if there is one.
-pub(super) fn capture_file(path: Option<&Path>) -> Result<Option<File>, Failed> {
+/// Creates the capture file at `path`, if there is one. A FIFO may get its reader later.
+pub(super) fn capture_file(path: Option<&Path>) -> Result<Option<CaptureFile>, Failed> {
     let create = |path: &Path| {
-        File::create(path).map_err(|error| {
+        CaptureFile::create(path).map_err(|error| {
             let name = path.display();
             let advice = format!("cannot create {name} ({error}): choose another file for --pcap");
             Failed::new(Exit::WriteError, advice)

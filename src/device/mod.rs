@@ -73,6 +73,12 @@ pub trait Device {
         0
     }
 
+    /// The number of packets that a capture lost because its writer would have blocked; `None`
+    /// without a capture.
+    fn capture_losses(&self) -> Option<u64> {
+        None
+    }
+
     /// Sets the time, with which recorders stamp packets.
     fn set_now(&mut self, _now: Now) {}
 

@@ -4,7 +4,8 @@
 //! type RAW (101: the packet begins with the IP header), with microsecond timestamps, in the order
 //! of passing. Flights are recorded as the packets they become, and coalesced datagrams as they
 //! were before, except for the hop limit, which is ours; coalesced segments of TCP stay so. Never
-//! fails the traffic: on a write error, recording stops and logs so once.
+//! fails the traffic: a writer that would block loses the packets of one buffer, which are counted;
+//! on any other error recording stops and logs so once.
 //! Source: draft-ietf-opsawg-pcap, and the list of link types at tcpdump.org.
 
 use std::io::{self, Write};
@@ -38,7 +39,8 @@ pub struct Pcap<D, W: Write> {
 }
 
 impl<D: Device, W: Write> Pcap<D, W> {
-    /// Starts recording into `file`, which should be empty; needs no buffering of its own.
+    /// Starts recording into `file`, which should be empty; needs no buffering of its own. A writer
+    /// that blocks delays the traffic: a [`CaptureFile`](crate::CaptureFile) does not.
     ///
     /// # Errors
     /// The file header cannot be written.
@@ -131,6 +133,10 @@ impl<D: Device, W: Write> Device for Pcap<D, W> {
         self.device.receive_drops()
     }
 
+    fn capture_losses(&self) -> Option<u64> {
+        Some(self.recorder.losses())
+    }
+
     fn set_now(&mut self, now: Now) {
         self.recorder.set_now(now);
         self.device.set_now(now);
@@ -153,6 +159,9 @@ impl<D: AsRawFd, W: Write> AsRawFd for Pcap<D, W> {
 pub struct Recorder<W: Write> {
     file: W,
     buffer: Vec<u8>,
+    /// Packets in the buffer.
+    held: u64,
+    losses: u64,
     /// Wall clock minus monotonic clock at the first turn, in microseconds; later timestamps follow
     /// the monotonic clock for its resolution.
     offset: Option<u64>,
@@ -178,6 +187,8 @@ impl<W: Write> Recorder<W> {
         Ok(Self {
             file,
             buffer,
+            held: 0,
+            losses: 0,
             offset: None,
             micros: 0,
             broken: false,
@@ -190,6 +201,11 @@ impl<W: Write> Recorder<W> {
         let wall = now.unix.as_millis().saturating_mul(1000);
         let offset = *self.offset.get_or_insert(wall.saturating_sub(monotonic));
         self.micros = offset.saturating_add(monotonic);
+    }
+
+    /// The number of packets lost because the writer would have blocked.
+    pub const fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// Records one packet, of which at most [`MAX_PACKET`] bytes.
@@ -206,6 +222,7 @@ impl<W: Write> Recorder<W> {
         self.buffer.extend(length(kept).to_ne_bytes());
         self.buffer.extend(length(packet).to_ne_bytes());
         self.buffer.extend_from_slice(kept);
+        self.held += 1;
         if self.buffer.len() >= BUFFER_BYTES {
             self.flush();
         }
@@ -216,21 +233,31 @@ impl<W: Write> Recorder<W> {
         if self.broken || self.buffer.is_empty() {
             return;
         }
-        if let Err(error) = self
-            .file
-            .write_all(&self.buffer)
-            .and_then(|()| self.file.flush())
-        {
-            log::warn!("packet capture stopped: {error}");
-            self.broken = true;
+        let written = self.file.write_all(&self.buffer);
+        match written.and_then(|()| self.file.flush()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if self.losses == 0 {
+                    log::warn!("packets are missing in the capture: its reader is too slow");
+                }
+                self.losses += self.held;
+            }
+            Err(error) => {
+                log::warn!("packet capture stopped: {error}");
+                self.broken = true;
+            }
         }
         self.buffer.clear();
+        self.held = 0;
     }
 }
 
 impl<W: Write> Drop for Recorder<W> {
     fn drop(&mut self) {
         self.flush();
+        if self.losses > 0 {
+            log::warn!("{} packets are missing in the capture", self.losses);
+        }
     }
 }
 
@@ -244,6 +271,7 @@ fn length(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
     use std::process::Command;
 
     use super::*;
@@ -420,6 +448,39 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// A reader that takes nothing but the head, until it may go on.
+    struct Stalled<'a>(&'a Cell<bool>, &'a RefCell<Vec<u8>>);
+
+    impl Write for Stalled<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut file = self.1.borrow_mut();
+            if self.0.get() && !file.is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            file.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn packets_of_a_stalled_reader_are_counted_and_the_rest_recorded() {
+        let (stalled, file) = (Cell::new(true), RefCell::new(Vec::new()));
+        let mut recorder = Recorder::new(Stalled(&stalled, &file)).unwrap();
+        for packet in [b"one", b"two"] {
+            recorder.record(packet);
+        }
+        recorder.flush();
+        assert_eq!(recorder.losses(), 2);
+        stalled.set(false);
+        recorder.record(b"six");
+        drop(recorder);
+        assert_eq!(file.borrow().len(), 24 + 16 + 3);
+        assert!(file.borrow().ends_with(b"six"));
     }
 
     #[test]

@@ -41,6 +41,8 @@ struct Running {
     /// When a connection must have come about; `None` once it has.
     connect_by: Option<Instant>,
     finish_by: Option<Instant>,
+    /// When the output wants to be flushed in any case.
+    flush_at: Option<Instant>,
     failed: bool,
 }
 
@@ -108,11 +110,14 @@ impl ClientHost {
         if self.running.as_ref().is_some_and(Running::leaves_bytes) {
             self.leave(now, false);
         }
+        let retry = transfer.retry_interval();
+        let flush_at = retry.map(|pause| now.instant + pause);
         self.running = Some(Running {
             transfer,
             begun: now.instant,
             connect_by: None,
             finish_by: self.config.max_time.map(|limit| now.instant + limit),
+            flush_at,
             failed: false,
         });
         self.report.begin(now.instant);
@@ -125,6 +130,8 @@ impl ClientHost {
         while let Some(running) = &mut self.running {
             let held_up = !running.transfer.has_room();
             running.transfer.flush();
+            let retry = running.transfer.retry_interval();
+            running.flush_at = retry.map(|pause| now.instant + pause);
             if held_up && running.transfer.has_room() {
                 self.report.resume(now.instant);
             }
@@ -455,6 +462,8 @@ impl Machine for ClientHost {
                 running.transfer.fail(failure);
                 (running.connect_by, running.finish_by) = (None, None);
                 self.drop_current(now);
+            } else if passed(running.flush_at) {
+                self.flush(now);
             }
         }
         self.pump(now);
@@ -486,8 +495,11 @@ impl Machine for ClientHost {
         let finish = running
             .and_then(|running| running.finish_by)
             .map(|at| (at, "max time"));
+        let flush = running
+            .and_then(|running| running.flush_at)
+            .map(|at| (at, "flush"));
         let stack = self.stack.poll_timeout(now.instant);
-        [transport, connect, finish, stack]
+        [transport, connect, finish, flush, stack]
             .into_iter()
             .flatten()
             .min()

@@ -16,9 +16,11 @@
 )]
 
 mod admin;
+pub mod capture;
 pub mod control;
 pub mod digester;
 pub mod endpoint;
+pub mod fifo;
 mod gather;
 pub mod loader;
 pub mod metrics;
@@ -343,8 +345,12 @@ impl<D: Device + AsRawFd> Runtime<D> {
             let (clock, registry) = (self.clock, self.poll.registry());
             let command = |line: &str| hooks.command(clock.now(), line, machine);
             self.admin.execute(registry, command);
-            self.admin
-                .answer(clock, registry, || hooks.metrics(machine));
+            let lost = self.device.capture_losses();
+            self.admin.answer(clock, registry, || {
+                let mut metrics = hooks.metrics(machine);
+                metrics.extend(lost.map(capture::losses));
+                metrics
+            });
         }
     }
 

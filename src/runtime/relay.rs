@@ -10,7 +10,6 @@
 //! packet wakes it.
 //! Sources: epoll(7) on edge-triggered mode; Documentation/networking/tuntap.rst of Linux.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use crate::device::Device;
 use crate::device::pcap::Recorder;
 use crate::link::path::{CommandError, Direction, LinkCommand, LinkPath, LinkReport};
 use crate::runtime::admin::Admin;
+use crate::runtime::capture::{self, CaptureFile};
 use crate::runtime::control::ControlServer;
 use crate::runtime::gather::{self, Gather};
 use crate::runtime::metrics::MetricsServer;
@@ -90,7 +90,7 @@ pub struct Relay<D> {
     /// Packets read in this turn.
     read: u32,
     /// Capture at end a.
-    recorder: Option<Recorder<File>>,
+    recorder: Option<Recorder<CaptureFile>>,
 }
 
 impl<D: Device + AsRawFd> Relay<D> {
@@ -152,7 +152,7 @@ impl<D: Device + AsRawFd> Relay<D> {
     }
 
     /// Captures packets at end a, as they enter and as they leave.
-    pub fn record(&mut self, recorder: Recorder<File>) {
+    pub fn record(&mut self, recorder: Recorder<CaptureFile>) {
         self.recorder = Some(recorder);
     }
 
@@ -310,8 +310,11 @@ impl<D: Device + AsRawFd> Relay<D> {
     /// Serves requests for metrics.
     fn show(&mut self) {
         let (path, ends, clock) = (&self.path, &self.ends, self.clock);
+        let lost = self.recorder.as_ref().map(Recorder::losses);
         self.admin.answer(clock, self.poll.registry(), || {
-            metrics::metrics(&report(path, ends, clock.instant()))
+            let mut metrics = metrics::metrics(&report(path, ends, clock.instant()));
+            metrics.extend(lost.map(capture::losses));
+            metrics
         });
     }
 
@@ -355,7 +358,7 @@ const fn along<D>(direction: Direction, [a, b]: &mut [End<D>; 2]) -> [&mut End<D
 }
 
 /// Reads the clock and passes the time to the recorder.
-fn stamp(clock: OsClock, recorder: &mut Option<&mut Recorder<File>>) -> Instant {
+fn stamp(clock: OsClock, recorder: &mut Option<&mut Recorder<CaptureFile>>) -> Instant {
     match recorder {
         None => clock.instant(),
         Some(recorder) => {

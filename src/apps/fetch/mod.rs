@@ -17,6 +17,7 @@ pub mod verify;
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::{Held, Output, OutputError};
@@ -272,6 +273,13 @@ impl Transfer {
     pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
         let waits = self.output.kept() > 0 && !matches!(self.phase, TransferPhase::Ended);
         self.output.descriptor().filter(|_| waits)
+    }
+
+    /// The interval after which `flush` is worthwhile in any case, if there is one.
+    #[must_use]
+    pub fn retry_interval(&self) -> Option<Duration> {
+        let ended = matches!(self.phase, TransferPhase::Ended);
+        self.output.retry_interval().filter(|_| !ended)
     }
 
     /// Lets the output write buffered bytes.

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 /// The bytes that an output holds of an earlier transfer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,6 +74,12 @@ pub trait Output {
 
     /// The descriptor whose writability makes `flush` worthwhile, if anything is buffered.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// The interval after which `flush` should be called again although nothing is written and no
+    /// descriptor announces room: a FIFO without a reader cannot be opened.
+    fn retry_interval(&self) -> Option<Duration> {
         None
     }
 

@@ -72,8 +72,12 @@ pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
             elapsed: summary.elapsed,
             report: &report,
         });
-        stats.write(path).map_err(|error| {
+        stats.write(path, config.max_time).map_err(|error| {
             let name = path.display();
+            if error.kind() == io::ErrorKind::TimedOut {
+                let message = format!("{name} has no reader for the statistics: start it first");
+                return Failed::new(Exit::Timeout, message);
+            }
             let advice = format!("cannot write {name} ({error}): choose another file for --stats");
             Failed::new(Exit::WriteError, advice)
         })?;

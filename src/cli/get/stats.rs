@@ -4,8 +4,8 @@
 //! changes meaning or is removed, not when one is added.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +13,10 @@ use serde::Serialize;
 
 use crate::host::config::Protocol;
 use crate::host::report::ClientReport;
-use crate::time::micros;
+use crate::runtime::OsClock;
+use crate::runtime::fifo::{open_patiently, write_patiently};
+use crate::runtime::signals::release_signals;
+use crate::time::{Instant, micros};
 
 /// Version of the schema.
 pub const SCHEMA: u32 = 1;
@@ -188,25 +191,30 @@ impl GetStats {
         }
     }
 
-    /// Writes the statistics to a temporary file and renames it.
+    /// Writes the statistics to a temporary file and renames it. `limit`: see [`write_json`].
     ///
     /// # Errors
     /// The operating system's error; an existing file is then unchanged.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        write_json(self, path)
+    pub fn write(&self, path: &Path, limit: Option<Duration>) -> io::Result<()> {
+        write_json(self, path, limit)
     }
 }
 
-/// Writes figures as JSON to a temporary file and renames it. Writes directly to a device or a pipe;
-/// replaces the target of a symlink, not the symlink.
+/// Writes figures as JSON to a temporary file and renames it. Writes directly to a device or a pipe,
+/// and waits for a slow reader of a pipe, for `limit` at most: SIGINT and SIGTERM have their default
+/// action from then on. Replaces the target of a symlink, not the symlink.
 ///
 /// # Errors
-/// The operating system's error; an existing file is then unchanged.
-pub fn write_json(figures: &impl Serialize, path: &Path) -> io::Result<()> {
+/// The operating system's error, or [`ErrorKind::TimedOut`]; an existing file is then unchanged.
+pub fn write_json(
+    figures: &impl Serialize,
+    path: &Path,
+    limit: Option<Duration>,
+) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(figures).map_err(io::Error::other)?;
     text.push(b'\n');
     if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        return File::options().write(true).open(path)?.write_all(&text);
+        return write_now(path, &text, limit);
     }
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut temporary = path.as_os_str().to_owned();
@@ -218,6 +226,22 @@ pub fn write_json(figures: &impl Serialize, path: &Path) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Writes to a file that cannot be replaced.
+fn write_now(path: &Path, text: &[u8], limit: Option<Duration>) -> io::Result<()> {
+    let clock = OsClock::new();
+    let mut released = false;
+    let mut goes_on = || {
+        released = released || release_signals().is_ok();
+        limit.is_none_or(|limit| clock.instant() < Instant::ZERO + limit)
+    };
+    let file = open_patiently(path, &mut goes_on)?;
+    match file.map(|file| write_patiently(&file, text, &mut goes_on)) {
+        Some(Ok(true)) => Ok(()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(false)) | None => Err(ErrorKind::TimedOut.into()),
+    }
 }
 
 /// Converts keys from server ids to names.
@@ -252,6 +276,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::runtime::fifo::tests::{fifo, reader};
 
     fn url(digest: Option<&'static str>) -> UrlStats {
         UrlStats {
@@ -282,7 +307,7 @@ mod tests {
         let path = dir.path().join("stats.json");
         fs::write(&path, "before").unwrap();
         stats(vec![url(Some("verified")), url(Some("verified"))])
-            .write(&path)
+            .write(&path, None)
             .unwrap();
         let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         assert_eq!(json["schema"], SCHEMA);
@@ -295,7 +320,7 @@ mod tests {
             "nothing is left behind"
         );
         let nowhere = dir.path().join("none/stats.json");
-        assert!(stats(vec![]).write(&nowhere).is_err());
+        assert!(stats(vec![]).write(&nowhere, None).is_err());
     }
 
     #[test]
@@ -319,13 +344,27 @@ mod tests {
         let link = dir.path().join("link");
         fs::write(&path, "before").unwrap();
         symlink(&path, &link).unwrap();
-        stats(vec![]).write(&link).unwrap();
+        stats(vec![]).write(&link, None).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(fs::read_to_string(&path).unwrap().contains("\"schema\""));
         let (mut reader, writer) = io::pipe().unwrap();
         let pipe = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
-        stats(vec![]).write(&pipe).unwrap();
+        stats(vec![]).write(&pipe, None).unwrap();
         drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(text.contains("\"schema\""), "{text}");
+    }
+
+    #[test]
+    fn a_fifo_without_a_reader_is_awaited_for_so_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fifo(&dir);
+        let limit = Some(Duration::from_millis(1));
+        let error = stats(vec![]).write(&path, limit).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        let mut reader = reader(&path);
+        stats(vec![]).write(&path, limit).unwrap();
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert!(text.contains("\"schema\""), "{text}");

@@ -313,7 +313,7 @@ pub(super) fn refused(statuses: &BTreeMap<u16, u64>) -> Option<Failed> {
 
 fn write<R: Serialize>(path: Option<&Path>, figures: &Figures<'_, R>) -> Result<(), Failed> {
     let (written, name) = match path {
-        Some(path) => (write_json(figures, path), path.display().to_string()),
+        Some(path) => (write_json(figures, path, None), path.display().to_string()),
         None => {
             let text = serde_json::to_string_pretty(figures).map_err(io::Error::other);
             let written = text.and_then(|text| writeln!(io::stdout(), "{text}"));

@@ -323,7 +323,7 @@ fn metrics_are_shown_while_packets_pass() {
 fn the_capture_shows_end_a_both_ways() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let (mut relay, a, b) = relay("delay=2ms", "corrupt=0%");
-    relay.record(Recorder::new(file.reopen().unwrap()).unwrap());
+    relay.record(Recorder::new(CaptureFile::create(file.path()).unwrap()).unwrap());
     a.send(&[1; 100]).unwrap();
     await_packet(&mut relay, &b);
     b.send(&[2; 60]).unwrap();

@@ -2,18 +2,21 @@
 //!
 //! In: bytes in order. Out: the same bytes, as fast as their reader takes them. Where the system
 //! supports non-blocking writes (pipes, terminals), bytes that would block are buffered and the loop
-//! continues: a blocked program answers no packet and misses every timer.
+//! continues: a blocked program answers no packet and misses every timer. For the same reason a FIFO
+//! without a reader is opened later: until then it counts as one byte that waits.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::OFlags;
 
 use crate::apps::fetch::output::{Held, Output, OutputError};
+use crate::runtime::fifo::{RETRY_INTERVAL, open_now};
 
 /// Standard output, under a path that can be opened again.
 const STDOUT: &str = "/proc/self/fd/1";
@@ -23,11 +26,18 @@ const MIN_DIRECT_BYTES: usize = 16 * 1024;
 
 /// An output that is written as bytes arrive; see the head of this file.
 pub(super) struct Pipe {
-    file: File,
+    file: PipeEnd,
     /// Offset of the first byte in the object.
     offset: u64,
     written: bool,
     kept: VecDeque<u8>,
+}
+
+#[derive(Debug)]
+enum PipeEnd {
+    Open(File),
+    /// A FIFO without a reader.
+    Awaited(PathBuf),
 }
 
 impl Pipe {
@@ -44,19 +54,22 @@ impl Pipe {
         } else {
             shared
         };
-        Ok(Self::new(file, offset))
+        Ok(Self::new(PipeEnd::Open(file), offset))
     }
 
-    /// Opens a file that is not a regular one. Opening a FIFO waits for its reader.
+    /// Opens a file that is not a regular one; a FIFO at the latest with its reader.
     pub(super) fn open(path: &Path, offset: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).open(path)?;
-        if may_wait(&file)? {
-            fcntl_setfl(&file, fcntl_getfl(&file)? | OFlags::NONBLOCK)?;
-        }
+        let file = match open_now(path)? {
+            Some(file) => PipeEnd::Open(file),
+            None => {
+                log::info!("{}: waiting for a reader", path.display());
+                PipeEnd::Awaited(path.to_owned())
+            }
+        };
         Ok(Self::new(file, offset))
     }
 
-    const fn new(file: File, offset: u64) -> Self {
+    const fn new(file: PipeEnd, offset: u64) -> Self {
         Self {
             file,
             offset,
@@ -106,8 +119,11 @@ impl Output for Pipe {
     fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
         self.written |= !bytes.is_empty();
         let mut rest = bytes;
-        if self.kept.is_empty() && bytes.len() >= MIN_DIRECT_BYTES {
-            while let Some(count) = write_some(&self.file, rest)? {
+        if let PipeEnd::Open(file) = &self.file
+            && self.kept.is_empty()
+            && bytes.len() >= MIN_DIRECT_BYTES
+        {
+            while let Some(count) = write_some(file, rest)? {
                 rest = rest.get(count..).unwrap_or_default();
             }
         }
@@ -116,18 +132,36 @@ impl Output for Pipe {
     }
 
     fn kept(&self) -> usize {
-        self.kept.len()
+        match self.file {
+            PipeEnd::Open(_) => self.kept.len(),
+            PipeEnd::Awaited(_) => self.kept.len().max(1),
+        }
     }
 
     fn flush(&mut self) -> Result<(), OutputError> {
-        while let Some(count) = write_some(&self.file, self.kept.as_slices().0)? {
+        if let PipeEnd::Awaited(path) = &self.file
+            && let Some(file) = open_now(path)?
+        {
+            self.file = PipeEnd::Open(file);
+        }
+        let PipeEnd::Open(file) = &self.file else {
+            return Ok(());
+        };
+        while let Some(count) = write_some(file, self.kept.as_slices().0)? {
             self.kept.drain(..count);
         }
         Ok(())
     }
 
+    fn retry_interval(&self) -> Option<Duration> {
+        matches!(self.file, PipeEnd::Awaited(_)).then_some(RETRY_INTERVAL)
+    }
+
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.file.as_fd())
+        match &self.file {
+            PipeEnd::Open(file) => Some(file.as_fd()),
+            PipeEnd::Awaited(_) => None,
+        }
     }
 
     fn rewind(&mut self) -> Result<(), OutputError> {
@@ -147,14 +181,17 @@ impl Output for Pipe {
 mod tests {
     use std::io::Read as _;
 
+    use rustix::fs::{fcntl_getfl, fcntl_setfl};
+
     use super::*;
+    use crate::runtime::fifo::tests::{fifo, reader};
 
     /// Creates a pipe with a non-blocking write end, like `stdout` and `open`.
     fn pipe() -> (io::PipeReader, Pipe) {
         let (reader, writer) = io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(writer));
         fcntl_setfl(&file, fcntl_getfl(&file).unwrap() | OFlags::NONBLOCK).unwrap();
-        (reader, Pipe::new(file, 0))
+        (reader, Pipe::new(PipeEnd::Open(file), 0))
     }
 
     #[test]
@@ -211,6 +248,27 @@ mod tests {
         output.write(b"x").unwrap();
         let error = output.flush().unwrap_err();
         assert!(matches!(error, OutputError::Io(error) if error.kind() == ErrorKind::BrokenPipe));
+    }
+
+    #[test]
+    fn a_fifo_is_opened_with_its_reader() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = fifo(&folder);
+        let mut output = Pipe::open(&path, 0).unwrap();
+        assert_eq!(output.kept(), 1, "an empty body waits, too");
+        assert!(output.retry_interval().is_some() && output.descriptor().is_none());
+        output.write(&[7; MIN_DIRECT_BYTES]).unwrap();
+        output.flush().unwrap();
+        assert_eq!(output.kept(), MIN_DIRECT_BYTES);
+        let mut reader = reader(&path);
+        output.flush().unwrap();
+        assert_eq!(output.kept(), 0);
+        assert!(output.retry_interval().is_none() && output.descriptor().is_some());
+        output.finish().unwrap();
+        drop(output);
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).unwrap();
+        assert_eq!(got, [7; MIN_DIRECT_BYTES]);
     }
 
     #[test]

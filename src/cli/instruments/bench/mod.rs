@@ -109,7 +109,7 @@ fn conclude<S: Serialize, R: Serialize>(
     rows: &[Vec<String>],
 ) -> Result<Exit, Failed> {
     if let Some(path) = stats {
-        write_json(figures, path).map_err(|error| {
+        write_json(figures, path, None).map_err(|error| {
             let name = path.display();
             let advice = format!("cannot write {name} ({error}): choose another file for --stats");
             Failed::new(Exit::WriteError, advice)
