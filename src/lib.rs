@@ -178,6 +178,7 @@ pub use host::client::ClientHost;
 pub use host::config::{
     ClientHostBuilder, ClientHostConfig, DEFAULT_CONNECT_TIMEOUT, Protocol, Resolve,
 };
+pub use host::names::Resolution;
 pub use host::report::ClientReport;
 pub use host::tokens::{Remembered, Tokens};
 pub use http::chunked::ChunkError;
@@ -190,8 +191,10 @@ pub use runtime::capture::CaptureFile;
 pub use runtime::control::ControlServer;
 pub use runtime::endpoint::{Endpoint, FetchError, MAX_BODY_BYTES};
 pub use runtime::metrics::MetricsServer;
+pub use runtime::resolver::ThreadResolver;
 pub use runtime::{
-    Hooks, MAX_BUSY_POLL, Notice, OsClock, Runtime, Signal, Stopped, default_busy_poll, os_seed,
+    Hooks, LoopWaker, MAX_BUSY_POLL, Notice, OsClock, Runtime, Signal, Stopped, default_busy_poll,
+    os_seed,
 };
 pub use time::{Instant, Now, UnixMillis};
 

@@ -139,7 +139,7 @@ impl Exit {
             Self::UnsupportedScheme => (1, "unsupported protocol: the URL's scheme is not http"),
             Self::Usage => (2, "bad command line"),
             Self::BadUrl => (3, "malformed URL"),
-            Self::CannotResolve => (6, "could not resolve host: not in /etc/hosts"),
+            Self::CannotResolve => (6, "could not resolve host"),
             Self::CannotConnect => (7, "failed to connect"),
             Self::WeirdReply => (8, "weird server reply: not HTTP/1.1"),
             Self::Partial => (18, "partial file: fewer bytes than announced"),

@@ -1,7 +1,7 @@
 //! Host names: IP literals, and the lines of `/etc/hosts` (hosts(5)).
 //!
-//! In: the text of a hosts file and a name. Out: addresses. Never queries a resolver: a network
-//! namespace usually has none, and our packets do not pass through the kernel's sockets.
+//! In: the text of a hosts file and a name. Out: addresses, at once. Names that the file does
+//! not have are for the resolver of the operating system.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

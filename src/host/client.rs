@@ -18,6 +18,7 @@ use crate::host::config::{ClientHostConfig, Protocol};
 use crate::host::connection::ClientConnection;
 use crate::host::connections::Connections;
 use crate::host::metrics::Metric;
+use crate::host::names::{Names, Resolution};
 use crate::host::report::ClientReport;
 use crate::host::server::stack_metrics;
 use crate::host::tokens::{Remembered, Tokens};
@@ -43,7 +44,16 @@ struct Running {
     finish_by: Option<Instant>,
     /// When the output wants to be flushed in any case.
     flush_at: Option<Instant>,
+    lookup: Option<Lookup>,
     failed: bool,
+}
+
+/// A request whose host is being looked up.
+struct Lookup {
+    host: String,
+    request: TransferRequest,
+    /// Whether the driver has taken the name.
+    asked: bool,
 }
 
 impl Running {
@@ -64,6 +74,7 @@ pub struct ClientHost {
     current: Option<SocketAddr>,
     running: Option<Running>,
     report: ClientReport,
+    names: Names,
     stage: Vec<u8>,
 }
 
@@ -99,6 +110,7 @@ impl ClientHost {
             current: None,
             running: None,
             report: ClientReport::default(),
+            names: Names::default(),
             stage: vec![0; STAGE_BYTES],
         })
     }
@@ -118,6 +130,7 @@ impl ClientHost {
             connect_by: None,
             finish_by: self.config.max_time.map(|limit| now.instant + limit),
             flush_at,
+            lookup: None,
             failed: false,
         });
         self.report.begin(now.instant);
@@ -142,7 +155,38 @@ impl ClientHost {
         }
     }
 
+    /// Handles the answer to a look-up: the addresses of `host`, none if it has none. No effect if the
+    /// transfer no longer waits for it.
+    pub fn handle_lookup(&mut self, now: Now, host: &str, addresses: &[IpAddr]) {
+        self.names.keep(now.instant, host, addresses);
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let Some(lookup) = running.lookup.take_if(|lookup| lookup.host == host) else {
+            return;
+        };
+        let limit = running.connect_by;
+        let sent = self
+            .choose(&lookup.request.target, addresses)
+            .and_then(|(local, remote)| self.send_to(now, lookup.request, local, remote));
+        if let Some(running) = &mut self.running {
+            match sent {
+                // The limit counts from the start of the look-up.
+                Ok(()) => running.connect_by = running.connect_by.and(limit),
+                Err(failure) => running.transfer.fail(failure),
+            }
+        }
+        self.pump(now);
+    }
+
     // --- Output ---
+
+    /// The next name to be looked up, each once; answer with [`handle_lookup`](Self::handle_lookup).
+    pub fn poll_lookup(&mut self) -> Option<String> {
+        let lookup = self.running.as_mut()?.lookup.as_mut()?;
+        let asked = core::mem::replace(&mut lookup.asked, true);
+        (!asked).then(|| lookup.host.clone())
+    }
 
     /// The descriptor whose writability makes `flush` worth a call; none if the output buffers nothing.
     #[must_use]
@@ -231,7 +275,36 @@ impl ClientHost {
     }
 
     fn send(&mut self, now: Now, request: TransferRequest) -> Result<(), TransferFailure> {
-        let (local, remote) = self.route(&request.target)?;
+        let host = request.target.host();
+        match self.names.resolve(now.instant, &self.config.resolve, host) {
+            Resolution::Known(addresses) => {
+                let (local, remote) = self.choose(&request.target, &addresses)?;
+                self.send_to(now, request, local, remote)
+            }
+            Resolution::Pending => {
+                // The connection of the response before carries nothing of this one.
+                self.leave(now, !request.abandon);
+                self.current = None;
+                if let Some(running) = &mut self.running {
+                    running.connect_by = Some(now.instant + self.config.connect_timeout);
+                    running.lookup = Some(Lookup {
+                        host: host.to_owned(),
+                        request,
+                        asked: false,
+                    });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn send_to(
+        &mut self,
+        now: Now,
+        request: TransferRequest,
+        local: IpAddr,
+        remote: SocketAddr,
+    ) -> Result<(), TransferFailure> {
         if request.abandon || self.current != Some(remote) {
             self.leave(now, !request.abandon);
         }
@@ -258,9 +331,12 @@ impl ClientHost {
     }
 
     /// Own address and the server's, both of one family.
-    fn route(&self, target: &Target) -> Result<(IpAddr, SocketAddr), TransferFailure> {
+    fn choose(
+        &self,
+        target: &Target,
+        known: &[IpAddr],
+    ) -> Result<(IpAddr, SocketAddr), TransferFailure> {
         let host = target.host().to_owned();
-        let known = (self.config.resolve)(&host);
         if known.is_empty() {
             return Err(TransferFailure::CannotResolve { host });
         }
@@ -268,7 +344,7 @@ impl ClientHost {
             Protocol::Trickles { udp_port, .. } => udp_port,
             Protocol::Tcp => target.port(),
         };
-        let pair = known.into_iter().find_map(|remote| {
+        let pair = known.iter().find_map(|&remote| {
             let remote = SocketAddr::new(remote, port);
             Some((self.own_address(remote)?, remote))
         });
@@ -461,6 +537,7 @@ impl Machine for ClientHost {
             if let Some(failure) = failure {
                 running.transfer.fail(failure);
                 (running.connect_by, running.finish_by) = (None, None);
+                (running.flush_at, running.lookup) = (None, None);
                 self.drop_current(now);
             } else if passed(running.flush_at) {
                 self.flush(now);

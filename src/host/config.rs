@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::host::names::Resolution;
 use crate::host::tokens::Tokens;
 use crate::stack::MAX_ADDRESSES;
 use crate::transport::client::{
@@ -210,8 +211,8 @@ pub enum Protocol {
     Tcp,
 }
 
-/// Resolves a host, as written in a URL, to its addresses; none if the host is unknown.
-pub type Resolve = Box<dyn Fn(&str) -> Vec<IpAddr>>;
+/// Resolves a host, as written in a URL, at once or later.
+pub type Resolve = Box<dyn Fn(&str) -> Resolution>;
 
 /// The configuration of the machine of a client; see [`builder`](Self::builder).
 pub struct ClientHostConfig {
@@ -254,7 +255,7 @@ impl ClientHostConfig {
             max_time: None,
             tokens: Tokens::default(),
             seed,
-            resolve: Box::new(|host| literal(host).into_iter().collect()),
+            resolve: Box::new(|host| Resolution::Known(literal(host).into_iter().collect())),
         })
     }
 }
@@ -311,9 +312,11 @@ impl ClientHostBuilder {
         self
     }
 
-    /// Sets the function that resolves a host, as written in a URL. Default: IP literals only.
-    pub fn resolve(mut self, resolve: impl Fn(&str) -> Vec<IpAddr> + 'static) -> Self {
-        self.0.resolve = Box::new(resolve);
+    /// Sets the function that resolves a host, as written in a URL: to its addresses, or to
+    /// [`Resolution::Pending`], for a name that must be looked up. It must not block: the loop waits for
+    /// it. Default: IP literals only.
+    pub fn resolve<R: Into<Resolution>>(mut self, resolve: impl Fn(&str) -> R + 'static) -> Self {
+        self.0.resolve = Box::new(move |host| resolve(host).into());
         self
     }
 
@@ -432,8 +435,9 @@ mod tests {
     fn only_literals_are_known_by_default() {
         let config = ClientHostConfig::builder(addresses(&["192.0.2.1"]), 7).build();
         let resolve = config.ok().unwrap().resolve;
-        assert_eq!(resolve("192.0.2.7"), addresses(&["192.0.2.7"]));
-        assert_eq!(resolve("[2001:db8::7]"), addresses(&["2001:db8::7"]));
-        assert_eq!(resolve("files"), Vec::<IpAddr>::new());
+        let known = |texts: &[&str]| Resolution::Known(addresses(texts));
+        assert_eq!(resolve("192.0.2.7"), known(&["192.0.2.7"]));
+        assert_eq!(resolve("[2001:db8::7]"), known(&["2001:db8::7"]));
+        assert_eq!(resolve("files"), known(&[]));
     }
 }

@@ -5,6 +5,7 @@ pub mod config;
 pub(crate) mod connection;
 mod connections;
 pub mod metrics;
+pub mod names;
 pub mod redirector;
 pub mod report;
 pub mod server;

@@ -1,6 +1,7 @@
 //! Two machines back to back, with a virtual clock and a wire with delay and optional loss.
 
 mod connections;
+mod waiting;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

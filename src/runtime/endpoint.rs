@@ -14,6 +14,7 @@ use crate::apps::fetch::{DigestOutcome, Transfer, TransferEvent, TransferFailure
 use crate::device::Device;
 use crate::host::Machine;
 use crate::host::client::ClientHost;
+use crate::runtime::resolver::ThreadResolver;
 use crate::runtime::{Hooks, OsClock, Runtime, Signal, Stopped, default_busy_poll};
 use crate::time::Now;
 
@@ -123,6 +124,7 @@ impl<D: Device + AsRawFd> Endpoint<D, ClientHost> {
     /// [`FetchError`], except [`FetchError::Target`].
     pub fn transfer(&mut self, transfer: Transfer) -> Result<DigestOutcome, FetchError> {
         let mut hooks = OneTransfer {
+            resolver: ThreadResolver::new(self.runtime.waker()?),
             waiting: Some(transfer),
             ended: None,
         };
@@ -137,6 +139,7 @@ impl<D: Device + AsRawFd> Endpoint<D, ClientHost> {
 
 /// Starts one transfer, and ends the loop with it.
 struct OneTransfer {
+    resolver: ThreadResolver,
     waiting: Option<Transfer>,
     ended: Option<Result<DigestOutcome, TransferFailure>>,
 }
@@ -147,6 +150,7 @@ impl Hooks<ClientHost> for OneTransfer {
             machine.start(now, transfer);
         }
         machine.flush(now);
+        self.resolver.turn(now, machine);
         while let Some(event) = machine.poll_event() {
             match event {
                 TransferEvent::Done { digest } => self.ended = Some(Ok(digest)),

@@ -25,6 +25,7 @@ mod gather;
 pub mod loader;
 pub mod metrics;
 pub mod relay;
+pub mod resolver;
 pub(crate) mod signals;
 mod slots;
 pub(crate) mod timer;
@@ -32,10 +33,11 @@ pub(crate) mod timer;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::device::Device;
@@ -186,6 +188,19 @@ pub enum Stopped {
     BySignal(Signal),
 }
 
+/// Wakes a loop from another thread, which then calls the hook's `turn`. Clones wake the same loop.
+#[derive(Clone, Debug)]
+pub struct LoopWaker(Arc<Waker>);
+
+impl LoopWaker {
+    /// Wakes the loop; no effect if it has ended.
+    pub fn wake(&self) {
+        if let Err(error) = self.0.wake() {
+            log::error!("cannot wake the loop: {error}");
+        }
+    }
+}
+
 /// A loop over one device.
 pub struct Runtime<D> {
     clock: OsClock,
@@ -195,6 +210,7 @@ pub struct Runtime<D> {
     timer: Timer,
     signals: Signals,
     admin: Admin,
+    waker: Option<LoopWaker>,
     buffer: Vec<u8>,
     /// Busy-poll time after a packet, and the time until which the loop does not sleep.
     busy_poll: Duration,
@@ -210,6 +226,7 @@ const DEVICE: Token = Token(0);
 const TIMER: Token = Token(1);
 const SIGNALS: Token = Token(2);
 const SINK: Token = Token(3);
+const WAKER: Token = Token(4);
 
 impl<D: Device + AsRawFd> Runtime<D> {
     /// Creates a loop over `device`, which must be non-blocking. Catches SIGINT and SIGTERM from now
@@ -240,6 +257,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
             timer,
             signals,
             admin: Admin::default(),
+            waker: None,
             buffer,
             busy_poll: Duration::ZERO,
             awake_until: Instant::ZERO,
@@ -279,6 +297,19 @@ impl<D: Device + AsRawFd> Runtime<D> {
     /// The operating system's error.
     pub fn catch(&mut self, notice: Notice) -> io::Result<()> {
         self.signals.catch(notice)
+    }
+
+    /// Returns a handle that wakes the loop from another thread.
+    ///
+    /// # Errors
+    /// If the operating system has no descriptors left.
+    pub fn waker(&mut self) -> io::Result<LoopWaker> {
+        if let Some(waker) = &self.waker {
+            return Ok(waker.clone());
+        }
+        let waker = LoopWaker(Arc::new(Waker::new(self.poll.registry(), WAKER)?));
+        self.waker = Some(waker.clone());
+        Ok(waker)
     }
 
     /// The device.
@@ -451,7 +482,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
         for event in &self.events {
             match event.token() {
                 DEVICE => self.readable = true,
-                TIMER | SINK => {}
+                TIMER | SINK | WAKER => {}
                 SIGNALS => self.signals.drain(),
                 token => self.admin.note(token),
             }

@@ -81,7 +81,9 @@ pub enum TransferFailure {
         have: u64,
     },
     /// The host of a URL could not be resolved.
-    #[error("could not resolve host {host} (only /etc/hosts is searched): use an IP address")]
+    #[error(
+        "could not resolve host {host}: check its spelling and /etc/resolv.conf, or use an IP address"
+    )]
     CannotResolve {
         /// The host.
         host: String,

@@ -41,7 +41,7 @@ pub enum TransportArg {
 /// Arguments of `headwater get`, as typed.
 #[derive(Debug, clap::Args)]
 pub struct GetArgs {
-    /// URL to fetch; `http://` may be omitted. The host is an IP address or a name in /etc/hosts
+    /// URL to fetch; `http://` may be omitted. The host is an IP address, or a name in /etc/hosts or the DNS
     #[arg(required = true, value_name = "URL")]
     pub urls: Vec<String>,
     #[command(flatten)]

@@ -27,8 +27,11 @@ use crate::cli::local::{Opened, device_failed, drawn_seed};
 use crate::device::Device;
 use crate::host::client::ClientHost;
 use crate::host::config::ClientHostConfig;
+use crate::host::names::Resolution;
 use crate::host::report::ClientReport;
 use crate::host::tokens::Tokens;
+use crate::runtime::resolver::ThreadResolver;
+use crate::runtime::signals::release_signals;
 use crate::runtime::{OsClock, Stopped};
 use crate::time::Now;
 
@@ -95,8 +98,11 @@ fn drive<D: Device + AsRawFd>(
     let (token_file, tokens) = remembered.unzip();
     let machine = machine(config, now, tokens.unwrap_or_default())?;
     let mut endpoint = config.local.endpoint(clock, device, machine)?;
-    let mut session = Session::new(config, now.instant);
+    let waker = endpoint.runtime_mut().waker().map_err(device_failed)?;
+    let mut session = Session::new(config, ThreadResolver::new(waker), now.instant);
     let stopped = endpoint.run_with(&mut session);
+    // The rest may wait for other programs: for the lock of the tokens, a reader of the statistics.
+    release_signals().map_err(device_failed)?;
     let machine = endpoint.machine();
     let now = clock.now();
     if let Some(path) = token_file
@@ -157,7 +163,10 @@ fn machine(config: &GetConfig, now: Now, tokens: Tokens) -> Result<ClientHost, F
         .idle_timeout(config.idle_timeout)
         .max_time(config.max_time)
         .tokens(tokens)
-        .resolve(move |host| hosts.lookup(host))
+        .resolve(move |host| match hosts.lookup(host) {
+            unknown if unknown.is_empty() => Resolution::Pending,
+            known => Resolution::Known(known),
+        })
         .build()
         .map_err(|error| Failed::new(Exit::Usage, error))?;
     ClientHost::new(now, config).map_err(|error| Failed::new(Exit::Usage, error))

@@ -20,6 +20,7 @@ use crate::cli::get::show;
 use crate::cli::get::stats::UrlStats;
 use crate::host::client::ClientHost;
 use crate::runtime::Hooks;
+use crate::runtime::resolver::ThreadResolver;
 use crate::time::{Instant, Now};
 
 /// The transfer in progress.
@@ -33,6 +34,7 @@ struct Current {
 /// The transfers of one run.
 pub(super) struct Session<'a> {
     config: &'a GetConfig,
+    resolver: ThreadResolver,
     queue: Jobs,
     current: Option<Current>,
     ended: Vec<UrlStats>,
@@ -61,9 +63,10 @@ impl Summary {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(config: &'a GetConfig, now: Instant) -> Self {
+    pub(super) fn new(config: &'a GetConfig, resolver: ThreadResolver, now: Instant) -> Self {
         Self {
             config,
+            resolver,
             queue: config.jobs.clone(),
             current: None,
             ended: Vec::new(),
@@ -224,6 +227,7 @@ impl Hooks<ClientHost> for Session<'_> {
     fn turn(&mut self, now: Now, machine: &mut ClientHost) -> ControlFlow<()> {
         machine.flush(now);
         loop {
+            self.resolver.turn(now, machine);
             while let Some(event) = machine.poll_event() {
                 self.handle_event(now.instant, machine, event);
             }

@@ -1,0 +1,151 @@
+//! A client that waits for others: for the answer to a look-up, for the reader of a FIFO.
+
+use std::cell::Cell;
+
+use super::*;
+use crate::host::names::Resolution;
+
+/// A client that knows no name at once.
+fn world(protocol: Protocol, max_time: Option<Duration>) -> World {
+    let mut world = World::new(protocol, false);
+    let config = ClientHostConfig {
+        max_time,
+        resolve: Box::new(|_| Resolution::Pending),
+        ..client_config(protocol, false)
+    };
+    world.client = ClientHost::new(world.now, config).unwrap();
+    world
+}
+
+#[test]
+fn a_name_is_looked_up_once_and_its_answer_kept() {
+    for protocol in [TRICKLES, Protocol::Tcp] {
+        let mut world = world(protocol, None);
+        let memory = world.start("http://files/1000", false);
+        assert_eq!(world.client.poll_lookup().as_deref(), Some("files"));
+        assert_eq!(world.client.poll_lookup(), None, "asked for once");
+        world.drain();
+        assert!(world.wire.is_empty(), "nothing to send to");
+        world
+            .client
+            .handle_lookup(world.now, "others", &[address(false, 9)]);
+        world.drain();
+        assert!(world.wire.is_empty(), "the answer to something else");
+        world
+            .client
+            .handle_lookup(world.now, "files", &[address(true, 2), address(false, 2)]);
+        assert_eq!(world.finish(), VERIFIED);
+        assert_eq!(memory.0.borrow().0, body(0, 1000));
+        world.start("http://files/2000", false);
+        assert_eq!(world.client.poll_lookup(), None, "kept");
+        assert_eq!(world.finish(), VERIFIED);
+        assert_eq!(world.client.report().connections, 1);
+    }
+}
+
+#[test]
+fn a_name_that_nobody_has_is_an_error() {
+    let mut world = world(TRICKLES, None);
+    world.start("http://nobody/1", false);
+    world.client.handle_lookup(world.now, "nobody", &[]);
+    assert!(world.finish().starts_with("Failed(CannotResolve"));
+    world.start("http://nobody/1", false);
+    assert!(world.client.poll_lookup().is_some(), "no answer is kept");
+}
+
+#[test]
+fn time_limits_include_the_look_up() {
+    let begun = |world: &World| world.now.instant;
+    let mut silent = world(TRICKLES, None);
+    let start = begun(&silent);
+    silent.start("http://files/1", false);
+    assert_eq!(silent.finish(), "Failed(ConnectTimedOut)");
+    assert_eq!(silent.now.instant, start + Duration::from_secs(5));
+    silent
+        .client
+        .handle_lookup(silent.now, "files", &[address(false, 2)]);
+    assert!(silent.client.poll_event().is_none(), "too late");
+    silent.start("http://files/1", false);
+    assert_eq!(silent.finish(), VERIFIED, "but not for the next one");
+
+    let mut short = world(TRICKLES, Some(Duration::from_millis(50)));
+    short.start("http://files/1", false);
+    assert_eq!(short.finish(), "Failed(TimedOut)");
+
+    // The answer comes after four seconds, of a host that does not: one is left.
+    let mut late = world(TRICKLES, None);
+    let start = begun(&late);
+    late.start("http://files/1", false);
+    late.now.instant = start + Duration::from_secs(4);
+    late.client
+        .handle_lookup(late.now, "files", &[address(false, 77)]);
+    assert_eq!(late.finish(), "Failed(ConnectTimedOut)");
+    assert_eq!(late.now.instant, start + Duration::from_secs(5));
+}
+
+/// A FIFO whose reader comes later.
+struct Fifo {
+    memory: Memory,
+    read: Rc<Cell<bool>>,
+    kept: Vec<u8>,
+}
+
+impl Output for Fifo {
+    fn begin(&mut self, offset: u64, etag: Option<&str>) -> Result<(), OutputError> {
+        self.memory.begin(offset, etag)
+    }
+    fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
+        self.kept.extend_from_slice(bytes);
+        self.flush()
+    }
+    fn kept(&self) -> usize {
+        self.kept.len().max(usize::from(!self.read.get()))
+    }
+    fn flush(&mut self) -> Result<(), OutputError> {
+        if self.read.get() {
+            self.memory.write(&core::mem::take(&mut self.kept))?;
+        }
+        Ok(())
+    }
+    fn retry_interval(&self) -> Option<Duration> {
+        (!self.read.get()).then_some(Duration::from_millis(50))
+    }
+    fn rewind(&mut self) -> Result<(), OutputError> {
+        self.memory.rewind()
+    }
+    fn finish(&mut self) -> Result<(), OutputError> {
+        self.memory.finish()
+    }
+}
+
+#[test]
+fn a_fifo_without_a_reader_holds_the_transfer_until_one_comes_or_time_is_up() {
+    for (size, max_time) in [
+        (0, None),
+        (300_000, None),
+        (300_000, Some(Duration::from_secs(3))),
+    ] {
+        let mut world = World::limited(TRICKLES, false, max_time);
+        let (memory, read) = (Memory::default(), Rc::new(Cell::new(false)));
+        let start = world.now.instant;
+        let fifo = Fifo {
+            memory: memory.clone(),
+            read: Rc::clone(&read),
+            kept: Vec::new(),
+        };
+        world.start_into(&format!("http://files/{size}"), false, Box::new(fifo));
+        // The machine wakes itself: no descriptor becomes writable.
+        while world.step_until(start + Duration::from_secs(2)) {
+            let ended = matches!(world.client.poll_event(), Some(TransferEvent::Done { .. }));
+            assert!(!ended && world.client.waits_for().is_none());
+        }
+        if max_time.is_some() {
+            assert_eq!(world.finish(), "Failed(TimedOut)");
+            assert_eq!(world.now.instant, start + Duration::from_secs(3));
+        } else {
+            read.set(true);
+            assert_eq!(world.finish(), VERIFIED, "{size}");
+            assert!(memory.0.borrow().0 == body(0, size));
+        }
+    }
+}
