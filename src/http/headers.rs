@@ -23,7 +23,7 @@ pub enum FieldError {
 /// Fields to reserve space for.
 const TYPICAL_HEADERS: usize = 8;
 
-/// A list of at most [`MAX_HEADERS`] fields.
+/// A list of at most [`MAX_HEADERS`] fields, or of a received response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     /// Names and values, concatenated.
@@ -61,7 +61,17 @@ impl Headers {
     /// # Errors
     /// [`FieldError`]; the list is then unchanged.
     pub fn push(&mut self, name: &str, value: &[u8]) -> Result<(), FieldError> {
-        if self.len() >= MAX_HEADERS {
+        self.push_within(MAX_HEADERS, name, value)
+    }
+
+    /// Appends a field to a list of at most `limit`.
+    pub(super) fn push_within(
+        &mut self,
+        limit: usize,
+        name: &str,
+        value: &[u8],
+    ) -> Result<(), FieldError> {
+        if self.len() >= limit {
             return Err(FieldError::TooMany);
         }
         if name.is_empty() || !name.bytes().all(is_token) {

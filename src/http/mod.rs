@@ -17,10 +17,10 @@ pub mod request;
 pub mod response;
 pub mod status;
 
-/// Longest message head in bytes, the empty line included.
+/// Longest head of a request in bytes, the empty line included.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Most header fields in one head.
+/// Most header fields in the head of a request, and in a head that this program writes.
 pub const MAX_HEADERS: usize = 64;
 
 /// The reason for rejecting a message head.
@@ -29,11 +29,13 @@ pub enum HeadError {
     /// The head does not end within the given bytes; more may follow.
     #[error("the message head is incomplete")]
     Incomplete,
-    /// The head is longer than [`MAX_HEAD_BYTES`].
-    #[error("the message head exceeds {MAX_HEAD_BYTES} bytes")]
+    /// The head is longer than [`MAX_HEAD_BYTES`], or than
+    /// [`MAX_RESPONSE_HEAD_BYTES`](response::MAX_RESPONSE_HEAD_BYTES).
+    #[error("the message head is too long")]
     TooLarge,
-    /// The head has more than [`MAX_HEADERS`] fields.
-    #[error("the message head has more than {MAX_HEADERS} fields")]
+    /// The head has more fields than [`MAX_HEADERS`], or than
+    /// [`MAX_RESPONSE_HEADERS`](response::MAX_RESPONSE_HEADERS).
+    #[error("the message head has too many fields")]
     TooManyHeaders,
     /// Neither HTTP/1.0 nor HTTP/1.1.
     #[error("unsupported HTTP version")]
@@ -44,9 +46,9 @@ pub enum HeadError {
 }
 
 impl HeadError {
-    /// Classifies a head that does not end within `bytes`.
-    const fn unfinished(bytes: &[u8]) -> Self {
-        if bytes.len() >= MAX_HEAD_BYTES {
+    /// Classifies a head that does not end within `bytes`, of which at most `limit` count.
+    const fn unfinished(bytes: &[u8], limit: usize) -> Self {
+        if bytes.len() >= limit {
             Self::TooLarge
         } else {
             Self::Incomplete

@@ -4,10 +4,10 @@
 //! and the end. Skips interim (1xx) responses, at most [`MAX_INTERIM`]. A truncated body is an
 //! error, never a shorter body.
 
+use crate::http::HeadError;
 use crate::http::chunked::{ChunkError, ChunkedDecoder, Step};
 use crate::http::request::Method;
-use crate::http::response::{ResponseHead, TYPICAL_HEAD_BYTES};
-use crate::http::{HeadError, MAX_HEAD_BYTES};
+use crate::http::response::{MAX_RESPONSE_HEAD_BYTES, ResponseHead, TYPICAL_HEAD_BYTES};
 
 /// Most interim responses before the final one.
 pub const MAX_INTERIM: usize = 16;
@@ -149,7 +149,7 @@ impl ResponseReader {
         };
         let mut used = 0;
         for line in input.split_inclusive(|&byte| byte == b'\n') {
-            if buffer.len() + line.len() > MAX_HEAD_BYTES {
+            if buffer.len() + line.len() > MAX_RESPONSE_HEAD_BYTES {
                 return Err(HeadError::TooLarge.into());
             }
             if buffer.is_empty() {
@@ -207,7 +207,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http::MAX_HEADERS;
+    use crate::http::response::MAX_RESPONSE_HEADERS;
     use crate::http::status::Status;
 
     /// Status, body, whether the reader found the end in the stream itself, bytes consumed.
@@ -317,8 +317,8 @@ mod tests {
     fn broken_responses_are_errors() {
         let ok = "HTTP/1.1 200 OK\r\n";
         let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_INTERIM + 1);
-        let large = format!("{ok}a: {}\r\n\r\n", "x".repeat(MAX_HEAD_BYTES));
-        let many = format!("{ok}{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));
+        let large = format!("{ok}a: {}\r\n\r\n", "x".repeat(MAX_RESPONSE_HEAD_BYTES));
+        let many = format!("{ok}{}\r\n", "a: b\r\n".repeat(MAX_RESPONSE_HEADERS + 1));
         for (name, stream, want) in [
             ("nothing", String::new(), ReadError::Truncated),
             ("cut head", ok.to_owned(), ReadError::Truncated),
@@ -362,7 +362,7 @@ mod tests {
         let frame = "HTTP/1.1 204 x\r\na: \r\n\r\n".len();
         let stream = format!(
             "HTTP/1.1 204 x\r\na: {}\r\n\r\n",
-            "x".repeat(MAX_HEAD_BYTES - frame)
+            "x".repeat(MAX_RESPONSE_HEAD_BYTES - frame)
         );
         assert!(read_all(Method::Get, stream.as_bytes(), 999).unwrap().2);
     }

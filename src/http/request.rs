@@ -91,7 +91,7 @@ impl RequestHead {
         let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Request::new(&mut slots);
         let httparse::Status::Complete(length) = parsed.parse(window)? else {
-            return Err(HeadError::unfinished(bytes));
+            return Err(HeadError::unfinished(bytes, MAX_HEAD_BYTES));
         };
         let (Some(method), Some(target), Some(minor)) =
             (parsed.method, parsed.path, parsed.version)

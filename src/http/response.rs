@@ -4,11 +4,18 @@
 //! message, so CR, LF and NUL become spaces (RFC 9110 §5.5).
 
 use core::fmt::Display;
+use std::borrow::Cow;
 use std::io::Write as _;
 
 use crate::http::headers::Headers;
 use crate::http::status::Status;
-use crate::http::{HeadError, MAX_HEAD_BYTES, MAX_HEADERS, Version};
+use crate::http::{HeadError, MAX_HEADERS, Version};
+
+/// Longest head of a response that is read, in bytes, as by curl.
+pub const MAX_RESPONSE_HEAD_BYTES: usize = 300 * 1024;
+
+/// Most fields of a response that is read, as by curl.
+pub const MAX_RESPONSE_HEADERS: usize = 5000;
 
 /// The status line and fields of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,25 +35,50 @@ impl ResponseHead {
     /// # Errors
     /// [`HeadError`]; `Incomplete` requests more bytes, the others are final.
     pub fn parse(bytes: &[u8]) -> Result<(Self, usize), HeadError> {
-        let window = bytes.get(..MAX_HEAD_BYTES).unwrap_or(bytes);
-        let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut parsed = httparse::Response::new(&mut slots);
-        let httparse::Status::Complete(length) = parsed.parse(window)? else {
-            return Err(HeadError::unfinished(bytes));
+        let mut few = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        match Self::parse_into(&mut few, bytes) {
+            Err(HeadError::TooManyHeaders) => {
+                let mut many = vec![httparse::EMPTY_HEADER; MAX_RESPONSE_HEADERS];
+                Self::parse_into(&mut many, bytes)
+            }
+            parsed => parsed,
+        }
+    }
+
+    fn parse_into<'a>(
+        slots: &mut [httparse::Header<'a>],
+        bytes: &'a [u8],
+    ) -> Result<(Self, usize), HeadError> {
+        let window = bytes.get(..MAX_RESPONSE_HEAD_BYTES).unwrap_or(bytes);
+        let mut parsed = httparse::Response::new(slots);
+        let mut config = httparse::ParserConfig::default();
+        config.allow_obsolete_multiline_headers_in_responses(true);
+        let complete = config.parse_response(&mut parsed, window)?;
+        let httparse::Status::Complete(length) = complete else {
+            return Err(HeadError::unfinished(bytes, MAX_RESPONSE_HEAD_BYTES));
         };
         let (Some(code), Some(minor)) = (parsed.code, parsed.version) else {
             return Err(HeadError::Malformed);
         };
-        // RFC 9110 §15: codes outside 100 ..= 599 are invalid.
-        if !(100..600).contains(&code) {
+        // RFC 9110 §15: a client reads a code above 599 as it is, like an error of the server.
+        if code < 100 {
             return Err(HeadError::Malformed);
         }
-        let head = Self {
-            status: Status(code),
-            version: Version::from_minor(minor),
-            headers: Headers::collect(parsed.headers)?,
-        };
-        Ok((head, length))
+        let mut headers = Headers::new();
+        for field in parsed.headers.iter() {
+            let value = unfolded(field.value);
+            headers
+                .push_within(MAX_RESPONSE_HEADERS, field.name, &value)
+                .map_err(|_| HeadError::Malformed)?;
+        }
+        Ok((
+            Self {
+                status: Status(code),
+                version: Version::from_minor(minor),
+                headers,
+            },
+            length,
+        ))
     }
 
     /// Returns `Content-Length` in bytes, if present (RFC 9112 §6.3 rule 5: a list of equal values
@@ -68,6 +100,16 @@ impl ResponseHead {
         }
         Ok(length)
     }
+}
+
+/// Replaces the line breaks of a value on several lines with spaces (RFC 9112 §5.2).
+fn unfolded(value: &[u8]) -> Cow<'_, [u8]> {
+    let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    if !value.iter().any(is_break) {
+        return Cow::Borrowed(value);
+    }
+    let unfold = |byte: &u8| if is_break(byte) { b' ' } else { *byte };
+    Cow::Owned(value.iter().map(unfold).collect())
 }
 
 /// Parses digits only: no sign, no space, no overflow.
@@ -174,14 +216,14 @@ mod tests {
             ("cut", "HTTP/1.1 200", HeadError::Incomplete),
             ("not http", "SSH-2.0-x\r\n\r\n", HeadError::Version),
             ("code 099", "HTTP/1.1 099 X\r\n\r\n", HeadError::Malformed),
-            ("code 600", "HTTP/1.1 600 X\r\n\r\n", HeadError::Malformed),
+            ("code 1000", "HTTP/1.1 1000 X\r\n\r\n", HeadError::Malformed),
             ("code abc", "HTTP/1.1 abc X\r\n\r\n", HeadError::Malformed),
         ] {
             assert_eq!(ResponseHead::parse(text.as_bytes()), Err(want), "{name}");
         }
         let frame = "HTTP/1.1 200 OK\r\na: \r\n\r\n".len();
         for (extra, want) in [(0, None), (1, Some(HeadError::TooLarge))] {
-            let value = "x".repeat(MAX_HEAD_BYTES - frame + extra);
+            let value = "x".repeat(MAX_RESPONSE_HEAD_BYTES - frame + extra);
             let text = format!("HTTP/1.1 200 OK\r\na: {value}\r\n\r\n");
             assert_eq!(
                 ResponseHead::parse(text.as_bytes()).err(),
@@ -189,6 +231,29 @@ mod tests {
                 "{extra} past the limit"
             );
         }
+    }
+
+    #[test]
+    fn heads_are_read_that_curl_reads() {
+        let folded = "HTTP/1.1 999 Denied\r\nX: a;\r\n b;\r\n\tc\r\nContent-Length:\r\n 7\r\n\r\n";
+        let folded = head(folded);
+        assert_eq!(folded.status.0, 999);
+        let value: Vec<_> = folded
+            .headers
+            .get_str("x")
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        assert_eq!(value, ["a;", "b;", "c"]);
+        assert_eq!(folded.content_length(), Ok(Some(7)));
+        for count in [MAX_HEADERS + 1, MAX_RESPONSE_HEADERS] {
+            let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(count));
+            assert_eq!(head(&many).headers.len(), count);
+        }
+        let more = "a: b\r\n".repeat(MAX_RESPONSE_HEADERS + 1);
+        let more = format!("HTTP/1.1 200 OK\r\n{more}\r\n");
+        let refused = ResponseHead::parse(more.as_bytes());
+        assert_eq!(refused, Err(HeadError::TooManyHeaders));
     }
 
     #[test]

@@ -40,7 +40,13 @@ impl Target {
         if text.len() > MAX_URL_BYTES {
             return Err(TargetError::TooLong);
         }
-        let parsed = if text.contains("://") {
+        // A query may hold a URL of its own.
+        let is_scheme = |part: &str| {
+            let rest = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+            part.starts_with(|first: char| first.is_ascii_alphabetic()) && part.bytes().all(rest)
+        };
+        let absolute = text.split_once("://");
+        let parsed = if absolute.is_some_and(|(scheme, _)| is_scheme(scheme)) {
             Url::parse(text)
         } else {
             Url::parse(&format!("http://{text}"))
@@ -128,7 +134,7 @@ mod tests {
     #[test]
     fn urls() {
         type Parts = (&'static str, u16, &'static str, &'static str);
-        let cases: [(&str, Result<Parts, TargetError>); 10] = [
+        let cases: [(&str, Result<Parts, TargetError>); 12] = [
             (
                 "http://10.0.0.1/a/b?c#d",
                 Ok(("10.0.0.1", 80, "10.0.0.1", "/a/b?c")),
@@ -142,6 +148,11 @@ mod tests {
                 "HTTP://Files/A%20b c",
                 Ok(("files", 80, "files", "/A%20b%20c")),
             ),
+            (
+                "h:8080/x?u=http://y/",
+                Ok(("h", 8080, "h:8080", "/x?u=http://y/")),
+            ),
+            ("h?u=http://y/", Ok(("h", 80, "h", "/?u=http://y/"))),
             ("http://h/a/../../b", Ok(("h", 80, "h", "/b"))),
             ("https://h/", Err(TargetError::Scheme)),
             ("file:///etc/passwd", Err(TargetError::Scheme)),

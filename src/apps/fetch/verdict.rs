@@ -3,6 +3,10 @@
 //! In: the request, the bytes held by the output, the head. Out: a [`ResponseVerdict`]. Resuming is
 //! strict: bytes that may be of another version are never appended.
 
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, percent_encode};
+
 use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::Held;
 use crate::apps::fetch::target::Target;
@@ -39,8 +43,8 @@ pub(super) fn judge(
 ) -> ResponseVerdict {
     let status = head.status.0;
     let redirects = config.follow && matches!(status, 301 | 302 | 303 | 307 | 308);
-    if redirects && let Some(location) = head.headers.get_str("location") {
-        return match target.join(location) {
+    if redirects && let Some(location) = head.headers.get("location") {
+        return match target.join(&location_text(location)) {
             Ok(to) => ResponseVerdict::Redirect(to),
             Err(error) => ResponseVerdict::Fail(TransferFailure::Location(error)),
         };
@@ -58,6 +62,18 @@ pub(super) fn judge(
         Ask::Whole => ResponseVerdict::Accept { offset: 0 },
     }
 }
+
+/// Returns a `Location` as text; bytes that are not UTF-8, as of a server that writes Latin-1, are
+/// percent-encoded.
+fn location_text(location: &[u8]) -> Cow<'_, str> {
+    match str::from_utf8(location) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => percent_encode(location, NON_ASCII).into(),
+    }
+}
+
+/// Controls stay, for the parser to refuse or drop.
+const NON_ASCII: &AsciiSet = &AsciiSet::EMPTY;
 
 fn judge_rest(held: &Held, head: &ResponseHead) -> ResponseVerdict {
     let changed = match (&held.etag, strong_etag(head)) {
@@ -131,4 +147,22 @@ pub(super) fn head_text(head: &ResponseHead) -> Vec<u8> {
     }
     text.extend_from_slice(b"\r\n");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_of_servers_that_write_latin_1() {
+        let base = Target::parse("http://h/dir/file").unwrap();
+        for (location, want) in [
+            (&b"/caf\xe9"[..], "http://h/caf%E9"),
+            ("/café".as_bytes(), "http://h/caf%C3%A9"),
+            (b"/a%20b c", "http://h/a%20b%20c"),
+        ] {
+            let to = base.join(&location_text(location)).unwrap();
+            assert_eq!(to.to_string(), want);
+        }
+    }
 }
