@@ -14,6 +14,7 @@ pub mod keygen;
 pub mod link;
 pub mod local;
 pub mod redirect;
+mod replace;
 pub mod serve;
 mod size;
 

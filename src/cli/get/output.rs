@@ -1,14 +1,13 @@
 //! Destinations of bodies: files that appear complete or not at all, and pipes.
 //!
 //! In: a destination and how to resume. Out: an [`Output`]. A file is written beside its place, with
-//! `.part` appended to its name, and renamed when complete; a resumed file without a `.part` file is
+//! `.part` appended to its name, and renamed when complete (a mount point is overwritten then); a resumed file without a `.part` file is
 //! copied first, so that a failure leaves it unchanged. A device, a FIFO or standard output cannot
 //! be renamed and is written as bytes arrive.
 //! Never follows a symlink in place of a `.part` file; never lets two processes write one.
 
 mod pipe;
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,6 +18,7 @@ use rustix::fs::{FlockOperation, OFlags, XattrFlags, fgetxattr, flock, fremovexa
 use crate::apps::fetch::output::{Held, Output, OutputError};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::output::pipe::Pipe;
+use crate::cli::replace::{beside, put_in_place};
 
 /// Suffix of an incomplete file.
 pub const PART_SUFFIX: &str = ".part";
@@ -122,9 +122,7 @@ struct PartFile {
 
 impl PartFile {
     fn new(path: PathBuf, resume: Resume) -> Result<Self, Failed> {
-        let mut part = OsString::from(&path);
-        part.push(PART_SUFFIX);
-        let part = PathBuf::from(part);
+        let part = beside(&path, PART_SUFFIX);
         let (source, held) = match resume {
             Resume::No | Resume::At(0) => (None, Held::default()),
             Resume::Auto => find_held(&part, &path, None),
@@ -238,10 +236,10 @@ impl Output for PartFile {
                     file.set_permissions(before.permissions())?;
                 }
                 let _ = fremovexattr(file, ETAG_ATTRIBUTE);
-                fs::rename(&self.part, &self.path)?;
+                put_in_place(&self.part, &self.path)?;
             }
             None if self.source.as_ref() == Some(&self.part) => {
-                fs::rename(&self.part, &self.path)?;
+                put_in_place(&self.part, &self.path)?;
             }
             None => {}
         }

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::cli::replace::{beside, put_in_place};
 use crate::host::config::Protocol;
 use crate::host::report::ClientReport;
 use crate::runtime::OsClock;
@@ -217,10 +218,8 @@ pub fn write_json(
         return write_now(path, &text, limit);
     }
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
+    let temporary = beside(&path, &format!(".{}.tmp", std::process::id()));
+    let written = fs::write(&temporary, text).and_then(|()| put_in_place(&temporary, &path));
     if written.is_err() {
         // The temporary file may not exist.
         let _ = fs::remove_file(&temporary);
@@ -274,6 +273,8 @@ mod tests {
     use std::io::Read as _;
     use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::symlink;
+
+    use std::path::PathBuf;
 
     use super::*;
     use crate::runtime::fifo::tests::{fifo, reader};

@@ -10,10 +10,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::cli::replace::{beside, put_in_place};
 use crate::host::tokens::{Remembered, Tokens};
 use crate::time::UnixMillis;
 use crate::transport::client::AddressToken;
@@ -91,9 +92,7 @@ fn lock(path: &Path) -> io::Result<File> {
 /// Writes a temporary file and renames it. Replaces the target of a symlink, not the symlink.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let path = fs::canonicalize(path)?;
-    let mut temporary = path.clone().into_os_string();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(temporary);
+    let temporary = beside(&path, &format!(".{}.tmp", std::process::id()));
     let mut options = OpenOptions::new();
     let mut file = options
         .write(true)
@@ -102,7 +101,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         .open(&temporary)?;
     let written = file
         .write_all(content)
-        .and_then(|()| fs::rename(&temporary, &path));
+        .and_then(|()| put_in_place(&temporary, &path));
     if written.is_err() {
         // Most likely the disk is full: leave nothing on it.
         let _ = fs::remove_file(&temporary);
