@@ -104,13 +104,11 @@ impl Netlink {
             };
             let mut local = None;
             for attribute in &held.attributes {
-                match attribute {
-                    AddressAttribute::Local(own) => local = Some(*own),
+                if let AddressAttribute::Local(own) = attribute {
+                    local = Some(*own);
+                } else if let AddressAttribute::Address(own) = attribute {
                     // Of a point-to-point link it is the peer's; the own one has the other attribute.
-                    AddressAttribute::Address(own) => {
-                        local.get_or_insert(*own);
-                    }
-                    _ => {}
+                    local.get_or_insert(*own);
                 }
             }
             if local == Some(address) {
@@ -138,13 +136,13 @@ impl Netlink {
                 return;
             };
             if route.header.destination_prefix_length == bits(address) {
-                let device = route
-                    .attributes
-                    .iter()
-                    .find_map(|attribute| match attribute {
-                        RouteAttribute::Oif(index) => Some(*index),
-                        _ => None,
-                    });
+                let index = |attribute: &RouteAttribute| {
+                    if let RouteAttribute::Oif(index) = attribute {
+                        return Some(*index);
+                    }
+                    None
+                };
+                let device = route.attributes.iter().find_map(index);
                 found = Some(device);
             }
         });
@@ -243,16 +241,13 @@ impl Netlink {
                 if header.sequence_number != sequence {
                     return;
                 }
-                match payload {
-                    NetlinkPayload::InnerMessage(answer) => each(answer),
-                    NetlinkPayload::Done(_) => verdict = Some(Ok(())),
-                    NetlinkPayload::Error(error) => {
-                        verdict = Some(match error.code {
-                            None => Ok(()),
-                            Some(_) => Err(error.to_io()),
-                        });
-                    }
-                    _ => {}
+                if let NetlinkPayload::InnerMessage(answer) = payload {
+                    each(answer);
+                } else if let NetlinkPayload::Done(_) = payload {
+                    verdict = Some(Ok(()));
+                } else if let NetlinkPayload::Error(error) = payload {
+                    let failed = error.code.map(|_| error.to_io());
+                    verdict = Some(failed.map_or(Ok(()), Err));
                 }
             })?;
             if let Some(verdict) = verdict {
