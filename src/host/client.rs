@@ -138,7 +138,7 @@ impl ClientHost {
     }
 
     /// Lets the output of the transfer write what it keeps back, and goes on if that has made room. To
-    /// be called once a turn.
+    /// be called once per turn.
     pub fn flush(&mut self, now: Now) {
         while let Some(running) = &mut self.running {
             let held_up = !running.transfer.has_room();

@@ -1,4 +1,4 @@
-//! The names of a client: answers at hand, and look-ups that somebody else makes.
+//! The names of a client: answers at hand, and look-ups that the driver makes.
 //!
 //! In: hosts as written in URLs, answers. Out: addresses, or a look-up to make. A machine does no
 //! I/O, so a name that its resolver does not know at once is the driver's to look up, on a thread or

@@ -41,7 +41,7 @@ impl ThreadResolver {
         }
     }
 
-    /// Starts the look-ups that `machine` asks for and passes it the answers. To be called once a turn,
+    /// Starts the look-ups that `machine` asks for and passes it the answers. To be called once per turn,
     /// and after a transfer was started.
     pub fn turn(&mut self, now: Now, machine: &mut ClientHost) {
         self.exchange(now, machine, look_up);

@@ -61,7 +61,7 @@ impl Change {
     }
 }
 
-/// What a change does.
+/// The effects of a change.
 #[derive(Clone, Debug)]
 pub(super) struct Means {
     /// Host routes to add and delete, if any.

@@ -90,7 +90,7 @@ pub enum TunError {
     Refused {
         /// The device.
         name: String,
-        /// What was to be set, and the kernel's error.
+        /// The setting, and the kernel's error.
         message: String,
     },
     /// The kernel cannot offload, and `offload` was requested.

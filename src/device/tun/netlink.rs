@@ -52,7 +52,7 @@ pub(super) struct Netlink {
     buffer: Vec<u8>,
 }
 
-/// What to do about a route that exists.
+/// The treatment of a route that exists already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Existing {
     /// Fail with `EEXIST`.

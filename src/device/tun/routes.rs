@@ -62,7 +62,7 @@ impl Shared {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts back the routes after the device has come up.
+    /// Restores the routes once the device is up again.
     fn restore(&self) {
         let name = &self.name;
         let wanted = self.lock();
