@@ -148,7 +148,7 @@ impl Device for Tun {
     }
 
     fn send_segments(&mut self, packet: &[u8], segment: usize) -> io::Result<()> {
-        match &mut self.0 {
+        match &mut self.opened {
             Opened::Plain(device) => device.send_segments(packet, segment),
             Opened::Offload(device) => device.send_segments(packet, segment),
         }
