@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::json;
 
 use crate::cli::asked::ask;
 use crate::cli::exit::{Exit, Failed};
@@ -229,9 +228,9 @@ impl Hooks<LoadHost> for Watching {
 /// Prints the event that this many connections are open and held. A closed standard output is not an
 /// error.
 fn say_holding(connections: u32) {
-    let event = json!({"event": "holding", "connections": connections});
     let mut out = io::stdout();
-    let _ = writeln!(out, "{event}").and_then(|()| out.flush());
+    let line = format!("{{\"event\":\"holding\",\"connections\":{connections}}}");
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 fn drive<D: Device + AsRawFd>(
