@@ -11,6 +11,7 @@
 #   headwater_verified  the same with the digest, as `get` does if nothing else is said
 #   headwater_plain  the same with a plain TUN at both ends
 #   smoltcp        `get --transport tcp` from the same server as headwater, through the same TUNs
+#   curl_headwater  the kernel's TCP of curl from the TCP of the same server, through its TUN and veth
 #   curl_nginx     the kernel's TCP over veth, segments of up to 64 kB as the kernel likes them
 #   curl_nginx_1500  the same without segmentation offloads: every packet has at most 1500 bytes
 #   iperf3_cubic   the kernel's TCP with CUBIC asked for by name, offloads on
@@ -22,7 +23,7 @@ cd "$(dirname "$0")/.."
 source scripts/lib/traffic.sh
 
 readonly CONTENDERS=(headwater headwater_memory headwater_verified headwater_plain smoltcp
-    curl_nginx curl_nginx_1500 iperf3_cubic)
+    curl_headwater curl_nginx curl_nginx_1500 iperf3_cubic)
 
 # ours SERVER PATH ARGUMENT...: from the client's own statistics, which leave out process start and set-up.
 ours() {
@@ -35,10 +36,12 @@ run_headwater_memory() { ours 1 ".dynamic/1/$((OBJECT_MB << 20))/131072"; }
 run_headwater_verified() { ours 1 object; }
 run_headwater_plain() { ours 2 object --no-digest --device plain; }
 run_smoltcp() { ours 1 object --no-digest --transport tcp; }
-run_curl_nginx() {
+run_curl() {
     in_ns client curl -sf -m 120 -o /dev/null -w '%{size_download} %{time_total}\n' \
-        http://10.77.21.2/object >"$SCRATCH/curl" && KIND=curl
+        "$1" >"$SCRATCH/curl" && KIND=curl
 }
+run_curl_headwater() { run_curl http://10.77.2.101/object; }
+run_curl_nginx() { run_curl http://10.77.21.2/object; }
 run_curl_nginx_1500() {
     offloads off
     run_curl_nginx

@@ -190,6 +190,17 @@ class Idle(Experiment):
 
 
 @dataclass(frozen=True)
+class TcpScale(Experiment):
+    records: ClassVar[str] = "tcp-scale.jsonl"
+
+    rounds: int = rounds(5)
+    few: int = setting(10, "connections to begin with", least=1)
+    many: int = setting(10_000, "connections to compare with them", least=1)
+    seconds_each: int = setting(5, "seconds of each measurement", option="--seconds", least=1)
+    out: str = out()
+
+
+@dataclass(frozen=True)
 class LinkAccuracy(Experiment):
     records: ClassVar[str] = "link-accuracy.jsonl"
 
@@ -247,6 +258,7 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "goodput": Goodput,
     "idle": Idle,
     "link-accuracy": LinkAccuracy,
+    "tcp-scale": TcpScale,
     "memory": Memory,
     "paper": Paper,
     "redirect-bench": RedirectBench,

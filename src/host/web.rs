@@ -204,6 +204,11 @@ impl Web {
                 if let Some(later) = later.filter(|later| *later > now.instant) {
                     connection.deadline = later;
                     self.schedule(id);
+                } else if matches!(connection.phase, WebPhase::Head) && connection.inbox.is_empty()
+                {
+                    self.counters.timeouts += 1;
+                    close(now, id, connection, stack);
+                    self.schedule(id);
                 } else {
                     self.counters.timeouts += 1;
                     self.remove(id);

@@ -8,7 +8,7 @@ import subprocess
 import unittest
 
 from lab import LabError
-from lab.probes import capsules, instructions, mmdb, payload, window
+from lab.probes import capsules, instructions, mmdb, payload, syn_flood, window
 from lab.reports import instructions as comparison
 from lab.settings import ROOT
 
@@ -41,6 +41,14 @@ class Probes(unittest.TestCase):
         genuine = bytes(range(64))
         found = dict(capsules.variants(genuine, random.Random(1)))
         self.assertEqual([name for name, one in found.items() if one == genuine], ["replayed"])
+
+    def test_a_forged_syn_has_a_sound_checksum(self) -> None:
+        source, target = ipaddress.ip_address("10.0.0.1").packed, ipaddress.ip_address("10.0.0.2").packed
+        packet = syn_flood.syn(source, target, 1024, 80, 7)
+        tcp = packet[20:]
+        pseudo = source + target + bytes([0, 6, 0, len(tcp)])
+        self.assertEqual(syn_flood.checksum(pseudo + tcp), 0)
+        self.assertEqual((packet[12:20], tcp[13]), (source + target, 2))
 
     def test_a_database_holds_longer_prefixes_in_shorter_ones(self) -> None:
         networks = [ipaddress.ip_network(prefix) for prefix in ("10.0.0.0/8", "10.1.0.0/16")]
