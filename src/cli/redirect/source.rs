@@ -51,8 +51,14 @@ impl Source {
         }
     }
 
-    /// Reads all files.
+    /// Reads all files at the start, before there is a loop to delay.
     pub(super) fn load(&self) -> Result<Loaded, Failed> {
+        self.load_if(|_| Ok(()))
+    }
+
+    /// Reads all files that `accepts` accepts.
+    fn load_if(&self, accepts: impl Fn(&Path) -> Result<(), Failed>) -> Result<Loaded, Failed> {
+        accepts(&self.path)?;
         let mut files = vec![(self.path.clone(), stamp(&self.path))];
         let name = self.path.display().to_string();
         let text = fs::read_to_string(&self.path).map_err(|error| {
@@ -62,12 +68,14 @@ impl Source {
         let wrong = |error: &dyn core::fmt::Display| Failed::new(Exit::Configuration, error);
         let config = RedirectConfig::parse(&name, &text).map_err(|error| wrong(&error))?;
         let key_file = self.beside(&config.key_file);
+        accepts(&key_file)?;
         files.push((key_file.clone(), stamp(&key_file)));
         let keys = mac_keys(&keygen::load(&key_file)?);
         let table = match &config.nearest {
             None => Table::default(),
             Some(nearest) => {
                 let path = self.beside(&nearest.table);
+                accepts(&path)?;
                 files.push((path.clone(), stamp(&path)));
                 read_table(&path, nearest, &config.sites)?
             }
@@ -96,6 +104,15 @@ impl Source {
             loaded,
         }
     }
+}
+
+/// Rejects a file whose reader might wait for its writer: the loop would wait, too.
+fn is_regular(path: &Path) -> Result<(), Failed> {
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        let message = format!("{} is not a regular file: replace it", path.display());
+        return Err(Failed::new(Exit::Configuration, message));
+    }
+    Ok(())
 }
 
 fn read_table(path: &Path, nearest: &Nearest, sites: &[String]) -> Result<Table, Failed> {
@@ -154,7 +171,7 @@ impl Running {
         for (path, seen) in &mut self.seen {
             *seen = stamp(path);
         }
-        self.source.load()
+        self.source.load_if(is_regular)
     }
 
     /// Whether the configuration's text equals the running one.

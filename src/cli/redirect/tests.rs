@@ -94,6 +94,17 @@ fn a_changed_file_is_put_in_force_and_a_wrong_one_is_not() {
 }
 
 #[test]
+fn a_fifo_in_place_of_a_file_does_not_stop_the_loop() {
+    for name in ["redirect.toml", "keys"] {
+        let (folder, mut hooks, mut machine) = redirecting();
+        let fifo = crate::runtime::fifo::tests::fifo(&folder);
+        fs::rename(fifo, folder.path().join(name)).unwrap();
+        assert!(hooks.turn(later(500), &mut machine).is_continue());
+        assert_eq!((hooks.source.generation(), hooks.refused), (4, 1), "{name}");
+    }
+}
+
+#[test]
 fn other_keys_need_no_other_generation() {
     let (folder, mut hooks, mut machine) = redirecting();
     assert!(hooks.turn(later(0), &mut machine).is_continue());
