@@ -19,6 +19,7 @@ use crate::device::tun::{MIN_MTU, Tun, TunConfig, TunKind};
 use crate::link::path::LinkPath;
 use crate::link::settings::{LinkSettings, LinkSpec, NAMES, Setting};
 use crate::runtime::relay::{HELP, Relay};
+use crate::runtime::signals::release_signals;
 use crate::runtime::{OsClock, os_seed};
 
 /// Arguments of `headwater link`.
@@ -209,6 +210,8 @@ pub fn run(args: &LinkArgs) -> Result<Exit, Failed> {
     go_first();
     say_ready();
     let ended = relay.run();
+    // A reader of the report may stall.
+    release_signals().map_err(a_device_failed)?;
     if let Ok(report) = serde_json::to_string(&relay.report()) {
         let _ = writeln!(io::stdout(), "{report}");
     }

@@ -17,6 +17,7 @@ pub mod redirect;
 mod replace;
 pub mod serve;
 mod size;
+mod stderr;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -26,6 +27,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::cli::exit::{Exit, Failed};
+use crate::cli::stderr::LogWriter;
 
 /// Environment variable with the log filter, in the syntax of `env_logger`.
 const LOG_VARIABLE: &str = "HEADWATER_LOG";
@@ -142,6 +144,7 @@ fn start_logging(default: &str) {
     let settings = env_logger::Env::new().filter_or(LOG_VARIABLE, default);
     env_logger::Builder::from_env(settings)
         .format_timestamp_millis()
+        .target(env_logger::Target::Pipe(Box::new(LogWriter::stderr())))
         .init();
 }
 

@@ -24,6 +24,7 @@ use crate::cli::get::stats::{Counted, GetStats};
 use crate::cli::get::tokens::TokenFileError;
 use crate::cli::hosts::{HOSTS, Hosts};
 use crate::cli::local::{Opened, device_failed, drawn_seed};
+use crate::cli::stderr::LogWriter;
 use crate::device::Device;
 use crate::host::client::ClientHost;
 use crate::host::config::ClientHostConfig;
@@ -125,11 +126,12 @@ fn drive<D: Device + AsRawFd>(
 fn show(config: &GetConfig, url: Option<&str>, failed: &Failed) {
     if config.show_errors && !failed.message.is_empty() {
         let message = &failed.message;
-        // A closed standard error leaves no place to report to.
-        let _ = match url {
-            Some(url) => writeln!(io::stderr(), "headwater: {url}: {message}"),
-            None => writeln!(io::stderr(), "headwater: {message}"),
+        let line = match url {
+            Some(url) => format!("headwater: {url}: {message}\n"),
+            None => format!("headwater: {message}\n"),
         };
+        // A closed standard error leaves no place to report to.
+        let _ = LogWriter::stderr().write_all(line.as_bytes());
     }
 }
 
