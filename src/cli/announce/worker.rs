@@ -171,6 +171,14 @@ struct Run {
     means: Means,
 }
 
+/// The end of a run of the operator's command.
+enum RunEnd {
+    Ended(ExitStatus),
+    /// It announces, and a withdrawal is wanted.
+    Superseded,
+    TimedOut,
+}
+
 /// The reason why a change did not succeed.
 enum Failure {
     /// The opposite is wanted now.
@@ -242,15 +250,15 @@ impl Run {
             .spawn()
             .map_err(|error| failed(format!("cannot run ({error})")))?;
         match self.await_end(&mut child, change) {
-            Ok(Some(status)) if status.success() => Ok(()),
-            Ok(Some(status)) => Err(failed(format!("failed ({status})"))),
-            Ok(None) => {
+            Ok(RunEnd::Ended(status)) if status.success() => Ok(()),
+            Ok(RunEnd::Ended(status)) => Err(failed(format!("failed ({status})"))),
+            Ok(RunEnd::Superseded) => {
                 kill(&mut child);
-                let state = self.shared.lock();
-                if state.wanted != change {
-                    return Err(Failure::Superseded);
-                }
-                let limit = if state.ending {
+                Err(Failure::Superseded)
+            }
+            Ok(RunEnd::TimedOut) => {
+                kill(&mut child);
+                let limit = if self.shared.lock().ending {
                     END_TIME
                 } else {
                     MAX_COMMAND_TIME
@@ -264,22 +272,24 @@ impl Run {
         }
     }
 
-    /// Waits for the end of a command; `None` if it must be killed.
-    fn await_end(&self, child: &mut Child, change: Change) -> io::Result<Option<ExitStatus>> {
+    /// Waits for the end of a command, or until it must be killed.
+    fn await_end(&self, child: &mut Child, change: Change) -> io::Result<RunEnd> {
         let mut limit = self.clock.instant() + MAX_COMMAND_TIME;
         let mut ending = false;
         loop {
             if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
+                return Ok(RunEnd::Ended(status));
             }
             let state = self.shared.lock();
             if state.ending && !ending {
                 ending = true;
                 limit = limit.min(self.clock.instant() + END_TIME);
             }
-            let superseded = change == Change::Up && state.wanted == Change::Down;
-            if superseded || self.clock.instant() >= limit {
-                return Ok(None);
+            if change == Change::Up && state.wanted == Change::Down {
+                return Ok(RunEnd::Superseded);
+            }
+            if self.clock.instant() >= limit {
+                return Ok(RunEnd::TimedOut);
             }
             drop(self.shared.wait(state, LOOK));
         }
