@@ -137,8 +137,8 @@ impl ClientHost {
         self.pump(now);
     }
 
-    /// Lets the output of the transfer write what it keeps back, and goes on if that has made room. To
-    /// be called once per turn.
+    /// Lets the output of the transfer write its buffered bytes, and goes on if that has made room. To be
+    /// called once per turn.
     pub fn flush(&mut self, now: Now) {
         while let Some(running) = &mut self.running {
             let held_up = !running.transfer.has_room();

@@ -2,7 +2,7 @@
 //! reader allows.
 //!
 //! In: a path, bytes. Out: an open file, or none while a FIFO has no reader. Waits only where a
-//! caller asks for it, and in steps that a caller can end.
+//! caller requests it, and in steps that a caller can end.
 //! Source: fifo(7) on `O_NONBLOCK`.
 
 use std::fs::{self, File, OpenOptions};

@@ -1,6 +1,6 @@
 //! Name look-ups on threads, for the resolver of the operating system waits for its servers.
 //!
-//! In: the names that a client machine asks for. Out: their addresses, by `getaddrinfo`, passed to the
+//! In: the names that a client machine requests. Out: their addresses, by `getaddrinfo`, passed to the
 //! machine in a turn of the loop, which an answer wakes. A look-up cannot be ended early: the machine
 //! gives it up at its time limits, and its thread ends when the operating system has given up, too.
 
@@ -41,7 +41,7 @@ impl ThreadResolver {
         }
     }
 
-    /// Starts the look-ups that `machine` asks for and passes it the answers. To be called once per turn,
+    /// Starts the look-ups that `machine` requests and passes it the answers. To be called once per turn,
     /// and after a transfer was started.
     pub fn turn(&mut self, now: Now, machine: &mut ClientHost) {
         self.exchange(now, machine, look_up);
