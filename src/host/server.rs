@@ -166,6 +166,12 @@ impl<A: Application> ServerHost<A> {
         &self.server
     }
 
+    /// The counters of plain HTTP over TCP.
+    #[cfg(test)]
+    pub(super) const fn web_counters(&self) -> &crate::host::web::WebCounters {
+        self.web.counters()
+    }
+
     /// The stack's counters.
     #[must_use]
     pub const fn stack_counters(&self) -> &StackCounters {

@@ -1,5 +1,6 @@
 //! Two machines back to back, with a virtual clock and a wire with delay and optional loss.
 
+mod closing;
 mod connections;
 mod waiting;
 

@@ -82,16 +82,7 @@ impl Connections {
         if carrier.queue().is_full() {
             return Err(DropReason::QueueFull);
         }
-        let (mut mss, mut scale) = (None, None);
-        for option in tcp.options_iterator() {
-            match option {
-                Ok(TcpOptionElement::MaximumSegmentSize(size)) => mss = Some(size),
-                Ok(TcpOptionElement::WindowScale(shift)) => scale = Some(shift),
-                Ok(_) => {}
-                Err(_) => return Err(DropReason::BadTcp),
-            }
-        }
-        let offer = Offer::new(mss, scale);
+        let offer = Offer::of_options(tcp.options());
         let peer = tcp.sequence_number();
         let cookie = self.cookies.issue(now, pair, peer, offer);
         let window = u16::try_from(SERVER_RECEIVE_BYTES).unwrap_or(u16::MAX);

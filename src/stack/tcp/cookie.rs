@@ -33,6 +33,12 @@ const DEFAULT_SEGMENT_SIZE: u16 = 536;
 /// The largest window scale (RFC 7323 §2.3).
 const LARGEST_SCALE: u8 = 14;
 
+/// Kinds of options (RFC 9293 §3.2, RFC 7323 §2.2).
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const MSS_OPTION: u8 = 2;
+const SCALE_OPTION: u8 = 3;
+
 /// The value for a SYN without window scaling.
 const NO_SCALE: u8 = 15;
 
@@ -55,6 +61,30 @@ impl Offer {
             mss: mss.unwrap_or(DEFAULT_SEGMENT_SIZE),
             scale: scale.map(|scale| scale.min(LARGEST_SCALE)),
         }
+    }
+
+    /// The offer in the options of a SYN. Unknown ones are skipped, and so is all that follows a malformed
+    /// one (RFC 9293 §3.1).
+    pub(super) fn of_options(mut options: &[u8]) -> Self {
+        let (mut mss, mut scale) = (None, None);
+        loop {
+            options = match *options {
+                [NO_OPERATION, ref rest @ ..] => rest,
+                [kind, length, ..] if kind != END_OF_OPTIONS && length >= 2 => {
+                    let Some((option, rest)) = options.split_at_checked(usize::from(length)) else {
+                        break;
+                    };
+                    match *option {
+                        [MSS_OPTION, 4, high, low] => mss = Some(u16::from_be_bytes([high, low])),
+                        [SCALE_OPTION, 3, shift] => scale = Some(shift),
+                        _ => {}
+                    }
+                    rest
+                }
+                _ => break,
+            };
+        }
+        Self::new(mss, scale)
     }
 
     fn to_byte(self) -> u8 {
@@ -162,6 +192,26 @@ mod tests {
                 // One in eight million would be a coincidence.
                 prop_assert_eq!(wrong, None);
             }
+        }
+    }
+
+    #[test]
+    fn options_are_found_among_others() {
+        let offer = Offer::new;
+        for (options, want) in [
+            (&[][..], offer(None, None)),
+            (&[2, 4, 5, 180, 1, 3, 3, 7], offer(Some(1460), Some(7))),
+            (
+                &[30, 4, 1, 2, 254, 2, 2, 4, 5, 180],
+                offer(Some(1460), None),
+            ),
+            (&[3, 3, 99, 0, 2, 4, 5, 180], offer(None, Some(14))),
+            (&[2, 4, 5, 180, 8, 0, 3, 3, 7], offer(Some(1460), None)),
+            (&[8, 10, 3, 3, 7], offer(None, None)),
+            (&[2, 3, 5, 3, 3, 7], offer(None, Some(7))),
+            (&[2], offer(None, None)),
+        ] {
+            assert_eq!(Offer::of_options(options), want, "{options:?}");
         }
     }
 
