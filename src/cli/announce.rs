@@ -191,7 +191,12 @@ mod tests {
     #[test]
     fn a_command_that_hangs_delays_neither_the_loop_nor_the_end() {
         let clock = OsClock::new();
-        let mut announcer = announcer("[ $1 = up ] || sleep 1000".to_owned());
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let log = log.display();
+        let mut announcer = announcer(format!(
+            "[ $1 = up ] || {{ echo $$ >>{log}; exec sleep 1000; }}"
+        ));
         settle(&announcer);
         for n in 0..1000 {
             announcer.update(ms(n * 5000), false);
@@ -199,7 +204,13 @@ mod tests {
             announcer.update(ms(n * 5000 + 2000), true);
         }
         announcer.update(ms(10_000_000), false);
+        while !fs::exists(log.to_string()).unwrap() {
+            std::thread::yield_now();
+        }
         announcer.end();
+        for process in fs::read_to_string(log.to_string()).unwrap().lines() {
+            assert!(!fs::exists(format!("/proc/{process}")).unwrap(), "left");
+        }
         // The command sleeps for much longer.
         assert!(clock.instant() < ms(500_000));
     }

@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::device::tun::TunRoutes;
 use crate::runtime::OsClock;
+use crate::time::Instant;
 
 /// Longest run of the operator's command; it is killed then.
 pub(super) const MAX_COMMAND_TIME: Duration = Duration::from_secs(5);
@@ -32,6 +33,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Longest such pause.
 pub(super) const MAX_RETRY: Duration = Duration::from_secs(30);
+
+/// The same while the program ends.
+const END_RETRY: Duration = Duration::from_millis(200);
 
 /// Interval of the checks whether a command has ended.
 const LOOK: Duration = Duration::from_millis(20);
@@ -77,7 +81,8 @@ struct State {
     wanted: Change,
     /// The last change that succeeded, unless another was tried since.
     done: Option<Change>,
-    ending: bool,
+    /// The end of the last withdrawal, once the program ends.
+    end_by: Option<Instant>,
     ended: bool,
 }
 
@@ -110,7 +115,7 @@ impl Shared {
 
 /// The thread.
 #[derive(Debug)]
-pub(super) struct Worker(Arc<Shared>);
+pub(super) struct Worker(Arc<Shared>, OsClock);
 
 impl Worker {
     /// Starts the thread with the announcement.
@@ -119,19 +124,20 @@ impl Worker {
             state: Mutex::new(State {
                 wanted: Change::Up,
                 done: None,
-                ending: false,
+                end_by: None,
                 ended: false,
             }),
             changed: Condvar::new(),
         });
+        let clock = OsClock::new();
         let run = Run {
             shared: Arc::clone(&shared),
-            clock: OsClock::new(),
+            clock,
             means,
         };
         let named = thread::Builder::new().name("announcer".to_owned());
         named.spawn(move || run.run())?;
-        Ok(Self(shared))
+        Ok(Self(shared, clock))
     }
 
     /// Sets the direction.
@@ -143,7 +149,8 @@ impl Worker {
     /// Withdraws, and waits until that has succeeded or its time is over.
     pub(super) fn end(self) {
         let mut state = self.0.lock();
-        (state.wanted, state.ending) = (Change::Down, true);
+        state.wanted = Change::Down;
+        state.end_by = Some(self.1.instant() + END_TIME);
         drop(state);
         self.0.changed.notify_all();
         self.0
@@ -192,33 +199,40 @@ impl Run {
         let mut pause = RETRY;
         loop {
             let mut state = self.shared.lock();
-            while state.done == Some(state.wanted) && !state.ending {
+            while state.done == Some(state.wanted) && state.end_by.is_none() {
                 let changed = self.shared.changed.wait(state);
                 state = changed.unwrap_or_else(PoisonError::into_inner);
             }
-            let (change, ending) = (state.wanted, state.ending);
+            let change = state.wanted;
             let idle = state.done == Some(change);
             drop(state);
             let tried = if idle { Ok(()) } else { self.apply(change) };
             let mut state = self.shared.lock();
             state.done = tried.is_ok().then_some(change);
-            state.ended = ending;
+            let withdrawn = tried.is_ok() && change == Change::Down;
+            let is_over = |by| withdrawn || self.clock.instant() >= by;
+            state.ended = state.end_by.is_some_and(is_over);
             self.shared.changed.notify_all();
             match tried {
                 Ok(()) => pause = RETRY,
                 Err(Failure::Superseded) => {}
-                Err(Failure::Failed(why)) if ending => log::error!("{why}"),
+                Err(Failure::Failed(why)) if state.ended => log::error!("{why}"),
                 Err(Failure::Failed(why)) => {
-                    log::error!("{why}: next try in {} s", pause.as_secs());
-                    let at = self.clock.instant() + pause;
-                    while state.wanted == change && !state.ending && self.clock.instant() < at {
+                    let ending = state.end_by.is_some();
+                    let pause_now = if ending { END_RETRY } else { pause };
+                    log::error!("{why}: next try in {} ms", pause_now.as_millis());
+                    let at = self.clock.instant() + pause_now;
+                    while state.wanted == change
+                        && state.end_by.is_some() == ending
+                        && self.clock.instant() < at
+                    {
                         let left = at.saturating_since(self.clock.instant());
                         state = self.shared.wait(state, left);
                     }
                     pause = (pause * 2).min(MAX_RETRY);
                 }
             }
-            if ending {
+            if state.ended {
                 return;
             }
         }
@@ -258,15 +272,7 @@ impl Run {
             }
             Ok(RunEnd::TimedOut) => {
                 kill(&mut child);
-                let limit = if self.shared.lock().ending {
-                    END_TIME
-                } else {
-                    MAX_COMMAND_TIME
-                };
-                Err(failed(format!(
-                    "ran for {} s and was killed",
-                    limit.as_secs()
-                )))
+                Err(failed("took too long and was killed".to_owned()))
             }
             Err(error) => Err(failed(format!("cannot be awaited ({error})"))),
         }
@@ -274,20 +280,16 @@ impl Run {
 
     /// Waits for the end of a command, or until it must be killed.
     fn await_end(&self, child: &mut Child, change: Change) -> io::Result<RunEnd> {
-        let mut limit = self.clock.instant() + MAX_COMMAND_TIME;
-        let mut ending = false;
+        let limit = self.clock.instant() + MAX_COMMAND_TIME;
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(RunEnd::Ended(status));
             }
             let state = self.shared.lock();
-            if state.ending && !ending {
-                ending = true;
-                limit = limit.min(self.clock.instant() + END_TIME);
-            }
             if change == Change::Up && state.wanted == Change::Down {
                 return Ok(RunEnd::Superseded);
             }
+            let limit = state.end_by.map_or(limit, |by| by.min(limit));
             if self.clock.instant() >= limit {
                 return Ok(RunEnd::TimedOut);
             }
