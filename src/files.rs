@@ -14,12 +14,12 @@ use rustix::io::Errno;
 use siphasher::sip::SipHasher13;
 
 /// Longest name of a file, in bytes (`NAME_MAX` of Linux).
-pub(super) const MAX_FILE_NAME_BYTES: usize = 255;
+pub(crate) const MAX_FILE_NAME_BYTES: usize = 255;
 
 /// Returns the path of a file beside `path`: its name and `suffix`. A name that would be too long is cut
 /// and gets a hash of the whole, so that the same path always gives the same name and no other path
 /// does.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().as_bytes();
     let mut new = name.to_vec();
     if name.len() + suffix.len() > MAX_FILE_NAME_BYTES {
@@ -37,7 +37,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 ///
 /// # Errors
 /// The operating system's error; after a failed copy, `new` is whole.
-pub(super) fn put_in_place(new: &Path, path: &Path) -> io::Result<()> {
+pub(crate) fn put_in_place(new: &Path, path: &Path) -> io::Result<()> {
     match fs::rename(new, path) {
         Err(error)
             if matches!(

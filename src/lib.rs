@@ -118,6 +118,7 @@ mod apps;
 #[cfg(feature = "cli")]
 mod cli;
 mod device;
+mod files;
 mod histogram;
 mod host;
 mod http;

@@ -14,7 +14,6 @@ pub mod keygen;
 pub mod link;
 pub mod local;
 pub mod redirect;
-mod replace;
 pub mod serve;
 mod size;
 mod stderr;

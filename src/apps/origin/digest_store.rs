@@ -12,6 +12,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::apps::origin::digest::{Sha256, Stamp};
+use crate::files::{beside, put_in_place};
 
 /// Most digests stored; the oldest is evicted first.
 pub const MAX_DIGESTS: usize = 4096;
@@ -83,7 +84,7 @@ impl DigestStore {
         Ok(Self::parse(&bytes))
     }
 
-    /// Saves the store to a file, atomically.
+    /// Saves the store to a file, atomically but onto a mount point.
     ///
     /// # Errors
     /// The operating system's error; an existing file is then unchanged.
@@ -91,9 +92,7 @@ impl DigestStore {
         if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
             return Err(io::Error::other("not a regular file"));
         }
-        let mut name = path.as_os_str().to_owned();
-        name.push(".new");
-        let fresh = Path::new(&name);
+        let fresh = &beside(path, ".new");
         match fs::remove_file(fresh) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -106,7 +105,7 @@ impl DigestStore {
             .open(fresh)?;
         file.write_all(self.emit().as_bytes())?;
         file.sync_data()?;
-        fs::rename(fresh, path)
+        put_in_place(fresh, path)
     }
 
     fn parse(bytes: &[u8]) -> Self {

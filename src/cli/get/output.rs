@@ -18,7 +18,7 @@ use rustix::fs::{FlockOperation, OFlags, XattrFlags, fgetxattr, flock, fremovexa
 use crate::apps::fetch::output::{Held, Output, OutputError};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::output::pipe::Pipe;
-use crate::cli::replace::{beside, put_in_place};
+use crate::files::{beside, put_in_place};
 
 /// Suffix of an incomplete file.
 pub const PART_SUFFIX: &str = ".part";

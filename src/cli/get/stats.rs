@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::cli::replace::{beside, put_in_place};
+use crate::files::{beside, put_in_place};
 use crate::host::config::Protocol;
 use crate::host::report::ClientReport;
 use crate::runtime::OsClock;

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::cli::replace::{beside, put_in_place};
+use crate::files::{beside, put_in_place};
 use crate::host::tokens::{Remembered, Tokens};
 use crate::time::UnixMillis;
 use crate::transport::client::AddressToken;
