@@ -111,7 +111,9 @@ fn inside_the_namespace() {
     for kind in [TunKind::Plain, TunKind::Offload] {
         exchange(kind);
         a_device_that_is_down_loses_packets_no_more(kind);
+        routes_stay_although_the_device_is_set_down_and_up(kind);
     }
+    a_route_that_rejects_packets_is_not_replaced();
 }
 
 fn exchange(kind: TunKind) {
@@ -161,6 +163,58 @@ fn a_device_that_is_down_loses_packets_no_more(kind: TunKind) {
     down.send_packet(&[0x45; 20]).unwrap();
     assert_eq!(down.send_drops(), 1);
     assert!(down.receive(&mut [0; 100]).unwrap().is_none());
+}
+
+fn routes() -> Vec<String> {
+    let all = run("ip route show dev hw0") + &run("ip -6 route show dev hw0");
+    let words = all.lines().filter_map(|line| line.split(' ').next());
+    words.map(str::to_owned).collect()
+}
+
+fn down_and_up() {
+    run("ip link set dev hw0 down");
+    assert_eq!(routes(), Vec::<String>::new(), "the kernel deletes them");
+    run("ip link set dev hw0 up");
+}
+
+/// Waits for a thread: as long as necessary, on a busy machine.
+fn await_routes(want: &[&str]) {
+    for _ in 0..2000 {
+        if routes() == want {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("{:?}, not {want:?}", routes());
+}
+
+fn routes_stay_although_the_device_is_set_down_and_up(kind: TunKind) {
+    let device = open(kind, "hw0", &[STACK4, STACK6]).unwrap();
+    assert_eq!(routes(), [STACK4, STACK6]);
+    down_and_up();
+    await_routes(&[STACK4, STACK6]);
+    let withdrawn: [IpAddr; 1] = [STACK4.parse().unwrap()];
+    let kept = device.routes().unwrap();
+    kept.set(&withdrawn, false).unwrap();
+    kept.set(&withdrawn, false).unwrap();
+    assert_eq!(routes(), [STACK6]);
+    down_and_up();
+    await_routes(&[STACK6]);
+    kept.set(&withdrawn, true).unwrap();
+    assert_eq!(routes(), [STACK4, STACK6]);
+    drop(device);
+    assert!(kept.set(&withdrawn, true).is_err(), "the device is gone");
+}
+
+fn a_route_that_rejects_packets_is_not_replaced() {
+    run(&format!("ip route add blackhole {STACK4}/32"));
+    let error = open(TunKind::Plain, "hw0", &[STACK4]).unwrap_err();
+    assert!(
+        matches!(&error, TunError::RoutedElsewhere { device, .. } if device == "another destination"),
+        "{error}"
+    );
+    assert!(run("ip route show").contains("blackhole"));
+    run(&format!("ip route del blackhole {STACK4}/32"));
 }
 
 fn open(kind: TunKind, name: &str, addresses: &[&str]) -> Result<Tun, TunError> {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::host::config::Resolve;
+use crate::host::config::{Resolve, literal};
 use crate::time::Instant;
 
 /// Most names whose answers are kept; the oldest makes room.
@@ -47,6 +47,9 @@ impl Names {
     pub(super) fn resolve(&self, now: Instant, resolve: &Resolve, host: &str) -> Resolution {
         match resolve(host) {
             Resolution::Pending => {
+                if let Some(address) = literal(host) {
+                    return Resolution::Known(vec![address]);
+                }
                 let fresh = |(since, _, _): &&(Instant, _, _)| now.saturating_since(*since) < KEPT;
                 let mut kept = self.0.iter().filter(fresh);
                 match kept.find(|(_, name, _)| name == host) {
@@ -92,6 +95,10 @@ mod tests {
         assert_eq!(
             at(&names, 0, "here"),
             Resolution::Known(vec!["192.0.2.1".parse().unwrap()])
+        );
+        assert_eq!(
+            at(&names, 0, "[2001:db8::1]"),
+            Resolution::Known(vec!["2001:db8::1".parse().unwrap()])
         );
         assert_eq!(at(&names, 0, "there"), Resolution::Pending);
         names.keep(seconds(1), "there", &there);

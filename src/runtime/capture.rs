@@ -18,7 +18,10 @@ use crate::runtime::fifo::{open_now, open_patiently, write_patiently};
 pub const MAX_PENDING_BYTES: usize = 8 << 20;
 
 /// Time that the end of a program leaves a slow reader to take the rest of its capture.
-const GRACE: Duration = Duration::from_secs(1);
+const READER_GRACE: Duration = Duration::from_secs(1);
+
+/// The same for a disk.
+const DISK_GRACE: Duration = Duration::from_secs(10);
 
 /// Formats the packets that a capture lost.
 pub(super) fn losses(packets: u64) -> Metric {
@@ -33,6 +36,7 @@ pub(super) fn losses(packets: u64) -> Metric {
 #[derive(Debug)]
 pub struct CaptureFile {
     shared: Arc<Shared>,
+    grace: Duration,
     /// `None` only while dropping.
     thread: Option<JoinHandle<()>>,
 }
@@ -85,6 +89,11 @@ impl CaptureFile {
     }
 
     fn start(path: PathBuf, file: Option<File>) -> io::Result<Self> {
+        let disk = |file: &File| file.metadata().is_ok_and(|of| of.is_file());
+        let grace = match file.as_ref().is_some_and(disk) {
+            true => DISK_GRACE,
+            false => READER_GRACE,
+        };
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let run = move || {
@@ -96,6 +105,7 @@ impl CaptureFile {
         let thread = thread::Builder::new().name("capture".to_owned()).spawn(run);
         Ok(Self {
             shared,
+            grace,
             thread: Some(thread?),
         })
     }
@@ -160,7 +170,7 @@ impl Drop for CaptureFile {
         let waited = self
             .shared
             .changed
-            .wait_timeout_while(state, GRACE, |state| !state.ended);
+            .wait_timeout_while(state, self.grace, |state| !state.ended);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if !state.ended {
             let left = state.pending.len() + state.writing;
