@@ -9,7 +9,7 @@ use std::thread;
 
 use headwater::{
     Application, Begun, ClientHost, ClientHostConfig, Device, Endpoint, Flight, KeyRing, OsClock,
-    Received, SECRET_BYTES, ServerHost, ServerHostConfig, Transmit, Unavailable, UnixMillis,
+    Received, RequestContext, SECRET_BYTES, ServerHost, ServerHostConfig, Transmit, Unavailable,
     copy_at, os_seed,
 };
 
@@ -73,14 +73,20 @@ const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
 struct Hello;
 
 impl Application for Hello {
-    fn begin(&mut self, _now: UnixMillis, _request: &[u8]) -> Result<Begun, Unavailable> {
+    fn begin(&mut self, _context: RequestContext, _request: &[u8]) -> Result<Begun, Unavailable> {
         Ok(Begun {
             user: Vec::new(),
-            length: STREAM.len() as u64,
+            length: Some(STREAM.len() as u64),
         })
     }
 
-    fn read(&mut self, _user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    fn read(
+        &mut self,
+        _context: RequestContext,
+        _user: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
         Ok(copy_at(STREAM, offset, out))
     }
 }

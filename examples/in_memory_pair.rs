@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use headwater::{
     Application, Begun, ClientHost, ClientHostConfig, Device, KeyRing, MAX_PACKET, Machine, Memory,
-    MemoryOutput, Now, SECRET_BYTES, ServerHost, ServerHostConfig, Target, Transfer,
-    TransferConfig, TransferEvent, Transmit, Unavailable, UnixMillis, copy_at, pair,
+    MemoryOutput, Now, RequestContext, SECRET_BYTES, ServerHost, ServerHostConfig, Target,
+    Transfer, TransferConfig, TransferEvent, Transmit, Unavailable, copy_at, pair,
 };
 
 const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
@@ -17,14 +17,20 @@ const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
 struct Hello;
 
 impl Application for Hello {
-    fn begin(&mut self, _now: UnixMillis, _request: &[u8]) -> Result<Begun, Unavailable> {
+    fn begin(&mut self, _context: RequestContext, _request: &[u8]) -> Result<Begun, Unavailable> {
         Ok(Begun {
             user: Vec::new(),
-            length: STREAM.len() as u64,
+            length: Some(STREAM.len() as u64),
         })
     }
 
-    fn read(&mut self, _user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    fn read(
+        &mut self,
+        _context: RequestContext,
+        _user: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
         Ok(copy_at(STREAM, offset, out))
     }
 }

@@ -11,8 +11,8 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use headwater::{
-    Application, Begun, Endpoint, KeyRing, OsClock, RequestHead, ServerHost, ServerHostConfig, Tun,
-    TunConfig, Unavailable, UnixMillis, copy_at, os_seed,
+    Application, Begun, Endpoint, KeyRing, OsClock, RequestContext, RequestHead, ServerHost,
+    ServerHostConfig, Tun, TunConfig, Unavailable, copy_at, os_seed,
 };
 
 /// An application whose streams are a head and N computed bytes. The user continuation is N.
@@ -23,17 +23,23 @@ fn head(bytes: u64) -> String {
 }
 
 impl Application for Bytes {
-    fn begin(&mut self, _now: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
+    fn begin(&mut self, _context: RequestContext, request: &[u8]) -> Result<Begun, Unavailable> {
         let path = RequestHead::parse(request).map(|(head, _)| head.target);
         let path = path.unwrap_or_default();
         let bytes = path.trim_start_matches('/').parse::<u32>().unwrap_or(0);
         Ok(Begun {
             user: u64::from(bytes).to_be_bytes().to_vec(),
-            length: head(bytes.into()).len() as u64 + u64::from(bytes),
+            length: Some(head(bytes.into()).len() as u64 + u64::from(bytes)),
         })
     }
 
-    fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    fn read(
+        &mut self,
+        _context: RequestContext,
+        user: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
         // The seal of a user continuation has been checked: it is one that `begin` made.
         let bytes = u64::from_be_bytes(user.try_into().map_err(|_| Unavailable::Changed)?);
         let head = head(bytes);

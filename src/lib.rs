@@ -22,7 +22,7 @@
 //!
 //! | for | items |
 //! |---|---|
-//! | an application | [`Application`], [`Begun`], [`Unavailable`], [`copy_at`]; [`Origin`], which serves a directory |
+//! | an application | [`Application`], [`Begun`], [`RequestContext`], [`Unavailable`], [`copy_at`]; [`Origin`], which serves a directory |
 //! | the keys of a service | [`KeyRing`] |
 //! | a server | [`ServerHostConfig`], [`ServerHost`] |
 //! | a client | [`ClientHostConfig`], [`ClientHost`], [`Transfer`], [`Output`] |
@@ -44,10 +44,12 @@
 //! const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
 //!
 //! impl Application for Hello {
-//!     fn begin(&mut self, _: UnixMillis, _request: &[u8]) -> Result<Begun, Unavailable> {
-//!         Ok(Begun { user: Vec::new(), length: STREAM.len() as u64 })
+//!     fn begin(&mut self, _: RequestContext, _: &[u8]) -> Result<Begun, Unavailable> {
+//!         Ok(Begun { user: Vec::new(), length: Some(STREAM.len() as u64) })
 //!     }
-//!     fn read(&mut self, _user: &[u8], at: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+//!     fn read(&mut self, _: RequestContext, _: &[u8], at: u64, out: &mut [u8])
+//!         -> Result<usize, Unavailable>
+//!     {
 //!         Ok(copy_at(STREAM, at, out))
 //!     }
 //! }
@@ -145,7 +147,8 @@ pub use http::{HeadError, Version};
 pub use runtime::digester::ThreadDigester;
 pub use runtime::loader::ThreadLoader;
 pub use transport::application::{
-    Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, MAX_USER_BYTES, Unavailable, copy_at,
+    Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, MAX_USER_BYTES, RequestContext,
+    Ticket, Unavailable, copy_at,
 };
 pub use wire::payload::{Gathered, Mark, Shared};
 

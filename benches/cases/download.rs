@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use headwater::internals::time::{Instant, Now, UnixMillis};
-use headwater::internals::transport::application::{Application, Begun, Unavailable};
+use headwater::internals::transport::application::{
+    Application, Begun, RequestContext, Unavailable,
+};
 use headwater::internals::transport::client::{Client, ClientConfig};
 use headwater::internals::transport::curve::MAX_FLIGHT;
 use headwater::internals::transport::keys::KeyRing;
@@ -24,14 +26,20 @@ const FLIGHTS_BEHIND: u32 = 2000;
 struct Memory(Vec<u8>);
 
 impl Application for Memory {
-    fn begin(&mut self, _: UnixMillis, _: &[u8]) -> Result<Begun, Unavailable> {
+    fn begin(&mut self, _: RequestContext, _: &[u8]) -> Result<Begun, Unavailable> {
         Ok(Begun {
             user: vec![7; 60],
-            length: 1 << 40,
+            length: Some(1 << 40),
         })
     }
 
-    fn read(&mut self, _: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    fn read(
+        &mut self,
+        _: RequestContext,
+        _: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
         let from = (offset % (1 << 20)) as usize;
         out.copy_from_slice(&self.0[from..from + out.len()]);
         Ok(out.len())

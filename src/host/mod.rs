@@ -83,10 +83,10 @@ impl Transmit {
 ///
 /// # struct Empty;
 /// # impl Application for Empty {
-/// #     fn begin(&mut self, _: UnixMillis, _: &[u8]) -> Result<Begun, Unavailable> {
-/// #         Ok(Begun { user: Vec::new(), length: 0 })
+/// #     fn begin(&mut self, _: RequestContext, _: &[u8]) -> Result<Begun, Unavailable> {
+/// #         Ok(Begun { user: Vec::new(), length: Some(0) })
 /// #     }
-/// #     fn read(&mut self, _: &[u8], _: u64, _: &mut [u8]) -> Result<usize, Unavailable> { Ok(0) }
+/// #     fn read(&mut self, _: RequestContext, _: &[u8], _: u64, _: &mut [u8]) -> Result<usize, Unavailable> { Ok(0) }
 /// # }
 /// let now = Now::default();
 /// let config = ServerHostConfig::builder(["10.0.0.2".parse()?], 1).build()?;

@@ -68,6 +68,8 @@ impl ClientReport {
         sum.requests += stats.requests;
         sum.lost += stats.lost;
         sum.repeated += stats.repeated;
+        sum.waits += stats.waits;
+        sum.asked_again += stats.asked_again;
         sum.probes += stats.probes;
         sum.timeouts += stats.timeouts;
         sum.rtt_min = [sum.rtt_min, stats.rtt_min].into_iter().flatten().min();

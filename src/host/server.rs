@@ -200,7 +200,7 @@ impl<A: Application> ServerHost<A> {
         metrics
     }
 
-    fn transport_metrics(&self) -> [Metric; 7] {
+    fn transport_metrics(&self) -> [Metric; 9] {
         let counters = self.server.counters();
         let drops = counters.drops().iter();
         [
@@ -234,6 +234,16 @@ impl<A: Application> ServerHost<A> {
                 "headwater_flight_overflow_total",
                 "Requests dropped because too many flights waited.",
                 self.overflow,
+            ),
+            Metric::counter(
+                "headwater_waits_total",
+                "Requests whose clients were asked to wait for the application.",
+                counters.waits,
+            ),
+            Metric::gauge(
+                "headwater_parked_requests",
+                "Requests that wait for the application.",
+                u64::try_from(self.server.parked()).unwrap_or(u64::MAX),
             ),
             Metric::gauge(
                 "headwater_soft_state_bytes",
@@ -417,6 +427,14 @@ impl<A: Application> ServerHost<A> {
         }
     }
 
+    /// Passes on which work the application has done since.
+    fn wake(&mut self, now: Now) {
+        while let Some(ticket) = self.app.poll_ready() {
+            self.server.wake(ticket);
+            self.web.wake(now, ticket, &mut self.stack, &mut self.app);
+        }
+    }
+
     /// Serves packets of redirectors; does not decapsulate twice.
     fn unwrap(&mut self, now: Now, view: UdpView<'_>, segment: Option<usize>) {
         for datagram in view.datagrams(segment) {
@@ -458,6 +476,10 @@ impl<A: Application> Machine for ServerHost<A> {
 
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
         if let Some(flight) = self.flights.pop_front() {
+            return Some(Transmit::Flight(flight));
+        }
+        self.wake(now);
+        if let Some(flight) = self.server.poll_parked(now, &mut self.app) {
             return Some(Transmit::Flight(flight));
         }
         let packet = self.stack.poll_transmit(now.instant);

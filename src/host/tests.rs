@@ -23,7 +23,7 @@ use crate::apps::fetch::{MAX_KEPT_BYTES, Transfer, TransferEvent};
 use crate::http::digest;
 use crate::http::request::RequestHead;
 use crate::time::UnixMillis;
-use crate::transport::application::{Application, Begun, Unavailable};
+use crate::transport::application::{Application, Begun, RequestContext, Ticket, Unavailable};
 use crate::transport::keys::KeyRing;
 use crate::wire::flight::{Ecn, UdpPath};
 use crate::wire::ip::emit_udp;
@@ -57,10 +57,10 @@ const MOVED: &str = "HTTP/1.1 301 Moved\r\nLocation: /1000\r\nContent-Length: 2\
 const BAD: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nbad";
 
 impl Application for Sizes {
-    fn begin(&mut self, _now: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
+    fn begin(&mut self, _context: RequestContext, request: &[u8]) -> Result<Begun, Unavailable> {
         if self.unready > 0 {
             self.unready -= 1;
-            return Err(Unavailable::NotReady);
+            return Err(Unavailable::NotReady(Ticket(1)));
         }
         let size = match RequestHead::parse(request) {
             Ok((head, _)) => head
@@ -79,11 +79,17 @@ impl Application for Sizes {
         let user = [&[version], size.to_be_bytes().as_slice()].concat();
         Ok(Begun {
             user,
-            length: length as u64,
+            length: Some(length as u64),
         })
     }
 
-    fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    fn read(
+        &mut self,
+        _context: RequestContext,
+        user: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
         if user[0] != *self.version.borrow() {
             return Err(Unavailable::Changed);
         }

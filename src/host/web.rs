@@ -6,14 +6,14 @@
 //! clients that are slow with a head, and readers that take nothing, time out. A reader that takes
 //! 4 kB every now and then is served to the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::http::request::RequestHead;
 use crate::http::{HeadError, MAX_HEAD_BYTES, Version};
 use crate::stack::{CloseReason, Stack, TcpError, TcpEvent, TcpId, TcpProgress};
 use crate::time::{Deadlines, Instant, Now};
-use crate::transport::application::{Application, Unavailable};
+use crate::transport::application::{Application, RequestContext, Ticket, Unavailable};
 
 /// Longest time for a request head, from its first byte.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ pub struct WebCounters {
 /// A response in progress.
 struct Streaming {
     user: Vec<u8>,
-    length: u64,
+    length: Option<u64>,
     offset: u64,
     persistent: bool,
 }
@@ -85,6 +85,8 @@ enum WebPhase {
 struct WebConnection {
     inbox: Vec<u8>,
     phase: WebPhase,
+    /// The work that it waits for.
+    ticket: Option<Ticket>,
     /// The next time to act: to time out, or to poll the application.
     deadline: Instant,
     /// The time at which the deadline is looked at.
@@ -121,6 +123,8 @@ enum Next {
 /// All HTTP connections of an endpoint; the stack bounds their number.
 pub struct Web {
     connections: BTreeMap<TcpId, WebConnection>,
+    /// The connections that wait for the application, by the work.
+    waiting: BTreeMap<Ticket, BTreeSet<TcpId>>,
     deadlines: Deadlines<TcpId>,
     /// Once the server shuts down: the time at which all connections are reset.
     reset_at: Option<Instant>,
@@ -132,6 +136,7 @@ impl Default for Web {
     fn default() -> Self {
         Self {
             connections: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             deadlines: Deadlines::default(),
             reset_at: None,
             stage: vec![0; STAGE_BYTES],
@@ -162,6 +167,7 @@ impl Web {
                     let connection = WebConnection {
                         inbox: Vec::new(),
                         phase: WebPhase::Head,
+                        ticket: None,
                         deadline: now.instant + IDLE_TIMEOUT,
                         due: None,
                     };
@@ -218,6 +224,27 @@ impl Web {
         }
     }
 
+    /// Serves the connections that wait for the work of a ticket, which is done.
+    pub fn wake(&mut self, now: Now, ticket: Ticket, stack: &mut Stack, app: &mut dyn Application) {
+        for id in self.waiting.remove(&ticket).unwrap_or_default() {
+            self.serve(now, id, stack, app);
+        }
+    }
+
+    /// Takes note that a connection waits for the application no more.
+    fn end_wait(&mut self, id: TcpId) {
+        let connection = self.connections.get_mut(&id);
+        let Some(ticket) = connection.and_then(|connection| connection.ticket.take()) else {
+            return;
+        };
+        if let Some(waiting) = self.waiting.get_mut(&ticket) {
+            waiting.remove(&id);
+            if waiting.is_empty() {
+                self.waiting.remove(&ticket);
+            }
+        }
+    }
+
     /// The time of the next `handle_timeout`.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -251,6 +278,7 @@ impl Web {
     fn reset_all(&mut self, stack: &mut Stack) {
         self.reset_at = Some(Instant::MAX);
         self.deadlines = Deadlines::default();
+        self.waiting.clear();
         for id in std::mem::take(&mut self.connections).into_keys() {
             stack.abort(id);
         }
@@ -258,6 +286,7 @@ impl Web {
 
     /// Forgets a connection.
     fn remove(&mut self, id: TcpId) {
+        self.end_wait(id);
         if let Some(mut connection) = self.connections.remove(&id) {
             self.deadlines.cancel(&mut connection.due, id);
         }
@@ -272,6 +301,7 @@ impl Web {
     }
 
     fn serve(&mut self, now: Now, id: TcpId, stack: &mut Stack, app: &mut dyn Application) {
+        self.end_wait(id);
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
@@ -285,7 +315,12 @@ impl Web {
             };
             match next {
                 Next::Again => {}
-                Next::Wait => return self.schedule(id),
+                Next::Wait => {
+                    if let Some(ticket) = connection.ticket {
+                        self.waiting.entry(ticket).or_default().insert(id);
+                    }
+                    return self.schedule(id);
+                }
                 Next::Abort => {
                     self.remove(id);
                     return stack.abort(id);
@@ -372,14 +407,15 @@ fn begin(
     else {
         return Next::Wait;
     };
-    match app.begin(now.unix, request) {
+    match app.begin(proven(now), request) {
         Ok(begun) => {
             counters.requests += 1;
             let stream = Streaming {
                 user: begun.user,
                 length: begun.length,
                 offset: 0,
-                persistent: *persistent,
+                // RFC 9112 §6.3: a response of unknown length ends with its connection.
+                persistent: *persistent && begun.length.is_some(),
             };
             connection.phase = WebPhase::Streaming {
                 stream,
@@ -388,7 +424,8 @@ fn begin(
             connection.deadline = now.instant + SEND_TIMEOUT;
             Next::Again
         }
-        Err(Unavailable::NotReady) => {
+        Err(Unavailable::NotReady(ticket)) => {
+            connection.ticket = Some(ticket);
             connection.deadline = now.instant + READY_INTERVAL;
             Next::Wait
         }
@@ -408,13 +445,19 @@ fn stream(
     let WebPhase::Streaming { stream, until } = &mut connection.phase else {
         return Next::Wait;
     };
+    let context = proven(now);
     if stream.offset == 0 {
-        stack.expect_to_send(now.instant, id, stream.length);
+        stack.expect_to_send(now.instant, id, stream.length.unwrap_or(u64::MAX));
     }
-    while stream.offset < stream.length {
-        let left = usize::try_from(stream.length - stream.offset).unwrap_or(usize::MAX);
+    loop {
+        stream.length = stream.length.or_else(|| app.length(context, &stream.user));
+        let end = stream.length.unwrap_or(u64::MAX);
+        let left = usize::try_from(end.saturating_sub(stream.offset)).unwrap_or(usize::MAX);
+        if left == 0 {
+            break;
+        }
         let sent = stack.send_with(now.instant, id, left.min(STAGE_BYTES), |room| {
-            let read = app.read(&stream.user, stream.offset, room);
+            let read = app.read(context, &stream.user, stream.offset, room);
             (*read.as_ref().unwrap_or(&0), read)
         });
         let sent = match sent {
@@ -422,7 +465,8 @@ fn stream(
             Ok(None) => return Next::Wait,
             Ok(Some(Ok(0))) | Err(_) => return Next::Abort,
             Ok(Some(Ok(sent))) => u64::try_from(sent).unwrap_or(0),
-            Ok(Some(Err(Unavailable::NotReady))) => {
+            Ok(Some(Err(Unavailable::NotReady(ticket)))) => {
+                connection.ticket = Some(ticket);
                 until.get_or_insert(now.instant + READY_TIMEOUT);
                 connection.deadline = now.instant + READY_INTERVAL;
                 return Next::Wait;
@@ -445,6 +489,14 @@ fn stream(
     } else {
         close(now, id, connection, stack);
         Next::Again
+    }
+}
+
+/// The circumstances of a request over TCP, whose handshake has proven the client's address.
+const fn proven(now: Now) -> RequestContext {
+    RequestContext {
+        now: now.unix,
+        proven: true,
     }
 }
 

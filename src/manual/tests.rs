@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use crate::time::{Now, UnixMillis};
 use crate::transport::application::{
-    Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, Unavailable,
+    Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, RequestContext, Unavailable,
 };
 use crate::transport::curve::{Curve, MAX_WINDOW};
 use crate::transport::epoch::{Declaration, Epoch, TransitionKind};
@@ -30,15 +30,21 @@ const START: u64 = 1_800_000_000_000;
 struct Counting;
 
 impl Application for Counting {
-    fn begin(&mut self, _: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
+    fn begin(&mut self, _: RequestContext, request: &[u8]) -> Result<Begun, Unavailable> {
         let length = std::str::from_utf8(request).unwrap().parse().unwrap();
         Ok(Begun {
             user: request.to_vec(),
-            length,
+            length: Some(length),
         })
     }
 
-    fn read(&mut self, _: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    fn read(
+        &mut self,
+        _: RequestContext,
+        _: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
         for (index, to) in out.iter_mut().enumerate() {
             *to = (offset + index as u64).to_le_bytes()[0];
         }
@@ -115,7 +121,9 @@ impl Example {
 fn response(datagram: &[u8]) -> Response<'_> {
     match ToClient::parse(datagram).unwrap() {
         ToClient::Response(response) => response,
-        other @ (ToClient::Challenge(_) | ToClient::Probed(_)) => panic!("{other:?}"),
+        other @ (ToClient::Challenge(_) | ToClient::Probed(_) | ToClient::Wait(_)) => {
+            panic!("{other:?}")
+        }
     }
 }
 

@@ -519,7 +519,7 @@ impl Machine for Adversary {
                     self.hold(now, index, probed.continuation);
                 }
             }
-            Ok(ToClient::Challenge(_)) | Err(_) => {}
+            Ok(ToClient::Challenge(_) | ToClient::Wait(_)) | Err(_) => {}
         }
     }
 

@@ -231,7 +231,7 @@ impl ClientNode {
     fn handle_event(&mut self, now: Now, event: ClientEvent) {
         match (event, self.phase) {
             (ClientEvent::Began { length }, ClientPhase::Fetching(object, _)) => {
-                let wrong = (length != object.length).then_some(object.length);
+                let wrong = (length != Some(object.length)).then_some(object.length);
                 self.progress.wrong = self.progress.wrong.or(wrong);
             }
             (ClientEvent::Finished, ClientPhase::Fetching(object, position)) => {

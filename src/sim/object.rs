@@ -4,8 +4,9 @@
 //! [`Objects`] serves them as an application: the request and the user continuation are both seed
 //! and length, 16 bytes in network order.
 
-use crate::time::UnixMillis;
-use crate::transport::application::{Application, Begun, MAX_STREAM_BYTES, Unavailable};
+use crate::transport::application::{
+    Application, Begun, MAX_STREAM_BYTES, RequestContext, Unavailable,
+};
 
 /// One object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,15 +91,21 @@ fn len(bytes: &[u8]) -> u64 {
 pub struct Objects;
 
 impl Application for Objects {
-    fn begin(&mut self, _now: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
+    fn begin(&mut self, _context: RequestContext, request: &[u8]) -> Result<Begun, Unavailable> {
         let object = Object::parse(request).unwrap_or(Object { seed: 0, length: 0 });
         Ok(Begun {
             user: object.request(),
-            length: object.length,
+            length: Some(object.length),
         })
     }
 
-    fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    fn read(
+        &mut self,
+        _context: RequestContext,
+        user: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
         let object = Object::parse(user).ok_or(Unavailable::Changed)?;
         let left = object.length.saturating_sub(offset);
         let count = usize::try_from(left).map_or(out.len(), |left| left.min(out.len()));
@@ -151,17 +158,20 @@ mod tests {
 
     #[test]
     fn the_application_serves_the_object_and_no_more() {
-        let now = UnixMillis::new(0);
-        let begun = Objects.begin(now, &OBJECT.request()).unwrap();
-        assert_eq!(begun.length, 1000);
+        let context = RequestContext {
+            now: crate::time::UnixMillis::new(0),
+            proven: true,
+        };
+        let begun = Objects.begin(context, &OBJECT.request()).unwrap();
+        assert_eq!(begun.length, Some(1000));
         let mut out = [0; 64];
-        assert_eq!(Objects.read(&begun.user, 990, &mut out), Ok(10));
+        assert_eq!(Objects.read(context, &begun.user, 990, &mut out), Ok(10));
         assert_eq!(OBJECT.first_difference(990, &out[..10]), None);
-        assert_eq!(Objects.read(&begun.user, 1000, &mut out), Ok(0));
+        assert_eq!(Objects.read(context, &begun.user, 1000, &mut out), Ok(0));
         assert_eq!(
-            Objects.read(&[1, 2], 0, &mut out),
+            Objects.read(context, &[1, 2], 0, &mut out),
             Err(Unavailable::Changed)
         );
-        assert_eq!(Objects.begin(now, b"what?").unwrap().length, 0);
+        assert_eq!(Objects.begin(context, b"what?").unwrap().length, Some(0));
     }
 }

@@ -16,14 +16,30 @@ pub const MAX_REQUEST_BYTES: usize = 1000;
 /// Longest stream, in bytes: offsets are 48 bit on the wire.
 pub const MAX_STREAM_BYTES: u64 = (1 << 48) - 1;
 
+/// The circumstances of a call to an [`Application`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestContext {
+    /// The wall-clock time.
+    pub now: UnixMillis,
+    /// Whether the client has proven its address. If not, the packet may come from anybody: the
+    /// application must answer from memory or refuse, and must not start work for it.
+    pub proven: bool,
+}
+
+/// Names the work that an application does before it can answer, such as a read from a disk. Requests
+/// that wait for the same work have equal tickets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
 /// A response stream that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Begun {
     /// The complete state to produce the stream on any server: object identity, version tag,
     /// parameters, the date of the head. At most [`MAX_USER_BYTES`].
     pub user: Vec<u8>,
-    /// Length of the stream in bytes (for HTTP: head and body), at most [`MAX_STREAM_BYTES`].
-    pub length: u64,
+    /// Length of the stream in bytes (for HTTP: head and body), below [`MAX_STREAM_BYTES`]; `None` if it
+    /// is not known yet, see [`Application::length`].
+    pub length: Option<u64>,
 }
 
 /// Why an application cannot produce bytes.
@@ -33,28 +49,38 @@ pub enum Unavailable {
     /// and never mix bytes of two versions.
     #[error("the object has changed")]
     Changed,
-    /// Not yet (for example, the digest of a large file is being computed): the server stays silent
-    /// and the client's timers retransmit.
+    /// Not yet, for example because a disk is being read. The client is asked to wait, and the
+    /// request is answered when [`Application::poll_ready`] returns this ticket, or when the client
+    /// asks again.
     #[error("not ready yet")]
-    NotReady,
+    NotReady(Ticket),
 }
 
-/// A server application. It keeps no per-client state; its caches are bounded and may be lost.
+/// A server application. It keeps no per-client state; its caches are bounded and may be lost. No call
+/// may block: an application that needs a disk, another process or much time returns
+/// [`Unavailable::NotReady`].
 pub trait Application {
     /// Starts the response to an application request (for HTTP: a request head). Malformed requests
     /// have a response stream too (for HTTP: 400).
     ///
     /// # Errors
     /// Only [`Unavailable::NotReady`].
-    fn begin(&mut self, now: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable>;
+    fn begin(&mut self, context: RequestContext, request: &[u8]) -> Result<Begun, Unavailable>;
 
     /// Fills `out` with the bytes of the stream from `offset` on and returns the number written, which
-    /// is short only at the end of the stream. `user` comes from `begin` of an application with the
+    /// is short only at the end of the stream, or where the bytes of a stream of unknown length end that
+    /// are there now; if none are, it returns [`Unavailable::NotReady`]. `user` comes from `begin` of an application with the
     /// same objects, perhaps on another machine; its seal has been verified.
     ///
     /// # Errors
     /// [`Unavailable::Changed`] if this server cannot produce exactly the bytes of `user`.
-    fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable>;
+    fn read(
+        &mut self,
+        context: RequestContext,
+        user: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable>;
 
     /// Appends the next `bytes` of the stream from `offset` on to the body of a flight: writes them,
     /// or shares them if they are in memory already. Otherwise like [`read`](Self::read).
@@ -63,12 +89,24 @@ pub trait Application {
     /// Those of `read`; the body is unchanged then.
     fn stage(
         &mut self,
+        context: RequestContext,
         user: &[u8],
         offset: u64,
         bytes: usize,
         body: &mut Gathered,
     ) -> Result<usize, Unavailable> {
-        body.fill(bytes, |out| self.read(user, offset, out))
+        body.fill(bytes, |out| self.read(context, user, offset, out))
+    }
+
+    /// Returns the length of a stream that began without one, once it is known: no call reads beyond it.
+    fn length(&mut self, _context: RequestContext, _user: &[u8]) -> Option<u64> {
+        None
+    }
+
+    /// Returns a ticket whose work is done, once: the requests that wait for it are answered now. An
+    /// application whose work ends elsewhere wakes the loop as well.
+    fn poll_ready(&mut self) -> Option<Ticket> {
+        None
     }
 }
 

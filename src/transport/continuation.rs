@@ -246,8 +246,8 @@ fn decode_epoch(reader: &mut Reader<'_>, c: u32, cubic: bool) -> Option<Epoch> {
 pub struct UserContinuation {
     /// The application's bytes, at most [`MAX_USER_BYTES`].
     pub user: Vec<u8>,
-    /// Length of the stream in bytes, at most [`MAX_STREAM_BYTES`].
-    pub length: u64,
+    /// Length of the stream in bytes, below [`MAX_STREAM_BYTES`]; `None`: not known yet.
+    pub length: Option<u64>,
 }
 
 impl UserContinuation {
@@ -259,7 +259,7 @@ impl UserContinuation {
         out.extend([USER, key.generation()]);
         let aad = associated(0, &out);
         out.extend([0; NONCE_BYTES]);
-        put_varint(&mut out, self.length.min(MAX_STREAM_BYTES));
+        put_varint(&mut out, self.length.unwrap_or(MAX_STREAM_BYTES));
         out.extend(self.user.iter().take(MAX_USER_BYTES));
         seal(
             key,
@@ -293,7 +293,7 @@ impl UserContinuation {
         let length = reader.varint().ok_or(OpenError::Malformed)?;
         Ok(Self {
             user: reader.rest().to_vec(),
-            length,
+            length: Some(length).filter(|&length| length < MAX_STREAM_BYTES),
         })
     }
 }

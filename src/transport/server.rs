@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::time::Now;
-use crate::transport::application::{Application, MAX_STREAM_BYTES};
+use crate::transport::application::{Application, MAX_STREAM_BYTES, RequestContext, Ticket};
 use crate::transport::continuation::{Continuation, MAX_AGE};
 use crate::transport::epoch::{Epoch, KNOWN_WINDOW, TransitionKind};
 use crate::transport::grant::{Grant, GrantError, Times, grant};
@@ -20,20 +20,23 @@ use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::payload::{Gathered, Pool};
 use crate::wire::segment::{
     CHUNK_BYTES, CONTINUATION_FIELD_BYTES, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Open,
-    Probed, Request, ResponseHeader, ResponseKind, Span, ToServer,
+    Probed, Request, ResponseHeader, ResponseKind, Span, ToServer, Wait,
 };
 
 mod address;
 mod content;
 mod counters;
 mod emit;
+mod parked;
 #[cfg(test)]
 mod tests;
 
-use content::{clamp, user_field_bytes};
+use content::{Content, Unproduced, clamp, user_field_bytes};
 pub use counters::{ServerCounters, ServerDrop};
 
-use emit::{Numbered, Seals, small};
+use emit::{Numbered, Seals, low_bits, small};
+use parked::{FlightKey, Parked, ParkedRequests};
+pub use parked::{MAX_PARKED, MAX_PARKED_BYTES, MAX_PARKED_REQUEST_BYTES};
 
 /// Most datagrams in answer to an OPEN from an unvalidated address: three times the bytes of the OPEN
 /// (RFC 9000 §8).
@@ -41,6 +44,12 @@ pub const MAX_UNPROVEN_PACKETS: u32 = 3;
 
 /// Longest age at which a challenge may be answered.
 pub const MAX_CHALLENGE_AGE: Duration = Duration::from_secs(10);
+
+/// When the client of a request that waits asks again: its request may have been lost meanwhile.
+pub const WAIT: Duration = Duration::from_secs(1);
+
+/// The same, if the request could not be parked.
+pub const UNPARKED_WAIT: Duration = Duration::from_millis(250);
 
 /// The configuration of a server.
 #[derive(Clone, Debug)]
@@ -59,6 +68,7 @@ pub struct Server {
     keys: KeyRing,
     filter: ReplayFilter,
     buckets: TokenBuckets,
+    parked: ParkedRequests,
     counters: ServerCounters,
     layout: Layout,
     /// The flight in progress; its body is the stream bytes, staged at once.
@@ -75,6 +85,7 @@ impl Server {
             keys,
             filter: ReplayFilter::new(),
             buckets: TokenBuckets::new(),
+            parked: ParkedRequests::default(),
             counters: ServerCounters::default(),
             layout: Layout::default(),
             gathered: Gathered::default(),
@@ -91,10 +102,10 @@ impl Server {
     ///
     /// # struct Hello;
     /// # impl Application for Hello {
-    /// #     fn begin(&mut self, _: UnixMillis, _: &[u8]) -> Result<Begun, Unavailable> {
-    /// #         Ok(Begun { user: Vec::new(), length: 5 })
+    /// #     fn begin(&mut self, _: RequestContext, _: &[u8]) -> Result<Begun, Unavailable> {
+    /// #         Ok(Begun { user: Vec::new(), length: Some(5) })
     /// #     }
-    /// #     fn read(&mut self, _: &[u8], at: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    /// #     fn read(&mut self, _: RequestContext, _: &[u8], at: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
     /// #         Ok(copy_at(b"hello", at, out))
     /// #     }
     /// # }
@@ -125,21 +136,85 @@ impl Server {
         datagram: &[u8],
         app: &mut dyn Application,
     ) -> Option<Flight> {
-        let answer = match ToServer::parse(datagram) {
-            Ok(ToServer::Open(open)) => self.open(now, path, &open, app),
-            Ok(ToServer::Request(request)) => self.request(now, path, &request, app),
-            Err(error) => Err(error.into()),
-        };
-        match answer {
-            Ok(flight) => {
-                self.counters.packets += flight.count() as u64;
-                Some(flight)
-            }
-            Err(drop) => {
+        match self.answer(now, path, datagram, false, app) {
+            Ok(flight) => Some(flight),
+            Err(Unanswered::Waits(waiting)) => Some(self.wait(path, datagram, &waiting)),
+            Err(Unanswered::Dropped(drop)) => {
                 self.counters.drop(drop);
                 None
             }
         }
+    }
+
+    /// Takes note that the application has done the work of a ticket: the requests that wait for it are
+    /// the next that [`poll_parked`](Self::poll_parked) answers.
+    pub fn wake(&mut self, ticket: Ticket) {
+        self.parked.wake(ticket);
+    }
+
+    /// Returns the answer to the next request that waited, if one can be answered now.
+    pub fn poll_parked(&mut self, now: Now, app: &mut dyn Application) -> Option<Flight> {
+        while let Some(parked) = self.parked.pop_ready() {
+            match self.answer(now, parked.path, &parked.datagram, true, app) {
+                Ok(flight) => return Some(flight),
+                Err(Unanswered::Waits(Waiting { key, ticket, .. })) => {
+                    self.parked.park(key, ticket, parked);
+                }
+                Err(Unanswered::Dropped(drop)) => self.counters.drop(drop),
+            }
+        }
+        None
+    }
+
+    /// The number of requests that wait for the application, at most [`MAX_PARKED`].
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// The bytes of the requests that wait, at most [`MAX_PARKED_BYTES`].
+    #[must_use]
+    pub const fn parked_bytes(&self) -> usize {
+        self.parked.bytes()
+    }
+
+    /// Answers one datagram; `parked`: it has waited.
+    fn answer(
+        &mut self,
+        now: Now,
+        path: UdpPath,
+        datagram: &[u8],
+        parked: bool,
+        app: &mut dyn Application,
+    ) -> Result<Flight, Unanswered> {
+        let flight = match ToServer::parse(datagram).map_err(ServerDrop::from)? {
+            ToServer::Open(open) => self.open(now, path, &open, app)?,
+            ToServer::Request(request) => self.request(now, path, &request, parked, app)?,
+        };
+        self.counters.packets += flight.count() as u64;
+        Ok(flight)
+    }
+
+    /// Parks a request, and asks its client to wait.
+    fn wait(&mut self, path: UdpPath, datagram: &[u8], waiting: &Waiting) -> Flight {
+        let datagram = datagram.to_vec();
+        let parked = Parked { path, datagram };
+        let delay = match self.parked.park(waiting.key, waiting.ticket, parked) {
+            true => WAIT,
+            false => UNPARKED_WAIT,
+        };
+        let mut payload = Vec::new();
+        Wait {
+            connection: waiting.connection,
+            server: self.config.server_id,
+            number: low_bits(waiting.key.1),
+            stream: waiting.stream,
+            delay_ms: u16::try_from(delay.as_millis()).unwrap_or(u16::MAX),
+        }
+        .emit(&mut payload);
+        self.counters.waits += 1;
+        self.counters.packets += 1;
+        Flight::single(path.reversed(), Ecn::NotEct, payload)
     }
 
     /// The counters since the start.
@@ -183,7 +258,17 @@ impl Server {
                 usize::from(datagram_max).min(OPEN_BYTES),
             ),
         };
-        let mut content = self.content(now, open.wanted, app)?;
+        let context = RequestContext {
+            now: now.unix,
+            proven,
+        };
+        // Without bytes in memory the answer has none: the client asks again by a request, which proves
+        // its address, before any work is done for it.
+        let mut content = match self.content(context, open.wanted, app) {
+            Ok(content) => content,
+            Err(Unproduced::Waits(_)) => Content::default(),
+            Err(Unproduced::Dropped(drop)) => return Err(drop),
+        };
         let (connection, identity) = self.new_identity(now, path, open.echo);
         let mut continuation = self.first_continuation(now, path, identity, datagram_max);
         // The window of the opening epoch is the number of packets sent, so the layout comes first;
@@ -202,7 +287,10 @@ impl Server {
             }],
         );
         self.layout.fill(size - each, most, first, &wanted);
-        self.stage(&mut content, app)?;
+        let fit = |layout: &mut Layout, have: &[Span]| layout.fill(size - each, most, first, have);
+        if self.stage(context, &mut content, app, fit).is_err() {
+            self.clear_stage();
+        }
         let count = u32::try_from(self.layout.len()).unwrap_or(most).max(1);
         continuation.epoch = Epoch::opening(count);
         let sealed = continuation.seal(&self.keys, connection, now.unix);
@@ -242,28 +330,30 @@ impl Server {
         now: Now,
         path: UdpPath,
         request: &Request<'_>,
+        parked: bool,
         app: &mut dyn Application,
-    ) -> Result<Flight, ServerDrop> {
+    ) -> Result<Flight, Unanswered> {
         let (continuation, issued) = Continuation::open(
             &self.keys,
             request.connection,
             now.unix,
             MAX_AGE,
             request.continuation,
-        )?;
+        )
+        .map_err(ServerDrop::from)?;
         if usize::from(request.size) > usize::from(self.datagram_max(path.src)) {
-            return Err(ServerDrop::Oversized);
+            return Err(ServerDrop::Oversized.into());
         }
         let same = continuation.address == path.src;
         if !same && !self.cookie_verifies(now, path, request) {
-            return self.challenge(now, path, request, continuation.address.ip());
+            return Ok(self.challenge(now, path, request, continuation.address.ip())?);
         }
         let moved = !same && continuation.address.ip() != path.src.ip();
         let restarts = request
             .declared
             .is_some_and(|d| d.kind == TransitionKind::Restart.code());
         if moved && !restarts {
-            return Err(ServerDrop::MovedWithoutRestart);
+            return Err(ServerDrop::MovedWithoutRestart.into());
         }
         let granted = grant(
             &continuation,
@@ -273,7 +363,8 @@ impl Server {
                 moved,
             },
             request,
-        )?;
+        )
+        .map_err(ServerDrop::from)?;
         let next = Continuation {
             epoch: granted
                 .transition
@@ -291,11 +382,13 @@ impl Server {
             || granted
                 .transition
                 .is_some_and(|transition| !transition.kind.has_zone());
-        if bucketed && !self.buckets.take(now.instant, continuation.identity.hash()) {
-            return Err(ServerDrop::TooOften);
+        // A request that has waited took its token when it came.
+        let takes = bucketed && !parked;
+        if takes && !self.buckets.take(now.instant, continuation.identity.hash()) {
+            return Err(ServerDrop::TooOften.into());
         }
         match request.probe {
-            Some(probe) => self.probed(now, path, request, probe, &next, &granted),
+            Some(probe) => Ok(self.probed(now, path, request, probe, &next, &granted)?),
             None => self.data(now, path, request, &next, &granted, bucketed, app),
         }
     }
@@ -339,20 +432,33 @@ impl Server {
         granted: &Grant,
         unfiltered: bool,
         app: &mut dyn Application,
-    ) -> Result<Flight, ServerDrop> {
+    ) -> Result<Flight, Unanswered> {
         let connection = next.identity.hash();
         let send = match unfiltered {
             true => (1 << granted.count) - 1,
             false => self.filter.unsent(connection, granted.first, granted.count),
         };
         if send == 0 {
-            return Err(if granted.count == 0 {
-                ServerDrop::Nothing
-            } else {
-                ServerDrop::Replayed
+            return Err(match granted.count {
+                0 => ServerDrop::Nothing.into(),
+                _ => ServerDrop::Replayed.into(),
             });
         }
-        let mut content = self.content(now, request.wanted, app)?;
+        let context = RequestContext {
+            now: now.unix,
+            proven: true,
+        };
+        let waiting = |ticket| Waiting {
+            connection: request.connection,
+            key: (connection, granted.first),
+            stream: request.stream,
+            ticket,
+        };
+        let mut content = match self.content(context, request.wanted, app) {
+            Ok(content) => content,
+            Err(Unproduced::Waits(ticket)) => return Err(Unanswered::Waits(waiting(ticket))),
+            Err(Unproduced::Dropped(drop)) => return Err(drop.into()),
+        };
         let user = content
             .sealed
             .as_ref()
@@ -366,7 +472,11 @@ impl Server {
         check_room(size, field + user)?;
         let ranges = clamp(&content, &request.ranges);
         self.layout.fill(size, granted.count, field + user, &ranges);
-        self.stage(&mut content, app)?;
+        let fit = |layout: &mut Layout, have: &[Span]| {
+            layout.fill(size, granted.count, field + user, have);
+        };
+        self.stage(context, &mut content, app, fit)
+            .map_err(|ticket| Unanswered::Waits(waiting(ticket)))?;
         self.filter.mark(connection, granted.first, send);
         let sealed = match request.wants_continuation {
             true => next.seal(&self.keys, request.connection, now.unix),
@@ -415,6 +525,26 @@ impl Server {
             multi: false,
         }
     }
+}
+
+/// Why a datagram has no answer yet, or none at all.
+enum Unanswered {
+    Dropped(ServerDrop),
+    Waits(Waiting),
+}
+
+impl From<ServerDrop> for Unanswered {
+    fn from(drop: ServerDrop) -> Self {
+        Self::Dropped(drop)
+    }
+}
+
+/// A genuine request whose bytes are not there yet.
+struct Waiting {
+    connection: u64,
+    key: FlightKey,
+    stream: u8,
+    ticket: Ticket,
 }
 
 /// Checks that the first datagram of an answer has room for its fixed part and a chunk.

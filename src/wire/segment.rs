@@ -1,6 +1,7 @@
 //! The transport's packets, inside UDP. `manual::protocol` defines every byte.
 //!
-//! Client to server: [`Open`] and [`Request`]. Server to client: [`Response`] and [`Challenge`].
+//! Client to server: [`Open`] and [`Request`]. Server to client: [`Response`], [`Challenge`],
+//! [`Probed`] and [`Wait`].
 //! Values borrow from the datagram. All numbers are in network order. Only the syntax is checked
 //! here; `transport` judges the *meaning* of values.
 
@@ -9,7 +10,7 @@ mod to_server;
 
 pub use to_client::{
     Addressee, Challenge, Chunks, Probed, Response, ResponseHeader, ResponseKind, ToClient,
-    UserField, put_chunk,
+    UserField, Wait, put_chunk,
 };
 pub use to_server::{Cookie, Declared, Open, Request, ToServer, Token, Wanted};
 
@@ -53,6 +54,7 @@ pub const MIN_DATAGRAM_BYTES: usize = 256;
 const KIND_OPEN: u8 = 0x10;
 const KIND_REQUEST: u8 = 0x20;
 const KIND_MASK: u8 = 0xe0;
+const KIND_WAIT: u8 = 0x40;
 const KIND_DATA: u8 = 0x80;
 const KIND_OPENED: u8 = 0xa0;
 const KIND_CHALLENGE: u8 = 0xc0;

@@ -39,8 +39,7 @@ use crate::apps::origin::render::Stream;
 use crate::apps::origin::tree::{RootError, Tree};
 use crate::http::request::{Method, RequestHead};
 use crate::http::status::Status;
-use crate::time::UnixMillis;
-use crate::transport::application::{Application, Begun, Unavailable};
+use crate::transport::application::{Application, Begun, RequestContext, Ticket, Unavailable};
 use crate::wire::payload::Gathered;
 
 /// Most attempts within one call to produce a response while its file changes.
@@ -48,6 +47,9 @@ pub const MAX_ATTEMPTS: usize = 3;
 
 /// Most cached streams: more than usually take turns at one server within a round trip.
 pub const MAX_RECENT: usize = 8;
+
+/// Nothing wakes the requests for files that are not ready: their clients ask again.
+const POLLED: Ticket = Ticket(0);
 
 /// The HTTP server.
 pub struct Origin {
@@ -98,7 +100,8 @@ impl Origin {
 }
 
 impl Application for Origin {
-    fn begin(&mut self, now: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
+    fn begin(&mut self, context: RequestContext, request: &[u8]) -> Result<Begun, Unavailable> {
+        let now = context.now;
         let date = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
         let parsed = RequestHead::parse(request);
         let head_only = parsed
@@ -133,7 +136,7 @@ impl Application for Origin {
             }
             Err(Refused::NotReady) => None,
         };
-        let stream = stream.ok_or(Unavailable::NotReady)?;
+        let stream = stream.ok_or(Unavailable::NotReady(POLLED))?;
         if let (Resource::File { path, .. }, false) = (&user.resource, head_only)
             && let Some(object) = stream.object()
         {
@@ -141,15 +144,25 @@ impl Application for Origin {
         }
         let (user, length) = (user.encode(), stream.length());
         self.begun = Some((user.clone(), stream));
-        Ok(Begun { user, length })
+        Ok(Begun {
+            user,
+            length: Some(length),
+        })
     }
 
-    fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    fn read(
+        &mut self,
+        _context: RequestContext,
+        user: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
         self.produce(user, |stream, _| stream.read_at(offset, out))
     }
 
     fn stage(
         &mut self,
+        _context: RequestContext,
         user: &[u8],
         offset: u64,
         bytes: usize,

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{MAX_ATTEMPTS, MAX_RECENT, Origin};
+use super::{MAX_ATTEMPTS, MAX_RECENT, Origin, POLLED};
 use crate::apps::origin::continuation::{Resource, UserContinuation};
 use crate::apps::origin::files;
 use crate::apps::origin::files::Freshness;
@@ -84,7 +84,7 @@ impl Origin {
             match self.try_produce(encoded, &user, &mut make) {
                 Ok(made) => return Ok(made),
                 Err(Failure::Changed) => return Err(Unavailable::Changed),
-                Err(Failure::NotReady) => return Err(Unavailable::NotReady),
+                Err(Failure::NotReady) => return Err(Unavailable::NotReady(POLLED)),
                 // The stamp has changed: the content may still be the same, so resolve it again.
                 Err(Failure::Stale) => match &user.resource {
                     Resource::File { path, .. }
@@ -97,7 +97,7 @@ impl Origin {
                 },
             }
         }
-        Err(Unavailable::NotReady)
+        Err(Unavailable::NotReady(POLLED))
     }
 
     /// Continues a cached stream; evicts and ignores one that differs or has changed.

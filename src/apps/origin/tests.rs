@@ -18,6 +18,13 @@ use crate::wire::payload::Pool;
 const NOW: u64 = 784_111_777_500;
 
 /// A tree and a server of it. Two fixtures have the same content at different times and inodes.
+const fn context(now_ms: u64) -> RequestContext {
+    RequestContext {
+        now: crate::time::UnixMillis::new(now_ms),
+        proven: true,
+    }
+}
+
 struct Fixture {
     folder: tempfile::TempDir,
     origin: Origin,
@@ -84,25 +91,29 @@ impl Fixture {
 
     fn begin(&mut self, request: &str) -> Begun {
         self.now += 1;
-        let now = UnixMillis::new(self.now);
-        let begun = self.origin.begin(now, request.as_bytes()).unwrap();
+        let context = context(self.now);
+        let begun = self.origin.begin(context, request.as_bytes()).unwrap();
         assert!(begun.user.len() <= MAX_USER_BYTES);
         begun
     }
 
     fn read(&mut self, begun: &Begun, piece: usize) -> Result<Vec<u8>, Unavailable> {
         let mut stream = Vec::new();
-        let length = usize::try_from(begun.length).unwrap();
+        let length = usize::try_from(begun.length.unwrap()).unwrap();
         while stream.len() < length {
             let mut out = vec![0; piece.min(length - stream.len())];
-            let read = self
-                .origin
-                .read(&begun.user, stream.len().try_into().unwrap(), &mut out)?;
+            let read = self.origin.read(
+                context(0),
+                &begun.user,
+                stream.len().try_into().unwrap(),
+                &mut out,
+            )?;
             assert_eq!(read, out.len());
             stream.extend(out);
         }
         assert_eq!(
-            self.origin.read(&begun.user, begun.length, &mut [0; 10]),
+            self.origin
+                .read(context(0), &begun.user, begun.length.unwrap(), &mut [0; 10]),
             Ok(0)
         );
         Ok(stream)
@@ -113,7 +124,7 @@ impl Fixture {
         let mut gathered = Gathered::default();
         let staged = self
             .origin
-            .stage(&begun.user, offset, bytes, &mut gathered)?;
+            .stage(context(0), &begun.user, offset, bytes, &mut gathered)?;
         assert_eq!(gathered.refer(0, usize::MAX), staged);
         Ok(Pool::default().lend(&mut gathered).to_vec())
     }
@@ -273,7 +284,7 @@ fn a_file_has_a_compact_head_and_its_bytes() {
     assert!(EntityTag::parse(header(&head, "etag").as_bytes()).is_some_and(|tag| !tag.weak));
     let begun = fixture.begin(&get("/text.txt", ""));
     assert_eq!(begun.user.len(), 18 + "text.txt".len());
-    let head_bytes = begun.length - u64::try_from(content.len()).unwrap();
+    let head_bytes = begun.length.unwrap() - u64::try_from(content.len()).unwrap();
     assert!(head_bytes <= 240, "{head_bytes} bytes of head");
 }
 
@@ -413,7 +424,10 @@ fn head_is_get_without_a_body() {
         assert!(body.is_empty(), "{request}");
         let begun = fixture.begin(&request);
         let mut start = vec![0; 300];
-        let read = fixture.origin.read(&begun.user, 0, &mut start).unwrap();
+        let read = fixture
+            .origin
+            .read(context(0), &begun.user, 0, &mut start)
+            .unwrap();
         assert_eq!(
             ResponseHead::parse(&start[..read]).unwrap().0,
             head,
@@ -434,12 +448,15 @@ fn dynamic_objects_are_what_a_client_can_compute() {
     assert_eq!((head.status.0, body), (206, want));
     let most = dynamic::MAX_DYNAMIC_BYTES;
     let begun = fixture.begin(&get(&format!("/.dynamic/7/{most}"), ""));
-    assert!(begun.length <= crate::transport::application::MAX_STREAM_BYTES);
+    assert!(begun.length.unwrap() <= crate::transport::application::MAX_STREAM_BYTES);
     let mut tail = [0; 16];
     assert_eq!(
-        fixture
-            .origin
-            .read(&begun.user, begun.length - 9, &mut tail),
+        fixture.origin.read(
+            context(0),
+            &begun.user,
+            begun.length.unwrap() - 9,
+            &mut tail
+        ),
         Ok(9)
     );
     let mut want = [0; 9];

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use crate::time::{Instant, micros};
+use crate::transport::application::MAX_STREAM_BYTES;
 use crate::transport::epoch::{Declaration, Epoch, Transition, TransitionKind};
 use crate::wire::segment::{
     Declared, MAX_CONTINUATION_BYTES, Open, Request, Response, ResponseKind, Span, Wanted,
@@ -283,7 +284,10 @@ impl Opening {
         answer.missing &= !bit;
         answer.proof ^= header.x;
         if let Some(user) = response.user {
-            answer.user = Some((user.sealed.to_vec(), user.length));
+            answer.user = Some((
+                user.sealed.to_vec(),
+                user.length.unwrap_or(MAX_STREAM_BYTES),
+            ));
         }
         let ends = response
             .chunks()

@@ -203,6 +203,7 @@ impl Hostile {
             },
             Ok(ToClient::Challenge(_)) => "challenge",
             Ok(ToClient::Probed(_)) => "probed",
+            Ok(ToClient::Wait(_)) => "wait",
             Err(_) => "malformed",
         };
         *self.report.replies.entry(kind).or_default() += 1;

@@ -9,7 +9,7 @@ use crate::host::server::ServerHost;
 use crate::instruments::load::schedule::Plan;
 use crate::time::UnixMillis;
 use crate::transport::application::MAX_REQUEST_BYTES;
-use crate::transport::application::{Application, Begun, Unavailable};
+use crate::transport::application::{Application, Begun, RequestContext, Unavailable};
 use crate::transport::keys::KeyRing;
 use proptest::prelude::*;
 use std::net::SocketAddr;
@@ -21,14 +21,20 @@ const ONE_WAY: Duration = Duration::from_millis(5);
 struct One(usize);
 
 impl Application for One {
-    fn begin(&mut self, _now: UnixMillis, _request: &[u8]) -> Result<Begun, Unavailable> {
+    fn begin(&mut self, _context: RequestContext, _request: &[u8]) -> Result<Begun, Unavailable> {
         Ok(Begun {
             user: b"one".to_vec(),
-            length: self.0 as u64,
+            length: Some(self.0 as u64),
         })
     }
 
-    fn read(&mut self, _user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    fn read(
+        &mut self,
+        _context: RequestContext,
+        _user: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
         let mut stream = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
         stream.resize(self.0, b'.');
         let rest = &stream[usize::try_from(offset).unwrap()..];

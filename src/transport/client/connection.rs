@@ -132,6 +132,7 @@ impl Connection {
     ) {
         let most = MAX_REQUEST_BYTES.min(request.len());
         self.stream.restart(request.get(..most).unwrap_or_default());
+        self.flights.end_waits_but_of(now, self.stream.id);
         if self.flights.is_empty() {
             path.wait_from(now);
         }

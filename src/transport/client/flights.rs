@@ -33,8 +33,12 @@ pub(super) struct Record {
     pub(super) sent: Instant,
     /// Its place among all that was sent: one instant may have seen several leave.
     order: u64,
-    /// Sent again, so that its round trip is ambiguous.
+    /// Sent again or asked to wait, so that its round trip is ambiguous.
     pub(super) repeated: bool,
+    /// Sent again because it seemed lost.
+    retried: bool,
+    /// A server has asked to wait: when to ask again. Until then its numbers are not late.
+    waits_until: Option<Instant>,
     /// Some of its numbers were asked for before, by a record that was given up: ambiguous, too.
     pub(super) asked_before: bool,
     /// The client's name of the stream that the bytes belong to.
@@ -62,6 +66,8 @@ impl Record {
             sent,
             order: 0,
             repeated: false,
+            retried: false,
+            waits_until: None,
             asked_before: false,
             stream,
             ranges: Vec::new(),
@@ -77,6 +83,11 @@ impl Record {
     /// Which numbers have neither come nor been given up.
     pub(super) const fn still_open(&self) -> u64 {
         self.open
+    }
+
+    /// Whether it was sent again because it seemed lost, not because a server asked to wait.
+    pub(super) const fn retried(&self) -> bool {
+        self.retried
     }
 
     /// Whether nothing of it has come.
@@ -166,6 +177,8 @@ pub(super) struct Flights {
     lateness: Duration,
     given_up: VecDeque<GivenUp>,
     timer: Option<Instant>,
+    /// Whether a flight may wait by request of a server: most connections never see one.
+    may_wait: bool,
 }
 
 impl Flights {
@@ -191,14 +204,87 @@ impl Flights {
         self.records.get_mut(place)
     }
 
-    /// Takes note that a flight is asked for again.
+    /// Takes note that a flight is asked for again because it seemed lost.
     pub(super) fn repeat(&mut self, now: Instant, flight: u64) {
+        self.ask_again(now, flight);
+        if let Some(record) = self.get_mut(flight) {
+            record.retried = true;
+        }
+    }
+
+    /// Takes note that a flight is asked for again.
+    fn ask_again(&mut self, now: Instant, flight: u64) {
         let sent = self.sent + 1;
         if let Some(record) = self.get_mut(flight) {
             record.order = sent;
             record.sent = now;
             record.repeated = true;
+            record.waits_until = None;
             self.sent = sent;
+        }
+    }
+
+    /// Takes note that a server asks to wait for the flight whose first number is `first`, until
+    /// `until`. Returns whether the flight is awaited, under this label, and untouched.
+    pub(super) fn wait(&mut self, first: u64, label: u8, until: Instant) -> bool {
+        let Ok(place) = place(&self.records, first) else {
+            return false;
+        };
+        let Some(record) = self.records.get_mut(place) else {
+            return false;
+        };
+        let fits = label_of(record.stream) == label && record.untouched();
+        if fits {
+            record.waits_until = Some(until);
+            self.may_wait = true;
+            // The answer comes when the server is ready, which is no round trip.
+            record.repeated = true;
+            record.retried = false;
+        }
+        fits
+    }
+
+    /// The flights that wait by request of a server.
+    fn waiting(&self) -> impl Iterator<Item = (&Record, Instant)> {
+        let records = self.may_wait.then_some(self.records.iter());
+        let records = records.into_iter().flatten();
+        records.filter_map(|record| Some((record, record.waits_until?)))
+    }
+
+    /// When the first of the flights that wait is to be asked for again.
+    pub(super) fn ask_at(&self) -> Option<Instant> {
+        self.waiting().map(|(_, until)| until).min()
+    }
+
+    /// Whether flights are awaited, and all of them wait by request of a server.
+    pub(super) fn all_wait(&self) -> bool {
+        self.may_wait && !self.is_empty() && self.waiting().count() == self.records.len()
+    }
+
+    /// Whether a flight of `stream` waits by request of a server.
+    pub(super) fn waits(&mut self, stream: u64) -> bool {
+        let any = self.waiting().next().is_some();
+        self.may_wait = any;
+        self.waiting().any(|(record, _)| record.stream == stream)
+    }
+
+    /// Takes note that the flights whose time to wait has passed are asked for again; returns them.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<u64> {
+        let due = self.waiting().filter(|(_, until)| *until <= now);
+        let due: Vec<u64> = due.map(|(record, _)| record.interval.first).collect();
+        for &flight in &due {
+            self.ask_again(now, flight);
+        }
+        due
+    }
+
+    /// Ends the wait of the flights of other streams than `stream`: nobody wants their bytes, and they are
+    /// asked for without any.
+    pub(super) fn end_waits_but_of(&mut self, now: Instant, stream: u64) {
+        for record in &mut self.records {
+            if record.stream != stream && record.waits_until.is_some() {
+                record.waits_until = Some(now);
+            }
         }
     }
 
@@ -235,8 +321,12 @@ impl Flights {
         };
         let index = n - record.interval.first;
         let datagram = usize::try_from(index).unwrap_or(usize::MAX);
-        self.expected
-            .extend_from_slice(record.layout.datagram(datagram));
+        // A server that has fewer bytes yet leaves numbers void that bytes were laid out for.
+        let stood_for = datagram..=datagram.saturating_add(usize::try_from(void).unwrap_or(0));
+        for datagram in stood_for {
+            self.expected
+                .extend_from_slice(record.layout.datagram(datagram));
+        }
         let arrival = Arrival {
             sent: record.sent,
             repeated: record.repeated || record.asked_before,
@@ -326,7 +416,8 @@ impl Flights {
             return Vec::new();
         };
         let mut losses = Vec::new();
-        for record in &self.records {
+        let awaited = self.records.iter();
+        for record in awaited.filter(|record| record.waits_until.is_none()) {
             let first = record.interval.first;
             let late = match record.order.cmp(&latest) {
                 core::cmp::Ordering::Less => record.open,
@@ -355,7 +446,7 @@ impl Flights {
                 highest,
                 count: late.count_ones(),
                 whole: late == low_bits(u64::from(record.interval.count))
-                    && !record.repeated
+                    && !record.retried
                     && !record.layout.is_empty(),
                 stream: record.stream,
                 bytes: record.bytes(late).collect(),

@@ -1,5 +1,7 @@
 //! What a connection does with a datagram from the network.
 
+use std::time::Duration;
+
 use crate::time::Instant;
 use crate::transport::client::ClientEvent;
 use crate::transport::client::connection::{Connection, Established};
@@ -12,11 +14,17 @@ use crate::transport::epoch::{Epoch, KNOWN_WINDOW, TransitionKind};
 use crate::wire::flight::Ecn;
 use crate::wire::segment::{
     Challenge, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Probed, Response, ResponseKind, Span,
-    ToClient,
+    ToClient, UserField, Wait,
 };
 
 /// Connections opened anew for one stream without a byte of it before it is given up as changed.
 const MAX_REOPENED: u32 = 3;
+
+/// Shortest time after which a request that waits is sent again, whatever the server says.
+const MIN_WAIT: Duration = Duration::from_millis(50);
+
+/// Longest time after which it is.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// Packets of a flight whose loss as a whole is a lost request, whoever the servers are.
 const MIN_TELLING_FLIGHT: u32 = 4;
@@ -42,6 +50,7 @@ impl Connection {
                 self.handle_challenge(now, path, out, &challenge);
                 false
             }
+            Ok(ToClient::Wait(wait)) => self.handle_wait(now, path, out, &wait),
             Err(_) => {
                 out.stats.dropped("malformed");
                 false
@@ -236,14 +245,11 @@ impl Connection {
             out.event(ClientEvent::Changed);
             return;
         }
-        if let Some(user) = response.user
-            && self.stream.user.is_none()
-        {
-            self.stream.begin(user.sealed, user.length);
-            out.event(ClientEvent::Began {
-                length: user.length,
-            });
-            self.lay_out_beginning(response, n, length);
+        if let Some(user) = response.user {
+            self.take_user(out, response, user, n, length);
+        } else if self.stream.user.is_none() && response.chunks().next().is_none() {
+            // The answer to an OPEN has no stream if its bytes were not there yet: a request begins it.
+            self.stream.beginning = false;
         }
         let mut new = 0;
         for (offset, bytes) in response.chunks() {
@@ -264,6 +270,56 @@ impl Connection {
             out.event(ClientEvent::Readable);
         }
         self.check_finished(out);
+    }
+
+    /// Takes the user continuation in a response: of a stream that begins with it, or that ends sooner
+    /// or later after all.
+    fn take_user(
+        &mut self,
+        out: &mut Outbox,
+        response: &Response<'_>,
+        user: UserField<'_>,
+        n: u64,
+        length: usize,
+    ) {
+        if self.stream.user.is_none() {
+            self.stream.begin(user.sealed, user.length);
+            out.event(ClientEvent::Began {
+                length: user.length,
+            });
+            self.lay_out_beginning(response, n, length);
+        } else if let Some(length) = user.length
+            && !self.stream.end_at(user.sealed, length)
+        {
+            self.stream.finished = true;
+            out.event(ClientEvent::Changed);
+        }
+    }
+
+    /// Takes the request to wait for a flight: the service lives, and nothing is lost. Returns whether the
+    /// flight is awaited.
+    fn handle_wait(
+        &mut self,
+        now: Instant,
+        path: &mut Path,
+        out: &mut Outbox,
+        wait: &Wait,
+    ) -> bool {
+        let known = self.established.as_ref();
+        let Some(known) = known.filter(|known| known.id == wait.connection) else {
+            out.stats.dropped("unknown_connection");
+            return false;
+        };
+        let first = expand(wait.number, known.window.highest());
+        let delay = Duration::from_millis(u64::from(wait.delay_ms)).clamp(MIN_WAIT, MAX_WAIT);
+        if !self.flights.wait(first, wait.stream, now + delay) {
+            out.stats.dropped("unrequested_wait");
+            return false;
+        }
+        out.stats.waits += 1;
+        path.note_server(now, wait.server);
+        self.answered(now, path);
+        true
     }
 
     /// Lays out the flight that begins a stream by its first datagram, number `n` of `length` bytes.

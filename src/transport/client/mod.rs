@@ -59,8 +59,8 @@ pub enum ClientEvent {
     Connected,
     /// The response stream has begun.
     Began {
-        /// Bytes of the whole stream.
-        length: u64,
+        /// Bytes of the whole stream; `None`: not known yet.
+        length: Option<u64>,
     },
     /// There are bytes to `read`.
     Readable,

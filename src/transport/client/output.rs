@@ -69,6 +69,7 @@ impl Connection {
     /// Puts the datagrams that may leave now into the outbox.
     pub(super) fn fill(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) {
         out.send_timer = None;
+        self.stream.waits = self.flights.waits(self.stream.id);
         while let Some(flight) = self.repeats.pop_front() {
             self.send_repeat(now, path, out, flight);
         }
@@ -253,7 +254,8 @@ impl Connection {
         };
         // A single server answers once. If the repeat were lost as well, that would look like a loss of
         // answers: it leaves twice.
-        let copies = if path.has_several_servers(now) { 1 } else { 2 };
+        let once = !record.retried() || path.has_several_servers(now);
+        let copies = if once { 1 } else { 2 };
         for _ in 0..copies {
             out.stats.requests += 1;
             self.emit(now, path, out, &record, None);
@@ -276,8 +278,10 @@ impl Connection {
         let Some(evidence) = evidence else {
             return;
         };
+        // Nobody wants the bytes of an earlier stream that are asked for again: only its numbers.
+        let bare = probe.is_some() || record.stream != self.stream.id;
         let wanted = match &self.stream.user {
-            _ if probe.is_some() => Wanted::Of(&[]),
+            _ if bare => Wanted::Of(&[]),
             Some(user) => Wanted::Of(user),
             None => Wanted::New(&self.stream.request),
         };
@@ -285,11 +289,10 @@ impl Connection {
             start: 0,
             end: crate::transport::application::MAX_STREAM_BYTES,
         }];
-        let begins = probe.is_none() && self.stream.user.is_none();
-        let ranges = if begins {
-            everything.to_vec()
-        } else {
-            record.ranges.clone()
+        let ranges = match &self.stream.user {
+            _ if bare => Vec::new(),
+            Some(_) => record.ranges.clone(),
+            None => everything.to_vec(),
         };
         let mut datagram = Vec::with_capacity(512);
         Request {

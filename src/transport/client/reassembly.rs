@@ -54,6 +54,12 @@ impl Reassembly {
         self.read + to_u64(self.capacity)
     }
 
+    /// One past the highest byte received.
+    pub(super) fn highest(&self) -> u64 {
+        let last = self.received.iter().next_back();
+        last.map_or(self.read, |span| span.end.max(self.read))
+    }
+
     /// Stores the part of `bytes` that is new and has room; returns how many bytes were new.
     pub(super) fn store(&mut self, offset: u64, bytes: &[u8]) -> u64 {
         let end = offset.saturating_add(to_u64(bytes.len())).min(self.limit());

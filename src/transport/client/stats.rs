@@ -31,6 +31,10 @@ pub struct ClientStats {
     pub lost: u64,
     /// Requests sent again because their whole flight was missing.
     pub repeated: u64,
+    /// Requests of servers to wait for bytes that are not there yet.
+    pub waits: u64,
+    /// Requests sent again after such a wait.
+    pub asked_again: u64,
     /// Probes sent.
     pub probes: u64,
     /// Retransmission timeouts.

@@ -38,6 +38,8 @@ pub(super) struct Stream {
     pub(super) most_under_way: u64,
     /// The request is under way and its answer has not come.
     pub(super) beginning: bool,
+    /// A server has asked to wait for bytes of it: no further ones are asked for meanwhile.
+    pub(super) waits: bool,
     pub(super) finished: bool,
 }
 
@@ -53,6 +55,7 @@ impl Stream {
             fresh: 0,
             most_under_way: u64::MAX,
             beginning: false,
+            waits: false,
             finished: true,
         }
     }
@@ -67,6 +70,7 @@ impl Stream {
         self.missing.clear();
         self.fresh = 0;
         self.beginning = false;
+        self.waits = false;
         self.finished = false;
     }
 
@@ -78,11 +82,31 @@ impl Stream {
         self.id
     }
 
-    /// Takes the sealed user continuation of the stream, and its length.
-    pub(super) fn begin(&mut self, sealed: &[u8], length: u64) {
+    /// Takes the sealed user continuation of the stream, and its length if that is known.
+    pub(super) fn begin(&mut self, sealed: &[u8], length: Option<u64>) {
+        self.user = Some(sealed.to_vec());
+        self.length = length.unwrap_or(MAX_STREAM_BYTES);
+        self.beginning = false;
+    }
+
+    /// Takes the length of a stream that began without one, with the user continuation that has it.
+    /// Returns `false` if bytes beyond that end have come, or if the length was another.
+    pub(super) fn end_at(&mut self, sealed: &[u8], length: u64) -> bool {
+        if self.length == length {
+            return true;
+        }
+        let beyond = self.reassembly.highest() > length;
+        if self.length != MAX_STREAM_BYTES || beyond {
+            return false;
+        }
         self.user = Some(sealed.to_vec());
         self.length = length;
-        self.beginning = false;
+        self.fresh = self.fresh.min(length);
+        self.missing.remove(Span {
+            start: length,
+            end: MAX_STREAM_BYTES,
+        });
+        true
     }
 
     pub(super) const fn length(&self) -> u64 {
@@ -115,9 +139,11 @@ impl Stream {
 
     /// The count of bytes that could be asked for now.
     pub(super) fn wanted(&self) -> u64 {
+        let fresh = self.fresh_end().saturating_sub(self.fresh);
         match self.user {
             _ if self.finished => 0,
-            Some(_) => self.missing.total() + self.fresh_end().saturating_sub(self.fresh),
+            Some(_) if self.waits => self.missing.total(),
+            Some(_) => self.missing.total() + fresh,
             None => u64::from(!self.beginning),
         }
     }
@@ -136,7 +162,7 @@ impl Stream {
             start: self.fresh,
             end: self.fresh_end(),
         };
-        if !fresh.is_empty() {
+        if !fresh.is_empty() && !self.waits {
             ranges.push(fresh);
         }
         layout.fill(size, count, first_taken, &ranges);
@@ -187,7 +213,7 @@ mod tests {
         const BUFFER: u64 = 1 << 20;
         let mut stream = Stream::new(1 << 20);
         stream.restart(b"request");
-        stream.begin(b"sealed", 10 * BUFFER);
+        stream.begin(b"sealed", Some(10 * BUFFER));
         assert_eq!(stream.wanted(), BUFFER);
         stream.most_under_way = 100_000;
         let taken = stream.take(1400, 1000, 0, &mut Layout::default());

@@ -12,6 +12,7 @@ use network::{LAN, Network, Weather};
 
 mod network;
 mod streams;
+mod waits;
 
 #[test]
 fn a_small_object_takes_one_round_trip() {

@@ -20,7 +20,9 @@ impl Connection {
             out.send_timer,
             self.flights.timer().map(|at| (at, "reordering")),
             self.probe_at(path, out).map(|at| (at, "probe")),
-            busy.then(|| (self.timeout_at(path, out), "retransmission")),
+            (busy && !self.is_asked_to_wait())
+                .then(|| (self.timeout_at(path, out), "retransmission")),
+            self.flights.ask_at().map(|at| (at, "wait")),
             busy.then(|| (self.last_answer + self.idle_timeout, "idle")),
         ];
         timers.into_iter().flatten().min()
@@ -39,10 +41,12 @@ impl Connection {
         if self.flights.timer().is_some_and(|at| at <= now) {
             self.detect_losses(now, path, out);
         }
+        self.ask_again(now, path, out);
         if self.probe_at(path, out).is_some_and(|at| at <= now) {
             self.send_probe(now, path, out);
         }
-        if self.is_busy() && self.timeout_at(path, out) <= now {
+        let waits = self.is_asked_to_wait();
+        if self.is_busy() && !waits && self.timeout_at(path, out) <= now {
             self.retransmission_timeout(now, path, out);
         }
         self.fill(now, path, out);
@@ -54,8 +58,30 @@ impl Connection {
         let probed = self
             .probe
             .is_some_and(|probe| probe.sent >= path.waiting_since());
-        let waits = self.established.is_some() && !self.flights.is_empty() && path.backoff() == 0;
+        let awaited = !self.flights.is_empty() && !self.flights.all_wait();
+        let waits = self.established.is_some() && awaited && path.backoff() == 0;
         (waits && !probed && at < self.timeout_at(path, out)).then_some(at)
+    }
+
+    /// Whether silence means nothing: all that is awaited waits by request of a server.
+    fn is_asked_to_wait(&self) -> bool {
+        self.flights.all_wait() && self.opening.is_none()
+    }
+
+    /// Asks again for the flights whose time to wait has passed: their requests may have been lost at
+    /// the server.
+    fn ask_again(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) {
+        let silent = self.is_asked_to_wait();
+        let due = self.flights.take_due(now);
+        if due.is_empty() {
+            return;
+        }
+        if silent {
+            // Silence counts from now on only.
+            path.wait_from(now);
+        }
+        out.stats.asked_again += due.len() as u64;
+        self.repeats.extend(due);
     }
 
     fn timeout_at(&self, path: &Path, out: &Outbox) -> Instant {

@@ -75,7 +75,10 @@ proptest! {
 
     #[test]
     fn user_continuations_round_trip(user in proptest::collection::vec(any::<u8>(), 0..=MAX_USER_BYTES), length in 0..=MAX_STREAM_BYTES, bit: usize) {
-        let user = UserContinuation { user, length };
+        let user = UserContinuation {
+            user,
+            length: Some(length),
+        };
         let sealed = user.seal(&ring());
         prop_assert_eq!(UserContinuation::open(&ring(), &sealed), Ok(user));
         let mut flipped = sealed.clone();

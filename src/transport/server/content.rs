@@ -4,12 +4,15 @@
 
 use super::emit::Seals;
 use super::{Server, ServerDrop};
-use crate::time::Now;
-use crate::transport::application::{Application, MAX_USER_BYTES, Unavailable};
+use crate::transport::application::{
+    Application, MAX_STREAM_BYTES, MAX_USER_BYTES, RequestContext, Ticket, Unavailable,
+};
 use crate::transport::continuation::UserContinuation;
+use crate::transport::layout::Layout;
 use crate::wire::segment::{Span, UserField, Wanted};
 
 /// The stream bytes for a flight.
+#[derive(Default)]
 pub(super) struct Content {
     /// The user continuation that produces them; `None` if no bytes are requested.
     pub(super) user: Option<UserContinuation>,
@@ -17,6 +20,12 @@ pub(super) struct Content {
     pub(super) sealed: Option<Vec<u8>>,
     /// Whether this server has another version of the object.
     pub(super) changed: bool,
+}
+
+/// Why there are no stream bytes for a flight.
+pub(super) enum Unproduced {
+    Dropped(ServerDrop),
+    Waits(Ticket),
 }
 
 impl Content {
@@ -43,17 +52,30 @@ impl Server {
     /// Resolves the stream of the requested bytes.
     pub(super) fn content(
         &self,
-        now: Now,
+        context: RequestContext,
         wanted: Wanted<'_>,
         app: &mut dyn Application,
-    ) -> Result<Content, ServerDrop> {
+    ) -> Result<Content, Unproduced> {
         let (user, sealed) = match wanted {
             Wanted::Of([]) | Wanted::New([]) => (None, None),
-            Wanted::Of(sealed) => (Some(UserContinuation::open(&self.keys, sealed)?), None),
+            Wanted::Of(sealed) => {
+                let opened = UserContinuation::open(&self.keys, sealed);
+                let mut user = opened.map_err(|error| Unproduced::Dropped(error.into()))?;
+                // The client learns of the end by a user continuation that has it.
+                let ends = user.length.is_none();
+                user.length = user.length.or_else(|| app.length(context, &user.user));
+                let sealed = (ends && user.length.is_some()).then(|| user.seal(&self.keys));
+                (Some(user), sealed)
+            }
             Wanted::New(request) => {
-                let begun = app
-                    .begin(now.unix, request)
-                    .map_err(|_| ServerDrop::NotReady)?;
+                let begun = match app.begin(context, request) {
+                    Ok(begun) => begun,
+                    Err(Unavailable::NotReady(ticket)) => return Err(Unproduced::Waits(ticket)),
+                    // Against the contract: there is no stream yet that could have changed.
+                    Err(Unavailable::Changed) => {
+                        return Err(Unproduced::Dropped(ServerDrop::NotBegun));
+                    }
+                };
                 debug_assert!(
                     begun.user.len() <= MAX_USER_BYTES,
                     "the application's contract"
@@ -73,39 +95,66 @@ impl Server {
         })
     }
 
-    /// Stages the bytes of the layout. On `Changed` the flight carries none.
+    /// Stages the bytes of the layout. On `Changed` the flight carries none. Of a stream of unknown length
+    /// it carries the bytes that are there; `fit` lays them out again then. Returns the ticket to wait for
+    /// if there are none, and the flight is to carry none.
     pub(super) fn stage(
         &mut self,
+        context: RequestContext,
         content: &mut Content,
         app: &mut dyn Application,
-    ) -> Result<(), ServerDrop> {
+        fit: impl FnOnce(&mut Layout, &[Span]),
+    ) -> Result<(), Ticket> {
         self.gathered.clear();
         let Some(user) = &content.user else {
             return Ok(());
         };
+        let (mut staged, mut waits, mut short) = (Vec::new(), None, false);
         for run in self.layout.runs() {
             let wanted = usize::try_from(run.len()).unwrap_or(0);
-            match app.stage(&user.user, run.start, wanted, &mut self.gathered) {
-                Ok(have) if have == wanted => {}
-                Err(Unavailable::NotReady) => return Err(ServerDrop::NotReady),
-                // A stream shorter than its stated length is not the same stream.
-                Ok(_) | Err(Unavailable::Changed) => {
+            let have = match app.stage(context, &user.user, run.start, wanted, &mut self.gathered) {
+                Ok(have) => have,
+                Err(Unavailable::NotReady(ticket)) if user.length.is_none() => {
+                    waits.get_or_insert(ticket);
+                    0
+                }
+                Err(Unavailable::NotReady(ticket)) => return Err(ticket),
+                Err(Unavailable::Changed) => {
                     content.changed = true;
                     break;
                 }
+            };
+            if have < wanted {
+                short = true;
+                // A stream shorter than its stated length is not the same stream.
+                content.changed |= user.length.is_some();
             }
+            let end = run.start + u64::try_from(have).unwrap_or(0);
+            staged.push(Span { end, ..run });
         }
         if content.changed {
-            self.layout.fill(0, 0, 0, &[]);
-            self.gathered.clear();
+            self.clear_stage();
+        } else if short {
+            staged.retain(|span| !span.is_empty());
+            match waits {
+                Some(ticket) if staged.is_empty() => return Err(ticket),
+                _ => fit(&mut self.layout, &staged),
+            }
         }
         Ok(())
+    }
+
+    /// Empties the flight in progress.
+    pub(super) fn clear_stage(&mut self) {
+        self.layout.fill(0, 0, 0, &[]);
+        self.gathered.clear();
     }
 }
 
 /// Clips the ranges to the stream.
 pub(super) fn clamp(content: &Content, ranges: &[Span]) -> Vec<Span> {
-    let length = content.user.as_ref().map_or(0, |user| user.length);
+    let user = content.user.as_ref();
+    let length = user.map_or(0, |user| user.length.unwrap_or(MAX_STREAM_BYTES));
     let inside = ranges.iter().map(|range| Span {
         start: range.start,
         end: range.end.min(length),

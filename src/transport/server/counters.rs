@@ -35,9 +35,9 @@ pub enum ServerDrop {
     /// Every number released was sent before.
     #[error("replayed")]
     Replayed,
-    /// The application is not ready.
-    #[error("the application is not ready")]
-    NotReady,
+    /// The application has refused to begin a stream.
+    #[error("the application began no stream")]
+    NotBegun,
 }
 
 impl ServerDrop {
@@ -63,7 +63,7 @@ impl ServerDrop {
             Self::TooOften => "too_often",
             Self::Nothing => "nothing_released",
             Self::Replayed => "replayed",
-            Self::NotReady => "not_ready",
+            Self::NotBegun => "not_begun",
         }
     }
 }
@@ -94,6 +94,8 @@ pub struct ServerCounters {
     pub opens: u64,
     /// Requests and probes answered.
     pub requests: u64,
+    /// Requests whose clients were asked to wait.
+    pub waits: u64,
     /// Path challenges sent.
     pub challenges: u64,
     /// Datagrams sent.

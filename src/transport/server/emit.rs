@@ -149,6 +149,7 @@ pub(super) fn small(void: u32) -> u8 {
     u8::try_from(void).unwrap_or(u8::MAX)
 }
 
-fn low_bits(number: u64) -> u32 {
+/// The low 32 bits of a packet number.
+pub(super) fn low_bits(number: u64) -> u32 {
     u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0)
 }

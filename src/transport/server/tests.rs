@@ -12,6 +12,7 @@ use proptest::prelude::*;
 mod drops;
 mod laws;
 mod model;
+mod waits;
 
 const MINUTE: u64 = 60_000;
 
@@ -329,22 +330,6 @@ fn another_version_of_the_object_gives_no_byte() {
     assert_eq!(answer.len(), 1);
     assert!(answer[0].changed && answer[0].spans.is_empty());
     assert_eq!(answer[0].void, 9);
-}
-
-#[test]
-fn what_is_not_ready_leaves_no_trace() {
-    let (mut server, datagram) = opened_and_asked();
-    let mut waiting = bytes().refusing(Unavailable::NotReady);
-    for ms in 1..4 {
-        let sent = send(&mut server, at(ms), path(), &datagram, &mut waiting);
-        assert_eq!(sent.err(), Some("not_ready"));
-    }
-    let flight = send(&mut server, at(5), path(), &datagram, &mut bytes()).unwrap();
-    assert_eq!(
-        packets(&flight).len(),
-        10,
-        "as if it had not been asked before"
-    );
 }
 
 #[test]

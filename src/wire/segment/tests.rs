@@ -16,6 +16,9 @@ fn spans(max: usize) -> impl Strategy<Value = Vec<Span>> {
     })
 }
 
+/// The length on the wire that stands for an unknown one.
+const UNKNOWN: u64 = (1 << 48) - 1;
+
 proptest! {
     #[test]
     fn open_round_trips(
@@ -67,7 +70,7 @@ proptest! {
             kind: echo.map_or(ResponseKind::Data, |echo| ResponseKind::Opened { echo, size: ids.3.max(256), count: stream }),
             connection: ids.0, number: ids.1, x: ids.2, server: ids.3, stream, void, changed, multi,
         };
-        let user = with_user.then_some(UserField { length: offset, sealed: &user });
+        let user = with_user.then_some(UserField { length: (offset != UNKNOWN).then_some(offset), sealed: &user });
         let mut out = Vec::new();
         header.emit(&mut out, &continuation, user);
         put_chunk(&mut out, offset, multi.then(|| u16::try_from(data.len()).unwrap()));
@@ -89,11 +92,15 @@ proptest! {
         out.clear();
         probed.emit(&mut out);
         prop_assert_eq!(ToClient::parse(&out), Ok(ToClient::Probed(probed)));
+        let wait = Wait { connection, server, number: probe, stream: mac[0], delay_ms: server };
+        out.clear();
+        wait.emit(&mut out);
+        prop_assert_eq!(ToClient::parse(&out), Ok(ToClient::Wait(wait)));
     }
 
     #[test]
     fn no_bytes_panic(mut bytes in vec(any::<u8>(), 0..1500), first in 0usize..8) {
-        const FIRST: [u8; 8] = [0x10, 0x20, 0x80, 0x8f, 0xa3, 0xc0, 0xe0, 0];
+        const FIRST: [u8; 8] = [0x10, 0x20, 0x80, 0x8f, 0xa3, 0xc0, 0xe0, 0x40];
         if let Some(byte) = bytes.first_mut() { *byte = FIRST[first]; }
         let _ = ToServer::parse(&bytes);
         if let Ok(ToClient::Response(response)) = ToClient::parse(&bytes) {

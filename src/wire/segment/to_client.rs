@@ -1,20 +1,24 @@
-//! Datagrams of servers: response, challenge and the reply to a probe, as values and as bytes.
+//! Datagrams of servers: response, challenge, the reply to a probe, and the request to wait, as values
+//! and as bytes.
 //!
-//! In: datagrams towards a client. Out: [`Response`], [`Challenge`] and [`Probed`], and back. Only
-//! the syntax is checked here.
+//! In: datagrams towards a client. Out: [`Response`], [`Challenge`], [`Probed`] and [`Wait`], and back.
+//! Only the syntax is checked here.
 
 use super::{
-    Cookie, KIND_CHALLENGE, KIND_DATA, KIND_MASK, KIND_OPENED, KIND_PROBED, MAX_CONTINUATION_BYTES,
-    RESPONSE_CHANGED, RESPONSE_CONTINUATION, RESPONSE_MULTI, RESPONSE_USER, RESPONSE_VOID,
-    SegmentError, check_size, put_long, put_short, take_long, take_short,
+    Cookie, KIND_CHALLENGE, KIND_DATA, KIND_MASK, KIND_OPENED, KIND_PROBED, KIND_WAIT,
+    MAX_CONTINUATION_BYTES, RESPONSE_CHANGED, RESPONSE_CONTINUATION, RESPONSE_MULTI, RESPONSE_USER,
+    RESPONSE_VOID, SegmentError, check_size, put_long, put_short, take_long, take_short,
 };
 use crate::wire::varint::{Reader, u48_bytes};
+
+/// The length on the wire of a stream whose length is not known yet.
+const UNKNOWN_LENGTH: u64 = (1 << 48) - 1;
 
 /// A user continuation as sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserField<'a> {
-    /// Length of the stream, in bytes.
-    pub length: u64,
+    /// Length of the stream, in bytes; `None`: not known yet.
+    pub length: Option<u64>,
     /// The sealed user continuation.
     pub sealed: &'a [u8],
 }
@@ -96,7 +100,7 @@ impl ResponseHeader {
             }
         }
         if let Some(user) = user {
-            out.extend(u48_bytes(user.length));
+            out.extend(u48_bytes(user.length.unwrap_or(UNKNOWN_LENGTH)));
             put_long(out, user.sealed);
         }
     }
@@ -165,7 +169,7 @@ impl<'a> Response<'a> {
         }
         let user = match has(RESPONSE_USER) {
             true => Some(UserField {
-                length: reader.u48()?,
+                length: Some(reader.u48()?).filter(|&length| length != UNKNOWN_LENGTH),
                 sealed: take_long(reader)?,
             }),
             false => None,
@@ -291,6 +295,45 @@ impl<'a> Probed<'a> {
     }
 }
 
+/// The answer to a request whose bytes are not there yet: no number, no data, smaller than any request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// The connection.
+    pub connection: u64,
+    /// The server that answered.
+    pub server: u16,
+    /// The low 32 bits of the first number that the request releases.
+    pub number: u32,
+    /// The client's name for the stream.
+    pub stream: u8,
+    /// When to ask again, in milliseconds.
+    pub delay_ms: u16,
+}
+
+impl Wait {
+    /// Appends the datagram.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        out.push(KIND_WAIT);
+        out.extend(self.connection.to_be_bytes());
+        out.extend(self.server.to_be_bytes());
+        out.extend(self.number.to_be_bytes());
+        out.push(self.stream);
+        out.extend(self.delay_ms.to_be_bytes());
+    }
+
+    fn parse(datagram: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(datagram);
+        reader.u8()?;
+        Some(Self {
+            connection: reader.u64()?,
+            server: reader.u16()?,
+            number: reader.u32()?,
+            stream: reader.u8()?,
+            delay_ms: reader.u16()?,
+        })
+    }
+}
+
 /// A datagram from a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToClient<'a> {
@@ -300,6 +343,8 @@ pub enum ToClient<'a> {
     Challenge(Challenge),
     /// The reply to a probe.
     Probed(Probed<'a>),
+    /// The request to wait.
+    Wait(Wait),
 }
 
 /// The connection that a datagram from a server is for, as its header names it.
@@ -325,7 +370,7 @@ impl<'a> ToClient<'a> {
                 reader.take(4 + 8 + 2 + 1)?;
                 Some(reader.u64()?)
             }
-            KIND_DATA | KIND_CHALLENGE | KIND_PROBED => None,
+            KIND_DATA | KIND_CHALLENGE | KIND_PROBED | KIND_WAIT => None,
             _ => return None,
         };
         Some(Addressee { connection, echo })
@@ -343,6 +388,9 @@ impl<'a> ToClient<'a> {
                 .ok_or(SegmentError::Truncated),
             Some(KIND_PROBED) => Probed::parse(datagram)
                 .map(Self::Probed)
+                .ok_or(SegmentError::Truncated),
+            Some(KIND_WAIT) => Wait::parse(datagram)
+                .map(Self::Wait)
                 .ok_or(SegmentError::Truncated),
             Some(_) => Err(SegmentError::UnknownKind),
             None => Err(SegmentError::Truncated),

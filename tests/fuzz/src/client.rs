@@ -4,9 +4,10 @@
 //! every event; its datagrams parse; no timer stands still; and as long as
 //! nothing was forged, every byte is right and the stream comes to its end.
 
+use headwater::internals::transport::application::MAX_STREAM_BYTES;
 use headwater::internals::transport::client::ClientEvent;
 use headwater::internals::wire::flight::Ecn;
-use headwater::internals::wire::segment::{ResponseKind, ToClient, ToServer, put_chunk};
+use headwater::internals::wire::segment::{ResponseKind, ToClient, ToServer, Wait, put_chunk};
 
 use super::input::{Input, mutate};
 use super::session::Session;
@@ -79,7 +80,7 @@ fn settle(session: &mut Session, forged: bool) {
 /// One thing that happens; whether it was a forgery.
 fn step(input: &mut Input<'_>, session: &mut Session) -> bool {
     let index = |input: &mut Input<'_>, length: usize| input.below(length.max(1)) % 64;
-    match input.u8() % 12 {
+    match input.u8() % 13 {
         0..=2 => {
             if let Some(datagram) = session.to_server.pop_front() {
                 session.serve(&datagram);
@@ -122,6 +123,24 @@ fn step(input: &mut Input<'_>, session: &mut Session) -> bool {
             session.answer(Ecn::Ect0, &datagram);
             return true;
         }
+        11 => {
+            // For a request under way, mostly.
+            let at = index(input, session.to_server.len());
+            let datagram = session.to_server.get(at).cloned().unwrap_or_default();
+            let Ok(ToServer::Request(request)) = ToServer::parse(&datagram) else {
+                return false;
+            };
+            let wait = Wait {
+                connection: request.connection,
+                server: input.u16(),
+                number: input.near(request.upto) as u32,
+                stream: request.stream,
+                delay_ms: input.u16(),
+            };
+            let mut datagram = Vec::new();
+            wait.emit(&mut datagram);
+            session.answer(Ecn::NotEct, &datagram);
+        }
         _ => {
             let at = index(input, session.to_client.len());
             let Some(datagram) = session.to_client.get(at).cloned() else {
@@ -158,7 +177,9 @@ fn altered(input: &mut Input<'_>, datagram: &[u8]) -> Vec<u8> {
                 }
                 7 => {
                     if let Some(user) = &mut user {
-                        user.length = input.near(user.length) % (1 << 48);
+                        let length = user.length.unwrap_or(MAX_STREAM_BYTES);
+                        let length = input.near(length) % (1 << 48);
+                        user.length = Some(length).filter(|_| input.u8() != 0);
                     }
                 }
                 _ => header.connection ^= input.number(),
@@ -182,6 +203,10 @@ fn altered(input: &mut Input<'_>, datagram: &[u8]) -> Vec<u8> {
         Ok(ToClient::Probed(mut probed)) => {
             probed.probe ^= input.u32();
             probed.emit(&mut out);
+        }
+        Ok(ToClient::Wait(mut wait)) => {
+            wait.number = input.near(wait.number.into()) as u32;
+            wait.emit(&mut out);
         }
         Err(_) => out.extend(datagram),
     }

@@ -109,6 +109,7 @@ fn seal(mut input: Input<'_>) {
 fn seal_user(mut input: Input<'_>) {
     let ring = keys();
     let length = input.number() % (MAX_STREAM_BYTES + 1);
+    let length = Some(length).filter(|&length| length < MAX_STREAM_BYTES);
     let count = input.below(MAX_USER_BYTES + 1);
     let value = UserContinuation {
         user: input.take(count).to_vec(),

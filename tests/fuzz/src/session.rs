@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use headwater::internals::time::{Instant, Now, UnixMillis};
 use headwater::internals::transport::application::{
-    Application, Begun, MAX_USER_BYTES, Unavailable,
+    Application, Begun, MAX_USER_BYTES, RequestContext, Unavailable,
 };
 use headwater::internals::transport::client::{AddressToken, Client, ClientConfig, ClientEvent};
 use headwater::internals::transport::keys::KeyRing;
@@ -42,15 +42,21 @@ pub fn length_of(request: &[u8]) -> u64 {
 pub struct Bytes;
 
 impl Application for Bytes {
-    fn begin(&mut self, _: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
+    fn begin(&mut self, _: RequestContext, request: &[u8]) -> Result<Begun, Unavailable> {
         let user = request[..request.len().min(MAX_USER_BYTES)].to_vec();
         Ok(Begun {
             user,
-            length: length_of(request),
+            length: Some(length_of(request)),
         })
     }
 
-    fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    fn read(
+        &mut self,
+        _context: RequestContext,
+        user: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
         let left = length_of(user).saturating_sub(offset);
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
         for (at, to) in (offset..).zip(&mut out[..count]) {

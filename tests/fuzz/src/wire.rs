@@ -33,6 +33,7 @@ pub fn to_client(data: &[u8]) {
         ToClient::Response(response) => return check_response(data, &response),
         ToClient::Challenge(challenge) => challenge.emit(&mut again),
         ToClient::Probed(probed) => probed.emit(&mut again),
+        ToClient::Wait(wait) => wait.emit(&mut again),
     }
     assert_eq!(ToClient::parse(&again), Ok(value), "written and read again");
 }

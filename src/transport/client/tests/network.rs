@@ -8,11 +8,11 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::time::{Instant, Now, UnixMillis};
-use crate::transport::application::{Application, Begun, Unavailable};
+use crate::transport::application::{Application, Begun, RequestContext, Ticket, Unavailable};
 use crate::transport::client::{Client, ClientConfig, ClientEvent};
 use crate::transport::keys::KeyRing;
 use crate::transport::server::{Server, ServerConfig};
-use crate::wire::flight::Ecn;
+use crate::wire::flight::{Ecn, Flight};
 
 const START_UNIX: u64 = 1_800_000_000_000;
 
@@ -20,24 +20,91 @@ fn byte(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
-/// Streams of deterministic bytes; the request is the length in decimal.
-struct Bytes;
+/// What every request waits for.
+const WORK: Ticket = Ticket(1);
+
+/// Streams of deterministic bytes; the request is the length in decimal. They begin at once, unless a
+/// time is set, and are whole then, unless they grow.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bytes {
+    /// The present time in µs.
+    now_us: u64,
+    /// When streams begin.
+    pub(super) begins_us: u64,
+    /// From the one time to the other, in µs, they cannot be read.
+    stall: Option<(u64, u64)>,
+    /// They grow from then on by so many bytes each so many µs, and their length is not known before
+    /// the end.
+    pub(super) grows: Option<(u64, u64)>,
+}
+
+impl Bytes {
+    /// The bytes of a stream of this length that are there now.
+    fn there(&self, length: u64) -> u64 {
+        let Some((bytes, every_us)) = self.grows else {
+            return length;
+        };
+        let steps = self.now_us.saturating_sub(self.begins_us) / every_us;
+        length.min(steps.saturating_mul(bytes))
+    }
+
+    /// When the application has more after `now_us`.
+    fn next_us(&self, now_us: u64) -> Option<u64> {
+        if now_us < self.begins_us {
+            return Some(self.begins_us);
+        }
+        if let Some((_, until)) = self.stall
+            && now_us < until
+        {
+            return Some(until);
+        }
+        let (_, every_us) = self.grows?;
+        Some(self.begins_us + ((now_us - self.begins_us) / every_us + 1) * every_us)
+    }
+}
 
 impl Application for Bytes {
-    fn begin(&mut self, _: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
-        let length = std::str::from_utf8(request).unwrap().parse().unwrap();
+    fn begin(&mut self, _: RequestContext, request: &[u8]) -> Result<Begun, Unavailable> {
+        if self.now_us < self.begins_us {
+            return Err(Unavailable::NotReady(WORK));
+        }
+        let length: u64 = std::str::from_utf8(request).unwrap().parse().unwrap();
+        let known = self.grows.is_none();
         Ok(Begun {
-            user: vec![7; 60],
-            length,
+            user: length.to_be_bytes().repeat(8),
+            length: known.then_some(length),
         })
     }
 
-    fn read(&mut self, user: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
-        assert_eq!(user, [7; 60]);
-        for (index, to) in out.iter_mut().enumerate() {
+    fn read(
+        &mut self,
+        _: RequestContext,
+        user: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
+        assert_eq!(user.len(), 64);
+        let length = u64::from_be_bytes(user[..8].try_into().unwrap());
+        let stalled = self
+            .stall
+            .is_some_and(|(from, to)| (from..to).contains(&self.now_us));
+        if self.now_us < self.begins_us || stalled {
+            return Err(Unavailable::NotReady(WORK));
+        }
+        let left = self.there(length).saturating_sub(offset);
+        let count = usize::try_from(left).map_or(out.len(), |left| left.min(out.len()));
+        if count == 0 && offset < length {
+            return Err(Unavailable::NotReady(WORK));
+        }
+        for (index, to) in out[..count].iter_mut().enumerate() {
             *to = byte(offset + index as u64);
         }
-        Ok(out.len())
+        Ok(count)
+    }
+
+    fn length(&mut self, _: RequestContext, user: &[u8]) -> Option<u64> {
+        let length = u64::from_be_bytes(user[..8].try_into().unwrap());
+        (self.there(length) == length).then_some(length)
     }
 }
 
@@ -86,11 +153,16 @@ pub(super) struct Network {
     sent: u64,
     free_at: u64,
     pub(super) servers: Vec<Server>,
+    pub(super) app: Bytes,
     pub(super) client: Client,
     received: u64,
     /// Reasons for which a server that has lost its state since dropped a datagram.
     refusals: BTreeSet<&'static str>,
     pub(super) outage: Option<(u64, u64)>,
+    /// From the one time to the other the application cannot read.
+    pub(super) stall: Option<(u64, u64)>,
+    /// When all servers restart.
+    pub(super) restart_at: Option<u64>,
     /// When all servers get other keys.
     pub(super) new_keys_at: Option<u64>,
     /// When the next datagram to a server, the next one to the client, and the next whole answer is
@@ -141,10 +213,13 @@ impl Network {
             sent: 0,
             free_at: 0,
             servers: (1..=path.servers as u16).map(new_server).collect(),
+            app: Bytes::default(),
             client: Client::new(config(), seed),
             received: 0,
             refusals: BTreeSet::new(),
             outage: None,
+            stall: None,
+            restart_at: None,
             new_keys_at: None,
             lose_request_at: None,
             lose_packet_at: None,
@@ -249,18 +324,37 @@ impl Network {
             self.refusals = self.refusals();
             self.servers[chosen] = new_server(chosen as u16 + 1);
         }
+        if falls_due(&mut self.restart_at, self.now_us) {
+            self.restart_servers();
+        }
         if self.new_keys_at.is_some_and(|at| at <= self.now_us) {
             self.servers[chosen].set_keys(KeyRing::with_secret([2; 32]));
         }
-        let answer = self.servers[chosen].respond(now, to_server, &datagram, &mut Bytes);
-        let Some(flight) = answer else {
-            return;
-        };
+        (self.app.now_us, self.app.stall) = (self.now_us, self.stall);
+        let answer = self.servers[chosen].respond(now, to_server, &datagram, &mut self.app);
+        if let Some(flight) = answer {
+            self.answer(&flight);
+        }
+    }
+
+    fn answer(&mut self, flight: &Flight) {
         if falls_due(&mut self.lose_answer_at, self.now_us) {
             return;
         }
         for datagram in flight.datagrams() {
             self.send(true, datagram.to_vec());
+        }
+    }
+
+    /// The application has more: the servers answer the requests that wait.
+    fn wake(&mut self) {
+        let now = self.now();
+        (self.app.now_us, self.app.stall) = (self.now_us, self.stall);
+        for index in 0..self.servers.len() {
+            self.servers[index].wake(WORK);
+            while let Some(flight) = self.servers[index].poll_parked(now, &mut self.app) {
+                self.answer(&flight);
+            }
         }
     }
 
@@ -281,6 +375,56 @@ impl Network {
         while let Some(flight) = self.client.poll_transmit(self.now()) {
             self.put_off = false;
             self.send(false, flight.payload.to_vec());
+        }
+    }
+
+    /// Runs for so many µs.
+    pub(super) fn run_for(&mut self, us: u64) {
+        let end = self.now_us + us;
+        while self.now_us < end {
+            self.transmit();
+            self.step();
+        }
+    }
+
+    /// Goes on to the next thing that happens.
+    fn step(&mut self) {
+        let timer = self
+            .client
+            .poll_timeout()
+            .map(|(at, why)| (at.as_micros(), why));
+        let packet = self.queue.keys().next().map(|(at, _)| *at);
+        let parked = self.servers.iter().any(|server| server.parked() > 0);
+        let ready = self.app.next_us(self.now_us).filter(|_| parked);
+        let earliest = [packet, timer.map(|(at, _)| at)]
+            .into_iter()
+            .flatten()
+            .min();
+        if let Some(ready) = ready
+            && earliest.is_none_or(|earliest| ready < earliest)
+        {
+            self.now_us = ready;
+            self.put_off = false;
+            self.wake();
+        } else if packet.is_some_and(|packet| timer.is_none_or(|(timer, _)| packet <= timer)) {
+            let ((at, _), (server, datagram)) = self.queue.pop_first().unwrap();
+            self.now_us = self.now_us.max(at);
+            self.put_off = false;
+            self.deliver(server, datagram);
+        } else {
+            let (at, why) = timer.expect("a timer while the stream is not finished");
+            assert!(at < self.now_us + 100_000_000, "a timer far ahead: {why}");
+            // With nothing to acknowledge that timer has nothing to do.
+            let window = self.client.connection.window();
+            let left = window.is_some_and(|window| window.releasable() > 0);
+            let delayed = why == "delayed acknowledgement" && left;
+            assert!(
+                !(delayed && self.put_off),
+                "delayed again, and nothing came"
+            );
+            self.put_off |= delayed;
+            self.now_us = self.now_us.max(at);
+            self.client.handle_timeout(self.now());
         }
     }
 
@@ -314,31 +458,7 @@ impl Network {
                     ClientEvent::Connected | ClientEvent::Began { .. } | ClientEvent::Readable => {}
                 }
             }
-            let timer = self
-                .client
-                .poll_timeout()
-                .map(|(at, why)| (at.as_micros(), why));
-            let packet = self.queue.keys().next().map(|(at, _)| *at);
-            if packet.is_some_and(|packet| timer.is_none_or(|(timer, _)| packet <= timer)) {
-                let ((at, _), (server, datagram)) = self.queue.pop_first().unwrap();
-                self.now_us = self.now_us.max(at);
-                self.put_off = false;
-                self.deliver(server, datagram);
-            } else {
-                let (at, why) = timer.expect("a timer while the stream is not finished");
-                assert!(at < self.now_us + 100_000_000, "a timer far ahead: {why}");
-                // With nothing to acknowledge that timer has nothing to do.
-                let window = self.client.connection.window();
-                let left = window.is_some_and(|window| window.releasable() > 0);
-                let delayed = why == "delayed acknowledgement" && left;
-                assert!(
-                    !(delayed && self.put_off),
-                    "delayed again, and nothing came"
-                );
-                self.put_off |= delayed;
-                self.now_us = self.now_us.max(at);
-                self.client.handle_timeout(self.now());
-            }
+            self.step();
             assert!(
                 self.now_us < start + 3_600_000_000,
                 "never ends: {:?}",

@@ -124,12 +124,12 @@ fn malformed(peer: &Peer) -> Vec<Case> {
             user: MAX_USER_BYTES,
             ..bytes()
         }),
-        case("not_ready", 1, open_bytes("not ready", 1472, None)),
+        case("not_begun", 1, open_bytes("refuse", 1472, None)),
         case(
-            "not_ready",
+            "not_begun",
             1,
             to_bytes(&Request {
-                wanted: Wanted::New(b"not ready"),
+                wanted: Wanted::New(b"refuse"),
                 ..request
             }),
         ),

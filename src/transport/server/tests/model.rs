@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::time::{Instant, Now, UnixMillis};
-use crate::transport::application::{Application, Begun, Unavailable};
+use crate::transport::application::{Application, Begun, RequestContext, Ticket, Unavailable};
 use crate::transport::continuation::{Continuation, MAX_AGE};
 use crate::transport::epoch::{Declaration, Epoch, Transition, TransitionKind};
 use crate::transport::keys::KeyRing;
@@ -57,7 +57,8 @@ pub(super) fn byte(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
-/// Streams of deterministic bytes. The request is their length in decimal, or `not ready`.
+/// Streams of deterministic bytes. The request is their length in decimal, or `not ready`, or
+/// `refuse`.
 pub(super) struct Bytes {
     /// Length of the user continuations.
     pub(super) user: usize,
@@ -83,9 +84,12 @@ impl Bytes {
 }
 
 impl Application for Bytes {
-    fn begin(&mut self, _: UnixMillis, request: &[u8]) -> Result<Begun, Unavailable> {
+    fn begin(&mut self, _: RequestContext, request: &[u8]) -> Result<Begun, Unavailable> {
         if request == b"not ready" {
-            return Err(Unavailable::NotReady);
+            return Err(Unavailable::NotReady(Ticket(1)));
+        }
+        if request == b"refuse" {
+            return Err(Unavailable::Changed);
         }
         // Noise may look like a request.
         let length = std::str::from_utf8(request)
@@ -93,11 +97,17 @@ impl Application for Bytes {
             .and_then(|text| text.parse().ok());
         Ok(Begun {
             user: vec![7; self.user],
-            length: length.unwrap_or(0),
+            length: Some(length.unwrap_or(0)),
         })
     }
 
-    fn read(&mut self, _: &[u8], offset: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
+    fn read(
+        &mut self,
+        _: RequestContext,
+        _: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
         for (index, to) in out.iter_mut().enumerate() {
             *to = byte(offset + index as u64);
         }
@@ -144,7 +154,7 @@ impl Packet {
             continuation: response.continuation.to_vec(),
             user: response
                 .user
-                .map(|user| (user.sealed.to_vec(), user.length)),
+                .map(|user| (user.sealed.to_vec(), user.length.unwrap())),
             spans: spans.collect(),
             length: datagram.len(),
         }

@@ -1,0 +1,250 @@
+//! Requests whose bytes are not there yet: the wait, the queue, and the answer.
+
+use super::*;
+use crate::transport::application::{Begun, Ticket};
+use crate::wire::segment::Wait;
+
+const WORK: Unavailable = Unavailable::NotReady(Ticket(1));
+
+fn wait_of(flight: &Flight) -> Wait {
+    assert_eq!(flight.count(), 1);
+    let datagram = flight.datagrams().next().unwrap();
+    let Ok(ToClient::Wait(wait)) = ToClient::parse(&datagram) else {
+        panic!("not a wait")
+    };
+    wait
+}
+
+#[test]
+fn a_request_that_is_not_ready_waits_and_is_answered_once() {
+    let mut server = server(1);
+    let peer = Peer::opened(&mut server, at(0), path());
+    let base = peer.epoch.base;
+    let datagram = to_bytes(&peer.acknowledging(base, base + 5));
+    let mut slow = bytes().refusing(WORK);
+    for ms in 1..4 {
+        let sent = send(&mut server, at(ms), path(), &datagram, &mut slow).unwrap();
+        let want = Wait {
+            connection: peer.connection,
+            server: 1,
+            number: (base + 11) as u32,
+            stream: 3,
+            delay_ms: 1000,
+        };
+        assert_eq!(wait_of(&sent), want);
+        assert!(
+            sent.payload.len() < datagram.len(),
+            "smaller than any request"
+        );
+        assert_eq!(server.parked(), 1, "one for a flight");
+    }
+    assert_eq!(server.counters().waits, 3);
+    assert!(server.poll_parked(at(4), &mut bytes()).is_none(), "not yet");
+    server.wake(Ticket(1));
+    assert!(server.poll_parked(at(5), &mut slow).is_none(), "still not");
+    assert_eq!(server.parked(), 1);
+    server.wake(Ticket(1));
+    let flight = server.poll_parked(at(6), &mut bytes()).unwrap();
+    assert_eq!(packets(&flight).len(), 10, "as if asked now");
+    assert_eq!(flight.path, path().reversed());
+    assert!(server.poll_parked(at(6), &mut bytes()).is_none());
+    assert_eq!(server.parked(), 0);
+    let again = send(&mut server, at(7), path(), &datagram, &mut bytes());
+    assert_eq!(again.err(), Some("replayed"), "by the client, meanwhile");
+}
+
+#[test]
+fn a_parked_timeout_takes_one_token() {
+    let mut server = server(1);
+    let peer = Peer::opened(&mut server, at(0), path());
+    let timeout = peer.transition(TransitionKind::Timeout, peer.epoch.base);
+    let datagram = to_bytes(&peer.declaring(&timeout, timeout.p, timeout.r));
+    let mut slow = bytes().refusing(WORK);
+    send(&mut server, at(1000), path(), &datagram, &mut slow).unwrap();
+    // More often than there are tokens.
+    for _ in 0..10 {
+        server.wake(Ticket(1));
+        assert!(server.poll_parked(at(1000), &mut slow).is_none());
+    }
+    server.wake(Ticket(1));
+    let flight = server.poll_parked(at(1000), &mut bytes()).unwrap();
+    assert_eq!(packets(&flight).len(), 2);
+}
+
+#[test]
+fn an_unproven_address_is_answered_without_bytes_and_never_parked() {
+    let mut server = server(1);
+    for (name, asked) in [("begin", "not ready"), ("read", "5000")] {
+        let datagram = open_bytes(asked, 1472, None);
+        let flight = send(
+            &mut server,
+            at(0),
+            path(),
+            &datagram,
+            &mut bytes().refusing(WORK),
+        );
+        let answer = packets(&flight.unwrap());
+        assert_eq!(answer.len(), 1, "{name}");
+        assert!(answer[0].spans.is_empty() && !answer[0].changed, "{name}");
+        assert!(!answer[0].continuation.is_empty(), "{name}");
+        assert_eq!(answer[0].user.is_some(), name == "read", "{name}");
+        assert_eq!(server.parked(), 0, "{name}");
+    }
+    let mut proof = Proof::default();
+    server.respond(at(0), path(), &open_bytes("5", 1472, None), &mut proof);
+    assert_eq!(proof.0, [false, false]);
+    let mut proof = Proof::default();
+    let peer = Peer::opened(&mut server, at(0), path());
+    let base = peer.epoch.base;
+    server.respond(
+        at(1),
+        path(),
+        &to_bytes(&peer.acknowledging(base, base + 1)),
+        &mut proof,
+    );
+    assert_eq!(proof.0, [true], "a request has proven its address");
+    let mut proof = Proof::default();
+    let token = Some((peer.connection, &*peer.continuation));
+    server.respond(at(2), path(), &open_bytes("5", 1472, token), &mut proof);
+    assert_eq!(proof.0, [true, true], "and so has a token");
+}
+
+/// Records whether its clients have proven their addresses.
+#[derive(Default)]
+struct Proof(Vec<bool>);
+
+impl Application for Proof {
+    fn begin(&mut self, context: RequestContext, _: &[u8]) -> Result<Begun, Unavailable> {
+        self.0.push(context.proven);
+        Ok(Begun {
+            user: vec![7],
+            length: Some(5),
+        })
+    }
+
+    fn read(
+        &mut self,
+        context: RequestContext,
+        _: &[u8],
+        _: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
+        self.0.push(context.proven);
+        Ok(out.len())
+    }
+}
+
+/// A stream that has so many bytes yet, and perhaps an end.
+struct Growing(u64, Option<u64>);
+
+impl Application for Growing {
+    fn begin(&mut self, _: RequestContext, _: &[u8]) -> Result<Begun, Unavailable> {
+        Ok(Begun {
+            user: vec![7; 60],
+            length: None,
+        })
+    }
+
+    fn read(
+        &mut self,
+        context: RequestContext,
+        user: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Unavailable> {
+        let left = usize::try_from(self.0.saturating_sub(offset)).unwrap();
+        let count = left.min(out.len());
+        match count {
+            0 => Err(WORK),
+            _ => bytes().read(context, user, offset, &mut out[..count]),
+        }
+        .map(|_| count)
+    }
+
+    fn length(&mut self, _: RequestContext, _: &[u8]) -> Option<u64> {
+        self.1
+    }
+}
+
+#[test]
+fn a_stream_of_unknown_length_gives_the_bytes_that_are_there_and_then_its_end() {
+    let mut server = server(1);
+    let mut peer = Peer::opened(&mut server, at(0), path());
+    let opened = open_bytes("any", 1472, None);
+    let begun = server
+        .respond(at(0), path(), &opened, &mut Growing(2000, None))
+        .unwrap();
+    let begun: Vec<_> = begun.datagrams().map(|d| d.to_vec()).collect();
+    let Ok(ToClient::Response(first)) = ToClient::parse(&begun[0]) else {
+        panic!()
+    };
+    let field = first.user.unwrap();
+    assert_eq!((begun.len(), field.length), (2, None));
+    peer.user = field.sealed.to_vec();
+
+    let base = peer.epoch.base;
+    let mut request = peer.acknowledging(base, base + 5);
+    request.ranges = vec![
+        Span {
+            start: 2000,
+            end: 9000,
+        },
+        Span {
+            start: 100,
+            end: 200,
+        },
+    ];
+    let datagram = to_bytes(&request);
+    let answer = server
+        .respond(at(1), path(), &datagram, &mut Growing(3500, None))
+        .unwrap();
+    let answer = packets(&answer);
+    let spans: Vec<Span> = answer
+        .iter()
+        .flat_map(|packet| packet.spans.clone())
+        .collect();
+    assert_eq!(spans.iter().map(Span::len).sum::<u64>(), 1600);
+    assert!(spans.iter().all(|span| span.end <= 3500));
+    let last = answer.last().unwrap();
+    assert_eq!(last.number + last.void, base + 20, "the rest is void");
+
+    let mut request = peer.acknowledging(base + 5, base + 6);
+    request.ranges = vec![Span {
+        start: 3500,
+        end: 9000,
+    }];
+    let datagram = to_bytes(&request);
+    let waits = server
+        .respond(at(2), path(), &datagram, &mut Growing(3500, None))
+        .unwrap();
+    assert_eq!(wait_of(&waits).number, (base + 21) as u32);
+    server.wake(Ticket(1));
+    let end = server
+        .poll_parked(at(3), &mut Growing(3500, Some(3500)))
+        .unwrap();
+    let end = packets(&end);
+    let (sealed, length) = end[0].user.clone().unwrap();
+    assert_eq!((end.len(), length, end[0].spans.len()), (1, 3500, 0));
+
+    peer.user = sealed;
+    let mut request = peer.acknowledging(base + 6, base + 7);
+    request.ranges = vec![Span {
+        start: 3000,
+        end: 9000,
+    }];
+    let rest = server.respond(
+        at(4),
+        path(),
+        &to_bytes(&request),
+        &mut Growing(3500, Some(3500)),
+    );
+    let rest = packets(&rest.unwrap());
+    assert_eq!(
+        rest[0].spans,
+        [Span {
+            start: 3000,
+            end: 3500
+        }]
+    );
+    assert!(rest[0].user.is_none(), "the continuation shown has it");
+}
