@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use crate::time::{Now, UnixMillis};
 use crate::transport::application::{
-    Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, RequestContext, Unavailable,
+    Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, RequestContext, Ticket, Unavailable,
 };
 use crate::transport::curve::{Curve, MAX_WINDOW};
 use crate::transport::epoch::{Declaration, Epoch, TransitionKind};
@@ -82,6 +82,25 @@ fn assert_dump(title: &str, have: &[u8]) {
     );
 }
 
+/// The same, before its bytes are there.
+struct NotYet;
+
+impl Application for NotYet {
+    fn begin(&mut self, _: RequestContext, _: &[u8]) -> Result<Begun, Unavailable> {
+        Err(Unavailable::NotReady(Ticket(1)))
+    }
+
+    fn read(
+        &mut self,
+        _: RequestContext,
+        _: &[u8],
+        _: u64,
+        _: &mut [u8],
+    ) -> Result<usize, Unavailable> {
+        Err(Unavailable::NotReady(Ticket(1)))
+    }
+}
+
 struct Example {
     server: Server,
 }
@@ -100,6 +119,16 @@ impl Example {
 
     /// The one datagram that answers `datagram`, sent from `port` `at_ms` after the start.
     fn ask(&mut self, at_ms: u64, port: u16, datagram: &[u8]) -> Vec<u8> {
+        self.ask_of(&mut Counting, at_ms, port, datagram)
+    }
+
+    fn ask_of(
+        &mut self,
+        app: &mut dyn Application,
+        at_ms: u64,
+        port: u16,
+        datagram: &[u8],
+    ) -> Vec<u8> {
         let now = Now {
             unix: UnixMillis::new(START + at_ms),
             ..Now::default()
@@ -108,7 +137,7 @@ impl Example {
             src: ([192, 0, 2, 7], port).into(),
             dst: ([192, 0, 2, 1], 7600).into(),
         };
-        let answer = self.server.respond(now, path, datagram, &mut Counting);
+        let answer = self.server.respond(now, path, datagram, app);
         let datagrams: Vec<Vec<u8>> = answer
             .iter()
             .flat_map(|flight| flight.datagrams().map(std::borrow::Cow::into_owned))
@@ -186,6 +215,8 @@ fn the_worked_example_is_what_the_program_sends() {
     request.emit(&mut ranges);
     assert_dump("REQUEST, two ranges", &ranges);
     assert_dump("CHALLENGE", &example.ask(80, 4001, &ranges));
+    let wait = example.ask_of(&mut NotYet, 80, 4000, &ranges);
+    assert_dump("WAIT", &wait);
     assert_dump("DATA, two chunks", &example.ask(80, 4000, &ranges));
 
     request.after = 11;
@@ -246,6 +277,8 @@ fn constants_are_those_of_the_program() {
         ("MAX_CHALLENGE_AGE", server::MAX_CHALLENGE_AGE),
         ("MAX_AGE", continuation::MAX_AGE),
         ("MAX_TOKEN_AGE", continuation::MAX_TOKEN_AGE),
+        ("WAIT", server::WAIT),
+        ("UNPARKED_WAIT", server::UNPARKED_WAIT),
     ];
     let rows = plain
         .iter()

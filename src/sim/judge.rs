@@ -84,6 +84,13 @@ impl Judge for TransportJudge {
             x: response.header.x,
         })
     }
+
+    fn wait(&self, payload: &[u8]) -> Option<(u64, u64)> {
+        match ToClient::parse(payload).ok()? {
+            ToClient::Wait(wait) => Some((wait.connection, wait.number.into())),
+            ToClient::Response(_) | ToClient::Challenge(_) | ToClient::Probed(_) => None,
+        }
+    }
 }
 
 fn in_epoch(epoch: &Epoch, request: &Request<'_>, elapsed: Duration) -> Claim {

@@ -12,11 +12,13 @@ use super::Kit;
 use super::adversary::Adversary;
 use super::dice::Dice;
 use super::judge::TransportJudge;
-use super::object::{Object, Objects};
+use super::object::Object;
 use super::scenario::{ClientPlan, LAST_STAGE, Reader, Scenario, ServerPlan};
+use super::slow::SlowObjects;
 use super::world::{Boot, ClientProgress, Node};
 use crate::host::{Machine, Transmit};
 use crate::time::{Instant, Now};
+use crate::transport::application::Application as _;
 use crate::transport::client::{Client, ClientConfig, ClientEvent};
 use crate::transport::keys::{KeyRing, Role, SECRET_BYTES};
 use crate::transport::server::{Server, ServerConfig};
@@ -42,6 +44,7 @@ impl Kit for TransportKit {
         };
         Box::new(ServerNode {
             server: Server::new(config, ring(scenario.secret, boot.stage)),
+            app: SlowObjects::new(scenario.thinks),
             out: VecDeque::new(),
         })
     }
@@ -87,6 +90,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
 
 struct ServerNode {
     server: Server,
+    app: SlowObjects,
     out: VecDeque<Flight>,
 }
 
@@ -96,18 +100,28 @@ impl Machine for ServerNode {
             return;
         };
         let (path, payload) = (datagram.path, datagram.payload);
-        let answer = self.server.respond(now, path, payload, &mut Objects);
+        self.app.advance(now.instant);
+        let answer = self.server.respond(now, path, payload, &mut self.app);
         self.out.extend(answer);
     }
 
-    fn handle_timeout(&mut self, _now: Now) {}
+    fn handle_timeout(&mut self, now: Now) {
+        self.app.advance(now.instant);
+    }
 
-    fn poll_transmit(&mut self, _now: Now) -> Option<Transmit> {
-        self.out.pop_front().map(Transmit::Flight)
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        if let Some(flight) = self.out.pop_front() {
+            return Some(Transmit::Flight(flight));
+        }
+        while let Some(ticket) = self.app.poll_ready() {
+            self.server.wake(ticket);
+        }
+        let parked = self.server.poll_parked(now, &mut self.app);
+        parked.map(Transmit::Flight)
     }
 
     fn poll_timeout(&mut self, _now: Now) -> Option<(Instant, &'static str)> {
-        None
+        self.app.poll_timeout().map(|at| (at, "application"))
     }
 }
 
@@ -124,13 +138,7 @@ impl Node for ServerNode {
 }
 
 /// Legitimate rejections of honest clients: networks duplicate packets, and servers' clocks differ.
-const EXCUSED: [&str; 5] = [
-    "replayed",
-    "too_often",
-    "not_ready",
-    "too_soon",
-    "ahead_of_time",
-];
+const EXCUSED: [&str; 4] = ["replayed", "too_often", "too_soon", "ahead_of_time"];
 
 /// The phase of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +239,8 @@ impl ClientNode {
     fn handle_event(&mut self, now: Now, event: ClientEvent) {
         match (event, self.phase) {
             (ClientEvent::Began { length }, ClientPhase::Fetching(object, _)) => {
-                let wrong = (length != Some(object.length)).then_some(object.length);
+                let other = length.is_some_and(|length| length != object.length);
+                let wrong = other.then_some(object.length);
                 self.progress.wrong = self.progress.wrong.or(wrong);
             }
             (ClientEvent::Finished, ClientPhase::Fetching(object, position)) => {

@@ -17,6 +17,7 @@ pub mod machines;
 pub mod object;
 pub mod path;
 pub mod scenario;
+pub mod slow;
 #[cfg(test)]
 mod tests;
 pub mod trace;

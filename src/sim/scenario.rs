@@ -14,9 +14,11 @@ use super::adversary::LASTS;
 use super::check::Path;
 use super::dice::Dice;
 use super::object::Object;
+use super::slow::BLOCK_BYTES;
 use super::world::{Action, Clock, NodeId, Spray};
 use crate::link::{BurstLoss, Chance, LinkConfig, Outage};
 use crate::time::{Instant, micros};
+use crate::transport::server::WAIT;
 
 /// Most clients of a world.
 pub const MAX_CLIENTS: u64 = 16;
@@ -103,6 +105,8 @@ pub struct Scenario {
     pub heals_at: Instant,
     /// Seed of the cluster's secrets.
     pub secret: u64,
+    /// Longest time for which the application of a server makes a request wait; zero if it never does.
+    pub thinks: Duration,
 }
 
 impl Scenario {
@@ -159,9 +163,13 @@ impl Scenario {
             script,
             heals_at,
             secret: dice.seed(),
+            thinks: Duration::ZERO,
         };
         if options.adversaries && dice.chance(LATE_PERCENT) {
             scenario.draw_late_streams(dice, options.max_bytes);
+        }
+        if options.adversaries && dice.chance(SLOW_PERCENT) {
+            scenario.thinks = dice.duration(Duration::from_millis(1), Duration::from_secs(3));
         }
         scenario
     }
@@ -222,8 +230,29 @@ impl Scenario {
             lossy: is_lossy(&client.up) || is_lossy(&client.down),
             impaired,
             longest_backoff,
-            leisure: client.leisure(),
+            leisure: client.leisure() + self.thinking(client),
+            thinks: self.stall_of_thinking(),
         }
+    }
+
+    /// Longest stall that the application causes: each server thinks by itself, and a request that is lost
+    /// there is sent again.
+    fn stall_of_thinking(&self) -> Duration {
+        let servers = u32::try_from(self.servers.len()).unwrap_or(u32::MAX);
+        match self.thinks.is_zero() {
+            true => Duration::ZERO,
+            false => (self.thinks + WAIT).saturating_mul(servers + 1),
+        }
+    }
+
+    /// Longest time that the application takes for all that a client fetches.
+    fn thinking(&self, client: &ClientPlan) -> Duration {
+        let blocks = client
+            .objects
+            .iter()
+            .map(|object| 2 + object.length / BLOCK_BYTES);
+        let blocks = u32::try_from(blocks.sum::<u64>()).unwrap_or(u32::MAX);
+        self.stall_of_thinking().saturating_mul(blocks)
     }
 
     /// The intervals in which any server was down or booting.
@@ -493,6 +522,9 @@ const ADVERSE_PERCENT: u32 = 20;
 
 /// Worlds in a hundred in which datagrams of earlier streams come late.
 const LATE_PERCENT: u32 = 10;
+
+/// Worlds in a hundred in which the application is slow.
+const SLOW_PERCENT: u32 = 20;
 
 /// Fewest and most objects of a client to which they come: labels come again after 256 streams, and an
 /// object may take two.

@@ -84,6 +84,10 @@ pub struct GetStats {
     pub repeated: u64,
     /// Probes sent.
     pub probes: u64,
+    /// Requests of servers to wait for bytes that are not there yet.
+    pub waits: u64,
+    /// Requests sent again after such a wait.
+    pub asked_again: u64,
     /// Retransmission timeouts.
     pub timeouts: u64,
     /// State transitions claimed, by kind.
@@ -180,6 +184,8 @@ impl GetStats {
             handshakes: transport.handshakes,
             lost: transport.lost,
             repeated: transport.repeated,
+            waits: transport.waits,
+            asked_again: transport.asked_again,
             probes: transport.probes,
             timeouts: transport.timeouts,
             transitions: transport.transitions.clone(),

@@ -76,6 +76,12 @@ pub trait Judge {
 
     /// Returns the grant of a datagram to a client; `None` if it has no number.
     fn grant(&self, payload: &[u8]) -> Option<Grant>;
+
+    /// Returns the connection of a datagram that asks a client to wait, and the first number that it is to
+    /// wait for.
+    fn wait(&self, _payload: &[u8]) -> Option<(u64, u64)> {
+        None
+    }
 }
 
 /// The violated law, with its culprit.
@@ -259,6 +265,8 @@ struct Client {
 #[derive(Default)]
 struct Server {
     claim: Option<Claim>,
+    /// The claims of requests that wait, by connection and first number.
+    parked: BTreeMap<(u64, u64), Claim>,
     sent: BTreeMap<u64, Numbers>,
     memory: Option<usize>,
 }
@@ -390,9 +398,13 @@ impl<J: Judge> Checker<J> {
         let number = numbers.start;
         let state = self.servers.entry(server).or_default();
         let known = self.connections.entry(connection).or_default();
-        let claim = state.claim.as_ref();
         let of_this = |claim: &&Claim| claim.connection.is_none_or(|id| id == connection);
-        let Some(claim) = claim.filter(of_this) else {
+        let covers = |claim: &&Claim| (claim.allowed.start..claim.allowed.end).contains(&number);
+        // The answer to a request that has waited comes later.
+        let parked = state.parked.range((connection, 0)..=(connection, number));
+        let parked = parked.map(|(_, claim)| claim).rfind(covers);
+        let claim = state.claim.as_ref().filter(of_this);
+        let Some(claim) = claim.filter(covers).or(parked).or(claim) else {
             return Err(Violation::Unsolicited {
                 server,
                 connection,
@@ -549,6 +561,12 @@ impl<J: Judge> Observer for Checker<J> {
     fn released(&mut self, now: Instant, node: NodeId, _path: UdpPath, payload: &[u8]) {
         if self.clients.contains_key(&node) {
             return;
+        }
+        if let Some(flight) = self.judge.wait(payload) {
+            let server = self.servers.entry(node).or_default();
+            server
+                .parked
+                .extend(server.claim.clone().map(|claim| (flight, claim)));
         }
         if let Some(grant) = self.judge.grant(payload)
             && let Err(violation) = self.check_grant(node, grant)

@@ -24,6 +24,8 @@ pub struct Path {
     pub longest_backoff: Duration,
     /// Time added by the client's own plan: pauses, and a slow reader.
     pub leisure: Duration,
+    /// Longest stall that the application causes.
+    pub thinks: Duration,
 }
 
 impl Path {
@@ -61,7 +63,7 @@ impl Path {
         let doublings = if self.lossy { LOSSY_DOUBLINGS } else { 1 };
         let backoff = (stalled + self.timeout()).saturating_mul(1 << doublings);
         let most = self.longest_backoff.saturating_mul(1 + doublings);
-        backoff.min(most.max(self.timeout())) + self.round_trip * 2
+        backoff.min(most.max(self.timeout())) + self.round_trip * 2 + self.thinks
     }
 
     /// A retransmission timeout without back-off: that of RFC 6298 before the first sample, or the
@@ -99,6 +101,7 @@ mod tests {
             impaired: Vec::new(),
             longest_backoff: Duration::from_secs(60),
             leisure: Duration::ZERO,
+            thinks: Duration::ZERO,
         }
     }
 
