@@ -138,6 +138,7 @@ fn sixty_four_clients_on_bad_links_all_finish() {
         // The links never heal; from here on the laws detect a stuck client.
         heals_at: Instant::from_micros(30_000_000),
         secret: 1,
+        thinks: Duration::ZERO,
     };
     let report = match run(&TransportKit, &scenario, &Options::default()) {
         Ok(report) => report,
