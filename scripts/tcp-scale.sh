@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# What a packet of plain TCP costs `serve` with FEW and with MANY open connections: clients of the
+# The cost to `serve` of a packet of plain TCP with FEW and with MANY open connections: clients of the
 # kernel request on all of them in turn, 8 at a time, and the processor time of the server's loop is
 # divided by the packets that it received and sent. The server does not busy-poll.
 #

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# Plain HTTP over TCP against those who misuse it: ambiguous requests, crowds, slow readers, a server that
+# Plain HTTP over TCP under misuse: ambiguous requests, crowds, slow readers, a server that
 # ends. Sourced by test-netns.sh.
 
 # tcp_probe NAME ARGUMENT...: a probe in the client's namespace.
@@ -37,7 +37,7 @@ scenario_tcp_framing() {
 }
 
 # The table is full of connections that keep quiet or never end their request, more connect and say nothing,
-# and SYNs arrive from forged addresses: whoever is new is answered at once.
+# and SYNs arrive from forged addresses: a newcomer is answered at once.
 scenario_tcp_crowd() {
     local crowd
     fleet 1

@@ -34,8 +34,8 @@ use connection::{Cause, Side, TcpConnection, new_socket};
 use cookie::Cookies;
 use crowd::{Crowd, Standing};
 
-/// Most concurrent connections, including closing ones. One takes 10 KiB as long as it sends
-/// little; what larger buffers take is bounded by [`MAX_GROWN_BYTES`].
+/// Most concurrent connections, including closing ones. One takes 10 KiB while its
+/// responses are small, then 22 KiB; [`MAX_GROWN_BYTES`] bounds larger buffers.
 pub const MAX_TCP_CONNECTIONS: usize = 12_288;
 
 /// Most listening TCP ports.
@@ -53,7 +53,7 @@ pub const CLIENT_SEND_BYTES: usize = 64 << 10;
 /// Receive buffer of an outgoing connection, in bytes; the window of a download.
 pub const CLIENT_RECEIVE_BYTES: usize = 4 << 20;
 
-/// When a connection ends because of silence, and when it asks for a sign of life.
+/// The silence after which a connection ends, and after which it sends a keep-alive.
 #[derive(Clone, Copy)]
 struct Timeouts {
     silence: Duration,
@@ -66,7 +66,7 @@ const CLIENT: Timeouts = Timeouts {
     keep_alive: Duration::from_secs(10),
 };
 
-/// Of accepted connections. The host closes idle ones before they ask for a sign of life.
+/// Of accepted connections. The host closes idle ones before they send a keep-alive.
 const SERVER: Timeouts = Timeouts {
     silence: Duration::from_secs(60),
     keep_alive: Duration::from_secs(25),
@@ -161,7 +161,7 @@ impl Hash for Pair {
     }
 }
 
-/// Creates hashers with a key, so that nobody outside can construct collisions.
+/// Creates hashers with a key, so that a peer cannot construct collisions.
 #[derive(Clone, Copy)]
 struct KeyedHash(SipHasher13);
 
@@ -277,7 +277,7 @@ impl Connections {
         let is_over = standing == Standing::OVER;
         if (is_over && !ended) || (!standing.busy && self.crowd.has_busy()) {
             let source = connection.source();
-            // An outgoing connection is nobody's victim while it lives.
+            // An open outgoing connection is never evicted.
             if is_over || connection.side != Side::Client {
                 self.crowd.place(id, source, standing);
             }
@@ -355,7 +355,7 @@ impl Connections {
         remote: SocketAddr,
     ) -> Result<TcpId, TcpError> {
         if self.table.len() >= MAX_TCP_CONNECTIONS {
-            // Only what has ended makes room for an outgoing connection.
+            // Only an ended connection makes room for an outgoing one.
             let first = self.victim(now).ok_or(TcpError::TooManyConnections)?;
             if self
                 .table

@@ -1,4 +1,4 @@
-"""Records of `tcp-scale.sh`: what a packet of plain TCP costs the server.
+"""Records of `tcp-scale.sh`: the cost of a packet of plain TCP to the server.
 
     lab.sh record tcp-scale rounds SCRATCH RESULTS run=UNIX connections=N round=N
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::host::web::{SHUTDOWN_TIMEOUT, WebCounters};
 use crate::wire::ip::IpView;
 
-/// The window of a reader; it has all of it acknowledged at once.
+/// The window of a reader, which acknowledges all of it at once.
 const WINDOW: u16 = 4096;
 
 /// A client made of hand-made segments.
@@ -77,7 +77,7 @@ impl Reader {
         }
     }
 
-    /// Lets a second pass, then acknowledges what has come if `reads`.
+    /// Lets a second pass, then acknowledges all received bytes if `reads`.
     fn second(&mut self, reads: bool) {
         for _ in 0..10 {
             self.now.instant += Duration::from_millis(100);

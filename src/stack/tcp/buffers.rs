@@ -65,7 +65,7 @@ impl Connections {
                 resize(now, connection, size);
                 self.grown += beyond_floor(connection);
             }
-            // There is no more: it does with what it has.
+            // There is no more: its buffer stays.
             Some(connection) => connection.wanted = 0,
             None => {}
         }

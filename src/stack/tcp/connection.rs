@@ -1,4 +1,4 @@
-//! One TCP connection: a smoltcp socket and what the table notes of it.
+//! One TCP connection: a smoltcp socket, and the table's notes on it.
 //!
 //! In: the state that smoltcp left after a packet. Out: the events of the connection, one at a time,
 //! its end and its progress.
@@ -154,7 +154,7 @@ impl TcpConnection {
         }
     }
 
-    /// Whether the connection is in TIME-WAIT, which a new one between the same ends may cut short
+    /// Whether the connection is in TIME-WAIT, which a new one between the same ends may end early
     /// (RFC 6191).
     pub(super) fn is_waiting(&self) -> bool {
         self.state == State::TimeWait && self.end_reported

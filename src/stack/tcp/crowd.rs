@@ -208,7 +208,7 @@ mod tests {
             order.push(id.0);
             crowd.remove(id);
         }
-        assert_eq!(order, [2, 0, 1], "the last has made progress of late");
+        assert_eq!(order, [2, 0, 1], "the last has made progress recently");
         assert!(crowd.has_busy());
         assert_eq!(crowd.victim(at(13), |id| real[&id]), Some(TcpId(3)));
         crowd.remove(TcpId(3));
