@@ -19,9 +19,6 @@ impl Instant {
     /// The start of the clock.
     pub const ZERO: Self = Self(0);
 
-    /// A point that is never reached.
-    pub const MAX: Self = Self(u64::MAX);
-
     /// The instant `micros` microseconds after the start.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {

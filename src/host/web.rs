@@ -126,7 +126,8 @@ pub struct Web {
     /// The connections that wait for the application, by the work.
     waiting: BTreeMap<Ticket, BTreeSet<TcpId>>,
     deadlines: Deadlines<TcpId>,
-    /// Once the server shuts down: the time at which all connections are reset.
+    shuts_down: bool,
+    /// While the server shuts down: the time at which all connections are reset.
     reset_at: Option<Instant>,
     stage: Vec<u8>,
     counters: WebCounters,
@@ -138,6 +139,7 @@ impl Default for Web {
             connections: BTreeMap::new(),
             waiting: BTreeMap::new(),
             deadlines: Deadlines::default(),
+            shuts_down: false,
             reset_at: None,
             stage: vec![0; STAGE_BYTES],
             counters: WebCounters::default(),
@@ -203,6 +205,7 @@ impl Web {
             if connection.deadline > now.instant {
                 self.schedule(id);
             } else if until.is_some_and(|until| now.instant < until) {
+                connection.deadline = now.instant + READY_INTERVAL;
                 self.serve(now, id, stack, app);
             } else {
                 let progress = stack.progress(id);
@@ -256,7 +259,9 @@ impl Web {
     /// reset after [`SHUTDOWN_TIMEOUT`]. New ones are refused.
     pub fn shut_down(&mut self, now: Now, stack: &mut Stack) {
         stack.stop_listening();
-        self.reset_at.get_or_insert(now.instant + SHUTDOWN_TIMEOUT);
+        if !std::mem::replace(&mut self.shuts_down, true) {
+            self.reset_at = Some(now.instant + SHUTDOWN_TIMEOUT);
+        }
         for (&id, connection) in &mut self.connections {
             match &mut connection.phase {
                 WebPhase::Head if connection.inbox.is_empty() => {
@@ -272,11 +277,11 @@ impl Web {
     /// Whether the server shuts down and all connections have ended.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
-        self.reset_at.is_some() && self.connections.is_empty()
+        self.shuts_down && self.connections.is_empty()
     }
 
     fn reset_all(&mut self, stack: &mut Stack) {
-        self.reset_at = Some(Instant::MAX);
+        self.reset_at = None;
         self.deadlines = Deadlines::default();
         self.waiting.clear();
         for id in std::mem::take(&mut self.connections).into_keys() {
@@ -308,7 +313,7 @@ impl Web {
         let counters = &mut self.counters;
         loop {
             let next = match connection.phase {
-                WebPhase::Head => receive_head(now, id, connection, stack, self.reset_at.is_some()),
+                WebPhase::Head => receive_head(now, id, connection, stack, self.shuts_down),
                 WebPhase::Beginning { .. } => begin(now, connection, app, counters),
                 WebPhase::Streaming { .. } => stream(now, id, connection, stack, app, counters),
                 WebPhase::Closing => discard(id, stack, &mut self.stage),
