@@ -138,14 +138,15 @@ mod wire;
 
 // Applications.
 pub use apps::origin::Origin;
-pub use apps::origin::digest::{DigestProgress, Digester, InlineDigester, Stamp};
+pub use apps::origin::digest::Stamp;
 pub use apps::origin::hot::{Hot, HotCounters, Job as HotJob, Loaded, Loader, MAX_HOT_BYTES};
 pub use apps::origin::tree::RootError;
+pub use apps::origin::work::{InlineWorkers, Job, JobKey, Outcome, Workers};
 pub use http::headers::{FieldError, Headers};
 pub use http::request::{Method, RequestHead};
 pub use http::{HeadError, Version};
-pub use runtime::digester::ThreadDigester;
 pub use runtime::loader::ThreadLoader;
+pub use runtime::workers::ThreadWorkers;
 pub use transport::application::{
     Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, MAX_USER_BYTES, RequestContext,
     Ticket, Unavailable, copy_at,

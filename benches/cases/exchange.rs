@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use headwater::internals::apps::origin::Origin;
-use headwater::internals::apps::origin::digest::InlineDigester;
+use headwater::internals::apps::origin::work::InlineWorkers;
 use headwater::internals::host::Machine;
 use headwater::internals::host::config::ServerHostConfig;
 use headwater::internals::host::server::ServerHost;
@@ -33,7 +33,7 @@ impl Exchange {
             .unwrap();
         // Of computed bytes: callgrind does not know the system call that opens files.
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let origin = Origin::new(root, Box::new(InlineDigester)).unwrap();
+        let origin = Origin::new(root, Box::<InlineWorkers>::default()).unwrap();
         let keys = KeyRing::with_secret([3; 32]);
         let plan = Plan {
             pace: Pace::Closed(NonZeroU32::MIN),

@@ -27,10 +27,10 @@ use crate::host::server::{Redirected, ServerHost};
 use crate::redirect::backend::{BackendConfig, MAX_REDIRECTORS};
 use crate::redirect::config::DEFAULT_PORT;
 use crate::redirect::{BackendId, RedirectorId};
-use crate::runtime::digester::ThreadDigester;
 use crate::runtime::loader::ThreadLoader;
 use crate::runtime::metrics::MetricsServer;
 use crate::runtime::signals::release_signals;
+use crate::runtime::workers::{ThreadWorkers, Waking};
 use crate::runtime::{Hooks, Notice, OsClock, Signal};
 use crate::time::{Instant, Now};
 use crate::transport::keys::KeyRing;
@@ -155,7 +155,7 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     }
     let keys = keygen::load(&args.keys)?;
     let redirected = args.behind.redirected(args.server_id)?;
-    let origin = origin(args)?;
+    let (origin, waking) = origin(args)?;
     let metrics = listen_for_metrics(args.metrics)?;
     let clock = OsClock::new();
     let mut machine = machine(args, &local, clock.now(), keys, origin)?;
@@ -164,6 +164,7 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     }
     let opened = local.open_queue(args.multi_queue)?;
     let hooks = Serving {
+        waking,
         draining: false,
         ending: false,
         announcer: Announcer::new(&args.announce, opened.routes(), &args.local.addresses)?,
@@ -174,26 +175,28 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     }
 }
 
-fn origin(args: &ServeArgs) -> Result<Origin, Failed> {
+fn origin(args: &ServeArgs) -> Result<(Origin, Waking), Failed> {
     let refused = |error: &dyn core::fmt::Display| Failed::new(Exit::Root, format!("root {error}"));
-    // Checks the directory before the digester walks it.
+    // Checks the directory before a thread walks it.
     Tree::open(&args.root).map_err(|error| refused(&error))?;
-    let digester = ThreadDigester::start(&args.root, args.digests.clone());
-    let digester = digester.map_err(|error| {
+    let workers = ThreadWorkers::start(&args.root, args.digests.clone());
+    let workers = workers.map_err(|error| {
         let advice =
             format!("cannot open the digest file ({error}): choose another file for --digests");
         Failed::new(Exit::WriteError, advice)
     })?;
-    let origin = Origin::new(&args.root, Box::new(digester)).map_err(|error| refused(&error))?;
+    let waking = workers.waking();
+    let origin = Origin::new(&args.root, Box::new(workers)).map_err(|error| refused(&error))?;
     if args.cache == 0 {
-        return Ok(origin);
+        return Ok((origin, waking));
     }
     let loader = ThreadLoader::start();
     let loader = loader.map_err(|error| {
         let advice = format!("cannot start a thread ({error}): use --cache 0");
         Failed::new(Exit::Root, advice)
     })?;
-    Ok(origin.with_hot(Hot::new(args.cache, Box::new(loader))))
+    let origin = origin.with_hot(Hot::new(args.cache, Box::new(loader)));
+    Ok((origin, waking))
 }
 
 fn machine(
@@ -216,6 +219,8 @@ fn machine(
 
 /// The state beside the machine: drain, announcements, the end.
 struct Serving {
+    /// Wakes the loop when work for it is done.
+    waking: Waking,
     draining: bool,
     /// A signal has shut the machine down.
     ending: bool,
@@ -278,6 +283,7 @@ fn drive<D: Device + AsRawFd>(
 ) -> Result<Exit, Failed> {
     let mut endpoint = local.endpoint(clock, device, machine)?;
     let runtime = endpoint.runtime_mut();
+    hooks.waking.set(runtime.waker().map_err(device_failed)?);
     for notice in [Notice::User1, Notice::User2] {
         runtime.catch(notice).map_err(device_failed)?;
     }

@@ -1,7 +1,7 @@
 //! A thread that reads hot files into memory, so that the loop never waits for a disk or a long copy.
 //!
 //! In: jobs of the origin, at most [`MAX_LOADING`] at a time. Out: contents, in the order of the
-//! jobs. Separate from the digester, which may spend minutes on a large tree.
+//! jobs. Separate from the workers, one of which may spend minutes on a large tree.
 
 use std::io;
 use std::sync::Arc;

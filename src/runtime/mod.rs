@@ -18,7 +18,6 @@
 mod admin;
 pub mod capture;
 pub mod control;
-pub mod digester;
 pub mod endpoint;
 pub mod fifo;
 mod gather;
@@ -29,6 +28,7 @@ pub mod resolver;
 pub(crate) mod signals;
 mod slots;
 pub(crate) mod timer;
+pub mod workers;
 
 use std::io;
 use std::ops::ControlFlow;

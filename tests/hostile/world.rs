@@ -13,7 +13,7 @@ use headwater::internals::apps::fetch::config::TransferConfig;
 use headwater::internals::apps::fetch::output::{Output, OutputError};
 use headwater::internals::apps::fetch::target::Target;
 use headwater::internals::apps::fetch::{Transfer, TransferEvent};
-use headwater::internals::apps::origin::digest::InlineDigester;
+use headwater::internals::apps::origin::work::InlineWorkers;
 use headwater::internals::apps::origin::{Origin, dynamic};
 use headwater::internals::host::client::ClientHost;
 use headwater::internals::host::config::{ClientHostConfig, ServerHostConfig};
@@ -144,7 +144,7 @@ impl World {
         std::fs::write(root.path().join("index.html"), "<p>hello").unwrap();
         std::fs::create_dir(root.path().join("folder")).unwrap();
         std::fs::write(root.path().join("folder/file"), vec![7; 10_000]).unwrap();
-        let origin = Origin::new(root.path(), Box::new(InlineDigester)).unwrap();
+        let origin = Origin::new(root.path(), Box::<InlineWorkers>::default()).unwrap();
         let addresses = SERVICES.map(|text| text.parse::<SocketAddr>().unwrap().ip());
         let config = ServerHostConfig::builder(addresses, 5).build().unwrap();
         let server = ServerHost::new(now, config, KeyRing::with_secret([3; 32]), origin).unwrap();

@@ -1,10 +1,10 @@
 //! The user continuation: the complete state to generate any byte of one response.
 //!
-//! Bytes: kind 1 | flags 1 | date 4 | for a part (by flags): first 6, last 6 | the resource. All
-//! numbers are big-endian. `kind` has the format version in its high half. `flags`: low three bits the
-//! outcome, 0x80 for HEAD. The resource, by kind: fixed: status 2; redirect: path; file and
-//! listing: tag 12, path; dynamic: seed 8, size 6, optional period 4; watermark: tag 12, mark
-//! length 1, mark, path.
+//! Bytes: kind 1 | flags 1 | date 4 | rendering 1 | head 2 | for a part (by flags): first 6, last 6 |
+//! the resource. All numbers are big-endian. `kind` has the format version in its high half. `flags`:
+//! low three bits the outcome, 0x80 for HEAD, 0x40 for a provisional tag. The resource, by kind: fixed:
+//! status 2; redirect: path; file: tag 12, size 6, path; listing: tag 12, path; dynamic: seed 8, size 6,
+//! optional period 4; watermark: tag 12, mark length 1, mark, path.
 //! The transport seals these bytes; even so, no value of them may cause a panic.
 
 use core::num::NonZeroU32;
@@ -14,7 +14,8 @@ use crate::http::range::ByteRange;
 use crate::http::status::Status;
 
 /// Bytes of a version tag: a prefix of the content's SHA-256, long enough that collisions are
-/// infeasible.
+/// infeasible. While that is not known, a provisional tag stands for it: a hash of length and
+/// modification time.
 pub const TAG_BYTES: usize = 12;
 
 /// A version tag.
@@ -36,6 +37,8 @@ pub enum Resource {
         path: Vec<u8>,
         /// Tag of its content.
         tag: Tag,
+        /// Length of the content in bytes: the file may have grown since.
+        size: u64,
     },
     /// The page of a directory.
     Listing {
@@ -77,6 +80,12 @@ pub enum RequestOutcome {
 pub struct UserContinuation {
     /// Whether the body is left out (HEAD).
     pub head_only: bool,
+    /// Whether the tag is provisional.
+    pub provisional: bool,
+    /// The version of the rendering of heads.
+    pub rendering: u8,
+    /// Length of the head in bytes.
+    pub head: u16,
     /// The `Date` field, in seconds since 1970.
     pub date: u32,
     /// Status and part; unused for `Fixed` and `Redirect`.
@@ -105,9 +114,12 @@ impl UserContinuation {
             RequestOutcome::Unsatisfiable => 4,
         };
         let head_only = if self.head_only { HEAD_ONLY } else { 0 };
+        let provisional = if self.provisional { PROVISIONAL } else { 0 };
         let mut out = Vec::with_capacity(TYPICAL_BYTES);
-        out.extend([FORMAT | kind, head_only | outcome]);
+        out.extend([FORMAT | kind, head_only | provisional | outcome]);
         out.extend_from_slice(&self.date.to_be_bytes());
+        out.push(self.rendering);
+        out.extend_from_slice(&self.head.to_be_bytes());
         if let RequestOutcome::Part(range) = self.outcome {
             put_48(&mut out, range.first);
             put_48(&mut out, range.last);
@@ -115,7 +127,12 @@ impl UserContinuation {
         match &self.resource {
             Resource::Fixed(status) => out.extend_from_slice(&status.0.to_be_bytes()),
             Resource::Redirect { path } => out.extend_from_slice(path),
-            Resource::File { path, tag } | Resource::Listing { path, tag } => {
+            Resource::File { path, tag, size } => {
+                out.extend_from_slice(tag);
+                put_48(&mut out, *size);
+                out.extend_from_slice(path);
+            }
+            Resource::Listing { path, tag } => {
                 out.extend_from_slice(tag);
                 out.extend_from_slice(path);
             }
@@ -140,8 +157,10 @@ impl UserContinuation {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let ([kind, flags], rest) = bytes.split_first_chunk::<2>()?;
-        let (date, mut rest) = rest.split_first_chunk::<4>()?;
-        let outcome = match flags & !HEAD_ONLY {
+        let (date, rest) = rest.split_first_chunk::<4>()?;
+        let (rendering, rest) = rest.split_first()?;
+        let (head, mut rest) = rest.split_first_chunk::<2>()?;
+        let outcome = match flags & !(HEAD_ONLY | PROVISIONAL) {
             0 => RequestOutcome::Whole,
             1 => {
                 let range = ByteRange {
@@ -157,6 +176,9 @@ impl UserContinuation {
         };
         Some(Self {
             head_only: flags & HEAD_ONLY != 0,
+            provisional: flags & PROVISIONAL != 0,
+            rendering: *rendering,
+            head: u16::from_be_bytes(*head),
             date: u32::from_be_bytes(*date),
             outcome,
             resource: decode_resource(kind.checked_sub(FORMAT)?, rest)?,
@@ -173,13 +195,20 @@ fn decode_resource(kind: u8, rest: &[u8]) -> Option<Resource> {
         1 => Resource::Redirect {
             path: rest.to_vec(),
         },
-        2 | 3 => {
+        2 => {
+            let (tag, mut rest) = rest.split_first_chunk::<TAG_BYTES>()?;
+            let size = take_48(&mut rest)?;
+            Resource::File {
+                path: rest.to_vec(),
+                tag: *tag,
+                size,
+            }
+        }
+        3 => {
             let (tag, path) = rest.split_first_chunk::<TAG_BYTES>()?;
-            let (tag, path) = (*tag, path.to_vec());
-            if kind == 2 {
-                Resource::File { path, tag }
-            } else {
-                Resource::Listing { path, tag }
+            Resource::Listing {
+                path: path.to_vec(),
+                tag: *tag,
             }
         }
         4 => {
@@ -224,9 +253,11 @@ fn take_48(rest: &mut &[u8]) -> Option<u64> {
 const TYPICAL_BYTES: usize = 96;
 
 /// Version of this format, in the high half of the first byte.
-const FORMAT: u8 = 0x10;
+const FORMAT: u8 = 0x20;
 
 const HEAD_ONLY: u8 = 0x80;
+
+const PROVISIONAL: u8 = 0x40;
 
 #[cfg(test)]
 mod tests {
@@ -241,6 +272,9 @@ mod tests {
     fn the_longest_fits() {
         let longest = UserContinuation {
             head_only: false,
+            provisional: true,
+            rendering: u8::MAX,
+            head: u16::MAX,
             date: u32::MAX,
             outcome: RequestOutcome::Part(ByteRange {
                 first: 0,
@@ -261,14 +295,18 @@ mod tests {
     fn a_short_path_costs_little() {
         let user = UserContinuation {
             head_only: false,
+            provisional: false,
+            rendering: 0,
+            head: 0,
             date: 0,
             outcome: RequestOutcome::Whole,
             resource: Resource::File {
                 path: b"docs/index.html".to_vec(),
                 tag: [0; TAG_BYTES],
+                size: 0,
             },
         };
-        assert_eq!(user.encode().len(), 18 + "docs/index.html".len());
+        assert_eq!(user.encode().len(), 27 + "docs/index.html".len());
     }
 
     fn resources() -> impl Strategy<Value = Resource> {
@@ -276,7 +314,11 @@ mod tests {
         prop_oneof![
             (100u16..600).prop_map(|code| Resource::Fixed(Status(code))),
             path().prop_map(|path| Resource::Redirect { path }),
-            (path(), any::<Tag>()).prop_map(|(path, tag)| Resource::File { path, tag }),
+            (path(), any::<Tag>(), 0u64..1 << 48).prop_map(|(path, tag, size)| Resource::File {
+                path,
+                tag,
+                size
+            }),
             (path(), any::<Tag>()).prop_map(|(path, tag)| Resource::Listing { path, tag }),
             (any::<u64>(), 0u64..1 << 48, any::<u32>()).prop_map(|(seed, size, period)| {
                 let period = NonZeroU32::new(period);
@@ -298,6 +340,9 @@ mod tests {
             first in 0u64..1 << 48,
             last in 0u64..1 << 48,
             head_only: bool,
+            provisional: bool,
+            rendering: u8,
+            head: u16,
             date: u32,
         ) {
             let outcome = match outcome {
@@ -307,7 +352,9 @@ mod tests {
                 3 => RequestOutcome::PreconditionFailed,
                 _ => RequestOutcome::Unsatisfiable,
             };
-            let user = UserContinuation { head_only, date, outcome, resource };
+            let user = UserContinuation {
+                head_only, provisional, rendering, head, date, outcome, resource,
+            };
             prop_assert_eq!(UserContinuation::decode(&user.encode()), Some(user));
         }
 

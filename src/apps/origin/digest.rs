@@ -2,16 +2,22 @@
 //!
 //! A [`Stamp`] identifies one state of one file as the file system reports it. An unchanged stamp
 //! implies unchanged content: every write updates ctime, which no program can set. Two exceptions: a
-//! second write within one tick of the file system's clock, which [`Digester::settled`] rules out
+//! second write within one tick of the file system's clock, which [`Stamp::settles_after`] rules out
 //! (git calls such entries racy), and stores through a memory mapping before the kernel writes the
 //! page back, which cannot be detected.
 
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::Arc;
 
 use ring::digest::{Context, SHA256};
+
+/// Age below which a file may be modified again with an equal time stamp, in nanoseconds: the coarsest
+/// kernel clock ticks every 10 ms.
+pub const TICK_NS: u64 = 20_000_000;
+
+/// The same on a file system that stores whole seconds, some of them even ones only.
+pub const COARSE_NS: u64 = 2_000_000_000 + TICK_NS;
 
 /// A SHA-256 digest.
 pub type Sha256 = [u8; 32];
@@ -44,45 +50,15 @@ impl Stamp {
             changed_ns: nanos(metadata.ctime(), metadata.ctime_nsec()),
         }
     }
-}
 
-/// The state of a digest request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DigestProgress {
-    /// The digest.
-    Done(Sha256),
-    /// In progress, or the queue is full: ask again.
-    Pending,
-    /// The digest cannot be computed.
-    Failed,
-}
-
-/// Computes digests of files too large to read within a request.
-pub trait Digester: Send {
-    /// Whether a file's last change is old enough that any later change will alter its stamp. Only
-    /// then is a digest valid for the stamp.
-    fn settled(&self, stamp: &Stamp) -> bool;
-
-    /// Returns the digest of `file` with this `stamp`. Never blocks for long, except in
-    /// implementations for tests.
-    fn digest(&mut self, file: &Arc<File>, stamp: &Stamp) -> DigestProgress;
-}
-
-/// Computes every digest immediately and treats every stamp as settled: for tests, simulations and
-/// immutable trees.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct InlineDigester;
-
-impl Digester for InlineDigester {
-    fn settled(&self, _stamp: &Stamp) -> bool {
-        true
-    }
-
-    fn digest(&mut self, file: &Arc<File>, stamp: &Stamp) -> DigestProgress {
-        match hash_file(file, stamp, &mut || true) {
-            Ok(Some(digest)) => DigestProgress::Done(digest),
-            Ok(None) => DigestProgress::Pending,
-            Err(_) => DigestProgress::Failed,
+    /// The age of the last change, in nanoseconds, from which on any later change will alter this stamp.
+    /// A clock of whole seconds shows by its stamps.
+    #[must_use]
+    pub const fn settles_after(&self) -> u64 {
+        const SECOND: i64 = 1_000_000_000;
+        match self.modified_ns % SECOND == 0 && self.changed_ns % SECOND == 0 {
+            true => COARSE_NS,
+            false => TICK_NS,
         }
     }
 }
@@ -97,11 +73,27 @@ pub fn hash_file(
     stamp: &Stamp,
     go_on: &mut dyn FnMut() -> bool,
 ) -> io::Result<Option<Sha256>> {
+    hash_prefix(file, stamp, stamp.size, go_on)
+}
+
+/// Digests the first `size` bytes of a file; otherwise like [`hash_file`].
+///
+/// # Errors
+/// The operating system's error.
+pub fn hash_prefix(
+    file: &File,
+    stamp: &Stamp,
+    size: u64,
+    go_on: &mut dyn FnMut() -> bool,
+) -> io::Result<Option<Sha256>> {
     let mut context = Context::new(&SHA256);
     let mut block = vec![0; BLOCK_BYTES];
     let mut offset = 0u64;
-    loop {
-        let read = match file.read_at(&mut block, offset) {
+    while offset < size {
+        let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
+        let most = block.len().min(left);
+        let part = block.get_mut(..most).unwrap_or_default();
+        let read = match file.read_at(part, offset) {
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -109,12 +101,11 @@ pub fn hash_file(
         };
         context.update(block.get(..read).unwrap_or(&[]));
         offset += u64::try_from(read).unwrap_or(0);
-        // Bounds a file that grows faster than it is read.
-        if offset > stamp.size || !go_on() {
+        if !go_on() {
             return Ok(None);
         }
     }
-    let same = Stamp::of(&file.metadata()?) == *stamp && offset == stamp.size;
+    let same = Stamp::of(&file.metadata()?) == *stamp && offset == size;
     Ok(same.then(|| finish(context)))
 }
 

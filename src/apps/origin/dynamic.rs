@@ -54,28 +54,34 @@ impl Dynamic {
 pub struct Blocks(Vec<(u64, NonZeroU32, Shared)>);
 
 impl Blocks {
-    /// Returns the block for a period: the first `period` bytes of the sequence, repeated if short.
-    pub fn get(&mut self, seed: u64, period: NonZeroU32) -> Shared {
+    /// Returns the block for a period, if it is in memory.
+    pub fn get(&mut self, seed: u64, period: NonZeroU32) -> Option<Shared> {
         let known = self
             .0
             .iter()
-            .position(|(own, length, _)| (*own, *length) == (seed, period));
-        let entry = match known {
-            Some(at) => self.0.remove(at),
-            None => {
-                let mut once = vec![0; usize::try_from(period.get()).unwrap_or(usize::MAX)];
-                fill(seed, 0, &mut once);
-                let block = once.repeat(MIN_BLOCK_BYTES.div_ceil(once.len()));
-                (seed, period, Shared::new(block))
-            }
-        };
+            .position(|(own, length, _)| (*own, *length) == (seed, period))?;
+        let entry = self.0.remove(known);
         let block = entry.2.clone();
         self.0.push(entry);
+        Some(block)
+    }
+
+    /// Adds a block; evicts the least recently used if there are too many.
+    pub fn insert(&mut self, seed: u64, period: NonZeroU32, block: Shared) {
+        self.0.push((seed, period, block));
         if self.0.len() > MAX_BLOCKS {
             self.0.remove(0);
         }
-        block
     }
+}
+
+/// Generates the block for a period: the first `period` bytes of the sequence, repeated if short.
+#[must_use]
+pub fn block(seed: u64, period: NonZeroU32) -> Shared {
+    let mut once = vec![0; usize::try_from(period.get()).unwrap_or(usize::MAX)];
+    fill(seed, 0, &mut once);
+    let block = once.repeat(MIN_BLOCK_BYTES.div_ceil(once.len()));
+    Shared::new(block)
 }
 
 /// Returns position and length of the piece of `block` at `offset` of its repetition, at most `most`.
@@ -220,29 +226,20 @@ mod tests {
     fn few_blocks_are_kept() {
         let mut blocks = Blocks::default();
         let period = NonZeroU32::new(10).unwrap();
-        let first = blocks.get(0, period);
-        for seed in 1..10 {
-            assert_eq!(
-                blocks.get(0, period).bytes().as_ptr(),
-                first.bytes().as_ptr()
-            );
-            blocks.get(seed, period);
+        for seed in 0..10 {
+            blocks.insert(seed, period, block(seed, period));
             assert!(blocks.0.len() <= MAX_BLOCKS);
+            assert!(seed == 0 || blocks.get(1, period).is_some(), "just used");
         }
         assert_eq!(blocks.0.len(), MAX_BLOCKS);
-        for seed in 1..=4 {
-            blocks.get(seed, period);
-        }
-        assert_ne!(
-            blocks.get(0, period).bytes().as_ptr(),
-            first.bytes().as_ptr()
-        );
+        assert!(blocks.get(0, period).is_none());
+        assert!(blocks.get(9, NonZeroU32::MIN).is_none());
     }
 
     #[test]
     fn a_flight_takes_few_pieces_however_short_the_period() {
         for period in [1, 7, 1442, 65_535, 65_537, MAX_PERIOD_BYTES] {
-            let block = Blocks::default().get(1, NonZeroU32::new(period).unwrap());
+            let block = block(1, NonZeroU32::new(period).unwrap());
             assert!(block.bytes().len() < MIN_BLOCK_BYTES + period as usize);
             let (mut body, flight) = (Gathered::default(), 44 * 1442);
             share(&block, 100_001, flight, &mut body);
@@ -259,7 +256,7 @@ mod tests {
         fn a_block_is_repeated(
             seed: u64, period in 1..50_u32, start in 0..=MAX_DYNAMIC_BYTES, length in 0..200_usize,
         ) {
-            let block = Blocks::default().get(seed, NonZeroU32::new(period).unwrap());
+            let block = block(seed, NonZeroU32::new(period).unwrap());
             let mut filled = vec![0; length];
             repeat(block.bytes(), start, &mut filled);
             for (offset, byte) in (start..).zip(&filled) {

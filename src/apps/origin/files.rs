@@ -1,214 +1,253 @@
-//! Open files with their digests: a bounded cache that detects every change.
+//! Known files and pages: a bounded cache, and the loop's side of every look at the file system.
 //!
-//! In: paths below the root. Out: [`Object`]s, whose reads return bytes of exactly one version or
-//! [`Stale`]. Each read is checked afterwards: if the file still has the digested stamp, no write has
-//! occurred in between, in-place writes included. The bytes of small files are cached, too, and remain
-//! bytes of their version whatever happens to the file, which is checked when a response begins or
-//! after many reads. The cache may be emptied at any time; nothing in it belongs to a client.
+//! In: paths below the root. Out: [`Object`]s, if the kernel has in memory that a path still names
+//! what it named; otherwise the ticket of a job that looks. Reads return bytes of exactly one version.
+//! The cache may be emptied at any time; nothing in it belongs to a client.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use core::num::NonZeroU32;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::apps::origin::digest::{self, DigestProgress, Digester, Sha256, Stamp};
-use crate::apps::origin::digest_store::DigestStore;
-use crate::apps::origin::listing;
-use crate::apps::origin::tree::{Refusal, Tree};
+use crate::apps::origin::continuation::Tag;
+use crate::apps::origin::digest::Stamp;
+use crate::apps::origin::dynamic::Blocks;
+use crate::apps::origin::load::{Loaded, check_file, index_path};
+use crate::apps::origin::object::Object;
+use crate::apps::origin::tree::{Peeked, Refusal, Tree};
+use crate::apps::origin::work::{Desk, Job, JobKey, Look, Outcome, POLLED, Want, Workers};
 use crate::time::UnixMillis;
-use crate::transport::application::copy_at;
+use crate::transport::application::{RequestContext, Ticket};
+use crate::wire::payload::Shared;
 
-/// Most files and directory pages kept open.
-pub const MAX_OPEN_FILES: usize = 64;
+/// Most files and directory pages cached.
+pub const MAX_OPEN_FILES: usize = 128;
 
-/// Largest file digested within its request, in bytes.
-pub const MAX_INLINE_DIGEST_BYTES: u64 = 16 << 20;
+/// Most versions cached of files that have grown, or do not come to rest.
+pub const MAX_PASSING: usize = 16;
 
-/// Largest file cached in memory while open, in bytes: all of them together take as much as one
-/// flight to each of [`MAX_OPEN_FILES`] clients. Larger ones can become hot.
-pub const MAX_SMALL_BYTES: u64 = 64 * 1024 - 1;
-
-/// Largest file served, in bytes: with its head shorter than the longest stream.
-pub const MAX_FILE_BYTES: u64 = 1 << 47;
+/// Most outcomes of looks that wait for their requests.
+pub const MAX_LOOKED: usize = 256;
 
 /// Reads after which the path is resolved again to detect a renamed file. Until then the old file is
 /// served consistently.
 pub const RECHECK_READS: u32 = 64;
 
-/// The file no longer has the digested stamp, or cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the file has changed")]
-pub struct Stale;
-
-/// A version of a file, or of a directory's page.
-#[derive(Debug)]
-pub struct Object {
-    content: Content,
-    stamp: Stamp,
-    digest: Sha256,
-}
-
-#[derive(Debug)]
-enum Content {
-    File {
-        file: Arc<File>,
-        /// The complete content of a small file.
-        bytes: Option<Vec<u8>>,
-    },
-    Page(Vec<u8>),
-}
-
-impl Object {
-    /// Length in bytes.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        match &self.content {
-            Content::File { .. } => self.stamp.size,
-            Content::Page(page) => u64::try_from(page.len()).unwrap_or(0),
-        }
-    }
-
-    /// The digest of the complete content.
-    #[must_use]
-    pub const fn digest(&self) -> &Sha256 {
-        &self.digest
-    }
-
-    /// The file's stamp for this content.
-    #[must_use]
-    pub const fn stamp(&self) -> &Stamp {
-        &self.stamp
-    }
-
-    /// The open file, unless it is a page.
-    #[must_use]
-    pub const fn file(&self) -> Option<&Arc<File>> {
-        match &self.content {
-            Content::File { file, .. } => Some(file),
-            Content::Page(_) => None,
-        }
-    }
-
-    /// Checks that the file still has the digested stamp.
-    ///
-    /// # Errors
-    /// [`Stale`] if it is not.
-    pub fn check(&self) -> Result<(), Stale> {
-        let Content::File { file, .. } = &self.content else {
-            return Ok(());
-        };
-        let metadata = file.metadata().map_err(|_| Stale)?;
-        match Stamp::of(&metadata) == self.stamp {
-            true => Ok(()),
-            false => Err(Stale),
-        }
-    }
-
-    /// Fills `out` from `offset` on; returns the number of bytes, which is short only at the end.
-    ///
-    /// # Errors
-    /// [`Stale`] if the bytes may be of another version; discard `out` then.
-    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Stale> {
-        match &self.content {
-            Content::Page(bytes)
-            | Content::File {
-                bytes: Some(bytes), ..
-            } => Ok(copy_at(bytes, offset, out)),
-            Content::File { file, bytes: None } => {
-                let filled = fill(file, offset, out).map_err(|_| Stale)?;
-                self.check().map(|()| filled)
-            }
-        }
-    }
-}
-
-/// Fills `out` from `offset` of the file; returns the number of bytes.
-fn fill(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        let at = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
-        match file.read_at(rest, at) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
+/// Why there is no object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// The path cannot be served.
+    Refused(Refusal),
+    /// Not yet: see the ticket.
+    Waits(Ticket),
 }
 
 /// How recently the path must have been resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// A new response, at this time: resolve the path, unless resolved in this very millisecond.
-    Now(UnixMillis),
+    /// A new response: resolve the path, unless resolved in this very millisecond.
+    Now,
     /// A response in progress: a resolution within [`RECHECK_READS`] reads suffices.
     Recent,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FileKind {
-    File,
-    Directory,
-}
-
 struct Slot {
     object: Arc<Object>,
-    kind: FileKind,
+    is_page: bool,
+    /// Whether an equal stamp means equal content.
+    settled: bool,
     /// Time of the last resolution for a new response.
     resolved: Option<UnixMillis>,
     reads: u32,
     used: u64,
 }
 
-impl Slot {
-    /// Whether the last resolution suffices.
-    fn is_fresh(&self, freshness: Freshness) -> bool {
-        match freshness {
-            Freshness::Now(now) => self.resolved == Some(now),
-            Freshness::Recent => self.reads < RECHECK_READS,
-        }
-    }
+/// The outcome of a look, for the requests that waited for it.
+struct Looked {
+    look: Look,
+    /// The path of the slot.
+    result: Result<Vec<u8>, Refusal>,
+    /// The millisecond in which the requests ask, once the first has.
+    at: Option<UnixMillis>,
+}
+
+/// An object, and its path.
+type Found = (Vec<u8>, Arc<Object>);
+
+/// What is known about a path without work.
+enum Known {
+    Here(Vec<u8>, Arc<Object>),
+    Refused(Refusal),
+    Unknown,
 }
 
 /// The files below one root.
 pub struct Files {
-    tree: Tree,
+    tree: Arc<Tree>,
     slots: BTreeMap<Vec<u8>, Slot>,
+    /// Versions of files that have others by now, the latest at the end.
+    passing: VecDeque<(Vec<u8>, Arc<Object>)>,
+    looked: VecDeque<Looked>,
+    blocks: Blocks,
+    desk: Desk,
     /// Counts look-ups; orders the slots by last use.
     clock: u64,
-    digests: DigestStore,
-    digester: Box<dyn Digester>,
+    /// The millisecond in which the root's path named the root.
+    same_root: Option<UnixMillis>,
+    /// Whether the process was out of descriptors.
+    gave_way: bool,
 }
 
 impl Files {
-    /// Creates a cache without open files.
+    /// Creates a cache without files.
     #[must_use]
-    pub fn new(tree: Tree, digester: Box<dyn Digester>) -> Self {
+    pub fn new(tree: Tree, workers: Box<dyn Workers>) -> Self {
         Self {
-            tree,
+            tree: Arc::new(tree),
             slots: BTreeMap::new(),
+            passing: VecDeque::new(),
+            looked: VecDeque::new(),
+            blocks: Blocks::default(),
+            desk: Desk::new(workers),
             clock: 0,
-            digests: DigestStore::new(),
-            digester,
+            same_root: None,
+            gave_way: false,
         }
     }
 
     /// Returns the regular file at `path`.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn file(&mut self, path: &[u8], freshness: Freshness) -> Result<Arc<Object>, Refusal> {
-        self.look_up(path, FileKind::File, freshness)
+    /// [`Miss`].
+    pub fn file(
+        &mut self,
+        context: RequestContext,
+        path: &[u8],
+        freshness: Freshness,
+    ) -> Result<Arc<Object>, Miss> {
+        let found = self.look_up(context, path, Want::File, freshness)?;
+        Ok(found.1)
     }
 
     /// Returns the page that lists the directory at `path`.
     ///
     /// # Errors
-    /// [`Refusal`]; `NotFound` if it is a file.
-    pub fn page(&mut self, path: &[u8], freshness: Freshness) -> Result<Arc<Object>, Refusal> {
-        self.look_up(path, FileKind::Directory, freshness)
+    /// [`Miss`]; `NotFound` if it is a file.
+    pub fn page(
+        &mut self,
+        context: RequestContext,
+        path: &[u8],
+        freshness: Freshness,
+    ) -> Result<Arc<Object>, Miss> {
+        let found = self.look_up(context, path, Want::Page, freshness)?;
+        Ok(found.1)
+    }
+
+    /// Returns the index of the directory at `path` with its own path, or its page.
+    ///
+    /// # Errors
+    /// [`Miss`].
+    pub fn directory(
+        &mut self,
+        context: RequestContext,
+        path: &[u8],
+    ) -> Result<(Vec<u8>, bool, Arc<Object>), Miss> {
+        let (found, object) = self.look_up(context, path, Want::Directory, Freshness::Now)?;
+        let is_page = self.slots.get(&found).is_some_and(|slot| slot.is_page);
+        Ok((found, is_page, object))
+    }
+
+    /// Returns the version with `tag` of a file that is `now`: one in memory, or its first bytes if it has
+    /// grown since.
+    ///
+    /// # Errors
+    /// [`Miss`]; `NotFound` if its first `size` bytes are others now.
+    pub fn passing(
+        &mut self,
+        context: RequestContext,
+        path: &[u8],
+        (tag, size): (&Tag, u64),
+        now: &Object,
+    ) -> Result<Arc<Object>, Miss> {
+        let known = self.passed(path, tag, size);
+        if let Some(object) = known.filter(|object| object.check().is_ok()) {
+            return Ok(object);
+        }
+        if size >= now.size() {
+            return Err(Miss::Refused(Refusal::NotFound));
+        }
+        let look = Look {
+            path: path.to_vec(),
+            want: Want::Prefix(size),
+        };
+        self.collect();
+        let mut ticket = POLLED;
+        for _ in 0..2 {
+            if let Some(looked) = self.take_looked(&look) {
+                looked.map_err(miss)?;
+                return match self.passed(path, tag, size) {
+                    Some(object) if object.check().is_ok() => Ok(object),
+                    // It has grown again.
+                    Some(_) => Err(Miss::Waits(self.order(context, &look))),
+                    None => Err(Miss::Refused(Refusal::NotFound)),
+                };
+            }
+            ticket = self.order(context, &look);
+        }
+        Err(Miss::Waits(ticket))
+    }
+
+    /// Returns the version with `tag` of a file that has others by now.
+    fn passed(&self, path: &[u8], tag: &Tag, size: u64) -> Option<Arc<Object>> {
+        let mut passing = self.passing.iter().rev();
+        let found = passing.find(|(own, object)| {
+            own == path && object.size() == size && object.tag().as_ref() == Some(tag)
+        });
+        found.map(|(_, object)| Arc::clone(object))
+    }
+
+    /// Orders a look.
+    fn order(&mut self, context: RequestContext, look: &Look) -> Ticket {
+        let job = Job::Look(Arc::clone(&self.tree), look.clone());
+        let ticket = self.desk.order(context.proven, job);
+        self.collect();
+        ticket
+    }
+
+    /// Returns the block of a periodic object, or the ticket of the job that generates it.
+    ///
+    /// # Errors
+    /// The ticket.
+    pub fn block(
+        &mut self,
+        context: RequestContext,
+        seed: u64,
+        period: NonZeroU32,
+    ) -> Result<Shared, Ticket> {
+        if let Some(block) = self.blocks.get(seed, period) {
+            return Ok(block);
+        }
+        let ticket = self.desk.order(context.proven, Job::Block(seed, period));
+        self.collect();
+        self.blocks.get(seed, period).ok_or(ticket)
+    }
+
+    /// Orders a window of a file.
+    pub fn warm(&mut self, context: RequestContext, object: &Arc<Object>, window: u64) -> Ticket {
+        let job = Job::Warm(Arc::clone(object), window);
+        let ticket = self.desk.order(context.proven, job);
+        self.collect();
+        ticket
+    }
+
+    /// Orders the digest of a file, unless it is known.
+    pub fn digest(&mut self, context: RequestContext, object: &Arc<Object>) -> Option<Ticket> {
+        if object.digest().is_some() {
+            return None;
+        }
+        let job = Job::Digest(Arc::clone(object));
+        let ticket = self.desk.order(context.proven, job);
+        self.collect();
+        object.digest().is_none().then_some(ticket)
     }
 
     /// Evicts a path.
@@ -216,130 +255,272 @@ impl Files {
         self.slots.remove(path);
     }
 
-    /// The number of open objects, at most [`MAX_OPEN_FILES`].
+    /// The number of known files and pages, at most [`MAX_OPEN_FILES`].
     #[must_use]
     pub fn open_count(&self) -> usize {
         self.slots.len()
     }
 
+    /// The number of jobs under way.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.desk.pending()
+    }
+
+    /// Returns the next ticket whose job is done.
+    pub fn poll_ready(&mut self) -> Option<Ticket> {
+        self.collect();
+        self.desk.poll_ready()
+    }
+
+    /// Whether the process was out of descriptors since the last call: the caller closes those that it
+    /// holds.
+    pub const fn take_gave_way(&mut self) -> bool {
+        core::mem::replace(&mut self.gave_way, false)
+    }
+
     fn look_up(
         &mut self,
+        context: RequestContext,
         path: &[u8],
-        kind: FileKind,
+        want: Want,
         freshness: Freshness,
-    ) -> Result<Arc<Object>, Refusal> {
+    ) -> Result<Found, Miss> {
         self.clock += 1;
-        let known = self.slots.get_mut(path).filter(|slot| slot.kind == kind);
-        if let Some(slot) = known
-            && slot.is_fresh(freshness)
-        {
-            slot.reads += 1;
-            slot.used = self.clock;
-            return Ok(Arc::clone(&slot.object));
+        if let Some(object) = self.fresh(context.now, path, want, freshness) {
+            return Ok((path.to_vec(), object));
         }
-        let (file, stamp) = self.open(path, kind)?;
-        let resolved = match freshness {
-            Freshness::Now(now) => Some(now),
-            Freshness::Recent => None,
+        let look = Look {
+            path: path.to_vec(),
+            want,
         };
-        if let Some(slot) = self.slots.get_mut(path)
-            && slot.kind == kind
-            && slot.object.stamp == stamp
-        {
-            slot.resolved = resolved;
+        self.collect();
+        if let Some(found) = self.answer(context.now, &look, freshness) {
+            return found;
+        }
+        match self.known(context.now, &look) {
+            Known::Here(path, object) => {
+                self.resolve(context.now, &path, freshness);
+                return Ok((path, object));
+            }
+            Known::Refused(refusal) => return Err(Miss::Refused(refusal)),
+            Known::Unknown => {}
+        }
+        let ticket = self.order(context, &look);
+        self.answer(context.now, &look, freshness)
+            .unwrap_or(Err(Miss::Waits(ticket)))
+    }
+
+    /// Returns an object whose path was resolved recently enough.
+    fn fresh(
+        &mut self,
+        now: UnixMillis,
+        path: &[u8],
+        want: Want,
+        freshness: Freshness,
+    ) -> Option<Arc<Object>> {
+        let is_page = match want {
+            Want::File => false,
+            Want::Page => true,
+            Want::Directory | Want::Prefix(_) => return None,
+        };
+        let slot = self.slots.get_mut(path)?;
+        let fresh = match freshness {
+            Freshness::Now => slot.resolved == Some(now),
+            Freshness::Recent => slot.reads < RECHECK_READS,
+        };
+        if slot.is_page != is_page || !fresh {
+            return None;
+        }
+        slot.reads += 1;
+        slot.used = self.clock;
+        Some(Arc::clone(&slot.object))
+    }
+
+    /// Answers a look by the outcome of a job, if there is one: for new responses in the millisecond in
+    /// which the first asks, for one in progress once.
+    fn answer(
+        &mut self,
+        now: UnixMillis,
+        look: &Look,
+        freshness: Freshness,
+    ) -> Option<Result<Found, Miss>> {
+        let index = self
+            .looked
+            .iter()
+            .rposition(|looked| looked.look == *look)?;
+        let looked = self.looked.get_mut(index)?;
+        if *looked.at.get_or_insert(now) != now {
+            self.looked.remove(index);
+            return None;
+        }
+        let result = match freshness {
+            Freshness::Now => looked.result.clone(),
+            Freshness::Recent => self.looked.remove(index)?.result,
+        };
+        match result {
+            Err(refusal) => Some(Err(miss(refusal))),
+            Ok(path) => {
+                let object = Arc::clone(&self.slots.get(&path)?.object);
+                self.resolve(now, &path, freshness);
+                Some(Ok((path, object)))
+            }
+        }
+    }
+
+    fn take_looked(&mut self, look: &Look) -> Option<Result<Vec<u8>, Refusal>> {
+        let index = self.looked.iter().position(|looked| looked.look == *look)?;
+        Some(self.looked.remove(index)?.result)
+    }
+
+    /// Takes note of a resolution.
+    fn resolve(&mut self, now: UnixMillis, path: &[u8], freshness: Freshness) {
+        if let Some(slot) = self.slots.get_mut(path) {
+            slot.resolved = (freshness == Freshness::Now).then_some(now);
             slot.reads = 0;
             slot.used = self.clock;
-            return Ok(Arc::clone(&slot.object));
         }
-        let object = Arc::new(match kind {
-            FileKind::File => self.load_file(file, stamp)?,
-            FileKind::Directory => self.load_page(&file, stamp, path)?,
+    }
+
+    /// Looks at what the kernel has in memory.
+    fn known(&mut self, now: UnixMillis, look: &Look) -> Known {
+        if self.same_root != Some(now) {
+            if !self.tree.is_same_root() {
+                return Known::Unknown;
+            }
+            self.same_root = Some(now);
+        }
+        match look.want {
+            Want::File => self.known_file(&look.path),
+            Want::Page => self.known_page(&look.path),
+            Want::Directory => match self.known_file(&index_path(&look.path)) {
+                Known::Refused(Refusal::NotFound | Refusal::IsDirectory) => {
+                    self.known_page(&look.path)
+                }
+                known @ (Known::Here(..) | Known::Refused(_) | Known::Unknown) => known,
+            },
+            Want::Prefix(_) => Known::Unknown,
+        }
+    }
+
+    fn known_file(&self, path: &[u8]) -> Known {
+        match self.tree.peek(path) {
+            Peeked::Here(metadata) => match check_file(&metadata) {
+                Ok(stamp) => self.known_slot(path, false, &stamp),
+                Err(refusal) => Known::Refused(refusal),
+            },
+            Peeked::Refused(refusal) => Known::Refused(refusal),
+            Peeked::Unknown => Known::Unknown,
+        }
+    }
+
+    fn known_page(&self, path: &[u8]) -> Known {
+        match self.tree.peek(path) {
+            Peeked::Here(metadata) if metadata.is_dir() => {
+                self.known_slot(path, true, &Stamp::of(&metadata))
+            }
+            Peeked::Here(_) => Known::Refused(Refusal::NotFound),
+            Peeked::Refused(refusal) => Known::Refused(refusal),
+            Peeked::Unknown => Known::Unknown,
+        }
+    }
+
+    fn known_slot(&self, path: &[u8], is_page: bool, stamp: &Stamp) -> Known {
+        match self.slots.get(path) {
+            Some(slot)
+                if slot.settled && slot.is_page == is_page && slot.object.stamp() == stamp =>
+            {
+                Known::Here(path.to_vec(), Arc::clone(&slot.object))
+            }
+            Some(_) | None => Known::Unknown,
+        }
+    }
+
+    /// Takes the outcomes of the jobs that are done.
+    fn collect(&mut self) {
+        while let Some((key, outcome)) = self.desk.finished() {
+            match (key, outcome) {
+                (JobKey::Look(look), Outcome::Looked(result)) => self.take_look(look, result),
+                (JobKey::Block(seed, period), Outcome::Block(block)) => {
+                    self.blocks.insert(seed, period, block);
+                }
+                (_, _) => {}
+            }
+        }
+    }
+
+    fn take_look(&mut self, look: Look, result: Result<Loaded, Refusal>) {
+        if matches!(result, Err(Refusal::NoDescriptors)) {
+            self.give_way();
+        }
+        let result = match result {
+            Ok(loaded) => {
+                let path = loaded.path.clone();
+                self.insert(look.want, loaded);
+                Ok(path)
+            }
+            Err(refusal) => Err(refusal),
+        };
+        self.looked.retain(|looked| looked.look != look);
+        if self.looked.len() >= MAX_LOOKED {
+            self.looked.pop_front();
+        }
+        self.looked.push_back(Looked {
+            look,
+            result,
+            at: None,
         });
-        self.insert(
+    }
+
+    /// Closes every file.
+    fn give_way(&mut self) {
+        self.slots.retain(|_, slot| slot.object.file().is_none());
+        self.passing.retain(|(_, object)| object.file().is_none());
+        self.gave_way = true;
+    }
+
+    fn insert(&mut self, want: Want, loaded: Loaded) {
+        let Loaded {
+            path,
+            is_page,
+            settled,
+            object,
+        } = loaded;
+        if !settled && !is_page {
+            self.passing
+                .retain(|(own, other)| *own != path || other.digest() != object.digest());
+            self.passing.push_back((path.clone(), Arc::clone(&object)));
+            if self.passing.len() > MAX_PASSING
+                && let Some((path, gone)) = self.passing.pop_front()
+                && let Some(slot) = self.slots.get(&path)
+                && Arc::ptr_eq(&slot.object, &gone)
+            {
+                self.slots.remove(&path);
+            }
+        }
+        if matches!(want, Want::Prefix(_)) {
+            return;
+        }
+        // An equal version keeps its place, and its digest, for the streams that have it.
+        if let Some(slot) = self.slots.get(&path)
+            && slot.settled
+            && settled
+            && slot.is_page == is_page
+            && slot.object.stamp() == object.stamp()
+        {
+            return;
+        }
+        self.slots.insert(
             path,
             Slot {
-                object: Arc::clone(&object),
-                kind,
-                resolved,
+                object,
+                is_page,
+                settled,
+                resolved: None,
                 reads: 0,
                 used: self.clock,
             },
         );
-        Ok(object)
-    }
-
-    fn open(&self, path: &[u8], kind: FileKind) -> Result<(File, Stamp), Refusal> {
-        let file = self.tree.open_beneath(path)?;
-        let metadata = file.metadata().map_err(|_| Refusal::Failed)?;
-        let found = metadata.file_type();
-        match kind {
-            FileKind::File if found.is_dir() => Err(Refusal::IsDirectory),
-            FileKind::Directory if !found.is_dir() => Err(Refusal::NotFound),
-            // FIFOs, sockets and devices have no content to digest.
-            FileKind::File if !found.is_file() => Err(Refusal::Forbidden),
-            FileKind::File if metadata.len() > MAX_FILE_BYTES => Err(Refusal::Forbidden),
-            FileKind::File | FileKind::Directory => Ok((file, Stamp::of(&metadata))),
-        }
-    }
-
-    fn load_file(&mut self, file: File, stamp: Stamp) -> Result<Object, Refusal> {
-        let file = Arc::new(file);
-        let digest = match self.digests.get(&stamp) {
-            Some(digest) => digest,
-            None => {
-                let digest = self.compute(&file, &stamp)?;
-                self.digests.insert(stamp, digest);
-                digest
-            }
-        };
-        let bytes = match stamp.size <= MAX_SMALL_BYTES {
-            true => Some(whole(&file, &stamp)?),
-            false => None,
-        };
-        Ok(Object {
-            content: Content::File { file, bytes },
-            stamp,
-            digest,
-        })
-    }
-
-    fn compute(&mut self, file: &Arc<File>, stamp: &Stamp) -> Result<Sha256, Refusal> {
-        if !self.digester.settled(stamp) {
-            return Err(Refusal::NotReady);
-        }
-        if stamp.size > MAX_INLINE_DIGEST_BYTES {
-            return match self.digester.digest(file, stamp) {
-                DigestProgress::Done(digest) => Ok(digest),
-                DigestProgress::Pending => Err(Refusal::NotReady),
-                DigestProgress::Failed => Err(Refusal::Failed),
-            };
-        }
-        match digest::hash_file(file, stamp, &mut || true) {
-            Ok(Some(digest)) => Ok(digest),
-            Ok(None) => Err(Refusal::NotReady),
-            Err(_) => Err(Refusal::Failed),
-        }
-    }
-
-    fn load_page(&self, file: &File, stamp: Stamp, path: &[u8]) -> Result<Object, Refusal> {
-        if !self.digester.settled(&stamp) {
-            return Err(Refusal::NotReady);
-        }
-        let page = listing::page(file, path)?;
-        let metadata = file.metadata().map_err(|_| Refusal::Failed)?;
-        if Stamp::of(&metadata) != stamp {
-            return Err(Refusal::NotReady);
-        }
-        let digest = digest::hash(&[&page]);
-        Ok(Object {
-            content: Content::Page(page),
-            stamp,
-            digest,
-        })
-    }
-
-    fn insert(&mut self, path: &[u8], slot: Slot) {
-        self.slots.insert(path.to_vec(), slot);
         if self.slots.len() > MAX_OPEN_FILES {
             let oldest = self.slots.iter().min_by_key(|(_, slot)| slot.used);
             if let Some(path) = oldest.map(|(path, _)| path.clone()) {
@@ -349,15 +530,14 @@ impl Files {
     }
 }
 
-/// Reads a small file completely and checks that it still has `stamp`.
-fn whole(file: &File, stamp: &Stamp) -> Result<Vec<u8>, Refusal> {
-    let size = usize::try_from(stamp.size).map_err(|_| Refusal::Failed)?;
-    let mut bytes = vec![0; size];
-    let filled = fill(file, 0, &mut bytes).map_err(|_| Refusal::Failed)?;
-    let metadata = file.metadata().map_err(|_| Refusal::Failed)?;
-    match filled == size && Stamp::of(&metadata) == *stamp {
-        true => Ok(bytes),
-        false => Err(Refusal::NotReady),
+/// What a request meets that waited for a look.
+const fn miss(refusal: Refusal) -> Miss {
+    match refusal {
+        // The client asks again.
+        Refusal::Unsettled | Refusal::NoDescriptors => Miss::Waits(POLLED),
+        Refusal::NotFound | Refusal::Forbidden | Refusal::IsDirectory | Refusal::Failed => {
+            Miss::Refused(refusal)
+        }
     }
 }
 

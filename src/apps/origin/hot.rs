@@ -19,7 +19,8 @@ use std::sync::Arc;
 use memmap2::{Advice, Mmap, MmapMut};
 
 use crate::apps::origin::digest::{BLOCK_BYTES, Stamp};
-use crate::apps::origin::files::{MAX_SMALL_BYTES, Object};
+use crate::apps::origin::load::MAX_SMALL_BYTES;
+use crate::apps::origin::object::Object;
 use crate::wire::payload::Shared;
 
 /// Default size of the cache in bytes.
@@ -173,6 +174,8 @@ struct Known {
     asks: u32,
     used: u64,
     state: EntryState,
+    /// Whether the next proven client of the file loads it.
+    due: bool,
 }
 
 impl Known {
@@ -242,8 +245,38 @@ impl Hot {
 
     /// Counts the start of a response about `object`, the file at `path`, and may load it.
     pub fn ask(&mut self, path: &[u8], object: &Object) {
-        self.collect();
+        self.count(path, object);
+        self.load_due(path, object);
+    }
+
+    /// Loads the file at `path` if it has been requested often enough. For proven clients only.
+    pub fn load_due(&mut self, path: &[u8], object: &Object) {
         let Some(file) = object.file() else { return };
+        let stamp = *object.stamp();
+        let known = self.known.get_mut(path).filter(|known| known.due);
+        let Some(known) = known.filter(|known| known.stamp == stamp) else {
+            return;
+        };
+        known.due = false;
+        let worth = known.asks;
+        if matches!(known.state, EntryState::Counted)
+            && self.loading < MAX_LOADING
+            && self.make_room(stamp.size, worth)
+        {
+            self.load(Job {
+                path: path.to_vec(),
+                file: Arc::clone(file),
+                stamp,
+            });
+        }
+    }
+
+    /// Counts the start of a response about `object`, the file at `path`.
+    pub fn count(&mut self, path: &[u8], object: &Object) {
+        self.collect();
+        if object.file().is_none() || object.size() != object.stamp().size {
+            return;
+        }
         let stamp = *object.stamp();
         if !(MIN_HOT_BYTES..=self.most).contains(&stamp.size) {
             return;
@@ -265,21 +298,11 @@ impl Hot {
             asks: 0,
             used,
             state: EntryState::Counted,
+            due: false,
         });
         (known.stamp, known.used) = (stamp, used);
         known.asks = known.asks.saturating_add(1);
-        let worth = known.asks;
-        if matches!(known.state, EntryState::Counted)
-            && worth >= ASKS_TO_LOAD
-            && self.loading < MAX_LOADING
-            && self.make_room(stamp.size, worth)
-        {
-            self.load(Job {
-                path: path.to_vec(),
-                file: Arc::clone(file),
-                stamp,
-            });
-        }
+        known.due = matches!(known.state, EntryState::Counted) && known.asks >= ASKS_TO_LOAD;
         if self.known.len() > MAX_COUNTED_FILES {
             self.forget_least(path);
         }

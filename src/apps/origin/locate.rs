@@ -6,34 +6,43 @@
 
 use std::sync::Arc;
 
-use super::{MAX_ATTEMPTS, Origin};
-use crate::apps::origin::continuation::{RequestOutcome, Resource};
-use crate::apps::origin::files::{Freshness, Object};
-use crate::apps::origin::objects::{file_object, marked_object, page_object, tag_of};
-use crate::apps::origin::render::Representation;
+use super::Origin;
+use crate::apps::origin::continuation::{RequestOutcome, Resource, Tag};
+use crate::apps::origin::files::{Freshness, Miss};
+use crate::apps::origin::load::index_path;
+use crate::apps::origin::object::Object;
+use crate::apps::origin::objects::{file_object, marked_etag, marked_object, page_object, tag_of};
+use crate::apps::origin::render::{Representation, etag};
 use crate::apps::origin::target::Target;
 use crate::apps::origin::tree::Refusal;
-use crate::apps::origin::{dynamic, files, target};
-use crate::http::conditional::{self, ConditionVerdict, Validators};
+use crate::apps::origin::work::POLLED;
+use crate::apps::origin::{dynamic, target};
+use crate::http::conditional::{self, ConditionVerdict, EntityTag, Validators};
 use crate::http::range::{self, Selected};
 use crate::http::request::{Method, RequestHead};
 use crate::http::status::Status;
 use crate::http::{HeadError, Version};
-use crate::time::UnixMillis;
+use crate::transport::application::{RequestContext, Ticket};
 
 impl Origin {
-    /// Locates the present resource of a request target.
-    pub(super) fn locate(&mut self, now: UnixMillis, target: &str) -> Result<Found, Refused> {
-        let target = target::parse(target).map_err(Refused::Status)?;
+    /// Locates the present resource of a request.
+    pub(super) fn locate(
+        &mut self,
+        context: RequestContext,
+        head: &RequestHead,
+    ) -> Result<Found, Refused> {
+        let target = target::parse(&head.target).map_err(Refused::Status)?;
         if let Some(parameters) = below(&target.path, b".dynamic") {
             let parameters = (!target.directory).then_some(parameters);
             let dynamic = parameters
                 .and_then(dynamic::parse)
                 .ok_or(Refused::Status(Status::NOT_FOUND))?;
-            return Ok(Found::object(
-                Resource::Dynamic(dynamic),
-                self.dynamic_object(dynamic),
-            ));
+            let representation = self.dynamic_object(context, dynamic);
+            return Ok(Found::Object {
+                resource: Resource::Dynamic(dynamic),
+                provisional: false,
+                representation: representation.map_err(Refused::Waits)?,
+            });
         }
         if let Some(parameters) = below(&target.path, b".watermark") {
             let (mark, path) =
@@ -42,44 +51,56 @@ impl Origin {
                 path: path.to_vec(),
                 directory: target.directory,
             };
-            return self.locate_marked(now, mark, &target);
+            return self.locate_marked(context, head, mark, &target);
         }
-        self.locate_file(now, target)
+        self.locate_file(context, head, target)
     }
 
-    pub(super) fn locate_file(
+    fn locate_file(
         &mut self,
-        now: UnixMillis,
+        context: RequestContext,
+        head: &RequestHead,
         target: Target,
     ) -> Result<Found, Refused> {
         let path = target.path;
-        if !target.directory {
-            return match self.files.file(&path, Freshness::Now(now)) {
-                Ok(object) => Ok(Found::file(path, &object)),
-                Err(Refusal::IsDirectory) => Ok(Found::Fixed(Resource::Redirect { path })),
-                Err(refusal) => Err(refusal.into()),
+        if target.directory {
+            let (found, is_page, object) = self.files.directory(context, &path)?;
+            return match is_page {
+                true => Found::page(path, object),
+                false => self.found_file(context, head, found, object),
             };
         }
-        let index = index_path(&path);
-        match self.files.file(&index, Freshness::Now(now)) {
-            Ok(object) => Ok(Found::file(index, &object)),
-            Err(Refusal::NotFound | Refusal::IsDirectory) => {
-                let object = self.files.page(&path, Freshness::Now(now))?;
-                let tag = tag_of(object.digest());
-                Ok(Found::object(
-                    Resource::Listing { path, tag },
-                    page_object(object),
-                ))
+        match self.files.file(context, &path, Freshness::Now) {
+            Ok(object) => self.found_file(context, head, path, object),
+            Err(Miss::Refused(Refusal::IsDirectory)) => {
+                Ok(Found::Fixed(Resource::Redirect { path }))
             }
-            Err(refusal @ (Refusal::Forbidden | Refusal::Failed | Refusal::NotReady)) => {
-                Err(refusal.into())
-            }
+            Err(miss) => Err(miss.into()),
         }
     }
 
-    pub(super) fn locate_marked(
+    fn found_file(
         &mut self,
-        now: UnixMillis,
+        context: RequestContext,
+        head: &RequestHead,
+        path: Vec<u8>,
+        object: Arc<Object>,
+    ) -> Result<Found, Refused> {
+        let provisional = self.provisional(context, head, &object, etag)?;
+        let tag = tag_of(&object, provisional).ok_or(Refused::Waits(POLLED))?;
+        let size = object.size();
+        let representation = file_object(object, &path, &tag, provisional);
+        Ok(Found::Object {
+            resource: Resource::File { path, tag, size },
+            provisional,
+            representation,
+        })
+    }
+
+    fn locate_marked(
+        &mut self,
+        context: RequestContext,
+        head: &RequestHead,
         mark: &[u8],
         target: &Target,
     ) -> Result<Found, Refused> {
@@ -88,56 +109,81 @@ impl Origin {
         } else {
             target.path.clone()
         };
-        for _ in 0..MAX_ATTEMPTS {
-            let object = match self.files.file(&path, Freshness::Now(now)) {
-                // Not the index, whose relative links would break: there is nothing to mark.
-                Err(Refusal::IsDirectory) => return Err(Refused::Status(Status::NOT_FOUND)),
-                other => other?,
-            };
-            let tag = tag_of(object.digest());
-            match marked_object(object, &path, mark) {
-                Ok(Some(representation)) => {
-                    let resource = Resource::Watermark {
-                        mark: mark.to_vec(),
-                        path,
-                        tag,
-                    };
-                    return Ok(Found::object(resource, representation));
-                }
-                Ok(None) => return Err(Refused::Status(Status::NOT_FOUND)),
-                Err(files::Stale) => self.files.forget(&path),
+        let object = match self.files.file(context, &path, Freshness::Now) {
+            // Not the index, whose relative links would break: there is nothing to mark.
+            Err(Miss::Refused(Refusal::IsDirectory)) => {
+                return Err(Refused::Status(Status::NOT_FOUND));
+            }
+            other => other?,
+        };
+        let provisional = self.provisional(context, head, &object, |tag| marked_etag(tag, mark))?;
+        let tag = tag_of(&object, provisional).ok_or(Refused::Waits(POLLED))?;
+        let representation =
+            marked_object(object, &path, mark, &tag).ok_or(Refused::Status(Status::NOT_FOUND))?;
+        Ok(Found::Object {
+            resource: Resource::Watermark {
+                mark: mark.to_vec(),
+                path,
+                tag,
+            },
+            provisional,
+            representation,
+        })
+    }
+
+    /// Whether the response has the provisional tag: if the request names it, or if the digest is not
+    /// known yet. A request that names another tag waits for the digest, which it may be.
+    fn provisional(
+        &mut self,
+        context: RequestContext,
+        head: &RequestHead,
+        object: &Arc<Object>,
+        etag: impl Fn(&Tag) -> EntityTag,
+    ) -> Result<bool, Refused> {
+        let mut names = CONDITIONS
+            .iter()
+            .flat_map(|name| head.headers.all(name))
+            .peekable();
+        let conditional = names.peek().is_some();
+        if conditional {
+            let provisional = etag(&object.provisional_tag()).to_string();
+            if names.any(|value| contains(value, provisional.as_bytes())) {
+                return Ok(true);
             }
         }
-        Err(Refused::NotReady)
+        match self.files.digest(context, object) {
+            None => Ok(false),
+            Some(ticket) if conditional => Err(Refused::Waits(ticket)),
+            Some(_) => Ok(true),
+        }
     }
 }
 
-/// The resource of a request target.
+/// The fields of a request that may name an entity tag (RFC 9110 §13.1).
+const CONDITIONS: [&str; 3] = ["if-match", "if-none-match", "if-range"];
+
+fn contains(value: &[u8], part: &[u8]) -> bool {
+    value.windows(part.len()).any(|window| window == part)
+}
+
+/// The resource of a request.
 pub(super) enum Found {
     Object {
         resource: Resource,
+        provisional: bool,
         representation: Representation,
     },
     Fixed(Resource),
 }
 
 impl Found {
-    const fn object(resource: Resource, representation: Representation) -> Self {
-        Self::Object {
-            resource,
-            representation,
-        }
-    }
-
-    fn file(path: Vec<u8>, object: &Arc<Object>) -> Self {
-        let representation = file_object(Arc::clone(object), &path);
-        Self::Object {
-            resource: Resource::File {
-                path,
-                tag: tag_of(object.digest()),
-            },
-            representation,
-        }
+    fn page(path: Vec<u8>, object: Arc<Object>) -> Result<Self, Refused> {
+        let tag = tag_of(&object, false).ok_or(Refused::Waits(POLLED))?;
+        Ok(Self::Object {
+            resource: Resource::Listing { path, tag },
+            provisional: false,
+            representation: page_object(object, &tag),
+        })
     }
 }
 
@@ -145,16 +191,19 @@ impl Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     Status(Status),
-    NotReady,
+    Waits(Ticket),
 }
 
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NotFound | Refusal::IsDirectory => Self::Status(Status::NOT_FOUND),
-            Refusal::Forbidden => Self::Status(Status::FORBIDDEN),
-            Refusal::Failed => Self::Status(Status::INTERNAL_ERROR),
-            Refusal::NotReady => Self::NotReady,
+impl From<Miss> for Refused {
+    fn from(miss: Miss) -> Self {
+        match miss {
+            Miss::Waits(ticket) => Self::Waits(ticket),
+            Miss::Refused(refusal) => match refusal {
+                Refusal::NotFound | Refusal::IsDirectory => Self::Status(Status::NOT_FOUND),
+                Refusal::Forbidden => Self::Status(Status::FORBIDDEN),
+                Refusal::Failed => Self::Status(Status::INTERNAL_ERROR),
+                Refusal::Unsettled | Refusal::NoDescriptors => Self::Waits(POLLED),
+            },
         }
     }
 }
@@ -224,13 +273,3 @@ fn split_segment(path: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = path.iter().position(|&byte| byte == b'/')?;
     Some((path.get(..at)?, path.get(at + 1..)?))
 }
-
-fn index_path(directory: &[u8]) -> Vec<u8> {
-    if directory.is_empty() {
-        INDEX.to_vec()
-    } else {
-        [directory, b"/", INDEX].concat()
-    }
-}
-
-const INDEX: &[u8] = b"index.html";

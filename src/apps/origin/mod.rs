@@ -3,7 +3,7 @@
 //! In: request heads, and later the user continuations of their responses. Out: response streams, head
 //! and body; any server with the same files produces the same bytes for any range. Keeps no
 //! per-client state: the caches of open files and of hot content belong to the tree. Never mixes
-//! bytes of two versions of a file. Sources: RFC 9110, RFC 9112; implements the contract of
+//! bytes of two versions of a file, and never waits: [`work`] is done by others. Sources: RFC 9110, RFC 9112; implements the contract of
 //! [`crate::transport::application`].
 //!
 //! Paths: `/.dynamic/SEED/SIZE[/PERIOD]` generates ([`dynamic`]), `/.watermark/MARK/PATH` marks
@@ -18,25 +18,27 @@ pub mod dynamic;
 pub mod files;
 pub mod hot;
 pub mod listing;
+pub mod load;
 mod locate;
+pub mod object;
 mod objects;
 mod produce;
 mod render;
 pub mod target;
 pub mod tree;
 pub mod watermark;
+pub mod work;
 
 use std::path::Path;
 
 use crate::apps::origin::continuation::{RequestOutcome, Resource, UserContinuation};
-use crate::apps::origin::digest::Digester;
-use crate::apps::origin::dynamic::Blocks;
 use crate::apps::origin::files::Files;
 use crate::apps::origin::hot::Hot;
 use crate::apps::origin::locate::{Found, Refused, check, decide};
 use crate::apps::origin::produce::Recent;
-use crate::apps::origin::render::Stream;
+use crate::apps::origin::render::{RENDERING, Stream};
 use crate::apps::origin::tree::{RootError, Tree};
+use crate::apps::origin::work::{POLLED, Workers};
 use crate::http::request::{Method, RequestHead};
 use crate::http::status::Status;
 use crate::transport::application::{Application, Begun, RequestContext, Ticket, Unavailable};
@@ -48,9 +50,6 @@ pub const MAX_ATTEMPTS: usize = 3;
 /// Most cached streams: more than usually take turns at one server within a round trip.
 pub const MAX_RECENT: usize = 8;
 
-/// Nothing wakes the requests for files that are not ready: their clients ask again.
-const POLLED: Ticket = Ticket(0);
-
 /// The HTTP server.
 pub struct Origin {
     files: Files,
@@ -58,23 +57,20 @@ pub struct Origin {
     /// The last response begun, until its first read: most clients request its first bytes together
     /// with it, and its head need not be generated twice.
     begun: Option<(Vec<u8>, Stream)>,
-    /// The blocks of periodic objects.
-    blocks: Blocks,
     /// The last streams read, of files and generated objects, at most [`MAX_RECENT`], the latest at
     /// the end: most reads continue one of them.
     recent: Vec<Recent>,
 }
 
 impl Origin {
-    /// Creates a server of the files below `root`; `digester` computes the digests of large ones.
+    /// Creates a server of the files below `root`; `workers` do what may wait for a disk or take long.
     ///
     /// # Errors
     /// [`RootError`] if the root is missing, not a directory, empty or unreadable.
-    pub fn new(root: &Path, digester: Box<dyn Digester>) -> Result<Self, RootError> {
+    pub fn new(root: &Path, workers: Box<dyn Workers>) -> Result<Self, RootError> {
         Ok(Self {
-            files: Files::new(Tree::open(root)?, digester),
+            files: Files::new(Tree::open(root)?, workers),
             hot: Hot::none(),
-            blocks: Blocks::default(),
             recent: Vec::new(),
             begun: None,
         })
@@ -97,19 +93,36 @@ impl Origin {
     pub fn open_count(&self) -> usize {
         self.files.open_count()
     }
+
+    /// The number of jobs under way.
+    #[must_use]
+    pub fn pending_jobs(&self) -> usize {
+        self.files.pending()
+    }
+
+    /// Closes the files of cached streams if the process is out of descriptors.
+    fn give_way(&mut self) {
+        if self.files.take_gave_way() {
+            self.recent.clear();
+            self.begun = None;
+        }
+    }
 }
 
 impl Application for Origin {
     fn begin(&mut self, context: RequestContext, request: &[u8]) -> Result<Begun, Unavailable> {
-        let now = context.now;
-        let date = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+        self.give_way();
+        let date = u32::try_from(context.now.as_secs()).unwrap_or(u32::MAX);
         let parsed = RequestHead::parse(request);
         let head_only = parsed
             .as_ref()
             .is_ok_and(|(head, _)| head.method == Method::Head);
-        let found = check(parsed).and_then(|head| Ok((self.locate(now, &head.target)?, head)));
+        let found = check(parsed).and_then(|head| Ok((self.locate(context, &head)?, head)));
         let mut user = UserContinuation {
             head_only,
+            provisional: false,
+            rendering: RENDERING,
+            head: 0,
             date,
             outcome: RequestOutcome::Whole,
             resource: Resource::Fixed(Status::INTERNAL_ERROR),
@@ -118,10 +131,12 @@ impl Application for Origin {
             Ok((
                 Found::Object {
                     resource,
+                    provisional,
                     representation,
                 },
                 head,
             )) => {
+                user.provisional = provisional;
                 user.outcome = decide(&head, &representation);
                 user.resource = resource;
                 Stream::of_object(&user, representation)
@@ -134,13 +149,18 @@ impl Application for Origin {
                 user.resource = Resource::Fixed(status);
                 Stream::of_fixed(&user)
             }
-            Err(Refused::NotReady) => None,
+            Err(Refused::Waits(ticket)) => return Err(Unavailable::NotReady(ticket)),
         };
+        // Not of a decided part, which is within its object.
         let stream = stream.ok_or(Unavailable::NotReady(POLLED))?;
+        user.head = u16::try_from(stream.head_length()).unwrap_or(u16::MAX);
         if let (Resource::File { path, .. }, false) = (&user.resource, head_only)
             && let Some(object) = stream.object()
         {
-            self.hot.ask(path, object);
+            match context.proven {
+                true => self.hot.ask(path, object),
+                false => self.hot.count(path, object),
+            }
         }
         let (user, length) = (user.encode(), stream.length());
         self.begun = Some((user.clone(), stream));
@@ -152,29 +172,35 @@ impl Application for Origin {
 
     fn read(
         &mut self,
-        _context: RequestContext,
+        context: RequestContext,
         user: &[u8],
         offset: u64,
         out: &mut [u8],
     ) -> Result<usize, Unavailable> {
-        self.produce(user, |stream, _| stream.read_at(offset, out))
+        self.produce(context, user, |stream, _| stream.read_at(offset, out))
     }
 
     fn stage(
         &mut self,
-        _context: RequestContext,
+        context: RequestContext,
         user: &[u8],
         offset: u64,
         bytes: usize,
         body: &mut Gathered,
     ) -> Result<usize, Unavailable> {
-        let (bytes, shared) = self.produce(user, |stream, content| {
+        let (bytes, shared) = self.produce(context, user, |stream, content| {
             stream.stage(offset, bytes, content, body)
         })?;
         if shared {
             self.hot.staged(bytes as u64);
         }
         Ok(bytes)
+    }
+
+    fn poll_ready(&mut self) -> Option<Ticket> {
+        let ticket = self.files.poll_ready();
+        self.give_way();
+        ticket
     }
 }
 

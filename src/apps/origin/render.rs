@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::apps::origin::continuation::{RequestOutcome, Resource, Tag, UserContinuation};
 use crate::apps::origin::digest::Sha256;
 use crate::apps::origin::dynamic::{self, Dynamic};
-use crate::apps::origin::files::{Object, Stale};
+use crate::apps::origin::object::{Object, Unread};
 use crate::apps::origin::target;
 use crate::apps::origin::watermark::Marked;
 use crate::http::conditional::EntityTag;
@@ -22,6 +22,10 @@ use crate::http::status::Status;
 use crate::http::{date, digest, range};
 use crate::transport::application::copy_at;
 use crate::wire::payload::{Gathered, Shared};
+
+/// The version of the rendering: of heads, and of the text of statuses. Changes with any change that
+/// alters a byte of them, so that servers of two releases never mix them.
+pub(super) const RENDERING: u8 = 1;
 
 /// A version of a resource.
 #[derive(Debug)]
@@ -61,7 +65,7 @@ impl Representation {
         }
     }
 
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Stale> {
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Unread> {
         match &self.body {
             Body::Object(object) => object.read_at(offset, out),
             Body::Marked { object, marked } => {
@@ -90,6 +94,10 @@ pub(super) fn etag(tag: &Tag) -> EntityTag {
 #[derive(Debug)]
 pub(super) struct Stream {
     head: Vec<u8>,
+    /// Length of the head with which the response began.
+    head_length: u64,
+    /// Whether that head is another than this server's.
+    other_head: bool,
     body: StreamBody,
 }
 
@@ -145,10 +153,7 @@ impl Stream {
                 let head = head(user, Status::NOT_MODIFIED)
                     .field("ETag", &about.etag)
                     .finish();
-                return Some(Self {
-                    head,
-                    body: StreamBody::Text(Vec::new()),
-                });
+                return Some(Self::new(head, StreamBody::Text(Vec::new())));
             }
             RequestOutcome::PreconditionFailed => {
                 return Some(Self::of_status(user, Status::PRECONDITION_FAILED, |head| {
@@ -181,10 +186,24 @@ impl Stream {
             start,
             length,
         };
-        Some(Self {
-            head: head.finish(),
+        Some(Self::new(head.finish(), body))
+    }
+
+    fn new(head: Vec<u8>, body: StreamBody) -> Self {
+        Self {
+            head_length: u64::try_from(head.len()).unwrap_or(0),
+            head,
+            other_head: false,
             body,
-        })
+        }
+    }
+
+    /// Continues a response that began at a server which may render heads otherwise: then only the bytes
+    /// of an object are the same.
+    pub(super) fn after(mut self, user: &UserContinuation) -> Self {
+        self.other_head = user.rendering != RENDERING || self.head_length != u64::from(user.head);
+        self.head_length = u64::from(user.head);
+        self
     }
 
     /// Length in bytes, head and body.
@@ -193,7 +212,18 @@ impl Stream {
             StreamBody::Text(text) => u64::try_from(text.len()).unwrap_or(0),
             StreamBody::Part { length, .. } => *length,
         };
-        self.head_length() + body
+        self.head_length + body
+    }
+
+    /// The object of the body, if any.
+    pub(super) const fn source(&self) -> Option<&Arc<Object>> {
+        match &self.body {
+            StreamBody::Part { representation, .. } => match &representation.body {
+                Body::Object(object) | Body::Marked { object, .. } => Some(object),
+                Body::Dynamic { .. } => None,
+            },
+            StreamBody::Text(_) => None,
+        }
     }
 
     /// The object whose unmodified bytes form the body, if any.
@@ -219,13 +249,13 @@ impl Stream {
         bytes: usize,
         content: Option<&Shared>,
         out: &mut Gathered,
-    ) -> Result<(usize, bool), Stale> {
+    ) -> Result<(usize, bool), Unread> {
         if let StreamBody::Part {
             representation,
             start,
             length,
         } = &self.body
-            && let Some(offset) = offset.checked_sub(self.head_length())
+            && let Some(offset) = offset.checked_sub(self.head_length)
         {
             let left = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
             let (at, bytes) = (start + offset, bytes.min(left));
@@ -252,10 +282,17 @@ impl Stream {
     }
 
     /// Fills `out` from `offset` on; returns the number of bytes, which is short only at the end.
-    pub(super) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Stale> {
-        let from_head = copy_at(&self.head, offset, out);
+    pub(super) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Unread> {
+        let of_head = offset < self.head_length || matches!(self.body, StreamBody::Text(_));
+        if self.other_head && of_head {
+            return Err(Unread::OtherHead);
+        }
+        let from_head = match of_head {
+            true => copy_at(&self.head, offset, out),
+            false => 0,
+        };
         let out = out.get_mut(from_head..).unwrap_or_default();
-        let offset = offset.saturating_sub(self.head_length());
+        let offset = offset.saturating_sub(self.head_length);
         let from_body = match &self.body {
             StreamBody::Text(text) => copy_at(text, offset, out),
             StreamBody::Part {
@@ -271,7 +308,7 @@ impl Stream {
                 let out = out.get_mut(..wanted).unwrap_or_default();
                 let read = representation.read_at(start + offset, out)?;
                 if read < wanted {
-                    return Err(Stale);
+                    return Err(Unread::Stale);
                 }
                 read
             }
@@ -291,14 +328,12 @@ impl Stream {
             .field("Content-Length", text.len())
             .finish();
         let body = if user.head_only { Vec::new() } else { text };
-        Self {
-            head,
-            body: StreamBody::Text(body),
-        }
+        Self::new(head, StreamBody::Text(body))
     }
 
-    fn head_length(&self) -> u64 {
-        u64::try_from(self.head.len()).unwrap_or(0)
+    /// Length of the head in bytes.
+    pub(super) const fn head_length(&self) -> u64 {
+        self.head_length
     }
 }
 

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::apps::origin::digest::InlineDigester;
 use crate::apps::origin::hot::{InlineLoader, Loader};
 use crate::apps::origin::target::MAX_PATH_BYTES;
+use crate::apps::origin::work::InlineWorkers;
 use crate::http::conditional::EntityTag;
 use crate::http::range::ContentRange;
 use crate::http::response::ResponseHead;
@@ -61,7 +61,7 @@ impl Fixture {
         symlink("text.txt", root.join("link.txt")).unwrap();
         symlink("../secret", root.join("out")).unwrap();
         symlink("sub", root.join("sublink")).unwrap();
-        let origin = Origin::new(&root, Box::new(InlineDigester)).unwrap();
+        let origin = Origin::new(&root, Box::<InlineWorkers>::default()).unwrap();
         let now = NOW;
         Self {
             folder,
@@ -283,7 +283,7 @@ fn a_file_has_a_compact_head_and_its_bytes() {
     assert_eq!(digest, Some(digest::hash(&[&content])));
     assert!(EntityTag::parse(header(&head, "etag").as_bytes()).is_some_and(|tag| !tag.weak));
     let begun = fixture.begin(&get("/text.txt", ""));
-    assert_eq!(begun.user.len(), 18 + "text.txt".len());
+    assert_eq!(begun.user.len(), 27 + "text.txt".len());
     let head_bytes = begun.length.unwrap() - u64::try_from(content.len()).unwrap();
     assert!(head_bytes <= 240, "{head_bytes} bytes of head");
 }

@@ -12,6 +12,8 @@
 //!   significant bit of sample k is bit k modulo the frame's length of the frame
 //!   `HW | length 1 | MARK`, most significant bit first. The length of the object is unchanged.
 
+use crate::transport::application::copy_at;
+
 /// Longest mark in bytes.
 pub const MAX_MARK_BYTES: usize = 64;
 
@@ -126,12 +128,26 @@ impl Marked {
             Scheme::Samples(samples) => samples,
         };
         let filled = source(offset, out)?;
-        for (byte, at) in out.iter_mut().take(filled).zip(offset..samples.end) {
-            if let Some(distance) = at.checked_sub(samples.first)
-                && distance % samples.stride == 0
-            {
-                *byte = *byte & !1 | bit(&self.woven, distance / samples.stride);
-            }
+        if filled == 0 {
+            return Ok(0);
+        }
+        let stride = samples.stride.max(1);
+        let index = offset.saturating_sub(samples.first).div_ceil(stride);
+        let skip = samples.first + index * stride - offset.min(samples.first + index * stride);
+        let left = samples
+            .end
+            .saturating_sub(offset)
+            .min(length(out))
+            .min(filled as u64);
+        let end = usize::try_from(left).unwrap_or(usize::MAX);
+        let bytes = out.get_mut(..end).unwrap_or_default().iter_mut();
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let step = usize::try_from(stride).unwrap_or(usize::MAX);
+        let frame = bits(&self.woven).max(1);
+        let mut place = index % frame;
+        for byte in bytes.skip(skip).step_by(step) {
+            *byte = *byte & !1 | bit(&self.woven, place);
+            place = if place + 1 == frame { 0 } else { place + 1 };
         }
         Ok(filled)
     }
@@ -153,14 +169,13 @@ impl Marked {
             let (before, after) = block
                 .split_at_checked(insertion(block))
                 .unwrap_or((block, &[]));
-            let skip = usize::try_from(at % stride).unwrap_or(usize::MAX);
-            let rest = out.get_mut(filled..).unwrap_or_default();
-            let bytes = before.iter().chain(&self.woven).chain(after).skip(skip);
-            let copied = rest
-                .iter_mut()
-                .zip(bytes)
-                .map(|(to, from)| *to = *from)
-                .count();
+            let mut skip = at % stride;
+            let mut copied = 0;
+            for part in [before, &self.woven, after] {
+                let rest = out.get_mut(filled + copied..).unwrap_or_default();
+                copied += copy_at(part, skip, rest);
+                skip = skip.saturating_sub(length(part));
+            }
             if copied == 0 {
                 break;
             }
@@ -267,9 +282,8 @@ fn bits(frame: &[u8]) -> u64 {
     length(frame) * 8
 }
 
-/// Returns bit `index` of the infinite repetition of the frame.
+/// Returns bit `index` of the frame.
 fn bit(frame: &[u8], index: u64) -> u8 {
-    let index = index % bits(frame).max(1);
     let byte = usize::try_from(index / 8)
         .ok()
         .and_then(|at| frame.get(at))

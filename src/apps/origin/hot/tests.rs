@@ -6,9 +6,11 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::apps::origin::digest::InlineDigester;
 use crate::apps::origin::files::{Files, Freshness};
 use crate::apps::origin::tree::Tree;
+use crate::apps::origin::work::InlineWorkers;
+use crate::time::UnixMillis;
+use crate::transport::application::RequestContext;
 
 /// Files named after their sizes, in units of the smallest cached size.
 struct Fixture {
@@ -25,7 +27,7 @@ impl Fixture {
         let tree = Tree::open(folder.path()).unwrap();
         Self {
             folder,
-            files: Files::new(tree, Box::new(InlineDigester)),
+            files: Files::new(tree, Box::<InlineWorkers>::default()),
             hot: Hot::new(most * MIN_HOT_BYTES, Box::new(loader)),
         }
     }
@@ -41,9 +43,13 @@ impl Fixture {
     }
 
     fn object(&mut self, name: &str) -> Arc<Object> {
-        let freshness = Freshness::Recent;
+        let context = RequestContext {
+            now: UnixMillis::new(0),
+            proven: true,
+        };
         self.files.forget(name.as_bytes());
-        self.files.file(name.as_bytes(), freshness).unwrap()
+        let found = self.files.file(context, name.as_bytes(), Freshness::Recent);
+        found.unwrap()
     }
 
     fn ask(&mut self, name: &str) {
@@ -77,6 +83,19 @@ fn a_file_is_kept_from_its_second_request_on_if_its_size_is_worth_it() {
         fixture.ask(name);
         assert_eq!(fixture.is_hot(name), want, "{name}");
     }
+}
+
+#[test]
+fn requests_that_may_be_forged_count_but_load_nothing() {
+    let mut fixture = Fixture::new(4, InlineLoader::default());
+    fixture.make("f", MIN_HOT_BYTES);
+    let object = fixture.object("f");
+    for _ in 0..ASKS_TO_LOAD {
+        fixture.hot.count(b"f", &object);
+        assert!(!fixture.is_hot("f"));
+    }
+    fixture.hot.load_due(b"f", &object);
+    assert!(fixture.is_hot("f"));
 }
 
 #[test]

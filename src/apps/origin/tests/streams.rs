@@ -96,7 +96,7 @@ fn few_streams_are_remembered_and_all_go_on() {
 /// A change of `data.bin` in the middle of a transfer, and the outcome that a reader may get.
 type Change = (&'static str, fn(&Fixture), Result<(), Unavailable>);
 
-const CHANGES: [Change; 8] = [
+const CHANGES: [Change; 9] = [
     ("nothing", |_| {}, Ok(())),
     (
         "touched",
@@ -116,6 +116,16 @@ const CHANGES: [Change; 8] = [
     (
         "grown",
         |fixture| fixture.overwrite("data.bin", |file| file.set_len(400_001).unwrap()),
+        Ok(()),
+    ),
+    (
+        "grown, and changed in place",
+        |fixture| {
+            fixture.overwrite("data.bin", |file| {
+                file.set_len(400_001).unwrap();
+                file.write_all_at(b"!", 20_000).unwrap();
+            });
+        },
         Err(Unavailable::Changed),
     ),
     (
@@ -307,6 +317,14 @@ fn streams_of_many_files_need_a_bounded_number_of_descriptors() {
     assert_eq!(fixture.origin.open_count(), files::MAX_OPEN_FILES);
 }
 
+fn file_of(path: &[u8], tag: continuation::Tag) -> Resource {
+    Resource::File {
+        path: path.to_vec(),
+        tag,
+        size: 13_000,
+    }
+}
+
 #[test]
 fn continuations_that_do_not_fit_the_object_are_refused() {
     let mut fixture = Fixture::new();
@@ -317,10 +335,7 @@ fn continuations_that_do_not_fit_the_object_are_refused() {
         panic!("{good:?}")
     };
     let (path, mark) = (b"text.txt".to_vec(), b"\n".to_vec());
-    let file = |path: &[u8]| Resource::File {
-        path: path.to_vec(),
-        tag,
-    };
+    let file = |path: &[u8]| file_of(path, tag);
     let whole = |resource| (RequestOutcome::Whole, resource);
     let dynamic = |size, period| {
         let period = NonZeroU32::new(period);
@@ -383,6 +398,126 @@ fn continuations_that_do_not_fit_the_object_are_refused() {
     );
 }
 
+#[test]
+fn a_server_that_renders_otherwise_goes_on_with_the_body_only() {
+    let mut fixture = Fixture::new();
+    let begun = fixture.begin(&get("/data.bin", ""));
+    let user = UserContinuation::decode(&begun.user).unwrap();
+    let content = fs::read(fixture.path("data.bin")).unwrap();
+    for (name, rendering, head) in [
+        ("another release", user.rendering + 1, user.head),
+        ("a shorter head", user.rendering, user.head - 9),
+        ("a longer head", user.rendering, user.head + 9),
+    ] {
+        let other = UserContinuation {
+            rendering,
+            head,
+            ..user.clone()
+        };
+        let other = other.encode();
+        let mut out = vec![0; 1000];
+        let mut read = |offset| {
+            let read = fixture.origin.read(context(0), &other, offset, &mut out);
+            read.map(|count| out[..count].to_vec())
+        };
+        let head = u64::from(head);
+        for offset in [0, head - 1] {
+            assert_eq!(read(offset), Err(Unavailable::Changed), "{name}");
+        }
+        for at in [0, 399_500] {
+            let want = &content[at..content.len().min(at + 1000)];
+            let got = read(head + at as u64);
+            assert_eq!(got.as_deref(), Ok(want), "{name}");
+        }
+    }
+    let begun = fixture.begin(&get("/none", ""));
+    let user = UserContinuation::decode(&begun.user).unwrap();
+    let other = UserContinuation {
+        rendering: user.rendering + 1,
+        ..user
+    };
+    for offset in [0, begun.length.unwrap() - 1] {
+        let read = fixture
+            .origin
+            .read(context(0), &other.encode(), offset, &mut [0; 9]);
+        assert_eq!(read, Err(Unavailable::Changed), "its text is rendered, too");
+    }
+}
+
+/// Makes a file whose first response does not wait for its digest.
+fn make_large(fixture: &Fixture) -> Vec<u8> {
+    let content = b"large".repeat(1 << 20);
+    fs::write(fixture.path("large"), &content).unwrap();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(9);
+    let file = File::options()
+        .write(true)
+        .open(fixture.path("large"))
+        .unwrap();
+    file.set_times(FileTimes::new().set_modified(time)).unwrap();
+    content
+}
+
+/// Begins responses without digesting: as when the digest is not known yet.
+fn provisional(begun: &Begun, fixture: &Fixture) -> Vec<u8> {
+    let mut user = UserContinuation::decode(&begun.user).unwrap();
+    let metadata = fs::metadata(fixture.path("large")).unwrap();
+    let file = File::open(fixture.path("large")).unwrap();
+    let stamp = digest::Stamp::of(&metadata);
+    let object = object::Object::file_of(std::sync::Arc::new(file), Vec::new(), stamp, stamp.size);
+    let Resource::File { tag, .. } = &mut user.resource else {
+        panic!("{user:?}")
+    };
+    *tag = object.provisional_tag();
+    user.provisional = true;
+    user.head -= u16::try_from("Repr-Digest: sha-256=::\r\n".len() + 44).unwrap();
+    user.encode()
+}
+
+#[test]
+fn a_provisional_tag_stays_valid_where_the_digest_is_known() {
+    let mut fixture = Fixture::new();
+    let content = make_large(&fixture);
+    let begun = fixture.begin(&get("/large", ""));
+    let user = provisional(&begun, &fixture);
+    let length = begun.length.unwrap() - 69;
+    let head = length - content.len() as u64;
+    let mut start = vec![0; usize::try_from(head).unwrap()];
+    assert_eq!(
+        fixture.origin.read(context(0), &user, 0, &mut start),
+        Ok(start.len())
+    );
+    let (parsed, _) = ResponseHead::parse(&start).unwrap();
+    assert_eq!(header(&parsed, "repr-digest"), "", "the head as it began");
+    let etag = header(&parsed, "etag");
+    let mut out = vec![0; 100];
+    assert_eq!(
+        fixture.origin.read(context(0), &user, head + 7, &mut out),
+        Ok(100)
+    );
+    assert_eq!(out, content[7..107]);
+    for (fields, want) in [
+        (format!("If-None-Match: {etag}\r\n"), 304),
+        (format!("If-Match: {etag}\r\n"), 200),
+        (format!("Range: bytes=5-\r\nIf-Range: {etag}\r\n"), 206),
+    ] {
+        let (head, _) = fixture.get("/large", &fields);
+        assert_eq!(head.status.0, want, "{fields}");
+        assert_eq!(header(&head, "etag"), etag, "{fields}");
+    }
+    let (head, _) = fixture.get("/large", "");
+    assert_ne!(header(&head, "etag"), etag);
+    assert_ne!(header(&head, "repr-digest"), "");
+    fixture.overwrite("large", |file| file.write_all_at(b"LARGE", 0).unwrap());
+    let read = fixture
+        .origin
+        .read(context(0), &user, head_of(&user), &mut out);
+    assert_eq!(read, Err(Unavailable::Changed));
+}
+
+fn head_of(user: &[u8]) -> u64 {
+    u64::from(UserContinuation::decode(user).unwrap().head)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -416,7 +551,7 @@ proptest! {
         let mut fixture = Fixture::new();
         prop_assert!(fixture.origin.begin(context(offset), &request).is_ok());
         if let Some(first) = user.first_mut() {
-            *first = 0x10 | kind;
+            *first = 0x20 | kind;
         }
         let _ = fixture.origin.read(context(0), &user, offset, &mut [0; 100]);
     }
