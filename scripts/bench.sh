@@ -14,8 +14,8 @@
 #                 send the same little memory over and over, ours 128 kB of it like iperf3; nginx
 #                 sends a file. Besides, by `get`, files: "get-file", as large as the object, and 64
 #                 MB: "get-hot", and "get-dropped", the same dropped from the page cache before, are
-#                 asked for again and again, beside "get-memory", as much of the little memory;
-#                 "get-disk" is one that nobody has asked for, dropped as well, beside "dd-disk",
+#                 requested again and again, beside "get-memory", as much of the little memory;
+#                 "get-disk" is one without a request before, dropped as well, beside "dd-disk",
 #                 which only reads it
 #   queues        QUEUE_CLIENTS downloads at once, from one server, from one that shares its device
 #                 (--multi-queue) with nobody, and from two that share one; and how many processors

@@ -41,7 +41,7 @@ take_away() {
     esac
 }
 
-# count_downloads: counters at the router for what each download gets, looked at all the time.
+# count_downloads: counters at the router for the bytes of each download, read all the time.
 count_downloads() {
     local n counters='' names=''
     for n in $(seq "$TRANSFERS"); do

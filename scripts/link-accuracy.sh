@@ -6,9 +6,9 @@
 #
 #   link-accuracy.sh [--seconds N]      of each throughput (5)
 #
-# Prints a table of delays, then for each rate the goodput of TCP and what the link spent on a packet,
+# Prints a table of delays, then for each rate the goodput of TCP and the cost of a packet in the link,
 # both directions together: time of its thread, of which a part is in the kernel. A TUN device
-# receives within the system call that writes a packet: what the kernel's TCP does with a packet,
+# receives within the system call that writes a packet: the work of the kernel's TCP on a packet,
 # acknowledgements included, is in the time of the link.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# make bench-redirect: what a redirector carries and what it keeps, beside what could be in its place.
+# make bench-redirect: packet rate and memory of a redirector, beside programs that could be in its place.
 #
 #   throughput   a flood of packets like requests through the same namespace to four machines that drop
 #                them, which it passes by
@@ -11,8 +11,8 @@
 #                  rendezvous   headwater redirect, encapsulated, by the connection
 #                  spread       headwater redirect, encapsulated, packets by turns
 #                Cases take turns within each round; medians with ranges. The flood has the first
-#                processor, a program between the last one; what the kernel does with a packet it does in
-#                the call of whoever sent it, so that `forward` and `nft` cost the flood. Processor time a
+#                processor, a program between the last one; the kernel does its work on a packet in the
+#                call of the sender, so that `forward` and `nft` cost the flood. Processor time a
 #                packet is that of both.
 #   memory       resident memory of the redirector with few and with very many connections through it
 #

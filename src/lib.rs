@@ -103,8 +103,8 @@
 //!
 //! # The manual
 //!
-//! [`manual::protocol`] is enough to write a client in another language; [`manual::threats`] says who
-//! may attack what; [`manual::limits`] lists every bound; [`manual::deviations`] tells where this
+//! [`manual::protocol`] is enough to write a client in another language; [`manual::threats`] describes
+//! attackers and attacks; [`manual::limits`] lists every bound; [`manual::deviations`] tells where this
 //! differs from its models; [`manual::architecture`] maps the modules.
 
 #![cfg_attr(

@@ -1,4 +1,4 @@
-//! The examples do what they say: those that need no device run whole, the others refuse wrong
+//! The examples work as documented: those that need no device run whole, the others refuse wrong
 //! arguments. `scripts/scenarios/examples.sh` runs the others, one against the other.
 
 use std::process::{Command, Output};

@@ -102,16 +102,16 @@ const HABITS: &[(&str, &[&str], usize)] = &[
     (
         "`a turn`, `a packet`: per turn, per packet",
         &["once|twice a turn|packet|connection"],
-        2,
+        1,
     ),
     (
         "persons for programs: name the host, client or process",
         &["nobody|somebody|whoever|everybody"],
-        18,
+        15,
     ),
-    ("`has come`: arrived, received", &["has|have|had come"], 20),
-    ("`asked for`: requested", &["asked|asks for"], 84),
-    ("`stretch`: range, interval", &["stretch|stretches"], 14),
+    ("`has come`: arrived, received", &["has|have|had come"], 13),
+    ("`asked for`: requested", &["asked|asks for"], 70),
+    ("`stretch`: range, interval", &["stretch|stretches"], 13),
     (
         "`what became of`: the outcome",
         &["what becomes|became of"],

@@ -1,4 +1,4 @@
-//! A download over a path without faults, on virtual time, stopped where a full flight is asked for
+//! A download over a path without faults, on virtual time, stopped where a full flight is requested
 //! or answered.
 
 use std::collections::VecDeque;

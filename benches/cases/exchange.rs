@@ -1,4 +1,4 @@
-//! A short connection, whole: opened, asked for 1 kB, answered, over.
+//! A short connection, whole: an OPEN, a request of 1 kB, its answer, the end.
 
 use core::num::NonZeroU32;
 use std::path::Path;

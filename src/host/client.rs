@@ -428,7 +428,7 @@ impl ClientHost {
         connection.abandon(&mut self.stack);
     }
 
-    /// Gives the transfer the bytes that have come; returns whether there were any.
+    /// Gives the transfer the received bytes; returns whether there were any.
     fn deliver(&mut self, now: Now) -> bool {
         let current = self
             .current

@@ -21,7 +21,7 @@ const MAX_DONE: usize = 1024;
 /// Most blocks in the making.
 const MAX_JOBS: usize = 256;
 
-/// One block in so many takes time.
+/// One block in `SLOW_ONE_IN` takes time.
 const SLOW_ONE_IN: u64 = 3;
 
 /// See the head of this file.

@@ -9,10 +9,10 @@ use std::time::Duration;
 use crate::transport::client::AddressToken;
 use crate::wire::ip::{DEFAULT_MTU, MIN_MTU};
 
-/// Bytes of the reassembly buffer, if nothing else is asked for.
+/// Bytes of the reassembly buffer by default.
 pub const DEFAULT_BUFFER_BYTES: usize = 16 << 20;
 
-/// How long a connection waits for any answer, if nothing else is asked for.
+/// How long a connection waits for any answer by default.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The message for port zero.

@@ -39,7 +39,7 @@ pub(super) struct Connection {
     pub(super) stream: Stream,
     pub(super) flights: Flights,
     pub(super) probe: Option<Probe>,
-    /// Flights to be asked for again.
+    /// Flights to be requested again.
     pub(super) repeats: VecDeque<u64>,
     /// Kept and filled again to spare allocations.
     pub(super) layout: Layout,

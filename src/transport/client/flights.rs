@@ -43,7 +43,7 @@ pub(super) struct Record {
     pub(super) asked_before: bool,
     /// The client's name of the stream that the bytes belong to.
     pub(super) stream: u64,
-    /// The bytes asked for; empty for the beginning of a stream.
+    /// The bytes requested; empty for the beginning of a stream.
     pub(super) ranges: Vec<Span>,
     /// The event declared.
     pub(super) declared: Option<Declaration>,
@@ -90,7 +90,7 @@ impl Record {
         self.retried
     }
 
-    /// Whether nothing of it has come.
+    /// Whether nothing of it has arrived.
     fn untouched(&self) -> bool {
         self.open == low_bits(u64::from(self.interval.count))
     }
@@ -128,7 +128,7 @@ struct GivenUp {
     open: u64,
     /// The stream that their bytes belong to.
     stream: u64,
-    /// When they should have come, if they were given up as lost.
+    /// When they should have arrived, if they were given up as lost.
     due: Option<Instant>,
 }
 
@@ -157,7 +157,7 @@ pub(super) struct Loss {
     pub(super) whole: bool,
     pub(super) stream: u64,
     pub(super) bytes: Vec<Span>,
-    /// When it should have come.
+    /// When it should have arrived.
     pub(super) due: Instant,
 }
 
@@ -170,7 +170,7 @@ pub(super) struct Flights {
     expected: Vec<Span>,
     /// Requests sent so far.
     sent: u64,
-    /// The order of the latest-sent number that has come, the number, and its round trip.
+    /// The order of the latest-sent number that has arrived, the number, and its round trip.
     latest: Option<(u64, u64, Duration)>,
     reordering_seen: bool,
     /// The lateness of numbers that came after they were given up, with some headroom; fades.
@@ -204,7 +204,7 @@ impl Flights {
         self.records.get_mut(place)
     }
 
-    /// Takes note that a flight is asked for again because it seemed lost.
+    /// Takes note that a flight is requested again because it seemed lost.
     pub(super) fn repeat(&mut self, now: Instant, flight: u64) {
         self.ask_again(now, flight);
         if let Some(record) = self.get_mut(flight) {
@@ -212,7 +212,7 @@ impl Flights {
         }
     }
 
-    /// Takes note that a flight is asked for again.
+    /// Takes note that a flight is requested again.
     fn ask_again(&mut self, now: Instant, flight: u64) {
         let sent = self.sent + 1;
         if let Some(record) = self.get_mut(flight) {
@@ -251,7 +251,7 @@ impl Flights {
         records.filter_map(|record| Some((record, record.waits_until?)))
     }
 
-    /// When the first of the flights that wait is to be asked for again.
+    /// When the first of the flights that wait is to be requested again.
     pub(super) fn ask_at(&self) -> Option<Instant> {
         self.waiting().map(|(_, until)| until).min()
     }
@@ -268,7 +268,7 @@ impl Flights {
         self.waiting().any(|(record, _)| record.stream == stream)
     }
 
-    /// Takes note that the flights whose time to wait has passed are asked for again; returns them.
+    /// Takes note that the flights whose time to wait has passed are requested again; returns them.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<u64> {
         let due = self.waiting().filter(|(_, until)| *until <= now);
         let due: Vec<u64> = due.map(|(record, _)| record.interval.first).collect();
@@ -278,8 +278,8 @@ impl Flights {
         due
     }
 
-    /// Ends the wait of the flights of other streams than `stream`: nobody wants their bytes, and they are
-    /// asked for without any.
+    /// Ends the wait of the flights of other streams than `stream`: no reader wants their bytes, and they
+    /// are requested without any.
     pub(super) fn end_waits_but_of(&mut self, now: Instant, stream: u64) {
         for record in &mut self.records {
             if record.stream != stream && record.waits_until.is_some() {
@@ -293,7 +293,7 @@ impl Flights {
         &self.expected
     }
 
-    /// The time by which numbers have come later than their round trip.
+    /// The time by which numbers have arrived later than their round trip.
     pub(super) const fn lateness(&self) -> Duration {
         self.lateness
     }
@@ -399,7 +399,7 @@ impl Flights {
         }
     }
 
-    /// Takes the answer to a probe: numbers that were asked for before it was sent should have come.
+    /// Takes the answer to a probe: numbers requested before it was sent should have arrived.
     pub(super) fn probed(&mut self, now: Instant, sent: Instant) {
         let before = self.records.iter().filter(|record| record.sent < sent);
         let order = before.map(|record| record.order).max().unwrap_or(0);
@@ -610,7 +610,7 @@ mod tests {
     fn the_answer_to_the_first_request_does_not_time_the_repeat() {
         let mut flights = flights(at(0), &[1, 5, 9]);
         flights.repeat(at(ROUND_TRIP), 9);
-        // What was sent before must not look late by half a millisecond.
+        // Packets sent before must not look late by half a millisecond.
         flights.arrive(at(ROUND_TRIP + 500), 9, 0, 0, &rtt());
         assert!(lost(&mut flights, at(ROUND_TRIP + 1000)).is_empty());
         flights.arrive(at(2 * ROUND_TRIP), 10, 0, 0, &rtt());

@@ -1,9 +1,9 @@
-//! When to leave slow start: the window holds what the path holds, or the delay of a round rises over
-//! that of the one before (HyStart++, RFC 9406 §4.2). The window being a function of the packet
+//! When to leave slow start: the window reaches the capacity of the path, or the delay of a round
+//! rises over that of the one before (HyStart++, RFC 9406 §4.2). The window being a function of the packet
 //! number, there is no conservative slow start: the exit is declared at once and CUBIC goes on from
 //! 17/20 of the window.
 //!
-//! What the path holds is the product of its smallest round trip and of the rate at which packets
+//! The capacity of the path is the product of its smallest round trip and of the rate at which packets
 //! come at best. As long as the path is faster than we ask, that rate grows with the window and the
 //! product stays ahead of it, since requests are paced at twice the window per round trip.
 
@@ -42,7 +42,7 @@ const MIN_FULL: u32 = 32;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) number: u64,
-    /// The last number asked for.
+    /// The last number requested.
     pub(super) highest: u64,
     /// The window in packets.
     pub(super) window: u32,

@@ -1,4 +1,4 @@
-//! What a connection does with a datagram from the network.
+//! Input of a connection: handles a datagram from the network.
 
 use std::time::Duration;
 

@@ -55,7 +55,7 @@ pub struct AddressToken {
 /// An event that a connection reports to its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientEvent {
-    /// A first answer has come.
+    /// A first answer has arrived.
     Connected,
     /// The response stream has begun.
     Began {

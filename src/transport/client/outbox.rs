@@ -1,6 +1,6 @@
 //! All that the engine hands to its user: datagrams to send, events, and counters.
 //!
-//! In: what the connection produces. Out: `poll_transmit`, `poll_event` and the statistics of
+//! In: the products of the connection. Out: `poll_transmit`, `poll_event` and the statistics of
 //! [`Client`](super::Client). Nothing here decides anything.
 
 use std::collections::VecDeque;

@@ -278,7 +278,7 @@ impl Connection {
         let Some(evidence) = evidence else {
             return;
         };
-        // Nobody wants the bytes of an earlier stream that are asked for again: only its numbers.
+        // No reader wants the bytes of an earlier stream that is repeated: only its numbers count.
         let bare = probe.is_some() || record.stream != self.stream.id;
         let wanted = match &self.stream.user {
             _ if bare => Wanted::Of(&[]),

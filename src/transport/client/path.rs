@@ -96,7 +96,7 @@ impl Path {
         self.cookie.replace(cookie) != Some(cookie)
     }
 
-    /// Notes that a continuation bound to this path has come.
+    /// Notes the arrival of a continuation bound to this path.
     pub(super) const fn validated(&mut self) {
         self.cookie = None;
     }

@@ -1,4 +1,4 @@
-//! The response stream that is being fetched: the bytes that have come, those to be asked for, and the
+//! The response stream that is being fetched: the bytes received, those to be requested, and the
 //! user continuation by which any server can produce them.
 
 use crate::transport::application::MAX_STREAM_BYTES;

@@ -325,8 +325,8 @@ fn path() -> impl Strategy<Value = Weather> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// The client does not send what would be refused, but for what only a filter or a bucket can
-    /// know.
+    /// The client sends no request that a server would refuse, except for reasons that only a filter
+    /// or a bucket can know.
     #[test]
     fn servers_refuse_nothing_that_a_client_sends(
         path in path(), seed: u64, streams in proptest::collection::vec((0u64..600_000, 0u64..3_000_000), 1..4),
@@ -344,7 +344,7 @@ proptest! {
     }
 }
 
-/// Servers that are held up now and then answer late, not never: what comes late is not lost.
+/// Servers that are held up now and then answer late, not never: a late answer is not a lost one.
 #[test]
 fn servers_held_up_do_not_break_the_window() {
     for seed in 0..5 {

@@ -67,7 +67,7 @@ pub(super) struct Window {
     waiting: Vec<(Span, u64)>,
     event: Option<Event>,
     past: Past,
-    /// Highest number ever asked for: none beyond it is believed.
+    /// Highest number ever requested: none beyond it is believed.
     highest: u64,
 }
 
@@ -251,7 +251,7 @@ impl Window {
         self.at_edge = self.epoch.window(self.edge);
     }
 
-    /// Notes that numbers up to `last` were asked for.
+    /// Notes that numbers up to `last` were requested.
     pub(super) fn asked(&mut self, last: u64) {
         self.highest = self.highest.max(last);
     }

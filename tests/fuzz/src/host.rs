@@ -45,7 +45,7 @@ struct World {
     host: ServerHost<Bytes>,
     peers: Vec<Peer>,
     packets: u64,
-    /// Somebody has completed a TCP handshake, so more may be sent than came.
+    /// A client has completed a TCP handshake, so more may be sent than came.
     connected: bool,
 }
 

@@ -20,7 +20,7 @@ fn byte(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
-/// What every request waits for.
+/// The ticket that every request waits for.
 const WORK: Ticket = Ticket(1);
 
 /// Streams of deterministic bytes; the request is the length in decimal. They begin at once, unless a
@@ -33,8 +33,8 @@ pub(super) struct Bytes {
     pub(super) begins_us: u64,
     /// From the one time to the other, in µs, they cannot be read.
     stall: Option<(u64, u64)>,
-    /// They grow from then on by so many bytes each so many µs, and their length is not known before
-    /// the end.
+    /// Bytes and µs: they grow from then on by these bytes each time these µs pass, and their length
+    /// is not known before the end.
     pub(super) grows: Option<(u64, u64)>,
 }
 
@@ -108,7 +108,7 @@ impl Application for Bytes {
     }
 }
 
-/// What the network does.
+/// Faults of the network.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Weather {
     pub(super) delay_us: u64,
@@ -370,7 +370,7 @@ impl Network {
             .request(self.now(), length.to_string().as_bytes());
     }
 
-    /// Sends what the client wants to send.
+    /// Sends the datagrams that the client has ready.
     pub(super) fn transmit(&mut self) {
         while let Some(flight) = self.client.poll_transmit(self.now()) {
             self.put_off = false;
@@ -378,7 +378,7 @@ impl Network {
         }
     }
 
-    /// Runs for so many µs.
+    /// Runs for `us` µs.
     pub(super) fn run_for(&mut self, us: u64) {
         let end = self.now_us + us;
         while self.now_us < end {
@@ -428,7 +428,7 @@ impl Network {
         }
     }
 
-    /// Runs until the stream asked for is finished or has failed.
+    /// Runs until the requested stream is finished or has failed.
     pub(super) fn finish(&mut self, length: u64) -> (ClientEvent, u64) {
         let start = self.now_us;
         loop {

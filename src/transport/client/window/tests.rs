@@ -1,5 +1,5 @@
 //! The window against the server's own check: whatever arrives, in whatever order, and whatever
-//! event is declared meanwhile, each request that follows is granted, and exactly what was expected.
+//! event is declared meanwhile, each request that follows is granted, and exactly the expected numbers.
 
 use proptest::prelude::*;
 use rand::SeedableRng as _;
@@ -74,12 +74,12 @@ struct Model {
     random: ChaCha8Rng,
     us: u64,
     window: Window,
-    /// What stands in the continuations; the sealed form is the place in this list.
+    /// The contents of the continuations; the sealed form is the place in this list.
     sealed: Vec<(Continuation, UnixMillis)>,
     network: Vec<Packet>,
     asked: Vec<Asked>,
     era: u32,
-    /// What is given up is to be declared.
+    /// Numbers were given up and are to be declared.
     due: bool,
     granted: u64,
 }
@@ -549,8 +549,8 @@ fn with_event(kind: TransitionKind) -> (Window, Epoch, Instant) {
     (window, epoch, now)
 }
 
-/// What a pending request was to release is missing in one stretch at the beginning of a zone: the
-/// proof reaches beyond it, as long as a quarter is there.
+/// The numbers that a pending request was to release are missing in one range at the beginning of a
+/// zone: the proof reaches beyond it, as long as a quarter is there.
 #[test]
 fn a_zone_whose_first_stretch_is_missing_is_passed() {
     for (per_cent, passes) in [(0, true), (50, true), (74, true), (77, false)] {

@@ -40,7 +40,7 @@ impl Window {
         let Some(reach) = self.provable(transition, upto, last) else {
             return false;
         };
-        // What must be given away for want of room may be too much.
+        // For want of room `forfeit` may give away too much.
         let before = self.crowded(transition, reach).then(|| self.clone());
         self.advance(reach);
         self.forfeit();

@@ -134,7 +134,7 @@ impl Application for Proof {
     }
 }
 
-/// A stream that has so many bytes yet, and perhaps an end.
+/// A stream: the length available so far, and the end if it is known.
 struct Growing(u64, Option<u64>);
 
 impl Application for Growing {
