@@ -264,7 +264,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::apps::origin::target::MAX_PATH_BYTES;
+    use crate::apps::origin::alias::MAX_SEALED_PATH_BYTES;
     use crate::apps::origin::watermark::MAX_MARK_BYTES;
     use crate::transport::application::MAX_USER_BYTES;
 
@@ -282,7 +282,7 @@ mod tests {
             }),
             resource: Resource::Watermark {
                 mark: vec![b'm'; MAX_MARK_BYTES],
-                path: vec![b'p'; MAX_PATH_BYTES + "/index.html".len()],
+                path: vec![b'p'; MAX_SEALED_PATH_BYTES],
                 tag: [0; TAG_BYTES],
             },
         };

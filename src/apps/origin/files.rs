@@ -1,7 +1,7 @@
 //! Known files and pages: a bounded cache, and the loop's side of every look at the file system.
 //!
 //! In: paths below the root. Out: [`Object`]s, if the kernel has in memory that a path still names
-//! what it named; otherwise the ticket of a job that looks. Reads return bytes of exactly one version.
+//! the same file; otherwise the ticket of a job that looks it up. Reads return bytes of exactly one version.
 //! The cache may be emptied at any time; nothing in it belongs to a client.
 
 use core::num::NonZeroU32;
@@ -73,7 +73,7 @@ struct Looked {
 /// An object, and its path.
 type Found = (Vec<u8>, Arc<Object>);
 
-/// What is known about a path without work.
+/// The knowledge about a path without work.
 enum Known {
     Here(Vec<u8>, Arc<Object>),
     Refused(Refusal),
@@ -95,6 +95,8 @@ pub struct Files {
     same_root: Option<UnixMillis>,
     /// Whether the process was out of descriptors.
     gave_way: bool,
+    /// Whether that closed a file, so that the look may succeed now.
+    freed: bool,
 }
 
 impl Files {
@@ -111,6 +113,7 @@ impl Files {
             clock: 0,
             same_root: None,
             gave_way: false,
+            freed: false,
         }
     }
 
@@ -239,15 +242,15 @@ impl Files {
         ticket
     }
 
-    /// Orders the digest of a file, unless it is known.
+    /// Orders the digest of a file, unless it is known or cannot be computed.
     pub fn digest(&mut self, context: RequestContext, object: &Arc<Object>) -> Option<Ticket> {
-        if object.digest().is_some() {
+        if object.digest().is_some() || object.is_unreadable() {
             return None;
         }
         let job = Job::Digest(Arc::clone(object));
         let ticket = self.desk.order(context.proven, job);
         self.collect();
-        object.digest().is_none().then_some(ticket)
+        (object.digest().is_none() && !object.is_unreadable()).then_some(ticket)
     }
 
     /// Evicts a path.
@@ -287,8 +290,8 @@ impl Files {
         freshness: Freshness,
     ) -> Result<Found, Miss> {
         self.clock += 1;
-        if let Some(object) = self.fresh(context.now, path, want, freshness) {
-            return Ok((path.to_vec(), object));
+        if let Some(found) = self.fresh(context.now, path, want, freshness) {
+            return Ok(found);
         }
         let look = Look {
             path: path.to_vec(),
@@ -318,11 +321,16 @@ impl Files {
         path: &[u8],
         want: Want,
         freshness: Freshness,
-    ) -> Option<Arc<Object>> {
+    ) -> Option<Found> {
         let is_page = match want {
             Want::File => false,
             Want::Page => true,
-            Want::Directory | Want::Prefix(_) => return None,
+            // A page that is fresh for new responses was resolved after its index was not found.
+            Want::Directory => {
+                let index = self.fresh(now, &index_path(path), Want::File, freshness);
+                return index.or_else(|| self.fresh(now, path, Want::Page, freshness));
+            }
+            Want::Prefix(_) => return None,
         };
         let slot = self.slots.get_mut(path)?;
         let fresh = match freshness {
@@ -334,7 +342,7 @@ impl Files {
         }
         slot.reads += 1;
         slot.used = self.clock;
-        Some(Arc::clone(&slot.object))
+        Some((path.to_vec(), Arc::clone(&slot.object)))
     }
 
     /// Answers a look by the outcome of a job, if there is one: for new responses in the millisecond in
@@ -350,7 +358,9 @@ impl Files {
             .iter()
             .rposition(|looked| looked.look == *look)?;
         let looked = self.looked.get_mut(index)?;
-        if *looked.at.get_or_insert(now) != now {
+        let gave_way =
+            looked.result == Err(Refusal::NoDescriptors) && core::mem::take(&mut self.freed);
+        if gave_way || *looked.at.get_or_insert(now) != now {
             self.looked.remove(index);
             return None;
         }
@@ -382,7 +392,7 @@ impl Files {
         }
     }
 
-    /// Looks at what the kernel has in memory.
+    /// Looks into the memory of the kernel.
     fn known(&mut self, now: UnixMillis, look: &Look) -> Known {
         if self.same_root != Some(now) {
             if !self.tree.is_same_root() {
@@ -474,6 +484,11 @@ impl Files {
 
     /// Closes every file.
     fn give_way(&mut self) {
+        let open = self
+            .slots
+            .values()
+            .filter(|slot| slot.object.file().is_some());
+        self.freed = open.count() > 0;
         self.slots.retain(|_, slot| slot.object.file().is_none());
         self.passing.retain(|(_, object)| object.file().is_none());
         self.gave_way = true;
@@ -530,7 +545,7 @@ impl Files {
     }
 }
 
-/// What a request meets that waited for a look.
+/// The outcome of a look for a request that waited for it.
 const fn miss(refusal: Refusal) -> Miss {
     match refusal {
         // The client asks again.

@@ -1,4 +1,4 @@
-//! Looks paths up, and loads what they name: the part of the file server that may wait for a disk.
+//! Looks paths up, and loads their files and directories: the part of the file server that may wait for a disk.
 //!
 //! In: paths below the root. Out: [`Object`]s. Runs on the pool's threads. A file that does not come
 //! to rest, and a directory, is read twice: if both readings are equal, the content was exactly that
@@ -22,8 +22,8 @@ pub const MAX_SMALL_BYTES: u64 = 64 * 1024 - 1;
 /// Largest file whose first response waits for its digest, in bytes.
 pub const MAX_AWAITED_DIGEST_BYTES: u64 = 1 << 20;
 
-/// The same of a file that was changed within [`GROWING_NS`]: it may grow under its readers, who can go
-/// on only if its first bytes are known to be the same.
+/// The same of a file that was changed within [`GROWING_NS`]: it may grow under its readers, which go on
+/// only if its first bytes are known to be the same.
 pub const MAX_AWAITED_GROWING_BYTES: u64 = 32 << 20;
 
 /// Time after a change, in nanoseconds, for which the next one is expected.
@@ -51,7 +51,7 @@ pub struct Loaded {
     pub object: Arc<Object>,
 }
 
-/// Looks a path up, and loads what it names.
+/// Looks a path up, and loads its file or directory.
 ///
 /// # Errors
 /// [`Refusal`].

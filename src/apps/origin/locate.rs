@@ -152,7 +152,7 @@ impl Origin {
             }
         }
         match self.files.digest(context, object) {
-            None => Ok(false),
+            None => Ok(object.digest().is_none()),
             Some(ticket) if conditional => Err(Refused::Waits(ticket)),
             Some(_) => Ok(true),
         }

@@ -11,6 +11,7 @@
 //! There is no `Last-Modified`, so `If-Modified-Since` and `If-Unmodified-Since` have no effect
 //! (RFC 9110 §13.1.3, §13.1.4).
 
+pub mod alias;
 pub mod continuation;
 pub mod digest;
 pub mod digest_store;
@@ -31,6 +32,7 @@ pub mod work;
 
 use std::path::Path;
 
+use crate::apps::origin::alias::{Aliases, is_long};
 use crate::apps::origin::continuation::{RequestOutcome, Resource, UserContinuation};
 use crate::apps::origin::files::Files;
 use crate::apps::origin::hot::Hot;
@@ -54,6 +56,7 @@ pub const MAX_RECENT: usize = 8;
 pub struct Origin {
     files: Files,
     hot: Hot,
+    aliases: Aliases,
     /// The last response begun, until its first read: most clients request its first bytes together
     /// with it, and its head need not be generated twice.
     begun: Option<(Vec<u8>, Stream)>,
@@ -63,7 +66,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Creates a server of the files below `root`; `workers` do what may wait for a disk or take long.
+    /// Creates a server of the files below `root`; `workers` do all work that may wait for a disk or take long.
     ///
     /// # Errors
     /// [`RootError`] if the root is missing, not a directory, empty or unreadable.
@@ -71,6 +74,7 @@ impl Origin {
         Ok(Self {
             files: Files::new(Tree::open(root)?, workers),
             hot: Hot::none(),
+            aliases: Aliases::default(),
             recent: Vec::new(),
             begun: None,
         })
@@ -161,6 +165,12 @@ impl Application for Origin {
                 true => self.hot.ask(path, object),
                 false => self.hot.count(path, object),
             }
+        }
+        if is_long(&mut user.resource) {
+            if !context.proven {
+                return Err(Unavailable::NotReady(POLLED));
+            }
+            self.aliases.shorten(&mut user.resource);
         }
         let (user, length) = (user.encode(), stream.length());
         self.begun = Some((user.clone(), stream));

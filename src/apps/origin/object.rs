@@ -1,7 +1,7 @@
 //! Versions of files and pages, and their bytes.
 //!
 //! In: offsets. Out: bytes of exactly one version, or why there are none. Reads of the loop take only
-//! what is in memory (preadv2(2), RWF_NOWAIT); a thread of the pool reads the rest into the page cache
+//! bytes in memory (preadv2(2), RWF_NOWAIT); a thread of the pool reads the rest into the page cache
 //! first. Each read of a file is checked afterwards: if the file still has the stamp of the version,
 //! no write has occurred in between, in-place writes included. The bytes of small files and of
 //! snapshots are held, and remain bytes of their version whatever happens to the file.
@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
@@ -28,9 +29,12 @@ pub const MAX_WARM_WINDOWS: usize = 64;
 /// Why bytes of a version cannot be read now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
-    /// The file no longer has the stamp of the version, or cannot be read.
+    /// The file no longer has the stamp of the version.
     #[error("the file has changed")]
     Stale,
+    /// The operating system failed to read it.
+    #[error("read error")]
+    Failed,
     /// The bytes of this window are not in memory.
     #[error("not in memory")]
     Cold(u64),
@@ -47,6 +51,8 @@ pub struct Object {
     /// Length in bytes: of a file that grows, less than that of its stamp.
     size: u64,
     digest: OnceLock<Sha256>,
+    /// Whether its bytes could not be read for the digest.
+    unreadable: AtomicBool,
     warm: Mutex<Warm>,
 }
 
@@ -80,6 +86,7 @@ impl Object {
             content: Content::Held(bytes),
             stamp,
             digest,
+            unreadable: AtomicBool::new(false),
             warm: Mutex::default(),
         }
     }
@@ -92,6 +99,7 @@ impl Object {
             stamp,
             size,
             digest: OnceLock::new(),
+            unreadable: AtomicBool::new(false),
             warm: Mutex::default(),
         }
     }
@@ -112,6 +120,17 @@ impl Object {
     pub fn set_digest(&self, digest: Sha256) {
         // A second digest of the same version is equal.
         let _ = self.digest.set(digest);
+    }
+
+    /// Whether its bytes could not be read for the digest.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        self.unreadable.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that its bytes could not be read for the digest.
+    pub fn set_unreadable(&self) {
+        self.unreadable.store(true, Ordering::Relaxed);
     }
 
     /// The version tag by content, if the digest is known.
@@ -207,7 +226,7 @@ impl Object {
                 Err(error @ (Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS)) => {
                     filled += self.read_warm(file, at, rest, error)?;
                 }
-                Err(_) => return Err(Unread::Stale),
+                Err(_) => return Err(Unread::Failed),
             }
         }
         Ok(filled)
@@ -239,7 +258,7 @@ impl Object {
             Ok(0) => Err(Unread::Stale),
             Ok(read) => Ok(read),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-            Err(_) => Err(Unread::Stale),
+            Err(_) => Err(Unread::Failed),
         }
     }
 

@@ -116,7 +116,10 @@ impl Origin {
         }
         let encoded = user;
         let decoded = (user.len() <= MAX_USER_BYTES).then(|| UserContinuation::decode(user));
-        let user = decoded.flatten().ok_or(Unavailable::Changed)?;
+        let mut user = decoded.flatten().ok_or(Unavailable::Changed)?;
+        if !self.aliases.expand(&mut user.resource) {
+            return Err(Unavailable::Changed);
+        }
         for _ in 0..MAX_ATTEMPTS {
             match self.try_produce(context, encoded, &user, &mut make) {
                 Ok(made) => return Ok(made),
@@ -162,7 +165,7 @@ impl Origin {
                 let ticket = self.files.warm(context, recent.stream.source()?, window);
                 Err(Unavailable::NotReady(ticket))
             }
-            Err(Unread::Stale | Unread::OtherHead) => return None,
+            Err(Unread::Stale | Unread::Failed | Unread::OtherHead) => return None,
         };
         self.read_ahead(context, &recent.stream);
         self.recent.push(recent);
@@ -197,7 +200,7 @@ impl Origin {
         let made = match make(&stream, content.as_ref()) {
             Ok(made) => made,
             Err(Unread::Stale) => return Err(Failure::Stale),
-            Err(Unread::OtherHead) => return Err(Failure::Changed),
+            Err(Unread::Failed | Unread::OtherHead) => return Err(Failure::Changed),
             Err(Unread::Cold(window)) => {
                 let source = stream.source().ok_or(Failure::Stale)?;
                 return Err(Failure::Waits(self.files.warm(context, source, window)));
@@ -237,7 +240,7 @@ impl Origin {
         content.filter(|_| object.size() == object.stamp().size)
     }
 
-    /// Orders what a stream needs next from a slow disk.
+    /// Orders the bytes that a stream needs next from a slow disk.
     fn read_ahead(&mut self, context: RequestContext, stream: &Stream) {
         if let Some(object) = stream.source()
             && let Some(window) = object.take_ahead()

@@ -8,9 +8,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::http::status::Status;
 
-/// Longest decoded path in bytes. The path is part of the user continuation, besides at most 100
-/// bytes of other fields and the name of an index file.
-pub const MAX_PATH_BYTES: usize = 280;
+/// Longest decoded path in bytes: the kernel's PATH_MAX without the name of an index. Long ones have
+/// [`alias`](super::alias)es in user continuations.
+pub const MAX_PATH_BYTES: usize = 4080;
 
 /// A path below the root.
 #[derive(Clone, Debug, PartialEq, Eq)]

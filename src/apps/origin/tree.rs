@@ -3,9 +3,9 @@
 //! In: paths relative to the root. Out: open files and directories. The kernel resolves each path
 //! beneath the root's descriptor (openat2(2), RESOLVE_BENEATH and RESOLVE_NO_MAGICLINKS), so no
 //! `..`, absolute name or symbolic link leads out, whatever happens to the tree meanwhile.
-//! Symbolic links that stay inside are followed; an absolute one is rewritten to what it names below
+//! Symbolic links that stay inside are followed; an absolute one is rewritten to its target below
 //! the root, and then resolved likewise. If the root's own path names another directory now, that
-//! one is the root. The loop resolves only what the kernel has in memory (RESOLVE_CACHED).
+//! one is the root. The loop resolves only paths that the kernel has in memory (RESOLVE_CACHED).
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -96,7 +96,7 @@ impl Root {
     }
 }
 
-/// What the kernel knows about a path without asking a disk.
+/// The kernel's knowledge about a path, without a disk.
 #[derive(Debug)]
 pub enum Peeked {
     /// It names this.
@@ -280,7 +280,7 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGIC
 
 const CACHED: ResolveFlags = ResolveFlags::CACHED;
 
-/// Flags to resolve a path without opening what it names.
+/// Flags to resolve a path without opening its file.
 const LOOK_ONLY: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// Most attempts of a walk that a rename interrupts.

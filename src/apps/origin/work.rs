@@ -23,7 +23,7 @@ pub const MAX_JOBS: usize = 128;
 /// Nothing wakes the requests with this ticket: their clients ask again.
 pub const POLLED: Ticket = Ticket(0);
 
-/// What a path is to name.
+/// The kind of object that a path is to name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Want {
     /// A regular file.
@@ -32,7 +32,7 @@ pub enum Want {
     Page,
     /// A directory: its index, or else its page.
     Directory,
-    /// The first bytes, so many, of a file that has grown since.
+    /// The first bytes, of this number, of a file that has grown since.
     Prefix(u64),
 }
 
@@ -41,14 +41,14 @@ pub enum Want {
 pub struct Look {
     /// The path.
     pub path: Vec<u8>,
-    /// What it is to name.
+    /// The kind of object that it is to name.
     pub want: Want,
 }
 
 /// A piece of work.
 #[derive(Clone, Debug)]
 pub enum Job {
-    /// Walks a path, opens the file or lists the directory, and digests what is small.
+    /// Walks a path, opens the file or lists the directory, and digests small files.
     Look(Arc<Tree>, Look),
     /// Reads a window of a file into the page cache.
     Warm(Arc<Object>, u64),
@@ -177,6 +177,7 @@ fn digest_of(object: &Object, with: &mut Surroundings<'_>) -> Outcome {
             Ok(None) => return Outcome::Failed,
             Err(error) => {
                 log::warn!("cannot digest a file: {error}");
+                object.set_unreadable();
                 return Outcome::Failed;
             }
         },
@@ -195,7 +196,7 @@ pub trait Workers: Send {
     /// Returns the next outcome.
     fn finished(&mut self) -> Option<(JobKey, Outcome)>;
 
-    /// Whether `start` does the work, and costs what it costs.
+    /// Whether `start` does the work, and takes its time.
     fn is_immediate(&self) -> bool {
         false
     }

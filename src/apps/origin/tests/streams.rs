@@ -399,6 +399,32 @@ fn continuations_that_do_not_fit_the_object_are_refused() {
 }
 
 #[test]
+fn long_paths_go_on_at_their_server() {
+    let mut fixture = Fixture::new();
+    let folder = ["x".repeat(200), "y".repeat(200)].join("/");
+    fs::create_dir_all(fixture.path(&folder)).unwrap();
+    for name in ["file", "index.html"] {
+        fs::write(fixture.path(&format!("{folder}/{name}")), name).unwrap();
+    }
+    for (target, want) in [("/file", "file"), ("/", "index.html")] {
+        let begun = fixture.begin(&get(&format!("/{folder}{target}"), ""));
+        let stream = fixture.read(&begun, 1000).unwrap();
+        assert!(stream.ends_with(want.as_bytes()));
+        let other = Fixture::new().read(&begun, 1000);
+        assert_eq!(other, Err(Unavailable::Changed), "another server");
+    }
+    let (head, _) = fixture.get(&format!("/{folder}"), "");
+    assert_eq!(header(&head, "location"), format!("/{folder}/"));
+    let forged = RequestContext {
+        proven: false,
+        ..context(NOW)
+    };
+    let request = get(&format!("/{folder}/file"), "");
+    let begun = fixture.origin.begin(forged, request.as_bytes());
+    assert!(begun.is_err(), "names are for proven clients");
+}
+
+#[test]
 fn a_server_that_renders_otherwise_goes_on_with_the_body_only() {
     let mut fixture = Fixture::new();
     let begun = fixture.begin(&get("/data.bin", ""));

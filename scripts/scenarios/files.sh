@@ -1,0 +1,131 @@
+# shellcheck shell=bash
+#
+# Files as the world writes them: logs, files that grow, links, long names, and few descriptors. Sourced
+# by test-netns.sh.
+
+# ask CURL-ARGUMENT...: the service by curl over the kernel's TCP.
+ask() {
+    in_ns client curl -sS -m 20 "$@"
+}
+
+readonly FILES_BASE=http://10.77.2.101
+
+# A log that is written to a thousand times a second is served as it was when it was asked for, over TCP
+# and over the transport; a file that grows is served up to the length that it had.
+scenario_growing_files() {
+    local before after size
+    fleet 1
+    : >"$SCRATCH/root/log"
+    head -c 20000000 /dev/urandom >"$SCRATCH/root/video"
+    cp "$SCRATCH/root/video" "$SCRATCH/video"
+    serve 1
+    start writer client python3 -c "
+import time
+with open('$SCRATCH/root/log', 'wb', buffering=0) as log:
+    for line in range(60000):
+        log.write(b'%079d\n' % line)
+        time.sleep(0.001)"
+    sleep 1
+    before=$(stat -c %s "$SCRATCH/root/log")
+    ask -f -o "$SCRATCH/got" "$FILES_BASE/log"
+    after=$(stat -c %s "$SCRATCH/root/log")
+    size=$(stat -c %s "$SCRATCH/got")
+    at_least "bytes of the log" "$size" "$before"
+    at_most "bytes of the log" "$size" "$after"
+    cmp -n "$size" "$SCRATCH/got" "$SCRATCH/root/log" || fail "other bytes than the log's"
+    get -o "$SCRATCH/got" "$FILES_BASE/log"
+    size=$(stat -c %s "$SCRATCH/got")
+    cmp -n "$size" "$SCRATCH/got" "$SCRATCH/root/log" || fail "other bytes than the log's"
+    stop writer
+    start grower client sh -c \
+        "for i in \$(seq 100); do head -c 10000 /dev/zero >>'$SCRATCH/root/video'; sleep 0.1; done"
+    sleep 0.5
+    ask -f -o "$SCRATCH/got" "$FILES_BASE/video"
+    at_least "bytes of the video" "$(stat -c %s "$SCRATCH/got")" 20000000
+    cmp -n 20000000 "$SCRATCH/got" "$SCRATCH/video" || fail "other bytes than the video's"
+    get -o "$SCRATCH/got" "$FILES_BASE/video"
+    cmp -n 20000000 "$SCRATCH/got" "$SCRATCH/video" || fail "other bytes than the video's"
+}
+
+# The root is a symbolic link, which a deployment moves; then the old directory goes.
+scenario_root_swapped() {
+    local release
+    fleet 1
+    rmdir "$SCRATCH/root"
+    for release in 1 2; do
+        mkdir "$SCRATCH/release$release"
+        echo "release $release" >"$SCRATCH/release$release/file"
+    done
+    ln -s release1 "$SCRATCH/root"
+    serve 1
+    equal "before" "$(ask "$FILES_BASE/file")" "release 1"
+    ln -s release2 "$SCRATCH/next"
+    mv -T "$SCRATCH/next" "$SCRATCH/root"
+    equal "after the swap" "$(ask "$FILES_BASE/file")" "release 2"
+    rm -r "$SCRATCH/release1"
+    equal "over the transport" "$(get -o - "$FILES_BASE/file")" "release 2"
+    rm "$SCRATCH/root"
+    mkdir "$SCRATCH/root"
+    echo anew >"$SCRATCH/root/file"
+    equal "made anew" "$(ask "$FILES_BASE/file")" anew
+}
+
+# Directories of more entries than a page has, absolute links, and long paths.
+scenario_names_and_links() {
+    local path code
+    fleet 1
+    mkdir "$SCRATCH/root/many" "$SCRATCH/root/real"
+    (cd "$SCRATCH/root/many" && seq -f 'f%05g' 5000 | xargs touch)
+    echo inside >"$SCRATCH/root/real/file"
+    ln -s "$SCRATCH/root/real/file" "$SCRATCH/root/absolute"
+    ln -s "$SCRATCH/root/real" "$SCRATCH/root/directory"
+    ln -s /etc/hostname "$SCRATCH/root/outside"
+    path=$(printf 'x%.0s' {1..200})
+    path=$path/$path/$path/$path/$path
+    mkdir -p "$SCRATCH/root/$path"
+    echo deep >"$SCRATCH/root/$path/file"
+    serve 1
+    code() { ask -o "$SCRATCH/got" -w '%{http_code}' "$FILES_BASE/$1"; }
+    equal "a large directory" "$(code many/)" 200
+    equal "its first entries" "$(grep -c '<li><a href="f' "$SCRATCH/got")" 4096
+    grep -q 'and 904 more' "$SCRATCH/got" || fail "the others are not counted"
+    equal "an absolute link to a file" "$(code absolute)" 200
+    equal "one to a directory" "$(code directory/file)" 200
+    equal "one that leads out" "$(code outside)" 403
+    equal "a path of a thousand bytes" "$(code "$path/file")" 200
+    equal "its content" "$(cat "$SCRATCH/got")" deep
+}
+
+# With few descriptors, known files give way to new ones: every request is answered.
+scenario_few_descriptors() {
+    local index answered
+    fleet 1
+    for index in {1..100}; do
+        head -c 100000 /dev/urandom >"$SCRATCH/root/$index"
+    done
+    serve 1
+    prlimit --pid "${TOPOLOGY_PIDS[server1]}" --nofile=40
+    answered=0
+    for index in {1..100}; do
+        ask -f -o "$SCRATCH/got" "$FILES_BASE/$index" || fail "file $index: no answer"
+        identical "$SCRATCH/root/$index" "$SCRATCH/got"
+        answered=$((answered + 1))
+    done
+    equal "answered" "$answered" 100
+}
+
+# The first byte of a file that was never requested does not wait for its digest.
+scenario_first_byte() {
+    local seconds
+    fleet 1
+    echo small >"$SCRATCH/root/small"
+    serve 1
+    truncate -s 20G "$SCRATCH/root/large"
+    sleep 0.1
+    seconds=$(ask -r 0-999 -o "$SCRATCH/got" -w '%{time_starttransfer}' "$FILES_BASE/large")
+    equal "bytes" "$(stat -c %s "$SCRATCH/got")" 1000
+    echo "first byte after $seconds s"
+    ask -I "$FILES_BASE/large" >"$SCRATCH/head"
+    grep -qi '^etag' "$SCRATCH/head" || fail "no tag"
+    ! grep -qi '^repr-digest' "$SCRATCH/head" || fail "20 GB were digested meanwhile"
+}
