@@ -72,7 +72,7 @@ scenario_root_swapped() {
 
 # Directories of more entries than a page has, absolute links, and long paths.
 scenario_names_and_links() {
-    local path code
+    local path
     fleet 1
     mkdir "$SCRATCH/root/many" "$SCRATCH/root/real"
     (cd "$SCRATCH/root/many" && seq -f 'f%05g' 5000 | xargs touch)

@@ -2,8 +2,9 @@
 //!
 //! In: jobs, through one bounded queue for each kind. Out: their outcomes; a waker interrupts the
 //! loop's sleep. One thread does short jobs only, of the kinds in turns; the other one digests files,
-//! too, and does short jobs between two blocks. At start it digests the large files below the root in
-//! advance; requested files take precedence. A file that changes too quickly is looked at again a
+//! too, and does short jobs between two blocks. At start it looks a number of small files up, which are
+//! then known to the first requests, and digests the large ones, both below the root and in advance;
+//! requested files take precedence. A file that changes too quickly is looked at again a
 //! little later. With a store file the digests survive a restart. Reads the clocks only to detect
 //! files modified just now, and to look at them later.
 #![expect(
@@ -17,6 +18,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,9 +30,11 @@ use rustix::fs::{Mode, OFlags, open};
 
 use crate::apps::origin::digest::{self, Sha256, Stamp};
 use crate::apps::origin::digest_store::DigestStore;
-use crate::apps::origin::load::MAX_AWAITED_DIGEST_BYTES;
-use crate::apps::origin::tree::Refusal;
-use crate::apps::origin::work::{Job, JobKey, JobKind, MAX_JOBS, Outcome, Surroundings, Workers};
+use crate::apps::origin::load::{MAX_AWAITED_DIGEST_BYTES, MAX_SMALL_BYTES};
+use crate::apps::origin::tree::{Refusal, Tree};
+use crate::apps::origin::work::{
+    Job, JobKey, JobKind, Look, MAX_JOBS, Outcome, Surroundings, Want, Workers,
+};
 use crate::runtime::LoopWaker;
 
 /// Most directory entries examined in advance.
@@ -38,6 +42,9 @@ pub const MAX_AHEAD_ENTRIES: usize = 65_536;
 
 /// Most files digested in advance.
 pub const MAX_AHEAD_FILES: usize = 1024;
+
+/// Most small files looked up in advance.
+pub const MAX_AHEAD_LOOKS: usize = 64;
 
 /// The pause before the second look at a file that changes too quickly; each further one is twice as
 /// long.
@@ -312,7 +319,8 @@ impl Shared {
     /// Digests the large files below `root` whose digest is unknown. Does not follow symlinks.
     fn digest_ahead(&self, root: &Path) {
         let mut folders = vec![root.to_path_buf()];
-        let (mut entries, mut files) = (0, 0);
+        let tree = Tree::open(root).ok().map(Arc::new);
+        let (mut entries, mut files, mut looks) = (0, 0, 0);
         while let Some(folder) = folders.pop() {
             // Unreadable entries are digested on request.
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -328,12 +336,39 @@ impl Shared {
                 } else if metadata.is_file() && metadata.len() > MAX_AWAITED_DIGEST_BYTES {
                     files += 1;
                     self.digest_one_ahead(&entry.path());
+                } else if metadata.is_file()
+                    && metadata.len() <= MAX_SMALL_BYTES
+                    && looks < MAX_AHEAD_LOOKS
+                    && let Some(tree) = &tree
+                    && let Ok(path) = entry.path().strip_prefix(root)
+                {
+                    looks += 1;
+                    self.look_ahead(tree, path);
                 }
                 if !self.do_waiting() {
                     return;
                 }
             }
         }
+    }
+
+    /// Looks a small file up.
+    fn look_ahead(&self, tree: &Arc<Tree>, path: &Path) {
+        let look = Look {
+            path: path.as_os_str().as_bytes().to_vec(),
+            want: Want::File,
+        };
+        let job = Job::Look(Arc::clone(tree), look);
+        {
+            let mut queues = self.lock();
+            let queue = queues.of(job.kind());
+            let Some(queue) = queue.filter(|queue| queue.outstanding < MAX_JOBS) else {
+                return;
+            };
+            queue.outstanding += 1;
+        }
+        let looks = MAX_LOOKS;
+        self.run_short(Task { job, looks });
     }
 
     /// Does the jobs that wait; returns whether to go on.
@@ -406,8 +441,6 @@ mod tests {
     use super::*;
     use crate::apps::origin::Origin;
     use crate::apps::origin::object::Object;
-    use crate::apps::origin::tree::Tree;
-    use crate::apps::origin::work::{Look, Want};
     use crate::time::UnixMillis;
     use crate::transport::application::{Application, Begun, RequestContext, Unavailable};
 
@@ -476,6 +509,27 @@ mod tests {
         );
         assert_eq!(read, Ok(7));
         assert_eq!(&out, b"content");
+    }
+
+    #[test]
+    fn small_files_are_known_before_the_first_request() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("folder")).unwrap();
+        for name in ["index.html", "folder/file"] {
+            fs::write(root.path().join(name), name).unwrap();
+        }
+        wait_for(|| is_settled(&stamp_of(&root.path().join("folder/file"))).then_some(()));
+        let workers = ThreadWorkers::start(root.path(), None).unwrap();
+        let mut origin = Origin::new(root.path(), Box::new(workers)).unwrap();
+        let forged = RequestContext {
+            proven: false,
+            ..CONTEXT
+        };
+        for path in ["/folder/file", "/"] {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+            wait_for(|| origin.begin(forged, request.as_bytes()).ok());
+        }
+        assert_eq!(origin.pending_jobs(), 0);
     }
 
     #[test]

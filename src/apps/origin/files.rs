@@ -66,7 +66,7 @@ struct Looked {
     look: Look,
     /// The path of the slot.
     result: Result<Vec<u8>, Refusal>,
-    /// The millisecond in which the requests ask, once the first has.
+    /// The millisecond of the first request after it: those that waited come then.
     at: Option<UnixMillis>,
 }
 
@@ -298,6 +298,7 @@ impl Files {
             want,
         };
         self.collect();
+        self.date_looks(context.now);
         if let Some(found) = self.answer(context.now, &look, freshness) {
             return found;
         }
@@ -310,6 +311,7 @@ impl Files {
             Known::Unknown => {}
         }
         let ticket = self.order(context, &look);
+        self.date_looks(context.now);
         self.answer(context.now, &look, freshness)
             .unwrap_or(Err(Miss::Waits(ticket)))
     }
@@ -357,10 +359,10 @@ impl Files {
             .looked
             .iter()
             .rposition(|looked| looked.look == *look)?;
-        let looked = self.looked.get_mut(index)?;
+        let looked = self.looked.get(index)?;
         let gave_way =
             looked.result == Err(Refusal::NoDescriptors) && core::mem::take(&mut self.freed);
-        if gave_way || *looked.at.get_or_insert(now) != now {
+        if gave_way || looked.at != Some(now) {
             self.looked.remove(index);
             return None;
         }
@@ -375,6 +377,14 @@ impl Files {
                 self.resolve(now, &path, freshness);
                 Some(Ok((path, object)))
             }
+        }
+    }
+
+    /// Limits the outcomes that came since the last request to this millisecond.
+    fn date_looks(&mut self, now: UnixMillis) {
+        let fresh = self.looked.iter_mut().rev();
+        for looked in fresh.take_while(|looked| looked.at.is_none()) {
+            looked.at = Some(now);
         }
     }
 
@@ -448,8 +458,11 @@ impl Files {
 
     /// Takes the outcomes of the jobs that are done.
     fn collect(&mut self) {
-        while let Some((key, outcome)) = self.desk.finished() {
+        while let Some((key, outcome, awaited)) = self.desk.finished() {
             match (key, outcome) {
+                (JobKey::Look(look), Outcome::Looked(Ok(loaded))) if !awaited => {
+                    self.insert(look.want, loaded);
+                }
                 (JobKey::Look(look), Outcome::Looked(result)) => self.take_look(look, result),
                 (JobKey::Block(seed, period), Outcome::Block(block)) => {
                     self.blocks.insert(seed, period, block);

@@ -140,16 +140,38 @@ impl Marked {
             .min(length(out))
             .min(filled as u64);
         let end = usize::try_from(left).unwrap_or(usize::MAX);
-        let bytes = out.get_mut(..end).unwrap_or_default().iter_mut();
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        let step = usize::try_from(stride).unwrap_or(usize::MAX);
-        let frame = bits(&self.woven).max(1);
-        let mut place = index % frame;
-        for byte in bytes.skip(skip).step_by(step) {
-            *byte = *byte & !1 | bit(&self.woven, place);
-            place = if place + 1 == frame { 0 } else { place + 1 };
+        if let Some(samples) = out.get_mut(skip..end) {
+            let step = usize::try_from(stride).unwrap_or(usize::MAX);
+            self.weave(index, samples, step);
         }
         Ok(filled)
+    }
+
+    /// Sets the low bits of samples, from number `index` on, a sample at the start of each `step` bytes.
+    fn weave(&self, index: u64, mut samples: &mut [u8], step: usize) {
+        let frame: Vec<u8> = (0..bits(&self.woven))
+            .map(|index| bit(&self.woven, index))
+            .collect();
+        let mut place = usize::try_from(index % length(&frame).max(1)).unwrap_or(0);
+        while let Some(frame) = frame.get(place..).filter(|frame| !frame.is_empty()) {
+            let most = samples.len().min(frame.len().saturating_mul(step));
+            let (now, after) = samples.split_at_mut(most);
+            // Of neighbours, whole vectors at a time.
+            if step == 1 {
+                for (byte, bit) in now.iter_mut().zip(frame) {
+                    *byte = *byte & !1 | bit;
+                }
+            } else {
+                for (byte, bit) in now.iter_mut().step_by(step).zip(frame) {
+                    *byte = *byte & !1 | bit;
+                }
+            }
+            if after.is_empty() {
+                return;
+            }
+            (samples, place) = (after, 0);
+        }
     }
 
     fn read_text<E>(
@@ -256,7 +278,7 @@ fn without(marked: &[u8], line: &[u8]) -> Option<Vec<u8>> {
 
 /// Returns the position in a block of content at which to insert the line.
 fn insertion(block: &[u8]) -> usize {
-    if let Some(at) = block.iter().rposition(|&byte| byte == b'\n') {
+    if let Some(at) = last(block, |byte| byte == b'\n') {
         return at + 1;
     }
     if block.len() < BLOCK_BYTES {
@@ -264,10 +286,21 @@ fn insertion(block: &[u8]) -> usize {
     }
     // A character may extend beyond the end of the block, so the line precedes its first byte
     // (RFC 3629 §3: the others are 10xxxxxx).
-    block
-        .iter()
-        .rposition(|&byte| byte & 0xc0 != 0x80)
-        .unwrap_or(block.len())
+    last(block, |byte| byte & 0xc0 != 0x80).unwrap_or(block.len())
+}
+
+/// Returns the position of the last byte that matches; passes over pieces without one quickly.
+fn last(block: &[u8], matches: impl Fn(u8) -> bool) -> Option<usize> {
+    let mut end = block.len();
+    for piece in block.rchunks(PIECE_BYTES) {
+        let found = piece.iter().fold(false, |any, &byte| any | matches(byte));
+        end -= piece.len();
+        if found {
+            let at = piece.iter().rposition(|&byte| matches(byte));
+            return at.map(|at| end + at);
+        }
+    }
+    None
 }
 
 fn line(mark: &[u8]) -> Vec<u8> {
@@ -317,6 +350,9 @@ impl LowBits<'_> {
 const LINE_START: &[u8] = b"[watermark ";
 
 const FRAME_START: &[u8] = b"HW";
+
+/// Bytes that are searched at a time.
+const PIECE_BYTES: usize = 128;
 
 /// [`BLOCK`] as a length in memory.
 const BLOCK_BYTES: usize = 4096;

@@ -193,7 +193,7 @@ pub trait Workers: Send {
     /// tests.
     fn start(&mut self, job: Job) -> bool;
 
-    /// Returns the next outcome.
+    /// Returns the next outcome. Looks without an order are welcome: they make files known.
     fn finished(&mut self) -> Option<(JobKey, Outcome)>;
 
     /// Whether `start` does the work, and takes its time.
@@ -267,11 +267,12 @@ impl Desk {
         ticket
     }
 
-    /// Returns the next outcome; its requests are ready.
-    pub fn finished(&mut self) -> Option<(JobKey, Outcome)> {
+    /// Returns the next outcome, whose requests are ready, and whether it was ordered.
+    pub fn finished(&mut self) -> Option<(JobKey, Outcome, bool)> {
         let (key, outcome) = self.workers.finished()?;
-        self.ready.extend(self.pending.remove(&key));
-        Some((key, outcome))
+        let ticket = self.pending.remove(&key);
+        self.ready.extend(ticket);
+        Some((key, outcome, ticket.is_some()))
     }
 
     /// Returns the next ticket whose job is done.
@@ -324,7 +325,10 @@ mod tests {
         let mut desk = Desk::new(Box::<InlineWorkers>::default());
         let ticket = desk.order(false, Job::Block(1, NonZeroU32::MIN));
         assert_eq!(desk.poll_ready(), None, "not collected");
-        assert!(matches!(desk.finished(), Some((_, Outcome::Block(_)))));
+        assert!(matches!(
+            desk.finished(),
+            Some((_, Outcome::Block(_), true))
+        ));
         assert_eq!(desk.poll_ready(), Some(ticket));
         assert_eq!((desk.poll_ready(), desk.pending()), (None, 0));
     }
