@@ -62,7 +62,7 @@ paper: setup ## the experiments of the Trickles paper beside kernel TCP (8 minut
 	@scripts/paper.sh
 
 doc: ## documentation of the library without that of the program: target/doc/headwater/index.html
-	$(CARGO) doc --lib --no-default-features --locked
+	$(CARGO) doc --lib --no-default-features --no-deps --locked
 
 sim: ## seeded worlds on virtual time: make sim SEED=n RUNS=m
 	$(CARGO) run --release --locked -- sim --seed $(SEED) --runs $(RUNS)

@@ -67,9 +67,9 @@ pub trait Application {
     /// Only [`Unavailable::NotReady`].
     fn begin(&mut self, context: RequestContext, request: &[u8]) -> Result<Begun, Unavailable>;
 
-    /// Fills `out` with the bytes of the stream from `offset` on and returns the number written, which
-    /// is short only at the end of the stream, or where the bytes of a stream of unknown length end that
-    /// are there now; if none are, it returns [`Unavailable::NotReady`]. `user` comes from `begin` of an application with the
+    /// Fills `out` with the bytes of the stream from `offset` on and returns the number written. It is short
+    /// only where the bytes end that are there now; if none are, the call returns
+    /// [`Unavailable::NotReady`]. Before the end of the stream, 0 means that it has changed. `user` comes from `begin` of an application with the
     /// same objects, perhaps on another machine; its seal has been verified.
     ///
     /// # Errors

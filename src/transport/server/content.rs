@@ -80,9 +80,10 @@ impl Server {
                     begun.user.len() <= MAX_USER_BYTES,
                     "the application's contract"
                 );
+                let length = begun.length.or_else(|| app.length(context, &begun.user));
                 let user = UserContinuation {
                     user: begun.user,
-                    length: begun.length,
+                    length,
                 };
                 let sealed = user.seal(&self.keys);
                 (Some(user), Some(sealed))
@@ -95,9 +96,8 @@ impl Server {
         })
     }
 
-    /// Stages the bytes of the layout. On `Changed` the flight carries none. Of a stream of unknown length
-    /// it carries the bytes that are there; `fit` lays them out again then. Returns the ticket to wait for
-    /// if there are none, and the flight is to carry none.
+    /// Stages the bytes of the layout that are there; `fit` lays them out again if some are missing. On
+    /// `Changed` the flight carries none. Returns the ticket to wait for if no byte is there.
     pub(super) fn stage(
         &mut self,
         context: RequestContext,
@@ -113,22 +113,18 @@ impl Server {
         for run in self.layout.runs() {
             let wanted = usize::try_from(run.len()).unwrap_or(0);
             let have = match app.stage(context, &user.user, run.start, wanted, &mut self.gathered) {
-                Ok(have) => have,
-                Err(Unavailable::NotReady(ticket)) if user.length.is_none() => {
+                Err(Unavailable::NotReady(ticket)) => {
                     waits.get_or_insert(ticket);
                     0
                 }
-                Err(Unavailable::NotReady(ticket)) => return Err(ticket),
-                Err(Unavailable::Changed) => {
+                // A stream shorter than its stated length is not the same stream.
+                Ok(0) | Err(Unavailable::Changed) => {
                     content.changed = true;
                     break;
                 }
+                Ok(have) => have,
             };
-            if have < wanted {
-                short = true;
-                // A stream shorter than its stated length is not the same stream.
-                content.changed |= user.length.is_some();
-            }
+            short |= have < wanted;
             let end = run.start + u64::try_from(have).unwrap_or(0);
             staged.push(Span { end, ..run });
         }
