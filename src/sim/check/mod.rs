@@ -399,7 +399,9 @@ impl<J: Judge> Checker<J> {
         let state = self.servers.entry(server).or_default();
         let known = self.connections.entry(connection).or_default();
         let of_this = |claim: &&Claim| claim.connection.is_none_or(|id| id == connection);
-        let covers = |claim: &&Claim| (claim.allowed.start..claim.allowed.end).contains(&number);
+        let covers = |claim: &&Claim| {
+            claim.allowed.start <= number && numbers.end <= claim.allowed.end
+        };
         // The answer to a request that has waited comes later.
         let parked = state.parked.range((connection, 0)..=(connection, number));
         let parked = parked.map(|(_, claim)| claim).rfind(covers);
