@@ -90,6 +90,11 @@ const fn grows(object: Object) -> bool {
     object.seed % 4 == 1
 }
 
+/// The block after which the length of a stream is known.
+const fn last_block(object: Object) -> u64 {
+    1 + object.length.saturating_sub(1) / BLOCK_BYTES
+}
+
 impl Application for SlowObjects {
     fn begin(&mut self, context: RequestContext, request: &[u8]) -> Result<Begun, Unavailable> {
         let begun = Objects.begin(context, request)?;
@@ -112,6 +117,11 @@ impl Application for SlowObjects {
         let object = Object::parse(user).ok_or(Unavailable::Changed)?;
         let wanted = u64::try_from(out.len()).unwrap_or(u64::MAX);
         let mut end = object.length.min(offset.saturating_add(wanted)).max(offset);
+        if grows(object) && offset >= object.length {
+            // Nobody knows yet that this is the end.
+            self.have(context, object, last_block(object))
+                .map_err(Unavailable::NotReady)?;
+        }
         let mut at = offset;
         while at < end {
             let block = 1 + at / BLOCK_BYTES;
@@ -128,8 +138,7 @@ impl Application for SlowObjects {
 
     fn length(&mut self, context: RequestContext, user: &[u8]) -> Option<u64> {
         let object = Object::parse(user)?;
-        let last = object.length.saturating_sub(1) / BLOCK_BYTES;
-        let known = object.length == 0 || self.have(context, object, 1 + last).is_ok();
+        let known = self.have(context, object, last_block(object)).is_ok();
         known.then_some(object.length)
     }
 

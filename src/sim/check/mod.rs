@@ -398,37 +398,47 @@ impl<J: Judge> Checker<J> {
         let number = numbers.start;
         let state = self.servers.entry(server).or_default();
         let known = self.connections.entry(connection).or_default();
-        let of_this = |claim: &&Claim| claim.connection.is_none_or(|id| id == connection);
-        let covers = |claim: &&Claim| {
-            claim.allowed.start <= number && numbers.end <= claim.allowed.end
-        };
-        // The answer to a request that has waited comes later.
-        let parked = state.parked.range((connection, 0)..=(connection, number));
-        let parked = parked.map(|(_, claim)| claim).rfind(covers);
-        let claim = state.claim.as_ref().filter(of_this);
-        let Some(claim) = claim.filter(covers).or(parked).or(claim) else {
-            return Err(Violation::Unsolicited {
-                server,
-                connection,
-                number,
-            });
-        };
-        check_claim(server, claim, known, grant)?;
         let sent = state.sent.entry(connection).or_default();
         // Void numbers after `number` may be granted again: they carry nothing.
         let fresh = sent.insert(Span {
             start: number,
             end: number + 1,
         });
-        if claim.once && !fresh {
-            return Err(Violation::Twice {
-                server,
-                connection,
-                number,
-            });
+        let of_this = |claim: &&Claim| claim.connection.is_none_or(|id| id == connection);
+        let covers =
+            |claim: &&Claim| claim.allowed.start <= number && numbers.end <= claim.allowed.end;
+        // The answer to a request that has waited comes later, perhaps after that to another one for the
+        // same numbers: one of the claims must entitle to it.
+        let parked = state.parked.range((connection, 0)..=(connection, number));
+        let parked = parked.map(|(_, claim)| claim).filter(covers);
+        let claims = state
+            .claim
+            .as_ref()
+            .filter(of_this)
+            .into_iter()
+            .chain(parked);
+        let mut checks = claims.map(|claim| {
+            check_claim(server, claim, known, grant)?;
+            match claim.once && !fresh {
+                true => Err(Violation::Twice {
+                    server,
+                    connection,
+                    number,
+                }),
+                false => Ok(()),
+            }
+        });
+        let unsolicited = Err(Violation::Unsolicited {
+            server,
+            connection,
+            number,
+        });
+        let first = checks.next().unwrap_or(unsolicited);
+        if first.is_err() && !checks.any(|check| check.is_ok()) {
+            return first;
         }
-        let first = *known.proofs.entry((number, numbers.end)).or_insert(x);
-        if first != x {
+        let proof = *known.proofs.entry((number, numbers.end)).or_insert(x);
+        if proof != x {
             return Err(Violation::OtherProof {
                 server,
                 connection,
