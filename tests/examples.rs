@@ -34,7 +34,8 @@ fn the_custom_device_carries_a_body() {
 
 #[test]
 fn wrong_arguments_are_refused() {
-    let cases: [(&str, &[&str], &str); 6] = [
+    let cases: [(&str, &[&str], &str); 7] = [
+        ("slow_origin", &[], "usage: slow_origin TUN ADDRESS KEYS"),
         ("serve_bytes", &[], "usage: serve_bytes TUN ADDRESS KEYS"),
         ("serve_bytes", &["hw0", "host", "keys"], "AddrParse"),
         ("serve_bytes", &["hw0", "10.0.0.2", "/none"], "NotFound"),

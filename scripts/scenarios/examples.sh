@@ -5,11 +5,16 @@
 
 readonly EXAMPLES=target/debug/examples
 
-scenario_examples() {
-    local example address=10.77.2.101 bytes=1000000
-    for example in serve_bytes fetch_url; do
+need_examples() {
+    local example
+    for example in "$@"; do
         [[ -x $EXAMPLES/$example ]] || fail "no $EXAMPLES/$example: run \`cargo build --examples\`"
     done
+}
+
+scenario_examples() {
+    local address=10.77.2.101 bytes=1000000
+    need_examples serve_bytes fetch_url
     fleet 1
     start serve_bytes server1 "$EXAMPLES/serve_bytes" hw0 "$address" "$SCRATCH/keys"
     wait_ready serve_bytes
@@ -25,4 +30,33 @@ scenario_examples() {
     identical "$SCRATCH/want" "$SCRATCH/got"
     get -o "$SCRATCH/got" "http://$address/$bytes"
     identical "$SCRATCH/want" "$SCRATCH/got"
+}
+
+# An application that thinks for 3 s, and then has a line each 100 ms: the client waits without a timeout
+# or a loss, over the transport and over TCP, and a restart of the server while it thinks costs only
+# thinking again.
+scenario_slow_origin() {
+    local address=10.77.2.101 url
+    url=http://$address/3000/10/100
+    need_examples slow_origin
+    fleet 1
+    start slow_origin server1 "$EXAMPLES/slow_origin" hw0 "$address" "$SCRATCH/keys"
+    wait_ready slow_origin
+    seq -f 'line %g' 10 >"$SCRATCH/want"
+    get -o "$SCRATCH/got" --stats "$SCRATCH/stats" "$url"
+    identical "$SCRATCH/want" "$SCRATCH/got"
+    jq -e '.timeouts == 0 and .lost == 0 and .handshakes == 1 and .waits > 0 and .ttfb_seconds > 3' \
+        "$SCRATCH/stats" >/dev/null || fail "not as it should be: $(cat "$SCRATCH/stats")"
+    in_ns client curl -sf -m 60 -o "$SCRATCH/got" "http://$address/1000/10/100"
+    identical "$SCRATCH/want" "$SCRATCH/got"
+    url=http://$address/3001/10/100
+    start_get slow -o "$SCRATCH/got" --stats "$SCRATCH/stats" "$url"
+    sleep 1
+    kill9 slow_origin
+    start slow_origin server1 "$EXAMPLES/slow_origin" hw0 "$address" "$SCRATCH/keys"
+    wait_ready slow_origin
+    finish slow
+    identical "$SCRATCH/want" "$SCRATCH/got"
+    jq -e '.handshakes == 1 and .waits > 1' "$SCRATCH/stats" >/dev/null ||
+        fail "not as it should be: $(cat "$SCRATCH/stats")"
 }
