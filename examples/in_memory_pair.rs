@@ -13,7 +13,7 @@ use headwater::{
 
 const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
 
-/// One object, whatever the client asks for.
+/// One object, whatever the client requests.
 struct Hello;
 
 impl Application for Hello {

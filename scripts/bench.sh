@@ -165,7 +165,7 @@ bench_throughput() {
     local control file figure fed=("$LAB" probe fed-tcp fetch 10.77.21.2 "$FED_PORT" "${OBJECT_MB}000000")
     THROUGHPUT="throughput $CASE" LAYOUT=$1
     peers ".dynamic/1/${OBJECT_MB}000000/131072" object
-    # Asked for twice, a file becomes hot; a thread reads it meanwhile.
+    # Requested twice, a file becomes hot; a thread reads it meanwhile.
     for file in object object dropped dropped; do fetch "$file" --no-digest; done
     until_true 60 hot object dropped || die "the files do not become hot"
     for ((ROUND = 1; ROUND <= ROUNDS; ROUND++)); do

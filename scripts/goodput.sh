@@ -14,7 +14,7 @@
 #   curl_headwater  the kernel's TCP of curl from the TCP of the same server, through its TUN and veth
 #   curl_nginx     the kernel's TCP over veth, segments of up to 64 kB as the kernel likes them
 #   curl_nginx_1500  the same without segmentation offloads: every packet has at most 1500 bytes
-#   iperf3_cubic   the kernel's TCP with CUBIC asked for by name, offloads on
+#   iperf3_cubic   the kernel's TCP with CUBIC requested by name, offloads on
 #
 # Prints a table; the records are in OUT/goodput.jsonl.
 set -euo pipefail

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # An idle connection outlives its server: the reader of a download takes one piece and then nothing
-# for SECONDS, so that the client's buffer is full and nothing is asked for; half way the server is
+# for SECONDS, so that the client's buffer is full and nothing is requested; half way the server is
 # killed and started again. When the reader goes on, one request must bring the next bytes.
 #
 #   idle.sh [SECONDS]      continuations are good for 15 minutes

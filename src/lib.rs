@@ -104,7 +104,7 @@
 //! # The manual
 //!
 //! [`manual::protocol`] is enough to write a client in another language; [`manual::threats`] describes
-//! attackers and attacks; [`manual::limits`] lists every bound; [`manual::deviations`] tells where this
+//! attackers and attacks; [`manual::limits`] lists every bound; [`manual::deviations`] says where this
 //! differs from its models; [`manual::architecture`] maps the modules.
 
 #![cfg_attr(

@@ -18,7 +18,7 @@ begin() {
             -o "$SCRATCH/got$n" "http://$service/object"
     done
 }
-# begin_tcp COUNT: the same by curl, whose kernel's TCP meets whoever answers at SERVICE4: `serve`, with
+# begin_tcp COUNT: the same by curl, whose kernel's TCP meets the server at SERVICE4: `serve`, with
 # the TCP of smoltcp, or nginx, with that of its kernel.
 begin_tcp() {
     local n

@@ -35,7 +35,7 @@ report() {
     return "$status"
 }
 
-# give_back: OUT belongs to whoever called sudo.
+# give_back: OUT belongs to the user who called sudo.
 give_back() {
     [[ -z ${SUDO_UID:-} ]] || chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$OUT"
 }

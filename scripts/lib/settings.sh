@@ -7,7 +7,7 @@ declare -ga SETTINGS=()
 
 # settings EXPERIMENT ARGUMENT...: makes each setting a readonly variable, from ARGUMENTs and the
 # environment; `become_root` passes all of them on. Prints the help and exits if an argument
-# asks for it.
+# requests it.
 settings() {
     local lines
     if [[ " $* " == *' --help '* || " $* " == *' -h '* ]]; then

@@ -294,7 +294,7 @@ offloads() {
     done
 }
 
-# congestion NAME: asks for the kernel's congestion control of that name in every namespace, and
+# congestion NAME: requests the kernel's congestion control of that name in every namespace, and
 # prints the one in force: a kernel may not let a namespace choose.
 congestion() {
     local role

@@ -188,7 +188,7 @@ scenario_bench() {
         "${common[@]}" --seconds 1 --peer transport=http://10.77.2.102/object
 }
 
-# A reader that takes 1 Mb/s for four seconds, then all it can get: the client asks for no more than its
+# A reader that takes 1 Mb/s for four seconds, then all it can get: the client requests no more than its
 # buffer holds, answers and measures meanwhile, and has lost no pace when the reader hurries.
 scenario_slow_reader() {
     local sampled rss=0 received

@@ -216,7 +216,7 @@ vanish() {
     TOPOLOGY_ROLES=("${roles[@]}")
 }
 
-# The queue holds packets, so whoever calls this switches offloads off.
+# The queue holds packets, so the caller switches offloads off.
 uplink() {
     narrow "server$1" router "$2" 20ms 16kb
 }

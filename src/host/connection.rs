@@ -51,7 +51,7 @@ impl ClientConnection {
         }))
     }
 
-    /// Asks for the next response stream; unread bytes of the one before are given up.
+    /// Requests the next response stream; unread bytes of the one before are given up.
     pub(crate) fn request(&mut self, now: Now, stack: &mut Stack, head: Vec<u8>) {
         match self {
             Self::Trickles(client) => {

@@ -2,7 +2,7 @@
 //!
 //! In: the packets of one client, as its links carry them. Out: at some requests, the answer to a
 //! request for an earlier stream: one that ended long ago, or one with the label of the stream that is
-//! asked for now. It comes before the answer proper, and its bytes must not enter the object.
+//! requested now. It comes before the answer proper, and its bytes must not enter the object.
 
 use std::collections::BTreeMap;
 

@@ -59,7 +59,7 @@ pub struct ClientConfig {
     pub(crate) local: SocketAddr,
     /// The service.
     pub(crate) remote: SocketAddr,
-    /// MTU of the own device in bytes (IP packet, 576 to 65,535); responses are asked for at this
+    /// MTU of the own device in bytes (IP packet, 576 to 65,535); responses are requested at this
     /// size.
     pub(crate) mtu: u16,
     /// Reassembly buffer in bytes: no bytes beyond it are requested.
@@ -101,7 +101,7 @@ impl ClientConfig {
 pub struct ClientBuilder(ClientConfig);
 
 impl ClientBuilder {
-    /// Sets the largest IP packet in bytes, 576 or more; the client asks for responses of this size.
+    /// Sets the largest IP packet in bytes, 576 or more; the client requests responses of this size.
     /// Default: [`DEFAULT_MTU`].
     pub const fn mtu(mut self, mtu: u16) -> Self {
         self.0.mtu = mtu;

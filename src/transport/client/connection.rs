@@ -3,7 +3,7 @@
 //! In: requests and reads of the user, answers, the time. Out: datagrams and events, through the
 //! [`Outbox`]. The addresses, the round trips and the pace are those of a [`Path`], which each call
 //! names. A connection keeps its stream when the service forgets it: it opens anew, under another
-//! id, and asks for the rest.
+//! id, and requests the rest.
 //!
 //! This file has the parts and the commands; `input`, `output` and `timers` have the rest.
 
@@ -121,7 +121,7 @@ impl Connection {
 
     // --- Commands ---
 
-    /// Asks for a new response stream; the one before is finished or given up. A request longer than
+    /// Requests a new response stream; the one before is finished or given up. A request longer than
     /// [`MAX_REQUEST_BYTES`] is cut.
     pub(super) fn request(
         &mut self,
@@ -185,14 +185,14 @@ impl Connection {
     }
 
     /// Whether a datagram with this addressee is of this connection: the established one, or the one
-    /// that an OPEN asked for.
+    /// that an OPEN requested.
     pub(super) fn is_addressed(&self, addressee: Addressee) -> bool {
         let known = self.established.as_ref().map(|known| known.id);
         let echo = self.opening.map(|opening| opening.echo);
         known == Some(addressee.connection) || (echo.is_some() && echo == addressee.echo)
     }
 
-    /// Whether answers are awaited or still to be asked for.
+    /// Whether answers are awaited or still to be requested.
     pub(super) fn is_busy(&self) -> bool {
         !self.stream.finished && (self.stream.wanted() > 0 || !self.flights.is_empty())
             || self.opening.is_some()

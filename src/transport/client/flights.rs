@@ -1,5 +1,5 @@
 //! The numbers that are awaited: a record for each request, and the detection of loss by time
-//! (RACK, RFC 8985). The client knows when it asked, so a number is late when one that was asked for
+//! (RACK, RFC 8985). The client knows when it asked, so a number is late when one that was requested
 //! later has come and the reordering window has passed since.
 
 use std::collections::VecDeque;
@@ -39,7 +39,7 @@ pub(super) struct Record {
     retried: bool,
     /// A server has asked to wait: when to ask again. Until then its numbers are not late.
     waits_until: Option<Instant>,
-    /// Some of its numbers were asked for before, by a record that was given up: ambiguous, too.
+    /// Some of its numbers were requested before, by a record that was given up: ambiguous, too.
     pub(super) asked_before: bool,
     /// The client's name of the stream that the bytes belong to.
     pub(super) stream: u64,
@@ -305,8 +305,8 @@ impl Flights {
 
     /// Takes note of a datagram with the numbers `n ..= n + void` and a stream's label. Returns the
     /// request that they were awaited by, if any, and the stream whose bytes the datagram may have: the
-    /// one that the number was asked for, if it is awaited or was given up not too long ago, and if no
-    /// other stream of that label was asked for under the same number.
+    /// one for which the number was requested, if it is awaited or was given up not too long ago, and if no
+    /// other stream of that label was requested under the same number.
     pub(super) fn arrive(
         &mut self,
         now: Instant,
@@ -550,7 +550,7 @@ mod tests {
         Instant::from_micros(us)
     }
 
-    /// Flights of four numbers from `first` on, asked for one after the other at one instant.
+    /// Flights of four numbers from `first` on, requested one after the other at one instant.
     fn flights(sent: Instant, firsts: &[u64]) -> Flights {
         let mut flights = Flights::default();
         for &first in firsts {

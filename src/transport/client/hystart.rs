@@ -18,7 +18,7 @@ const MIN_RISE: Duration = Duration::from_millis(4);
 const MAX_RISE: Duration = Duration::from_millis(16);
 
 /// Least packets and time over which a rate is measured, and the part of the least round trip: a single
-/// burst says little, and the best of many short trains says too much. Packets that were asked for at
+/// burst says little, and the best of many short trains says too much. Packets that were requested at
 /// once of servers near and far arrive apart by the difference of the distances.
 const MIN_TRAIN: u32 = 16;
 const MIN_TRAIN_TIME: Duration = Duration::from_millis(2);
@@ -123,7 +123,7 @@ impl HyStart {
         train.packets += 1;
     }
 
-    /// Takes the sample of a packet that was asked for once and came first of its flight. Returns
+    /// Takes the sample of a packet that was requested once and came first of its flight. Returns
     /// whether slow start should end.
     pub(super) fn sample(&mut self, now: Instant, sample: &Sample) -> bool {
         let Sample { waited, least, .. } = *sample;

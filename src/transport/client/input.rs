@@ -26,7 +26,7 @@ const MIN_WAIT: Duration = Duration::from_millis(50);
 /// Longest time after which it is.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// Packets of a flight whose loss as a whole is a lost request, whoever the servers are.
+/// Packets of a flight whose loss as a whole is a lost request, whichever the servers are.
 const MIN_TELLING_FLIGHT: u32 = 4;
 
 impl Connection {
@@ -103,7 +103,7 @@ impl Connection {
         if stream == Some(self.stream.id) {
             self.take_bytes(now, out, response, n, length);
         } else if let (None, Some(arrival)) = (stream, arrival) {
-            // The answer to another request under the same number, asked for again after a timeout.
+            // The answer to another request under the same number, requested again after a timeout.
             let expected = self.flights.expected().to_vec();
             self.lose_bytes(arrival.stream, &expected);
         }
@@ -340,7 +340,7 @@ impl Connection {
         else {
             return;
         };
-        // The first datagram is full, so it tells the size; each of an OPEN's answer carries a
+        // The first datagram is full, so it shows the size; each of an OPEN's answer carries a
         // continuation.
         let taken = match response.header.kind {
             ResponseKind::Opened { .. } => OPENED_BYTES + 1 + response.continuation.len(),

@@ -92,7 +92,7 @@ impl Client {
 
     // --- Commands ---
 
-    /// Asks for a new response stream; the one before is finished or given up. `request` is at most
+    /// Requests a new response stream; the one before is finished or given up. `request` is at most
     /// `MAX_REQUEST_BYTES` long; a longer one is cut, and the application will refuse it.
     pub fn request(&mut self, now: Now, request: &[u8]) {
         let (path, out) = (&mut self.path, &mut self.outbox);
@@ -133,7 +133,7 @@ impl Client {
         }
     }
 
-    /// Gives up the present stream: no more of it is asked for.
+    /// Gives up the present stream: no more of it is requested.
     pub fn stop(&mut self) {
         self.connection.stream.finished = true;
     }

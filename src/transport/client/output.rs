@@ -25,7 +25,7 @@ const REFRESH_AGE: Duration = Duration::from_secs(60);
 /// A continuation older than this is used only as an address token.
 const STALE_AGE: Duration = Duration::from_secs(14 * 60);
 
-/// Most packets asked for with the request that begins a stream: its length is not known yet, and
+/// Most packets requested with the request that begins a stream: its length is not known yet, and
 /// numbers that it does not need come back as one void packet that must be acknowledged whole.
 const MAX_BEGINNING: u32 = 16;
 
@@ -337,7 +337,7 @@ impl Connection {
         waits && spaced
     }
 
-    /// Asks for a sign of life, and for the continuation that results from the present event.
+    /// Requests a sign of life, and the continuation that results from the present event.
     pub(super) fn send_probe(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) {
         let Some(known) = &self.established else {
             return;

@@ -76,7 +76,7 @@ impl Path {
         incoming.reversed() == self.addresses
     }
 
-    /// Largest datagram that may be asked for, in bytes of UDP payload.
+    /// Largest datagram that may be requested, in bytes of UDP payload.
     pub(super) const fn datagram_max(&self) -> u16 {
         self.datagram_max
     }

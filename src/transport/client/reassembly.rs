@@ -1,5 +1,5 @@
 //! Reassembly of one response stream: bytes come in any order and leave in order, through a ring
-//! whose size is the reader's buffer. Bytes that do not fit are not stored, and not asked for either.
+//! whose size is the reader's buffer. Bytes that do not fit are not stored, and not requested either.
 //! Whenever it runs empty it begins again at its start: a reader that keeps up touches little memory,
 //! however large the ring.
 

@@ -10,7 +10,7 @@ use crate::wire::segment::{MAX_RANGES, Span};
 /// Room in the buffer that is worth a request however large the buffer: a full flight.
 const MAX_GRAIN: u64 = 64 * 1024;
 
-/// The name of no stream: a client never asks for it.
+/// The name of no stream: a client never requests it.
 pub(super) const UNNAMED: u64 = 0;
 
 /// The label of a stream on the wire: the low byte of its name. Labels come again after 256 streams,
@@ -20,7 +20,7 @@ pub(super) const fn label_of(stream: u64) -> u8 {
     low
 }
 
-/// See the head of this file. Bytes below `fresh` were asked for once; those of them that are lost
+/// See the head of this file. Bytes below `fresh` were requested once; those of them that are lost
 /// stand in `missing`.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -34,11 +34,11 @@ pub(super) struct Stream {
     pub(super) reassembly: Reassembly,
     missing: SpanSet,
     fresh: u64,
-    /// Bytes beyond the reading position that may be asked for, if there is room for more.
+    /// Bytes beyond the reading position that may be requested, if there is room for more.
     pub(super) most_under_way: u64,
     /// The request is under way and its answer has not come.
     pub(super) beginning: bool,
-    /// A server has asked to wait for bytes of it: no further ones are asked for meanwhile.
+    /// A server has asked to wait for bytes of it: no further ones are requested meanwhile.
     pub(super) waits: bool,
     pub(super) finished: bool,
 }
@@ -137,7 +137,7 @@ impl Stream {
         }
     }
 
-    /// The count of bytes that could be asked for now.
+    /// The count of bytes that could be requested now.
     pub(super) fn wanted(&self) -> u64 {
         let fresh = self.fresh_end().saturating_sub(self.fresh);
         match self.user {
@@ -174,12 +174,12 @@ impl Stream {
         taken
     }
 
-    /// Notes that bytes up to `end` were asked for with the request that began the stream.
+    /// Notes that bytes up to `end` were requested with the request that began the stream.
     pub(super) fn asked_up_to(&mut self, end: u64) {
         self.fresh = self.fresh.max(end.min(self.length));
     }
 
-    /// Wants bytes again that were asked for and lost, unless they came under another number.
+    /// Wants bytes again that were requested and lost, unless they came under another number.
     pub(super) fn lose(&mut self, span: Span) {
         let span = Span {
             end: span.end.min(self.length),

@@ -51,7 +51,7 @@ pub(super) struct Window {
     /// When the first continuation of this epoch came: real time for the gates.
     started: Instant,
     edge: u64,
-    /// The epoch's window at the edge: asked for with every packet, and dear to compute.
+    /// The epoch's window at the edge: needed with every packet, and dear to compute.
     at_edge: u32,
     /// Folded over the received numbers of `(base, edge]`.
     proof: u64,

@@ -182,7 +182,7 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Creates a request that acknowledges, declares and asks for nothing.
+    /// Creates a request that acknowledges, declares and requests nothing.
     #[must_use]
     pub const fn empty(connection: u64, size: u16, stream: u8) -> Self {
         Self {

@@ -135,7 +135,7 @@ fn wanted<'a>(input: &mut Input<'a>, present: Wanted<'a>) -> Wanted<'a> {
     }
 }
 
-/// Asks for a stream of 999,999,999 bytes, in as many words as fit.
+/// Requests a stream of 999,999,999 bytes, in as many words as fit.
 static LONG_REQUEST: [u8; 1000] = [b'9'; 1000];
 
 fn alter_request<'a>(input: &mut Input<'a>, request: &mut Request<'a>) {

@@ -29,7 +29,7 @@ pub const fn byte(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
-/// Length of the stream that `request` asks for: the decimal digits that it begins with.
+/// Length of the stream named by `request`: the decimal digits that it begins with.
 pub fn length_of(request: &[u8]) -> u64 {
     let digits = request
         .iter()
@@ -154,7 +154,7 @@ impl Session {
         }
     }
 
-    /// The client asks for a stream.
+    /// The client requests a stream.
     pub fn request(&mut self, request: &[u8]) {
         self.received = 0;
         self.ended = None;

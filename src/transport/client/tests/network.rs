@@ -358,7 +358,7 @@ impl Network {
         }
     }
 
-    /// Asks for a stream and runs until it is finished or has failed; the virtual time that took, in µs.
+    /// Requests a stream and runs until it is finished or has failed; the virtual time that took, in µs.
     pub(super) fn fetch(&mut self, length: u64) -> (ClientEvent, u64) {
         self.request(length);
         self.finish(length)

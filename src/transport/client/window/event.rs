@@ -141,7 +141,7 @@ impl Window {
 }
 
 impl Event {
-    /// Whether everything that the zone releases has been asked for.
+    /// Whether everything that the zone releases has been requested.
     pub(in crate::transport::client) fn is_passed(&self) -> bool {
         self.acknowledged == self.transition.r || !self.transition.kind.has_zone()
     }
