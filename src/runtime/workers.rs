@@ -343,7 +343,7 @@ impl Shared {
                     && let Ok(path) = entry.path().strip_prefix(root)
                 {
                     looks += 1;
-                    self.look_ahead(tree, path);
+                    self.look_ahead(tree, path, &Stamp::of(&metadata));
                 }
                 if !self.do_waiting() {
                     return;
@@ -352,23 +352,31 @@ impl Shared {
         }
     }
 
-    /// Looks a small file up.
-    fn look_ahead(&self, tree: &Arc<Tree>, path: &Path) {
+    /// Looks a small file up, a little later if it was written just now.
+    fn look_ahead(&self, tree: &Arc<Tree>, path: &Path, stamp: &Stamp) {
         let look = Look {
             path: path.as_os_str().as_bytes().to_vec(),
             want: Want::File,
         };
         let job = Job::Look(Arc::clone(tree), look);
-        {
-            let mut queues = self.lock();
-            let queue = queues.of(job.kind());
-            let Some(queue) = queue.filter(|queue| queue.outstanding < MAX_JOBS) else {
-                return;
-            };
-            queue.outstanding += 1;
+        let kind = job.kind();
+        let task = Task {
+            job,
+            looks: MAX_LOOKS,
+        };
+        let mut queues = self.lock();
+        let Some(queue) = queues.of(kind).filter(|queue| queue.outstanding < MAX_JOBS) else {
+            return;
+        };
+        queue.outstanding += 1;
+        if is_settled(stamp) {
+            drop(queues);
+            self.run_short(task);
+        } else {
+            queues.later.push((Instant::now() + FIRST_PAUSE, task));
+            drop(queues);
+            self.changed.notify_all();
         }
-        let looks = MAX_LOOKS;
-        self.run_short(Task { job, looks });
     }
 
     /// Does the jobs that wait; returns whether to go on.
@@ -518,7 +526,8 @@ mod tests {
         for name in ["index.html", "folder/file"] {
             fs::write(root.path().join(name), name).unwrap();
         }
-        wait_for(|| is_settled(&stamp_of(&root.path().join("folder/file"))).then_some(()));
+        // One of them was written just now.
+        fs::write(root.path().join("index.html"), "again").unwrap();
         let workers = ThreadWorkers::start(root.path(), None).unwrap();
         let mut origin = Origin::new(root.path(), Box::new(workers)).unwrap();
         let forged = RequestContext {
