@@ -124,22 +124,9 @@ fn step(input: &mut Input<'_>, session: &mut Session) -> bool {
             return true;
         }
         11 => {
-            // For a request under way, mostly.
-            let at = index(input, session.to_server.len());
-            let datagram = session.to_server.get(at).cloned().unwrap_or_default();
-            let Ok(ToServer::Request(request)) = ToServer::parse(&datagram) else {
-                return false;
-            };
-            let wait = Wait {
-                connection: request.connection,
-                server: input.u16(),
-                number: input.near(request.upto) as u32,
-                stream: request.stream,
-                delay_ms: input.u16(),
-            };
-            let mut datagram = Vec::new();
-            wait.emit(&mut datagram);
-            session.answer(Ecn::NotEct, &datagram);
+            if let Some(datagram) = wait(input, session) {
+                session.answer(Ecn::NotEct, &datagram);
+            }
         }
         _ => {
             let at = index(input, session.to_client.len());
@@ -152,6 +139,24 @@ fn step(input: &mut Input<'_>, session: &mut Session) -> bool {
         }
     }
     false
+}
+
+/// The request to wait for a flight that is asked for, mostly.
+fn wait(input: &mut Input<'_>, session: &Session) -> Option<Vec<u8>> {
+    let at = input.below(session.to_server.len().max(1)) % 64;
+    let Ok(ToServer::Request(request)) = ToServer::parse(session.to_server.get(at)?) else {
+        return None;
+    };
+    let mut datagram = Vec::new();
+    Wait {
+        connection: request.connection,
+        server: input.u16(),
+        number: input.near(request.upto) as u32,
+        stream: request.stream,
+        delay_ms: input.u16(),
+    }
+    .emit(&mut datagram);
+    Some(datagram)
 }
 
 /// The datagram with one field put to another value.

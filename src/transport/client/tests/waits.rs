@@ -70,10 +70,6 @@ fn lost_waits_and_lost_repeats_are_made_good() {
         let (event, took) = network.fetch(200_000);
         assert_eq!(event, ClientEvent::Finished, "seed {seed}");
         let stats = network.client.stats();
-        println!(
-            "{seed} {took} {}",
-            Network::new(path, seed).fetch(200_000).1
-        );
         assert!(took < 20_000_000, "seed {seed}: {took} µs, {stats:?}");
     }
 }

@@ -166,85 +166,66 @@ impl Application for Growing {
     }
 }
 
-#[test]
-fn a_stream_of_unknown_length_gives_the_bytes_that_are_there_and_then_its_end() {
+/// A server, and a peer that has begun a stream of unknown length with 2000 bytes.
+fn growing() -> (Server, Peer) {
     let mut server = server(1);
     let mut peer = Peer::opened(&mut server, at(0), path());
     let opened = open_bytes("any", 1472, None);
-    let begun = server
-        .respond(at(0), path(), &opened, &mut Growing(2000, None))
-        .unwrap();
-    let begun: Vec<_> = begun.datagrams().map(|d| d.to_vec()).collect();
+    let begun = server.respond(at(0), path(), &opened, &mut Growing(2000, None));
+    let begun: Vec<_> = begun.unwrap().datagrams().map(|d| d.to_vec()).collect();
     let Ok(ToClient::Response(first)) = ToClient::parse(&begun[0]) else {
-        panic!()
+        panic!("no response")
     };
     let field = first.user.unwrap();
     assert_eq!((begun.len(), field.length), (2, None));
     peer.user = field.sealed.to_vec();
+    (server, peer)
+}
 
+/// Asks for ranges with the number after `after`.
+fn asking(peer: &Peer, after: u64, count: u64, ranges: &[(u64, u64)]) -> Vec<u8> {
+    let ranges = ranges.iter().map(|&(start, end)| Span { start, end });
+    to_bytes(&Request {
+        ranges: ranges.collect(),
+        ..peer.acknowledging(after, after + count)
+    })
+}
+
+#[test]
+fn the_bytes_that_are_there_are_sent_and_the_rest_is_void() {
+    let (mut server, peer) = growing();
     let base = peer.epoch.base;
-    let mut request = peer.acknowledging(base, base + 5);
-    request.ranges = vec![
-        Span {
-            start: 2000,
-            end: 9000,
-        },
-        Span {
-            start: 100,
-            end: 200,
-        },
-    ];
-    let datagram = to_bytes(&request);
-    let answer = server
-        .respond(at(1), path(), &datagram, &mut Growing(3500, None))
-        .unwrap();
-    let answer = packets(&answer);
-    let spans: Vec<Span> = answer
-        .iter()
-        .flat_map(|packet| packet.spans.clone())
-        .collect();
-    assert_eq!(spans.iter().map(Span::len).sum::<u64>(), 1600);
-    assert!(spans.iter().all(|span| span.end <= 3500));
+    let datagram = asking(&peer, base, 5, &[(2000, 9000), (100, 200)]);
+    let answer = server.respond(at(1), path(), &datagram, &mut Growing(3500, None));
+    let answer = packets(&answer.unwrap());
+    assert_eq!(total(&answer), 1600);
+    let mut spans = answer.iter().flat_map(|packet| &packet.spans);
+    assert!(spans.all(|span| span.end <= 3500));
     let last = answer.last().unwrap();
-    assert_eq!(last.number + last.void, base + 20, "the rest is void");
+    assert_eq!(last.number + last.void, base + 20);
+}
 
-    let mut request = peer.acknowledging(base + 5, base + 6);
-    request.ranges = vec![Span {
-        start: 3500,
-        end: 9000,
-    }];
-    let datagram = to_bytes(&request);
-    let waits = server
-        .respond(at(2), path(), &datagram, &mut Growing(3500, None))
-        .unwrap();
-    assert_eq!(wait_of(&waits).number, (base + 21) as u32);
+#[test]
+fn the_end_comes_with_a_user_continuation_of_known_length() {
+    let (mut server, mut peer) = growing();
+    let base = peer.epoch.base;
+    let datagram = asking(&peer, base, 5, &[(3500, 9000)]);
+    let waits = server.respond(at(2), path(), &datagram, &mut Growing(3500, None));
+    assert_eq!(wait_of(&waits.unwrap()).number, (base + 11) as u32);
     server.wake(Ticket(1));
-    let end = server
-        .poll_parked(at(3), &mut Growing(3500, Some(3500)))
-        .unwrap();
-    let end = packets(&end);
+    let end = server.poll_parked(at(3), &mut Growing(3500, Some(3500)));
+    let end = packets(&end.unwrap());
     let (sealed, length) = end[0].user.clone().unwrap();
     assert_eq!((end.len(), length, end[0].spans.len()), (1, 3500, 0));
 
     peer.user = sealed;
-    let mut request = peer.acknowledging(base + 6, base + 7);
-    request.ranges = vec![Span {
-        start: 3000,
-        end: 9000,
-    }];
-    let rest = server.respond(
-        at(4),
-        path(),
-        &to_bytes(&request),
-        &mut Growing(3500, Some(3500)),
-    );
+    let datagram = asking(&peer, base + 5, 1, &[(3000, 9000)]);
+    let rest = server.respond(at(4), path(), &datagram, &mut Growing(3500, Some(3500)));
     let rest = packets(&rest.unwrap());
-    assert_eq!(
-        rest[0].spans,
-        [Span {
-            start: 3000,
-            end: 3500
-        }]
-    );
+    let span = Span {
+        start: 3000,
+        end: 3500,
+    };
+    assert_eq!(rest[0].spans, [span]);
     assert!(rest[0].user.is_none(), "the continuation shown has it");
 }
