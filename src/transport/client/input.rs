@@ -119,6 +119,11 @@ impl Connection {
     /// Takes note of an answer: the service lives.
     pub(super) fn answered(&mut self, now: Instant, path: &mut Path) {
         path.answered(now);
+        self.lives(now);
+    }
+
+    /// Takes note that the service knows the connection.
+    fn lives(&mut self, now: Instant) {
         self.last_answer = now;
         if self.opening.is_some() && self.established.is_some() {
             self.opening = None;
@@ -384,7 +389,8 @@ impl Connection {
             return false;
         };
         self.probe = None;
-        self.answered(now, path);
+        path.probed(now);
+        self.lives(now);
         self.flights.probed(now, probe.sent);
         self.take_continuation(now, probe.yields, probe.opens, probed.continuation);
         true

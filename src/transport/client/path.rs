@@ -222,6 +222,16 @@ impl Path {
         self.backoff = 0;
     }
 
+    /// Takes note of the answer to a probe: the path carries packets both ways. While a retransmission
+    /// timeout is unanswered it still backs off: servers whose clocks differ may refuse the timeout that
+    /// follows each probe too soon.
+    pub(super) const fn probed(&mut self, now: Instant) {
+        self.active_at = now;
+        if self.backoff == 0 {
+            self.waiting_since = now;
+        }
+    }
+
     /// Takes note of a datagram that was sent.
     pub(super) const fn sent(&mut self, now: Instant) {
         self.active_at = now;
