@@ -1,6 +1,6 @@
 //! Serves an application that answers later: `http://ADDRESS/THINK/LINES/PAUSE` thinks for THINK
-//! milliseconds, and then has one line after the other, PAUSE milliseconds apart. Nobody knows the length
-//! of the response before its end. No call of the application blocks: it returns a ticket, and a thread
+//! milliseconds, and then has one line after the other, PAUSE milliseconds apart. The length
+//! of the response is not known before its end. No call of the application blocks: it returns a ticket, and a thread
 //! wakes the loop.
 //!
 //! ```sh

@@ -118,7 +118,7 @@ impl Application for SlowObjects {
         let wanted = u64::try_from(out.len()).unwrap_or(u64::MAX);
         let mut end = object.length.min(offset.saturating_add(wanted)).max(offset);
         if grows(object) && offset >= object.length {
-            // Nobody knows yet that this is the end.
+            // It is not known yet that this is the end.
             self.have(context, object, last_block(object))
                 .map_err(Unavailable::NotReady)?;
         }
