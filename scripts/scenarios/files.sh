@@ -10,7 +10,7 @@ ask() {
 
 readonly FILES_BASE=http://10.77.2.101
 
-# A log that is written to a thousand times a second is served as it was when it was asked for, over TCP
+# A log that is written to a thousand times a second is served as it was when it was requested, over TCP
 # and over the transport; a file that grows is served up to the length that it had.
 scenario_growing_files() {
     local before after size

@@ -141,7 +141,7 @@ fn step(input: &mut Input<'_>, session: &mut Session) -> bool {
     false
 }
 
-/// The request to wait for a flight that is asked for, mostly.
+/// The request to wait for a flight under way, mostly.
 fn wait(input: &mut Input<'_>, session: &Session) -> Option<Vec<u8>> {
     let at = input.below(session.to_server.len().max(1)) % 64;
     let Ok(ToServer::Request(request)) = ToServer::parse(session.to_server.get(at)?) else {

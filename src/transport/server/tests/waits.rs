@@ -182,7 +182,7 @@ fn growing() -> (Server, Peer) {
     (server, peer)
 }
 
-/// Asks for ranges with the number after `after`.
+/// Requests ranges with the number after `after`.
 fn asking(peer: &Peer, after: u64, count: u64, ranges: &[(u64, u64)]) -> Vec<u8> {
     let ranges = ranges.iter().map(|&(start, end)| Span { start, end });
     to_bytes(&Request {
