@@ -129,3 +129,54 @@ scenario_first_byte() {
     grep -qi '^etag' "$SCRATCH/head" || fail "no tag"
     ! grep -qi '^repr-digest' "$SCRATCH/head" || fail "20 GB were digested meanwhile"
 }
+
+# flooded KIND PATH COUNT: a download under 1,000 forged OPENs a second for PATH, in which %d changes.
+flooded() {
+    local kind=$1 path=$2 count=$3 rss opens alone=$FLOOD_ALONE under
+    rss=$(rss_kib "${TOPOLOGY_PIDS[server1]}")
+    opens=$(metric server1 headwater_opens_total)
+    start "flood$kind" client scripts/lab.sh probe open-flood 10.77.2.101 7600 1000 10.77.1 "$path" "$count"
+    sleep 1
+    under=$(flood_download)
+    in_ns client ping -c 5 -i 0.2 -W 1 10.77.2.101 >"$SCRATCH/ping" || fail "$kind: no echo"
+    stop "flood$kind"
+    opens=$(($(metric server1 headwater_opens_total) - opens))
+    at_least "$kind: OPENs answered" "$opens" 500
+    at_most "$kind: memory grown, KiB" $(($(rss_kib "${TOPOLOGY_PIDS[server1]}") - rss)) 4096
+    at_most "$kind: files open" "$(find "/proc/${TOPOLOGY_PIDS[server1]}/fd" | wc -l)" 100
+    echo "$kind: goodput of its own alone: $(jq -n "$under / $alone * 100 | round / 100"), " \
+        "$(sed -n 's/^rtt/echoes/p' "$SCRATCH/ping")"
+}
+
+# flood_download: fetches the object, prints its goodput in bit/s.
+flood_download() {
+    get --no-digest -o "$SCRATCH/got" --stats "$SCRATCH/stats" "$FILES_BASE/object"
+    identical "$SCRATCH/root/object" "$SCRATCH/got" >&2
+    stat_of "$SCRATCH/stats" .goodput_bps
+}
+
+# Forged OPENs for things that are not in memory start no work: a download goes on, echoes are answered,
+# and memory stays as it was.
+scenario_forged_opens() {
+    local folder link FLOOD_ALONE
+    fleet 1
+    object 200M
+    mkdir "$SCRATCH/root/cold" "$SCRATCH/root/links" "$SCRATCH/root/lists"
+    (cd "$SCRATCH/root/cold" && seq 10000 | xargs truncate -s 10M)
+    for folder in {0..7}; do
+        mkdir "$SCRATCH/root/lists/$folder"
+        (cd "$SCRATCH/root/lists/$folder" && seq -f 'name%05g' 4096 | xargs touch)
+    done
+    echo end >"$SCRATCH/root/links/0"
+    for link in {1..30}; do
+        ln -s "$((link - 1))" "$SCRATCH/root/links/$link"
+    done
+    serve 1 --metrics 127.0.0.1:9100
+    flood_download >/dev/null
+    FLOOD_ALONE=$(flood_download)
+    flooded cold /cold/%d 10000
+    flooded lists /lists/%d/ 8
+    flooded links /links/%d 31
+    flooded periods /.dynamic/%d/1000000/262143 1000000
+    flooded marks /.watermark/m%d/object 1000000
+}

@@ -8,7 +8,7 @@ import subprocess
 import unittest
 
 from lab import LabError
-from lab.probes import capsules, instructions, mmdb, payload, syn_flood, window
+from lab.probes import capsules, instructions, mmdb, open_flood, payload, syn_flood, window
 from lab.reports import instructions as comparison
 from lab.settings import ROOT
 
@@ -41,6 +41,13 @@ class Probes(unittest.TestCase):
         genuine = bytes(range(64))
         found = dict(capsules.variants(genuine, random.Random(1)))
         self.assertEqual([name for name, one in found.items() if one == genuine], ["replayed"])
+
+    def test_a_forged_open_is_one_of_the_transport(self) -> None:
+        datagram = open_flood.open_datagram(7, "/a")
+        self.assertEqual(len(datagram), open_flood.OPEN_BYTES)
+        self.assertEqual(datagram[:14], bytes([0x10, 1, 0, 0, 0, 0, 0, 0, 0, 7, 5, 0xC0, 1, 0]))
+        self.assertEqual(datagram[14:23], bytes([0, 0, 0, 0, 0, 0, 1, 0, 28]))
+        self.assertTrue(datagram[23:].startswith(b"GET /a HTTP/1.1\r\n"))
 
     def test_a_forged_syn_has_a_sound_checksum(self) -> None:
         source, target = ipaddress.ip_address("10.0.0.1").packed, ipaddress.ip_address("10.0.0.2").packed
