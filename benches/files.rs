@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use headwater::internals::apps::origin::Origin;
 use headwater::internals::time::UnixMillis;
 use headwater::internals::wire::payload::Gathered;
-use headwater::{Application, Begun, RequestContext, ThreadWorkers, Unavailable};
+use headwater::{Application, Begun, RequestContext, StreamPart, ThreadWorkers, Unavailable};
 
 /// Stream bytes of the largest flight.
 const FLIGHT: usize = 44 * 1442;
@@ -84,7 +84,11 @@ impl Bench {
         let mut body = Gathered::default();
         self.call(|origin, context| {
             body.clear();
-            origin.stage(context, &begun.user, offset, FLIGHT, &mut body)
+            origin.stage(
+                StreamPart::new(context, &begun.user, offset),
+                FLIGHT,
+                &mut body,
+            )
         });
     }
 

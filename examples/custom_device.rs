@@ -9,8 +9,8 @@ use std::thread;
 
 use headwater::{
     Application, Begun, ClientHost, ClientHostConfig, Device, Endpoint, Flight, KeyRing, OsClock,
-    Received, RequestContext, SECRET_BYTES, ServerHost, ServerHostConfig, Transmit, Unavailable,
-    copy_at, os_seed,
+    Received, RequestContext, SECRET_BYTES, ServerHost, ServerHostConfig, StreamPart, Transmit,
+    Unavailable, copy_at, os_seed,
 };
 
 /// Each datagram of the socket is one IP packet.
@@ -80,14 +80,8 @@ impl Application for Hello {
         })
     }
 
-    fn read(
-        &mut self,
-        _context: RequestContext,
-        _user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
-        Ok(copy_at(STREAM, offset, out))
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        Ok(copy_at(STREAM, part.offset, out))
     }
 }
 

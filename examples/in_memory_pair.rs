@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use headwater::{
     Application, Begun, ClientHost, ClientHostConfig, Device, KeyRing, MAX_PACKET, Machine, Memory,
-    MemoryOutput, Now, RequestContext, SECRET_BYTES, ServerHost, ServerHostConfig, Target,
-    Transfer, TransferConfig, TransferEvent, Transmit, Unavailable, copy_at, pair,
+    MemoryOutput, Now, RequestContext, SECRET_BYTES, ServerHost, ServerHostConfig, StreamPart,
+    Target, Transfer, TransferConfig, TransferEvent, Transmit, Unavailable, copy_at, pair,
 };
 
 const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
@@ -24,14 +24,8 @@ impl Application for Hello {
         })
     }
 
-    fn read(
-        &mut self,
-        _context: RequestContext,
-        _user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
-        Ok(copy_at(STREAM, offset, out))
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        Ok(copy_at(STREAM, part.offset, out))
     }
 }
 

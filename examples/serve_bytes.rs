@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use headwater::{
     Application, Begun, Endpoint, KeyRing, OsClock, RequestContext, RequestHead, ServerHost,
-    ServerHostConfig, Tun, TunConfig, Unavailable, copy_at, os_seed,
+    ServerHostConfig, StreamPart, Tun, TunConfig, Unavailable, copy_at, os_seed,
 };
 
 /// An application whose streams are a head and N computed bytes. The user continuation is N.
@@ -33,13 +33,8 @@ impl Application for Bytes {
         })
     }
 
-    fn read(
-        &mut self,
-        _context: RequestContext,
-        user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart { user, offset, .. } = part;
         // The seal of a user continuation has been checked: it is one that `begin` made.
         let bytes = u64::from_be_bytes(user.try_into().map_err(|_| Unavailable::Changed)?);
         let head = head(bytes);

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use headwater::{
     Application, Begun, Endpoint, KeyRing, LoopWaker, OsClock, RequestContext, RequestHead,
-    ServerHost, ServerHostConfig, Ticket, Tun, TunConfig, Unavailable, copy_at, os_seed,
+    ServerHost, ServerHostConfig, StreamPart, Ticket, Tun, TunConfig, Unavailable, copy_at,
+    os_seed,
 };
 
 /// Most responses in the making or in memory.
@@ -80,6 +81,10 @@ impl Slow {
 }
 
 /// Makes a response, on a thread of its own.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this thread stands for a slow back end"
+)]
 fn think(index: usize, path: &[u8], sender: &Sender<Piece>, waker: Option<&LoopWaker>) {
     let path = String::from_utf8_lossy(path);
     let mut numbers = path
@@ -113,13 +118,12 @@ impl Application for Slow {
         })
     }
 
-    fn read(
-        &mut self,
-        context: RequestContext,
-        user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart {
+            context,
+            user,
+            offset,
+        } = part;
         let index = self.responses.iter().position(|known| known.path == user);
         match copy_at(&self.response(context, user)?.stream, offset, out) {
             0 => Err(Unavailable::NotReady(Ticket(index.unwrap_or(0) as u64))),

@@ -22,7 +22,7 @@
 //!
 //! | for | items |
 //! |---|---|
-//! | an application | [`Application`], [`Begun`], [`RequestContext`], [`Unavailable`], [`copy_at`]; [`Origin`], which serves a directory |
+//! | an application | [`Application`], [`Begun`], [`StreamPart`], [`RequestContext`], [`Unavailable`], [`copy_at`]; [`Origin`], which serves a directory |
 //! | the keys of a service | [`KeyRing`] |
 //! | a server | [`ServerHostConfig`], [`ServerHost`] |
 //! | a client | [`ClientHostConfig`], [`ClientHost`], [`Transfer`], [`Output`] |
@@ -47,10 +47,8 @@
 //!     fn begin(&mut self, _: RequestContext, _: &[u8]) -> Result<Begun, Unavailable> {
 //!         Ok(Begun { user: Vec::new(), length: Some(STREAM.len() as u64) })
 //!     }
-//!     fn read(&mut self, _: RequestContext, _: &[u8], at: u64, out: &mut [u8])
-//!         -> Result<usize, Unavailable>
-//!     {
-//!         Ok(copy_at(STREAM, at, out))
+//!     fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+//!         Ok(copy_at(STREAM, part.offset, out))
 //!     }
 //! }
 //!
@@ -149,7 +147,7 @@ pub use runtime::loader::ThreadLoader;
 pub use runtime::workers::ThreadWorkers;
 pub use transport::application::{
     Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, MAX_USER_BYTES, RequestContext,
-    Ticket, Unavailable, copy_at,
+    StreamPart, Ticket, Unavailable, copy_at,
 };
 pub use wire::payload::{Gathered, Mark, Shared};
 
@@ -199,7 +197,7 @@ pub use runtime::metrics::MetricsServer;
 pub use runtime::resolver::ThreadResolver;
 pub use runtime::{
     Hooks, LoopWaker, MAX_BUSY_POLL, Notice, OsClock, Runtime, Signal, Stopped, default_busy_poll,
-    os_seed,
+    os_seed, release_signals,
 };
 pub use time::{Instant, Now, UnixMillis};
 

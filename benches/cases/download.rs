@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use headwater::internals::time::{Instant, Now, UnixMillis};
 use headwater::internals::transport::application::{
-    Application, Begun, RequestContext, Unavailable,
+    Application, Begun, RequestContext, StreamPart, Unavailable,
 };
 use headwater::internals::transport::client::{Client, ClientConfig};
 use headwater::internals::transport::curve::MAX_FLIGHT;
@@ -33,13 +33,8 @@ impl Application for Memory {
         })
     }
 
-    fn read(
-        &mut self,
-        _: RequestContext,
-        _: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart { offset, .. } = part;
         let from = (offset % (1 << 20)) as usize;
         out.copy_from_slice(&self.0[from..from + out.len()]);
         Ok(out.len())

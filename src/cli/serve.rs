@@ -29,7 +29,7 @@ use crate::redirect::config::DEFAULT_PORT;
 use crate::redirect::{BackendId, RedirectorId};
 use crate::runtime::loader::ThreadLoader;
 use crate::runtime::metrics::MetricsServer;
-use crate::runtime::signals::release_signals;
+use crate::runtime::release_signals;
 use crate::runtime::workers::{ThreadWorkers, Waking};
 use crate::runtime::{Hooks, Notice, OsClock, Signal};
 use crate::time::{Instant, Now};

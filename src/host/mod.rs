@@ -86,7 +86,7 @@ impl Transmit {
 /// #     fn begin(&mut self, _: RequestContext, _: &[u8]) -> Result<Begun, Unavailable> {
 /// #         Ok(Begun { user: Vec::new(), length: Some(0) })
 /// #     }
-/// #     fn read(&mut self, _: RequestContext, _: &[u8], _: u64, _: &mut [u8]) -> Result<usize, Unavailable> { Ok(0) }
+/// #     fn read(&mut self, _: StreamPart<'_>, _: &mut [u8]) -> Result<usize, Unavailable> { Ok(0) }
 /// # }
 /// let now = Now::default();
 /// let config = ServerHostConfig::builder(["10.0.0.2".parse()?], 1).build()?;

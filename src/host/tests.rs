@@ -23,7 +23,9 @@ use crate::apps::fetch::{MAX_KEPT_BYTES, Transfer, TransferEvent};
 use crate::http::digest;
 use crate::http::request::RequestHead;
 use crate::time::UnixMillis;
-use crate::transport::application::{Application, Begun, RequestContext, Ticket, Unavailable};
+use crate::transport::application::{
+    Application, Begun, RequestContext, StreamPart, Ticket, Unavailable,
+};
 use crate::transport::keys::KeyRing;
 use crate::wire::flight::{Ecn, UdpPath};
 use crate::wire::ip::emit_udp;
@@ -83,13 +85,8 @@ impl Application for Sizes {
         })
     }
 
-    fn read(
-        &mut self,
-        _context: RequestContext,
-        user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart { user, offset, .. } = part;
         if user[0] != *self.version.borrow() {
             return Err(Unavailable::Changed);
         }

@@ -13,7 +13,7 @@ use crate::http::request::RequestHead;
 use crate::http::{HeadError, MAX_HEAD_BYTES, Version};
 use crate::stack::{CloseReason, Stack, TcpError, TcpEvent, TcpId, TcpProgress};
 use crate::time::{Deadlines, Instant, Now};
-use crate::transport::application::{Application, RequestContext, Ticket, Unavailable};
+use crate::transport::application::{Application, RequestContext, StreamPart, Ticket, Unavailable};
 
 /// Longest time for a request head, from its first byte.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -462,7 +462,7 @@ fn stream(
             break;
         }
         let sent = stack.send_with(now.instant, id, left.min(STAGE_BYTES), |room| {
-            let read = app.read(context, &stream.user, stream.offset, room);
+            let read = app.read(StreamPart::new(context, &stream.user, stream.offset), room);
             (*read.as_ref().unwrap_or(&0), read)
         });
         let sent = match sent {

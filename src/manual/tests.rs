@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 use crate::time::{Now, UnixMillis};
 use crate::transport::application::{
-    Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, RequestContext, Ticket, Unavailable,
+    Application, Begun, MAX_REQUEST_BYTES, MAX_STREAM_BYTES, RequestContext, StreamPart, Ticket,
+    Unavailable,
 };
 use crate::transport::curve::{Curve, MAX_WINDOW};
 use crate::transport::epoch::{Declaration, Epoch, TransitionKind};
@@ -38,13 +39,8 @@ impl Application for Counting {
         })
     }
 
-    fn read(
-        &mut self,
-        _: RequestContext,
-        _: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart { offset, .. } = part;
         for (index, to) in out.iter_mut().enumerate() {
             *to = (offset + index as u64).to_le_bytes()[0];
         }
@@ -90,13 +86,7 @@ impl Application for NotYet {
         Err(Unavailable::NotReady(Ticket(1)))
     }
 
-    fn read(
-        &mut self,
-        _: RequestContext,
-        _: &[u8],
-        _: u64,
-        _: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, _: StreamPart<'_>, _: &mut [u8]) -> Result<usize, Unavailable> {
         Err(Unavailable::NotReady(Ticket(1)))
     }
 }

@@ -46,7 +46,7 @@ use crate::host::{Machine, Transmit};
 use crate::time::{Instant, Now, UnixMillis};
 use crate::wire::ip::MAX_PACKET;
 
-pub use signals::{Notice, Signal};
+pub use signals::{Notice, Signal, release_signals};
 
 use admin::Admin;
 use control::ControlServer;

@@ -127,7 +127,7 @@ impl Signals {
 ///
 /// # Errors
 /// The operating system's error.
-pub(crate) fn release_signals() -> io::Result<()> {
+pub fn release_signals() -> io::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_default(signal, Arc::new(AtomicBool::new(true)))?;
     }

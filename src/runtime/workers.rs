@@ -450,7 +450,9 @@ mod tests {
     use crate::apps::origin::Origin;
     use crate::apps::origin::object::Object;
     use crate::time::UnixMillis;
-    use crate::transport::application::{Application, Begun, RequestContext, Unavailable};
+    use crate::transport::application::{
+        Application, Begun, RequestContext, StreamPart, Unavailable,
+    };
 
     const CONTEXT: RequestContext = RequestContext {
         now: UnixMillis::new(0),
@@ -509,12 +511,12 @@ mod tests {
         let begun = begin(&mut origin);
         let mut out = [0; 7];
         let offset = begun.length.unwrap() - SIZE + 1000;
-        let read = wait_for(
-            || match origin.read(CONTEXT, &begun.user, offset, &mut out) {
+        let read = wait_for(|| {
+            match origin.read(StreamPart::new(CONTEXT, &begun.user, offset), &mut out) {
                 Err(Unavailable::NotReady(_)) => None,
                 other => Some(other),
-            },
-        );
+            }
+        });
         assert_eq!(read, Ok(7));
         assert_eq!(&out, b"content");
     }

@@ -1,4 +1,4 @@
-//! The transport's machines for simulated worlds: servers of [`Objects`], and clients that fetch and
+//! The transport's machines for simulated worlds: servers of [`SlowObjects`], and clients that fetch and
 //! verify them.
 //!
 //! In: packets and time, as for any machine. Out: packets, and for clients their progress. A server

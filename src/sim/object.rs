@@ -5,7 +5,7 @@
 //! and length, 16 bytes in network order.
 
 use crate::transport::application::{
-    Application, Begun, MAX_STREAM_BYTES, RequestContext, Unavailable,
+    Application, Begun, MAX_STREAM_BYTES, RequestContext, StreamPart, Unavailable,
 };
 
 /// One object.
@@ -99,13 +99,8 @@ impl Application for Objects {
         })
     }
 
-    fn read(
-        &mut self,
-        _context: RequestContext,
-        user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart { user, offset, .. } = part;
         let object = Object::parse(user).ok_or(Unavailable::Changed)?;
         let left = object.length.saturating_sub(offset);
         let count = usize::try_from(left).map_or(out.len(), |left| left.min(out.len()));
@@ -165,11 +160,17 @@ mod tests {
         let begun = Objects.begin(context, &OBJECT.request()).unwrap();
         assert_eq!(begun.length, Some(1000));
         let mut out = [0; 64];
-        assert_eq!(Objects.read(context, &begun.user, 990, &mut out), Ok(10));
-        assert_eq!(OBJECT.first_difference(990, &out[..10]), None);
-        assert_eq!(Objects.read(context, &begun.user, 1000, &mut out), Ok(0));
         assert_eq!(
-            Objects.read(context, &[1, 2], 0, &mut out),
+            Objects.read(StreamPart::new(context, &begun.user, 990), &mut out),
+            Ok(10)
+        );
+        assert_eq!(OBJECT.first_difference(990, &out[..10]), None);
+        assert_eq!(
+            Objects.read(StreamPart::new(context, &begun.user, 1000), &mut out),
+            Ok(0)
+        );
+        assert_eq!(
+            Objects.read(StreamPart::new(context, &[1, 2], 0), &mut out),
             Err(Unavailable::Changed)
         );
         assert_eq!(Objects.begin(context, b"what?").unwrap().length, Some(0));

@@ -10,7 +10,9 @@ use std::time::Duration;
 use super::dice::Dice;
 use super::object::{Object, Objects};
 use crate::time::{Instant, micros};
-use crate::transport::application::{Application, Begun, RequestContext, Ticket, Unavailable};
+use crate::transport::application::{
+    Application, Begun, RequestContext, StreamPart, Ticket, Unavailable,
+};
 
 /// Bytes that become ready together.
 pub const BLOCK_BYTES: u64 = 40_000;
@@ -107,13 +109,12 @@ impl Application for SlowObjects {
         Ok(Begun { length, ..begun })
     }
 
-    fn read(
-        &mut self,
-        context: RequestContext,
-        user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart {
+            context,
+            user,
+            offset,
+        } = part;
         let object = Object::parse(user).ok_or(Unavailable::Changed)?;
         let wanted = u64::try_from(out.len()).unwrap_or(u64::MAX);
         let mut end = object.length.min(offset.saturating_add(wanted)).max(offset);
@@ -133,7 +134,7 @@ impl Application for SlowObjects {
         }
         let count = usize::try_from(end - offset).unwrap_or(out.len());
         let (out, _) = out.split_at_mut(count.min(out.len()));
-        Objects.read(context, user, offset, out)
+        Objects.read(StreamPart::new(context, user, offset), out)
     }
 
     fn length(&mut self, context: RequestContext, user: &[u8]) -> Option<u64> {

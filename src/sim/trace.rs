@@ -10,6 +10,17 @@ use crate::time::Instant;
 /// Most packets in a trace.
 pub const MAX_TRACED: usize = 1 << 16;
 
+/// Microsecond timestamps, in the byte order of the file.
+const MAGIC: u32 = 0xa1b2_c3d4;
+
+/// Major version 2 in the low half, minor version 4 in the high half.
+const VERSION: u32 = 0x0004_0002;
+
+const SNAP_LENGTH: u32 = 65_535;
+
+/// Packets begin with an IPv4 or IPv6 header.
+const LINKTYPE_RAW: u32 = 101;
+
 /// A ring of the last packets.
 #[derive(Clone, Debug)]
 pub struct Trace {
@@ -61,17 +72,6 @@ impl Trace {
         out
     }
 }
-
-/// Microsecond timestamps, in the byte order of the file.
-const MAGIC: u32 = 0xa1b2_c3d4;
-
-/// Major version 2 in the low half, minor version 4 in the high half.
-const VERSION: u32 = 0x0004_0002;
-
-const SNAP_LENGTH: u32 = 65_535;
-
-/// Packets begin with an IPv4 or IPv6 header.
-const LINKTYPE_RAW: u32 = 101;
 
 #[cfg(test)]
 mod tests {

@@ -42,6 +42,30 @@ pub struct Begun {
     pub length: Option<u64>,
 }
 
+/// A part of a response stream that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPart<'a> {
+    /// The circumstances.
+    pub context: RequestContext,
+    /// The user continuation: from [`Application::begin`] of an application with the same objects,
+    /// perhaps on another machine; its seal has been verified.
+    pub user: &'a [u8],
+    /// Offset of the first byte in the stream.
+    pub offset: u64,
+}
+
+impl<'a> StreamPart<'a> {
+    /// Creates the part that begins at `offset` of the stream of `user`.
+    #[must_use]
+    pub const fn new(context: RequestContext, user: &'a [u8], offset: u64) -> Self {
+        Self {
+            context,
+            user,
+            offset,
+        }
+    }
+}
+
 /// Why an application cannot produce bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
@@ -67,35 +91,25 @@ pub trait Application {
     /// Only [`Unavailable::NotReady`].
     fn begin(&mut self, context: RequestContext, request: &[u8]) -> Result<Begun, Unavailable>;
 
-    /// Fills `out` with the bytes of the stream from `offset` on and returns the number written. It is short
-    /// only where the bytes end that are there now; if none are, the call returns
-    /// [`Unavailable::NotReady`]. Before the end of the stream, 0 means that it has changed. `user` comes from `begin` of an application with the
-    /// same objects, perhaps on another machine; its seal has been verified.
+    /// Fills `out` with the bytes of a part of the stream and returns the number written. It is short only
+    /// where the bytes end that are there now; if none are, the call returns
+    /// [`Unavailable::NotReady`]. Before the end of the stream, 0 means that the stream has changed.
     ///
     /// # Errors
-    /// [`Unavailable::Changed`] if this server cannot produce exactly the bytes of `user`.
-    fn read(
-        &mut self,
-        context: RequestContext,
-        user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable>;
+    /// [`Unavailable::Changed`] if this server cannot produce exactly the bytes of `part.user`.
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable>;
 
-    /// Appends the next `bytes` of the stream from `offset` on to the body of a flight: writes them,
-    /// or shares them if they are in memory already. Otherwise like [`read`](Self::read).
+    /// Appends the next `bytes` of a part of the stream to the body of a flight: writes them, or shares them if they are in memory already. Otherwise like [`read`](Self::read).
     ///
     /// # Errors
     /// Those of `read`; the body is unchanged then.
     fn stage(
         &mut self,
-        context: RequestContext,
-        user: &[u8],
-        offset: u64,
+        part: StreamPart<'_>,
         bytes: usize,
         body: &mut Gathered,
     ) -> Result<usize, Unavailable> {
-        body.fill(bytes, |out| self.read(context, user, offset, out))
+        body.fill(bytes, |out| self.read(part, out))
     }
 
     /// Returns the length of a stream that began without one, once it is known: no call reads beyond it.

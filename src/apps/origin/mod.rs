@@ -43,7 +43,9 @@ use crate::apps::origin::tree::{RootError, Tree};
 use crate::apps::origin::work::{POLLED, Workers};
 use crate::http::request::{Method, RequestHead};
 use crate::http::status::Status;
-use crate::transport::application::{Application, Begun, RequestContext, Ticket, Unavailable};
+use crate::transport::application::{
+    Application, Begun, RequestContext, StreamPart, Ticket, Unavailable,
+};
 use crate::wire::payload::Gathered;
 
 /// Most attempts within one call to produce a response while its file changes.
@@ -180,26 +182,18 @@ impl Application for Origin {
         })
     }
 
-    fn read(
-        &mut self,
-        context: RequestContext,
-        user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
-        self.produce(context, user, |stream, _| stream.read_at(offset, out))
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        self.produce(part, |stream, _| stream.read_at(part.offset, out))
     }
 
     fn stage(
         &mut self,
-        context: RequestContext,
-        user: &[u8],
-        offset: u64,
+        part: StreamPart<'_>,
         bytes: usize,
         body: &mut Gathered,
     ) -> Result<usize, Unavailable> {
-        let (bytes, shared) = self.produce(context, user, |stream, content| {
-            stream.stage(offset, bytes, content, body)
+        let (bytes, shared) = self.produce(part, |stream, content| {
+            stream.stage(part.offset, bytes, content, body)
         })?;
         if shared {
             self.hot.staged(bytes as u64);

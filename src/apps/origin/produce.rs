@@ -13,7 +13,9 @@ use crate::apps::origin::objects::{file_object, marked_object, page_object, tag_
 use crate::apps::origin::render::{Representation, Stream};
 use crate::apps::origin::tree::Refusal;
 use crate::apps::origin::work::POLLED;
-use crate::transport::application::{MAX_USER_BYTES, RequestContext, Ticket, Unavailable};
+use crate::transport::application::{
+    MAX_USER_BYTES, RequestContext, StreamPart, Ticket, Unavailable,
+};
 use crate::wire::payload::Shared;
 
 /// A cached stream, and its user continuation.
@@ -102,8 +104,7 @@ impl Origin {
     /// Calls `make` with the stream of `user`, and with the content of its object if that is hot.
     pub(super) fn produce<T>(
         &mut self,
-        context: RequestContext,
-        user: &[u8],
+        StreamPart { context, user, .. }: StreamPart<'_>,
         mut make: impl FnMut(&Stream, Option<&Shared>) -> Result<T, Unread>,
     ) -> Result<T, Unavailable> {
         if let Some((_, stream)) = self.begun.take().filter(|(begun, _)| begun == user)

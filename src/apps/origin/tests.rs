@@ -103,17 +103,17 @@ impl Fixture {
         while stream.len() < length {
             let mut out = vec![0; piece.min(length - stream.len())];
             let read = self.origin.read(
-                context(0),
-                &begun.user,
-                stream.len().try_into().unwrap(),
+                StreamPart::new(context(0), &begun.user, stream.len().try_into().unwrap()),
                 &mut out,
             )?;
             assert_eq!(read, out.len());
             stream.extend(out);
         }
         assert_eq!(
-            self.origin
-                .read(context(0), &begun.user, begun.length.unwrap(), &mut [0; 10]),
+            self.origin.read(
+                StreamPart::new(context(0), &begun.user, begun.length.unwrap()),
+                &mut [0; 10]
+            ),
             Ok(0)
         );
         Ok(stream)
@@ -122,9 +122,11 @@ impl Fixture {
     /// Stages a part of a stream, as for a flight.
     fn stage(&mut self, begun: &Begun, offset: u64, bytes: usize) -> Result<Vec<u8>, Unavailable> {
         let mut gathered = Gathered::default();
-        let staged = self
-            .origin
-            .stage(context(0), &begun.user, offset, bytes, &mut gathered)?;
+        let staged = self.origin.stage(
+            StreamPart::new(context(0), &begun.user, offset),
+            bytes,
+            &mut gathered,
+        )?;
         assert_eq!(gathered.refer(0, usize::MAX), staged);
         Ok(Pool::default().lend(&mut gathered).to_vec())
     }
@@ -426,7 +428,7 @@ fn head_is_get_without_a_body() {
         let mut start = vec![0; 300];
         let read = fixture
             .origin
-            .read(context(0), &begun.user, 0, &mut start)
+            .read(StreamPart::new(context(0), &begun.user, 0), &mut start)
             .unwrap();
         assert_eq!(
             ResponseHead::parse(&start[..read]).unwrap().0,
@@ -452,9 +454,7 @@ fn dynamic_objects_are_what_a_client_can_compute() {
     let mut tail = [0; 16];
     assert_eq!(
         fixture.origin.read(
-            context(0),
-            &begun.user,
-            begun.length.unwrap() - 9,
+            StreamPart::new(context(0), &begun.user, begun.length.unwrap() - 9),
             &mut tail
         ),
         Ok(9)

@@ -18,6 +18,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
 use rustix::io::Errno;
 
+/// Most attempts of a walk that a rename interrupts.
+const MAX_RESOLVE_ATTEMPTS: usize = 8;
+
+/// Most symbolic links expanded for a path with an absolute one, as in the kernel.
+const MAX_LINKS: usize = 40;
+
+/// Longest path after an expansion, in bytes: the kernel's PATH_MAX.
+const MAX_EXPANDED_BYTES: usize = 4096;
+
 /// Why a directory cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
@@ -282,15 +291,6 @@ const CACHED: ResolveFlags = ResolveFlags::CACHED;
 
 /// Flags to resolve a path without opening its file.
 const LOOK_ONLY: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
-
-/// Most attempts of a walk that a rename interrupts.
-const MAX_RESOLVE_ATTEMPTS: usize = 8;
-
-/// Most symbolic links expanded for a path with an absolute one, as in the kernel.
-const MAX_LINKS: usize = 40;
-
-/// Longest path after an expansion, in bytes: the kernel's PATH_MAX.
-const MAX_EXPANDED_BYTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -31,8 +31,8 @@ use crate::host::config::ClientHostConfig;
 use crate::host::names::Resolution;
 use crate::host::report::ClientReport;
 use crate::host::tokens::Tokens;
+use crate::runtime::release_signals;
 use crate::runtime::resolver::ThreadResolver;
-use crate::runtime::signals::release_signals;
 use crate::runtime::{OsClock, Stopped};
 use crate::time::Now;
 

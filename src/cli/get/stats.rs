@@ -16,7 +16,7 @@ use crate::host::config::Protocol;
 use crate::host::report::ClientReport;
 use crate::runtime::OsClock;
 use crate::runtime::fifo::{open_patiently, write_patiently};
-use crate::runtime::signals::release_signals;
+use crate::runtime::release_signals;
 use crate::time::{Instant, micros};
 
 /// Version of the schema.

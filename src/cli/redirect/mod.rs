@@ -31,7 +31,7 @@ use crate::redirect::engine::EngineSettings;
 use crate::redirect::membership::Member;
 use crate::runtime::control::ControlServer;
 use crate::runtime::metrics::MetricsServer;
-use crate::runtime::signals::release_signals;
+use crate::runtime::release_signals;
 use crate::runtime::{Hooks, Notice, OsClock, Runtime};
 use crate::time::{Instant, Now, micros};
 

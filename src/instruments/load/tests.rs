@@ -9,7 +9,7 @@ use crate::host::server::ServerHost;
 use crate::instruments::load::schedule::Plan;
 use crate::time::UnixMillis;
 use crate::transport::application::MAX_REQUEST_BYTES;
-use crate::transport::application::{Application, Begun, RequestContext, Unavailable};
+use crate::transport::application::{Application, Begun, RequestContext, StreamPart, Unavailable};
 use crate::transport::keys::KeyRing;
 use proptest::prelude::*;
 use std::net::SocketAddr;
@@ -28,13 +28,8 @@ impl Application for One {
         })
     }
 
-    fn read(
-        &mut self,
-        _context: RequestContext,
-        _user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart { offset, .. } = part;
         let mut stream = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
         stream.resize(self.0, b'.');
         let rest = &stream[usize::try_from(offset).unwrap()..];

@@ -5,7 +5,7 @@
 use super::emit::Seals;
 use super::{Server, ServerDrop};
 use crate::transport::application::{
-    Application, MAX_STREAM_BYTES, MAX_USER_BYTES, RequestContext, Ticket, Unavailable,
+    Application, MAX_STREAM_BYTES, MAX_USER_BYTES, RequestContext, StreamPart, Ticket, Unavailable,
 };
 use crate::transport::continuation::UserContinuation;
 use crate::transport::layout::Layout;
@@ -112,7 +112,11 @@ impl Server {
         let (mut staged, mut waits, mut short) = (Vec::new(), None, false);
         for run in self.layout.runs() {
             let wanted = usize::try_from(run.len()).unwrap_or(0);
-            let have = match app.stage(context, &user.user, run.start, wanted, &mut self.gathered) {
+            let have = match app.stage(
+                StreamPart::new(context, &user.user, run.start),
+                wanted,
+                &mut self.gathered,
+            ) {
                 Err(Unavailable::NotReady(ticket)) => {
                     waits.get_or_insert(ticket);
                     0

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use headwater::internals::time::{Instant, Now, UnixMillis};
 use headwater::internals::transport::application::{
-    Application, Begun, MAX_USER_BYTES, RequestContext, Unavailable,
+    Application, Begun, MAX_USER_BYTES, RequestContext, StreamPart, Unavailable,
 };
 use headwater::internals::transport::client::{AddressToken, Client, ClientConfig, ClientEvent};
 use headwater::internals::transport::keys::KeyRing;
@@ -50,13 +50,8 @@ impl Application for Bytes {
         })
     }
 
-    fn read(
-        &mut self,
-        _context: RequestContext,
-        user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart { user, offset, .. } = part;
         let left = length_of(user).saturating_sub(offset);
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
         for (at, to) in (offset..).zip(&mut out[..count]) {

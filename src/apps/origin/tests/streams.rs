@@ -64,7 +64,7 @@ fn a_server_that_never_saw_the_request_goes_on_with_it() {
         assert_eq!(
             restarted
                 .origin
-                .read(context(0), &begun.user, middle, &mut rest),
+                .read(StreamPart::new(context(0), &begun.user, middle), &mut rest),
             Ok(rest.len())
         );
         assert!(whole.ends_with(&rest), "{request}");
@@ -162,7 +162,7 @@ fn versions_are_never_mixed() {
             let offset = 1000 + u64::from(read) * 1440;
             match fixture
                 .origin
-                .read(context(0), &begun.user, offset, &mut out)
+                .read(StreamPart::new(context(0), &begun.user, offset), &mut out)
             {
                 Ok(got) => {
                     let at = usize::try_from(offset).unwrap();
@@ -291,7 +291,7 @@ fn a_change_shows_in_the_next_response() {
     assert_eq!(
         fixture
             .origin
-            .read(context(0), &before.user, 0, &mut [0; 500]),
+            .read(StreamPart::new(context(0), &before.user, 0), &mut [0; 500]),
         Err(Unavailable::Changed)
     );
     assert!(fixture.read(&after, 999).is_ok());
@@ -323,6 +323,12 @@ fn file_of(path: &[u8], tag: continuation::Tag) -> Resource {
         tag,
         size: 13_000,
     }
+}
+
+/// Reads nine bytes of a stream from `offset` on.
+fn read_nine(fixture: &mut Fixture, user: &[u8], offset: u64) -> Result<usize, Unavailable> {
+    let part = StreamPart::new(context(0), user, offset);
+    fixture.origin.read(part, &mut [0; 9])
 }
 
 #[test]
@@ -378,24 +384,14 @@ fn continuations_that_do_not_fit_the_object_are_refused() {
             resource,
             ..good.clone()
         };
-        let got = fixture
-            .origin
-            .read(context(0), &user.encode(), 0, &mut [0; 9]);
+        let got = read_nine(&mut fixture, &user.encode(), 0);
         assert_eq!(got, Err(Unavailable::Changed), "{name}");
     }
     let long = [good.encode(), vec![b'x'; MAX_USER_BYTES]].concat();
-    assert_eq!(
-        fixture.origin.read(context(0), &long, 0, &mut [0; 9]),
-        Err(Unavailable::Changed),
-        "too long"
-    );
-    assert_eq!(
-        fixture
-            .origin
-            .read(context(0), &good.encode(), u64::MAX, &mut [0; 9]),
-        Ok(0),
-        "far offset"
-    );
+    let got = read_nine(&mut fixture, &long, 0);
+    assert_eq!(got, Err(Unavailable::Changed), "too long");
+    let got = read_nine(&mut fixture, &good.encode(), u64::MAX);
+    assert_eq!(got, Ok(0), "far offset");
 }
 
 #[test]
@@ -443,7 +439,9 @@ fn a_server_that_renders_otherwise_goes_on_with_the_body_only() {
         let other = other.encode();
         let mut out = vec![0; 1000];
         let mut read = |offset| {
-            let read = fixture.origin.read(context(0), &other, offset, &mut out);
+            let read = fixture
+                .origin
+                .read(StreamPart::new(context(0), &other, offset), &mut out);
             read.map(|count| out[..count].to_vec())
         };
         let head = u64::from(head);
@@ -463,9 +461,10 @@ fn a_server_that_renders_otherwise_goes_on_with_the_body_only() {
         ..user
     };
     for offset in [0, begun.length.unwrap() - 1] {
-        let read = fixture
-            .origin
-            .read(context(0), &other.encode(), offset, &mut [0; 9]);
+        let read = fixture.origin.read(
+            StreamPart::new(context(0), &other.encode(), offset),
+            &mut [0; 9],
+        );
         assert_eq!(read, Err(Unavailable::Changed), "its text is rendered, too");
     }
 }
@@ -509,7 +508,9 @@ fn a_provisional_tag_stays_valid_where_the_digest_is_known() {
     let head = length - content.len() as u64;
     let mut start = vec![0; usize::try_from(head).unwrap()];
     assert_eq!(
-        fixture.origin.read(context(0), &user, 0, &mut start),
+        fixture
+            .origin
+            .read(StreamPart::new(context(0), &user, 0), &mut start),
         Ok(start.len())
     );
     let (parsed, _) = ResponseHead::parse(&start).unwrap();
@@ -517,7 +518,9 @@ fn a_provisional_tag_stays_valid_where_the_digest_is_known() {
     let etag = header(&parsed, "etag");
     let mut out = vec![0; 100];
     assert_eq!(
-        fixture.origin.read(context(0), &user, head + 7, &mut out),
+        fixture
+            .origin
+            .read(StreamPart::new(context(0), &user, head + 7), &mut out),
         Ok(100)
     );
     assert_eq!(out, content[7..107]);
@@ -536,7 +539,7 @@ fn a_provisional_tag_stays_valid_where_the_digest_is_known() {
     fixture.overwrite("large", |file| file.write_all_at(b"LARGE", 0).unwrap());
     let read = fixture
         .origin
-        .read(context(0), &user, head_of(&user), &mut out);
+        .read(StreamPart::new(context(0), &user, head_of(&user)), &mut out);
     assert_eq!(read, Err(Unavailable::Changed));
 }
 
@@ -579,6 +582,6 @@ proptest! {
         if let Some(first) = user.first_mut() {
             *first = 0x20 | kind;
         }
-        let _ = fixture.origin.read(context(0), &user, offset, &mut [0; 100]);
+        let _ = fixture.origin.read(StreamPart::new(context(0), &user, offset), &mut [0; 100]);
     }
 }

@@ -8,7 +8,9 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::time::{Instant, Now, UnixMillis};
-use crate::transport::application::{Application, Begun, RequestContext, Ticket, Unavailable};
+use crate::transport::application::{
+    Application, Begun, RequestContext, StreamPart, Ticket, Unavailable,
+};
 use crate::transport::client::{Client, ClientConfig, ClientEvent};
 use crate::transport::keys::KeyRing;
 use crate::transport::server::{Server, ServerConfig};
@@ -76,13 +78,8 @@ impl Application for Bytes {
         })
     }
 
-    fn read(
-        &mut self,
-        _: RequestContext,
-        user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart { user, offset, .. } = part;
         assert_eq!(user.len(), 64);
         let length = u64::from_be_bytes(user[..8].try_into().unwrap());
         let stalled = self

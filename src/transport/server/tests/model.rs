@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use crate::time::{Instant, Now, UnixMillis};
-use crate::transport::application::{Application, Begun, RequestContext, Ticket, Unavailable};
+use crate::transport::application::{
+    Application, Begun, RequestContext, StreamPart, Ticket, Unavailable,
+};
 use crate::transport::continuation::{Continuation, MAX_AGE};
 use crate::transport::epoch::{Declaration, Epoch, Transition, TransitionKind};
 use crate::transport::keys::KeyRing;
@@ -101,13 +103,8 @@ impl Application for Bytes {
         })
     }
 
-    fn read(
-        &mut self,
-        _: RequestContext,
-        _: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart { offset, .. } = part;
         for (index, to) in out.iter_mut().enumerate() {
             *to = byte(offset + index as u64);
         }

@@ -1,7 +1,7 @@
 //! Requests whose bytes are not there yet: the wait, the queue, and the answer.
 
 use super::*;
-use crate::transport::application::{Begun, Ticket};
+use crate::transport::application::{Begun, StreamPart, Ticket};
 use crate::wire::segment::Wait;
 
 const WORK: Unavailable = Unavailable::NotReady(Ticket(1));
@@ -122,13 +122,8 @@ impl Application for Proof {
         })
     }
 
-    fn read(
-        &mut self,
-        context: RequestContext,
-        _: &[u8],
-        _: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart { context, .. } = part;
         self.0.push(context.proven);
         Ok(out.len())
     }
@@ -145,18 +140,17 @@ impl Application for Growing {
         })
     }
 
-    fn read(
-        &mut self,
-        context: RequestContext,
-        user: &[u8],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Unavailable> {
+    fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        let StreamPart {
+            context,
+            user,
+            offset,
+        } = part;
         let left = usize::try_from(self.0.saturating_sub(offset)).unwrap();
         let count = left.min(out.len());
         match count {
             0 => Err(WORK),
-            _ => bytes().read(context, user, offset, &mut out[..count]),
+            _ => bytes().read(StreamPart::new(context, user, offset), &mut out[..count]),
         }
         .map(|_| count)
     }
