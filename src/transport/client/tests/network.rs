@@ -90,7 +90,7 @@ impl Application for Bytes {
         }
         let left = self.there(length).saturating_sub(offset);
         let count = usize::try_from(left).map_or(out.len(), |left| left.min(out.len()));
-        if count == 0 && offset < length {
+        if count == 0 && (offset < length || self.there(length) < length) {
             return Err(Unavailable::NotReady(WORK));
         }
         for (index, to) in out[..count].iter_mut().enumerate() {
