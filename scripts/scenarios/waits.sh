@@ -48,7 +48,7 @@ scenario_stalled_captures() {
 
     cat "$fifo" >"$SCRATCH/whole" &
     serve 1 --pcap "$fifo" --metrics 127.0.0.1:9100
-    in_ns client curl -sf -m 20 -o "$SCRATCH/got" http://10.77.2.101/object
+    in_ns client curl -sf -m 20 --limit-rate 20M -o "$SCRATCH/got" http://10.77.2.101/object
     equal "lost to a reader" "$(metric server1 headwater_capture_lost_packets_total)" 0
     ends_soon server1
     wait $!

@@ -11,6 +11,7 @@ import struct
 
 from lab import UsageError
 from lab.probes import flood
+from lab.probes.syn_flood import checksum
 
 OPEN_BYTES = 1232
 
@@ -24,9 +25,12 @@ def open_datagram(echo: int, path: str) -> bytes:
 
 
 def packet(source: bytes, target: bytes, from_port: int, port: int, payload: bytes) -> bytes:
-    """A packet without a UDP checksum; the kernel fills in length and checksum of the IP header."""
+    """A packet; the kernel fills in length and checksum of the IP header."""
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0, source, target)
-    return ip + struct.pack("!HHHH", from_port, port, 8 + len(payload), 0) + payload
+    ports, length = struct.pack("!HH", from_port, port), struct.pack("!H", 8 + len(payload))
+    pseudo = source + target + struct.pack("!H", socket.IPPROTO_UDP) + length
+    total = checksum(pseudo + ports + length + b"\0\0" + payload)
+    return ip + ports + length + struct.pack("!H", total or 0xFFFF) + payload
 
 
 def main(words: list[str]) -> None:
