@@ -175,8 +175,8 @@ scenario_forged_opens() {
     done
     serve 1 --metrics 127.0.0.1:9100
     flood_download >/dev/null
-    # The first flood beside a download takes buffers for the flights that wait, once.
-    flooded cold /cold/%d 10000 65536
+    # The first flood beside a download takes buffers for flights that wait, once: 1024 of 64 KiB at most.
+    flooded cold /cold/%d 10000 81920
     flooded lists /lists/%d/ 8 4096
     flooded links /links/%d 31 4096
     flooded periods /.dynamic/%d/1000000/262143 1000000 4096
