@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::hash::Hasher as _;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -23,9 +22,7 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().as_bytes();
     let mut new = name.to_vec();
     if name.len() + suffix.len() > MAX_FILE_NAME_BYTES {
-        let mut hasher = SipHasher13::new();
-        hasher.write(name);
-        let hash = format!("~{:016x}", hasher.finish());
+        let hash = format!("~{:016x}", SipHasher13::new().hash(name));
         new.truncate(MAX_FILE_NAME_BYTES.saturating_sub(suffix.len() + hash.len()));
         new.extend_from_slice(hash.as_bytes());
     }

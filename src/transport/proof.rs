@@ -3,8 +3,6 @@
 //! folds the values it receives and a server verifies any union of ranges (Trickles, NSDI 2005, §4.2;
 //! here 64 bit, and keyed by connection).
 
-use core::hash::Hasher as _;
-
 use siphasher::sip::SipHasher24;
 
 /// The proof key of one connection: random, secret, sealed in each of its continuations. It also
@@ -58,9 +56,7 @@ impl ProofKey {
     }
 
     fn word(&self, n: u64) -> u64 {
-        let mut hasher = SipHasher24::new_with_key(&self.0);
-        hasher.write(&n.to_be_bytes());
-        hasher.finish()
+        SipHasher24::new_with_key(&self.0).hash(&n.to_be_bytes())
     }
 }
 
