@@ -73,6 +73,8 @@ pub struct Server {
     layout: Layout,
     /// The flight in progress; its body is the stream bytes, staged at once.
     gathered: Gathered,
+    /// The parts of the stream that are staged in it.
+    staged: Vec<Span>,
     pool: Pool,
 }
 
@@ -89,6 +91,7 @@ impl Server {
             counters: ServerCounters::default(),
             layout: Layout::default(),
             gathered: Gathered::default(),
+            staged: Vec::new(),
             pool: Pool::default(),
         }
     }

@@ -106,10 +106,11 @@ impl Server {
         fit: impl FnOnce(&mut Layout, &[Span]),
     ) -> Result<(), Ticket> {
         self.gathered.clear();
+        self.staged.clear();
         let Some(user) = &content.user else {
             return Ok(());
         };
-        let (mut staged, mut waits, mut short) = (Vec::new(), None, false);
+        let (mut waits, mut short) = (None, false);
         for run in self.layout.runs() {
             let wanted = usize::try_from(run.len()).unwrap_or(0);
             let have = match app.stage(
@@ -130,15 +131,15 @@ impl Server {
             };
             short |= have < wanted;
             let end = run.start + u64::try_from(have).unwrap_or(0);
-            staged.push(Span { end, ..run });
+            self.staged.push(Span { end, ..run });
         }
         if content.changed {
             self.clear_stage();
         } else if short {
-            staged.retain(|span| !span.is_empty());
+            self.staged.retain(|span| !span.is_empty());
             match waits {
-                Some(ticket) if staged.is_empty() => return Err(ticket),
-                _ => fit(&mut self.layout, &staged),
+                Some(ticket) if self.staged.is_empty() => return Err(ticket),
+                _ => fit(&mut self.layout, &self.staged),
             }
         }
         Ok(())
