@@ -227,20 +227,17 @@ impl Flights {
     /// Takes note that a server asks to wait for the flight whose first number is `first`, until
     /// `until`. Returns whether the flight is awaited, under this label, and untouched.
     pub(super) fn wait(&mut self, first: u64, label: u8, until: Instant) -> bool {
-        let Ok(place) = place(&self.records, first) else {
-            return false;
-        };
-        let Some(record) = self.records.get_mut(place) else {
+        let Some(record) = self.get_mut(first) else {
             return false;
         };
         let fits = label_of(record.stream) == label && record.untouched();
         if fits {
             record.waits_until = Some(until);
-            self.may_wait = true;
             // The answer comes when the server is ready, which is no round trip.
             record.repeated = true;
             record.retried = false;
         }
+        self.may_wait |= fits;
         fits
     }
 
@@ -338,6 +335,8 @@ impl Flights {
             stream: record.stream,
         };
         record.open &= !(low_bits(void + 1) << index);
+        // The server is ready: from here on the rest can be late.
+        record.waits_until = None;
         let (sent, order) = (record.sent, record.order);
         if record.open == 0 {
             self.records.remove(place);
@@ -593,6 +592,17 @@ mod tests {
         assert!(lost(&mut flights, at(2 * ROUND_TRIP)).is_empty());
         let (awaited, stream) = flights.arrive(at(2 * ROUND_TRIP), 1, 0, 0, &rtt());
         assert!(awaited.is_some() && stream == Some(0));
+    }
+
+    #[test]
+    fn an_answer_that_begins_ends_the_wait_for_the_rest_of_it() {
+        const THINKS: u64 = 3_000_000;
+        let mut flights = flights(at(0), &[1]);
+        assert!(flights.wait(1, 0, at(2 * THINKS)));
+        assert!(flights.all_wait() && lost(&mut flights, at(THINKS)).is_empty());
+        flights.arrive(at(THINKS), 4, 0, 0, &rtt());
+        assert!(!flights.all_wait() && !flights.waits(0));
+        assert_eq!(lost(&mut flights, at(THINKS + ROUND_TRIP)), [1]);
     }
 
     #[test]
