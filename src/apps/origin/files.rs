@@ -127,8 +127,7 @@ impl Files {
         path: &[u8],
         freshness: Freshness,
     ) -> Result<Arc<Object>, Miss> {
-        let found = self.look_up(context, path, Want::File, freshness)?;
-        Ok(found.1)
+        self.object(context, path, Want::File, freshness)
     }
 
     /// Returns the page that lists the directory at `path`.
@@ -141,8 +140,7 @@ impl Files {
         path: &[u8],
         freshness: Freshness,
     ) -> Result<Arc<Object>, Miss> {
-        let found = self.look_up(context, path, Want::Page, freshness)?;
-        Ok(found.1)
+        self.object(context, path, Want::Page, freshness)
     }
 
     /// Returns the index of the directory at `path` with its own path, or its page.
@@ -154,6 +152,15 @@ impl Files {
         context: RequestContext,
         path: &[u8],
     ) -> Result<(Vec<u8>, bool, Arc<Object>), Miss> {
+        self.clock += 1;
+        // A page that is fresh for new responses was resolved after its index was not found.
+        let index = index_path(path);
+        if let Some(object) = self.fresh(context.now, &index, Want::File, Freshness::Now) {
+            return Ok((index, false, object));
+        }
+        if let Some(object) = self.fresh(context.now, path, Want::Page, Freshness::Now) {
+            return Ok((path.to_vec(), true, object));
+        }
         let (found, object) = self.look_up(context, path, Want::Directory, Freshness::Now)?;
         let is_page = self.slots.get(&found).is_some_and(|slot| slot.is_page);
         Ok((found, is_page, object))
@@ -282,6 +289,23 @@ impl Files {
         core::mem::replace(&mut self.gave_way, false)
     }
 
+    /// Returns the file or page at `path`.
+    fn object(
+        &mut self,
+        context: RequestContext,
+        path: &[u8],
+        want: Want,
+        freshness: Freshness,
+    ) -> Result<Arc<Object>, Miss> {
+        self.clock += 1;
+        if let Some(object) = self.fresh(context.now, path, want, freshness) {
+            return Ok(object);
+        }
+        let (_, object) = self.look_up(context, path, want, freshness)?;
+        Ok(object)
+    }
+
+    /// Resolves a path that is not fresh.
     fn look_up(
         &mut self,
         context: RequestContext,
@@ -289,10 +313,6 @@ impl Files {
         want: Want,
         freshness: Freshness,
     ) -> Result<Found, Miss> {
-        self.clock += 1;
-        if let Some(found) = self.fresh(context.now, path, want, freshness) {
-            return Ok(found);
-        }
         let look = Look {
             path: path.to_vec(),
             want,
@@ -316,35 +336,25 @@ impl Files {
             .unwrap_or(Err(Miss::Waits(ticket)))
     }
 
-    /// Returns an object whose path was resolved recently enough.
+    /// Returns the file or page at a path that was resolved recently enough.
     fn fresh(
         &mut self,
         now: UnixMillis,
         path: &[u8],
         want: Want,
         freshness: Freshness,
-    ) -> Option<Found> {
-        let is_page = match want {
-            Want::File => false,
-            Want::Page => true,
-            // A page that is fresh for new responses was resolved after its index was not found.
-            Want::Directory => {
-                let index = self.fresh(now, &index_path(path), Want::File, freshness);
-                return index.or_else(|| self.fresh(now, path, Want::Page, freshness));
-            }
-            Want::Prefix(_) => return None,
-        };
+    ) -> Option<Arc<Object>> {
         let slot = self.slots.get_mut(path)?;
         let fresh = match freshness {
             Freshness::Now => slot.resolved == Some(now),
             Freshness::Recent => slot.reads < RECHECK_READS,
         };
-        if slot.is_page != is_page || !fresh {
+        if slot.is_page != (want == Want::Page) || !fresh {
             return None;
         }
         slot.reads += 1;
         slot.used = self.clock;
-        Some((path.to_vec(), Arc::clone(&slot.object)))
+        Some(Arc::clone(&slot.object))
     }
 
     /// Answers a look by the outcome of a job, if there is one: for new responses in the millisecond in
