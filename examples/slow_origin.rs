@@ -1,7 +1,7 @@
 //! Serves an application that answers later: `http://ADDRESS/THINK/LINES/PAUSE` thinks for THINK
-//! milliseconds, and then has one line after the other, PAUSE milliseconds apart. The length
-//! of the response is not known before its end. No call of the application blocks: it returns a ticket, and a thread
-//! wakes the loop.
+//! milliseconds, and then has one line after the other, PAUSE milliseconds apart. The length of the
+//! response is not known before its end. No call of the application blocks: it returns a ticket, and a
+//! thread wakes the loop.
 //!
 //! ```sh
 //! headwater keygen --out service.keys
@@ -29,6 +29,7 @@ const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n";
 
 /// A response as far as it is there.
 struct Response {
+    ticket: Ticket,
     path: Vec<u8>,
     stream: Vec<u8>,
     complete: bool,
@@ -61,9 +62,10 @@ impl Slow {
     fn response(&mut self, context: RequestContext, path: &[u8]) -> Result<&Response, Unavailable> {
         let known = self.responses.iter().position(|known| known.path == path);
         let index = known.unwrap_or(self.responses.len());
-        let room = index < MAX_RESPONSES;
-        if known.is_none() && context.proven && room {
+        let ticket = Ticket(index as u64);
+        if known.is_none() && context.proven && index < MAX_RESPONSES {
             self.responses.push(Response {
+                ticket,
                 path: path.to_vec(),
                 stream: Vec::new(),
                 complete: false,
@@ -72,11 +74,9 @@ impl Slow {
             let path = path.to_vec();
             thread::spawn(move || think(index, &path, &sender, waker.as_ref()));
         }
-        let have = self
-            .responses
-            .get(index)
-            .filter(|have| !have.stream.is_empty());
-        have.ok_or(Unavailable::NotReady(Ticket(index as u64)))
+        let have = self.responses.get(index);
+        let have = have.filter(|have| !have.stream.is_empty());
+        have.ok_or(Unavailable::NotReady(ticket))
     }
 }
 
@@ -119,14 +119,9 @@ impl Application for Slow {
     }
 
     fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
-        let StreamPart {
-            context,
-            user,
-            offset,
-        } = part;
-        let index = self.responses.iter().position(|known| known.path == user);
-        match copy_at(&self.response(context, user)?.stream, offset, out) {
-            0 => Err(Unavailable::NotReady(Ticket(index.unwrap_or(0) as u64))),
+        let response = self.response(part.context, part.user)?;
+        match copy_at(&response.stream, part.offset, out) {
+            0 => Err(Unavailable::NotReady(response.ticket)),
             count => Ok(count),
         }
     }
@@ -141,7 +136,7 @@ impl Application for Slow {
         let response = self.responses.get_mut(index)?;
         response.stream.extend(bytes);
         response.complete = last;
-        Some(Ticket(index as u64))
+        Some(response.ticket)
     }
 }
 
