@@ -71,17 +71,20 @@ impl Layout {
     /// Iterates over the chunks of each datagram, in sending order; only those of a prepended datagram
     /// are empty.
     pub fn datagrams(&self) -> impl Iterator<Item = &[Span]> {
-        (0..self.ends.len()).map(|index| self.datagram(index))
+        (0..self.ends.len()).map(|index| self.datagrams_from(index, 0))
     }
 
-    /// Returns the chunks of one datagram; none if it does not exist.
+    /// Returns the chunks of a datagram and of `more` after it, of those that exist.
     #[must_use]
-    pub fn datagram(&self, index: usize) -> &[Span] {
+    pub fn datagrams_from(&self, index: usize, more: usize) -> &[Span] {
         let start = match index.checked_sub(1) {
             Some(before) => self.ends.get(before).copied(),
             None => Some(0),
         };
-        let range = start.zip(self.ends.get(index));
+        let last = index
+            .saturating_add(more)
+            .min(self.ends.len().saturating_sub(1));
+        let range = start.zip(self.ends.get(last));
         range
             .and_then(|(start, &end)| self.chunks.get(start..end))
             .unwrap_or_default()

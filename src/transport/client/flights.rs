@@ -319,11 +319,9 @@ impl Flights {
         let index = n - record.interval.first;
         let datagram = usize::try_from(index).unwrap_or(usize::MAX);
         // A server that has fewer bytes yet leaves numbers void that bytes were laid out for.
-        let stood_for = datagram..=datagram.saturating_add(usize::try_from(void).unwrap_or(0));
-        for datagram in stood_for {
-            self.expected
-                .extend_from_slice(record.layout.datagram(datagram));
-        }
+        let void_after = usize::try_from(void).unwrap_or(0);
+        self.expected
+            .extend_from_slice(record.layout.datagrams_from(datagram, void_after));
         let arrival = Arrival {
             sent: record.sent,
             repeated: record.repeated || record.asked_before,
