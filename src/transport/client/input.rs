@@ -278,7 +278,8 @@ impl Connection {
     }
 
     /// Takes the user continuation in a response: of a stream that begins with it, or that ends sooner
-    /// or later after all.
+    /// or later after all. Cold, so that the registers of each datagram are not spilled for it.
+    #[cold]
     fn take_user(
         &mut self,
         out: &mut Outbox,
@@ -303,6 +304,7 @@ impl Connection {
 
     /// Takes the request to wait for a flight: the service lives, and nothing is lost. Returns whether the
     /// flight is awaited.
+    #[cold]
     fn handle_wait(
         &mut self,
         now: Instant,

@@ -321,6 +321,7 @@ impl Wait {
         out.extend(self.delay_ms.to_be_bytes());
     }
 
+    #[cold]
     fn parse(datagram: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(datagram);
         reader.u8()?;
