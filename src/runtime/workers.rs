@@ -54,6 +54,10 @@ pub const FIRST_PAUSE: Duration = Duration::from_millis(25);
 /// those of three seconds.
 pub const MAX_LOOKS: u32 = 8;
 
+/// What the threads add to their niceness (`nice(2)`, which Linux applies to one thread): where cores are
+/// short, the loop preempts them as soon as it has a packet.
+const NICENESS: i32 = 10;
+
 /// The kinds of jobs, in the order of the queues.
 const KINDS: [JobKind; 4] = [JobKind::Look, JobKind::Read, JobKind::List, JobKind::Digest];
 
@@ -112,7 +116,13 @@ impl ThreadWorkers {
     fn spawn(&mut self, name: &str, work: impl FnOnce(&Shared) + Send + 'static) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let builder = thread::Builder::new().name(name.to_owned());
-        self.threads.push(builder.spawn(move || work(&shared))?);
+        let run = move || {
+            if let Err(error) = rustix::process::nice(NICENESS) {
+                log::debug!("the workers compete with the loop: {error}");
+            }
+            work(&shared);
+        };
+        self.threads.push(builder.spawn(run)?);
         Ok(())
     }
 
