@@ -234,6 +234,7 @@ class TestNetns(Experiment):
     list: bool = setting(False, "print the names of all scenarios", option="--list")
     object_mb: int = setting(1000, "size of the large objects in MB", least=1)
     transfers: int = setting(40, "downloads at once through redirectors", least=1)
+    flood_rounds: int = setting(1, "downloads beside each flood of OPENs, and as many alone", least=1)
     flaps: int = setting(10, "of a route of an anycast site; 150 take a minute", least=1)
     seed: int = setting(-1, "of the random instants; drawn and printed by default", least=-1)
     keep_logs: bool = setting(False, "print the logs of scenarios that passed, too")
