@@ -116,6 +116,8 @@
 
 mod apps;
 #[cfg(feature = "cli")]
+mod attack;
+#[cfg(feature = "cli")]
 mod cli;
 mod device;
 mod files;
@@ -241,6 +243,8 @@ pub mod internals {
 
     rooms! {
         apps,
+        #[cfg(feature = "cli")]
+        attack,
         #[cfg(feature = "cli")]
         cli,
         device,

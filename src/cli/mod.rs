@@ -52,6 +52,8 @@ enum Command {
     Sim(instruments::sim::SimArgs),
     /// Simulate downloads over the transport and over TCP that share a bottleneck
     SimPath(Box<instruments::sim_path::SimPathArgs>),
+    /// Play attacks on the protocol in process, and print their gains
+    Attack(instruments::attack::AttackArgs),
     /// Test a server with many connections and with mutated packets
     Load(instruments::load::LoadArgs),
     /// Measure a server and compare it with others
@@ -81,6 +83,7 @@ impl Command {
             | Self::Keygen(_)
             | Self::Sim(_)
             | Self::SimPath(_)
+            | Self::Attack(_)
             | Self::Load(_)
             | Self::Bench(_)
             | Self::Link(_)
@@ -122,6 +125,7 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         Command::Serve(args) => serve::run(&args),
         Command::Sim(args) => instruments::sim::run(&args),
         Command::SimPath(args) => instruments::sim_path::run(&args),
+        Command::Attack(args) => instruments::attack::run(&args),
         Command::Load(args) => instruments::load::run(&args),
         Command::Bench(args) => instruments::bench::run(&args),
         Command::Link(args) => link::run(&args),

@@ -1,5 +1,6 @@
-//! The commands that measure: `bench`, `load`, `sim` and `sim-path`.
+//! The commands that measure: `attack`, `bench`, `load`, `sim` and `sim-path`.
 
+pub mod attack;
 pub mod bench;
 pub mod load;
 pub mod sim;

@@ -1,0 +1,89 @@
+//! The attack laboratory: attacks played in process, in virtual time, against the code that ships.
+//!
+//! In: a seed and an effort. Out: the [`Finding`]s of each [`Attack`] in [`ATTACKS`], of which each is
+//! one function. A finding is a gain over the honest case, or an amplification; the manual's page of threats keeps the
+//! figures from before a defence was there. Nothing here reads a clock or draws from the system.
+
+pub mod cheat;
+pub mod honest;
+pub mod path;
+pub mod window;
+
+/// An attack that the laboratory can play.
+#[derive(Clone, Copy, Debug)]
+pub struct Attack {
+    /// A short name, unique: the first column of the table, and of the table in the manual.
+    pub name: &'static str,
+    /// The cost to the attacker.
+    pub cost: &'static str,
+    /// The test that asserts the bound.
+    pub test: &'static str,
+    /// Plays it.
+    pub play: fn(&Effort) -> Vec<Finding>,
+}
+
+/// The seed and the length of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// The seed of every draw.
+    pub seed: u64,
+    /// Seconds of virtual time of each measurement.
+    pub seconds: u32,
+}
+
+/// A measured gain of an attack in one case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// The case: a cell of loss and round trip, an MTU, a number of backends.
+    pub case: String,
+    /// The gain; 1 is honest.
+    pub gain: f64,
+    /// The unit of the gain.
+    pub unit: &'static str,
+}
+
+/// All attacks, in the order of the table.
+pub const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "hide-then-ce",
+        cost: "leaves losses undeclared, then declares CE",
+        test: "attack::window::tests::no_cheat_gains",
+        play: window::hide_then_ce,
+    },
+    Attack {
+        name: "hide-then-ce-slow",
+        cost: "the same, and claims a round trip of 1 s",
+        test: "attack::window::tests::no_cheat_gains",
+        play: window::hide_then_ce_slow,
+    },
+    Attack {
+        name: "restart-by-moving",
+        cost: "two addresses, one round trip for each challenge",
+        test: "attack::window::tests::no_cheat_gains",
+        play: window::restart_by_moving,
+    },
+    Attack {
+        name: "timeouts-for-losses",
+        cost: "200 ms for each timeout",
+        test: "attack::window::tests::no_cheat_gains",
+        play: window::timeouts_for_losses,
+    },
+    Attack {
+        name: "hasty-zone",
+        cost: "declares losses, passes their zone when a quarter has come",
+        test: "attack::window::tests::no_cheat_gains",
+        play: window::hasty_zone,
+    },
+    Attack {
+        name: "repeated-restart",
+        cost: "one request each 100 ms",
+        test: "attack::window::tests::no_cheat_gains",
+        play: window::repeated_restart,
+    },
+    Attack {
+        name: "idle-then-burst",
+        cost: "10 or 60 s of silence, a claimed round trip of 1 s",
+        test: "attack::window::tests::silence_does_not_grow_the_window",
+        play: window::idle_then_burst,
+    },
+];
