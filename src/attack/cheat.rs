@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::honest::addresses;
 use super::path::{Downloader, Sent, ring};
 use crate::time::{Instant, Now, UnixMillis};
-use crate::transport::continuation::{Continuation, MAX_AGE};
+use crate::transport::continuation::Continuation;
 use crate::transport::epoch::{Declaration, Transition, TransitionKind};
 use crate::transport::grant::{GrantError, Times, grant};
 use crate::transport::keys::KeyRing;
@@ -29,8 +29,8 @@ use evidence::Received;
 pub struct Moves {
     /// Eighths of a window for which a loss stays undeclared.
     pub hides: u8,
-    /// Most stretches that stay undeclared at a time.
-    pub stretches: u8,
+    /// Most spans that stay undeclared at a time.
+    pub spans: u8,
     /// The events that it declares for losses, the dearest to it first.
     pub declares: [TransitionKind; 3],
     /// The round trip that it claims, in percent of the true one.
@@ -55,7 +55,7 @@ impl Moves {
     /// The moves of an honest client.
     pub const HONEST: Self = Self {
         hides: 0,
-        stretches: 8,
+        spans: 8,
         declares: [
             TransitionKind::Loss,
             TransitionKind::Timeout,
@@ -179,7 +179,7 @@ impl Cheat {
             size: SIZE,
             stream: 1,
             token: None,
-            wanted: Wanted::New(b""),
+            wanted: Wanted::New(b"endless"),
             offset: 0,
         }
         .emit(&mut datagram);
@@ -302,8 +302,14 @@ impl Cheat {
         self.heard + (self.rtt * 3).max(Duration::from_millis(250)) * (1 + self.stalls.min(4))
     }
 
-    /// Begins or ends a pause.
+    /// Begins or ends a pause. None begins at an event or behind a loss, which would end the epoch.
     fn turn(&mut self, now: Now) {
+        let base = self.held.as_ref().map_or(0, |held| held.content.epoch.base);
+        let lost = !self.received.missing(base, u64::MAX, 0).is_empty();
+        if !self.rests && (self.event.is_some() || lost) {
+            self.turns_at = now.instant + self.rtt;
+            return;
+        }
         self.rests = !self.rests;
         let rounds = match self.rests {
             true => self.moves.rests,
@@ -333,7 +339,11 @@ impl Downloader for Cheat {
 
     fn handle_timeout(&mut self, now: Now) {
         self.retry = None;
-        if self.repeat.as_ref().is_some_and(|(at, _)| *at <= now.instant) {
+        if self
+            .repeat
+            .as_ref()
+            .is_some_and(|(at, _)| *at <= now.instant)
+        {
             self.send_repeat(now);
         }
         if self.moves.rests > 0 && now.instant >= self.turns_at {

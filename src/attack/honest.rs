@@ -42,7 +42,7 @@ impl Honest {
             token: None,
         };
         let mut client = Client::new(config, seed);
-        client.request(now, b"");
+        client.request(now, b"endless");
         Self { client }
     }
 }

@@ -29,6 +29,8 @@ pub const MTU: u16 = 576;
 pub struct Plan {
     /// Packets lost of a million.
     pub loss_ppm: u32,
+    /// Virtual time from which on none is lost.
+    pub heals: Duration,
     /// The round trip.
     pub rtt: Duration,
     /// Servers of the cluster, at most [`MAX_SERVERS`].
@@ -113,6 +115,7 @@ struct Run {
     half: Duration,
     rtt_us: u64,
     loss: f64,
+    heals: Instant,
     dice: Xoshiro256PlusPlus,
     servers: Vec<Server>,
     up: VecDeque<(Instant, usize, UdpPath, Vec<u8>)>,
@@ -135,9 +138,12 @@ impl Run {
         Self {
             half: Duration::from_micros(rtt_us / 2),
             rtt_us,
+            heals: Instant::ZERO + plan.heals,
             loss: f64::from(plan.loss_ppm) / 1e6,
             dice: Xoshiro256PlusPlus::seed_from_u64(plan.seed),
-            servers: (0..plan.servers.clamp(1, MAX_SERVERS)).map(server).collect(),
+            servers: (0..plan.servers.clamp(1, MAX_SERVERS))
+                .map(server)
+                .collect(),
             up: VecDeque::new(),
             down: VecDeque::new(),
             tally: Tally {
@@ -150,7 +156,10 @@ impl Run {
     fn next(&self, downloader: &dyn Downloader) -> Option<Instant> {
         let up = self.up.front().map(|&(at, ..)| at);
         let down = self.down.front().map(|&(at, _)| at);
-        [up, down, downloader.poll_timeout()].into_iter().flatten().min()
+        [up, down, downloader.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn step(&mut self, at: Instant, downloader: &mut dyn Downloader) {
@@ -163,18 +172,23 @@ impl Run {
                 .servers
                 .get_mut(server)
                 .and_then(|server| server.respond(now, path, &datagram, &mut Endless));
-            self.down.extend(answer.map(|flight| (at + self.half, flight)));
+            self.down
+                .extend(answer.map(|flight| (at + self.half, flight)));
         }
         while self.down.front().is_some_and(|&(due, _)| due <= at) {
             let Some((_, flight)) = self.down.pop_front() else {
                 return;
             };
+            let loss = if at < self.heals { self.loss } else { 0.0 };
             let arrived: Vec<bool> = (0..flight.count())
-                .map(|_| !self.dice.random_bool(self.loss))
+                .map(|_| !self.dice.random_bool(loss))
                 .collect();
             let round = usize::try_from(at.as_micros() / self.rtt_us).unwrap_or(usize::MAX);
             if let Some(count) = self.tally.rounds.get_mut(round) {
-                *count += arrived.iter().map(|&arrived| u64::from(arrived)).sum::<u64>();
+                *count += arrived
+                    .iter()
+                    .map(|&arrived| u64::from(arrived))
+                    .sum::<u64>();
             }
             downloader.receive(now, &flight, &arrived);
         }

@@ -49,7 +49,7 @@ impl Cheat {
         let window = u64::from(epoch.window(after));
         let oldest = hidden.first().map_or(after, |hole| hole.start);
         let old = 8 * (after - oldest.min(after)) >= u64::from(self.moves.hides) * window;
-        let many = hidden.len() > usize::from(self.moves.stretches);
+        let many = hidden.len() > usize::from(self.moves.spans);
         if hidden.is_empty() || !(old || many) {
             let upto = epoch.max_ack(after, end, MAX_FLIGHT);
             let show = Show {
@@ -78,32 +78,47 @@ impl Cheat {
         self.declare(now, &self.moves.declares.clone(), p)
     }
 
-    /// Declares the first event that is granted.
+    /// Declares the first event that is granted; a restart from the other address.
     fn declare(&mut self, now: Now, kinds: &[TransitionKind], p: u64) -> bool {
-        let Some(held) = &self.held else { return false };
-        let epoch = held.content.epoch;
         for &kind in kinds {
-            let declaration = self.declaration(kind, p);
-            let Ok(transition) = epoch.transition(declaration) else {
-                continue;
-            };
-            let before = self.event.replace(Event {
-                declaration,
-                transition,
-                acknowledged: p,
-            });
-            let next = self.next.take();
-            let sent = match (kind.has_zone(), self.event) {
-                (true, Some(event)) => self.pass(now, event),
-                _ => self.repeat_event(now),
-            };
-            if sent {
+            let home = self.path;
+            if kind == TransitionKind::Restart {
+                self.path = match home == addresses(1) {
+                    true => addresses(2),
+                    false => addresses(1),
+                };
+                self.cookie = None;
+            }
+            if self.declare_here(now, kind, p) {
                 return true;
             }
+            self.path = home;
+        }
+        false
+    }
+
+    fn declare_here(&mut self, now: Now, kind: TransitionKind, p: u64) -> bool {
+        let Some(held) = &self.held else { return false };
+        let epoch = held.content.epoch;
+        let declaration = self.declaration(kind, p);
+        let Ok(transition) = epoch.transition(declaration) else {
+            return false;
+        };
+        let before = self.event.replace(Event {
+            declaration,
+            transition,
+            acknowledged: p,
+        });
+        let next = self.next.take();
+        let sent = match (kind.has_zone(), self.event) {
+            (true, Some(event)) => self.pass(now, event),
+            _ => self.repeat_event(now),
+        };
+        if !sent {
             self.event = before;
             self.next = next;
         }
-        false
+        sent
     }
 
     /// Passes a zone as far as it is granted.
@@ -160,7 +175,9 @@ impl Cheat {
 
     /// Sends the request of an event that gives up its range, again if need be.
     fn repeat_event(&mut self, now: Now) -> bool {
-        let Some(event) = self.event else { return false };
+        let Some(event) = self.event else {
+            return false;
+        };
         let transition = event.transition;
         if transition.kind.has_zone() {
             return false;
@@ -186,26 +203,25 @@ impl Cheat {
         if every.is_zero() || now.instant < self.moved + every {
             return false;
         }
-        if self.held.as_ref().is_none_or(|held| held.content.epoch.base == 0) {
+        if self
+            .held
+            .as_ref()
+            .is_none_or(|held| held.content.epoch.base == 0)
+        {
             return false;
         }
-        let home = self.path;
-        self.path = match home == addresses(1) {
-            true => addresses(2),
-            false => addresses(1),
-        };
-        self.cookie = None;
-        if self.declare(now, &[TransitionKind::Restart], self.edge) {
+        let restarts = self.declare(now, &[TransitionKind::Restart], self.edge);
+        if restarts {
             self.moved = now.instant;
-            return true;
         }
-        self.path = home;
-        false
+        restarts
     }
 
     /// Keeps the request of an event for later.
     fn keep_repeat(&mut self, now: Now) {
-        let Some(kind) = self.moves.repeats else { return };
+        let Some(kind) = self.moves.repeats else {
+            return;
+        };
         let Some(held) = &self.held else { return };
         let epoch = held.content.epoch;
         if self.repeat.is_some() || epoch.base == 0 || epoch.window(self.edge) < 10 {
@@ -249,7 +265,11 @@ impl Cheat {
             self.open(now);
             return;
         }
-        if self.event.is_some_and(|event| !event.transition.kind.has_zone()) && self.stalls < 3 {
+        if self
+            .event
+            .is_some_and(|event| !event.transition.kind.has_zone())
+            && self.stalls < 3
+        {
             self.repeat_event(now);
             return;
         }

@@ -24,7 +24,7 @@ pub struct AttackArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Seconds of virtual time of each measurement
-    #[arg(long, value_name = "N", default_value_t = 180,
+    #[arg(long, value_name = "N", default_value_t = 60,
           value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub seconds: u32,
     /// Print one line of JSON for each finding
@@ -60,9 +60,8 @@ pub fn run(args: &AttackArgs) -> Result<Exit, Failed> {
         seed: args.seed,
         seconds: args.seconds,
     };
-    let chosen = |attack: &&Attack| {
-        args.only.is_empty() || args.only.iter().any(|name| name == attack.name)
-    };
+    let chosen =
+        |attack: &&Attack| args.only.is_empty() || args.only.iter().any(|name| name == attack.name);
     if !args.json {
         print(&heading())?;
     }
@@ -118,12 +117,12 @@ fn line(row: &Row<'_>) -> String {
 /// backquotes and the case.
 fn before<'a>(page: &'a str, attack: &str, case: &str) -> &'a str {
     let named = format!("`{attack}`");
-    let rows = page.lines().filter_map(|line| {
+    let mut rows = page.lines().filter_map(|line| {
         let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
         let (first, second, third) = (cells.next()?, cells.next()?, cells.next()?);
         (first == named && second == case).then_some(third)
     });
-    rows.last().unwrap_or_default()
+    rows.next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -141,7 +140,8 @@ mod tests {
 
     #[test]
     fn the_gain_before_is_read_from_the_page() {
-        let page = "| attack | case | before |\n|---|---|---|\n| `a` | 1 % | 2.5 |\n| `a` | 3 % | 7 |\n";
+        let page =
+            "| attack | case | before |\n|---|---|---|\n| `a` | 1 % | 2.5 |\n| `a` | 3 % | 7 |\n";
         assert_eq!(before(page, "a", "3 %"), "7");
         assert_eq!(before(page, "a", "1 %"), "2.5");
         assert_eq!(before(page, "b", "1 %"), "");
