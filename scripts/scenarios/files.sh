@@ -124,10 +124,29 @@ scenario_first_byte() {
     sleep 0.1
     seconds=$(ask -r 0-999 -o "$SCRATCH/got" -w '%{time_starttransfer}' "$FILES_BASE/large")
     equal "bytes" "$(stat -c %s "$SCRATCH/got")" 1000
-    echo "first byte after $seconds s"
+    echo "first byte after $seconds s over TCP"
+    truncate -s 19G "$SCRATCH/root/other"
+    sleep 0.1
+    get -r 0-999 -o "$SCRATCH/got" --stats "$SCRATCH/stats" "$FILES_BASE/other"
+    equal "bytes" "$(stat -c %s "$SCRATCH/got")" 1000
+    echo "first byte after $(stat_of "$SCRATCH/stats" .ttfb_seconds) s over the transport"
     ask -I "$FILES_BASE/large" >"$SCRATCH/head"
     grep -qi '^etag' "$SCRATCH/head" || fail "no tag"
     ! grep -qi '^repr-digest' "$SCRATCH/head" || fail "20 GB were digested meanwhile"
+}
+
+# While clients request two thousand files that nobody has read before, the loop answers echoes: it neither
+# digests nor reads them itself.
+scenario_crowd_of_cold_files() {
+    fleet 1
+    mkdir "$SCRATCH/root/cold"
+    serve 1
+    (cd "$SCRATCH/root/cold" && seq 0 1999 | xargs truncate -s 1M)
+    start curl client curl -sfZ --parallel-max 40 -r 0-99 -o "$SCRATCH/parts" "$FILES_BASE/cold/[0-1999]"
+    in_ns client ping -q -c 200 -i 0.01 -W 1 10.77.2.101 >"$SCRATCH/ping" || fail "no echo"
+    finish curl || fail "curl failed"
+    grep -q ' 0% packet loss' "$SCRATCH/ping" || fail "lost echoes: $(<"$SCRATCH/ping")"
+    sed -n 's/^rtt/echoes/p' "$SCRATCH/ping"
 }
 
 # flooded KIND PATH COUNT GROWTH: FLOOD_ROUNDS times a download alone, then one under 1,000 forged OPENs a
@@ -176,7 +195,7 @@ scenario_forged_opens() {
     for link in {1..30}; do
         ln -s "$((link - 1))" "$SCRATCH/root/links/$link"
     done
-    serve 1 --metrics 127.0.0.1:9100
+    serve 1 --cache 0 --metrics 127.0.0.1:9100
     flood_download >/dev/null
     # The first flood beside a download takes buffers for flights that wait, once: 1024 of 64 KiB at most.
     flooded cold /cold/%d 10000 81920
