@@ -13,6 +13,7 @@ use crate::transport::client::{
     DEFAULT_BUFFER_BYTES, DEFAULT_IDLE_TIMEOUT, NO_BUFFER, NO_TIME, PORT_ZERO,
 };
 
+use crate::wire::address::unusable;
 pub use crate::wire::ip::{DEFAULT_MTU, MIN_MTU, MIN_MTU_V6};
 
 /// Default UDP port of the transport.
@@ -36,8 +37,9 @@ pub enum HostConfigError {
         /// The number of addresses given.
         count: usize,
     },
-    /// An address that cannot be a host's: multicast, broadcast, unspecified or loopback.
-    #[error("{address} is not a unicast address of a network: use one")]
+    /// An address that cannot be a host's: multicast, broadcast, reserved, unspecified, loopback,
+    /// link-local, or of IPv4 in IPv6 notation.
+    #[error("{address} is {}", reason(*.address))]
     NotUnicast {
         /// The address.
         address: IpAddr,
@@ -68,6 +70,11 @@ pub enum HostConfigError {
     NoBuffer,
 }
 
+/// Returns why an address is unusable.
+fn reason(address: IpAddr) -> String {
+    unusable(address).map_or_else(String::new, |why| why.to_string())
+}
+
 /// Checks the own addresses and the MTU of a machine.
 ///
 /// # Errors
@@ -84,9 +91,7 @@ pub fn check_addresses(addresses: &[IpAddr], mtu: u16) -> Result<(), HostConfigE
         _ => {}
     }
     for (index, &address) in addresses.iter().enumerate() {
-        let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
-        let special = address.is_unspecified() || address.is_multicast() || address.is_loopback();
-        if special || broadcast {
+        if unusable(address).is_some() {
             return Err(HostConfigError::NotUnicast { address });
         }
         if addresses
@@ -396,7 +401,16 @@ mod tests {
         for (name, builder, want) in cases {
             assert_eq!(builder.build().err(), want, "{name}");
         }
-        for text in ["::", "224.0.0.1", "255.255.255.255", "127.0.0.1", "ff02::1"] {
+        for text in [
+            "::",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "127.0.0.1",
+            "169.254.0.1",
+            "::ffff:192.0.2.1",
+            "ff02::1",
+        ] {
             let refused = server(&[text]).build().err();
             let address = text.parse().unwrap();
             assert_eq!(refused, Some(E::NotUnicast { address }), "{text}");

@@ -35,6 +35,10 @@ use super::balancer::Policy;
 use super::health::Beat;
 use super::prefixes::{MAX_SITES, Site, site_of};
 use super::{BackendId, Generation, RedirectorId};
+use crate::wire::address::unusable;
+
+/// Largest number of a configuration: further ones are left for its successors.
+pub const MAX_GENERATION: u32 = 4_000_000_000;
 
 /// Longest configuration file, in bytes.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
@@ -180,7 +184,7 @@ impl RedirectConfig {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Raw {
-    generation: Generation,
+    generation: Spanned<Generation>,
     id: RedirectorId,
     address: Spanned<Vec<IpAddr>>,
     services: Spanned<Vec<IpAddr>>,
@@ -259,6 +263,7 @@ impl Reader<'_> {
     }
 
     fn config(&self, raw: Raw) -> Result<RedirectConfig, RedirectConfigError> {
+        self.check_generation(&raw.generation)?;
         self.check_addresses(&raw.address, &raw.services)?;
         if *raw.port.get_ref() == 0 {
             return Err(self.at(&raw.port, "port 0: use 1 to 65535"));
@@ -276,7 +281,7 @@ impl Reader<'_> {
             return Err(self.at(spanned, problem));
         }
         Ok(RedirectConfig {
-            generation: raw.generation,
+            generation: raw.generation.into_inner(),
             id: raw.id,
             addresses: raw.address.into_inner(),
             services: raw.services.into_inner(),
@@ -289,6 +294,21 @@ impl Reader<'_> {
             nearest,
             backends,
         })
+    }
+
+    fn check_generation(
+        &self,
+        generation: &Spanned<Generation>,
+    ) -> Result<(), RedirectConfigError> {
+        let Generation(number) = *generation.get_ref();
+        if number > MAX_GENERATION {
+            let problem = format!(
+                "generation {number}: use 0 to {MAX_GENERATION}, and count up by one. To begin again at 1, \
+                 restart the servers, then every redirector with the new file"
+            );
+            return Err(self.at(generation, problem));
+        }
+        Ok(())
     }
 
     fn check_addresses(
@@ -311,8 +331,8 @@ impl Reader<'_> {
         let mut seen = BTreeSet::new();
         for (list, name) in [(own, "address"), (services, "services")] {
             for address in list.get_ref() {
-                if !is_unicast(*address) {
-                    let problem = format!("{name}: {address} is not a unicast address");
+                if let Some(why) = unusable(*address) {
+                    let problem = format!("{name}: {address} is {why}");
                     return Err(self.at(list, problem));
                 }
                 if !seen.insert(*address) {
@@ -459,9 +479,12 @@ impl Reader<'_> {
                 None => fail(format!("{name}: add an address or a device")),
             };
         };
-        if !is_unicast(address) || !taken.insert(address) {
+        if let Some(why) = unusable(address) {
+            return fail(format!("{name}: {address} is {why}"));
+        }
+        if !taken.insert(address) {
             return fail(format!(
-                "{name}: {address} is in use or not a unicast address: choose another"
+                "{name}: {address} is already in use as a service, a redirector or a backend: choose another"
             ));
         }
         if !own.iter().any(|own| own.is_ipv4() == address.is_ipv4()) {
@@ -487,11 +510,6 @@ impl Reader<'_> {
             regions,
         })
     }
-}
-
-fn is_unicast(address: IpAddr) -> bool {
-    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
-    !(address.is_multicast() || address.is_unspecified() || broadcast)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Parsing never panics on any input; every rejection is a variant of an error enum.
 
+pub mod address;
 pub mod flight;
 pub mod ip;
 pub mod payload;

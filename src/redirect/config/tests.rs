@@ -119,7 +119,42 @@ fn every_mistake_is_reported_with_its_line_and_what_to_do() {
         ),
         (", \"fd77:3::1\"", "", 24, "of the family of fd77:2::102"),
     ];
-    for (good, bad, line, want) in cases {
+    refuses(&cases);
+}
+
+#[test]
+fn unusable_addresses_and_generations_are_refused() {
+    refuses(&[
+        (
+            "generation = 7",
+            "generation = 4294967295",
+            1,
+            "use 0 to 4000000000, and count up by one. To begin again at 1, restart the servers",
+        ),
+        ("10.77.2.100", "0.0.0.0", 4, "unspecified"),
+        ("10.77.3.1", "169.254.1.1", 3, "link-local"),
+        (
+            "fd77:2::100",
+            "::ffff:10.77.2.100",
+            4,
+            "an IPv4 address in IPv6 notation: write 10.77.2.100",
+        ),
+        ("fd77:3::1", "::1", 3, "a loopback address"),
+        ("fd77:2::102", "10.77.2.100", 24, "in use as a service"),
+        ("fd77:2::102", "10.77.2.101", 24, "choose another"),
+        ("fd77:2::102", "10.77.3.1", 24, "choose another"),
+        ("fd77:2::102", "::ffff:10.77.2.101", 24, "in IPv6 notation"),
+        ("fd77:2::102", "ff02::1", 24, "multicast"),
+        ("10.77.2.101", "127.0.0.1", 17, "loopback"),
+        ("10.77.2.101", "240.0.0.1", 17, "reserved"),
+        ("10.77.2.101", "255.255.255.255", 17, "broadcast"),
+    ]);
+}
+
+/// Checks the errors of the good file with one change each: the text to replace, its replacement, the
+/// line, and a part of the message.
+fn refuses(cases: &[(&str, &str, usize, &str)]) {
+    for &(good, bad, line, want) in cases {
         assert!(GOOD.contains(good), "{good}");
         let error = parse(&GOOD.replacen(good, bad, 1)).unwrap_err();
         let place = format!("r.toml:{line}: ");
@@ -156,6 +191,9 @@ fn with_backends(count: usize) -> String {
 
 #[test]
 fn bounds_hold() {
+    let generation = |n: u32| GOOD.replace("generation = 7", &format!("generation = {n}"));
+    assert!(parse(&generation(MAX_GENERATION)).is_ok());
+    assert!(parse(&generation(MAX_GENERATION + 1)).is_err());
     assert!(parse(&with_backends(MAX_BACKENDS)).is_ok());
     let error = parse(&with_backends(MAX_BACKENDS + 1)).unwrap_err();
     assert!(error.contains("more than 256 backends"), "{error}");
