@@ -123,7 +123,7 @@ impl Redirector {
             ),
             Metric::counter(
                 "headwater_redirect_icmp_hints_total",
-                "ICMP errors that triggered an early health verdict.",
+                "Authentic ICMP errors, which hasten heartbeats.",
                 counters.hints,
             ),
             Metric::counter(

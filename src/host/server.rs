@@ -418,8 +418,13 @@ impl<A: Application> ServerHost<A> {
                         self.overflow += 1;
                         continue;
                     }
+                    let waits = self.server.counters().waits;
                     let answer = self.server.respond(now, view.path, datagram, &mut self.app);
+                    let answered = answer.is_some() && self.server.counters().waits == waits;
                     self.flights.extend(answer);
+                    if let Some(side) = &mut self.redirected {
+                        side.backend.count_packet(answered);
+                    }
                 }
             }
             Demuxed::Taken => self.web.handle_events(now, &mut self.stack, &mut self.app),
@@ -480,6 +485,9 @@ impl<A: Application> Machine for ServerHost<A> {
         }
         self.wake(now);
         if let Some(flight) = self.server.poll_parked(now, &mut self.app) {
+            if let Some(side) = &mut self.redirected {
+                side.backend.count_answer();
+            }
             return Some(Transmit::Flight(flight));
         }
         let packet = self.stack.poll_transmit(now.instant);

@@ -5,13 +5,15 @@
 //! accepted, since any backend can answer it, and counted.
 //! Keeps a replay window per redirector and nothing per client.
 
-use core::time::Duration;
+use etherparse::IpNumber;
 
 use super::capsule::{self, CapsuleError, CapsuleHeader, CapsuleKind, MacKeys, Reply};
 use super::counters::ByLabel;
+use super::meter::Meter;
+use super::service::Work;
 use super::window::Window;
 use super::{BackendId, Generation, RedirectorId};
-use crate::time::{Instant, micros};
+use crate::time::Instant;
 
 /// Most redirectors of a backend.
 pub const MAX_REDIRECTORS: usize = 16;
@@ -56,11 +58,24 @@ pub enum Taken<'a> {
 pub struct Backend {
     id: BackendId,
     keys: MacKeys,
-    windows: Vec<(RedirectorId, Window)>,
+    peers: Vec<Peer>,
     newest: Generation,
     draining: bool,
     meter: Meter,
+    /// Packets of the transport, from anywhere.
+    arrived: u32,
+    /// Answers to them.
+    answered: u32,
     counters: BackendCounters,
+}
+
+/// A redirector, as its backend knows it.
+#[derive(Debug)]
+struct Peer {
+    id: RedirectorId,
+    window: Window,
+    /// Packets of the transport that it sent; wraps around.
+    received: u32,
 }
 
 impl Backend {
@@ -71,10 +86,12 @@ impl Backend {
         Self {
             id: config.id,
             keys: config.keys,
-            windows: known.map(|id| (id, Window::default())).collect(),
+            peers: known.map(Peer::new).collect(),
             newest: Generation::default(),
             draining: false,
             meter: Meter::default(),
+            arrived: 0,
+            answered: 0,
             counters: BackendCounters::default(),
         }
     }
@@ -100,6 +117,18 @@ impl Backend {
     /// Meters a packet, however delivered, as load.
     pub fn meter(&mut self, now: Instant) {
         self.meter.count(now, 1);
+    }
+
+    /// Counts a packet of the transport, however delivered, and whether it was answered: a request to
+    /// wait is no answer.
+    pub const fn count_packet(&mut self, answered: bool) {
+        self.arrived = self.arrived.wrapping_add(1);
+        self.answered = self.answered.wrapping_add(answered as u32);
+    }
+
+    /// Counts the answer to a packet that has waited.
+    pub const fn count_answer(&mut self) {
+        self.answered = self.answered.wrapping_add(1);
     }
 
     /// Handles a payload; `None` if it is dropped. A reply is written to `reply`.
@@ -139,13 +168,16 @@ impl Backend {
         if header.backend != self.id {
             return Err(CapsuleError::Misdirected);
         }
-        let (_, window) = self
-            .windows
+        let peer = self
+            .peers
             .iter_mut()
-            .find(|(id, _)| *id == header.redirector)
+            .find(|peer| peer.id == header.redirector)
             .ok_or(CapsuleError::UnknownRedirector)?;
-        if !window.admit(header.sequence) {
+        if !peer.window.admit(header.sequence) {
             return Err(CapsuleError::Replayed);
+        }
+        if header.kind == CapsuleKind::Packet && is_udp(body) {
+            peer.received = peer.received.wrapping_add(1);
         }
         if header.generation < self.newest {
             self.counters.stale += 1;
@@ -160,50 +192,47 @@ impl Backend {
             generation: self.newest,
             ..query
         };
+        let peer = self.peers.iter().find(|peer| peer.id == query.redirector);
         let body = Reply {
             draining: self.draining,
             load: self.meter.rate(now),
+            work: Work {
+                received: peer.map_or(0, |peer| peer.received),
+                arrived: self.arrived,
+                answered: self.answered,
+            },
         };
         out.clear();
         self.keys.seal(&header, &body.to_bytes(), out);
     }
 }
 
-/// The rate of events per second, over the last full window.
-#[derive(Clone, Copy, Debug, Default)]
-struct Meter {
-    since: Instant,
-    count: u64,
-    rate: u32,
+impl Peer {
+    fn new(id: RedirectorId) -> Self {
+        Self {
+            id,
+            window: Window::default(),
+            received: 0,
+        }
+    }
 }
 
-/// Two heartbeats: short enough to follow, long enough for thousands of packets under load.
-const METERED: Duration = Duration::from_millis(100);
-
-impl Meter {
-    fn count(&mut self, now: Instant, events: u64) {
-        let passed = now.saturating_since(self.since);
-        if passed >= METERED {
-            let rate = self.count.saturating_mul(1_000_000) / micros(passed).max(1);
-            self.rate = u32::try_from(rate).unwrap_or(u32::MAX);
-            *self = Self {
-                since: now,
-                count: 0,
-                ..*self
-            };
-        }
-        self.count += events;
-    }
-
-    fn rate(&mut self, now: Instant) -> u32 {
-        self.count(now, 0);
-        self.rate
-    }
+/// Whether an IP packet carries UDP: redirectors forward no other UDP than the transport's.
+fn is_udp(packet: &[u8]) -> bool {
+    let at = match packet.first().map(|first| first >> 4) {
+        Some(4) => 9,
+        _ => 6,
+    };
+    packet.get(at) == Some(&IpNumber::UDP.0)
 }
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use super::*;
+
+    const BODY: &[u8] = b"twenty bytes or more";
 
     fn keys() -> MacKeys {
         MacKeys::new((1, [1; 16]), &[])
@@ -226,7 +255,7 @@ mod tests {
     ) -> Vec<u8> {
         let mut out = Vec::new();
         let header = CapsuleHeader::sample(kind, redirector, backend, generation, sequence);
-        keys().seal(&header, b"12345", &mut out);
+        keys().seal(&header, BODY, &mut out);
         out
     }
 
@@ -291,7 +320,7 @@ mod tests {
                 u64::from(generation),
             );
             let taken = backend.handle(Instant::ZERO, &payload, &mut reply);
-            assert_eq!(taken, Some(Taken::Packet(b"12345".as_slice())));
+            assert_eq!(taken, Some(Taken::Packet(BODY)));
             assert_eq!(backend.counters.stale, stale);
         }
         let query = sealed(CapsuleKind::Query, 2, 3, 1, 90);

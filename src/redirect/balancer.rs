@@ -10,8 +10,9 @@
 //! old, and until the next one "the less loaded of two at random" sends the idlest of eight
 //! backends 15 times as many packets as the busiest, and then the other way round. In the
 //! simulation below it keeps the busiest at 1.7 times the mean; weights, within a percent of it. A
-//! load includes the queue on the path to a backend
-//! ([`Membership::load`](super::membership::Membership::load)).
+//! load includes the queue on the path to a backend, and grows as its answers lag behind
+//! ([`Membership::load`](super::membership::Membership::load)): a backend that serves nothing looks
+//! busy, not idle.
 //!
 //! Sources: Thaler and Ravishankar (1998); Schindelhauer and Schomaker (2005): weights as rates of
 //! exponential variables; Mitzenmacher (2001) for two choices; the smooth round robin of nginx.
@@ -59,8 +60,10 @@ struct Entry {
     seed: u64,
     /// Balance of the smooth round robin.
     credit: f64,
-    /// The factor by which its load has moved its weight.
+    /// The factor by which its load has moved its weight, from 1 / [`MAX_FACTOR`] to 1.
     factor: f64,
+    /// Its load per weight.
+    load: f64,
 }
 
 impl Entry {
@@ -126,6 +129,7 @@ impl Balancer {
                     seed: mix(u64::from(candidate.id.0) + 1),
                     credit: known.map_or(0.0, |entry| entry.credit),
                     factor: known.map_or(1.0, |entry| entry.factor),
+                    load: 0.0,
                 }
             })
             .collect();
@@ -133,20 +137,30 @@ impl Balancer {
     }
 
     /// Adjusts weights to the reported loads, once per heartbeat; `load` returns a backend's, in
-    /// any unit.
-    pub fn observe_loads(&mut self, load: impl Fn(BackendId) -> u32) {
-        // Per weight, plus one so that idle backends are equal.
-        let relative = |entry: &Entry| {
-            (f64::from(load(entry.candidate.id)) + 1.0) / f64::from(entry.candidate.weight)
-        };
+    /// any unit. A fleet without load keeps its weights.
+    pub fn observe_loads(&mut self, mut load: impl FnMut(BackendId) -> f64) {
+        let mut total = 0.0;
+        for entry in &mut self.entries {
+            let load = load(entry.candidate.id);
+            total += load;
+            // Plus one so that idle backends are equal.
+            entry.load = (load + 1.0) / f64::from(entry.candidate.weight);
+        }
+        if total <= 0.0 {
+            return;
+        }
         let count = f64::from(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
-        let mean = self.entries.iter().map(relative).sum::<f64>() / count;
+        let mean = self.entries.iter().map(|entry| entry.load).sum::<f64>() / count;
         for entry in &mut self.entries {
             // A quarter of the way in the logarithm: a report is up to three heartbeats old, and an
             // integrator with that delay swings at a gain of 0.44.
-            let step = (mean / relative(entry)).sqrt().sqrt();
-            let wanted = entry.factor * step.clamp(1.0 / STEP, STEP);
-            entry.factor = wanted.clamp(1.0 / MAX_FACTOR, MAX_FACTOR);
+            let step = (mean / entry.load).sqrt().sqrt();
+            entry.factor *= step.clamp(1.0 / STEP, STEP);
+        }
+        let most = self.entries.iter().map(|entry| entry.factor);
+        let most = most.fold(f64::MIN_POSITIVE, f64::max);
+        for entry in &mut self.entries {
+            entry.factor = (entry.factor / most).max(1.0 / MAX_FACTOR);
         }
     }
 
@@ -218,7 +232,7 @@ impl Balancer {
     }
 }
 
-/// Largest factor by which loads may move a weight.
+/// Largest factor by which loads may move the ratio of two weights.
 const MAX_FACTOR: f64 = 16.0;
 
 /// Largest factor by which one report may move it.

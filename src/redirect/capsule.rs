@@ -19,6 +19,7 @@ use core::hash::Hasher as _;
 
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
+use super::service::Work;
 use super::{BackendId, Generation, RedirectorId};
 use crate::wire::varint::Reader;
 
@@ -31,7 +32,7 @@ const CLEAR_BYTES: usize = HEADER_BYTES - MAC_BYTES;
 const MAC_BYTES: usize = 16;
 
 /// Bytes of the body of a query and of a reply: equal, so that replies do not amplify.
-pub const BEAT_BYTES: usize = 5;
+pub const BEAT_BYTES: usize = 17;
 
 /// Most generations of the shared key; the size of a key ring.
 pub const MAX_KEYS: usize = 16;
@@ -195,7 +196,7 @@ impl MacKeys {
     }
 }
 
-/// Parses a header without verifying its MAC, for the truncated quotes of ICMP errors.
+/// Parses a header without verifying its MAC.
 ///
 /// # Errors
 /// [`CapsuleError::Truncated`], [`CapsuleError::UnknownKind`].
@@ -239,14 +240,27 @@ pub struct Reply {
     pub draining: bool,
     /// Its load, in packets per second.
     pub load: u32,
+    /// Packets that it received and answered.
+    pub work: Work,
 }
 
 impl Reply {
     /// Encodes the body of a reply.
     #[must_use]
     pub fn to_bytes(self) -> [u8; BEAT_BYTES] {
-        let [a, b, c, d] = self.load.to_be_bytes();
-        [u8::from(self.draining), a, b, c, d]
+        let mut out = [0; BEAT_BYTES];
+        let numbers = [
+            self.load,
+            self.work.received,
+            self.work.arrived,
+            self.work.answered,
+        ];
+        let bytes = numbers.into_iter().flat_map(u32::to_be_bytes);
+        let all = core::iter::once(u8::from(self.draining)).chain(bytes);
+        for (byte, value) in out.iter_mut().zip(all) {
+            *byte = value;
+        }
+        out
     }
 
     /// Parses the body of a reply; later versions may append bytes.
@@ -255,14 +269,18 @@ impl Reply {
     /// [`CapsuleError::Truncated`].
     pub fn parse(body: &[u8]) -> Result<Self, CapsuleError> {
         let mut reader = Reader::new(body);
-        let (state, load) = reader
-            .u8()
-            .zip(reader.u32())
-            .ok_or(CapsuleError::Truncated)?;
-        Ok(Self {
-            draining: state & 1 != 0,
-            load,
-        })
+        let mut read = || {
+            Some(Self {
+                draining: reader.u8()? & 1 != 0,
+                load: reader.u32()?,
+                work: Work {
+                    received: reader.u32()?,
+                    arrived: reader.u32()?,
+                    answered: reader.u32()?,
+                },
+            })
+        };
+        read().ok_or(CapsuleError::Truncated)
     }
 }
 
@@ -362,8 +380,11 @@ mod tests {
         }
 
         #[test]
-        fn replies_round_trip(draining: bool, load: u32) {
-            let reply = Reply { draining, load };
+        fn replies_round_trip(
+            draining: bool, load: u32, received: u32, arrived: u32, answered: u32,
+        ) {
+            let work = Work { received, arrived, answered };
+            let reply = Reply { draining, load, work };
             prop_assert_eq!(Reply::parse(&reply.to_bytes()), Ok(reply));
             prop_assert!(Reply::parse(&reply.to_bytes()[1..]).is_err());
         }

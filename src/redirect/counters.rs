@@ -118,7 +118,7 @@ pub struct RedirectCounters {
     pub drops: ByLabel,
     /// Packets forwarded while no backend was healthy.
     pub failed_open: u64,
-    /// ICMP errors that made a backend suspect.
+    /// Authentic ICMP errors, which hastened heartbeats.
     pub hints: u64,
     /// Configurations applied after the first.
     pub swaps: u64,

@@ -10,9 +10,9 @@ use etherparse::IpNumber;
 
 use super::balancer::Balancer;
 use super::capsule::{
-    BEAT_BYTES, CapsuleError, CapsuleHeader, CapsuleKind, HEADER_BYTES, MacKeys, Reply, peek,
+    BEAT_BYTES, CapsuleError, CapsuleHeader, CapsuleKind, HEADER_BYTES, MacKeys, Reply,
 };
-use super::config::{BackendState, RedirectConfig};
+use super::config::{BackendState, MAX_GENERATION, RedirectConfig};
 use super::counters::{RedirectCounters, RedirectDrop};
 use super::flow::{Flow, Flows, unreachable};
 use super::membership::Membership;
@@ -40,7 +40,7 @@ pub struct EngineSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SwapError {
     /// It is not newer.
-    #[error("generation {} is not above the running generation {}: increment it", new.0, old.0)]
+    #[error("generation {} is not above the running generation {}: {}", new.0, old.0, remedy(*.old))]
     NotNewer {
         /// The running one.
         old: Generation,
@@ -55,6 +55,15 @@ pub enum SwapError {
         /// The rejected one.
         new: RedirectorId,
     },
+}
+
+/// Returns the remedy for a number that is not above `old`.
+const fn remedy(old: Generation) -> &'static str {
+    if old.0 < MAX_GENERATION {
+        "increment it"
+    } else {
+        "it is the largest. Restart the servers, then every redirector with the new file"
+    }
 }
 
 /// A redirector.
@@ -313,6 +322,7 @@ impl Redirect {
         if let Some(member) = self.membership.get_mut(place) {
             member.counters.packets += 1;
             member.counters.bytes += packet.len() as u64;
+            member.counters.given += u64::from(!flow.sticky);
         }
         self.counters.failed_open += u64::from(failing_open);
         Ok(())
@@ -361,16 +371,11 @@ impl Redirect {
         Ok(())
     }
 
-    /// Handles an ICMP error, which counts for a moment if it quotes a recent packet: only hosts on
-    /// the path to a backend know its sequence numbers.
+    /// Handles an ICMP error, which counts if it quotes a whole capsule sent lately: only hosts on the
+    /// path to a backend know its MAC. A router that quotes less is not believed.
     fn hint(&mut self, now: Instant, (to, quoted): (IpAddr, &[u8])) -> Result<(), RedirectDrop> {
-        let header = peek(quoted)?;
-        let ours = header.redirector == self.id && header.kind != CapsuleKind::Reply;
-        if !ours
-            || !self
-                .membership
-                .suspect(now, header.backend, to, header.sequence)
-        {
+        let (header, _) = self.keys.open(quoted)?;
+        if header.redirector != self.id || !self.membership.hint(now, to, &header) {
             return Err(RedirectDrop::Unsolicited);
         }
         self.counters.hints += 1;
@@ -390,7 +395,8 @@ impl Redirect {
         let passed = now.instant.saturating_since(self.observed);
         if passed >= self.membership.beat().interval {
             self.observed = now.instant;
-            let membership = &self.membership;
+            let membership = &mut self.membership;
+            membership.observe(now.instant);
             self.balancer
                 .observe_loads(|id| membership.load(now.instant, id));
         }

@@ -95,8 +95,8 @@ impl Flows {
     }
 }
 
-/// Parses an ICMP "unreachable" with a valid checksum: the destination of the quoted packet, and
-/// the quoted part of its UDP payload (RFC 792, RFC 4443 §3.1).
+/// Parses an ICMP "unreachable" with a valid checksum: the destination of the quoted packet, and its
+/// UDP payload, if it is quoted whole (RFC 792, RFC 4443 §3.1).
 #[must_use]
 pub fn unreachable<'a>(ip: &IpView<'a>) -> Option<(IpAddr, &'a [u8])> {
     let kind = match IpNumber(ip.protocol) {
@@ -121,7 +121,10 @@ pub fn unreachable<'a>(ip: &IpView<'a>) -> Option<(IpAddr, &'a [u8])> {
         let to = IpAddr::from(header.destination_addr());
         (to, header.next_header(), header.slice().len())
     };
-    let payload = quote.get(header + UdpHeader::LEN..)?;
+    // A router may pad the quote (RFC 4884 §4.1): the length in the UDP header counts.
+    let datagram = quote.get(header..)?;
+    let length = u16::from_be_bytes(*datagram.get(4..)?.first_chunk()?);
+    let payload = datagram.get(UdpHeader::LEN..usize::from(length))?;
     (protocol == IpNumber::UDP).then_some((to, payload))
 }
 

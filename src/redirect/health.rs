@@ -2,10 +2,13 @@
 //!
 //! In: time, heartbeats sent and answered, ICMP errors. Out: a verdict, and the time of the next
 //! query. A backend is down after `misses` intervals of silence, regardless of its round trip, and
-//! up again after `recovery` consecutive replies. An ICMP error makes it suspect: it gets no
-//! packets until it answers a query sent since, or until the heartbeats could have decided by
-//! themselves; a forged error thus costs a backend one round trip of packets. A reply's delay above
-//! the minimum reveals a queue: before the backend, in it, or on the way back.
+//! up again after `recovery` consecutive replies. An ICMP error is a hint, which the caller has
+//! authenticated: about a packet, it brings the next query forward; about a query not yet answered,
+//! it makes the backend suspect: it gets no packets until it answers a query sent since, or until
+//! the heartbeats could have decided by themselves. After a reply has refuted a suspicion, there is
+//! no other for [`TRUSTED_BEATS`] intervals: an observer on the path that forges errors costs a
+//! backend one round trip of packets in that time. A reply's delay above the minimum reveals a
+//! queue: before the backend, in it, or on the way back.
 
 use core::time::Duration;
 
@@ -14,6 +17,12 @@ use crate::time::Instant;
 
 /// Most outstanding queries of a backend; older ones are dropped.
 pub const MAX_QUERIES: usize = 16;
+
+/// Most queries in an interval: ICMP errors hasten them no further.
+const HASTENED: u32 = 4;
+
+/// Intervals without a suspicion after one that a reply has refuted.
+pub const TRUSTED_BEATS: u32 = 64;
 
 /// Replies after which the previous minimum round trip expires (once to twice this number): a
 /// longer path is not a queue for ever.
@@ -45,17 +54,30 @@ struct Suspicion {
     until: Instant,
 }
 
+/// An outstanding query.
+#[derive(Clone, Copy, Debug)]
+struct Query {
+    sequence: u64,
+    at: Instant,
+    /// Packets given to the backend before it.
+    given: u64,
+}
+
 /// The health of one backend.
 #[derive(Clone, Debug)]
 pub struct Health {
     up: bool,
     suspicion: Option<Suspicion>,
+    /// The end of the time in which no error makes it suspect.
+    trusted: Instant,
     due: Instant,
+    /// Send time of the last query.
+    queried: Option<Instant>,
     heard: Instant,
     /// Consecutive replies while it is down.
     good: u32,
-    /// Outstanding queries by sequence number, with their send times; the oldest is replaced.
-    sent: [Option<(u64, Instant)>; MAX_QUERIES],
+    /// Outstanding queries; the oldest is replaced.
+    sent: [Option<Query>; MAX_QUERIES],
     oldest: usize,
     reply: Reply,
     round_trip: Option<Duration>,
@@ -108,7 +130,9 @@ impl Health {
         Self {
             up: true,
             suspicion: None,
+            trusted: now,
             due: now,
+            queried: None,
             heard: now,
             good: 0,
             sent: [None; MAX_QUERIES],
@@ -146,7 +170,7 @@ impl Health {
         let Some(round_trip) = self.round_trip else {
             return Duration::ZERO;
         };
-        let sent = self.sent.iter().flatten().map(|(_, sent)| *sent);
+        let sent = self.sent.iter().flatten().map(|query| query.at);
         let awaited = sent.filter(|sent| *sent > self.answered).min();
         let awaited = awaited.map_or(Duration::ZERO, |sent| now.saturating_since(sent));
         let of_two = round_trip.min(self.last_round_trip);
@@ -188,25 +212,37 @@ impl Health {
         due
     }
 
-    /// Records a query.
-    pub fn asked(&mut self, now: Instant, sequence: u64) {
+    /// Records a query; `given`: packets given to the backend before it.
+    pub fn asked(&mut self, now: Instant, sequence: u64, given: u64) {
         if let Some(slot) = self.sent.get_mut(self.oldest) {
-            *slot = Some((sequence, now));
+            *slot = Some(Query {
+                sequence,
+                at: now,
+                given,
+            });
         }
+        self.queried = Some(now);
         self.oldest = (self.oldest + 1) % MAX_QUERIES;
     }
 
-    /// Handles an authenticated reply; returns whether it answers a query.
-    pub fn answered(&mut self, now: Instant, beat: &Beat, sequence: u64, reply: Reply) -> bool {
-        let is_it = |slot: &&mut Option<(u64, Instant)>| slot.is_some_and(|(n, _)| n == sequence);
-        let Some((_, sent)) = self.sent.iter_mut().find(is_it).and_then(Option::take) else {
-            return false;
-        };
+    /// Handles an authenticated reply; returns the packets given before its query, if it answers
+    /// one.
+    pub fn answered(
+        &mut self,
+        now: Instant,
+        beat: &Beat,
+        sequence: u64,
+        reply: Reply,
+    ) -> Option<u64> {
+        let Query {
+            at: sent, given, ..
+        } = self.awaited(sequence)?.take()?;
         if self
             .suspicion
             .is_some_and(|suspicion| suspicion.since <= sent)
         {
             self.suspicion = None;
+            self.trusted = now + beat.interval.saturating_mul(TRUSTED_BEATS);
         }
         if !self.up {
             let in_a_row = now.saturating_since(self.heard) < beat.patience();
@@ -219,18 +255,37 @@ impl Health {
         self.shortest.take(round_trip);
         self.last_round_trip = self.round_trip.replace(round_trip).unwrap_or(Duration::MAX);
         self.answered = self.answered.max(sent);
-        true
+        Some(given)
     }
 
-    /// Handles an ICMP error: the backend is queried at once.
-    pub fn suspect(&mut self, now: Instant, beat: &Beat) {
-        if self.suspicion.is_none() {
+    fn awaited(&mut self, sequence: u64) -> Option<&mut Option<Query>> {
+        let is_it =
+            |slot: &&mut Option<Query>| slot.is_some_and(|query| query.sequence == sequence);
+        self.sent.iter_mut().find(is_it)
+    }
+
+    /// Handles an authentic ICMP error about a packet: the backend is queried soon.
+    pub fn hasten(&mut self, now: Instant, beat: &Beat) {
+        let earliest = self
+            .queried
+            .map_or(now, |last| last + beat.interval / HASTENED);
+        self.due = self.due.min(earliest.max(now));
+    }
+
+    /// Handles an authentic ICMP error about a query; returns whether that is outstanding. Its
+    /// backend becomes suspect, and is queried soon.
+    pub fn suspect(&mut self, now: Instant, beat: &Beat, sequence: u64) -> bool {
+        if self.awaited(sequence).is_none() {
+            return false;
+        }
+        if self.suspicion.is_none() && self.trusted <= now {
             self.suspicion = Some(Suspicion {
                 since: now,
                 until: now + beat.patience(),
             });
-            self.due = self.due.min(now);
         }
+        self.hasten(now, beat);
+        true
     }
 }
 
@@ -262,11 +317,13 @@ mod tests {
             let before = health.is_well();
             answers.retain(|&(due, sequence)| {
                 let now = due == at;
-                assert!(!now || health.answered(ms(at), &BEAT, sequence, Reply::default()));
+                let reply = Reply::default();
+                let answers = |health: &mut Health| health.answered(ms(at), &BEAT, sequence, reply);
+                assert!(!now || answers(health).is_some());
                 !now
             });
             if health.poll_timeout(&BEAT) <= ms(at) && health.handle_timeout(ms(at), &BEAT) {
-                health.asked(ms(at), at + 1);
+                health.asked(ms(at), at + 1, 0);
                 if alive(at) {
                     answers.push((at + trip, at + 1));
                 }
@@ -301,18 +358,24 @@ mod tests {
         assert_eq!(changes, [(150, false)]);
     }
 
+    /// Makes a backend suspect by an error about a query that is sent now.
+    fn suspect(health: &mut Health, at: u64) {
+        health.asked(ms(at), 1_000_000 + at, 0);
+        assert!(health.suspect(ms(at), &BEAT, 1_000_000 + at));
+    }
+
     #[test]
     fn an_error_suspends_until_the_next_answer_or_for_a_while() {
         let mut health = Health::new(ms(0));
         run(&mut health, 0, 1010, 1, |_| true);
-        health.suspect(ms(1010), &BEAT);
+        suspect(&mut health, 1010);
         assert!(!health.is_well());
-        assert_eq!(run(&mut health, 1010, 1500, 20, |_| true), [(1030, true)]);
+        assert_eq!(run(&mut health, 1010, 1500, 20, |_| true), [(1043, true)]);
         // Without a reply the silence decides; otherwise the suspicion ends by itself.
-        health.suspect(ms(1510), &BEAT);
-        assert_eq!(run(&mut health, 1510, 2000, 1, |_| false), []);
+        suspect(&mut health, 9010);
+        assert!(!health.is_well());
         let mut health = Health::new(ms(0));
-        health.suspect(ms(0), &BEAT);
+        suspect(&mut health, 0);
         assert_eq!(health.poll_timeout(&BEAT), ms(0));
         health.handle_timeout(ms(0), &BEAT);
         health.heard = ms(140);
@@ -322,12 +385,48 @@ mod tests {
     }
 
     #[test]
+    fn a_refuted_error_makes_the_next_ones_worthless_for_a_while() {
+        let mut health = Health::new(ms(0));
+        let mut suspected = 0;
+        for at in 0..10_000 {
+            if health.poll_timeout(&BEAT) <= ms(at) && health.handle_timeout(ms(at), &BEAT) {
+                health.asked(ms(at), at, 0);
+                let was_well = health.is_well();
+                health.suspect(ms(at), &BEAT, at);
+                suspected += u32::from(was_well && !health.is_well());
+            }
+            // The reply to the query of 10 ms before, if there was one.
+            if let Some(sent) = at.checked_sub(10) {
+                health.answered(ms(at), &BEAT, sent, Reply::default());
+            }
+        }
+        assert_eq!(suspected, 4, "one in 64 intervals");
+    }
+
+    #[test]
+    fn errors_hasten_queries_to_four_in_an_interval() {
+        let mut health = Health::new(ms(0));
+        let mut queries = 0;
+        for at in 0..10_000 {
+            health.hasten(ms(at), &BEAT);
+            if health.poll_timeout(&BEAT) <= ms(at) && health.handle_timeout(ms(at), &BEAT) {
+                health.asked(ms(at), at, 0);
+                health.answered(ms(at), &BEAT, at, Reply::default());
+                queries += 1;
+            }
+        }
+        assert!(health.is_well());
+        assert!((700..=10_000 / 12).contains(&queries), "{queries}");
+    }
+
+    #[test]
     fn an_answer_to_a_query_before_the_error_clears_nothing() {
         let mut health = Health::new(ms(0));
-        health.asked(ms(0), 1);
-        health.suspect(ms(5), &BEAT);
-        assert!(health.answered(ms(6), &BEAT, 1, Reply::default()));
+        health.asked(ms(0), 1, 0);
+        suspect(&mut health, 5);
+        assert!(health.answered(ms(6), &BEAT, 1, Reply::default()).is_some());
         assert!(!health.is_well());
+        assert!(!health.suspect(ms(7), &BEAT, 1), "it was answered");
     }
 
     #[test]
@@ -343,7 +442,7 @@ mod tests {
     fn a_queue_shows_and_neither_a_distance_nor_one_late_answer() {
         let mut health = Health::new(ms(0));
         let mut ask = |at: u64, trip: Option<u64>| {
-            health.asked(ms(at), at);
+            health.asked(ms(at), at, 0);
             if let Some(trip) = trip {
                 health.answered(ms(at + trip), &BEAT, at, Reply::default());
             }
@@ -369,7 +468,7 @@ mod tests {
         let mut late = 0;
         for n in 1..=1000 {
             let trip = if n < 100 { 5 } else { 15 };
-            health.asked(ms(n * 50), n);
+            health.asked(ms(n * 50), n, 0);
             health.answered(ms(n * 50 + trip), &BEAT, n, Reply::default());
             late += u32::from(health.delay(ms(n * 50 + 49)) > Duration::ZERO);
         }
@@ -380,9 +479,12 @@ mod tests {
     fn answers_count_once_and_old_queries_are_forgotten() {
         let mut health = Health::new(ms(0));
         for sequence in 0..=MAX_QUERIES as u64 {
-            health.asked(ms(1), sequence);
+            health.asked(ms(1), sequence, 0);
         }
-        let mut answered = |sequence| health.answered(ms(2), &BEAT, sequence, Reply::default());
+        let mut answered = |sequence| {
+            let given = health.answered(ms(2), &BEAT, sequence, Reply::default());
+            given.is_some()
+        };
         assert!(!answered(0), "forgotten");
         assert!(answered(1));
         assert!(!answered(1), "twice");

@@ -9,9 +9,11 @@
 use core::net::{IpAddr, SocketAddr};
 
 use super::balancer::Candidate;
-use super::capsule::Reply;
+use super::capsule::{CapsuleHeader, CapsuleKind, Reply};
 use super::config::{BackendEntry, BackendState, RedirectConfig};
 use super::health::{Beat, Health};
+use super::meter::Meter;
+use super::service::Service;
 use super::{BackendId, Generation};
 use crate::time::{Instant, Now, micros};
 use crate::wire::flight::{Ecn, UdpPath};
@@ -26,6 +28,8 @@ pub struct MemberCounters {
     pub bytes: u64,
     /// Changes between active, draining and down.
     pub changes: u64,
+    /// Packets of the transport sent to it.
+    pub given: u64,
 }
 
 /// One backend.
@@ -35,6 +39,11 @@ pub struct Member {
     /// Template of the outer headers to its address.
     headers: Option<UdpTemplate>,
     health: Health,
+    /// The rate of packets of the transport sent to it.
+    rate: Meter,
+    /// Those counted in the rate.
+    rated: u64,
+    service: Service,
     /// Sequence number of the last payload to it.
     sequence: u64,
     /// The last reported state, to detect changes.
@@ -50,6 +59,9 @@ impl Member {
             headers: headers(&entry, config),
             entry,
             health: Health::new(now.instant),
+            rate: Meter::default(),
+            rated: 0,
+            service: Service::default(),
             // A clock in microseconds exceeds the last number of a previous run, if that sent less
             // than a packet per microsecond.
             sequence: now.unix.as_millis().saturating_mul(1000).max(1),
@@ -115,12 +127,13 @@ impl Member {
     }
 }
 
-/// Most recent packets that an ICMP error may quote: a second at a million packets per second.
+/// Most recent packets that an authentic ICMP error may quote: a second at a million packets per
+/// second.
 const RECENT: u64 = 1 << 20;
 
 /// Queueing delay in microseconds that doubles a load; twice the delay triples it, and so on. A
 /// load that rates put at a tenth then equals nine of these.
-const DOUBLING_US: u64 = 1000;
+const DOUBLING_US: f64 = 1000.0;
 
 /// All backends.
 #[derive(Clone, Debug)]
@@ -130,6 +143,8 @@ pub struct Membership {
     members: Vec<Member>,
     /// No backend is healthy: packets go to unhealthy ones.
     failing_open: bool,
+    /// Answers per packet, over all backends.
+    service: f64,
 }
 
 impl Membership {
@@ -141,6 +156,7 @@ impl Membership {
             beat: config.beat,
             members: Vec::new(),
             failing_open: false,
+            service: 0.0,
         };
         membership.replace(now, config);
         membership
@@ -199,17 +215,31 @@ impl Membership {
         self.members.get_mut(place)
     }
 
-    /// The load that a backend reports, scaled up by the queueing delay on its path: a slow
-    /// backend, or one behind a slow link, handles no more packets than the others.
+    /// Brings the figures behind [`load`](Self::load) up to date, once per heartbeat.
+    pub fn observe(&mut self, now: Instant) {
+        self.service = Service::mean(self.members.iter().map(|member| &member.service));
+        for member in &mut self.members {
+            let given = member.counters.given;
+            member.rate.count(now, given.saturating_sub(member.rated));
+            member.rated = given;
+            member.service.age(self.service);
+        }
+    }
+
+    /// The load of a backend, in packets per second: the larger of the rate that it reports and of
+    /// the rate of the packets given to it, for a backend that gets none of these reports nothing.
+    /// It is scaled up by the queueing delay on its path, since a slow backend, or one behind a slow
+    /// link, handles no more packets than the others; and scaled up as its answers lag behind the
+    /// average.
     #[must_use]
-    pub fn load(&self, now: Instant, id: BackendId) -> u32 {
-        let found = self.members.iter().find(|member| member.entry.id == id);
-        let (told, delay) = found.map_or((0, 0), |member| {
-            let delay = micros(member.health.delay(now));
-            (member.health.reply().load, delay)
-        });
-        let load = u64::from(told).saturating_mul(delay.saturating_add(DOUBLING_US)) / DOUBLING_US;
-        u32::try_from(load).unwrap_or(u32::MAX)
+    pub fn load(&mut self, now: Instant, id: BackendId) -> f64 {
+        let mean = self.service;
+        let found = self.members.iter_mut().find(|member| member.entry.id == id);
+        found.map_or(0.0, |member| {
+            let delay = u32::try_from(micros(member.health.delay(now))).unwrap_or(u32::MAX);
+            let rate = member.health.reply().load.max(member.rate.rate(now));
+            f64::from(rate) * (1.0 + f64::from(delay) / DOUBLING_US) / member.service.ratio(mean)
+        })
     }
 
     /// Whether no backend is healthy, so that packets go to unhealthy ones.
@@ -292,7 +322,7 @@ impl Membership {
     /// Records a query to the backend at an index.
     pub fn asked(&mut self, now: Instant, place: usize, sequence: u64) {
         if let Some(member) = self.members.get_mut(place) {
-            member.health.asked(now, sequence);
+            member.health.asked(now, sequence, member.counters.given);
         }
     }
 
@@ -300,20 +330,30 @@ impl Membership {
     pub fn answered(&mut self, now: Instant, id: BackendId, sequence: u64, reply: Reply) -> bool {
         let beat = self.beat;
         let found = self.members.iter_mut().find(|member| member.entry.id == id);
-        found.is_some_and(|member| member.health.answered(now, &beat, sequence, reply))
+        found.is_some_and(|member| {
+            let given = member.health.answered(now, &beat, sequence, reply);
+            if let Some(given) = given {
+                member.service.take(given, reply.work);
+            }
+            given.is_some()
+        })
     }
 
-    /// Handles an ICMP error that quotes a packet to a backend; returns whether that packet was
-    /// recent.
-    pub fn suspect(&mut self, now: Instant, id: BackendId, address: IpAddr, sequence: u64) -> bool {
-        let beat = self.beat;
-        let found = self.members.iter_mut().find(|member| member.entry.id == id);
-        found.is_some_and(|member| {
-            let ours = member.entry.address == Some(address) && member.sent_lately(sequence);
-            if ours {
-                member.health.suspect(now, &beat);
+    /// Handles an authentic ICMP error about a packet or query to a backend; returns whether that
+    /// was sent lately.
+    pub fn hint(&mut self, now: Instant, address: IpAddr, quoted: &CapsuleHeader) -> bool {
+        let (beat, id) = (self.beat, quoted.backend);
+        let found = self
+            .members
+            .iter_mut()
+            .find(|member| member.entry.id == id && member.entry.address == Some(address));
+        found.is_some_and(|member| match quoted.kind {
+            CapsuleKind::Query => member.health.suspect(now, &beat, quoted.sequence),
+            CapsuleKind::Packet if member.sent_lately(quoted.sequence) => {
+                member.health.hasten(now, &beat);
+                true
             }
-            ours
+            CapsuleKind::Packet | CapsuleKind::Reply => false,
         })
     }
 }
@@ -349,11 +389,12 @@ mod tests {
             ..Reply::default()
         };
         let id = BackendId(1);
-        for (sent, trip, want) in [(50, 2, 1000), (100, 11, 1000), (150, 11, 10_000)] {
+        for (sent, trip, want) in [(50, 2, 1000.0), (100, 11, 1000.0), (150, 11, 10_000.0)] {
             membership.asked(at(sent), 0, sent);
             assert!(membership.answered(at(sent + trip), id, sent, reply));
-            assert_eq!(membership.load(at(sent + 50), id), want, "{sent}");
+            let load = membership.load(at(sent + 50), id);
+            assert!((load - want).abs() < 1e-6, "{sent}: {load}");
         }
-        assert_eq!(membership.load(at(200), BackendId(2)), 0);
+        assert!(membership.load(at(200), BackendId(2)) < f64::EPSILON);
     }
 }

@@ -20,8 +20,10 @@ pub mod engine;
 pub mod flow;
 pub mod health;
 pub mod membership;
+mod meter;
 pub mod outbox;
 pub mod prefixes;
+pub mod service;
 pub mod window;
 
 use core::fmt;

@@ -2,6 +2,9 @@
 
 use core::time::Duration;
 
+mod errors;
+mod service;
+
 use super::*;
 use crate::redirect::backend::{Backend, BackendConfig, Taken};
 use crate::redirect::config::BackendState;
@@ -373,8 +376,11 @@ fn a_configuration_is_swapped_whole_or_not_at_all() {
             .contains("restart the redirector")
     );
     swap(config(1, 6, "spread", &ACTIVE)).unwrap();
+    swap(config(1, MAX_GENERATION, "spread", &ACTIVE)).unwrap();
+    let error = swap(config(1, 1, "spread", &ACTIVE)).unwrap_err();
+    assert!(error.contains("the largest. Restart"), "{error}");
     assert_eq!(fleet.shares(100)[1..], [25; 4]);
-    assert_eq!(fleet.redirect.counters().swaps, 1);
+    assert_eq!(fleet.redirect.counters().swaps, 2);
 }
 
 #[test]
@@ -398,65 +404,6 @@ fn a_forgotten_redirector_learns_of_newer_configurations() {
     );
 }
 
-/// Builds an ICMP "unreachable" with that code from a router about `packet`.
-fn unreachable_about(packet: &[u8], code: u8) -> Vec<u8> {
-    let mut error = vec![3, code, 0, 0, 0, 0, 0, 0];
-    error.extend(&packet[..packet.len().min(548)]);
-    if error.len() % 2 == 1 {
-        error.push(0);
-    }
-    let mut sum: u32 = error
-        .chunks(2)
-        .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]))
-        .sum();
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    error[2..4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-    ip(1, [10, 0, 0, 254], [10, 0, 0, 10], &error)
-}
-
-#[test]
-fn an_error_counts_at_once_but_not_for_long() {
-    let mut fleet = Fleet::new(&config(1, 1, "spread", &ACTIVE[..2]));
-    fleet.pass(100);
-    let taken = |fleet: &mut Fleet| {
-        fleet
-            .redirect
-            .handle_packet(at(fleet.now), &udp(&request(1)), None);
-        fleet.redirect.outbox().pop().unwrap()
-    };
-    let packet = taken(&mut fleet);
-    let blamed = packet[19];
-    let error = unreachable_about(&packet, 1);
-    let mut damaged = error.clone();
-    *damaged.last_mut().unwrap() ^= 1;
-    let too_long = unreachable_about(&packet, 4);
-    for error in [damaged, too_long] {
-        fleet.redirect.handle_packet(at(fleet.now), &error, None);
-    }
-    assert_eq!(fleet.drops("not_for_us"), 2);
-    let mut forged = packet.clone();
-    forged[20 + 8 + 10] ^= 1;
-    fleet
-        .redirect
-        .handle_packet(at(fleet.now), &unreachable_about(&forged, 1), None);
-    assert_eq!(
-        (fleet.drops("unsolicited"), fleet.redirect.counters().hints),
-        (1, 0)
-    );
-    assert_eq!(fleet.states(), [BackendState::Active; 2]);
-    fleet.redirect.handle_packet(at(fleet.now), &error, None);
-    assert_eq!(fleet.redirect.counters().hints, 1);
-    assert_eq!(fleet.shares(10)[usize::from(blamed)], 0);
-    fleet.pass(2);
-    assert_eq!(
-        fleet.states(),
-        [BackendState::Active; 2],
-        "it has answered since"
-    );
-}
-
 #[test]
 fn strangers_heartbeats_change_nothing() {
     let mut fleet = Fleet::new(&config(1, 1, "rendezvous", &ACTIVE));
@@ -470,7 +417,7 @@ fn strangers_heartbeats_change_nothing() {
             sequence: 7,
         };
         let mut out = Vec::new();
-        MacKeys::new((1, [key; 16]), &[]).seal(&header, &[0; 5], &mut out);
+        MacKeys::new((1, [key; 16]), &[]).seal(&header, &[0; BEAT_BYTES], &mut out);
         let path = UdpPath {
             src: ([10, 0, 1, 1], 7601).into(),
             dst: ([10, 0, 0, 10], 7601).into(),
