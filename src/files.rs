@@ -1,25 +1,75 @@
-//! Files that replace others as a whole: the name of the new file, and how it takes its place.
+//! Every file that the program writes, under one policy.
 //!
-//! In: a path. Out: the path of a file beside it, and the replacement. A mount point, as of a single
-//! file that a container is given, cannot be replaced: its content is.
+//! In: a path. Out: a [`Place`], which is a name in a directory that is held open, and its
+//! operations. `tests/architecture.rs` fails on a file that is opened for writing anywhere else.
+//!
+//! A directory is *shared* if its group or others may write to it: any of its entries may be planted. In
+//! a shared directory,
+//! - a symbolic link is followed only if it belongs to this user or to root, wherever in a path it is;
+//! - a file of another user is neither read nor written nor replaced, nor are its mode and its owner
+//!   handed on;
+//! - a file with several names is not written in place.
+//!
+//! In every directory,
+//! - a new file is created under a name that did not exist, and belongs to this user;
+//! - a file is replaced as a whole, by a rename: the bytes are in place completely or not at all. Only
+//!   a mount point, a file with several names, a FIFO and a device are written in place;
+//! - a file replaced keeps its permissions if it belongs to this user, less set-user-id and the like;
+//! - a private file (a lock, an incomplete file, a socket) belongs to this user, and no other
+//!   user may write to it.
+//!
+//! Another user's directory that only its owner may write to is as trustworthy as that owner, whom the
+//! caller trusts by naming it. Sources: fs.protected_symlinks, fs.protected_regular, fs.protected_fifos
+//! and fs.protected_hardlinks of Linux (proc_sys_fs(5)), without their restriction to sticky
+//! directories.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
+mod place;
+mod socket;
+
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
 use siphasher::sip::SipHasher13;
+
+pub(crate) use self::place::{Place, Seen, read_bounded};
+pub(crate) use self::socket::BoundSocket;
 
 /// Longest name of a file, in bytes (`NAME_MAX` of Linux).
 pub(crate) const MAX_FILE_NAME_BYTES: usize = 255;
 
-/// Returns the path of a file beside `path`: its name and `suffix`. A name that would be too long is cut
-/// and gets a hash of the whole, so that the same path always gives the same name and no other path
-/// does.
-pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().as_bytes();
+/// Why the policy refuses a name. The message continues a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// A symbolic link of another user in a shared directory.
+    #[error(
+        "a symbolic link of another user (uid {0}), in a directory that others may write to: use another name"
+    )]
+    Link(u32),
+    /// Another user's file.
+    #[error("it belongs to another user (uid {0}): remove it or use another name")]
+    Owner(u32),
+    /// A file that others may write to.
+    #[error("others may write to it (mode {0:04o}): remove it or use another name")]
+    Writable(u32),
+    /// A file with several names.
+    #[error("it has {0} names (hard links): remove it or use another name")]
+    Names(u64),
+    /// Not a regular file.
+    #[error("not a regular file: use another name")]
+    Kind,
+}
+
+impl From<Refused> for io::Error {
+    fn from(refused: Refused) -> Self {
+        Self::new(io::ErrorKind::PermissionDenied, refused)
+    }
+}
+
+/// Returns `name` with `suffix`. A name that would be too long is cut and gets a hash of the whole, so
+/// that the same name always gives the same one and no other name does.
+fn beside(name: &OsStr, suffix: &str) -> OsString {
+    let name = name.as_bytes();
     let mut new = name.to_vec();
     if name.len() + suffix.len() > MAX_FILE_NAME_BYTES {
         let hash = format!("~{:016x}", SipHasher13::new().hash(name));
@@ -27,47 +77,8 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
         new.extend_from_slice(hash.as_bytes());
     }
     new.extend_from_slice(suffix.as_bytes());
-    path.with_file_name(OsString::from_vec(new))
-}
-
-/// Puts `new` in the place of `path`: by a rename, or by a copy onto a mount point.
-///
-/// # Errors
-/// The operating system's error; after a failed copy, `new` is whole.
-pub(crate) fn put_in_place(new: &Path, path: &Path) -> io::Result<()> {
-    match fs::rename(new, path) {
-        Err(error)
-            if matches!(
-                Errno::from_io_error(&error),
-                Some(Errno::BUSY | Errno::XDEV)
-            ) && path.is_file() =>
-        {
-            let mut place = File::options().write(true).truncate(true).open(path)?;
-            io::copy(&mut File::open(new)?, &mut place)?;
-            fs::remove_file(new)
-        }
-        renamed => renamed,
-    }
+    OsString::from_vec(new)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_beside_fit_and_differ() {
-        let long = |last: char| format!("{}{last}", "n".repeat(MAX_FILE_NAME_BYTES - 1));
-        assert_eq!(beside(Path::new("a/b"), ".part"), Path::new("a/b.part"));
-        let fits = "n".repeat(MAX_FILE_NAME_BYTES - 5);
-        let plain = beside(Path::new(&fits), ".part");
-        assert_eq!(plain, Path::new(&format!("{fits}.part")));
-        let [one, two] = ['1', '2'].map(|last| beside(Path::new(&long(last)), ".part"));
-        assert_ne!(one, two);
-        assert_eq!(one, beside(Path::new(&long('1')), ".part"));
-        for path in [one, two] {
-            let name = path.file_name().unwrap();
-            assert_eq!(name.len(), MAX_FILE_NAME_BYTES);
-            assert!(name.as_bytes().ends_with(b".part"));
-        }
-    }
-}
+mod tests;

@@ -644,6 +644,44 @@ fn the_table_holds_paths_and_no_words() {
 }
 
 #[test]
+fn files_are_written_through_one_module() {
+    // Calls that create, change or remove names or content; `fs::File::open` only reads.
+    const CALLS: &[&str] = &[
+        "File::create",
+        "File::options",
+        "OpenOptions",
+        "fs::write",
+        "fs::rename",
+        "fs::copy",
+        "fs::hard_link",
+        "fs::create_dir",
+        "remove_file",
+        "remove_dir",
+        "set_permissions",
+        "UnixListener::bind",
+        "renameat",
+        "unlinkat",
+        "OFlags::CREATE",
+        "OFlags::WRONLY",
+        "OFlags::RDWR",
+    ];
+    for source in sources() {
+        // Devices are no files that anybody plants.
+        let own = ["files", "device"].contains(&source.folder());
+        if own || source.is_test_file() {
+            continue;
+        }
+        let code = source.code();
+        let named = |call: &&&str| {
+            let mut places = code.match_indices(**call);
+            places.any(|(at, _)| !code[..at].ends_with(|before: char| before.is_alphanumeric()))
+        };
+        let found: Vec<_> = CALLS.iter().filter(named).collect();
+        assert!(found.is_empty(), "{}: {found:?}: use `files`", source.path);
+    }
+}
+
+#[test]
 fn the_scanner_measures_functions() {
     let code = "fn a() {\n\n  b(|| {\n  });\n}\ntype F = fn(u8);\nfn c(\n x: u8,\n);\n";
     let want = [("a".to_owned(), 4), ("c".to_owned(), 3)];

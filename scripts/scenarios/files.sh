@@ -204,3 +204,83 @@ scenario_forged_opens() {
     flooded periods /.dynamic/%d/1000000/262143 1000000 4096
     flooded marks /.watermark/m%d/object 1000000 4096
 }
+
+# as_user UID COMMAND...: in the client's namespace, as root or as a user with the right to make
+# devices and no other; get_as UID ARGUMENT...: our client.
+as_user() {
+    local user=$1 rights=()
+    shift
+    ((user == 0)) || rights=(setpriv --reuid "$user" --regid "$user" --clear-groups
+        --inh-caps "-all,+net_admin" --ambient-caps +net_admin --bounding-set "-all,+net_admin")
+    in_ns client timeout --foreground 60 "${rights[@]}" "$@"
+}
+get_as() {
+    local user=$1
+    shift
+    as_user "$user" "$SCRATCH/program" get --tun hw0 --address 10.77.1.100 --silent --show-error "$@"
+}
+
+# plant DIRECTORY VICTIM: entries of another user, as which they are made.
+plant() {
+    # shellcheck disable=SC2016 # expanded by the other shell
+    setpriv --reuid 1600 --regid 1600 --clear-groups bash -c '
+        cd "$1"; umask 0
+        ln -s "$2" link; ln -s "$2.new" dangling; ln -s "$(dirname "$2")" way
+        mkfifo fifo
+        for name in file parted.part; do echo planted >"$name"; done
+        "$3" keygen --out keys; printf "# headwater address tokens\n" >tokens; chmod 644 tokens' \
+        bash "$1" "$2" "$SCRATCH/program"
+}
+
+# Entries that another user has planted in directories that others may write to: refused, whether the
+# program runs as root or not, and no file changes. Safe outputs work as with curl.
+scenario_planted_files() {
+    local user yard own name url=http://10.77.2.101/object
+    fleet 1
+    object 1M
+    serve 1
+    chmod 711 "$SCRATCH"
+    install -m 755 "$HEADWATER" "$SCRATCH/program"
+    for user in 0 1500; do
+        yard=$SCRATCH/yard$user own=$SCRATCH/own$user
+        install -d -m 1777 "$yard"
+        install -d -o "$user" -g "$user" "$own"
+        echo precious >"$own/precious"
+        chown "$user:$user" "$own/precious"
+        plant "$yard" "$own/precious"
+        for name in link dangling way/precious file fifo parted; do
+            expect 23 'another user' get_as "$user" -o "$yard/$name" "$url"
+            [[ $name == parted ]] || expect 23 'another user' get_as "$user" --pcap "$yard/$name" -o /dev/null "$url"
+            [[ $name == parted ]] || expect 23 'another user' get_as "$user" --stats "$yard/$name" -o /dev/null "$url"
+        done
+        expect 23 'another user' get_as "$user" -C - -o "$yard/parted" "$url"
+        get_as "$user" -v --tokens "$yard/tokens" -o /dev/null "$url" 2>"$SCRATCH/err"
+        grep -q 'another user' "$SCRATCH/err" || fail "tokens of another user are used"
+        expect 115 'another user' as_user "$user" \
+            "$SCRATCH/program" serve --tun hw1 --address 10.77.1.101 --root "$own" --keys "$yard/keys"
+        equal "files of $user" "$(cat "$own"/*)" precious
+        for name in file parted.part; do
+            equal "$name" "$(stat -c %u:%a "$yard/$name") $(cat "$yard/$name")" "1600:666 planted"
+        done
+        # An own link, a name that is free, hard links.
+        setpriv --reuid "$user" --clear-groups ln -s "$own/target" "$yard/mine"
+        get_as "$user" --stats "$yard/stats" --tokens "$yard/own-tokens" -o "$yard/mine" "$url"
+        [[ -L $yard/mine ]] || fail "the link is gone"
+        identical "$SCRATCH/root/object" "$own/target"
+        equal "tokens" "$(stat -c %u:%a "$yard/own-tokens")" "$user:600"
+        equal "statistics" "$(stat -c %u:%a "$yard/stats")" "$user:644"
+        ln "$own/target" "$own/other"
+        echo old >"$own/target"
+        get_as "$user" -o "$own/target" "$url"
+        identical "$SCRATCH/root/object" "$own/other"
+        # A part of another URL is not continued.
+        rate 8mbit
+        expect 28 'time' get_as "$user" -m 0.5 -o "$yard/new" "$url"
+        rate none
+        equal "part" "$(stat -c %u:%a "$yard/new.part")" "$user:600"
+        equal "origin" "$(python3 -c 'import os, sys
+print(os.getxattr(sys.argv[1], "user.headwater.origin").decode().split("\n")[0])' "$yard/new.part")" "$url"
+        get_as "$user" -C - -o "$yard/new" "$url?other"
+        identical "$SCRATCH/root/object" "$yard/new"
+    done
+}

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::exit::{Exit, Failed};
+use crate::files::Place;
 use crate::runtime::control::{ControlServer, ERROR, OK};
 
 /// Time within which a program must reply to a command.
@@ -68,6 +69,10 @@ pub fn run(args: &ControlArgs, what: &str) -> Result<Exit, Failed> {
 }
 
 fn ask(path: &Path, command: &str) -> io::Result<String> {
+    let place = Place::of(path)?;
+    if let Some(seen) = place.look()? {
+        place.trust(&seen)?;
+    }
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

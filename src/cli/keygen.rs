@@ -1,17 +1,16 @@
 //! `headwater keygen`: creates a key ring file with one active generation. Also loads such files.
 //!
 //! In: a path. Out: a file of mode 0600, or a failure. Never overwrites a file, never prints a
-//! secret, never reads a key file that other users may open. Randomness comes straight from the
+//! secret, never reads a key file that other users may open or that belongs to one. Randomness comes straight from the
 //! operating system: a secret must not depend on a seed that could be repeated.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::cli::exit::{Exit, Failed};
+use crate::files::{Place, Refused, Seen, read_bounded};
 use crate::transport::keys::{KeyRing, SECRET_BYTES};
 
 /// Longest accepted key file, in bytes; a full ring with comments is shorter.
@@ -42,12 +41,9 @@ pub fn run(args: &KeygenArgs) -> Result<Exit, Failed> {
         )
     })?;
     let text = KeyRing::with_secret(secret).to_text();
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&args.out);
-    let mut file = file.map_err(|error| {
+    let created =
+        Place::of(&args.out).and_then(|place| place.create_new(0o600).map(|file| (place, file)));
+    let (place, mut file) = created.map_err(|error| {
         let advice = if error.kind() == io::ErrorKind::AlreadyExists {
             format!("{path} exists and servers may depend on it: choose another name or remove it")
         } else {
@@ -60,7 +56,7 @@ pub fn run(args: &KeygenArgs) -> Result<Exit, Failed> {
         .and_then(|()| file.sync_all());
     written.map_err(|error| {
         // A partial key ring is useless and would block the next attempt.
-        let _ = std::fs::remove_file(&args.out);
+        let _ = place.remove();
         Failed::new(
             Exit::KeyFile,
             format!("cannot write {path} ({error}): free some space"),
@@ -76,36 +72,35 @@ pub fn run(args: &KeygenArgs) -> Result<Exit, Failed> {
 pub fn load(path: &Path) -> Result<KeyRing, Failed> {
     let name = path.display();
     let unreadable = |error: io::Error| {
-        let advice = if error.kind() == io::ErrorKind::NotFound {
-            format!("key file {name} is missing: make one with `headwater keygen --out {name}`")
-        } else {
-            format!("cannot read key file {name} ({error}): check its owner and permissions")
+        let refused = error.get_ref().and_then(|why| why.downcast_ref());
+        let advice = match refused {
+            Some(Refused::Owner(uid)) => format!(
+                "key file {name} belongs to another user (uid {uid}): make your own with `headwater keygen`"
+            ),
+            Some(Refused::Kind) => {
+                format!("{name} is not a regular file: use a file made by `headwater keygen`")
+            }
+            _ if error.kind() == io::ErrorKind::NotFound => {
+                format!("key file {name} is missing: make one with `headwater keygen --out {name}`")
+            }
+            _ => format!("cannot read key file {name} ({error}): check its owner and permissions"),
         };
         Failed::new(Exit::KeyFile, advice)
     };
-    let file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() {
-        let advice = format!("{name} is not a regular file: use a file made by `headwater keygen`");
-        return Err(Failed::new(Exit::KeyFile, advice));
-    }
-    if metadata.mode() & FOREIGN_BITS != 0 {
-        let mode = metadata.mode() & 0o7777;
+    let file = Place::of(path)
+        .and_then(|place| place.open_secret())
+        .map_err(unreadable)?;
+    let mode = Seen::of(&file).map_err(unreadable)?.mode;
+    if mode & FOREIGN_BITS != 0 {
         let advice = format!("key file {name} has mode {mode:04o}: run `chmod 600 {name}`");
         return Err(Failed::new(Exit::KeyFileMode, advice));
     }
     let malformed = |why: &dyn core::fmt::Display| {
         Failed::new(Exit::KeyFileContent, format!("key file {name}: {why}"))
     };
-    if metadata.len() > MAX_KEY_FILE_BYTES {
-        return Err(malformed(
-            &"too long for a key ring; make one with `headwater keygen`",
-        ));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_KEY_FILE_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    let bytes = read_bounded(&file, MAX_KEY_FILE_BYTES).map_err(unreadable)?;
+    let bytes = bytes
+        .ok_or_else(|| malformed(&"too long for a key ring; make one with `headwater keygen`"))?;
     let text = core::str::from_utf8(&bytes)
         .map_err(|_| malformed(&"not text; make one with `headwater keygen`"))?;
     KeyRing::parse(text).map_err(|error| malformed(&error))
@@ -113,7 +108,7 @@ pub fn load(path: &Path) -> Result<KeyRing, Failed> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 

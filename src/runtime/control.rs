@@ -6,17 +6,15 @@
 //! idle longest.
 //! Source: unix(7).
 
-use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::ControlFlow;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream as StdStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Registry, Token};
 
 use super::slots::Slots;
+use crate::files::BoundSocket;
 
 /// Most clients at a time.
 pub const MAX_CLIENTS: usize = 8;
@@ -40,9 +38,8 @@ pub const ERROR: &str = "error: ";
 #[derive(Debug)]
 pub struct ControlServer {
     listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode of the socket file that `bind` created.
-    identity: (u64, u64),
+    /// Removes the name when dropped.
+    _name: BoundSocket,
     clients: Slots<ControlClient, MAX_CLIENTS>,
     /// Steps of all clients, by which to find the one that has been idle longest.
     steps: u64,
@@ -66,22 +63,14 @@ impl ControlServer {
     /// listens.
     ///
     /// # Errors
-    /// If another program listens on it, if the path is not a socket, or if the directory is not
-    /// writable.
+    /// If another program listens on it, if the path is not a socket, if it belongs to another user,
+    /// or if the directory is not writable.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        let listener = match UnixListener::bind(path) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path) => {
-                fs::remove_file(path)?;
-                UnixListener::bind(path)?
-            }
-            bound => bound?,
-        };
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        let metadata = fs::symlink_metadata(path)?;
+        let (name, listener) = BoundSocket::bind(path)?;
+        listener.set_nonblocking(true)?;
         Ok(Self {
-            listener,
-            path: path.to_owned(),
-            identity: (metadata.dev(), metadata.ino()),
+            listener: UnixListener::from_std(listener),
+            _name: name,
             clients: Slots::new(LISTENER),
             steps: 0,
         })
@@ -147,24 +136,6 @@ impl ControlServer {
             }
         });
     }
-}
-
-impl Drop for ControlServer {
-    fn drop(&mut self) {
-        // The path may belong to another socket by now.
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
-        if ours {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Whether the path is a socket on which no program listens.
-fn is_stale(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
-    let refused = |error: &io::Error| error.kind() == ErrorKind::ConnectionRefused;
-    is_socket && StdStream::connect(path).is_err_and(|error| refused(&error))
 }
 
 impl ControlClient {

@@ -5,36 +5,32 @@
 //! caller requests it, and in steps that a caller can end.
 //! Source: fifo(7) on `O_NONBLOCK`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
+use rustix::fs::FileType;
 use rustix::io::Errno;
+
+use crate::files::Place;
 
 /// Interval between two attempts to open a FIFO without a reader: the system announces none.
 pub const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Opens `path` for writing; `None` if it is a FIFO without a reader. Creates and truncates a regular
-/// file. Writes to a FIFO or a terminal do not block.
+/// Opens `path` for writing in place; `None` if it is a FIFO without a reader. Creates and truncates a
+/// regular file. Writes to a FIFO or a terminal do not block.
 ///
 /// # Errors
-/// The operating system's error.
+/// The operating system's error, or a reason of the policy of [`files`](crate::files).
 pub fn open_now(path: &Path) -> io::Result<Option<File>> {
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    let opened = options
-        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
-        .open(path);
-    match opened {
+    let place = Place::of(path)?;
+    match place.open_in_place() {
         Ok(file) => Ok(Some(file)),
         // A socket gives the same error, and always will.
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) && is_fifo(path) => {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) && is_fifo(&place) => {
             Ok(None)
         }
         Err(error) => Err(error),
@@ -97,16 +93,19 @@ fn wait(files: &mut [PollFd<'_>]) -> io::Result<()> {
     }
 }
 
-fn is_fifo(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo())
+fn is_fifo(place: &Place) -> bool {
+    let seen = place.look().ok().flatten();
+    seen.is_some_and(|seen| seen.kind == FileType::Fifo)
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::fs::OpenOptions;
     use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
     use std::path::PathBuf;
 
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use rustix::fs::{CWD, Mode, OFlags, mknodat};
 
     use super::*;
 

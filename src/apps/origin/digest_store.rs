@@ -6,13 +6,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
 use std::path::Path;
 
 use crate::apps::origin::digest::{Sha256, Stamp};
-use crate::files::{beside, put_in_place};
+use crate::files::{Place, Seen, read_bounded};
 
 /// Most digests stored; the oldest is evicted first.
 pub const MAX_DIGESTS: usize = 4096;
@@ -65,23 +63,23 @@ impl DigestStore {
         self.digests.is_empty()
     }
 
-    /// Loads a store file. A file that other users may write to is not trusted and counts as empty;
-    /// malformed lines are skipped.
+    /// Loads a store file. A file that other users may write to, or a longer one than
+    /// [`MAX_STORE_BYTES`], counts as empty; malformed lines are skipped.
     ///
     /// # Errors
-    /// The operating system's error; a file that does not exist is an empty store.
+    /// The operating system's error, or that another user owns the file; a file that does not exist is
+    /// an empty store.
     pub fn load(path: &Path) -> io::Result<Self> {
-        let file = match File::open(path) {
+        let file = match Place::of(path).and_then(|place| place.open_secret()) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::new()),
             Err(error) => return Err(error),
         };
-        if file.metadata()?.mode() & 0o022 != 0 {
+        if Seen::of(&file)?.mode & 0o022 != 0 {
             return Ok(Self::new());
         }
-        let mut bytes = Vec::new();
-        file.take(MAX_STORE_BYTES).read_to_end(&mut bytes)?;
-        Ok(Self::parse(&bytes))
+        let bytes = read_bounded(&file, MAX_STORE_BYTES)?;
+        Ok(Self::parse(&bytes.unwrap_or_default()))
     }
 
     /// Saves the store to a file, atomically but onto a mount point.
@@ -89,23 +87,7 @@ impl DigestStore {
     /// # Errors
     /// The operating system's error; an existing file is then unchanged.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-            return Err(io::Error::other("not a regular file"));
-        }
-        let fresh = &beside(path, ".new");
-        match fs::remove_file(fresh) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(fresh)?;
-        file.write_all(self.emit().as_bytes())?;
-        file.sync_data()?;
-        put_in_place(fresh, path)
+        Place::of(path)?.write_whole(self.emit().as_bytes(), true)
     }
 
     fn parse(bytes: &[u8]) -> Self {
@@ -165,7 +147,8 @@ fn parse_line(line: &str) -> Option<(Stamp, Sha256)> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 

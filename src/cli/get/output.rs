@@ -1,33 +1,35 @@
 //! Destinations of bodies: files that appear complete or not at all, and pipes.
 //!
-//! In: a destination and how to resume. Out: an [`Output`]. A file is written beside its place, with
-//! `.part` appended to its name, and renamed when complete (a mount point is overwritten then); a resumed file without a `.part` file is
-//! copied first, so that a failure leaves it unchanged. A device, a FIFO or standard output cannot
-//! be renamed and is written as bytes arrive.
-//! Never follows a symlink in place of a `.part` file; never lets two processes write one.
+//! In: a destination, the URL and how to resume. Out: an [`Output`]. A file is written beside its place,
+//! with `.part` appended to its name, and takes its place when complete, under the policy of
+//! [`files`](crate::files). A `.part` file is its owner's alone until then, is never shared by two
+//! processes, and names in an extended attribute the URL and the entity tag of its bytes: only a
+//! transfer of the same URL resumes it, any other one replaces its content. A resumed file without a
+//! `.part` file is copied first, so that a failure leaves it unchanged. A device, a FIFO or standard
+//! output cannot be renamed and is written as bytes arrive.
 
 mod pipe;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, XattrFlags, fgetxattr, flock, fremovexattr, fsetxattr};
+use rustix::fs::{FileType, FlockOperation, XattrFlags, fgetxattr, flock, fremovexattr, fsetxattr};
 
 use crate::apps::fetch::output::{Held, Output, OutputError};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::output::pipe::Pipe;
-use crate::files::{beside, put_in_place};
+use crate::files::{Place, Seen};
 
 /// Suffix of an incomplete file.
 pub const PART_SUFFIX: &str = ".part";
 
-/// Longest entity tag saved with a `.part` file, in bytes.
-pub const MAX_ETAG_BYTES: usize = 256;
+/// Longest origin saved with a `.part` file, in bytes; one with a longer URL is not resumed.
+pub const MAX_ORIGIN_BYTES: usize = 2048;
 
-/// Extended attribute with the entity tag, on file systems that support it.
-const ETAG_ATTRIBUTE: &str = "user.headwater.etag";
+/// Extended attribute with the origin of a `.part` file, on file systems that support it: the URL, and
+/// in a second line the entity tag.
+const ORIGIN_ATTRIBUTE: &str = "user.headwater.origin";
 
 /// Buffer size for reading and writing, in bytes: bodies arrive in packet-sized pieces.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -53,12 +55,17 @@ pub enum Resume {
     At(u64),
 }
 
-/// Prepares an output; creates and changes nothing before the first response is accepted.
+/// Prepares an output for the object of `url`; creates and changes nothing before the first response is
+/// accepted.
 ///
 /// # Errors
 /// [`Exit::BadResume`] if the file is shorter than the offset, [`Exit::WriteError`] if the
-/// destination is a directory or cannot be examined.
-pub fn prepare(destination: &Destination, resume: Resume) -> Result<Box<dyn Output>, Failed> {
+/// destination is a directory, may not be written, or cannot be examined.
+pub fn prepare(
+    destination: &Destination,
+    url: &str,
+    resume: Resume,
+) -> Result<Box<dyn Output>, Failed> {
     match destination {
         Destination::Stdout => match resume {
             Resume::Auto => Err(Failed::new(
@@ -68,7 +75,7 @@ pub fn prepare(destination: &Destination, resume: Resume) -> Result<Box<dyn Outp
             Resume::No => stdout(0),
             Resume::At(offset) => stdout(offset),
         },
-        Destination::File(path) => prepare_file(path, resume),
+        Destination::File(path) => prepare_file(path, url, resume),
     }
 }
 
@@ -80,85 +87,150 @@ fn stdout(offset: u64) -> Result<Box<dyn Output>, Failed> {
     Ok(Box::new(pipe))
 }
 
-fn prepare_file(path: &Path, resume: Resume) -> Result<Box<dyn Output>, Failed> {
-    let name = path.display();
-    let refused =
-        |error: io::Error| Failed::new(Exit::WriteError, format!("cannot write {name} ({error})"));
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {
-            let advice = format!("{name} is a directory: set a file in it with -o");
-            Err(Failed::new(Exit::WriteError, advice))
+fn prepare_file(path: &Path, url: &str, resume: Resume) -> Result<Box<dyn Output>, Failed> {
+    let refused = |error: io::Error| unwritable(path, &error);
+    let is_directory = || {
+        let advice = format!(
+            "{} is a directory: set a file in it with -o",
+            path.display()
+        );
+        Failed::new(Exit::WriteError, advice)
+    };
+    let place = Place::of(path).map_err(|error| {
+        if error.kind() == io::ErrorKind::IsADirectory {
+            is_directory()
+        } else {
+            refused(error)
         }
-        Ok(metadata) if !metadata.is_file() => {
+    })?;
+    match place.look().map_err(refused)? {
+        Some(seen) if seen.kind == FileType::Directory => Err(is_directory()),
+        Some(seen) if !seen.is_file() => {
             let offset = match resume {
                 Resume::No | Resume::Auto => 0,
                 Resume::At(offset) => offset,
             };
             Ok(Box::new(Pipe::open(path, offset).map_err(refused)?))
         }
-        // Replaces the target of a symlink, not the symlink.
-        Ok(_) => {
-            let path = fs::canonicalize(path).map_err(refused)?;
-            Ok(Box::new(PartFile::new(path, resume)?))
+        Some(seen) => {
+            place.trust(&seen).map_err(|why| refused(why.into()))?;
+            Ok(Box::new(PartFile::new(place, url, resume)?))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(Box::new(PartFile::new(path.to_owned(), resume)?))
-        }
-        Err(error) => Err(refused(error)),
+        None => Ok(Box::new(PartFile::new(place, url, resume)?)),
     }
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failed {
+    let message = format!("cannot write {} ({error})", path.display());
+    Failed::new(Exit::WriteError, message)
 }
 
 /// A file written as `.part` beside its place.
 struct PartFile {
-    path: PathBuf,
-    part: PathBuf,
-    /// The file that holds the bytes to resume: the `.part` file or the complete one.
-    source: Option<PathBuf>,
+    place: Place,
+    part: Place,
+    url: String,
+    /// The file that holds the bytes to resume.
+    source: Option<Source>,
     held: Held,
     file: Option<BufWriter<File>>,
     /// Whether the `.part` file has bytes that a later run could resume.
     filled: bool,
 }
 
+/// The file that holds the bytes to resume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// The `.part` file.
+    Part,
+    /// The complete one.
+    Whole,
+}
+
 impl PartFile {
-    fn new(path: PathBuf, resume: Resume) -> Result<Self, Failed> {
-        let part = beside(&path, PART_SUFFIX);
-        let (source, held) = match resume {
-            Resume::No | Resume::At(0) => (None, Held::default()),
-            Resume::Auto => find_held(&part, &path, None),
-            Resume::At(offset) => find_held(&part, &path, Some(offset)),
+    fn new(place: Place, url: &str, resume: Resume) -> Result<Self, Failed> {
+        let failed = |error: io::Error| unwritable(place.path(), &error);
+        let part = place.beside(PART_SUFFIX).map_err(failed)?;
+        let mut output = Self {
+            url: url.to_owned(),
+            source: None,
+            held: Held::default(),
+            file: None,
+            filled: false,
+            place,
+            part,
         };
-        if let (Resume::At(offset), None) = (resume, &source)
-            && offset > 0
-        {
-            let name = path.display();
+        let least = match resume {
+            Resume::No | Resume::At(0) => return Ok(output),
+            Resume::Auto => None,
+            Resume::At(offset) => Some(offset),
+        };
+        let found = output.find_held(least);
+        let path = output.part.path();
+        if let Some((source, held)) = found.map_err(|error| unwritable(path, &error))? {
+            (output.source, output.held) = (Some(source), held);
+        } else if let Some(offset) = least {
+            let name = output.place.path().display();
             let advice =
                 format!("{name} is shorter than {offset} bytes: use -C - to resume at its end");
             return Err(Failed::new(Exit::BadResume, advice));
         }
-        Ok(Self {
-            path,
-            part,
-            source,
-            held,
-            file: None,
-            filled: false,
-        })
+        Ok(output)
+    }
+
+    /// Finds the bytes to resume: in a `.part` file of this URL before the complete file. `least`:
+    /// their minimum length.
+    fn find_held(&self, least: Option<u64>) -> io::Result<Option<(Source, Held)>> {
+        let enough = |seen: &Seen| seen.bytes >= least.unwrap_or(1);
+        if self.part.look()?.is_some() {
+            let part = self.part.open_private()?;
+            let seen = Seen::of(&part)?;
+            match read_origin(&part) {
+                Some((url, etag)) if url == self.url && enough(&seen) => {
+                    let bytes = least.unwrap_or(seen.bytes);
+                    return Ok(Some((Source::Part, Held { bytes, etag })));
+                }
+                Some((url, _)) if url == self.url => {}
+                _ => log::warn!(
+                    "{}: not a part of {}, so it is not resumed",
+                    self.part.path().display(),
+                    self.url,
+                ),
+            }
+        }
+        let whole = self
+            .place
+            .look()?
+            .filter(|seen| seen.is_file() && enough(seen));
+        Ok(whole.map(|seen| {
+            let bytes = least.unwrap_or(seen.bytes);
+            (Source::Whole, Held { bytes, etag: None })
+        }))
+    }
+
+    /// Opens the file that holds the bytes to resume, if there is one.
+    fn open_source(&self) -> io::Result<Option<File>> {
+        let place = match self.source {
+            None => return Ok(None),
+            Some(Source::Part) => &self.part,
+            Some(Source::Whole) => &self.place,
+        };
+        place.open_to_read().map(Some)
     }
 
     /// Opens the `.part` file, and truncates or fills it to `offset` bytes.
     fn open(&mut self, offset: u64) -> Result<BufWriter<File>, OutputError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
-        let mut file = options.custom_flags(no_follow).open(&self.part)?;
+        let mut file = self.part.open_private()?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from)?;
-        match &self.source {
-            Some(source) if offset > 0 && *source != self.part => {
-                file.set_len(0)?;
-                io::copy(&mut File::open(source)?.take(offset), &mut file)?;
+        if offset > 0 && self.source == Some(Source::Whole) {
+            file.set_len(0)?;
+            if let Some(whole) = self.open_source()? {
+                io::copy(&mut whole.take(offset), &mut file)?;
             }
-            Some(_) | None => {}
+        }
+        if Seen::of(&file)?.bytes < offset {
+            // Another process has shortened it since: a hole would pass for bytes.
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         file.set_len(offset)?;
         file.seek(SeekFrom::Start(offset))?;
@@ -172,10 +244,10 @@ impl Output for PartFile {
     }
 
     fn replay(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<bool, OutputError> {
-        let Some(source) = &self.source else {
+        let Some(source) = self.open_source()? else {
             return Ok(true);
         };
-        let mut file = File::open(source)?.take(self.held.bytes);
+        let mut file = source.take(self.held.bytes);
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut left = self.held.bytes;
         loop {
@@ -195,11 +267,17 @@ impl Output for PartFile {
             None => self.open(offset)?,
         };
         self.filled = offset > 0;
-        // Best effort: without the tag only the digest detects a changed object.
+        // Best effort: a part without its origin is not resumed.
         let plain = file.get_ref();
-        let _ = match etag.filter(|etag| etag.len() <= MAX_ETAG_BYTES) {
-            Some(etag) => fsetxattr(plain, ETAG_ATTRIBUTE, etag.as_bytes(), XattrFlags::empty()),
-            None => fremovexattr(plain, ETAG_ATTRIBUTE),
+        let origin = format!("{}\n{}", self.url, etag.unwrap_or_default());
+        let _ = match origin.len() <= MAX_ORIGIN_BYTES {
+            true => fsetxattr(
+                plain,
+                ORIGIN_ATTRIBUTE,
+                origin.as_bytes(),
+                XattrFlags::empty(),
+            ),
+            false => fremovexattr(plain, ORIGIN_ATTRIBUTE),
         };
         self.file = Some(file);
         Ok(())
@@ -218,8 +296,8 @@ impl Output for PartFile {
             // `rewind` flushes the buffer, so it must precede `set_len`.
             file.rewind()?;
             file.get_ref().set_len(0)?;
-        } else if self.source.as_ref() == Some(&self.part) {
-            fs::remove_file(&self.part)?;
+        } else if self.source == Some(Source::Part) {
+            self.part.remove()?;
         }
         self.source = None;
         self.held = Held::default();
@@ -228,21 +306,20 @@ impl Output for PartFile {
     }
 
     fn finish(&mut self) -> Result<(), OutputError> {
-        match self.file.take() {
+        let file = match self.file.take() {
             Some(mut file) => {
                 file.flush()?;
-                let file = file.get_ref();
-                if let Ok(before) = fs::metadata(&self.path) {
-                    file.set_permissions(before.permissions())?;
-                }
-                let _ = fremovexattr(file, ETAG_ATTRIBUTE);
-                put_in_place(&self.part, &self.path)?;
+                file.into_inner().map_err(io::IntoInnerError::into_error)?
             }
-            None if self.source.as_ref() == Some(&self.part) => {
-                put_in_place(&self.part, &self.path)?;
+            None if self.source == Some(Source::Part) => self.part.open_private()?,
+            None => {
+                self.filled = true;
+                return Ok(());
             }
-            None => {}
-        }
+        };
+        let _ = fremovexattr(&file, ORIGIN_ATTRIBUTE);
+        self.place.dress(&file)?;
+        self.place.put(&self.part)?;
         self.filled = true;
         Ok(())
     }
@@ -252,35 +329,20 @@ impl Drop for PartFile {
     fn drop(&mut self) {
         if self.file.is_some() && !self.filled {
             // A later run cannot resume an empty file.
-            let _ = fs::remove_file(&self.part);
+            let _ = self.part.remove();
         }
     }
 }
 
-/// Finds the file to resume, `part` before `path`. `least`: its minimum length in bytes.
-fn find_held(part: &Path, path: &Path, least: Option<u64>) -> (Option<PathBuf>, Held) {
-    for candidate in [part, path] {
-        let Ok(metadata) = fs::symlink_metadata(candidate) else {
-            continue;
-        };
-        if !metadata.is_file() || metadata.len() < least.unwrap_or(1) {
-            continue;
-        }
-        let bytes = least.unwrap_or(metadata.len());
-        let etag = read_etag(candidate);
-        return (Some(candidate.to_owned()), Held { bytes, etag });
-    }
-    (None, Held::default())
-}
-
-fn read_etag(path: &Path) -> Option<String> {
-    let mut buffer = [0; MAX_ETAG_BYTES];
-    let file = File::open(path).ok()?;
-    let length = fgetxattr(&file, ETAG_ATTRIBUTE, &mut buffer).ok()?;
+/// Reads the URL of a `.part` file, and its entity tag if it has one.
+fn read_origin(file: &File) -> Option<(String, Option<String>)> {
+    let mut buffer = [0; MAX_ORIGIN_BYTES];
+    let length = fgetxattr(file, ORIGIN_ATTRIBUTE, &mut buffer).ok()?;
     let text = core::str::from_utf8(buffer.get(..length)?).ok()?;
+    let (url, etag) = text.split_once('\n')?;
     // The tag becomes part of a request head: only characters of an entity tag (RFC 9110 §8.8.3).
-    let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
-    (plain && text.starts_with('"')).then(|| text.to_owned())
+    let plain = etag.bytes().all(|byte| byte.is_ascii_graphic()) && etag.starts_with('"');
+    Some((url.to_owned(), plain.then(|| etag.to_owned())))
 }
 
 #[cfg(test)]

@@ -102,9 +102,9 @@ impl<'a> Session<'a> {
     fn start_next(&mut self, now: Now, machine: &mut ClientHost) -> bool {
         while let Some(job) = self.queue.begin_next() {
             self.begun.get_or_insert(now.instant);
-            let output = prepare(&job.destination, self.config.resume);
-            let held = output.as_ref().map_or(0, |output| output.held().bytes);
             let url = job.target.to_string();
+            let output = prepare(&job.destination, &url, self.config.resume);
+            let held = output.as_ref().map_or(0, |output| output.held().bytes);
             let bar = Bar::new(
                 &bar_name(&job),
                 &job.destination,

@@ -4,14 +4,13 @@
 //! changes meaning or is removed, not when one is added.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::files::{beside, put_in_place};
+use crate::files::Place;
 use crate::host::config::Protocol;
 use crate::host::report::ClientReport;
 use crate::runtime::OsClock;
@@ -209,7 +208,8 @@ impl GetStats {
 
 /// Writes figures as JSON to a temporary file and renames it. Writes directly to a device or a pipe,
 /// and waits for a slow reader of a pipe, for `limit` at most: SIGINT and SIGTERM have their default
-/// action from then on. Replaces the target of a symlink, not the symlink.
+/// action from then on. Replaces the target of a symlink, not the symlink, as [`files`](crate::files)
+/// allows it.
 ///
 /// # Errors
 /// The operating system's error, or [`ErrorKind::TimedOut`]; an existing file is then unchanged.
@@ -220,17 +220,11 @@ pub fn write_json(
 ) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(figures).map_err(io::Error::other)?;
     text.push(b'\n');
-    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+    let place = Place::of(path)?;
+    if place.look()?.is_some_and(|seen| !seen.is_file()) {
         return write_now(path, &text, limit);
     }
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let temporary = beside(&path, &format!(".{}.tmp", std::process::id()));
-    let written = fs::write(&temporary, text).and_then(|()| put_in_place(&temporary, &path));
-    if written.is_err() {
-        // The temporary file may not exist.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    place.write_whole(&text, false)
 }
 
 /// Writes to a file that cannot be replaced.
@@ -276,6 +270,7 @@ const fn to_f64(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Read as _;
     use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::symlink;

@@ -2,19 +2,18 @@
 //!
 //! In: a path. Out: [`Tokens`]; and back. One line per token, `LOCAL SERVICE RECEIVED CONNECTION
 //! CONTINUATION`: addresses, milliseconds since the Unix epoch, and two hexadecimal values. The file
-//! is replaced as a whole, under a lock, with mode 0600. Never writes to a file of another kind. An
-//! unusable file never fails a transfer: `get` logs the error and sends no token.
+//! is replaced as a whole, under a lock, with mode 0600. Never writes to a file of another kind or user.
+//! An unusable file never fails a transfer: `get` logs the error and sends no token.
 
 use core::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::File;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::files::{beside, put_in_place};
+use crate::files::{Place, Seen, read_bounded};
 use crate::host::tokens::{Remembered, Tokens};
 use crate::time::UnixMillis;
 use crate::transport::client::AddressToken;
@@ -43,12 +42,15 @@ pub enum TokenFileError {
 /// # Errors
 /// [`TokenFileError`].
 pub fn load(path: &Path) -> Result<Tokens, TokenFileError> {
-    match fs::metadata(path) {
-        // Checked before opening: opening a FIFO would wait for its writer.
-        Ok(metadata) if !metadata.is_file() => Err(TokenFileError::Foreign),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Tokens::default()),
-        Ok(_) => read(&mut File::open(path)?),
-        Err(error) => Err(error.into()),
+    let place = match Place::of(path) {
+        Ok(place) => place,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Tokens::default()),
+        Err(error) => return Err(error.into()),
+    };
+    match place.look()? {
+        Some(seen) if !seen.is_file() => Err(TokenFileError::Foreign),
+        Some(_) => read(&place.open_secret()?),
+        None => Ok(Tokens::default()),
     }
 }
 
@@ -61,61 +63,38 @@ pub fn save(path: &Path, tokens: &Tokens, now: UnixMillis) -> Result<(), TokenFi
     if tokens.is_empty() {
         return Ok(());
     }
-    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+    let place = Place::of(path)?;
+    if place.look()?.is_some_and(|seen| !seen.is_file()) {
         return Err(TokenFileError::Foreign);
     }
-    let mut file = lock(path)?;
-    let mut all = read(&mut file)?;
+    let file = lock(&place)?;
+    let mut all = read(&file)?;
     for token in tokens.iter() {
         all.remember(token.clone());
     }
     all.expire(now);
-    Ok(replace(path, emit(&all).as_bytes())?)
+    Ok(place.write_whole(emit(&all).as_bytes(), true)?)
 }
 
 /// Opens and locks the file, and creates it if necessary. Writers replace the file while they hold
 /// the lock on the old one, so a lock obtained after waiting may be on a deleted file: try again.
-fn lock(path: &Path) -> io::Result<File> {
+fn lock(place: &Place) -> io::Result<File> {
     loop {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = options.mode(0o600).open(path)?;
+        let file = place.open_private()?;
         flock(&file, FlockOperation::LockExclusive)?;
-        let locked = file.metadata()?;
-        let same = |there: fs::Metadata| (there.dev(), there.ino()) == (locked.dev(), locked.ino());
-        if fs::metadata(path).is_ok_and(same) {
+        let locked = Seen::of(&file)?.identity;
+        if place.look()?.is_some_and(|seen| seen.identity == locked) {
             return Ok(file);
         }
     }
 }
 
-/// Writes a temporary file and renames it. Replaces the target of a symlink, not the symlink.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let path = fs::canonicalize(path)?;
-    let temporary = beside(&path, &format!(".{}.tmp", std::process::id()));
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    let written = file
-        .write_all(content)
-        .and_then(|()| put_in_place(&temporary, &path));
-    if written.is_err() {
-        // Most likely the disk is full: leave nothing on it.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
-}
-
-fn read(file: &mut File) -> Result<Tokens, TokenFileError> {
-    let mut bytes = Vec::new();
-    file.take(MAX_TOKEN_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)?;
-    let short = bytes.len() <= usize::try_from(MAX_TOKEN_FILE_BYTES).unwrap_or(usize::MAX);
-    let text = core::str::from_utf8(&bytes).ok().filter(|_| short);
-    text.and_then(parse).ok_or(TokenFileError::Foreign)
+fn read(file: &File) -> Result<Tokens, TokenFileError> {
+    let bytes = read_bounded(file, MAX_TOKEN_FILE_BYTES)?;
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    text.as_deref()
+        .and_then(parse)
+        .ok_or(TokenFileError::Foreign)
 }
 
 /// Parses tokens; `None` if the text is not a token file. An empty file is one.

@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use crate::cli::exit::{Exit, Failed};
+use crate::files::Place;
 use crate::sim::machines::TransportKit;
 use crate::sim::{Options, SimFailure, run_seed};
 
@@ -66,10 +67,12 @@ fn explain(args: &SimArgs, failure: &SimFailure) -> Failed {
     let mut places = Vec::new();
     for (side, capture) in sides {
         let path = args.pcap.join(format!("headwater-{seed}-{side}.pcap"));
-        places.push(match std::fs::write(&path, capture) {
-            Ok(()) => path.display().to_string(),
-            Err(error) => format!("no capture of the {side} ({error})"),
-        });
+        places.push(
+            match Place::of(&path).and_then(|place| place.write_whole(capture, false)) {
+                Ok(()) => path.display().to_string(),
+                Err(error) => format!("no capture of the {side} ({error})"),
+            },
+        );
     }
     let places = places.join(" and ");
     let advice = format!("{failure}: see {places}; reproduce with --seed {seed}");

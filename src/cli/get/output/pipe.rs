@@ -6,16 +6,15 @@
 //! without a reader is opened later: until then it counts as one byte that waits.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
-
 use crate::apps::fetch::output::{Held, Output, OutputError};
+use crate::files::Place;
 use crate::runtime::fifo::{RETRY_INTERVAL, open_now};
 
 /// Standard output, under a path that can be opened again.
@@ -46,10 +45,7 @@ impl Pipe {
     pub(super) fn stdout(offset: u64) -> io::Result<Self> {
         let shared = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let file = if may_wait(&shared)? {
-            let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-            let flags = i32::try_from(flags.bits()).unwrap_or_default();
-            let mut options = OpenOptions::new();
-            let own = options.write(true).custom_flags(flags).open(STDOUT);
+            let own = Place::of(Path::new(STDOUT)).and_then(|place| place.open_in_place());
             own.unwrap_or(shared)
         } else {
             shared
@@ -181,7 +177,7 @@ impl Output for Pipe {
 mod tests {
     use std::io::Read as _;
 
-    use rustix::fs::{fcntl_getfl, fcntl_setfl};
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
     use super::*;
     use crate::runtime::fifo::tests::{fifo, reader};

@@ -1,5 +1,6 @@
 //! Token files on a real file system.
 
+use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::thread;
 
