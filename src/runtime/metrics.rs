@@ -2,12 +2,14 @@
 //!
 //! In: connections to a TCP listener of the operating system (not of our stack). Out: the Prometheus
 //! text exposition format 0.0.4, one request per connection. Never waits for a peer: all I/O is
-//! non-blocking, connections are bounded in number, size and time.
+//! non-blocking, connections are bounded in number, size and time. With all places taken, a newcomer
+//! takes that of the oldest connection of the source that has most of them: sockets that neither
+//! send nor read keep no scraper out.
 //! Sources: RFC 9112; "Exposition formats" of the Prometheus documentation.
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use super::slots::Slots;
 use crate::host::metrics::{Metric, MetricKind, MetricSample};
 use crate::time::Instant;
 
-/// Most connections at a time; further ones are closed immediately.
+/// Most connections at a time; a further one replaces the oldest of the source with most of them.
 pub const MAX_CONNECTIONS: usize = 16;
 
 /// Longest request head, in bytes.
@@ -38,11 +40,16 @@ const LISTENER: usize = 16;
 pub struct MetricsServer {
     listener: TcpListener,
     connections: Slots<MetricsConnection, MAX_CONNECTIONS>,
+    accepted: u64,
 }
 
 #[derive(Debug)]
 struct MetricsConnection {
     stream: TcpStream,
+    /// Its peer's address, if the peer is still there.
+    source: Option<IpAddr>,
+    /// Connections accepted before.
+    number: u64,
     until: Instant,
     ready: bool,
     exchange: Exchange,
@@ -71,6 +78,7 @@ impl MetricsServer {
         Ok(Self {
             listener,
             connections: Slots::new(LISTENER),
+            accepted: 0,
         })
     }
 
@@ -126,16 +134,37 @@ impl MetricsServer {
     }
 
     fn accept(&mut self, now: Instant, registry: &Registry) {
-        let free = |slots: &[Option<_>; MAX_CONNECTIONS]| slots.iter().position(Option::is_none);
         let next = || self.listener.accept().map(|(stream, _)| stream);
-        let admit = |stream| MetricsConnection {
-            stream,
-            until: now + MAX_DURATION,
-            ready: true,
-            exchange: Exchange::Reading { head: Vec::new() },
+        let admit = |stream: TcpStream| {
+            self.accepted += 1;
+            MetricsConnection {
+                source: stream.peer_addr().ok().map(|peer| peer.ip().to_canonical()),
+                number: self.accepted,
+                stream,
+                until: now + MAX_DURATION,
+                ready: true,
+                exchange: Exchange::Reading { head: Vec::new() },
+            }
         };
-        self.connections.accept(registry, next, free, admit);
+        self.connections.accept(registry, next, choose, admit);
     }
+}
+
+/// Chooses the slot of the next connection: a free one, or else that of the oldest connection of the
+/// source with most of them.
+fn choose(slots: &[Option<MetricsConnection>; MAX_CONNECTIONS]) -> Option<usize> {
+    let free = slots.iter().position(Option::is_none);
+    let of = |source| {
+        let open = slots.iter().flatten();
+        open.filter(|other| other.source == source).count()
+    };
+    let crowded = || {
+        let taken = slots.iter().enumerate();
+        let taken = taken.filter_map(|(n, slot)| Some((n, slot.as_ref()?)));
+        let most = taken.max_by_key(|(_, one)| (of(one.source), core::cmp::Reverse(one.number)));
+        most.map(|(n, _)| n)
+    };
+    free.or_else(crowded)
 }
 
 impl MetricsConnection {
@@ -344,6 +373,73 @@ mod tests {
             ("beyond the bound", &long[..], Some(Status::TooLarge)),
         ] {
             assert_eq!(judge(head), want, "{name}");
+        }
+    }
+
+    /// Connects from an address of the loopback network.
+    fn connect(from: [u8; 4], to: SocketAddr) -> std::net::TcpStream {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&socket, &SocketAddr::from((from, 0))).unwrap();
+        connect(&socket, &to).unwrap();
+        socket.into()
+    }
+
+    /// Scrapes from 127.0.0.1 after `idle` sockets from each of `sources` have connected; `asking`: they
+    /// ask, and do not read.
+    fn scrapes_beside(idle: usize, sources: &[[u8; 4]], asking: bool) -> bool {
+        let server = MetricsServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let to = server.local_addr().unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let mut server = server.registered(poll.registry()).unwrap();
+        let name = "x".repeat(1 << 23);
+        let large = || vec![Metric::by_label("a_total", "A.", "of", [(name.clone(), 1)])];
+        let mut turn = |large_answer: bool| {
+            server.note(Token(LISTENER));
+            for n in 0..MAX_CONNECTIONS {
+                server.note(Token(LISTENER + 1 + n));
+            }
+            let metrics = || if large_answer { large() } else { Vec::new() };
+            server.turn(Instant::ZERO, poll.registry(), metrics);
+        };
+        let mut scraper = connect([127, 0, 0, 1], to);
+        let mut sockets = Vec::new();
+        for n in 0..idle {
+            for source in sources {
+                let mut stream = connect(*source, to);
+                if asking {
+                    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+                }
+                sockets.push(stream);
+            }
+            if n % 4 == 3 {
+                turn(true);
+            }
+        }
+        turn(true);
+        if sources.contains(&[127, 0, 0, 1]) {
+            // The first one has given way: scrapers try again.
+            scraper = connect([127, 0, 0, 1], to);
+            turn(false);
+        }
+        scraper.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        turn(false);
+        let mut answer = [0; 15];
+        scraper
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        scraper.read_exact(&mut answer).is_ok() && answer == *b"HTTP/1.1 200 OK"
+    }
+
+    #[test]
+    fn silent_and_stalled_sockets_keep_no_scraper_out() {
+        for asking in [false, true] {
+            for idle in [MAX_CONNECTIONS - 1, MAX_CONNECTIONS, 3 * MAX_CONNECTIONS] {
+                assert!(scrapes_beside(idle, &[[127, 0, 0, 2]], asking), "{idle}");
+                assert!(scrapes_beside(idle, &[[127, 0, 0, 1]], asking), "{idle}");
+            }
+            let two = [[127, 0, 0, 2], [127, 0, 0, 3]];
+            assert!(scrapes_beside(MAX_CONNECTIONS, &two, asking));
         }
     }
 }
