@@ -42,6 +42,7 @@ impl Bench {
         RequestContext {
             now: UnixMillis::new(self.now),
             proven: true,
+            source: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         }
     }
 

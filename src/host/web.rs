@@ -7,6 +7,7 @@
 //! 4 kB every now and then is served to the end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::http::request::RequestHead;
@@ -83,6 +84,8 @@ enum WebPhase {
 }
 
 struct WebConnection {
+    /// The client's address.
+    source: IpAddr,
     inbox: Vec<u8>,
     phase: WebPhase,
     /// The work that it waits for.
@@ -164,9 +167,10 @@ impl Web {
     pub fn handle_events(&mut self, now: Now, stack: &mut Stack, app: &mut dyn Application) {
         while let Some(event) = stack.poll_event() {
             match event {
-                TcpEvent::Accepted { id, .. } => {
+                TcpEvent::Accepted { id, remote, .. } => {
                     self.counters.accepted += 1;
                     let connection = WebConnection {
+                        source: remote.ip(),
                         inbox: Vec::new(),
                         phase: WebPhase::Head,
                         ticket: None,
@@ -412,7 +416,7 @@ fn begin(
     else {
         return Next::Wait;
     };
-    match app.begin(proven(now), request) {
+    match app.begin(proven(now, connection.source), request) {
         Ok(begun) => {
             counters.requests += 1;
             let stream = Streaming {
@@ -450,7 +454,7 @@ fn stream(
     let WebPhase::Streaming { stream, until } = &mut connection.phase else {
         return Next::Wait;
     };
-    let context = proven(now);
+    let context = proven(now, connection.source);
     if stream.offset == 0 {
         stack.expect_to_send(now.instant, id, stream.length.unwrap_or(u64::MAX));
     }
@@ -498,10 +502,11 @@ fn stream(
 }
 
 /// The circumstances of a request over TCP, whose handshake has proven the client's address.
-const fn proven(now: Now) -> RequestContext {
+const fn proven(now: Now, source: IpAddr) -> RequestContext {
     RequestContext {
         now: now.unix,
         proven: true,
+        source,
     }
 }
 

@@ -58,9 +58,6 @@ pub const MAX_LOOKS: u32 = 8;
 /// short, the loop preempts them as soon as it has a packet.
 const NICENESS: i32 = 10;
 
-/// The kinds of jobs, in the order of the queues.
-const KINDS: [JobKind; 4] = [JobKind::Look, JobKind::Read, JobKind::List, JobKind::Digest];
-
 /// The threads, their queues and their results.
 pub struct ThreadWorkers {
     shared: Arc<Shared>,
@@ -195,7 +192,7 @@ struct Queue {
 
 #[derive(Default)]
 struct Queues {
-    by_kind: [Queue; KINDS.len()],
+    by_kind: [Queue; JobKind::ALL.len()],
     /// Short kinds take turns.
     turn: usize,
     /// Jobs to do later; they count as outstanding.
@@ -205,8 +202,7 @@ struct Queues {
 
 impl Queues {
     fn of(&mut self, kind: JobKind) -> Option<&mut Queue> {
-        let index = KINDS.iter().position(|own| *own == kind)?;
-        self.by_kind.get_mut(index)
+        self.by_kind.get_mut(kind.index())
     }
 
     fn pop_short(&mut self, now: Instant) -> Option<Task> {
@@ -467,6 +463,7 @@ mod tests {
     const CONTEXT: RequestContext = RequestContext {
         now: UnixMillis::new(0),
         proven: true,
+        source: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
     };
 
     const SIZE: u64 = 5 << 20;

@@ -156,6 +156,7 @@ mod tests {
         let context = RequestContext {
             now: crate::time::UnixMillis::new(0),
             proven: true,
+            source: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         };
         let begun = Objects.begin(context, &OBJECT.request()).unwrap();
         assert_eq!(begun.length, Some(1000));

@@ -4,6 +4,8 @@
 //! The transport seals the user continuation and sends it to the client, which includes it in later
 //! requests; any server with the same keys can then produce any byte range of the same stream.
 
+use std::net::IpAddr;
+
 use crate::time::UnixMillis;
 use crate::wire::payload::Gathered;
 
@@ -24,6 +26,8 @@ pub struct RequestContext {
     /// Whether the client has proven its address. If not, the packet may come from anybody: the
     /// application must answer from memory or refuse, and must not start work for it.
     pub proven: bool,
+    /// The address of the client; forged, perhaps, unless it is proven.
+    pub source: IpAddr,
 }
 
 /// Names the work that an application does before it can answer, such as a read from a disk. Requests

@@ -28,6 +28,15 @@ mod content;
 mod counters;
 mod emit;
 mod parked;
+/// The circumstances of a request.
+const fn context(now: Now, path: UdpPath, proven: bool) -> RequestContext {
+    RequestContext {
+        now: now.unix,
+        proven,
+        source: path.src.ip(),
+    }
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -261,10 +270,7 @@ impl Server {
                 usize::from(datagram_max).min(OPEN_BYTES),
             ),
         };
-        let context = RequestContext {
-            now: now.unix,
-            proven,
-        };
+        let context = context(now, path, proven);
         // Without bytes in memory the answer has none: the client asks again by a request, which proves
         // its address, before any work is done for it.
         let mut content = match self.content(context, open.wanted, app) {
@@ -447,10 +453,7 @@ impl Server {
                 _ => ServerDrop::Replayed.into(),
             });
         }
-        let context = RequestContext {
-            now: now.unix,
-            proven: true,
-        };
+        let context = context(now, path, true);
         let waiting = |ticket| Waiting {
             connection: request.connection,
             key: (connection, granted.first),

@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::apps::origin::continuation::Tag;
+use crate::apps::origin::desk::{Desk, POLLED};
 use crate::apps::origin::digest::Stamp;
 use crate::apps::origin::dynamic::Blocks;
 use crate::apps::origin::load::{Loaded, check_file, index_path};
 use crate::apps::origin::object::Object;
 use crate::apps::origin::tree::{Peeked, Refusal, Tree};
-use crate::apps::origin::work::{Desk, Job, JobKey, Look, Outcome, POLLED, Want, Workers};
+use crate::apps::origin::work::{Job, JobKey, Look, Outcome, Want, Workers};
 use crate::time::UnixMillis;
 use crate::transport::application::{RequestContext, Ticket};
 use crate::wire::payload::Shared;
@@ -218,7 +219,7 @@ impl Files {
     /// Orders a look.
     fn order(&mut self, context: RequestContext, look: &Look) -> Ticket {
         let job = Job::Look(Arc::clone(&self.tree), look.clone());
-        let ticket = self.desk.order(context.proven, job);
+        let ticket = self.desk.order(context, job);
         self.collect();
         ticket
     }
@@ -236,7 +237,7 @@ impl Files {
         if let Some(block) = self.blocks.get(seed, period) {
             return Ok(block);
         }
-        let ticket = self.desk.order(context.proven, Job::Block(seed, period));
+        let ticket = self.desk.order(context, Job::Block(seed, period));
         self.collect();
         self.blocks.get(seed, period).ok_or(ticket)
     }
@@ -244,7 +245,7 @@ impl Files {
     /// Orders a window of a file.
     pub fn warm(&mut self, context: RequestContext, object: &Arc<Object>, window: u64) -> Ticket {
         let job = Job::Warm(Arc::clone(object), window);
-        let ticket = self.desk.order(context.proven, job);
+        let ticket = self.desk.order(context, job);
         self.collect();
         ticket
     }
@@ -255,7 +256,7 @@ impl Files {
             return None;
         }
         let job = Job::Digest(Arc::clone(object));
-        let ticket = self.desk.order(context.proven, job);
+        let ticket = self.desk.order(context, job);
         self.collect();
         (object.digest().is_none() && !object.is_unreadable()).then_some(ticket)
     }

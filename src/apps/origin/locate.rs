@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::Origin;
 use crate::apps::origin::continuation::{RequestOutcome, Resource, Tag};
+use crate::apps::origin::desk::POLLED;
 use crate::apps::origin::files::{Freshness, Miss};
 use crate::apps::origin::load::index_path;
 use crate::apps::origin::object::Object;
@@ -15,7 +16,6 @@ use crate::apps::origin::objects::{file_object, marked_etag, marked_object, page
 use crate::apps::origin::render::{Representation, etag};
 use crate::apps::origin::target::Target;
 use crate::apps::origin::tree::Refusal;
-use crate::apps::origin::work::POLLED;
 use crate::apps::origin::{dynamic, target};
 use crate::http::conditional::{self, ConditionVerdict, EntityTag, Validators};
 use crate::http::range::{self, Selected};

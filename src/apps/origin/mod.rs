@@ -13,6 +13,7 @@
 
 pub mod alias;
 pub mod continuation;
+pub mod desk;
 pub mod digest;
 pub mod digest_store;
 pub mod dynamic;
@@ -34,13 +35,14 @@ use std::path::Path;
 
 use crate::apps::origin::alias::{Aliases, is_long};
 use crate::apps::origin::continuation::{RequestOutcome, Resource, UserContinuation};
+use crate::apps::origin::desk::POLLED;
 use crate::apps::origin::files::Files;
 use crate::apps::origin::hot::Hot;
 use crate::apps::origin::locate::{Found, Refused, check, decide};
 use crate::apps::origin::produce::Recent;
 use crate::apps::origin::render::{RENDERING, Stream};
 use crate::apps::origin::tree::{RootError, Tree};
-use crate::apps::origin::work::{POLLED, Workers};
+use crate::apps::origin::work::Workers;
 use crate::http::request::{Method, RequestHead};
 use crate::http::status::Status;
 use crate::transport::application::{

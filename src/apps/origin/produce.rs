@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::{MAX_ATTEMPTS, MAX_RECENT, Origin};
 use crate::apps::origin::continuation::{Resource, Tag, UserContinuation};
+use crate::apps::origin::desk::POLLED;
 use crate::apps::origin::files::{Freshness, Miss};
 use crate::apps::origin::object::{Object, Unread};
 use crate::apps::origin::objects::{file_object, marked_object, page_object, tag_of};
 use crate::apps::origin::render::{Representation, Stream};
 use crate::apps::origin::tree::Refusal;
-use crate::apps::origin::work::POLLED;
 use crate::transport::application::{
     MAX_USER_BYTES, RequestContext, StreamPart, Ticket, Unavailable,
 };

@@ -22,6 +22,7 @@ const fn context(now_ms: u64) -> RequestContext {
     RequestContext {
         now: crate::time::UnixMillis::new(now_ms),
         proven: true,
+        source: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
     }
 }
 

@@ -1,11 +1,10 @@
 //! Work that may wait for a disk or take long, which the loop leaves to others.
 //!
-//! In: jobs, for clients with a proven address only. Out: their outcomes, and the tickets of requests
-//! that wait for them. The queues are bounded, one for each kind of job, so that slow ones do not
-//! displace others; a job that two requests need is done once.
+//! In: jobs, for clients with a proven address only. Out: their outcomes. The queues are bounded, one
+//! for each kind of job, so that slow ones do not displace others.
 
 use core::num::NonZeroU32;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::apps::origin::digest::{self, Stamp};
@@ -14,14 +13,10 @@ use crate::apps::origin::dynamic;
 use crate::apps::origin::load::{self, Loaded};
 use crate::apps::origin::object::Object;
 use crate::apps::origin::tree::{Refusal, Tree};
-use crate::transport::application::Ticket;
 use crate::wire::payload::Shared;
 
 /// Most jobs of a kind that are queued, being done, or done and not collected.
 pub const MAX_JOBS: usize = 128;
-
-/// Nothing wakes the requests with this ticket: their clients ask again.
-pub const POLLED: Ticket = Ticket(0);
 
 /// The kind of object that a path is to name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,8 +80,44 @@ pub enum JobKind {
 }
 
 impl JobKind {
+    /// All kinds, in the order of their queues.
+    pub const ALL: [Self; 4] = [Self::Look, Self::Read, Self::List, Self::Digest];
+
     /// Those that take little time, in turns.
     pub const SHORT: [Self; 3] = [Self::Look, Self::Read, Self::List];
+
+    /// The place of its queue.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Look => 0,
+            Self::Read => 1,
+            Self::List => 2,
+            Self::Digest => 3,
+        }
+    }
+}
+
+impl JobKey {
+    /// The queue of the job.
+    #[must_use]
+    pub const fn kind(&self) -> JobKind {
+        match self {
+            Self::Look(look) => look.kind(),
+            Self::Warm(..) | Self::Block(..) => JobKind::Read,
+            Self::Digest(_) => JobKind::Digest,
+        }
+    }
+}
+
+impl Look {
+    const fn kind(&self) -> JobKind {
+        match self.want {
+            Want::File => JobKind::Look,
+            Want::Page | Want::Directory => JobKind::List,
+            Want::Prefix(_) => JobKind::Digest,
+        }
+    }
 }
 
 /// The result of a job.
@@ -141,11 +172,7 @@ impl Job {
     #[must_use]
     pub const fn kind(&self) -> JobKind {
         match self {
-            Self::Look(_, look) => match look.want {
-                Want::File => JobKind::Look,
-                Want::Page | Want::Directory => JobKind::List,
-                Want::Prefix(_) => JobKind::Digest,
-            },
+            Self::Look(_, look) => look.kind(),
             Self::Warm(..) | Self::Block(..) => JobKind::Read,
             Self::Digest(_) => JobKind::Digest,
         }
@@ -228,108 +255,5 @@ impl Workers for InlineWorkers {
 
     fn is_immediate(&self) -> bool {
         true
-    }
-}
-
-/// The jobs under way, and the tickets of the requests that wait for them.
-pub struct Desk {
-    workers: Box<dyn Workers>,
-    pending: BTreeMap<JobKey, Ticket>,
-    ready: VecDeque<Ticket>,
-    last: u64,
-}
-
-impl Desk {
-    /// Creates a desk without jobs.
-    #[must_use]
-    pub fn new(workers: Box<dyn Workers>) -> Self {
-        Self {
-            workers,
-            pending: BTreeMap::new(),
-            ready: VecDeque::new(),
-            last: POLLED.0,
-        }
-    }
-
-    /// Returns the ticket of a job, which is started unless it is under way; [`POLLED`] if its queue is
-    /// full, or if it must not be started because the client is not `proven`.
-    pub fn order(&mut self, proven: bool, job: Job) -> Ticket {
-        let key = job.key();
-        if let Some(&ticket) = self.pending.get(&key) {
-            return ticket;
-        }
-        if !(proven || self.workers.is_immediate()) || !self.workers.start(job) {
-            return POLLED;
-        }
-        self.last += 1;
-        let ticket = Ticket(self.last);
-        self.pending.insert(key, ticket);
-        ticket
-    }
-
-    /// Returns the next outcome, whose requests are ready, and whether it was ordered.
-    pub fn finished(&mut self) -> Option<(JobKey, Outcome, bool)> {
-        let (key, outcome) = self.workers.finished()?;
-        let ticket = self.pending.remove(&key);
-        self.ready.extend(ticket);
-        Some((key, outcome, ticket.is_some()))
-    }
-
-    /// Returns the next ticket whose job is done.
-    pub fn poll_ready(&mut self) -> Option<Ticket> {
-        self.ready.pop_front()
-    }
-
-    /// The number of jobs under way.
-    #[must_use]
-    pub fn pending(&self) -> usize {
-        self.pending.len()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Takes a number of jobs, and does none.
-    struct Idle(usize);
-
-    impl Workers for Idle {
-        fn start(&mut self, _job: Job) -> bool {
-            let free = self.0 > 0;
-            self.0 = self.0.saturating_sub(1);
-            free
-        }
-
-        fn finished(&mut self) -> Option<(JobKey, Outcome)> {
-            None
-        }
-    }
-
-    #[test]
-    fn equal_jobs_are_done_once_and_only_for_proven_clients() {
-        let mut desk = Desk::new(Box::new(Idle(2)));
-        let block = |seed| Job::Block(seed, NonZeroU32::MIN);
-        assert_eq!(desk.order(false, block(1)), POLLED);
-        let first = desk.order(true, block(1));
-        assert_ne!(first, POLLED);
-        assert_eq!(desk.order(true, block(1)), first);
-        assert_eq!(desk.order(false, block(1)), first, "under way anyway");
-        assert_ne!(desk.order(true, block(2)), first);
-        assert_eq!(desk.order(true, block(3)), POLLED, "the queue is full");
-        assert_eq!((desk.pending(), desk.poll_ready()), (2, None));
-    }
-
-    #[test]
-    fn a_done_job_makes_its_requests_ready_once() {
-        let mut desk = Desk::new(Box::<InlineWorkers>::default());
-        let ticket = desk.order(false, Job::Block(1, NonZeroU32::MIN));
-        assert_eq!(desk.poll_ready(), None, "not collected");
-        assert!(matches!(
-            desk.finished(),
-            Some((_, Outcome::Block(_), true))
-        ));
-        assert_eq!(desk.poll_ready(), Some(ticket));
-        assert_eq!((desk.poll_ready(), desk.pending()), (None, 0));
     }
 }

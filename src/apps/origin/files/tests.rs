@@ -22,6 +22,7 @@ const fn at(millis: u64) -> RequestContext {
     RequestContext {
         now: UnixMillis::new(millis),
         proven: true,
+        source: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
     }
 }
 

@@ -46,6 +46,7 @@ impl Fixture {
         let context = RequestContext {
             now: UnixMillis::new(0),
             proven: true,
+            source: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         };
         self.files.forget(name.as_bytes());
         let found = self.files.file(context, name.as_bytes(), Freshness::Recent);
