@@ -7,6 +7,7 @@
 pub mod cheat;
 pub mod honest;
 pub mod path;
+pub mod redirector;
 pub mod window;
 
 /// An attack that the laboratory can play.
@@ -85,5 +86,17 @@ pub const ATTACKS: &[Attack] = &[
         cost: "10 or 60 s of silence, a claimed round trip of 1 s",
         test: "attack::window::tests::silence_does_not_grow_the_window",
         play: window::idle_then_burst,
+    },
+    Attack {
+        name: "black-holes",
+        cost: "a backend that answers heartbeats alone, or a path that drops the rest",
+        test: "attack::redirector::tests::black_holes_draw_less_than_their_share",
+        play: redirector::black_holes,
+    },
+    Attack {
+        name: "blind-icmp",
+        cost: "3000 packets per second from any source",
+        test: "attack::redirector::tests::blind_errors_move_nothing_and_genuine_ones_would",
+        play: redirector::blind_icmp,
     },
 ];
