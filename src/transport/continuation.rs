@@ -24,6 +24,12 @@ use crate::wire::varint::{Reader, put_varint, u48_bytes};
 /// generation must stay retiring for longer.
 pub const MAX_AGE: Duration = Duration::from_secs(15 * 60);
 
+/// Longest age at which a continuation shows that its client receives at the bound address now: answers
+/// to older ones are at most [`AMPLIFICATION`](crate::transport::server::AMPLIFICATION) times as long as
+/// their requests. Longer than any round trip and most pauses, shorter than an address takes to find
+/// another holder.
+pub const RECENT: Duration = Duration::from_secs(30);
+
 /// Longest age at which a continuation proves an address in a later OPEN.
 pub const MAX_TOKEN_AGE: Duration = Duration::from_secs(60 * 60);
 

@@ -2,9 +2,11 @@
 //!
 //! [`ReplayFilter`] records the packet numbers sent on each connection, so that repeated, forked and
 //! overlapping requests release no number twice on one server. [`TokenBuckets`] limits requests that
-//! must bypass the filter (probes, timeouts, restarts, OPENs with a token). Both forget: the filter
-//! evicts its oldest entries when full, and both lose everything at a restart.
+//! must bypass the filter (probes, timeouts, restarts), [`AddressCredit`] the bytes by which answers that
+//! bypass it may exceed three times their requests. All forget: the filter evicts its oldest entries
+//! when full, and each loses everything at a restart.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::time::Instant;
@@ -25,6 +27,13 @@ pub const TOKEN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Most tokens in a bucket.
 pub const TOKEN_BURST: u32 = 4;
+
+/// Time in which an address earns one byte of credit: 1 MB/s. A hundred clients behind one address may
+/// time out each second and be answered in full; a client that has left it since draws 8 Mbit/s at most.
+pub const CREDIT_PER_BYTE: Duration = Duration::from_micros(1);
+
+/// Time in which its credit fills: 4 MB.
+pub const CREDIT_BURST: Duration = Duration::from_secs(4);
 
 #[derive(Clone, Copy)]
 struct Word {
@@ -145,15 +154,63 @@ impl TokenBuckets {
 
     /// Takes a token from the connection's bucket; `false` if it is empty.
     pub fn take(&mut self, now: Instant, connection: u64) -> bool {
-        let Some(full_at) = self.full_at.get_mut(bucket_of(mix(connection, 0))) else {
+        self.charge(
+            now,
+            connection,
+            TOKEN_INTERVAL,
+            TOKEN_INTERVAL * TOKEN_BURST,
+        )
+    }
+
+    /// Charges `cost` to the bucket of `key`, which fills in `burst`; `false`, and no charge, if it holds
+    /// less.
+    fn charge(&mut self, now: Instant, key: u64, cost: Duration, burst: Duration) -> bool {
+        let Some(full_at) = self.full_at.get_mut(bucket_of(mix(key, 0))) else {
             return false;
         };
-        let next = (*full_at).max(now) + TOKEN_INTERVAL;
-        let allowed = next.saturating_since(now) <= TOKEN_INTERVAL * TOKEN_BURST;
+        let next = (*full_at).max(now) + cost;
+        let allowed = next.saturating_since(now) <= burst;
         if allowed {
             *full_at = next;
         }
         allowed
+    }
+}
+
+/// Bytes that may be sent to an address beyond three times its requests in answer to requests that bypass
+/// the replay filter. Addresses with the same bucket share its credit: an answer without credit is
+/// shorter, and its client loses a round trip.
+pub struct AddressCredit(TokenBuckets);
+
+impl AddressCredit {
+    /// Creates full credit for every address; touches all its memory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(TokenBuckets::new())
+    }
+
+    /// The memory it takes in bytes; constant.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    /// Takes `bytes` from the credit of an address; `false`, and no charge, if it has less. An IPv6
+    /// address shares the credit of its network of 64 bits, as clients have one each.
+    pub fn take(&mut self, now: Instant, address: IpAddr, bytes: usize) -> bool {
+        let key = match address {
+            IpAddr::V4(ip) => u64::from(ip.to_bits()),
+            IpAddr::V6(ip) => u64::try_from(ip.to_bits() >> 64).unwrap_or(0),
+        };
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let cost = CREDIT_PER_BYTE.saturating_mul(bytes);
+        self.0.charge(now, key, cost, CREDIT_BURST)
+    }
+}
+
+impl Default for AddressCredit {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -233,5 +290,39 @@ mod tests {
         assert!(!buckets.take(start + TOKEN_INTERVAL / 2, 1));
         assert!(buckets.take(start + TOKEN_INTERVAL, 1));
         assert!(!buckets.take(start + TOKEN_INTERVAL, 1));
+    }
+
+    #[test]
+    fn the_credit_of_an_address_is_in_bytes_and_refills() {
+        let mut credit = AddressCredit::new();
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        let start = Instant::from_micros(1_000_000);
+        let most = usize::try_from(CREDIT_BURST.as_micros() / CREDIT_PER_BYTE.as_micros()).unwrap();
+        for (name, address, neighbour, other) in [
+            ("IPv4", "192.0.2.1", None, "192.0.2.2"),
+            (
+                "IPv6",
+                "2001:db8::1",
+                Some("2001:db8::2:3"),
+                "2001:db8:0:1::1",
+            ),
+        ] {
+            assert!(
+                !credit.take(start, at(address), most + 1),
+                "{name}: no charge"
+            );
+            assert!(credit.take(start, at(address), most), "{name}");
+            assert!(!credit.take(start, at(address), 1), "{name}");
+            let shared = neighbour.map(|neighbour| credit.take(start, at(neighbour), 1));
+            assert_ne!(shared, Some(true), "{name}: one network");
+            assert!(credit.take(start, at(other), most), "{name}");
+            let later = start + CREDIT_PER_BYTE * 1000;
+            assert!(!credit.take(later, at(address), 1001), "{name}");
+            assert!(credit.take(later, at(address), 1000), "{name}");
+        }
+        assert!(
+            !credit.take(start, at("192.0.2.3"), usize::MAX),
+            "any length"
+        );
     }
 }

@@ -15,7 +15,7 @@ use crate::transport::grant::{Grant, GrantError, Times, grant};
 use crate::transport::keys::KeyRing;
 use crate::transport::layout::Layout;
 use crate::transport::proof::ProofKey;
-use crate::transport::replay::{ReplayFilter, TokenBuckets};
+use crate::transport::replay::{AddressCredit, ReplayFilter, TokenBuckets};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::payload::{Gathered, Pool};
 use crate::wire::segment::{
@@ -24,6 +24,7 @@ use crate::wire::segment::{
 };
 
 mod address;
+mod bound;
 mod content;
 mod counters;
 mod emit;
@@ -40,6 +41,8 @@ const fn context(now: Now, path: UdpPath, proven: bool) -> RequestContext {
 #[cfg(test)]
 mod tests;
 
+use address::Known;
+use bound::{Extent, is_recent};
 use content::{Content, Unproduced, clamp, user_field_bytes};
 pub use counters::{ServerCounters, ServerDrop};
 
@@ -47,8 +50,11 @@ use emit::{Numbered, Seals, low_bits, small};
 use parked::{FlightKey, Parked, ParkedRequests};
 pub use parked::{MAX_PARKED, MAX_PARKED_BYTES, MAX_PARKED_REQUEST_BYTES};
 
-/// Most datagrams in answer to an OPEN from an unvalidated address: three times the bytes of the OPEN
+/// Most bytes in answer to each byte from an address that has not proven lately that it receives
 /// (RFC 9000 §8).
+pub const AMPLIFICATION: usize = 3;
+
+/// Most datagrams in answer to an OPEN from such an address, each as long as an OPEN.
 pub const MAX_UNPROVEN_PACKETS: u32 = 3;
 
 /// Longest age at which a challenge may be answered.
@@ -77,6 +83,7 @@ pub struct Server {
     keys: KeyRing,
     filter: ReplayFilter,
     buckets: TokenBuckets,
+    credit: AddressCredit,
     parked: ParkedRequests,
     counters: ServerCounters,
     layout: Layout,
@@ -96,6 +103,7 @@ impl Server {
             keys,
             filter: ReplayFilter::new(),
             buckets: TokenBuckets::new(),
+            credit: AddressCredit::new(),
             parked: ParkedRequests::default(),
             counters: ServerCounters::default(),
             layout: Layout::default(),
@@ -200,8 +208,14 @@ impl Server {
         app: &mut dyn Application,
     ) -> Result<Flight, Unanswered> {
         let flight = match ToServer::parse(datagram).map_err(ServerDrop::from)? {
-            ToServer::Open(open) => self.open(now, path, &open, app)?,
-            ToServer::Request(request) => self.request(now, path, &request, parked, app)?,
+            ToServer::Open(open) => self.open(now, path, &open, datagram.len(), app)?,
+            ToServer::Request(request) => {
+                let received = Received {
+                    bytes: datagram.len(),
+                    parked,
+                };
+                self.request(now, path, &request, received, app)?
+            }
         };
         self.counters.packets += flight.count() as u64;
         Ok(flight)
@@ -238,7 +252,7 @@ impl Server {
     /// The memory of the soft state in bytes; constant.
     #[must_use]
     pub const fn soft_state_bytes(&self) -> usize {
-        self.filter.bytes() + self.buckets.bytes()
+        self.filter.bytes() + self.buckets.bytes() + self.credit.bytes()
     }
 
     /// Replaces the key ring.
@@ -248,8 +262,7 @@ impl Server {
 
     /// Largest UDP payload to an address of the family of `client`, in bytes.
     const fn datagram_max(&self, client: SocketAddr) -> u16 {
-        let headers = if client.is_ipv6() { 48 } else { 28 };
-        self.config.mtu.saturating_sub(headers)
+        self.config.mtu.saturating_sub(header_bytes(client))
     }
 
     fn open(
@@ -257,20 +270,15 @@ impl Server {
         now: Now,
         path: UdpPath,
         open: &Open<'_>,
+        bytes: usize,
         app: &mut dyn Application,
     ) -> Result<Flight, ServerDrop> {
-        let proven = open
-            .token
-            .is_some_and(|token| self.token_proves(now, path, token));
-        let datagram_max = open.size.min(self.datagram_max(path.src));
-        let (most, size) = match proven {
-            true => (KNOWN_WINDOW, usize::from(datagram_max)),
-            false => (
-                MAX_UNPROVEN_PACKETS,
-                usize::from(datagram_max).min(OPEN_BYTES),
-            ),
+        let known = match open.token {
+            Some(token) => self.token_proves(now, path, token),
+            None => Known::Not,
         };
-        let context = context(now, path, proven);
+        let datagram_max = open.size.min(self.datagram_max(path.src));
+        let context = context(now, path, known != Known::Not);
         // Without bytes in memory the answer has none: the client asks again by a request, which proves
         // its address, before any work is done for it.
         let mut content = match self.content(context, open.wanted, app) {
@@ -280,6 +288,7 @@ impl Server {
         };
         let (connection, identity) = self.new_identity(now, path, open.echo);
         let mut continuation = self.first_continuation(now, path, identity, datagram_max);
+        continuation.proven = matches!(known, Known::Lately { .. });
         // The window of the opening epoch is the number of packets sent, so the layout comes first;
         // the length of the continuation does not depend on it: both are below 64.
         let each = OPENED_BYTES + 1 + continuation.sealed_bytes(now.unix);
@@ -287,7 +296,6 @@ impl Server {
             .sealed
             .as_ref()
             .map_or(0, |sealed| user_field_bytes(sealed));
-        check_room(size, each + first)?;
         let wanted = clamp(
             &content,
             &[Span {
@@ -295,12 +303,31 @@ impl Server {
                 end: MAX_STREAM_BYTES,
             }],
         );
-        self.layout.fill(size - each, most, first, &wanted);
-        let fit = |layout: &mut Layout, have: &[Span]| layout.fill(size - each, most, first, have);
+        let most = usize::from(datagram_max);
+        let unproven = Extent::new(most.min(OPEN_BYTES), MAX_UNPROVEN_PACKETS);
+        let mut extent = match known {
+            Known::Lately { .. } => Extent::new(most, KNOWN_WINDOW),
+            Known::Once | Known::Not => unproven,
+        };
+        check_room(extent.size, each + first)?;
+        self.layout
+            .fill(extent.size - each, extent.count, first, &wanted);
+        let headers = usize::from(header_bytes(path.src));
+        let answer = self.layout.len() * (most + headers);
+        if let Known::Lately { earned } = known
+            && !self.affords(now, path, answer, earned.max(AMPLIFICATION * bytes))
+        {
+            extent = unproven;
+            check_room(extent.size, each + first)?;
+            self.layout
+                .fill(extent.size - each, extent.count, first, &wanted);
+        }
+        let Extent { size, count, .. } = extent;
+        let fit = |layout: &mut Layout, have: &[Span]| layout.fill(size - each, count, first, have);
         if self.stage(context, &mut content, app, fit).is_err() {
             self.clear_stage();
         }
-        let count = u32::try_from(self.layout.len()).unwrap_or(most).max(1);
+        let count = u32::try_from(self.layout.len()).unwrap_or(count).max(1);
         continuation.epoch = Epoch::opening(count);
         let sealed = continuation.seal(&self.keys, connection, now.unix);
         let kind = ResponseKind::Opened {
@@ -312,7 +339,8 @@ impl Server {
         let send = (1 << count) - 1;
         let numbered = Numbered::new(header, identity, (1, count), send, size);
         self.counters.opens += 1;
-        Ok(self.flight(path, &numbered, &content.seals(&sealed, true)))
+        let (flight, _) = self.flight(path, &numbered, &content.seals(&sealed, true));
+        Ok(flight)
     }
 
     const fn first_continuation(
@@ -339,7 +367,7 @@ impl Server {
         now: Now,
         path: UdpPath,
         request: &Request<'_>,
-        parked: bool,
+        received: Received,
         app: &mut dyn Application,
     ) -> Result<Flight, Unanswered> {
         let (continuation, issued) = Continuation::open(
@@ -392,13 +420,21 @@ impl Server {
                 .transition
                 .is_some_and(|transition| !transition.kind.has_zone());
         // A request that has waited took its token when it came.
-        let takes = bucketed && !parked;
+        let takes = bucketed && !received.parked;
         if takes && !self.buckets.take(now.instant, continuation.identity.hash()) {
             return Err(ServerDrop::TooOften.into());
         }
+        let judged = Judged {
+            next,
+            granted,
+            unfiltered: bucketed,
+            // A challenge that was answered is younger still.
+            recent: !same || is_recent(now.unix, issued),
+            bytes: received.bytes,
+        };
         match request.probe {
-            Some(probe) => Ok(self.probed(now, path, request, probe, &next, &granted)?),
-            None => self.data(now, path, request, &next, &granted, bucketed, app),
+            Some(probe) => Ok(self.probed(now, path, request, probe, &judged)?),
+            None => self.data(now, path, request, &judged, app),
         }
     }
 
@@ -408,13 +444,12 @@ impl Server {
         path: UdpPath,
         request: &Request<'_>,
         probe: u32,
-        next: &Continuation,
-        granted: &Grant,
+        judged: &Judged,
     ) -> Result<Flight, ServerDrop> {
-        if granted.count > 0 {
+        if judged.granted.count > 0 {
             return Err(ServerDrop::Grant(GrantError::Interval));
         }
-        let sealed = next.seal(&self.keys, request.connection, now.unix);
+        let sealed = judged.next.seal(&self.keys, request.connection, now.unix);
         let mut payload = Vec::with_capacity(DATA_HEADER_BYTES + CONTINUATION_FIELD_BYTES);
         let (connection, server) = (request.connection, self.config.server_id);
         Probed {
@@ -428,22 +463,17 @@ impl Server {
         Ok(Flight::single(path.reversed(), Ecn::NotEct, payload))
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "all of it is one request, judged"
-    )]
     fn data(
         &mut self,
         now: Now,
         path: UdpPath,
         request: &Request<'_>,
-        next: &Continuation,
-        granted: &Grant,
-        unfiltered: bool,
+        judged: &Judged,
         app: &mut dyn Application,
     ) -> Result<Flight, Unanswered> {
+        let (next, granted) = (&judged.next, &judged.granted);
         let connection = next.identity.hash();
-        let send = match unfiltered {
+        let send = match judged.unfiltered {
             true => (1 << granted.count) - 1,
             false => self.filter.unsent(connection, granted.first, granted.count),
         };
@@ -465,25 +495,13 @@ impl Server {
             Err(Unproduced::Waits(ticket)) => return Err(Unanswered::Waits(waiting(ticket))),
             Err(Unproduced::Dropped(drop)) => return Err(drop.into()),
         };
-        let user = content
-            .sealed
-            .as_ref()
-            .map_or(0, |sealed| user_field_bytes(sealed));
-        let field = if request.wants_continuation {
-            CONTINUATION_FIELD_BYTES
-        } else {
-            0
-        };
-        let size = usize::from(request.size);
-        check_room(size, field + user)?;
-        let ranges = clamp(&content, &request.ranges);
-        self.layout.fill(size, granted.count, field + user, &ranges);
+        let extent = self.lay_out(now, path, request, judged, &mut content)?;
+        let taken = taken_by(request, &content);
         let fit = |layout: &mut Layout, have: &[Span]| {
-            layout.fill(size, granted.count, field + user, have);
+            layout.fill(extent.room, extent.count, taken, have);
         };
         self.stage(context, &mut content, app, fit)
             .map_err(|ticket| Unanswered::Waits(waiting(ticket)))?;
-        self.filter.mark(connection, granted.first, send);
         let sealed = match request.wants_continuation {
             true => next.seal(&self.keys, request.connection, now.unix),
             false => Vec::new(),
@@ -495,21 +513,56 @@ impl Server {
             content.changed,
         );
         let numbers = (granted.first, granted.count);
-        let numbered = Numbered::new(header, next.identity, numbers, send, size);
+        let numbered = Numbered::new(header, next.identity, numbers, send, extent.size);
         self.counters.requests += 1;
-        Ok(self.flight(path, &numbered, &content.seals(&sealed, false)))
+        let (flight, sent) = self.flight(path, &numbered, &content.seals(&sealed, false));
+        self.filter.mark(connection, granted.first, sent);
+        Ok(flight)
     }
 
-    /// Emits the flight after its layout and staging.
-    fn flight(&mut self, path: UdpPath, numbered: &Numbered, seals: &Seals<'_>) -> Flight {
+    /// Lays out the bytes of an answer: those that the numbers granted have room for, or fewer for an address
+    /// that has not proven lately that it receives. Leaves out a stream that does not fit then.
+    fn lay_out(
+        &mut self,
+        now: Now,
+        path: UdpPath,
+        request: &Request<'_>,
+        judged: &Judged,
+        content: &mut Content,
+    ) -> Result<Extent, ServerDrop> {
+        let size = usize::from(request.size);
+        let mut extent = Extent::new(size, judged.granted.count);
+        let taken = taken_by(request, content);
+        check_room(size, taken)?;
+        let ranges = clamp(content, &request.ranges);
+        self.layout.fill(size, extent.count, taken, &ranges);
+        let headers = usize::from(header_bytes(path.src));
+        let answer = self.layout.len() * (size + headers);
+        let earned = AMPLIFICATION * judged.bytes;
+        let bounded =
+            !judged.recent || judged.unfiltered && !self.affords(now, path, answer, earned);
+        if bounded {
+            extent = extent.bounded(judged.bytes, headers);
+            if !extent.has_room(taken) {
+                *content = Content::default();
+            }
+            let (taken, ranges) = (taken_by(request, content), clamp(content, &ranges));
+            self.layout.fill(extent.room, extent.count, taken, &ranges);
+        }
+        Ok(extent)
+    }
+
+    /// Emits the flight after its layout and staging; returns its numbers as well.
+    fn flight(&mut self, path: UdpPath, numbered: &Numbered, seals: &Seals<'_>) -> (Flight, u64) {
         self.counters.bytes += self.gathered.staged() as u64;
-        numbered.emit(&self.layout, seals, &mut self.gathered);
-        Flight {
+        let sent = numbered.emit(&self.layout, seals, &mut self.gathered);
+        let flight = Flight {
             path: path.reversed(),
             ecn: Ecn::Ect0,
             segment: numbered.size,
             payload: self.pool.lend(&mut self.gathered),
-        }
+        };
+        (flight, sent)
     }
 
     const fn header(
@@ -531,6 +584,40 @@ impl Server {
             multi: false,
         }
     }
+}
+
+/// How a datagram came.
+#[derive(Clone, Copy)]
+struct Received {
+    bytes: usize,
+    /// It has waited for the application.
+    parked: bool,
+}
+
+/// A request found genuine, and its entitlement.
+struct Judged {
+    next: Continuation,
+    granted: Grant,
+    /// It bypasses the replay filter.
+    unfiltered: bool,
+    /// Its address has proven lately that it receives.
+    recent: bool,
+    bytes: usize,
+}
+
+/// Bytes of the first datagram of an answer that its sealed parts take.
+fn taken_by(request: &Request<'_>, content: &Content) -> usize {
+    let sealed = content.sealed.as_ref();
+    let user = sealed.map_or(0, |sealed| user_field_bytes(sealed));
+    match request.wants_continuation {
+        true => CONTINUATION_FIELD_BYTES + user,
+        false => user,
+    }
+}
+
+/// Bytes of the IP and UDP headers towards an address.
+const fn header_bytes(client: SocketAddr) -> u16 {
+    if client.is_ipv6() { 48 } else { 28 }
 }
 
 /// Why a datagram has no answer yet, or none at all.

@@ -57,10 +57,10 @@ impl Ours {
         }
     }
 
-    /// Fetches a byte without a network, and keeps the address token.
+    /// Fetches an object without a network, long enough to prove the address, and keeps the token.
     pub(super) fn with_token(mut self, now: Now) -> Self {
         let first = Object {
-            length: 1,
+            length: 10_000,
             ..self.object
         };
         self.client.request(now, &first.request());

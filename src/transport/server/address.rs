@@ -5,16 +5,31 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{MAX_CHALLENGE_AGE, Server, ServerDrop};
+use super::bound::is_recent;
+use super::{MAX_CHALLENGE_AGE, Server, ServerDrop, header_bytes};
 use crate::time::{Now, UnixMillis};
 use crate::transport::continuation::{Continuation, MAX_CLOCK_SKEW, MAX_TOKEN_AGE, OpenError};
+use crate::transport::epoch::KNOWN_WINDOW;
 use crate::transport::proof::ProofKey;
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::segment::{Challenge, Cookie, Request, Token};
 
+/// The meaning of a token for the address that shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing: there is none, or it is not accepted.
+    Not,
+    /// Its client received there within the hour: work may begin for it.
+    Once,
+    /// Its client received there lately: a whole window may be sent. Bytes as many as the answer had that the
+    /// token came with are earned by it.
+    Lately { earned: usize },
+}
+
 impl Server {
-    /// Whether an address token is genuine, of this address, and new to this server.
-    pub(super) fn token_proves(&mut self, now: Now, path: UdpPath, token: Token<'_>) -> bool {
+    /// Judges an address token. Genuine ones are accepted once; one from a connection
+    /// whose client never proved its address says nothing.
+    pub(super) fn token_proves(&mut self, now: Now, path: UdpPath, token: Token<'_>) -> Known {
         let opened = Continuation::open(
             &self.keys,
             token.connection,
@@ -23,17 +38,26 @@ impl Server {
             token.sealed,
         );
         let Ok((continuation, issued)) = opened else {
-            return false;
+            return Known::Not;
         };
-        if continuation.address.ip() != path.src.ip() {
-            return false;
+        if !continuation.proven || continuation.address.ip() != path.src.ip() {
+            return Known::Not;
         }
         // No packet has numbers this high (epoch::MAX_NUMBER), so they can represent times of tokens.
         let shown = u64::MAX - (issued.as_millis() % (1 << 60));
         let connection = continuation.identity.hash();
         let fresh = self.filter.unsent(connection, shown, 1) != 0;
         self.filter.mark(connection, shown, 1);
-        fresh && self.buckets.take(now.instant, connection)
+        let opening = continuation.epoch.base == 0;
+        let packets = if opening { continuation.epoch.c } else { 0 };
+        let packets = usize::try_from(packets.min(KNOWN_WINDOW)).unwrap_or(0);
+        match (fresh, is_recent(now.unix, issued)) {
+            (false, _) => Known::Not,
+            (true, false) => Known::Once,
+            (true, true) => Known::Lately {
+                earned: packets * usize::from(continuation.datagram_max + header_bytes(path.src)),
+            },
+        }
     }
 
     /// Derives a new connection id and proof key: unpredictable without the cluster key, and different

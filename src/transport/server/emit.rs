@@ -3,6 +3,7 @@
 //! for a shorter last one.
 
 use crate::transport::layout::Layout;
+use crate::transport::low_bits as numbers;
 use crate::transport::proof::{Chain, ProofKey};
 use crate::wire::payload::Gathered;
 use crate::wire::segment::{ResponseHeader, SINGLE_CHUNK_BYTES, Span, UserField, put_chunk};
@@ -51,41 +52,59 @@ impl Numbered {
         }
     }
 
-    /// Emits the datagrams to send around the body in `out`.
-    pub(super) fn emit(&self, layout: &Layout, seals: &Seals<'_>, out: &mut Gathered) {
+    /// Emits the datagrams to send around the body in `out`; returns the numbers that they carry or declare
+    /// void, of those that `send` selects. Only the last may be short, so of several ranges of void
+    /// numbers only the first is declared; the others are not sent.
+    pub(super) fn emit(&self, layout: &Layout, seals: &Seals<'_>, out: &mut Gathered) -> u64 {
         let used = u32::try_from(layout.len()).unwrap_or(u32::MAX);
         let mut proofs = self.identity.chain();
-        let mut at = 0;
-        let mut void = self.count.saturating_sub(used);
+        let (mut at, mut open) = (0, true);
+        let mut sent = self.send & numbers(used.into());
         for (index, chunks) in (0..).zip(layout.datagrams()) {
             let last = index + 1 == used;
             let (start, before) = (out.mark(), out.len());
             let here = self.write(out, &mut proofs, seals, index, last, chunks, at);
-            // The last datagram declares all numbers after it void, if it has room for that.
-            if last && void > 0 && out.len() - before < self.size {
-                out.rewind(start);
-                let numbered = Self {
-                    void: small(void),
-                    ..*self
-                };
-                numbered.write(out, &mut proofs, seals, index, true, chunks, at);
-                void = 0;
+            let void = self.adjacent(used);
+            // The last datagram declares the numbers after it void, if it has room for that.
+            if last && here && out.len() - before < self.size {
+                open = false;
+                if void > 0 {
+                    out.rewind(start);
+                    let numbered = Self {
+                        void: small(void),
+                        ..*self
+                    };
+                    numbered.write(out, &mut proofs, seals, index, true, chunks, at);
+                    sent |= numbers(void.into()) << used;
+                }
             }
             if !here {
                 out.rewind(start);
             }
             at += chunks.iter().map(length).sum::<usize>();
         }
-        if void > 0 {
-            let start = out.mark();
+        if let Some(first) = self.unsent_from(used).filter(|_| open) {
+            let void = self.adjacent(first);
             let numbered = Self {
                 void: small(void - 1),
                 ..*self
             };
-            if !numbered.write(out, &mut proofs, seals, used, true, &[], at) {
-                out.rewind(start);
-            }
+            numbered.write(out, &mut proofs, seals, first, true, &[], at);
+            sent |= numbers(void.into()) << first;
         }
+        sent
+    }
+
+    /// The first number to send from `index` on.
+    fn unsent_from(&self, index: u32) -> Option<u32> {
+        let first = index + self.send.checked_shr(index)?.trailing_zeros();
+        (first < self.count).then_some(first)
+    }
+
+    /// The count of adjacent numbers to send from `index` on.
+    fn adjacent(&self, index: u32) -> u32 {
+        let send = self.send.checked_shr(index).unwrap_or(0);
+        send.trailing_ones().min(self.count.saturating_sub(index))
     }
 
     /// Emits datagram `index`, whose bytes begin at `at` in the body; returns whether to send it.

@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::time::UnixMillis;
-use crate::transport::application::{MAX_USER_BYTES, Unavailable};
+use crate::transport::application::{Begun, MAX_USER_BYTES, StreamPart, Unavailable};
 use crate::transport::keys::Role;
 use crate::wire::segment::{Challenge, Cookie, Wanted};
 use crate::wire::segment::{MAX_CONTINUATION_BYTES, ToClient};
 use model::{Peer, at, bytes, keys, open_bytes, packets, path, path_from, send, server, to_bytes};
 use proptest::prelude::*;
 
+mod bound;
 mod drops;
 mod laws;
 mod model;
@@ -122,18 +123,11 @@ fn a_small_stream_is_whole_after_one_round_trip() {
 }
 
 #[test]
-fn a_token_gives_an_initial_window_once() {
+fn a_recent_token_gives_an_initial_window_once() {
     let mut server = server(1);
     let peer = Peer::opened(&mut server, at(0), path());
     let token = Some((peer.connection, &peer.continuation[..]));
-    // Name, time, source, packets of the answer.
-    for (name, ms, from, want) in [
-        ("another address", MINUTE, "192.0.2.9:4000", 3),
-        ("too old", 61 * MINUTE, "192.0.2.1:4000", 3),
-        ("another port", MINUTE, "192.0.2.1:4001", 12),
-        ("again", MINUTE + 1, "192.0.2.1:4001", 3),
-        ("again, later", MINUTE + 5000, "192.0.2.1:4000", 3),
-    ] {
+    let mut count = |ms, from, token| {
         let datagram = open_bytes("1000000", 1472, token);
         let flight = send(
             &mut server,
@@ -141,19 +135,83 @@ fn a_token_gives_an_initial_window_once() {
             path_from(from),
             &datagram,
             &mut bytes(),
-        )
-        .unwrap();
-        let size = if want == 3 { OPEN_BYTES } else { 1472 };
-        assert_eq!(
-            (packets(&flight).len(), flight.segment),
-            (want, size),
-            "{name}"
         );
+        let flight = flight.unwrap();
+        let count = packets(&flight).len();
+        let size = if count == 3 { OPEN_BYTES } else { 1472 };
+        assert_eq!(flight.segment, size);
+        (count, packets(&flight).swap_remove(0))
+    };
+    // Name, time, source, packets of the answer.
+    for (name, ms, from, want) in [
+        ("another address", 20_000, "192.0.2.9:4000", 3),
+        ("not yet issued", 0, "192.0.2.9:4000", 3),
+        ("another port", 20_000, "192.0.2.1:4001", 12),
+        ("again", 20_001, "192.0.2.1:4001", 3),
+        ("again, later", 25_000, "192.0.2.1:4000", 3),
+    ] {
+        assert_eq!(count(ms, from, token).0, want, "{name}");
     }
     let forged = Some((peer.connection ^ 1, &peer.continuation[..]));
-    let datagram = open_bytes("1000000", 1472, forged);
-    let flight = send(&mut server, at(MINUTE), path(), &datagram, &mut bytes()).unwrap();
-    assert_eq!(packets(&flight).len(), 3, "a token of another connection");
+    let (have, opening) = count(20_000, "192.0.2.1:4000", forged);
+    assert_eq!(have, 3, "a token of another connection");
+    let unproven = Some((opening.connection, &opening.continuation[..]));
+    let (have, _) = count(20_100, "192.0.2.1:4000", unproven);
+    assert_eq!(have, 3, "a token of an address that proved nothing");
+}
+
+#[test]
+fn an_old_token_proves_the_address_for_work_but_draws_no_more_than_none() {
+    let peer = Peer::opened(&mut server(1), at(0), path());
+    let token = Some((peer.connection, &peer.continuation[..]));
+    let datagram = open_bytes("1000000", 1472, token);
+    // Milliseconds, packets of the answer, and whether the application may begin to work.
+    for (ms, want, works) in [
+        (30_000, 12, true),
+        (30_001, 3, true),
+        (60 * MINUTE, 3, true),
+        (60 * MINUTE + 1, 3, false),
+    ] {
+        let mut app = Contexts::default();
+        let answer = server(2).respond(at(ms), path(), &datagram, &mut app);
+        let count = answer.map_or(0, |flight| flight.count());
+        assert_eq!((count, app.proven), (want, Some(works)), "{ms} ms");
+    }
+}
+
+#[test]
+fn a_token_that_came_with_a_first_answer_earns_as_much_again() {
+    let mut server = server(1);
+    let peer = Peer::opened(&mut server, at(0), path());
+    let mut token = (peer.connection, peer.continuation);
+    // Far more than the credit of an address.
+    for ms in 1..1000 {
+        let datagram = open_bytes("1000000", 1472, Some((token.0, &token.1)));
+        let flight = send(&mut server, at(ms), path(), &datagram, &mut bytes()).unwrap();
+        let answer = packets(&flight);
+        assert_eq!(answer.len(), 12, "{ms}");
+        token = (answer[0].connection, answer[0].continuation.clone());
+    }
+}
+
+/// An application that notes whether the last address was proven.
+#[derive(Default)]
+struct Contexts {
+    proven: Option<bool>,
+}
+
+impl Application for Contexts {
+    fn begin(&mut self, context: RequestContext, _: &[u8]) -> Result<Begun, Unavailable> {
+        self.proven = Some(context.proven);
+        Ok(Begun {
+            user: Vec::new(),
+            length: Some(1 << 40),
+        })
+    }
+
+    fn read(&mut self, _: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+        Ok(out.len())
+    }
 }
 
 #[test]

@@ -30,10 +30,14 @@ pub(super) fn keys() -> KeyRing {
 }
 
 pub(super) fn server(id: u16) -> Server {
+    server_with(id, 1500)
+}
+
+pub(super) fn server_with(id: u16, mtu: u16) -> Server {
     let config = ServerConfig {
         server_id: id,
         site_id: 7,
-        mtu: 1500,
+        mtu,
     };
     Server::new(config, keys())
 }
@@ -177,6 +181,7 @@ pub(super) fn send(
             assert_eq!(flight.path, path.reversed());
             let sent = server.counters().packets - before.packets;
             assert_eq!(sent, flight.count() as u64);
+            assert!(sent > 0, "an answer without a datagram");
             Ok(flight)
         }
         None => {
@@ -250,6 +255,11 @@ impl Peer {
     /// Opens a connection for an endless stream; its address is not proven yet.
     pub(super) fn open(server: &mut Server, now: Now, path: UdpPath) -> Self {
         let size = if path.src.is_ipv6() { 1452 } else { 1472 };
+        Self::open_with(server, now, path, size)
+    }
+
+    /// The same with datagrams of `size`.
+    pub(super) fn open_with(server: &mut Server, now: Now, path: UdpPath, size: u16) -> Self {
         let datagram = open_bytes("140737488355328", size, None);
         let flight = send(server, now, path, &datagram, &mut bytes()).unwrap();
         let answer = packets(&flight);
@@ -270,7 +280,13 @@ impl Peer {
     /// Opens a connection and proves its address: the epoch after `Opened` has begun, and the numbers
     /// released by its zone have arrived.
     pub(super) fn opened(server: &mut Server, now: Now, path: UdpPath) -> Self {
-        let mut peer = Self::open(server, now, path);
+        let peer = Self::open(server, now, path);
+        peer.proven(server, now)
+    }
+
+    /// Proves the address of a connection that was opened.
+    pub(super) fn proven(self, server: &mut Server, now: Now) -> Self {
+        let mut peer = self;
         let opened = peer.transition(TransitionKind::Opened, 0);
         let answer = peer
             .ask(server, now, &peer.declaring(&opened, 0, opened.r))
