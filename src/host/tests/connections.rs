@@ -81,19 +81,22 @@ fn a_connection_that_was_left_is_quiet() {
     assert_eq!(world.client.report().connections, 2);
 }
 
+/// Bytes that a request must follow the OPEN for: it proves the address.
+const PROVES: u64 = 10_000;
+
 /// Beyond the bound the least recently used connection makes room, and leaves its token behind.
 #[test]
 fn the_least_recently_used_connection_makes_room() {
     let mut world = world(TRICKLES, MAX_CONNECTIONS);
     let connections = |world: &World| world.client.report().connections as usize;
     for last in 3..2 + MAX_CONNECTIONS {
-        fetch(&mut world, &format!("other{last}"), 10);
+        fetch(&mut world, &format!("other{last}"), PROVES);
     }
-    fetch(&mut world, "files", 10);
+    fetch(&mut world, "files", PROVES);
     fetch(&mut world, "other3", 10);
     assert_eq!(connections(&world), MAX_CONNECTIONS, "at the bound");
     let newest = 2 + MAX_CONNECTIONS;
-    fetch(&mut world, &format!("other{newest}"), 10);
+    fetch(&mut world, &format!("other{newest}"), PROVES);
     assert_eq!(connections(&world), MAX_CONNECTIONS + 1, "past it");
     for host in ["other3", "files", "other5"] {
         fetch(&mut world, host, 10);

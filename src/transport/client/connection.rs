@@ -15,6 +15,7 @@ use rand::rngs::ChaCha8Rng;
 
 use crate::time::Instant;
 use crate::transport::application::MAX_REQUEST_BYTES;
+use crate::transport::client::bucket::Bucket;
 use crate::transport::client::flights::Flights;
 use crate::transport::client::outbox::Outbox;
 use crate::transport::client::path::Path;
@@ -57,6 +58,7 @@ pub(super) struct Connection {
 pub(super) struct Established {
     pub(super) id: u64,
     pub(super) window: Window,
+    pub(super) bucket: Bucket,
     /// A number beyond the present event is lost: an event of the next epoch.
     pub(super) deferred_loss: Option<u64>,
     /// The next request declares that numbers were given up, for the first time or again.
@@ -173,10 +175,11 @@ impl Connection {
         self.established.as_ref().map(|known| &known.window)
     }
 
-    /// The newest continuation, to be remembered as an address token, and when it came.
+    /// The newest continuation, to be remembered as an address token, and when it came; `None` before the
+    /// address is proven, since no server accepts it then.
     pub(super) fn address_token(&self) -> Option<(AddressToken, Instant)> {
         let known = self.established.as_ref()?;
-        let held = known.window.held();
+        let held = known.window.token()?;
         let token = AddressToken {
             connection: known.id,
             sealed: held.sealed.clone(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::time::Instant;
 use crate::transport::client::ClientEvent;
+use crate::transport::client::bucket::Bucket;
 use crate::transport::client::connection::{Connection, Established};
 use crate::transport::client::flights::{Arrival, Loss, Record};
 use crate::transport::client::outbox::Outbox;
@@ -174,6 +175,7 @@ impl Connection {
         self.established = Some(Established {
             id: header.connection,
             window,
+            bucket: Bucket::default(),
             deferred_loss: None,
             declare_due: false,
             repeated_up_to: 0,

@@ -9,6 +9,7 @@
 //! and timers to them and decides nothing itself: `connection` has the identity, the window with its
 //! evidence and the stream, `path` the addresses and all that was measured between them.
 
+mod bucket;
 mod config;
 mod connection;
 mod flights;

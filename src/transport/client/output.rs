@@ -11,16 +11,17 @@ use crate::transport::client::outbox::Outbox;
 use crate::transport::client::path::Path;
 use crate::transport::client::stream::label_of;
 use crate::transport::client::window::{Event, Interval};
+use crate::transport::continuation::{MAX_CLOCK_SKEW, RECENT};
 use crate::transport::curve::MAX_FLIGHT;
-use crate::transport::epoch::TransitionKind;
+use crate::transport::epoch::{Declaration, TransitionKind};
 use crate::transport::grant::{RESTART_GATE, TIMEOUT_GATE};
 use crate::transport::layout;
 use crate::wire::segment::{
-    CONTINUATION_FIELD_BYTES, Declared, Open, Request, Span, Token, Wanted,
+    CONTINUATION_FIELD_BYTES, Declared, OPEN_BYTES, Open, Request, Span, Token, Wanted,
 };
 
-/// A continuation older than this is refreshed.
-const REFRESH_AGE: Duration = Duration::from_secs(60);
+/// A continuation older than this is refreshed, long before it is not recent any more.
+const REFRESH_AGE: Duration = Duration::from_secs(10);
 
 /// A continuation older than this is used only as an address token.
 const STALE_AGE: Duration = Duration::from_secs(14 * 60);
@@ -38,6 +39,9 @@ const DELAY_PART: u32 = 8;
 /// Greatest window in packets whose acknowledgements are not delayed: there each is a good part of
 /// the rate.
 const MAX_UNDELAYED: u32 = 16;
+
+/// Tokens that a probe leaves behind, for a timeout.
+pub(super) const PROBE_SPARES: u32 = 1;
 
 /// Unanswered timeouts after which an OPEN goes along with each further one.
 pub(super) const OPEN_AFTER_TIMEOUTS: u32 = 3;
@@ -75,7 +79,10 @@ impl Connection {
         }
         while !out.is_full() && self.send_request(now, path, out) {}
         if self.needs_probe(now, path) {
-            self.send_probe(now, path, out);
+            match self.token_at(PROBE_SPARES) {
+                at if at > now => out.send_timer = Some((at, "token")),
+                _ => self.send_probe(now, path, out),
+            }
         }
         // After the request: if both are answered, the connection goes on.
         if self.opening.is_some_and(|opening| opening.due) {
@@ -136,6 +143,11 @@ impl Connection {
         }
         let gives_up = known.window.gives_up();
         if gives_up && !known.declare_due {
+            return false;
+        }
+        let token = known.bucket.ready_at(0);
+        if gives_up && token > now {
+            out.send_timer = Some((token, "token"));
             return false;
         }
         let ready = path.ready_at();
@@ -254,7 +266,12 @@ impl Connection {
         };
         // A single server answers once. If the repeat were lost as well, that would look like a loss of
         // answers: it leaves twice.
-        let once = !record.retried() || path.has_several_servers(now);
+        let given_up = |declared: Declaration| !declared.kind.has_zone();
+        let takes_token = record.declared.is_some_and(given_up);
+        if takes_token && self.token_at(0) > now {
+            return;
+        }
+        let once = !record.retried() || path.has_several_servers(now) || takes_token;
         let copies = if once { 1 } else { 2 };
         for _ in 0..copies {
             out.stats.requests += 1;
@@ -271,13 +288,17 @@ impl Connection {
         record: &Record,
         probe: Option<u32>,
     ) {
-        let Some(known) = &self.established else {
+        let Some(known) = &mut self.established else {
             return;
         };
         let evidence = known.window.evidence_for(record.declared, &record.yields);
         let Some(evidence) = evidence else {
             return;
         };
+        let given_up = |declared: Declaration| !declared.kind.has_zone();
+        if probe.is_some() || record.declared.is_some_and(given_up) {
+            known.bucket.take(now);
+        }
         // No reader wants the bytes of an earlier stream that is repeated: only its numbers count.
         let bare = probe.is_some() || record.stream != self.stream.id;
         let wanted = match &self.stream.user {
@@ -317,7 +338,18 @@ impl Connection {
             wanted,
         }
         .emit(&mut datagram);
+        // By a continuation that is not recent a longer request draws more.
+        let age = now.saturating_since(known.window.held().since) + path.rtt().expected();
+        if !bare && age + MAX_CLOCK_SKEW > RECENT {
+            datagram.resize(datagram.len().max(OPEN_BYTES), 0);
+        }
         out.send(now, path, datagram);
+    }
+
+    /// When a probe, timeout or restart may leave that leaves `spare` tokens behind.
+    pub(super) fn token_at(&self, spare: u32) -> Instant {
+        let known = self.established.as_ref();
+        known.map_or(Instant::ZERO, |known| known.bucket.ready_at(spare))
     }
 
     /// Whether a probe should be sent now: nothing else can bring the continuation of the next

@@ -4,6 +4,7 @@
 use crate::time::Instant;
 use crate::transport::client::window::{Held, Window};
 use crate::transport::epoch::{Declaration, Epoch, Transition, TransitionKind};
+use crate::transport::server::MAX_UNPROVEN_PACKETS;
 
 /// The event that closes the epoch.
 #[derive(Clone, Debug)]
@@ -73,6 +74,15 @@ impl Window {
             event.next.get_or_insert(held);
         }
         self.switch(now);
+    }
+
+    /// The newest continuation held, if servers accept it as an address token: one that proves nothing but
+    /// an OPEN they do not.
+    pub(in crate::transport::client) fn token(&self) -> Option<&Held> {
+        let next = self.event.as_ref().and_then(|event| event.next.as_ref());
+        // Only a token draws a longer first answer, and it proves the address.
+        let proven = self.epoch.base > 0 || self.epoch.c > MAX_UNPROVEN_PACKETS;
+        next.or_else(|| proven.then_some(&self.held))
     }
 
     /// Goes over to the next epoch once its continuation is there and the zone is passed.
