@@ -6,10 +6,15 @@
 //! enough to get far, the others with hidden or invented losses, forged proofs, invented round
 //! trips and edges, the same epoch closed in several ways, timeouts and restarts at every chance,
 //! overlapping intervals, continuations and proofs of two connections spliced, requests repeated to
-//! every server, replayed much later, truncated, or with flipped bits. It stops by itself.
+//! every server, replayed much later, truncated, or with flipped bits. Then it leaves its address, and
+//! sends on from elsewhere; see `departed`. It stops by itself.
+
+mod departed;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+
+use departed::{SENDS_FOR, SILENT_FOR};
 
 use super::dice::Dice;
 use super::object::Object;
@@ -25,8 +30,11 @@ use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::ip::parse_udp;
 use crate::wire::segment::{Declared, Open, Request, Response, Span, ToClient, Wanted};
 
+/// Time for which an adversary sends from an address where it receives.
+const STAYS: Duration = Duration::from_secs(4);
+
 /// Time for which an adversary is active.
-pub const LASTS: Duration = Duration::from_secs(4);
+pub const LASTS: Duration = STAYS.saturating_add(SILENT_FOR).saturating_add(SENDS_FOR);
 
 /// Most datagrams it sends.
 const MAX_SENT: u32 = 3000;
@@ -52,6 +60,9 @@ pub(super) struct Adversary {
     out: VecDeque<Flight>,
     sent: u32,
     next: Instant,
+    /// When it leaves its address, and when it stops.
+    leaves: Option<Instant>,
+    left: bool,
     ends: Option<Instant>,
 }
 
@@ -122,21 +133,33 @@ impl Adversary {
             out: VecDeque::new(),
             sent: 0,
             next: Instant::ZERO,
+            leaves: None,
+            left: false,
             ends: None,
         }
     }
 
     fn is_done(&self) -> bool {
-        self.sent >= MAX_SENT || self.ends == Some(Instant::ZERO)
+        self.left && self.sent >= MAX_SENT || self.ends == Some(Instant::ZERO)
     }
 
     /// Sends a request, if one is due.
     fn act(&mut self, now: Now) {
+        let leaves = *self.leaves.get_or_insert(now.instant + STAYS);
         let ends = *self.ends.get_or_insert(now.instant + LASTS);
+        if now.instant >= leaves && !self.left {
+            self.left = true;
+            self.sent = 0;
+            self.next = now.instant + SILENT_FOR;
+        }
         if now.instant >= ends {
             self.ends = Some(Instant::ZERO);
         }
         if self.is_done() || now.instant < self.next {
+            return;
+        }
+        if !self.left && self.sent >= MAX_SENT {
+            self.next = leaves;
             return;
         }
         self.next = now.instant + self.dice.duration(MIN_PAUSE, MAX_PAUSE);
@@ -144,6 +167,7 @@ impl Adversary {
         let datagram = match self.connections.is_empty() || few {
             true => Some(self.open()),
             false if self.dice.chance(5) => self.replay(),
+            false if self.left => self.request_from_afar(),
             false => self.request(),
         };
         if let Some(mut datagram) = datagram {
@@ -511,6 +535,9 @@ impl Machine for Adversary {
         let Ok(Some(datagram)) = parse_udp(packet) else {
             return;
         };
+        if self.left {
+            return;
+        }
         match ToClient::parse(datagram.payload) {
             Ok(ToClient::Response(response)) => self.learn(now, &response),
             Ok(ToClient::Probed(probed)) => {
@@ -543,6 +570,10 @@ impl Node for Adversary {
             done: self.is_done(),
             ..ClientProgress::default()
         })
+    }
+
+    fn receives(&self) -> bool {
+        !self.left
     }
 }
 

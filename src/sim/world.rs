@@ -68,6 +68,11 @@ pub trait Node: Machine {
         None
     }
 
+    /// Whether the node takes the packets that reach its address: not one that has left it.
+    fn receives(&self) -> bool {
+        true
+    }
+
     /// Bytes of memory held on behalf of clients, if it is a server that knows.
     fn soft_state_bytes(&self) -> Option<usize> {
         None

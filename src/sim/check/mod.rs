@@ -5,17 +5,22 @@
 //! world depends on it. Laws: bytes are the object's; a server sends only numbers inside the bound
 //! of its send edge, in reply to a claim whose every number was really delivered; a server sends
 //! each number once between two boots (timeouts and restarts excepted), and all servers send it
-//! with the same proof; stalls and transfers end in time; servers' memory stays constant; one
+//! with the same proof; no address whose holder receives nothing is sent more than three times the
+//! bytes that come in its name; stalls and transfers end in time; servers' memory stays constant; one
 //! handshake suffices, unless the service was silent.
 
 mod numbers;
 mod patience;
+mod towards;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use numbers::Numbers;
 pub use patience::Path;
+
+use towards::Towards;
 
 use super::world::{ClientProgress, Livelock, Node, NodeId, Observer};
 use crate::link::LinkConfigError;
@@ -199,6 +204,16 @@ pub enum Violation {
         /// Bytes now.
         is: usize,
     },
+    /// Servers sent an address more than it may draw whose holder has received nothing lately.
+    #[error("{to}: sent {sent} bytes for {came} that came, and its holder receives nothing")]
+    Amplified {
+        /// The address.
+        to: SocketAddr,
+        /// Bytes that came in its name.
+        came: usize,
+        /// Bytes sent to it.
+        sent: usize,
+    },
     /// A server rejected a request although every client is honest.
     #[error("server {}: refused an honest request: {reason}", server.0)]
     Refused {
@@ -248,6 +263,7 @@ pub struct Checker<J> {
     clients: BTreeMap<NodeId, Client>,
     servers: BTreeMap<NodeId, Server>,
     connections: BTreeMap<u64, CheckedConnection>,
+    towards: Towards,
     violation: Option<(Instant, Violation)>,
     longest_stall: Duration,
 }
@@ -258,6 +274,8 @@ struct Client {
     waiting_since: Option<Instant>,
     last_new: Instant,
     silences: u64,
+    /// Whether it takes the packets that reach its address.
+    receives: bool,
     /// The deadline of all clients; set at the end of all faults.
     due: Option<Instant>,
 }
@@ -292,6 +310,7 @@ impl<J: Judge> Checker<J> {
                 waiting_since: None,
                 last_new: Instant::ZERO,
                 silences: 0,
+                receives: true,
                 due: None,
             };
             (watched.client, client)
@@ -303,6 +322,7 @@ impl<J: Judge> Checker<J> {
             clients: clients.into_iter().map(client).collect(),
             servers: BTreeMap::new(),
             connections: BTreeMap::new(),
+            towards: Towards::default(),
             violation: None,
             longest_stall: Duration::ZERO,
         }
@@ -555,10 +575,15 @@ fn check_claim(
 impl<J: Judge> Observer for Checker<J> {
     fn delivered(&mut self, now: Instant, node: NodeId, path: UdpPath, payload: &[u8]) {
         let Some(client) = self.clients.get_mut(&node) else {
+            self.towards.came(path.src, payload.len());
             let claim = self.judge.claim(now, path, payload);
             self.servers.entry(node).or_default().claim = claim;
             return;
         };
+        if !client.receives {
+            return;
+        }
+        self.towards.received(now, path.dst);
         if let Some(grant) = self.judge.grant(payload) {
             let connection = self.connections.entry(grant.connection).or_default();
             if connection.arrived.insert(grant.numbers) {
@@ -570,9 +595,13 @@ impl<J: Judge> Observer for Checker<J> {
         }
     }
 
-    fn released(&mut self, now: Instant, node: NodeId, _path: UdpPath, payload: &[u8]) {
+    fn released(&mut self, now: Instant, node: NodeId, path: UdpPath, payload: &[u8]) {
         if self.clients.contains_key(&node) {
             return;
+        }
+        if let Some((came, sent)) = self.towards.sent(now, path.dst, payload.len()) {
+            let to = path.dst;
+            self.accuse(now, Violation::Amplified { to, came, sent });
         }
         if let Some(flight) = self.judge.wait(payload) {
             let server = self.servers.entry(node).or_default();
@@ -588,6 +617,9 @@ impl<J: Judge> Observer for Checker<J> {
     }
 
     fn turned(&mut self, now: Instant, node: NodeId, machine: &dyn Node) {
+        if let Some(client) = self.clients.get_mut(&node) {
+            client.receives = machine.receives();
+        }
         if let Some(progress) = machine.progress()
             && let Err(violation) = self.check_progress(now, node, progress)
         {
