@@ -4,6 +4,7 @@
 //! one function. A finding is a gain over the honest case, or an amplification; the manual's page of threats keeps the
 //! figures from before a defence was there. Nothing here reads a clock or draws from the system.
 
+pub mod afar;
 pub mod cheat;
 pub mod honest;
 pub mod path;
@@ -42,6 +43,10 @@ pub struct Finding {
     /// The unit of the gain.
     pub unit: &'static str,
 }
+
+/// The test that bounds the bytes towards an address that was left.
+const AFAR: &str =
+    "attack::afar::tests::an_address_that_was_left_is_sent_three_times_what_comes_in_its_name";
 
 /// All attacks, in the order of the table.
 pub const ATTACKS: &[Attack] = &[
@@ -98,5 +103,29 @@ pub const ATTACKS: &[Attack] = &[
         cost: "3000 packets per second from any source",
         test: "attack::redirector::tests::blind_errors_move_nothing_and_genuine_ones_would",
         play: redirector::blind_icmp,
+    },
+    Attack {
+        name: "restart-from-afar",
+        cost: "one restart in the name of an address that was left",
+        test: AFAR,
+        play: afar::restart,
+    },
+    Attack {
+        name: "timeout-from-afar",
+        cost: "one timeout in the name of an address that was left",
+        test: AFAR,
+        play: afar::timeout,
+    },
+    Attack {
+        name: "tokens-from-afar",
+        cost: "an OPEN with a token of each of 100 connections opened at an address that was left",
+        test: AFAR,
+        play: afar::tokens,
+    },
+    Attack {
+        name: "idle-from-afar",
+        cost: "a restart each 100 ms of each of 100 connections opened at an address that was left",
+        test: AFAR,
+        play: afar::idle_connections,
     },
 ];

@@ -211,7 +211,7 @@ impl Run {
 }
 
 /// One object that never ends, in memory.
-struct Endless;
+pub(super) struct Endless;
 
 impl Application for Endless {
     fn begin(&mut self, _context: RequestContext, _request: &[u8]) -> Result<Begun, Unavailable> {
