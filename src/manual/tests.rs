@@ -1,6 +1,8 @@
 //! The pages are true: dumps equal the packets that the program sends, tables its results, and every
 //! bound named in the sources is on the page of limits.
 
+mod vectors;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
@@ -253,6 +255,7 @@ fn constants_are_those_of_the_program() {
             "MAX_UNPROVEN_PACKETS",
             u64::from(server::MAX_UNPROVEN_PACKETS),
         ),
+        ("AMPLIFICATION", server::AMPLIFICATION as u64),
         ("MAX_PENDING_SPANS", grant::MAX_PENDING_SPANS as u64),
         ("MIN_PENDING", grant::MIN_PENDING),
         ("MAX_RTT_US", u64::from(curve::MAX_RTT_US)),
@@ -266,6 +269,8 @@ fn constants_are_those_of_the_program() {
         ("TOKEN_INTERVAL", replay::TOKEN_INTERVAL),
         ("MAX_CHALLENGE_AGE", server::MAX_CHALLENGE_AGE),
         ("MAX_AGE", continuation::MAX_AGE),
+        ("RECENT", continuation::RECENT),
+        ("CREDIT_BURST", replay::CREDIT_BURST),
         ("MAX_TOKEN_AGE", continuation::MAX_TOKEN_AGE),
         ("WAIT", server::WAIT),
         ("UNPARKED_WAIT", server::UNPARKED_WAIT),
