@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::time::Now;
 use crate::transport::application::{Application, MAX_STREAM_BYTES, RequestContext, Ticket};
 use crate::transport::continuation::{Continuation, MAX_AGE};
-use crate::transport::epoch::{Epoch, KNOWN_WINDOW, TransitionKind};
+use crate::transport::epoch::{Epoch, TransitionKind};
 use crate::transport::grant::{Grant, GrantError, Times, grant};
 use crate::transport::keys::KeyRing;
 use crate::transport::layout::Layout;
@@ -19,8 +19,8 @@ use crate::transport::replay::{AddressCredit, ReplayFilter, TokenBuckets};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 use crate::wire::payload::{Gathered, Pool};
 use crate::wire::segment::{
-    CHUNK_BYTES, CONTINUATION_FIELD_BYTES, DATA_HEADER_BYTES, OPEN_BYTES, OPENED_BYTES, Open,
-    Probed, Request, ResponseHeader, ResponseKind, Span, ToServer, Wait,
+    CHUNK_BYTES, CONTINUATION_FIELD_BYTES, DATA_HEADER_BYTES, OPENED_BYTES, Open, Probed, Request,
+    ResponseHeader, ResponseKind, Span, ToServer, Wait,
 };
 
 mod address;
@@ -42,7 +42,7 @@ const fn context(now: Now, path: UdpPath, proven: bool) -> RequestContext {
 mod tests;
 
 use address::Known;
-use bound::{Extent, is_recent};
+use bound::{Extent, Opening, is_recent};
 use content::{Content, Unproduced, clamp, user_field_bytes};
 pub use counters::{ServerCounters, ServerDrop};
 
@@ -303,26 +303,14 @@ impl Server {
                 end: MAX_STREAM_BYTES,
             }],
         );
-        let most = usize::from(datagram_max);
-        let unproven = Extent::new(most.min(OPEN_BYTES), MAX_UNPROVEN_PACKETS);
-        let mut extent = match known {
-            Known::Lately { .. } => Extent::new(most, KNOWN_WINDOW),
-            Known::Once | Known::Not => unproven,
+        let opening = Opening {
+            known,
+            bytes,
+            size: usize::from(datagram_max),
+            each,
+            first,
         };
-        check_room(extent.size, each + first)?;
-        self.layout
-            .fill(extent.size - each, extent.count, first, &wanted);
-        let headers = usize::from(header_bytes(path.src));
-        let answer = self.layout.len() * (most + headers);
-        if let Known::Lately { earned } = known
-            && !self.affords(now, path, answer, earned.max(AMPLIFICATION * bytes))
-        {
-            extent = unproven;
-            check_room(extent.size, each + first)?;
-            self.layout
-                .fill(extent.size - each, extent.count, first, &wanted);
-        }
-        let Extent { size, count, .. } = extent;
+        let Extent { size, count, .. } = self.lay_out_opening(now, path, &opening, &wanted)?;
         let fit = |layout: &mut Layout, have: &[Span]| layout.fill(size - each, count, first, have);
         if self.stage(context, &mut content, app, fit).is_err() {
             self.clear_stage();
@@ -359,6 +347,26 @@ impl Server {
             datagram_max,
             server: self.config.server_id,
             site: self.config.site_id,
+        }
+    }
+
+    /// The continuation after a request that was found genuine.
+    fn next_continuation(
+        &self,
+        now: Now,
+        path: UdpPath,
+        shown: &Continuation,
+        granted: &Grant,
+    ) -> Continuation {
+        let next = granted.transition.map(|transition| transition.next);
+        Continuation {
+            epoch: next.unwrap_or(shown.epoch),
+            epoch_start: next.map_or(shown.epoch_start, |_| now.unix),
+            proven: true,
+            address: path.src,
+            server: self.config.server_id,
+            site: self.config.site_id,
+            ..*shown
         }
     }
 
@@ -402,19 +410,7 @@ impl Server {
             request,
         )
         .map_err(ServerDrop::from)?;
-        let next = Continuation {
-            epoch: granted
-                .transition
-                .map_or(continuation.epoch, |transition| transition.next),
-            epoch_start: granted
-                .transition
-                .map_or(continuation.epoch_start, |_| now.unix),
-            proven: true,
-            address: path.src,
-            server: self.config.server_id,
-            site: self.config.site_id,
-            ..continuation
-        };
+        let next = self.next_continuation(now, path, &continuation, &granted);
         let bucketed = request.probe.is_some()
             || granted
                 .transition

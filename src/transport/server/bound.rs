@@ -7,11 +7,13 @@
 
 use std::time::Duration;
 
-use super::{AMPLIFICATION, Server, check_room};
+use super::address::Known;
+use super::{AMPLIFICATION, MAX_UNPROVEN_PACKETS, Server, ServerDrop, check_room, header_bytes};
 use crate::time::{Now, UnixMillis};
 use crate::transport::continuation::RECENT;
+use crate::transport::epoch::KNOWN_WINDOW;
 use crate::wire::flight::UdpPath;
-use crate::wire::segment::DATA_HEADER_BYTES;
+use crate::wire::segment::{DATA_HEADER_BYTES, OPEN_BYTES, Span};
 
 /// Whether a proof of `issued` shows that its holder receives at the address now.
 pub(super) fn is_recent(now: UnixMillis, issued: UnixMillis) -> bool {
@@ -69,7 +71,48 @@ impl Extent {
     }
 }
 
+/// An OPEN, and the fixed parts of its answer.
+pub(super) struct Opening {
+    pub(super) known: Known,
+    /// Bytes of the OPEN.
+    pub(super) bytes: usize,
+    /// Largest datagram of the answer.
+    pub(super) size: usize,
+    /// Bytes of each datagram, besides those of Data.
+    pub(super) each: usize,
+    /// Further bytes of the first.
+    pub(super) first: usize,
+}
+
 impl Server {
+    /// Lays out the bytes of the answer to an OPEN: a whole window if its address is known and has
+    /// credit.
+    pub(super) fn lay_out_opening(
+        &mut self,
+        now: Now,
+        path: UdpPath,
+        opening: &Opening,
+        wanted: &[Span],
+    ) -> Result<Extent, ServerDrop> {
+        let Opening { each, first, .. } = *opening;
+        let bounded = Extent::new(opening.size.min(OPEN_BYTES), MAX_UNPROVEN_PACKETS);
+        if let Known::Lately { earned } = opening.known {
+            let whole = Extent::new(opening.size, KNOWN_WINDOW);
+            check_room(whole.size, each + first)?;
+            self.layout
+                .fill(whole.size - each, whole.count, first, wanted);
+            let headers = usize::from(header_bytes(path.src));
+            let answer = self.layout.len() * (whole.size + headers);
+            if self.affords(now, path, answer, earned.max(AMPLIFICATION * opening.bytes)) {
+                return Ok(whole);
+            }
+        }
+        check_room(bounded.size, each + first)?;
+        self.layout
+            .fill(bounded.size - each, bounded.count, first, wanted);
+        Ok(bounded)
+    }
+
     /// Whether an answer of `answer` bytes may be sent that the replay filter does not bound; takes the bytes
     /// beyond `earned` from the credit of its address.
     pub(super) fn affords(

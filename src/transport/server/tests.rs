@@ -4,7 +4,7 @@ use super::*;
 use crate::time::UnixMillis;
 use crate::transport::application::{Begun, MAX_USER_BYTES, StreamPart, Unavailable};
 use crate::transport::keys::Role;
-use crate::wire::segment::{Challenge, Cookie, Wanted};
+use crate::wire::segment::{Challenge, Cookie, OPEN_BYTES, Wanted};
 use crate::wire::segment::{MAX_CONTINUATION_BYTES, ToClient};
 use model::{Peer, at, bytes, keys, open_bytes, packets, path, path_from, send, server, to_bytes};
 use proptest::prelude::*;
