@@ -60,3 +60,25 @@ scenario_slow_origin() {
     jq -e '.handshakes == 1 and .waits > 1' "$SCRATCH/stats" >/dev/null ||
         fail "not as it should be: $(cat "$SCRATCH/stats")"
 }
+
+# A client in another language, written from the manual's page of the protocol alone: through 2 % loss each way
+# and a crash of its server. It uses the kernel's UDP.
+scenario_other_client() {
+    local address=10.77.2.101
+    fleet 1
+    object 4M
+    serve 1
+    get -o "$SCRATCH/got" "http://$address/object"
+    loss 2
+    rate 8mbit
+    start other client timeout 120 examples/client.py "$address" /object "$SCRATCH/other"
+    sleep 1.5
+    running other || fail "it ended before the crash: $(cat "$SCRATCH/other.err")"
+    kill9 server1
+    serve 1
+    finish other || fail "exit status $?: $(cat "$SCRATCH/other.err")"
+    identical "$SCRATCH/root/object" "$SCRATCH/other"
+    cat "$SCRATCH/other.err"
+    # Nothing that it sent was refused, but for copies that a server has answered before.
+    grep -Eq '200 OK.* [1-9][0-9]* losses, [1-9]' "$SCRATCH/other.err" || fail "no loss, or no timeout"
+}

@@ -341,7 +341,8 @@ impl Connection {
         // By a continuation that is not recent a longer request draws more.
         let age = now.saturating_since(known.window.held().since) + path.rtt().expected();
         if !bare && age + MAX_CLOCK_SKEW > RECENT {
-            datagram.resize(datagram.len().max(OPEN_BYTES), 0);
+            let length = OPEN_BYTES.min(path.datagram_max().into());
+            datagram.resize(datagram.len().max(length), 0);
         }
         out.send(now, path, datagram);
     }
