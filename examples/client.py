@@ -14,7 +14,10 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+Span = tuple[int, int]  # a start, and an end that is not included
 
 OPEN_BYTES, HEADER, CONTINUATION_FIELD, MAX_FLIGHT, MAX_WINDOW = 1232, 24, 109, 44, 1 << 20
 OPENED, LOSS, TIMEOUT = 1, 2, 5
@@ -31,11 +34,11 @@ def varint(value: int) -> bytes:
     raise ValueError(value)
 
 
-def spans(items: list[tuple[int, int]]) -> bytes:
+def spans(items: list[Span]) -> bytes:
     return bytes([len(items)]) + b"".join(varint(a) + varint(b - a) for a, b in items)
 
 
-def greatest(top: int, holds) -> int:
+def greatest(top: int, holds: Callable[[int], bool]) -> int:
     """The greatest t in 0 … top for which `holds`, which is true up to some t."""
     low, high = 0, top
     while low < high:
@@ -132,7 +135,7 @@ class Flight:
     yields: Epoch
     datagram: bytes
     sent: float
-    wanted: list[tuple[int, int]] = field(default_factory=list)
+    wanted: list[Span] = field(default_factory=list)
     fresh: bool = True  # its round trip counts
     again: float = 0.0  # a server asked to wait until then
 
@@ -143,10 +146,14 @@ class Client:
         self.socket.connect((host, port))
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self.request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-        self.connection = self.echo = self.probe = b""
+        self.connection = self.echo = self.probe = self.opening = b""
+        self.runs: dict[int, tuple[int, int, int]] = {}  # by number: first and last of its run, and their x
+        self.tokens: list[float] = []  # when probes and timeouts left
+        self.event: Event | None = None
         self.awaited: dict[int, Flight] = {}  # by number
         self.user, self.stream, self.length = b"", 0, UNKNOWN
-        self.body, self.todo = bytearray(), []  # bytes of the stream, and the spans of it still to be requested
+        self.body = bytearray()  # the stream
+        self.todo: list[Span] = []  # the spans of it still to be requested
         self.smoothed, self.variation, self.least, self.backoff = 0.0, 0.0, 9e9, 0
         self.lost = self.timeouts = self.probes = 0
         self.open()
@@ -177,7 +184,7 @@ class Client:
             self.sample(now - self.opened_at)
         flight = Flight(1, count, self.stream, self.epoch, b"", self.opened_at, fresh=False)
         self.awaited = dict.fromkeys(range(1, count + 1), flight)
-        self.event: Event | None = Event(OPENED, 0, self.round_trip(), self.epoch)
+        self.event = Event(OPENED, 0, self.round_trip(), self.epoch)
 
     # --- Receiving ---
 
@@ -288,16 +295,17 @@ class Client:
             self.lose(sorted(self.runs)[-3] - 1)  # the last bytes: three later numbers have come
         while self.connection and (self.todo or not self.user) and self.acknowledge(now):
             pass
-        event = self.event if self.connection else None
-        passed = event and event.kind != TIMEOUT and event.acked == event.R
-        if passed and not event.continuation and not self.awaited and self.token(now, 2):
-            self.probe, self.probes = os.urandom(4), self.probes + 1
-            self.emit(event.R, event.R, *self.evidence(event.R), [], PROBE)
+        event = self.event
+        if event and event.kind != TIMEOUT and event.acked == event.R and not event.continuation:
+            found = self.evidence(event.R)
+            if found and not self.awaited and self.token(now, 2):
+                self.probe, self.probes = os.urandom(4), self.probes + 1
+                self.emit(event.R, event.R, *found, [], PROBE)
 
     def acknowledge(self, now: float) -> bool:
         """Sends one request if one may be sent; returns whether it did."""
         event = self.event
-        if event and event.kind == TIMEOUT or not self.user and self.beginning():
+        if (event and event.kind == TIMEOUT) or (not self.user and self.beginning()):
             return False
         graph = event or self.epoch
         after = event.acked if event else self.edge
@@ -313,7 +321,9 @@ class Client:
             return False
         window = event.next.c if event else self.epoch.at(after)[0]
         most = max(2, min(window // 8, MAX_FLIGHT, self.packets_wanted()))
-        upto = after + max(1, greatest(min(last - after, most), lambda d: graph.edge(after + d) - graph.edge(after) <= most))
+        upto = after + max(
+            1, greatest(min(last - after, most), lambda d: graph.edge(after + d) - graph.edge(after) <= most)
+        )
         first, count = graph.edge(after) + 1, graph.edge(upto) - graph.edge(after)
         if self.epoch.at(min(upto, event.p) if event else upto)[1] > (now - self.started + 3) * 1e6:
             return False
@@ -347,7 +357,7 @@ class Client:
         for flight in lost - set(self.awaited.values()):
             self.want(flight.wanted)
 
-    def evidence(self, upto: int, last: int = 0) -> tuple[int, list[tuple[int, int]]] | None:
+    def evidence(self, upto: int, last: int = 0) -> tuple[int, list[Span]] | None:
         """Where the proof of a request up to `upto` ends, and its holes; `None` if too little can be proven."""
         event, end = self.event, upto
         while True:
@@ -371,9 +381,9 @@ class Client:
             if not end:
                 return None
 
-    def proof(self, end: int, holes: list[tuple[int, int]]) -> int:
+    def proof(self, end: int, holes: list[Span]) -> int:
         value, n = 0, self.epoch.base + 1
-        skip = {start: stop for start, stop in holes}
+        skip = dict(holes)
         while n <= end:
             if n in skip:
                 n = skip[n]
@@ -381,7 +391,7 @@ class Client:
                 value, n = value ^ self.runs[n][2], self.runs[n][1] + 1
         return value
 
-    def ask(self, after: int, upto: int, first: int, count: int, reach: int, holes: list[tuple[int, int]]) -> None:
+    def ask(self, after: int, upto: int, first: int, count: int, reach: int, holes: list[Span]) -> None:
         event, now = self.event, time.monotonic()
         refresh = now - self.held_at > REFRESH and not event
         flags = WANTS if refresh or (event and not event.continuation) else 0
@@ -395,12 +405,15 @@ class Client:
             self.awaited[n] = flight
         self.highest = max(self.highest, first + count - 1)
 
-    def emit(self, after, upto, reach, holes, ranges, flags) -> bytes:
-        event = self.event
-        if event and event.kind == TIMEOUT or flags & PROBE:
+    def emit(self, after: int, upto: int, reach: int, holes: list[Span], ranges: list[Span], flags: int) -> bytes:
+        event, end = self.event, reach
+        if event:
+            end = event.p if event.kind == TIMEOUT else min(reach, event.R)
+        if flags & PROBE or (event and event.kind == TIMEOUT):
             self.tokens.append(time.monotonic())
-        end = event.p if event and event.kind == TIMEOUT else min(reach, event.R) if event else reach
-        head = struct.pack("!BB8sHB", 0x20, flags | (DECLARES if event else 0), self.connection, self.size, self.stream & 255)
+        head = struct.pack(
+            "!BB8sHB", 0x20, flags | (DECLARES if event else 0), self.connection, self.size, self.stream & 255
+        )
         head += bytes([len(self.held)]) + self.held + varint(after) + varint(upto - after)
         head += varint(max(reach, upto) - upto) + struct.pack("!Q", self.proof(end, holes)) + spans(holes)
         if event:
@@ -420,7 +433,7 @@ class Client:
         if flights and all(flight.again for flight in flights):
             return 9e9  # silence means nothing now
         timeout = max(0.2, self.smoothed + max(4 * self.variation, 0.001)) if self.smoothed else 1.0
-        return self.heard + max(timeout, min(timeout * 2**self.backoff, 3.0))
+        return self.heard + max(timeout, min(timeout * (1 << min(self.backoff, 10)), 3.0))
 
     def wakes_at(self) -> float:
         waits = [flight.again for flight in self.awaited.values() if flight.again]
@@ -441,8 +454,9 @@ class Client:
                 p = event.acked if event else self.edge
                 p = self.runs[p][1] if p in self.runs else p
                 self.event = event = Event(TIMEOUT, p, self.round_trip(), self.epoch)
-            holes = self.evidence(event.p)[1]
-            self.ask(event.p, event.R, event.R + 1, event.next.c, event.R, holes)
+            found = self.evidence(event.p)
+            if found:
+                self.ask(event.p, event.R, event.R + 1, event.next.c, event.R, found[1])
         if self.backoff > 3:
             self.open()  # beside the timeout: whichever is answered first goes on
 
@@ -468,7 +482,11 @@ class Client:
 
     def expand(self, low: int) -> int:
         highest = self.highest
-        return min((highest & ~0xFFFFFFFF | low) + (i << 32) for i in (-1, 0, 1) if abs((highest & ~0xFFFFFFFF | low) + (i << 32) - highest) <= 1 << 31)
+        return min(
+            (highest & ~0xFFFFFFFF | low) + (i << 32)
+            for i in (-1, 0, 1)
+            if abs((highest & ~0xFFFFFFFF | low) + (i << 32) - highest) <= 1 << 31
+        )
 
     def beginning(self) -> bool:
         return any(flight.stream == self.stream for flight in self.awaited.values())
@@ -480,8 +498,8 @@ class Client:
         room = self.size - HEADER - 6
         return 16 if not self.user else -(-sum(b - a for a, b in self.todo) // room)
 
-    def wanted_bytes(self, most: int) -> list[tuple[int, int]]:
-        taken = []
+    def wanted_bytes(self, most: int) -> list[Span]:
+        taken: list[Span] = []
         while self.todo and most > 0 and len(taken) < 32:
             start, end = self.todo.pop(0)
             cut = min(end, start + most)
@@ -491,8 +509,8 @@ class Client:
                 self.todo.insert(0, (cut, end))
         return taken
 
-    def want(self, items: list[tuple[int, int]]) -> None:
-        merged: list[tuple[int, int]] = []
+    def want(self, items: list[Span]) -> None:
+        merged: list[Span] = []
         for start, end in sorted(self.todo + items):
             if merged and merged[-1][1] >= start:
                 merged[-1] = (merged[-1][0], max(merged[-1][1], end))
@@ -513,7 +531,6 @@ class Client:
             self.fill()
         return bytes(self.body)
 
-
     def receive_all(self) -> None:
         while True:
             try:
@@ -524,7 +541,7 @@ class Client:
                 pass  # cut short, or no server at the moment
 
 
-def without(items: list[tuple[int, int]], gone: tuple[int, int]) -> list[tuple[int, int]]:
+def without(items: list[Span], gone: tuple[int, int]) -> list[Span]:
     parts = [[(a, min(b, gone[0])), (max(a, gone[1]), b)] for a, b in items]
     return [(a, b) for pair in parts for a, b in pair if a < b]
 
@@ -539,7 +556,10 @@ def main() -> None:
     with open(sys.argv[3], "wb") as output:
         output.write(body)
     status = head.split(b"\r\n")[0].decode()
-    print(f"{status}: {len(body)} bytes, {client.lost} losses, {client.timeouts} timeouts, {client.probes} probes", file=sys.stderr)
+    print(
+        f"{status}: {len(body)} bytes, {client.lost} losses, {client.timeouts} timeouts, {client.probes} probes",
+        file=sys.stderr,
+    )
     sys.exit(status.split(" ")[1] != "200")
 
 
