@@ -27,6 +27,10 @@ SIZE = 1472  # largest datagram for an MTU of 1500, over IPv4
 REFRESH = 10.0  # a continuation older than this is replaced
 
 
+def issued(continuation: bytes) -> int:
+    return int.from_bytes(continuation[2:8], "big")
+
+
 def varint(value: int) -> bytes:
     for bits, prefix in ((6, 0), (14, 1), (30, 2), (62, 3)):
         if value < 1 << bits:
@@ -138,6 +142,7 @@ class Flight:
     wanted: list[Span] = field(default_factory=list)
     fresh: bool = True  # its round trip counts
     again: float = 0.0  # a server asked to wait until then
+    upto: int = 0  # the edge that its request showed
 
 
 class Client:
@@ -156,6 +161,7 @@ class Client:
         self.todo: list[Span] = []  # the spans of it still to be requested
         self.smoothed, self.variation, self.least, self.backoff = 0.0, 0.0, 9e9, 0
         self.lost = self.timeouts = self.probes = 0
+        self.asked_at = 0.0  # when a fresher continuation was last requested
         self.open()
 
     # --- Opening ---
@@ -180,6 +186,7 @@ class Client:
         self.give_up()
         self.epoch, self.held, self.held_at, self.started = Epoch(0, count), continuation, now, now
         self.edge, self.highest, self.runs, self.gap_since, self.tokens = 0, count, {}, 0.0, []
+        self.curve_start = issued(continuation)
         if not self.smoothed:
             self.sample(now - self.opened_at)
         flight = Flight(1, count, self.stream, self.epoch, b"", self.opened_at, fresh=False)
@@ -194,8 +201,9 @@ class Client:
             self.response(data, kind == 0xA0)
         elif data[1:9] != self.connection:
             return
-        elif kind == 0xE0 and self.event and data[11:15] == self.probe:
-            self.take(self.event.next, data[16 : 16 + data[15]])
+        elif kind == 0xE0 and data[11:15] == self.probe:
+            epoch = self.event.next if self.event else self.epoch
+            self.take(epoch, data[16 : 16 + data[15]], self.edge)
         elif kind == 0x40:
             number, stream, delay = struct.unpack_from("!IBH", data, 11)
             flight = self.awaited.get(self.expand(number))
@@ -236,7 +244,7 @@ class Client:
         if n == flight.first and flight.fresh:
             self.sample(self.heard - flight.sent)
         if continuation:
-            self.take(flight.yields, continuation)
+            self.take(flight.yields, continuation, flight.upto)
         if flags & 16:
             sys.exit("the object has changed")
         if flight.stream & 255 == stream and flight.stream == self.stream:
@@ -267,18 +275,28 @@ class Client:
             if not flight.datagram:  # the answer to an OPEN, whose bytes were not known before
                 self.todo = without(self.todo, (start, start + len(chunk)))
 
-    def take(self, epoch: Epoch, continuation: bytes) -> None:
+    def take(self, epoch: Epoch, continuation: bytes, upto: int) -> None:
         """A continuation of `epoch` came: of the event's next epoch the first counts, of the present one the last."""
         now = time.monotonic()
         if self.event and epoch == self.event.next and not self.event.continuation:
             self.event.continuation, self.event.came = continuation, now
         elif epoch == self.epoch and not self.event:
             self.held, self.held_at = continuation, now
+            self.curve_start = max(self.curve_start, issued(continuation) - epoch.at(upto)[1] // 1000)
         self.switch()
+
+    def credit(self) -> int:
+        """The time on the curve that the continuation held pays for, in microseconds."""
+        paid = issued(self.held) - self.curve_start
+        return max(0, 1_000_000 + self.epoch.r + (paid * 17000 // 16 if paid >= 0 else paid * 1000))
 
     def switch(self) -> None:
         event = self.event
         if event and event.continuation and (event.kind == TIMEOUT or event.acked == event.R):
+            elapsed, start = self.epoch.at(event.p)[1], issued(event.continuation)
+            paid = (start - self.curve_start) * 1000
+            debt = elapsed - paid * 17 // 16 if paid >= 0 else elapsed - paid
+            self.curve_start = start + max(0, -(-debt // 1000))
             self.epoch, self.held, self.held_at = event.next, event.continuation, event.came
             self.started, self.edge, self.event, self.gap_since = event.came, event.R, None, 0.0
             self.runs = {n: run for n, run in self.runs.items() if n > event.R}
@@ -325,7 +343,10 @@ class Client:
             1, greatest(min(last - after, most), lambda d: graph.edge(after + d) - graph.edge(after) <= most)
         )
         first, count = graph.edge(after) + 1, graph.edge(upto) - graph.edge(after)
-        if self.epoch.at(min(upto, event.p) if event else upto)[1] > (now - self.started + 3) * 1e6:
+        if self.epoch.at(min(upto, event.p) if event else upto)[1] > self.credit():
+            if not self.awaited and not event and self.token(now, 2):
+                self.probe, self.probes = os.urandom(4), self.probes + 1
+                self.emit(self.edge, self.edge, self.edge, [], [], PROBE)
             return False
         found = self.evidence(upto, last)
         if not found or (count == 0 and not (event and upto == event.R)):
@@ -393,14 +414,17 @@ class Client:
 
     def ask(self, after: int, upto: int, first: int, count: int, reach: int, holes: list[Span]) -> None:
         event, now = self.event, time.monotonic()
-        refresh = now - self.held_at > REFRESH and not event
+        left = self.credit() - self.epoch.at(self.edge)[1]
+        low = left < (1_000_000 + self.epoch.r) * 3 // 4 and now > self.asked_at + self.smoothed
+        refresh = (now - self.held_at > REFRESH or low) and not event
+        self.asked_at = now if refresh else self.asked_at
         flags = WANTS if refresh or (event and not event.continuation) else 0
         if self.user:
             wanted = self.wanted_bytes(count * (self.size - HEADER - 6 - 2) - (CONTINUATION_FIELD if flags else 0))
         else:
             flags, wanted, self.stream = flags | BEGINS, [], self.stream + 1
         datagram = self.emit(after, upto, reach, holes, wanted or [(0, UNKNOWN)], flags)
-        flight = Flight(first, count, self.stream, event.next if event else self.epoch, datagram, now, wanted)
+        flight = Flight(first, count, self.stream, event.next if event else self.epoch, datagram, now, wanted, upto=upto)
         for n in range(first, first + count):
             self.awaited[n] = flight
         self.highest = max(self.highest, first + count - 1)

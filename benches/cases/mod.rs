@@ -150,6 +150,8 @@ fn sealing() -> (KeyRing, Continuation) {
             curve: CUBIC,
         },
         epoch_start: NOW.unix,
+        curve_start: NOW.unix,
+        proof_base: 100_000,
         proven: true,
         address: path().src,
         datagram_max: 1472,

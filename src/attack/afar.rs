@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub fn restart(_: &Effort) -> Vec<Finding> {
     over_cases(|server, mtu, left| {
         let seat = Seat::take(server, 0, mtu);
-        let restart = seat.give_up(TransitionKind::Restart);
+        let restart = seat.give_up(TransitionKind::Move);
         drawn(server, left, seat.path, &restart)
     })
 }
@@ -64,7 +64,7 @@ pub fn tokens(_: &Effort) -> Vec<Finding> {
     })
 }
 
-/// Restarts of many connections, at the rate of their buckets, for some seconds.
+/// Timeouts of many connections, at the rate of their buckets, for some seconds.
 #[must_use]
 pub fn idle_connections(effort: &Effort) -> Vec<Finding> {
     let turns = effort.seconds.min(10) * 10;
@@ -74,8 +74,8 @@ pub fn idle_connections(effort: &Effort) -> Vec<Finding> {
         for turn in 0..turns {
             let at = left + PAUSE * turn;
             for seat in &seats {
-                let restart = seat.give_up(TransitionKind::Restart);
-                sum = add(sum, drawn(server, at, seat.path, &restart));
+                let timeout = seat.give_up(TransitionKind::Timeout);
+                sum = add(sum, drawn(server, at, seat.path, &timeout));
             }
         }
         sum
@@ -257,6 +257,8 @@ mod tests {
         let effort = Effort {
             seed: 1,
             seconds: 3,
+            runs: 1,
+            rounds: 0,
         };
         let attacks: [(&str, Play); 4] = [
             ("restart", restart),

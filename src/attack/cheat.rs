@@ -24,7 +24,7 @@ use crate::wire::segment::{
 
 use evidence::Received;
 
-/// What a cheat does other than an honest client.
+/// The moves that distinguish a cheat from an honest client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moves {
     /// Eighths of a window for which a loss stays undeclared.
@@ -47,7 +47,7 @@ pub struct Moves {
     pub rests: u16,
     /// Repeats an early event of this kind each 100 ms.
     pub repeats: Option<TransitionKind>,
-    /// Sends each request to so many servers.
+    /// The number of servers that get each request.
     pub copies: u8,
 }
 
@@ -118,7 +118,7 @@ pub struct Cheat {
     pub requests: u64,
 }
 
-/// An interval and what is claimed for it.
+/// An interval and its claims.
 struct Show {
     after: u64,
     upto: u64,
@@ -243,8 +243,16 @@ impl Cheat {
         let content = &held.content;
         let p = show.event.map_or(u64::MAX, |event| event.p);
         let zone = show.event.is_none_or(|event| event.kind.has_zone());
-        let end = if zone { show.reach } else { p };
-        let from = content.epoch.base;
+        let restart = show
+            .event
+            .is_some_and(|event| event.kind == TransitionKind::Restart);
+        let end = if zone || restart { show.reach } else { p };
+        let forgives = show.event.is_some_and(|event| event.kind.forgives());
+        let from = if forgives {
+            content.epoch.base
+        } else {
+            content.proof_base
+        };
         let holes = self.received.missing(from, p, end);
         let bare = content.address != self.path.src;
         let whole = content.identity.fold(from, end);

@@ -9,6 +9,7 @@ pub mod cheat;
 pub mod honest;
 pub mod path;
 pub mod redirector;
+pub mod search;
 pub mod window;
 
 /// An attack that the laboratory can play.
@@ -24,13 +25,17 @@ pub struct Attack {
     pub play: fn(&Effort) -> Vec<Finding>,
 }
 
-/// The seed and the length of a run.
+/// The seeds and the length of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Effort {
-    /// The seed of every draw.
+    /// The first seed.
     pub seed: u64,
-    /// Seconds of virtual time of each measurement.
+    /// Seconds of virtual time of attacks that are measured by time.
     pub seconds: u32,
+    /// Runs of each measurement, with a seed each; the mean counts.
+    pub runs: u32,
+    /// Round trips of each run that count.
+    pub rounds: u32,
 }
 
 /// A measured gain of an attack in one case.
@@ -76,7 +81,7 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "hasty-zone",
-        cost: "declares losses, passes their zone when a quarter has come",
+        cost: "declares losses, passes their zone when a quarter has arrived",
         test: "attack::window::tests::no_cheat_gains",
         play: window::hasty_zone,
     },
@@ -85,6 +90,12 @@ pub const ATTACKS: &[Attack] = &[
         cost: "one request each 100 ms",
         test: "attack::window::tests::no_cheat_gains",
         play: window::repeated_restart,
+    },
+    Attack {
+        name: "best-found",
+        cost: "whatever a search over all moves finds best; HEADWATER_LOG=info prints it",
+        test: "attack::window::tests::no_cheat_gains",
+        play: window::best_found,
     },
     Attack {
         name: "idle-then-burst",

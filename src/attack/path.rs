@@ -53,7 +53,7 @@ pub struct Sent {
 
 /// A client on the path.
 pub trait Downloader {
-    /// Takes what is left of a flight of a server.
+    /// Takes the datagrams of a flight that arrived.
     fn receive(&mut self, now: Now, flight: &Flight, arrived: &[bool]);
     /// Acts on a deadline that has passed.
     fn handle_timeout(&mut self, now: Now);

@@ -317,6 +317,8 @@ mod tests {
     const SHORT: Effort = Effort {
         seed: 1,
         seconds: 2,
+        runs: 1,
+        rounds: 0,
     };
 
     #[test]

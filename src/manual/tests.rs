@@ -258,6 +258,7 @@ fn constants_are_those_of_the_program() {
         ("AMPLIFICATION", server::AMPLIFICATION as u64),
         ("MAX_PENDING_SPANS", grant::MAX_PENDING_SPANS as u64),
         ("MIN_PENDING", grant::MIN_PENDING),
+        ("PENDING_WINDOWS", grant::PENDING_WINDOWS),
         ("MAX_RTT_US", u64::from(curve::MAX_RTT_US)),
         ("TOKEN_BURST", u64::from(replay::TOKEN_BURST)),
     ];
@@ -343,7 +344,7 @@ fn curve_of(cell: &str, rtt_us: u32) -> Curve {
 #[test]
 fn transitions_are_those_of_the_program() {
     let rows = table("| kind | B | c | curve | p | w | R | next c | next curve |");
-    assert_eq!(rows.len(), 8);
+    assert_eq!(rows.len(), 9);
     for row in rows {
         let old = Epoch {
             base: number(row[1]),

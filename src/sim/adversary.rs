@@ -96,6 +96,7 @@ struct ObservedConnection {
 struct Held {
     sealed: Vec<u8>,
     epoch: Epoch,
+    proof_base: u64,
     edge: u64,
     event: Option<Declaration>,
 }
@@ -162,7 +163,12 @@ impl Adversary {
             self.next = leaves;
             return;
         }
-        self.next = now.instant + self.dice.duration(MIN_PAUSE, MAX_PAUSE);
+        // Silence is to pay for nothing, and to open the gate of a restart.
+        self.next = now.instant
+            + match self.dice.between(1, 500) {
+                1 => SILENCE,
+                _ => self.dice.duration(MIN_PAUSE, MAX_PAUSE),
+            };
         let few = self.connections.len() < MAX_CONNECTIONS && self.dice.chance(2);
         let datagram = match self.connections.is_empty() || few {
             true => Some(self.open()),
@@ -329,6 +335,7 @@ impl Adversary {
         held.push_back(Held {
             sealed: sealed.to_vec(),
             epoch,
+            proof_base: continuation.proof_base,
             edge: epoch.base,
             event: None,
         });
@@ -393,6 +400,9 @@ impl ObservedConnection {
                 let upto = transition.max_ack(after, end, budget).max(after);
                 (upto, end.max(upto), end.max(upto))
             }
+            Some(transition) if transition.kind == TransitionKind::Restart => {
+                (transition.r, transition.r, transition.r)
+            }
             Some(transition) => (transition.r, transition.r, transition.p),
         };
         held.edge = held.edge.max(upto);
@@ -406,7 +416,11 @@ impl ObservedConnection {
                 return None;
             }
         }
-        let (proof, holes) = fold(&self.proofs, epoch.base, proven);
+        let base = match held.event {
+            Some(event) if event.kind.forgives() => epoch.base,
+            Some(_) | None => held.proof_base,
+        };
+        let (proof, holes) = fold(&self.proofs, base, proven);
         Some(Show {
             after,
             upto,
@@ -471,7 +485,8 @@ fn declaration(held: &Held, received: u64, temper: Temper, dice: &mut Dice) -> D
             | TransitionKind::Ce
             | TransitionKind::Exit
             | TransitionKind::Timeout
-            | TransitionKind::Restart,
+            | TransitionKind::Restart
+            | TransitionKind::Move,
             true,
         ) => held.edge,
         (
@@ -479,7 +494,8 @@ fn declaration(held: &Held, received: u64, temper: Temper, dice: &mut Dice) -> D
             | TransitionKind::Ce
             | TransitionKind::Exit
             | TransitionKind::Timeout
-            | TransitionKind::Restart,
+            | TransitionKind::Restart
+            | TransitionKind::Move,
             false,
         ) => dice.between(base, received.max(base)),
     };
@@ -580,6 +596,9 @@ impl Node for Adversary {
 /// Shortest and longest pause between two datagrams.
 const MIN_PAUSE: Duration = Duration::from_micros(200);
 const MAX_PAUSE: Duration = Duration::from_millis(4);
+
+/// A pause after which a restart is granted.
+const SILENCE: Duration = Duration::from_millis(1100);
 
 /// Length of the objects it requests.
 const OBJECT_BYTES: u64 = 1 << 30;

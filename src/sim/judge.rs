@@ -13,6 +13,7 @@ use super::check::{Claim, Excess, Grant, Judge};
 use super::world::START;
 use crate::time::{Instant, UnixMillis, micros};
 use crate::transport::continuation::{Continuation, MAX_AGE, MAX_CLOCK_SKEW};
+use crate::transport::curve::Curve;
 use crate::transport::epoch::{Declaration, Epoch, KNOWN_WINDOW, Transition, TransitionKind};
 use crate::transport::keys::KeyRing;
 use crate::wire::flight::UdpPath;
@@ -42,12 +43,15 @@ impl TransportJudge {
             MAX_AGE + 2 * MAX_CLOCK_SKEW,
             request.continuation,
         );
-        let (continuation, _) = opened.ok()?;
-        let epoch = continuation.epoch;
-        let elapsed = ahead.saturating_since(continuation.epoch_start);
+        let (continuation, issued) = opened.ok()?;
+        let shown = Shown {
+            epoch: continuation.epoch,
+            proof_base: continuation.proof_base,
+            curve_ms: curve_ms(&continuation, issued),
+        };
         Some(match request.declared {
-            None => in_epoch(&epoch, request, elapsed),
-            Some(declared) => declaring(&epoch, declared, request, elapsed),
+            None => in_epoch(&shown, request),
+            Some(declared) => declaring(&shown, declared, request),
         })
     }
 }
@@ -93,7 +97,25 @@ impl Judge for TransportJudge {
     }
 }
 
-fn in_epoch(epoch: &Epoch, request: &Request<'_>, elapsed: Duration) -> Claim {
+/// The part of a continuation that bounds a request.
+struct Shown {
+    epoch: Epoch,
+    proof_base: u64,
+    /// The time on the curve that it pays for, in milliseconds.
+    curve_ms: u64,
+}
+
+/// A second and a round trip, and 17/16 of real time from the start up to the issue; less the debt.
+fn curve_ms(continuation: &Continuation, issued: UnixMillis) -> u64 {
+    let (Curve::SlowStart { rtt_us, .. } | Curve::Cubic { rtt_us, .. }) = continuation.epoch.curve;
+    let (start, issued) = (continuation.curve_start.as_millis(), issued.as_millis());
+    let lead = 1000 + u64::from(rtt_us).div_ceil(1000);
+    let paid = (17 * issued.saturating_sub(start)).div_ceil(16);
+    (lead + paid).saturating_sub(start.saturating_sub(issued))
+}
+
+fn in_epoch(shown: &Shown, request: &Request<'_>) -> Claim {
+    let epoch = &shown.epoch;
     let (after, upto, reach) = (request.after, request.upto, request.reach);
     let interval = Span {
         start: after + 1,
@@ -103,12 +125,16 @@ fn in_epoch(epoch: &Epoch, request: &Request<'_>, elapsed: Duration) -> Claim {
     let unproven = request.holes.iter().any(|hole| overlap(hole, &interval));
     let excess = [
         (!inside || unproven).then_some(Excess::Interval),
-        pending(epoch, &request.holes, reach),
-        ahead(epoch, upto, elapsed),
+        // A probe releases nothing.
+        match request.probe {
+            Some(_) => None,
+            None => pending(epoch, shown.proof_base, &request.holes, reach),
+        },
+        ahead(shown, upto),
     ];
     Claim {
         connection: Some(request.connection),
-        proven: proven(epoch.base, reach, &request.holes),
+        proven: proven(shown.proof_base, reach, &request.holes),
         allowed: Span {
             start: epoch.edge(after) + 1,
             end: epoch.edge(upto) + 1,
@@ -118,7 +144,8 @@ fn in_epoch(epoch: &Epoch, request: &Request<'_>, elapsed: Duration) -> Claim {
     }
 }
 
-fn declaring(epoch: &Epoch, declared: Declared, request: &Request<'_>, elapsed: Duration) -> Claim {
+fn declaring(shown: &Shown, declared: Declared, request: &Request<'_>) -> Claim {
+    let epoch = &shown.epoch;
     let Declared {
         kind,
         edge: p,
@@ -137,18 +164,18 @@ fn declaring(epoch: &Epoch, declared: Declared, request: &Request<'_>, elapsed: 
     };
     let (after, upto) = (request.after, request.upto);
     let zone = transition.kind.has_zone();
-    let end = if zone {
-        request.reach.min(transition.r)
-    } else {
-        p
-    };
+    let (base, end) = proven_range(shown, &transition, request);
+    let forgives_none = base_kept(transition.kind);
     let inside = p <= after && after <= upto && upto <= transition.r;
     let whole = after == p && upto == transition.r;
     let quarter = match transition.kind {
         TransitionKind::Loss | TransitionKind::Ce | TransitionKind::Exit => {
             quarter(p, end, &request.holes)
         }
-        TransitionKind::Opened | TransitionKind::Timeout | TransitionKind::Restart => None,
+        TransitionKind::Opened
+        | TransitionKind::Timeout
+        | TransitionKind::Restart
+        | TransitionKind::Move => None,
     };
     let before: Vec<Span> = request
         .holes
@@ -160,22 +187,50 @@ fn declaring(epoch: &Epoch, declared: Declared, request: &Request<'_>, elapsed: 
         (!inside || !(zone || whole || request.probe.is_some())).then_some(Excess::Interval),
         quarter,
         // An abandoned range may have had a zone's holes before it.
-        if zone {
-            pending(epoch, &before, p.min(end))
+        if forgives_none {
+            let restarts = transition.kind == TransitionKind::Restart;
+            (!before.is_empty() || restarts && !request.holes.is_empty())
+                .then_some(Excess::Forgiven)
+        } else if zone {
+            pending(epoch, base, &before, p.min(end))
         } else {
             quarter_of_epoch(epoch, p, request)
         },
-        ahead(epoch, p.min(upto), elapsed),
+        zone.then(|| ahead(shown, p.min(upto))).flatten(),
     ];
     Claim {
         connection: Some(request.connection),
-        proven: proven(epoch.base, end, &request.holes),
+        proven: proven(base, end, &request.holes),
         allowed: Span {
             start: zone_edge(&transition, after) + 1,
             end: zone_edge(&transition, upto) + 1,
         },
-        once: zone && request.probe.is_none(),
+        once: transition.kind != TransitionKind::Timeout && request.probe.is_none(),
         excess: excess.into_iter().flatten().next(),
+    }
+}
+
+/// Whether an event of this kind forgives no loss, so that its proof begins where that of the epoch does.
+const fn base_kept(kind: TransitionKind) -> bool {
+    matches!(
+        kind,
+        TransitionKind::Ce | TransitionKind::Exit | TransitionKind::Restart
+    )
+}
+
+/// The range `(base, end]` that a request with a declaration must prove.
+fn proven_range(shown: &Shown, transition: &Transition, request: &Request<'_>) -> (u64, u64) {
+    let end = match transition.kind {
+        TransitionKind::Timeout | TransitionKind::Move => transition.p,
+        TransitionKind::Restart => transition.r,
+        TransitionKind::Opened
+        | TransitionKind::Loss
+        | TransitionKind::Ce
+        | TransitionKind::Exit => request.reach.min(transition.r),
+    };
+    match base_kept(transition.kind) {
+        true => (shown.proof_base, end),
+        false => (shown.epoch.base, end),
     }
 }
 
@@ -191,14 +246,17 @@ fn zone_edge(transition: &Transition, k: u64) -> u64 {
     r + u64::try_from(share).unwrap_or(c).min(c)
 }
 
-/// Checks the pending numbers: a bounded count, in 8 ranges, none older than four windows.
-fn pending(epoch: &Epoch, holes: &[Span], k: u64) -> Option<Excess> {
-    let w = u64::from(epoch.window(k));
-    let oldest = k.saturating_sub(4 * w).max(epoch.base);
-    let outside = |hole: &Span| hole.start <= oldest || hole.end > k + 1;
+/// Checks the pending numbers: a bounded count, in 8 ranges, none older than two windows.
+fn pending(epoch: &Epoch, base: u64, holes: &[Span], k: u64) -> Option<Excess> {
+    let outside = |hole: &Span| hole.start <= base || old(epoch, hole, k) || hole.end > k + 1;
     let count: u64 = holes.iter().map(Span::len).sum();
     let many = holes.len() > 8 || count > most_pending(epoch, k);
     (many || holes.iter().any(outside)).then_some(Excess::Pending)
+}
+
+/// Whether a hole lies two windows behind `k`, by the window at the hole.
+fn old(epoch: &Epoch, hole: &Span, k: u64) -> bool {
+    hole.start + 2 * u64::from(epoch.window(hole.start)) <= k
 }
 
 fn most_pending(epoch: &Epoch, k: u64) -> u64 {
@@ -220,7 +278,9 @@ fn quarter(p: u64, end: u64, holes: &[Span]) -> Option<Excess> {
 /// pending numbers, a quarter must be proven.
 fn quarter_of_epoch(epoch: &Epoch, p: u64, request: &Request<'_>) -> Option<Excess> {
     let holes = &request.holes;
-    let beyond = |hole: &Span| hole.end > p + 1 || hole.start <= epoch.base;
+    let before = p.saturating_sub(epoch.window(p).into());
+    let beyond =
+        |hole: &Span| hole.end > p + 1 || hole.start <= epoch.base || old(epoch, hole, before);
     if holes.iter().any(beyond) {
         return Some(Excess::Pending);
     }
@@ -229,11 +289,10 @@ fn quarter_of_epoch(epoch: &Epoch, p: u64, request: &Request<'_>) -> Option<Exce
     (4 * beside > 3 * (p - epoch.base)).then_some(Excess::Quarter)
 }
 
-/// Checks the curve: it may be ahead of real time by 3 s, and clocks by a second; the judge does
-/// not know which clocks, so it allows for both.
-fn ahead(epoch: &Epoch, k: u64, elapsed: Duration) -> Option<Excess> {
-    let allowed = elapsed + Duration::from_secs(4) + 2 * MAX_CLOCK_SKEW;
-    (Duration::from_micros(epoch.elapsed_us(k)) > allowed).then_some(Excess::Ahead)
+/// Checks the curve against the time that the continuation pays for.
+fn ahead(shown: &Shown, k: u64) -> Option<Excess> {
+    let us = shown.epoch.elapsed_us(k);
+    (us > 1000 * (shown.curve_ms + 1)).then_some(Excess::Ahead)
 }
 
 /// Returns `(base, upto]` without the holes, which ascend.
@@ -307,17 +366,19 @@ mod tests {
         };
         let k = 1100;
         let w = u64::from(epoch.window(k));
-        assert!(4 * w > 100 && w / 2 > 44, "the whole epoch is near");
+        assert!(w / 2 > 44);
         let most = w / 2;
         for (name, holes, want) in [
             ("none", vec![], None),
-            ("most", vec![span(1020, 1020 + most)], None),
+            ("most", vec![span(1032, 1032 + most)], None),
             (
                 "one more",
-                vec![span(1020, 1021 + most)],
+                vec![span(1032, 1033 + most)],
                 Some(Excess::Pending),
             ),
             ("base", vec![span(1000, 1001)], Some(Excess::Pending)),
+            ("two windows", vec![span(1028, 1029)], None),
+            ("older", vec![span(1026, 1027)], Some(Excess::Pending)),
             ("last", vec![span(1100, 1101)], None),
             (
                 "past the last",
@@ -335,7 +396,7 @@ mod tests {
                 Some(Excess::Pending),
             ),
         ] {
-            assert_eq!(pending(&epoch, &holes, k), want, "{name}");
+            assert_eq!(pending(&epoch, epoch.base, &holes, k), want, "{name}");
         }
     }
 

@@ -49,6 +49,15 @@ const CLEAR_BYTES: usize = AUTHENTICATED_BYTES + NONCE_BYTES;
 /// Kind, generation, nonce.
 const USER_CLEAR_BYTES: usize = 2 + NONCE_BYTES;
 
+/// Most by which the start of a curve's time may lie after the issue, in milliseconds.
+const MAX_DEBT_MS: u64 = 8191;
+
+/// Most time of a curve that is encoded, in milliseconds: 12 days. More would be of no use.
+const MAX_PAID_MS: u64 = (1 << 30) - 1;
+
+/// Greatest age of an epoch that is encoded, in milliseconds: beyond all gates.
+const MAX_START_AGE_MS: u64 = (1 << 14) - 1;
+
 const FLAG_PROVEN: u8 = 1;
 const FLAG_IPV6: u8 = 2;
 const FLAG_CUBIC: u8 = 4;
@@ -88,8 +97,15 @@ pub struct Continuation {
     pub identity: ProofKey,
     /// The epoch of this continuation.
     pub epoch: Epoch,
-    /// Start of the epoch, by the clock of the server that opened it. For gates only.
+    /// Start of the epoch, by the clock of the server that opened it, or a few seconds before the issue
+    /// if it is older. For gates only.
     pub epoch_start: UnixMillis,
+    /// The instant from which on real time pays for the curve's time: not before the start of the epoch;
+    /// later by the debt of the epochs before, and by real time in which the curve stood still.
+    pub curve_start: UnixMillis,
+    /// The number behind which proofs begin: the base of the epoch or, after CE or exit, the edge
+    /// at that event.
+    pub proof_base: u64,
     /// Whether the client has proven to receive at the bound address.
     pub proven: bool,
     /// The client's address and port.
@@ -185,11 +201,12 @@ impl Continuation {
             put_varint(out, self.epoch.base);
             put_varint(out, u64::from(first));
             put_varint(out, u64::from(rtt_us));
+            put_varint(out, self.epoch.base.saturating_sub(self.proof_base));
+            let paid = (now.as_millis() + MAX_DEBT_MS).saturating_sub(self.curve_start.as_millis());
+            put_varint(out, paid.min(MAX_PAID_MS));
         }
-        put_varint(
-            out,
-            now.as_millis().saturating_sub(self.epoch_start.as_millis()),
-        );
+        let age = now.as_millis().saturating_sub(self.epoch_start.as_millis());
+        put_varint(out, age.min(MAX_START_AGE_MS));
         match self.address.ip() {
             IpAddr::V4(ip) => out.extend(ip.octets()),
             IpAddr::V6(ip) => out.extend(ip.octets()),
@@ -209,9 +226,13 @@ impl Continuation {
         let flags = reader.u8()?;
         let identity = ProofKey::new(reader.array()?);
         let c = reader.varint_u32()?;
-        let epoch = match flags & FLAG_OPENING {
-            0 => decode_epoch(&mut reader, c, flags & FLAG_CUBIC != 0)?,
-            _ => Epoch::opening(c),
+        let opening = flags & FLAG_OPENING != 0;
+        let (epoch, unproven, paid) = match opening {
+            true => (Epoch::opening(c), 0, MAX_DEBT_MS),
+            false => {
+                let epoch = decode_epoch(&mut reader, c, flags & FLAG_CUBIC != 0)?;
+                (epoch, reader.varint()?, reader.varint()?)
+            }
         };
         let age = reader.varint()?;
         let ip = match flags & FLAG_IPV6 {
@@ -222,6 +243,8 @@ impl Continuation {
             identity,
             epoch,
             epoch_start: UnixMillis::new(issued.as_millis().saturating_sub(age)),
+            curve_start: UnixMillis::new((issued.as_millis() + MAX_DEBT_MS).saturating_sub(paid)),
+            proof_base: epoch.base.saturating_sub(unproven),
             proven: flags & FLAG_PROVEN != 0,
             address: SocketAddr::new(ip, reader.u16()?),
             datagram_max: reader.u16()?,
@@ -245,6 +268,13 @@ fn decode_epoch(reader: &mut Reader<'_>, c: u32, cubic: bool) -> Option<Epoch> {
         },
     };
     Some(Epoch { base, c, curve })
+}
+
+/// The issue time of a sealed continuation, which is in clear.
+#[must_use]
+pub fn issue_time(sealed: &[u8]) -> Option<UnixMillis> {
+    let mut reader = Reader::new(sealed.get(2..)?);
+    reader.u48().map(UnixMillis::new)
 }
 
 /// The application's state of one stream, and the stream's length.

@@ -70,6 +70,13 @@ impl Curve {
         matches!(self.phase(c, n), CurvePhase::SlowStart { .. })
     }
 
+    /// The round trip in microseconds, in range.
+    #[must_use]
+    pub fn rtt_us(&self) -> u32 {
+        let (Self::SlowStart { rtt_us, .. } | Self::Cubic { rtt_us, .. }) = *self;
+        rtt_us.clamp(MIN_RTT_US, MAX_RTT_US)
+    }
+
     fn phase(&self, c: u32, n: u64) -> CurvePhase {
         let c = c.clamp(1, MAX_WINDOW);
         match *self {

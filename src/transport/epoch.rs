@@ -164,6 +164,7 @@ impl Epoch {
             TransitionKind::Exit => (after_exit, cubic(after_exit)),
             TransitionKind::Timeout => (MIN_WINDOW, slow_start(after_loss)),
             TransitionKind::Restart => (w.min(INITIAL_WINDOW), slow_start(w)),
+            TransitionKind::Move => (after_loss.min(INITIAL_WINDOW), slow_start(after_loss)),
         }
     }
 
@@ -197,22 +198,25 @@ pub enum TransitionKind {
     Exit,
     /// Nothing arrived for a retransmission timeout; `(p, R]` is given up.
     Timeout,
-    /// The connection was idle or its address changed; `(p, R]` is given up.
+    /// The connection was idle, and all numbers up to `R` arrived.
     Restart,
+    /// The address changed, or the connection was idle and numbers are missing; `(p, R]` is given up.
+    Move,
 }
 
 impl TransitionKind {
     /// Every kind, in ascending order of the codes.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Opened,
         Self::Loss,
         Self::Ce,
         Self::Exit,
         Self::Timeout,
         Self::Restart,
+        Self::Move,
     ];
 
-    /// The code on the wire, 1 to 6; 0 means "no event".
+    /// The code on the wire, 1 to 7; 0 means "no event".
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
@@ -222,6 +226,7 @@ impl TransitionKind {
             Self::Exit => 4,
             Self::Timeout => 5,
             Self::Restart => 6,
+            Self::Move => 7,
         }
     }
 
@@ -241,6 +246,17 @@ impl TransitionKind {
             Self::Exit => "exit",
             Self::Timeout => "timeout",
             Self::Restart => "restart",
+            Self::Move => "move",
+        }
+    }
+
+    /// Whether losses up to `p` and in the zone are forgiven. CE, exit and restart forgive none: the numbers of
+    /// their zones are still to be proven, or declared lost.
+    #[must_use]
+    pub const fn forgives(self) -> bool {
+        match self {
+            Self::Opened | Self::Loss | Self::Timeout | Self::Move => true,
+            Self::Ce | Self::Exit | Self::Restart => false,
         }
     }
 
@@ -250,7 +266,7 @@ impl TransitionKind {
     pub const fn has_zone(self) -> bool {
         match self {
             Self::Opened | Self::Loss | Self::Ce | Self::Exit => true,
-            Self::Timeout | Self::Restart => false,
+            Self::Timeout | Self::Restart | Self::Move => false,
         }
     }
 }
@@ -332,6 +348,16 @@ pub struct Transition {
 }
 
 impl Transition {
+    /// The number behind which the proofs of the next epoch begin: an event that forgives no loss leaves the
+    /// numbers of its zone to be proven, or declared lost.
+    #[must_use]
+    pub const fn proof_base(&self) -> u64 {
+        match self.kind.has_zone() && !self.kind.forgives() {
+            true => self.p,
+            false => self.r,
+        }
+    }
+
     /// The send edge at `k` in `[p, R]`; a value outside counts as the nearest one inside. `R` at
     /// `p`, `R + c` at `R`. In between it grows evenly in a zone, and not at all where `(p, R]` is
     /// given up: there only `R` itself can be acknowledged.

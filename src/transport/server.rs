@@ -342,6 +342,8 @@ impl Server {
             identity,
             epoch: Epoch::opening(1),
             epoch_start: now.unix,
+            curve_start: now.unix,
+            proof_base: 0,
             proven: false,
             address: path.src,
             datagram_max,
@@ -358,15 +360,12 @@ impl Server {
         shown: &Continuation,
         granted: &Grant,
     ) -> Continuation {
-        let next = granted.transition.map(|transition| transition.next);
         Continuation {
-            epoch: next.unwrap_or(shown.epoch),
-            epoch_start: next.map_or(shown.epoch_start, |_| now.unix),
             proven: true,
             address: path.src,
             server: self.config.server_id,
             site: self.config.site_id,
-            ..*shown
+            ..granted.follow(*shown, now.unix)
         }
     }
 
@@ -394,9 +393,11 @@ impl Server {
             return Ok(self.challenge(now, path, request, continuation.address.ip())?);
         }
         let moved = !same && continuation.address.ip() != path.src.ip();
-        let restarts = request
-            .declared
-            .is_some_and(|d| d.kind == TransitionKind::Restart.code());
+        let restarts = request.declared.is_some_and(|d| {
+            [TransitionKind::Restart, TransitionKind::Move]
+                .map(TransitionKind::code)
+                .contains(&d.kind)
+        });
         if moved && !restarts {
             return Err(ServerDrop::MovedWithoutRestart.into());
         }
@@ -415,6 +416,10 @@ impl Server {
             || granted
                 .transition
                 .is_some_and(|transition| !transition.kind.has_zone());
+        // The answer to a timeout may be lost like any other. Other events are declared anew by a timeout.
+        let unfiltered = granted
+            .transition
+            .is_some_and(|transition| transition.kind == TransitionKind::Timeout);
         // A request that has waited took its token when it came.
         let takes = bucketed && !received.parked;
         if takes && !self.buckets.take(now.instant, continuation.identity.hash()) {
@@ -423,7 +428,7 @@ impl Server {
         let judged = Judged {
             next,
             granted,
-            unfiltered: bucketed,
+            unfiltered,
             // A challenge that was answered is younger still.
             recent: !same || is_recent(now.unix, issued),
             bytes: received.bytes,

@@ -1,4 +1,4 @@
-//! The course of a cheat: what it acknowledges, and which event it declares when.
+//! The course of a cheat: its acknowledgements and its events.
 
 use std::time::Duration;
 
@@ -45,7 +45,9 @@ impl Cheat {
         let Some((after, end)) = self.received.run(self.edge) else {
             return false;
         };
-        let hidden = self.received.missing(epoch.base, u64::MAX, after);
+        let hidden = self
+            .received
+            .missing(held.content.proof_base, u64::MAX, after);
         let window = u64::from(epoch.window(after));
         let oldest = hidden.first().map_or(after, |hole| hole.start);
         let old = 8 * (after - oldest.min(after)) >= u64::from(self.moves.hides) * window;
@@ -82,7 +84,7 @@ impl Cheat {
     fn declare(&mut self, now: Now, kinds: &[TransitionKind], p: u64) -> bool {
         for &kind in kinds {
             let home = self.path;
-            if kind == TransitionKind::Restart {
+            if matches!(kind, TransitionKind::Restart | TransitionKind::Move) {
                 self.path = match home == addresses(1) {
                     true => addresses(2),
                     false => addresses(1),
@@ -168,7 +170,7 @@ impl Cheat {
             return false;
         };
         self.edge = event.transition.r;
-        self.received.forget(next.content.epoch.base);
+        self.received.forget(next.content.proof_base);
         self.held = Some(next);
         true
     }
@@ -210,7 +212,7 @@ impl Cheat {
         {
             return false;
         }
-        let restarts = self.declare(now, &[TransitionKind::Restart], self.edge);
+        let restarts = self.declare(now, &[TransitionKind::Move], self.edge);
         if restarts {
             self.moved = now.instant;
         }
@@ -255,7 +257,7 @@ impl Cheat {
         }
     }
 
-    /// Nothing came for long: repeats what is unanswered, declares timeout, or opens anew.
+    /// Nothing came for long: repeats the unanswered request, declares timeout, or opens anew.
     pub(super) fn stalled(&mut self, now: Now) {
         self.stalls += 1;
         if self.id.is_none() || self.stalls > MAX_STALLS {

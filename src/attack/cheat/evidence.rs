@@ -53,7 +53,7 @@ impl Received {
         self.missing.retain(|hole| hole.end > base + 1);
     }
 
-    /// The holes in `(base, end]`, none across `p`; what lies above all that came is missing.
+    /// The holes in `(base, end]`, none across `p`; numbers above all that arrived are missing.
     pub(super) fn missing(&self, base: u64, p: u64, end: u64) -> Vec<Span> {
         let above = Span {
             start: self.top + 1,

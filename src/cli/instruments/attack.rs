@@ -20,13 +20,21 @@ pub struct AttackArgs {
     /// An attack to play; repeat it for more [default: all]
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
-    /// Seed of every draw
+    /// First seed of the draws
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Seconds of virtual time of each measurement
+    /// Seconds of virtual time of attacks that are measured by time
     #[arg(long, value_name = "N", default_value_t = 60,
           value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub seconds: u32,
+    /// Runs of each measurement by round trips, with a seed each; the mean counts
+    #[arg(long, value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Round trips of each run
+    #[arg(long, value_name = "N", default_value_t = 3000,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rounds: u32,
     /// Print one line of JSON for each finding
     #[arg(long)]
     pub json: bool,
@@ -59,6 +67,8 @@ pub fn run(args: &AttackArgs) -> Result<Exit, Failed> {
     let effort = Effort {
         seed: args.seed,
         seconds: args.seconds,
+        runs: args.runs,
+        rounds: args.rounds,
     };
     let chosen =
         |attack: &&Attack| args.only.is_empty() || args.only.iter().any(|name| name == attack.name);

@@ -80,7 +80,7 @@ impl Kept {
     /// Returns the request that resumes after a pause: gives up packets in flight, so it needs no
     /// proof, and requests the object again.
     pub(super) fn resume(&self, terms: &Terms) -> Option<(Exchange, Vec<u8>)> {
-        let declaration = Declaration::new(TransitionKind::Restart, self.epoch.base, 0);
+        let declaration = Declaration::new(TransitionKind::Move, self.epoch.base, 0);
         let transition = self.epoch.transition(declaration).ok()?;
         let asked = Asked::across(self.connection, transition);
         let shown = Shown::across(declaration, transition, self.sealed(), 0);

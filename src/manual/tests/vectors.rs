@@ -77,6 +77,8 @@ impl Vector {
             identity: self.key,
             epoch,
             epoch_start: UnixMillis::new(START + 1000),
+            curve_start: UnixMillis::new(START + 1000),
+            proof_base: epoch.base,
             proven: true,
             address: from(4000).src,
             datagram_max: 1472,

@@ -24,7 +24,7 @@ impl Adversary {
             0 => self.open_with_token(),
             1 => self.request(),
             2 => self.give_up(TransitionKind::Timeout),
-            _ => self.give_up(TransitionKind::Restart),
+            _ => self.give_up(TransitionKind::Move),
         }
     }
 

@@ -55,7 +55,10 @@ pub enum Excess {
     /// Less than a quarter of the numbers acknowledged since the event is proven.
     #[error("less than a quarter proven since the event")]
     Quarter,
-    /// The curve is further ahead of real time than clock skew and the gate allow.
+    /// A loss is passed over by an event that forgives none.
+    #[error("a loss forgiven by CE, exit or restart")]
+    Forgiven,
+    /// The curve is further ahead than the time that the continuation pays for.
     #[error("a window ahead of its time")]
     Ahead,
     /// The declaration is not a transition of the epoch.

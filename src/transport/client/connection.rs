@@ -94,6 +94,8 @@ impl Opening {
 pub(super) struct Probe {
     pub(super) tag: u32,
     pub(super) sent: Instant,
+    /// The edge that it showed.
+    pub(super) edge: u64,
     /// The epoch that the continuation in its answer speaks for.
     pub(super) yields: Epoch,
     /// Its answer opens that epoch: it declared an event.
@@ -216,11 +218,26 @@ impl Connection {
         let Some(known) = &mut self.established else {
             return false;
         };
+        // What forgives no loss cannot be declared behind one.
+        let gentle = matches!(kind, TransitionKind::Ce | TransitionKind::Exit);
+        let kind = match gentle && known.window.has_holes() {
+            true => TransitionKind::Loss,
+            false => kind,
+        };
         let declared = known.window.declare(kind, path.rtt_us());
         if declared {
             out.stats.declared(kind);
         }
         declared
+    }
+
+    /// Declares a restart, or a move if numbers are missing.
+    pub(super) fn restart(&mut self, path: &Path, out: &mut Outbox) -> bool {
+        let kind = self
+            .established
+            .as_ref()
+            .map(|known| known.window.restart_kind());
+        kind.is_some_and(|kind| self.declare(path, out, kind))
     }
 
     /// Wants the bytes of a given-up flight again.

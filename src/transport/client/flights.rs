@@ -117,6 +117,8 @@ pub(super) struct Arrival {
     pub(super) opens: bool,
     /// Its request answered a challenge.
     pub(super) rebinds: bool,
+    /// How far its request acknowledged.
+    pub(super) upto: u64,
     pub(super) stream: u64,
 }
 
@@ -330,6 +332,7 @@ impl Flights {
             yields: record.yields,
             opens: record.declared.is_some(),
             rebinds: record.rebinds,
+            upto: record.interval.upto,
             stream: record.stream,
         };
         record.open &= !(low_bits(void + 1) << index);

@@ -95,7 +95,8 @@ impl Connection {
             out.stats.dropped("duplicate_number");
         }
         if let Some(arrival) = &arrival {
-            self.take_continuation(now, arrival.yields, arrival.opens, response.continuation);
+            let (epoch, upto) = (arrival.yields, arrival.upto);
+            self.take_continuation(now, epoch, upto, arrival.opens, response.continuation);
             if arrival.rebinds && !response.continuation.is_empty() {
                 path.validated();
             }
@@ -191,15 +192,23 @@ impl Connection {
         }
     }
 
-    /// Takes a continuation that speaks for `epoch`; `opens`: it came with the event that opens it.
-    fn take_continuation(&mut self, now: Instant, epoch: Epoch, opens: bool, sealed: &[u8]) {
+    /// Takes a continuation that speaks for `epoch`, from the answer to a request that acknowledged up to `upto`;
+    /// `opens`: it came with the event that opens the epoch.
+    fn take_continuation(
+        &mut self,
+        now: Instant,
+        epoch: Epoch,
+        upto: u64,
+        opens: bool,
+        sealed: &[u8],
+    ) {
         let Some(known) = &mut self.established else {
             return;
         };
         if sealed.is_empty() {
             return;
         }
-        known.window.hold(epoch, sealed, opens, now);
+        known.window.hold(epoch, upto, sealed, opens, now);
         known.declare_due = false;
     }
 
@@ -396,7 +405,8 @@ impl Connection {
         path.probed(now);
         self.lives(now);
         self.flights.probed(now, probe.sent);
-        self.take_continuation(now, probe.yields, probe.opens, probed.continuation);
+        let sealed = probed.continuation;
+        self.take_continuation(now, probe.yields, probe.edge, probe.opens, sealed);
         true
     }
 
@@ -424,7 +434,7 @@ impl Connection {
             path.forget();
             self.stream.most_under_way = path.rtt().most_under_way();
             self.flights.forget_path();
-            self.declare(path, out, TransitionKind::Restart);
+            self.restart(path, out);
             if let Some(known) = &mut self.established {
                 known.declare_due = true;
             }

@@ -78,7 +78,7 @@ impl Connection {
             self.send_repeat(now, path, out, flight);
         }
         while !out.is_full() && self.send_request(now, path, out) {}
-        if self.needs_probe(now, path) {
+        if self.needs_probe(now, path, out) {
             match self.token_at(PROBE_SPARES) {
                 at if at > now => out.send_timer = Some((at, "token")),
                 _ => self.send_probe(now, path, out),
@@ -143,6 +143,11 @@ impl Connection {
         }
         let gives_up = known.window.gives_up();
         if gives_up && !known.declare_due {
+            return false;
+        }
+        let gate = known.window.started() + TIMEOUT_GATE;
+        if gives_up && gate > now {
+            out.send_timer = Some((gate, "restart gate"));
             return false;
         }
         let token = known.bucket.ready_at(0);
@@ -229,10 +234,11 @@ impl Connection {
         known
             .window
             .asked(interval.first + u64::from(interval.count) - 1);
-        let old = now.saturating_since(known.window.held().since) > REFRESH_AGE;
         let wants = known.window.wants_continuation()
             || path.cookie().is_some()
-            || (old && known.window.event().is_none());
+            || known
+                .window
+                .refresh(now, path.rtt().expected(), REFRESH_AGE);
         let mut record = Record::new(interval, now, self.stream.id, known.window.releasing());
         record.asked_before = asked_before;
         record.declared = known.window.event().map(|event| event.declaration);
@@ -354,8 +360,8 @@ impl Connection {
     }
 
     /// Whether a probe should be sent now: nothing else can bring the continuation of the next
-    /// epoch.
-    fn needs_probe(&self, now: Instant, path: &Path) -> bool {
+    /// epoch, or a fresher one that pays for more time on the curve.
+    fn needs_probe(&self, now: Instant, path: &Path, out: &mut Outbox) -> bool {
         let Some(known) = &self.established else {
             return false;
         };
@@ -363,11 +369,13 @@ impl Connection {
         let stuck = window
             .event()
             .is_some_and(|event| event.transition.kind.has_zone() && event.is_passed());
-        let waits = stuck && self.flights.is_empty() && self.stream.wanted() > 0;
-        let spaced = self
-            .probe
-            .is_none_or(|probe| probe.sent + path.rtt().pto() <= now);
-        waits && spaced
+        let idle = self.flights.is_empty() && self.stream.wanted() > 0;
+        let ahead = idle && window.is_ahead();
+        let last = self.probe.map(|probe| probe.sent + path.rtt().pto());
+        if let Some(next) = last.filter(|&next| ahead && next > now) {
+            out.send_timer = Some((next, "curve time"));
+        }
+        idle && (stuck || ahead) && last.is_none_or(|next| next <= now)
     }
 
     /// Requests a sign of life, and the continuation that results from the present event.
@@ -389,6 +397,7 @@ impl Connection {
         self.probe = Some(Probe {
             tag,
             sent: now,
+            edge,
             yields: record.yields,
             opens: record.declared.is_some(),
         });
@@ -416,7 +425,7 @@ impl Connection {
         path.sent(now);
         path.reset_pace(now);
         if age >= RESTART_GATE
-            && self.declare(path, out, TransitionKind::Restart)
+            && self.restart(path, out)
             && let Some(known) = &mut self.established
         {
             known.declare_due = true;

@@ -19,6 +19,10 @@ impl SpanSet {
     }
 
     /// How many spans it is made of.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub(super) fn len(&self) -> usize {
         self.spans.len()
     }

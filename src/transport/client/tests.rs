@@ -99,7 +99,21 @@ fn several_streams_follow_each_other() {
     assert_eq!(network.fetch(1_000_000).0, ClientEvent::Finished);
     let stats = network.client.stats();
     assert_eq!(stats.handshakes, 1);
+    // The last event was still under way.
+    assert_eq!(stats.transitions.get("move"), Some(&1), "{stats:?}");
+}
+
+/// After a pause without losses the threshold stays: nothing is given up.
+#[test]
+fn a_pause_without_losses_costs_no_window() {
+    let mut network = Network::new(LAN, 1);
+    assert_eq!(network.fetch(100_000).0, ClientEvent::Finished);
+    assert_eq!(network.fetch(20).0, ClientEvent::Finished);
+    network.now_us += 5_000_000;
+    assert_eq!(network.fetch(100_000).0, ClientEvent::Finished);
+    let stats = network.client.stats();
     assert_eq!(stats.transitions.get("restart"), Some(&1), "{stats:?}");
+    assert_eq!(stats.transitions.get("move"), None, "{stats:?}");
 }
 
 #[test]

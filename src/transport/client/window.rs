@@ -13,10 +13,11 @@ mod zone;
 
 use std::collections::VecDeque;
 
-use crate::time::Instant;
+use crate::time::{Instant, UnixMillis};
 use crate::transport::client::spans::SpanSet;
 use crate::transport::client::window::evidence::Past;
 use crate::transport::client::window::zone::MAX_ZONE_SPANS;
+use crate::transport::continuation::issue_time;
 use crate::transport::epoch::{Epoch, TransitionKind};
 use crate::transport::grant::MAX_PENDING_SPANS;
 use crate::wire::segment::Span;
@@ -41,6 +42,18 @@ enum Cell {
 pub(super) struct Held {
     pub(super) sealed: Vec<u8>,
     pub(super) since: Instant,
+    /// When it was issued, by the clock of its server.
+    issued: UnixMillis,
+}
+
+impl Held {
+    pub(super) fn new(sealed: &[u8], since: Instant) -> Self {
+        Self {
+            sealed: sealed.to_vec(),
+            since,
+            issued: issue_time(sealed).unwrap_or_default(),
+        }
+    }
 }
 
 /// See the head of this file.
@@ -53,7 +66,15 @@ pub(super) struct Window {
     edge: u64,
     /// The epoch's window at the edge: needed with every packet, and dear to compute.
     at_edge: u32,
-    /// Folded over the received numbers of `(base, edge]`.
+    /// The number behind which the proof begins: the base of the epoch, or before.
+    proof_base: u64,
+    /// The part of the proof up to the base of the epoch.
+    zone_proof: u64,
+    /// From when on real time pays for the curve's time, as in the continuation held.
+    curve_start: UnixMillis,
+    /// When a fresher continuation was last requested.
+    refreshed: Option<Instant>,
+    /// Folded over the received numbers of `(proof_base, edge]`.
     proof: u64,
     holes: SpanSet,
     /// Numbers from `cells_after + 1` on.
@@ -75,12 +96,14 @@ impl Window {
     /// The window of a connection that was just opened with `count` packets.
     pub(super) fn new(count: u32, sealed: &[u8], now: Instant) -> Self {
         let epoch = Epoch::opening(count);
+        let held = Held::new(sealed, now);
         Self {
             epoch,
-            held: Held {
-                sealed: sealed.to_vec(),
-                since: now,
-            },
+            proof_base: 0,
+            zone_proof: 0,
+            curve_start: held.issued,
+            refreshed: None,
+            held,
             started: now,
             edge: 0,
             at_edge: epoch.window(0),
@@ -150,7 +173,7 @@ impl Window {
     /// or are of no more use.
     pub(super) fn receive(&mut self, n: u64, void: u64, x: u64) -> bool {
         let last = n.saturating_add(void);
-        if last > self.highest || n <= self.epoch.base {
+        if last > self.highest || n <= self.proof_base {
             return false;
         }
         if last <= self.edge {
@@ -214,6 +237,8 @@ impl Window {
         }
         self.proof ^= x;
         match &mut self.event {
+            // The numbers of a zone are acknowledged already.
+            None if last <= self.epoch.base => self.zone_proof ^= x,
             None => {
                 self.late.insert(span);
             }

@@ -21,6 +21,8 @@ fn sample() -> Continuation {
             },
         },
         epoch_start: UnixMillis::new(NOW.as_millis() - 1234),
+        curve_start: UnixMillis::new(NOW.as_millis() - 234),
+        proof_base: 70,
         proven: true,
         address: "192.0.2.7:4000".parse().unwrap(),
         datagram_max: 1472,
@@ -46,13 +48,16 @@ proptest! {
     #[test]
     fn opens_unchanged(
         identity: [u8; 16], base in 0u64..1 << 62, opening: bool, numbers in (1u32..=1 << 20, 1u32..=1 << 20, 1u32..=1_000_000), cubic: bool, proven: bool,
-        age in 0u64..1 << 40, ip: [u8; 16], v6: bool, rest: (u16, u16, u16, u16), connection: u64,
+        age in 0u64..1 << 14, paid in 0u64..1 << 30, unproven in 0u64..=1 << 20, ip: [u8; 16], v6: bool, rest: (u16, u16, u16, u16), connection: u64,
     ) {
         let (c, first, rtt_us) = numbers;
         let curve = if cubic { Curve::Cubic { w_max: first, rtt_us } } else { Curve::SlowStart { threshold: first, rtt_us } };
         let ip = if v6 { IpAddr::from(ip) } else { IpAddr::from([ip[0], ip[1], ip[2], ip[3]]) };
+        let base = if opening { 0 } else { base };
+        let curve_start = if opening { NOW.as_millis() } else { NOW.as_millis() + 8191 - paid };
         let continuation = Continuation {
             identity: ProofKey::new(identity),
+            curve_start: UnixMillis::new(curve_start), proof_base: base.saturating_sub(unproven),
             epoch: if opening { Epoch::opening(c) } else { Epoch { base, c, curve } },
             epoch_start: UnixMillis::new(NOW.as_millis() - age), proven,
             address: SocketAddr::new(ip, rest.0), datagram_max: rest.1, server: rest.2, site: rest.3,
@@ -168,9 +173,11 @@ fn a_first_continuation_is_small() {
             },
         },
         epoch_start: NOW,
+        curve_start: NOW,
+        proof_base: 0,
         ..sample()
     };
-    assert_eq!(first.seal(&ring(), 1, NOW).len(), 70);
+    assert_eq!(first.seal(&ring(), 1, NOW).len(), 73);
 }
 
 #[test]

@@ -41,7 +41,7 @@ const SMALLEST: Epoch = cubic(100, 2, 2);
 
 /// Name, epoch, kind, p, W(p), the next epoch.
 #[rustfmt::skip]
-const TRANSITIONS: [(&str, Epoch, TransitionKind, u64, u32, Epoch); 20] = [
+const TRANSITIONS: [(&str, Epoch, TransitionKind, u64, u32, Epoch); 22] = [
     ("opened", Epoch::opening(3), TransitionKind::Opened, 0, 3, slow_start(3, 10, MAX_WINDOW)),
     ("opened with one", Epoch::opening(1), TransitionKind::Opened, 0, 1, slow_start(1, 10, MAX_WINDOW)),
     ("the initial window", Epoch::opening(5), TransitionKind::Opened, 0, 5, slow_start(5, 10, MAX_WINDOW)),
@@ -63,6 +63,8 @@ const TRANSITIONS: [(&str, Epoch, TransitionKind, u64, u32, Epoch); 20] = [
     ("timeout of the smallest", SMALLEST, TransitionKind::Timeout, 100, 2, slow_start(102, 2, 2)),
     ("restart", REDUCED, TransitionKind::Restart, 100, 70, slow_start(170, 10, 70)),
     ("restart of a small window", cubic(9, 4, 5), TransitionKind::Restart, 9, 4, slow_start(13, 4, 4)),
+    ("move", REDUCED, TransitionKind::Move, 100, 70, slow_start(170, 10, 49)),
+    ("move of a small window", cubic(9, 10, 12), TransitionKind::Move, 9, 10, slow_start(19, 7, 7)),
 ];
 
 #[test]
@@ -149,7 +151,7 @@ fn codes_and_labels_are_distinct() {
         );
     }
     assert_eq!(TransitionKind::from_code(0), None);
-    assert_eq!(TransitionKind::from_code(7), None);
+    assert_eq!(TransitionKind::from_code(8), None);
 }
 
 #[test]

@@ -18,6 +18,8 @@ fn continuation(epoch: Epoch) -> Continuation {
         identity: ProofKey::new([5; 16]),
         epoch,
         epoch_start: UnixMillis::new(START),
+        curve_start: UnixMillis::new(START),
+        proof_base: epoch.base,
         proven: true,
         address: SocketAddr::from(([192, 0, 2, 1], 4000)),
         datagram_max: 1472,
@@ -71,8 +73,12 @@ fn request(
     declared: Option<(TransitionKind, u64)>,
 ) -> Request<'static> {
     let end = match declared {
-        Some((kind, p)) if !kind.has_zone() => p,
+        Some((TransitionKind::Timeout | TransitionKind::Move, p)) => p,
         Some(_) | None => upto,
+    };
+    let base = match declared {
+        Some((kind, _)) if kind.forgives() => shown.epoch.base,
+        Some(_) | None => shown.proof_base,
     };
     let missing = holes
         .iter()
@@ -81,7 +87,7 @@ fn request(
         after,
         upto,
         reach: upto,
-        proof: missing.fold(shown.identity.fold(shown.epoch.base, end), |a, b| a ^ b),
+        proof: missing.fold(shown.identity.fold(base, end), |a, b| a ^ b),
         holes: holes.to_vec(),
         declared: declared.map(|(kind, edge)| Declared {
             kind: kind.code(),
@@ -106,7 +112,10 @@ fn pending_numbers_at_the_bound_and_past_it() {
     let (small, large) = (flat(20), flat(400));
     let half = w(&large) / 2;
     assert!(w(&small) < 88 && half > 44, "{} {half}", w(&small));
-    let far = k - 4 * w(&large);
+    let far = k - 2 * w(&large);
+    let far = (far..k)
+        .find(|&n| n + 2 * u64::from(large.window(n)) >= k)
+        .unwrap();
     // Name, epoch, holes, whether they are allowed.
     for (name, epoch, holes, fine) in [
         (
@@ -136,7 +145,7 @@ fn pending_numbers_at_the_bound_and_past_it() {
         ("8 spans", small, every_other(k - 30, 8), true),
         ("9 spans", small, every_other(k - 30, 9), false),
         (
-            "within four windows",
+            "within two windows",
             large,
             vec![span(far + 1, far + 2)],
             true,
@@ -217,17 +226,35 @@ fn a_quarter_must_be_proven_since_the_event() {
 /// An honest client may give up without proof of pending numbers and its zone's share.
 #[test]
 fn giving_up_allows_what_the_events_before_it_did() {
-    let (shown, p) = (continuation(flat(20)), BASE + 400);
+    let (shown, p) = (continuation(flat(200)), BASE + 500);
     let w = shown.epoch.window(p);
-    assert_eq!(max_pending(w), 44);
-    for (missing, want) in [(44 + 300, None), (44 + 301, Some(GrantError::Quarter))] {
-        let holes = [span(BASE + 1, BASE + 1 + missing)];
-        for kind in [TransitionKind::Timeout, TransitionKind::Restart] {
+    let most = max_pending(w) + 375;
+    for kind in [TransitionKind::Timeout, TransitionKind::Move] {
+        for (missing, want) in [(most, None), (most + 1, Some(GrantError::Quarter))] {
+            let holes = [span(BASE + 1, BASE + 1 + missing)];
             let asked = request(&shown, p, p + u64::from(w), &holes, Some((kind, p)));
+            let got = grant(&shown, times(2000), &asked).err();
+            assert_eq!(got, want, "{kind:?} {missing}");
+        }
+        // Numbers older than the pending numbers before a zone cannot be in a zone that was given up.
+        let epoch = flat(20);
+        let shown = continuation(epoch);
+        let far = BASE + 400;
+        let fresh = (BASE..)
+            .find(|&n| n + 2 * u64::from(epoch.window(n)) + u64::from(epoch.window(far)) > far)
+            .unwrap();
+        for (start, want) in [(fresh, None), (fresh - 1, Some(GrantError::Hole))] {
+            let asked = request(
+                &shown,
+                far,
+                epoch.edge(far),
+                &[span(start, start + 1)],
+                Some((kind, far)),
+            );
             assert_eq!(
                 grant(&shown, times(2000), &asked).err(),
                 want,
-                "{kind:?} {missing}"
+                "{kind:?} {start}"
             );
         }
     }
@@ -302,6 +329,7 @@ fn gates_open_at_their_time() {
     for (kind, gate) in [
         (TransitionKind::Timeout, 200),
         (TransitionKind::Restart, 1000),
+        (TransitionKind::Move, 1000),
     ] {
         let asked = request(&shown, p, r, &[], Some((kind, p)));
         assert_eq!(
@@ -324,16 +352,109 @@ fn gates_open_at_their_time() {
         Err(GrantError::TooSoon)
     );
     assert!(grant(&shown, late(6000), &restart).is_ok());
-    let moved = Times {
-        moved: true,
-        ..times(0)
-    };
-    assert!(grant(&shown, moved, &restart).is_ok());
-    assert_eq!(grant(&shown, moved, &timeout), Err(GrantError::TooSoon));
+    // From a new address a restart counts like a timeout, however fresh the continuation is.
+    for kind in [TransitionKind::Restart, TransitionKind::Move] {
+        let moves = request(&shown, p, r, &[], Some((kind, p)));
+        for (ms, want) in [(199, Some(GrantError::TooSoon)), (200, None)] {
+            let moved = Times {
+                moved: true,
+                issued: UnixMillis::new(START + ms),
+                ..times(ms)
+            };
+            assert_eq!(grant(&shown, moved, &moves).err(), want, "{kind:?}");
+        }
+    }
 }
 
 #[test]
-fn a_curve_leads_real_time_by_three_seconds_and_the_skew() {
+fn ce_exit_and_restart_forgive_no_loss() {
+    let (shown, p) = (continuation(growing(20)), BASE + 20);
+    let r = shown.epoch.edge(p);
+    let hole = [span(p - 3, p - 2)];
+    for (kind, upto) in [
+        (TransitionKind::Ce, p + 8),
+        (TransitionKind::Exit, p + 8),
+        (TransitionKind::Restart, r),
+    ] {
+        let declared = Some((kind, p));
+        let whole = request(&shown, p, upto, &[], declared);
+        assert!(grant(&shown, times(1000), &whole).is_ok(), "{kind:?}");
+        let lossy = request(&shown, p, upto, &hole, declared);
+        let refused = grant(&shown, times(1000), &lossy);
+        assert_eq!(refused, Err(GrantError::Hole), "{kind:?}");
+    }
+    let late = request(
+        &shown,
+        p,
+        r,
+        &[span(r, r + 1)],
+        Some((TransitionKind::Restart, p)),
+    );
+    assert_eq!(grant(&shown, times(1000), &late), Err(GrantError::Hole));
+}
+
+/// A loss in the zone of CE is to be declared in the next epoch.
+#[test]
+fn a_zone_that_forgave_no_loss_is_still_to_be_proven() {
+    let (shown, p) = (continuation(growing(200)), BASE + 20);
+    let lost = [span(p + 5, p + 6)];
+    let ce = request(&shown, p, p + 8, &lost, Some((TransitionKind::Ce, p)));
+    let granted = grant(&shown, times(0), &ce).unwrap();
+    let next = granted.follow(shown, UnixMillis::new(START));
+    let base = next.epoch.base;
+    assert_eq!((next.proof_base, base), (p, shown.epoch.edge(p)));
+    let hidden = request(&next, base, base + 2, &[], None);
+    let without = Request {
+        proof: next.identity.fold(base, base + 2),
+        ..hidden.clone()
+    };
+    assert_eq!(grant(&next, times(0), &without), Err(GrantError::Proof));
+    let shows = request(&next, base, base + 2, &lost, None);
+    assert!(grant(&next, times(0), &shows).is_ok(), "pending");
+    let old = (base..)
+        .find(|&k| k >= p + 5 + 2 * u64::from(next.epoch.c))
+        .unwrap();
+    let shows = request(&next, old - 2, old, &lost, None);
+    assert_eq!(
+        grant(&next, times(0), &shows),
+        Err(GrantError::Hole),
+        "too old"
+    );
+    let loss = request(&next, old, old + 8, &[], Some((TransitionKind::Loss, old)));
+    let granted = grant(&next, times(0), &loss).unwrap();
+    let after = granted.follow(next, UnixMillis::new(START));
+    assert_eq!(after.proof_base, after.epoch.base, "forgiven");
+}
+
+#[test]
+fn time_on_a_curve_is_paid_for_once() {
+    let ms = UnixMillis::new;
+    let time = Duration::from_millis;
+    // A fresher copy keeps the start, but saves no time up while the curve stands still.
+    assert_eq!(
+        follow_curve(ms(5000), false, time(1000), ms(5500)),
+        ms(5000)
+    );
+    assert_eq!(
+        follow_curve(ms(5000), false, time(1000), ms(9000)),
+        ms(8000)
+    );
+    assert_eq!(
+        follow_curve(ms(5000), false, time(0), ms(65_000)),
+        ms(65_000)
+    );
+    // The debt delays the start of the next epoch.
+    assert_eq!(follow_curve(ms(5000), true, time(1600), ms(6600)), ms(6600));
+    assert_eq!(follow_curve(ms(5000), true, time(2700), ms(6600)), ms(7600));
+    assert_eq!(follow_curve(ms(7600), true, time(500), ms(6600)), ms(8100));
+    assert_eq!(
+        follow_curve(ms(5000), true, time(0), ms(60_000)),
+        ms(60_000)
+    );
+}
+
+#[test]
+fn a_curve_leads_the_time_paid_for_by_a_second_and_a_round_trip() {
     let curve = Curve::Cubic {
         w_max: 10,
         rtt_us: 1_000_000,
@@ -343,8 +464,13 @@ fn a_curve_leads_real_time_by_three_seconds_and_the_skew() {
         c: 10,
         curve,
     });
+    // The issue counts, not the present: silence pays for nothing.
+    let issued = |ms| Times {
+        issued: UnixMillis::new(START + ms),
+        ..times(600_000)
+    };
     for k in [BASE + 80, BASE + 100, BASE + 200] {
-        let needs = shown.epoch.elapsed_us(k).div_ceil(1000) - 4000;
+        let needs = ((shown.epoch.elapsed_us(k) - 2_000_000) * 16).div_ceil(17_000);
         let p = k + 3;
         for (name, asked) in [
             ("interval", request(&shown, k - 1, k, &[], None)),
@@ -353,14 +479,36 @@ fn a_curve_leads_real_time_by_three_seconds_and_the_skew() {
                 request(&shown, k, k + 2, &[], Some((TransitionKind::Loss, k))),
             ),
         ] {
-            assert!(grant(&shown, times(needs), &asked).is_ok(), "{name} at {k}");
-            let early = grant(&shown, times(needs - 1), &asked);
+            assert!(
+                grant(&shown, issued(needs), &asked).is_ok(),
+                "{name} at {k}"
+            );
+            let early = grant(&shown, issued(needs - 1), &asked);
             assert_eq!(early, Err(GrantError::AheadOfTime), "{name} at {k}");
         }
         // The edge at the event counts, not the passed part of the zone.
         let zone = request(&shown, p + 1, p + 4, &[], Some((TransitionKind::Loss, k)));
-        assert!(grant(&shown, times(needs), &zone).is_ok());
+        assert!(grant(&shown, issued(needs), &zone).is_ok());
     }
+    let indebted = Continuation {
+        curve_start: UnixMillis::new(START + 1500),
+        ..shown
+    };
+    let k = (BASE..)
+        .find(|&k| shown.epoch.elapsed_us(k) > 500_000)
+        .unwrap();
+    let granted = |k| {
+        grant(
+            &indebted,
+            issued(0),
+            &request(&indebted, k - 1, k, &[], None),
+        )
+        .err()
+    };
+    assert_eq!(
+        (granted(k - 1), granted(k)),
+        (None, Some(GrantError::AheadOfTime))
+    );
 }
 
 #[test]
@@ -377,6 +525,7 @@ fn an_unproven_address_opens_or_times_out() {
         (Some(TransitionKind::Exit), false),
         (Some(TransitionKind::Timeout), true),
         (Some(TransitionKind::Restart), false),
+        (Some(TransitionKind::Move), false),
     ] {
         let upto = kind.map_or(2, |kind| if kind.has_zone() { 2 } else { 3 });
         let asked = request(&opening, 0, upto, &[], kind.map(|kind| (kind, 0)));
@@ -417,7 +566,7 @@ proptest! {
     #[test]
     fn no_request_panics(
         numbers in any::<(u64, u64, u64)>(), near: bool, shift in 0u32..64,
-        kind in 0u8..9, edge: u64, rtt_us: u32, holes in proptest::collection::vec((0u64..100, 1u64..100), 0..20),
+        kind in 0u8..10, edge: u64, rtt_us: u32, holes in proptest::collection::vec((0u64..100, 1u64..100), 0..20),
         c: u32, first: u32, cubic: bool, base: u64, proven: bool, probe: bool,
     ) {
         // As large as the wire format allows.
@@ -435,7 +584,7 @@ proptest! {
         let upto = after.saturating_add(scale(numbers.1) >> 1);
         let asked = Request {
             reach: upto.saturating_add(scale(numbers.2)), proof: edge, holes,
-            declared: (kind < 8).then_some(Declared { kind, edge: scale(edge), rtt_us }),
+            declared: (kind < 9).then_some(Declared { kind, edge: scale(edge), rtt_us }),
             probe: probe.then_some(1), after, upto, ..request(&shown, 0, 0, &[], None)
         };
         if let Ok(granted) = grant(&shown, times(0), &asked) { prop_assert!(granted.count <= MAX_FLIGHT); }

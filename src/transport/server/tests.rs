@@ -260,13 +260,30 @@ fn a_request_is_answered_once_on_one_server() {
     );
 }
 
+/// A repeated restart or move draws nothing: whoever got no answer declares a timeout.
 #[test]
-fn timeouts_restarts_and_probes_pass_the_filter_at_the_rate_of_the_bucket() {
-    for kind in [
-        Some(TransitionKind::Timeout),
-        Some(TransitionKind::Restart),
-        None,
-    ] {
+fn restarts_do_not_pass_the_filter() {
+    for kind in [TransitionKind::Restart, TransitionKind::Move] {
+        let mut server = server(1);
+        let peer = Peer::opened(&mut server, at(0), path());
+        let base = peer.epoch.base;
+        let event = peer.transition(kind, base);
+        let request = peer.declaring(&event, base, event.r);
+        assert!(peer.ask(&mut server, at(2000), &request).is_ok());
+        assert_eq!(
+            peer.ask(&mut server, at(2300), &request),
+            Err("replayed"),
+            "{kind:?}"
+        );
+        let timeout = peer.transition(TransitionKind::Timeout, base);
+        let request = peer.declaring(&timeout, base, timeout.r);
+        assert!(peer.ask(&mut server, at(2600), &request).is_ok());
+    }
+}
+
+#[test]
+fn timeouts_and_probes_pass_the_filter_at_the_rate_of_the_bucket() {
+    for kind in [Some(TransitionKind::Timeout), None] {
         let mut server = server(1);
         let peer = Peer::opened(&mut server, at(0), path());
         let base = peer.epoch.base;
@@ -496,18 +513,23 @@ fn another_address_is_taken_on_with_a_restart_only() {
         echo(request, &mut server, 300).err(),
         Some("moved_without_restart")
     );
-    // The gate of one second does not apply: the address was just validated.
+    // The gate of one second does not apply, since the address was just validated; that of a timeout does.
     let restart = peer.transition(TransitionKind::Restart, base);
-    let flight = echo(peer.declaring(&restart, base, restart.r), &mut server, 3).unwrap();
+    let request = peer.declaring(&restart, base, restart.r);
+    assert_eq!(
+        echo(request.clone(), &mut server, 199).err(),
+        Some("too_soon")
+    );
+    let flight = echo(request, &mut server, 200).unwrap();
     let mut next = Peer {
         path: moved,
         ..peer.clone()
     };
     next.go_over(&restart, &packets(&flight));
-    assert_eq!(next.look_inside(&keys(), at(3)).address, moved.src);
+    assert_eq!(next.look_inside(&keys(), at(200)).address, moved.src);
     let request = peer.declaring(&restart, base, restart.r);
     assert_eq!(
-        peer.ask(&mut server, at(4), &request),
+        peer.ask(&mut server, at(204), &request),
         Err("too_soon"),
         "from the old address"
     );
@@ -643,6 +665,8 @@ fn a_continuation_fits_its_field() {
             },
         },
         epoch_start: UnixMillis::new(0),
+        curve_start: UnixMillis::new(0),
+        proof_base: crate::transport::epoch::MAX_NUMBER - (1 << 20),
         ..peer.look_inside(&keys(), at(0))
     };
     let sealed = largest.seal(&keys(), peer.connection, at(0).unix);

@@ -86,7 +86,9 @@ fn seal(mut input: Input<'_>) {
     let value = Continuation {
         identity: ProofKey::new(bits.to_be_bytes()),
         epoch,
-        epoch_start: UnixMillis::new(START_UNIX - input.number() % START_UNIX),
+        epoch_start: UnixMillis::new(START_UNIX - input.number() % (1 << 14)),
+        curve_start: UnixMillis::new(START_UNIX + 8191 - bits as u64 % (1 << 30)),
+        proof_base: epoch.base.saturating_sub(bits as u64 % (1 << 20)),
         proven: input.u8() & 1 == 0,
         address: SocketAddr::new(ip, input.u16()),
         datagram_max: input.u16(),

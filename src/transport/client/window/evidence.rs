@@ -58,7 +58,7 @@ impl Window {
             declared: self.event.as_ref().map(|event| event.declaration),
             releases: self.releasing(),
             sealed: self.held.sealed.clone(),
-            proof: self.proof,
+            proof: self.proof ^ self.event.as_ref().map_or(0, |event| event.beyond),
             holes: self.holes(),
             reach: self.edge,
         }
@@ -89,6 +89,11 @@ impl Window {
     fn is_present(&self, declared: Option<Declaration>, releases: &Epoch) -> bool {
         self.event.as_ref().map(|event| event.declaration) == declared
             && self.releasing() == *releases
+    }
+
+    /// Whether numbers up to the edge are missing.
+    pub(in crate::transport::client) fn has_holes(&self) -> bool {
+        !self.holes.is_empty()
     }
 
     /// The holes of the proof, none of which crosses the edge of an event.

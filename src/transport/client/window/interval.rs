@@ -1,11 +1,14 @@
 //! The interval to acknowledge next: from the edge on, behind a gap that may be pending, or in a
 //! stretch that filled late. Zones of events have a file of their own.
 
-use crate::time::{Instant, micros};
+use std::time::Duration;
+
+use crate::time::Instant;
+use crate::transport::client::spans::SpanSet;
 use crate::transport::client::window::{Cell, Event, Window, to_u64, to_usize};
 use crate::transport::curve::MAX_FLIGHT;
 use crate::transport::epoch::Transition;
-use crate::transport::grant::{CURVE_LEAD, MAX_PENDING_SPANS, max_pending};
+use crate::transport::grant::{CURVE_LEAD, MAX_PENDING_SPANS, curve_credit, is_old, max_pending};
 use crate::wire::segment::Span;
 
 /// An interval to acknowledge: it releases `first .. first + count`.
@@ -28,9 +31,7 @@ impl Window {
             // Not before: the request that passes the end of a zone still shows the old continuation.
             self.switch(now);
             let Some(event) = &self.event else {
-                return self
-                    .late_interval(budget)
-                    .or_else(|| self.interval(now, budget));
+                return self.late_interval(budget).or_else(|| self.interval(budget));
             };
             let Transition {
                 p, r, next, kind, ..
@@ -75,7 +76,7 @@ impl Window {
     }
 
     /// The interval from the edge on, or from the end of the first gap on if the gap may be pending.
-    fn interval(&mut self, now: Instant, budget: u32) -> Option<Interval> {
+    fn interval(&mut self, budget: u32) -> Option<Interval> {
         let gap = self
             .cells
             .iter()
@@ -101,9 +102,9 @@ impl Window {
             start: self.edge + 1,
             end: after + 1,
         };
-        let ahead = self.epoch.elapsed_us(end);
-        let real = micros(now.saturating_since(self.started) + CURVE_LEAD);
-        if ahead > real || !self.pending_allowed(end, (gap > 0).then_some(hole)) {
+        if self.curve_time(end) > self.credit()
+            || !self.pending_allowed(end, (gap > 0).then_some(hole))
+        {
             return None;
         }
         self.advance(end);
@@ -136,20 +137,81 @@ impl Window {
             .copied()
     }
 
+    /// The time on the curve at `edge`.
+    pub(super) fn curve_time(&self, edge: u64) -> Duration {
+        Duration::from_micros(self.epoch.elapsed_us(edge))
+    }
+
+    /// The time on the curve that the continuation held is good for.
+    pub(super) fn credit(&self) -> Duration {
+        curve_credit(&self.epoch, self.curve_start, self.held.issued)
+    }
+
+    /// Whether the time on the curve runs out before a fresher continuation may arrive.
+    fn runs_out(&self) -> bool {
+        let left = self.credit().saturating_sub(self.curve_time(self.edge));
+        let lead = CURVE_LEAD + Duration::from_micros(self.epoch.curve.rtt_us().into());
+        self.event.is_none() && left < lead * 3 / 4
+    }
+
+    /// Whether to ask for a fresher continuation with the request that leaves now: once a round trip, if
+    /// the one held is older than `age` or its time on the curve runs out.
+    pub(in crate::transport::client) fn refresh(
+        &mut self,
+        now: Instant,
+        rtt: Duration,
+        age: Duration,
+    ) -> bool {
+        let asked = self
+            .refreshed
+            .is_some_and(|asked| now < asked + rtt * 5 / 4);
+        let old = now.saturating_since(self.held.since) > age;
+        let wants = self.event.is_none() && !asked && (old || self.runs_out());
+        if wants {
+            self.refreshed = Some(now);
+        }
+        wants
+    }
+
+    /// Whether the next number received lies beyond the time on the curve that is paid for.
+    pub(in crate::transport::client) fn is_ahead(&self) -> bool {
+        let next = self
+            .cells
+            .iter()
+            .position(|cell| matches!(cell, Cell::Received(_)));
+        next.is_some_and(|index| {
+            self.event.is_none() && self.curve_time(self.edge + to_u64(index) + 1) > self.credit()
+        })
+    }
+
     /// Whether holes up to `edge`, with one `more`, may be pending.
     pub(super) fn pending_allowed(&self, edge: u64, more: Option<Span>) -> bool {
+        self.allows(edge, &self.holes, more)
+    }
+
+    /// Whether the holes allow to declare a loss at the edge. It forgives those of a zone before.
+    pub(super) fn lost_allowed(&self) -> bool {
+        let mut holes = self.holes.clone();
+        holes.remove(self.zone_before());
+        self.allows(self.edge, &holes, None)
+    }
+
+    fn allows(&self, edge: u64, holes: &SpanSet, more: Option<Span>) -> bool {
         let w = self.epoch.window(edge);
-        let first = self
-            .holes
-            .first()
-            .or(more)
-            .map_or(u64::MAX, |hole| hole.start);
-        let total = self.holes.total() + more.map_or(0, |hole| hole.len());
-        let joins =
-            more.is_some_and(|hole| self.holes.span_at(hole.start.saturating_sub(1)).is_some());
-        let spans = self.holes.len() + usize::from(more.is_some() && !joins);
-        first > edge.saturating_sub(4 * u64::from(w))
+        let old = |hole: Span| is_old(&self.epoch, hole, edge);
+        let total = holes.total() + more.map_or(0, |hole| hole.len());
+        let joins = more.is_some_and(|hole| holes.span_at(hole.start.saturating_sub(1)).is_some());
+        let spans = holes.len() + usize::from(more.is_some() && !joins);
+        !holes.first().or(more).is_some_and(old)
             && total <= max_pending(w)
             && spans <= MAX_PENDING_SPANS
+    }
+
+    /// The numbers of a zone before the epoch that are still to be proven.
+    pub(super) const fn zone_before(&self) -> Span {
+        Span {
+            start: self.proof_base + 1,
+            end: self.epoch.base + 1,
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The window against the server's own check: whatever arrives, in whatever order, and whatever
 //! event is declared meanwhile, each request that follows is granted, and exactly the expected numbers.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
@@ -10,7 +12,7 @@ use crate::time::UnixMillis;
 use crate::transport::client::window::evidence::Evidence;
 use crate::transport::continuation::Continuation;
 use crate::transport::curve::MAX_FLIGHT;
-use crate::transport::epoch::{Declaration, Transition};
+use crate::transport::epoch::Declaration;
 use crate::transport::grant::{Grant, RESTART_GATE, TIMEOUT_GATE, Times, grant};
 use crate::transport::proof::ProofKey;
 use crate::wire::segment::{Declared, Request, ToServer};
@@ -57,8 +59,11 @@ struct Packet {
     /// Given up before it came: only its number counts.
     era: u32,
     /// A continuation, the epoch that it speaks for, and whether it opens that.
-    brings: Option<(Epoch, Vec<u8>, bool)>,
+    brings: Option<Brought>,
 }
+
+/// A continuation in an answer: its epoch, the edge of the request, its seal, whether it opens the epoch.
+type Brought = (Epoch, u64, Vec<u8>, bool);
 
 /// A request that was sent.
 #[derive(Clone)]
@@ -67,6 +72,12 @@ struct Asked {
     declared: Option<Declaration>,
     yields: Epoch,
     wants: bool,
+}
+
+/// The seal of continuation number `index`: unlike a real one it shows the index behind the issue time.
+fn seal_of(index: u64, issued: UnixMillis) -> Vec<u8> {
+    let time = issued.as_millis().to_be_bytes();
+    [&[0; 2], &time[2..], &index.to_be_bytes()].concat()
 }
 
 struct Model {
@@ -90,6 +101,8 @@ impl Model {
             identity: ProofKey::new([3; 16]),
             epoch: Epoch::opening(opening),
             epoch_start: UnixMillis::new(0),
+            curve_start: UnixMillis::new(990),
+            proof_base: 0,
             proven: false,
             address: "192.0.2.1:4000".parse().unwrap(),
             datagram_max: 1472,
@@ -102,7 +115,7 @@ impl Model {
             us: 1_000_000,
             window: Window::new(
                 opening,
-                &0u64.to_be_bytes(),
+                &seal_of(0, UnixMillis::new(990)),
                 Instant::from_micros(1_000_000),
             ),
             sealed: vec![(first, UnixMillis::new(990))],
@@ -133,7 +146,7 @@ impl Model {
     }
 
     /// Puts a flight onto the network; its first packet brings a continuation.
-    fn release(&mut self, first: u64, count: u32, brings: Option<(Epoch, Vec<u8>, bool)>) {
+    fn release(&mut self, first: u64, count: u32, brings: Option<Brought>) {
         if self.chance(self.weather.lost_requests) {
             return;
         }
@@ -162,7 +175,7 @@ impl Model {
 
     /// The continuation that evidence shows, and when it was issued.
     fn shown(&self, evidence: &Evidence) -> (Continuation, UnixMillis) {
-        let index = u64::from_be_bytes(evidence.sealed[..].try_into().unwrap());
+        let index = u64::from_be_bytes(evidence.sealed[8..].try_into().unwrap());
         self.sealed[usize::try_from(index).unwrap()]
     }
 
@@ -201,18 +214,14 @@ impl Model {
     }
 
     /// The continuation that an answer brings.
-    fn seal(&mut self, evidence: &Evidence, transition: Option<Transition>) -> Vec<u8> {
+    fn seal(&mut self, evidence: &Evidence, granted: &Grant) -> Vec<u8> {
         let (shown, _) = self.shown(evidence);
-        let epoch = transition.map_or(shown.epoch, |transition| transition.next);
-        let epoch_start = transition.map_or(shown.epoch_start, |_| self.unix());
         let next = Continuation {
-            epoch,
-            epoch_start,
             proven: true,
-            ..shown
+            ..granted.follow(shown, self.unix())
         };
         self.sealed.push((next, self.unix()));
-        (self.sealed.len() as u64 - 1).to_be_bytes().to_vec()
+        seal_of(self.sealed.len() as u64 - 1, self.unix())
     }
 
     /// Sends the next request, if there is one.
@@ -229,11 +238,13 @@ impl Model {
         self.due = false;
         self.window
             .asked(interval.first + u64::from(interval.count) - 1);
+        let (rtt, age) = (Duration::from_millis(40), Duration::from_secs(60));
+        let refresh = self.window.refresh(now, rtt, age);
         let asked = Asked {
             interval,
             declared: self.window.event().map(|event| event.declaration),
             yields: self.window.releasing(),
-            wants: self.window.wants_continuation() || self.chance(30),
+            wants: self.window.wants_continuation() || refresh || self.chance(30),
         };
         assert!(self.answer(&asked), "there is evidence of now");
         self.asked.push(asked);
@@ -254,10 +265,10 @@ impl Model {
         let granted = self.grant((after, upto), &evidence, false);
         assert_eq!((granted.first, granted.count), (first, count));
         self.granted += 1;
-        let sealed = self.seal(&evidence, granted.transition);
+        let sealed = self.seal(&evidence, &granted);
         let brings = asked
             .wants
-            .then_some((asked.yields, sealed, asked.declared.is_some()));
+            .then_some((asked.yields, upto, sealed, asked.declared.is_some()));
         self.release(first, count, brings);
         true
     }
@@ -278,13 +289,11 @@ impl Model {
         let evidence = self.window.evidence();
         let granted = self.grant((edge, edge), &evidence, true);
         assert_eq!(granted.count, 0);
-        let (epoch, sealed) = (
-            self.window.releasing(),
-            self.seal(&evidence, granted.transition),
-        );
+        let (epoch, sealed) = (self.window.releasing(), self.seal(&evidence, &granted));
         if self.random.random() {
             let now = self.now();
-            self.window.hold(epoch, &sealed, declared.is_some(), now);
+            self.window
+                .hold(epoch, edge, &sealed, declared.is_some(), now);
             self.due = false;
         }
     }
@@ -304,27 +313,32 @@ impl Model {
         let now = self.now();
         self.window
             .receive(number, void, key.fold(number - 1, number + void));
-        if let Some((epoch, sealed, opens)) = brings.filter(|_| era == self.era) {
-            self.window.hold(epoch, &sealed, opens, now);
+        if let Some((epoch, upto, sealed, opens)) = brings.filter(|_| era == self.era) {
+            self.window.hold(epoch, upto, &sealed, opens, now);
             self.due = false;
         }
     }
 
     fn declare(&mut self) {
         let rtt_us = [1, 40_000, 3_000_000][self.random.random_range(0..3)];
-        let kind = TransitionKind::ALL[self.random.random_range(1..6)];
+        let mut kind = TransitionKind::ALL[self.random.random_range(1..7)];
         let window = &self.window;
+        if matches!(kind, TransitionKind::Restart | TransitionKind::Move) {
+            kind = window.restart_kind();
+        }
         let now = self.now();
         let due = match kind {
             TransitionKind::Opened => false,
             TransitionKind::Loss | TransitionKind::Ce => window.event().is_none(),
             TransitionKind::Exit => window.in_slow_start(),
             TransitionKind::Timeout => now.saturating_since(window.started()) >= TIMEOUT_GATE,
-            TransitionKind::Restart => now.saturating_since(window.held().since) >= RESTART_GATE,
+            TransitionKind::Restart | TransitionKind::Move => {
+                now.saturating_since(window.held().since) >= RESTART_GATE
+            }
         };
         if due {
             let declared = self.window.declare(kind, rtt_us);
-            if kind == TransitionKind::Timeout || (kind == TransitionKind::Restart && declared) {
+            if kind == TransitionKind::Timeout || (!kind.has_zone() && declared) {
                 self.era += 1;
                 self.due = true;
             }
@@ -406,7 +420,7 @@ fn opened() -> Window {
     let mut window = Window::new(1, b"opening", now);
     assert!(window.declare(TransitionKind::Opened, 40_000));
     let next = window.releasing();
-    window.hold(next, b"first", true, now);
+    window.hold(next, 1, b"first", true, now);
     assert!(window.receive(1, 0, 7));
     assert!(window.next_interval(now, 44).is_some());
     window.asked(11);
@@ -433,21 +447,21 @@ fn acknowledged_up_to(edge: u64) -> (Window, Instant) {
 fn of_the_copies_that_open_an_epoch_the_first_counts() {
     let (mut window, later) = (opened(), Instant::from_micros(9));
     let epoch = *window.epoch();
-    window.hold(epoch, b"second", true, later);
+    window.hold(epoch, 1, b"second", true, later);
     assert_eq!(window.held().sealed, b"first");
-    window.hold(epoch, b"fresher", false, later);
+    window.hold(epoch, 1, b"fresher", false, later);
     assert_eq!(
         (&window.held().sealed[..], window.held().since),
         (&b"fresher"[..], later)
     );
-    window.hold(Epoch::opening(1), b"older", false, later);
+    window.hold(Epoch::opening(1), 1, b"older", false, later);
     assert_eq!(window.held().sealed, b"fresher");
 }
 
 #[test]
 fn what_would_be_a_hole_too_many_waits() {
-    let (mut window, now) = (opened(), Instant::from_micros(0));
-    let base = window.epoch().base;
+    let (mut window, now) = acknowledged_up_to(60);
+    let base = window.edge();
     let mut largest = base;
     let x = |n: u64| 1 << (n % 64);
     window.asked(base + 200);
@@ -590,7 +604,7 @@ fn evidence_is_kept_across_an_event() {
     while window.next_interval(now, 44).is_some() {}
     let zone = window.evidence();
     assert_ne!(zone.proof, before.proof);
-    window.hold(transition.next, b"next", true, now);
+    window.hold(transition.next, 60, b"next", true, now);
     assert!(window.event().is_none());
     for (name, declared, releases, want) in [
         ("before", None, &epoch, Some((before.proof, 60))),

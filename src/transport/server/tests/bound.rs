@@ -181,24 +181,24 @@ fn a_stream_whose_beginning_does_not_fit_is_left_out() {
     assert!(on_the_wire(answer[0].length) <= AMPLIFICATION * begins.len());
 }
 
-/// Bytes sent and drawn by restarts from `count` connections, from one time to another.
+/// Bytes sent and drawn by timeouts from `count` connections, from one time to another.
 fn flood(count: u32, from_ms: u64, to_ms: u64) -> (usize, usize) {
     let mut server = server(1);
     let of = |index: u32| {
         let port = 1000 + u16::try_from(index).unwrap();
         path_from(&format!("{}:{port}", Ipv4Addr::new(192, 0, 2, 1)))
     };
-    let restarts: Vec<(UdpPath, Vec<u8>)> = (0..count)
+    let timeouts: Vec<(UdpPath, Vec<u8>)> = (0..count)
         .map(|index| {
             let (_, peer) = peers(&mut server, 1500, of(index));
-            let restart = peer.transition(TransitionKind::Restart, peer.epoch.base);
-            let request = peer.declaring(&restart, peer.epoch.base, restart.r);
+            let timeout = peer.transition(TransitionKind::Timeout, peer.epoch.base);
+            let request = peer.declaring(&timeout, peer.epoch.base, timeout.r);
             (peer.path, to_bytes(&request))
         })
         .collect();
     let (mut sent, mut answered) = (0, 0);
     for ms in (from_ms..to_ms).step_by(100) {
-        for (path, datagram) in &restarts {
+        for (path, datagram) in &timeouts {
             sent += datagram.len();
             answered += drawn(&mut server, ms, *path, datagram);
         }

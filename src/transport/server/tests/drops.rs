@@ -200,7 +200,7 @@ fn declared(peer: &Peer, kind: u8, edge: u64, rtt_us: u32, after: u64, upto: u64
 
 fn untimely(peer: &Peer, opening: &Peer) -> Vec<Case> {
     let base = peer.epoch.base;
-    let [opened, loss, _, exit, timeout, restart] = TransitionKind::ALL.map(TransitionKind::code);
+    let [opened, loss, _, exit, timeout, _, moves] = TransitionKind::ALL.map(TransitionKind::code);
     let cubic = sealed(peer, |inside| {
         inside.epoch.curve = Curve::Cubic {
             w_max: 10,
@@ -247,7 +247,7 @@ fn untimely(peer: &Peer, opening: &Peer) -> Vec<Case> {
         case(
             "transition_unknown",
             1,
-            declared(peer, 7, base, RTT_US, base, base),
+            declared(peer, 8, base, RTT_US, base, base),
         ),
         case("not_opened", 1, to_bytes(&opening.acknowledging(0, 2))),
         case(
@@ -258,7 +258,7 @@ fn untimely(peer: &Peer, opening: &Peer) -> Vec<Case> {
         case(
             "too_soon",
             999,
-            declared(peer, restart, base, RTT_US, base, r),
+            declared(peer, moves, base, RTT_US, base, r),
         ),
         case(
             "ahead_of_time",

@@ -187,7 +187,7 @@ impl Walk {
             let gentle = matches!(kind, TransitionKind::Exit | TransitionKind::Ce);
             let other = match step.superseded {
                 Some((_, other)) if other.has_zone() && gentle => TransitionKind::Loss,
-                Some((_, TransitionKind::Restart)) if !first => TransitionKind::Restart,
+                Some((_, TransitionKind::Restart)) if !first => TransitionKind::Move,
                 Some(_) | None => TransitionKind::Timeout,
             };
             self.next = None;
@@ -228,6 +228,7 @@ impl Walk {
 
     fn close(&mut self, event: &Transition) {
         self.peer.epoch = event.next;
+        self.peer.proof_base = event.proof_base();
         self.peer.continuation = self.next.take().expect("the event was answered");
     }
 }
@@ -286,6 +287,7 @@ proptest! {
 /// A continuation held by the adversary.
 #[derive(Clone)]
 struct Copy {
+    proof_base: u64,
     epoch: Epoch,
     sealed: Vec<u8>,
 }
@@ -314,6 +316,7 @@ impl Adversary {
             let peer = Peer::open(&mut servers[0], at(0), path);
             let copy = Copy {
                 epoch: peer.epoch,
+                proof_base: 0,
                 sealed: peer.continuation.clone(),
             };
             Victim {
@@ -349,7 +352,7 @@ impl Adversary {
         if self.chance(50) {
             return None;
         }
-        let kind = self.random.random_range(1..=7);
+        let kind = self.random.random_range(1..=8);
         let edge = if kind == 1 || self.chance(10) {
             base
         } else {
@@ -360,14 +363,14 @@ impl Adversary {
     }
 
     /// Returns numbers up to `reach` to declare missing: true and false ones.
-    fn holes(&mut self, peer: &Peer, reach: u64, interval: (u64, u64)) -> Vec<Span> {
+    fn holes(&mut self, peer: &Peer, from: u64, reach: u64, interval: (u64, u64)) -> Vec<Span> {
         let withheld = match self.chance(40) {
             true => self.near(reach, 30)..self.near(reach, 30),
             false => 0..0,
         };
         let honest = !self.chance(3);
         let mut holes: Vec<Span> = Vec::new();
-        for n in peer.epoch.base + 1..=reach {
+        for n in from + 1..=reach {
             let missing = !peer.x.contains_key(&n) && honest;
             let acknowledged = interval.0 < n && n <= interval.1;
             if !missing && (!withheld.contains(&n) || acknowledged) {
@@ -399,6 +402,7 @@ impl Adversary {
         let copy = copies[copies.len().saturating_sub(1 + back)].clone();
         let mut peer = self.victims[chosen].peer.clone();
         (peer.epoch, peer.continuation) = (copy.epoch, copy.sealed);
+        peer.proof_base = copy.proof_base;
         let base = peer.epoch.base;
         let highest = peer.x.keys().next_back().copied().unwrap_or(0).max(base);
         let near = self.near(highest, 3).max(base);
@@ -419,11 +423,15 @@ impl Adversary {
             end = end.min(event.r);
             if !event.kind.has_zone() && self.chance(95) {
                 (request.after, request.upto, request.reach) = (event.p, event.r, event.r);
-                end = event.p;
+                end = match event.kind == TransitionKind::Restart {
+                    true => event.r,
+                    false => event.p,
+                };
             }
         }
-        request.holes = self.holes(&peer, end, (request.after, request.upto));
-        request.proof = peer.proof(end, &request.holes) ^ u64::from(self.chance(3));
+        let from = event.map_or(peer.proof_base, |event| peer.proof_base_at(event.kind));
+        request.holes = self.holes(&peer, from, end, (request.after, request.upto));
+        request.proof = peer.proof_from(from, end, &request.holes) ^ u64::from(self.chance(3));
         if self.chance(15) {
             request.probe = Some(1);
             if self.chance(90) {
@@ -501,6 +509,7 @@ impl Adversary {
                 if !known || self.random.random_ratio(1, 4) {
                     victim.copies.push(Copy {
                         epoch: next,
+                        proof_base: event.map_or(shown.proof_base, |event| event.proof_base()),
                         sealed: packet.continuation,
                     });
                 }
@@ -531,7 +540,12 @@ fn hold_against_bound(
     received: &BTreeMap<u64, u64>,
 ) -> u64 {
     let epoch = &shown.epoch;
+    let base = match event {
+        Some(event) if event.kind.forgives() => epoch.base,
+        Some(_) | None => shown.proof_base,
+    };
     let k = match event {
+        Some(event) if event.kind == TransitionKind::Restart => event.r,
         Some(event) if event.kind.has_zone() => request.reach.min(event.r),
         Some(event) => event.p,
         None => request.reach,
@@ -544,15 +558,18 @@ fn hold_against_bound(
             .iter()
             .any(|hole| (hole.start..hole.end).contains(n))
     };
-    for n in (epoch.base + 1..=k).filter(|n| !missing(n)) {
+    for n in (base + 1..=k).filter(|n| !missing(n)) {
         assert!(received.contains_key(&n), "{n} was never received");
     }
-    let pending: Vec<u64> = (epoch.base + 1..=edge).filter(missing).collect();
+    let pending: Vec<u64> = (base + 1..=edge).filter(missing).collect();
     let passed: Vec<u64> = (edge + 1..=k).filter(missing).collect();
     let allowed = (window / 2).max(44);
-    if event.is_none_or(|event| event.kind.has_zone()) {
+    if event.is_none() && request.probe.is_some() {
+        // Releases nothing.
+    } else if event.is_none_or(|event| event.kind.has_zone()) {
         assert!(pending.len() as u64 <= allowed, "{pending:?}");
-        assert!(pending.iter().all(|n| n + 4 * window > edge), "{pending:?}");
+        let old = |n: &u64| n + 2 * u64::from(epoch.window(*n)) <= edge;
+        assert!(!pending.iter().any(old), "{pending:?}");
     } else {
         // The zone that was given up may have had its share.
         assert!(
@@ -566,6 +583,9 @@ fn hold_against_bound(
             epoch.edge(k)
         }
         Some(event) => {
+            if !event.kind.forgives() {
+                assert!(pending.is_empty(), "a loss before {event:?}");
+            }
             if matches!(
                 event.kind,
                 TransitionKind::Loss | TransitionKind::Ce | TransitionKind::Exit
@@ -591,7 +611,7 @@ fn check_gates(
     let real = now.saturating_since(shown.epoch_start);
     match event.map(|event| event.kind) {
         Some(TransitionKind::Timeout) => assert!(real >= Duration::from_millis(200)),
-        Some(TransitionKind::Restart) => {
+        Some(TransitionKind::Restart | TransitionKind::Move) => {
             assert!(now.saturating_since(issued) >= Duration::from_secs(1))
         }
         Some(
@@ -604,10 +624,18 @@ fn check_gates(
     }
     let edge = event.map_or(request.upto, |event| event.p.min(request.upto));
     let on_curve = Duration::from_micros(shown.epoch.elapsed_us(edge));
+    let (start, issued) = (shown.curve_start.as_millis(), issued.as_millis());
     assert!(
-        on_curve <= real + Duration::from_secs(4),
-        "{on_curve:?} after {real:?}"
+        shown.epoch.base == 0
+            || shown.curve_start >= shown.epoch_start
+            || real > Duration::from_secs(16)
     );
+    let paid = 1000
+        + u64::from(shown.epoch.curve.rtt_us()) / 1000
+        + 17 * issued.saturating_sub(start) / 16;
+    let most = Duration::from_millis((paid + 2).saturating_sub(start.saturating_sub(issued)));
+    let owes = event.is_some_and(|event| !event.kind.has_zone());
+    assert!(owes || on_curve <= most, "{on_curve:?} after {real:?}");
 }
 
 proptest! {

@@ -247,6 +247,8 @@ pub(super) struct Peer {
     /// The present continuation, and its epoch.
     pub(super) continuation: Vec<u8>,
     pub(super) epoch: Epoch,
+    /// The number behind which its proofs begin.
+    pub(super) proof_base: u64,
     /// Proof values by number.
     pub(super) x: BTreeMap<u64, u64>,
 }
@@ -271,6 +273,7 @@ impl Peer {
             user: first.user.clone().unwrap().0,
             continuation: first.continuation.clone(),
             epoch: Epoch::opening(answer.len() as u32),
+            proof_base: 0,
             x: BTreeMap::new(),
         };
         peer.learn(&answer);
@@ -300,6 +303,7 @@ impl Peer {
         self.continuation.clone_from(&answer[0].continuation);
         assert!(!self.continuation.is_empty());
         self.epoch = transition.next;
+        self.proof_base = transition.proof_base();
         self.learn(answer);
     }
 
@@ -310,12 +314,23 @@ impl Peer {
         }
     }
 
-    /// The proof over the numbers above the epoch's base up to `reach`, except the holes.
+    /// The proof of a request without a declaration up to `reach`, except the holes.
     pub(super) fn proof(&self, reach: u64, holes: &[Span]) -> u64 {
+        self.proof_from(self.proof_base, reach, holes)
+    }
+
+    /// The number behind which the proof of an event begins.
+    pub(super) const fn proof_base_at(&self, kind: TransitionKind) -> u64 {
+        match kind.forgives() {
+            true => self.epoch.base,
+            false => self.proof_base,
+        }
+    }
+
+    /// The proof over the numbers in `(base, reach]`, except the holes.
+    pub(super) fn proof_from(&self, base: u64, reach: u64, holes: &[Span]) -> u64 {
         let inside = |n: u64| holes.iter().any(|hole| (hole.start..hole.end).contains(&n));
-        let proven = self
-            .x
-            .range(self.epoch.base + 1..reach.max(self.epoch.base) + 1);
+        let proven = self.x.range(base + 1..reach.max(base) + 1);
         proven
             .filter(|(n, _)| !inside(**n))
             .fold(0, |proof, (_, x)| proof ^ x)
@@ -351,7 +366,14 @@ impl Peer {
 
     /// Acknowledges `(after, upto]` of the numbers closed by an event; requests a continuation.
     pub(super) fn declaring(&self, event: &Transition, after: u64, upto: u64) -> Request<'_> {
-        let reach = if event.kind.has_zone() { upto } else { event.p };
+        let reach = match event.kind {
+            TransitionKind::Timeout | TransitionKind::Move => event.p,
+            TransitionKind::Opened
+            | TransitionKind::Loss
+            | TransitionKind::Ce
+            | TransitionKind::Exit
+            | TransitionKind::Restart => upto,
+        };
         Request {
             declared: Some(Declared {
                 kind: event.kind.code(),
@@ -359,7 +381,7 @@ impl Peer {
                 rtt_us: RTT_US,
             }),
             wants_continuation: true,
-            proof: self.proof(reach, &[]),
+            proof: self.proof_from(self.proof_base_at(event.kind), reach, &[]),
             ..self.acknowledging(after, upto)
         }
     }
