@@ -38,25 +38,23 @@ pub(crate) use self::socket::BoundSocket;
 /// Longest name of a file, in bytes (`NAME_MAX` of Linux).
 pub(crate) const MAX_FILE_NAME_BYTES: usize = 255;
 
-/// Why the policy refuses a name. The message continues a path.
+/// Why the policy refuses a name. The caller adds a remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     /// A symbolic link of another user in a shared directory.
-    #[error(
-        "a symbolic link of another user (uid {0}), in a directory that others may write to: use another name"
-    )]
+    #[error("a symbolic link of another user (uid {0}), in a directory that others may write to")]
     Link(u32),
     /// Another user's file.
-    #[error("it belongs to another user (uid {0}): remove it or use another name")]
+    #[error("it belongs to another user (uid {0})")]
     Owner(u32),
     /// A file that others may write to.
-    #[error("others may write to it (mode {0:04o}): remove it or use another name")]
+    #[error("others may write to it (mode {0:04o})")]
     Writable(u32),
     /// A file with several names.
-    #[error("it has {0} names (hard links): remove it or use another name")]
+    #[error("it has {0} names (hard links)")]
     Names(u64),
     /// Not a regular file.
-    #[error("not a regular file: use another name")]
+    #[error("not a regular file")]
     Kind,
 }
 

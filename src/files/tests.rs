@@ -308,10 +308,10 @@ fn a_stale_socket_is_replaced_if_it_is_ours_and_its_mode_is_private_at_once() {
 }
 
 #[test]
-fn messages_name_the_remedy() {
+fn messages_name_the_reason() {
     for (refused, want) in [
-        (Refused::Link(7), "use another name"),
-        (Refused::Owner(7), "uid 7): remove it or"),
+        (Refused::Link(7), "link of another user (uid 7)"),
+        (Refused::Owner(7), "another user (uid 7)"),
         (Refused::Writable(0o666), "(mode 0666)"),
         (Refused::Names(2), "2 names"),
         (Refused::Kind, "not a regular file"),

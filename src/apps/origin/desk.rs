@@ -25,7 +25,7 @@ pub const MAX_STARTED_DIGESTS: usize = 2;
 pub const MAX_RECENT_STARTS: usize = 16;
 
 /// A host, or a network of IPv6 hosts with one owner: the first 64 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Source(u128);
 
 impl Source {
@@ -66,11 +66,17 @@ impl FairQueue {
     /// Removes the newest job of the source with most of them, unless `source` has about as many.
     fn make_room(&mut self, source: Source) -> Option<Job> {
         let own = self.count(source);
-        let all = self.waiting.iter().enumerate();
-        let (place, most) = all
-            .map(|(place, (other, _))| (place, self.count(*other)))
-            .max_by_key(|(place, count)| (*count, *place))?;
-        let (_, job) = (most > own + 1).then(|| self.waiting.remove(place))??;
+        if 2 * own >= self.waiting.len() {
+            return None;
+        }
+        let mut jobs: BTreeMap<Source, (usize, usize)> = BTreeMap::new();
+        for (place, (other, _)) in self.waiting.iter().enumerate() {
+            let (count, newest) = jobs.entry(*other).or_default();
+            *count += 1;
+            *newest = place;
+        }
+        let (most, newest) = jobs.into_values().max()?;
+        let (_, job) = (most > own + 1).then(|| self.waiting.remove(newest))??;
         Some(job)
     }
 

@@ -121,8 +121,9 @@ fn prepare_file(path: &Path, url: &str, resume: Resume) -> Result<Box<dyn Output
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failed {
-    let message = format!("cannot write {} ({error})", path.display());
-    Failed::new(Exit::WriteError, message)
+    let name = path.display();
+    let advice = format!("cannot write {name} ({error}): choose another file, or remove it");
+    Failed::new(Exit::WriteError, advice)
 }
 
 /// A file written as `.part` beside its place.
