@@ -89,6 +89,10 @@ impl Judge for TransportJudge {
         })
     }
 
+    fn amplification(&self) -> Option<usize> {
+        Some(3)
+    }
+
     fn wait(&self, payload: &[u8]) -> Option<(u64, u64)> {
         match ToClient::parse(payload).ok()? {
             ToClient::Wait(wait) => Some((wait.connection, wait.number.into())),

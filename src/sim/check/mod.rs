@@ -85,6 +85,12 @@ pub trait Judge {
     /// Returns the grant of a datagram to a client; `None` if it has no number.
     fn grant(&self, payload: &[u8]) -> Option<Grant>;
 
+    /// Most bytes for each byte that comes from an address whose holder has received nothing lately;
+    /// `None`: the protocol has no such bound.
+    fn amplification(&self) -> Option<usize> {
+        None
+    }
+
     /// Returns the connection of a datagram that asks a client to wait, and the first number that it is to
     /// wait for.
     fn wait(&self, _payload: &[u8]) -> Option<(u64, u64)> {
@@ -602,7 +608,9 @@ impl<J: Judge> Observer for Checker<J> {
         if self.clients.contains_key(&node) {
             return;
         }
-        if let Some((came, sent)) = self.towards.sent(now, path.dst, payload.len()) {
+        let (came, sent) = self.towards.sent(now, path.dst, payload.len());
+        let most = self.judge.amplification();
+        if most.is_some_and(|most| sent > most * came) {
             let to = path.dst;
             self.accuse(now, Violation::Amplified { to, came, sent });
         }

@@ -1,7 +1,7 @@
 //! The bytes that servers send towards addresses whose holders have received nothing lately.
 //!
-//! In: what servers and clients are delivered, and what servers send. Out: the first address that is sent more
-//! than three times the bytes that came in its name since its holder received anything. The rule is
+//! In: what servers and clients are delivered, and what servers send. Out: the bytes
+//! that came in the name of an address since its holder received anything, and those sent to it. The rule is
 //! implemented here from the packets that really arrived, not from the claim of a request.
 
 use std::collections::BTreeMap;
@@ -10,9 +10,6 @@ use std::time::Duration;
 
 use crate::time::Instant;
 use crate::transport::continuation::{MAX_CLOCK_SKEW, RECENT};
-
-/// Most bytes for each byte that came.
-const MOST: usize = 3;
 
 /// Time after its last packet for which an address may be sent more. Clocks of two servers differ.
 const LATELY: Duration = RECENT
@@ -47,21 +44,15 @@ impl Towards {
         self.0.entry(from).or_default().came += bytes;
     }
 
-    /// Takes note that a server sends `bytes` to an address; returns the bytes that came and those that were
-    /// sent if that is too much.
-    pub(super) fn sent(
-        &mut self,
-        now: Instant,
-        to: SocketAddr,
-        bytes: usize,
-    ) -> Option<(usize, usize)> {
+    /// Takes note that a server sends `bytes` to an address. Returns the bytes that came in its name, and those
+    /// that were sent, since it counts as silent; none were sent if it has received something lately.
+    pub(super) fn sent(&mut self, now: Instant, to: SocketAddr, bytes: usize) -> (usize, usize) {
         let address = self.0.entry(to).or_default();
         let lately = |at: Instant| now.saturating_since(at) <= LATELY;
-        if address.received.is_some_and(lately) {
-            return None;
+        if !address.received.is_some_and(lately) {
+            address.sent += bytes;
         }
-        address.sent += bytes;
-        (address.sent > MOST * address.came).then_some((address.came, address.sent))
+        (address.came, address.sent)
     }
 }
 
@@ -70,18 +61,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_sent_three_times_what_came_unless_it_has_received_lately() {
+    fn bytes_count_unless_the_holder_has_received_lately() {
         let (mut towards, to) = (Towards::default(), SocketAddr::from(([10, 0, 0, 1], 1)));
         let at = |secs: u64| Instant::from_micros(secs * 1_000_000);
-        assert_eq!(towards.sent(at(0), to, 1), Some((0, 1)), "unasked");
-        towards = Towards::default();
+        assert_eq!(towards.sent(at(0), to, 1), (0, 1), "unasked");
         towards.came(to, 100);
-        assert_eq!(towards.sent(at(0), to, 300), None);
-        assert_eq!(towards.sent(at(0), to, 1), Some((100, 301)));
+        assert_eq!(towards.sent(at(0), to, 300), (100, 301));
         towards.received(at(1), to);
-        assert_eq!(towards.sent(at(33), to, 1_000_000), None, "lately");
-        assert_eq!(towards.sent(at(34), to, 1), Some((0, 1)));
+        assert_eq!(towards.sent(at(33), to, 1_000_000), (0, 0), "lately");
+        assert_eq!(towards.sent(at(34), to, 1), (0, 1));
         towards.came(to, 1);
-        assert_eq!(towards.sent(at(35), to, 2), None);
+        assert_eq!(towards.sent(at(35), to, 2), (1, 3));
     }
 }

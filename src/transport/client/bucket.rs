@@ -5,11 +5,19 @@
 //! a server's bucket, and allows for an interval of that. Several servers have a bucket each, which makes the
 //! model stricter than it must be.
 
+use std::time::Duration;
+
 use crate::time::Instant;
 use crate::transport::replay::{TOKEN_BURST, TOKEN_INTERVAL};
 
 /// Tokens that may be used at once.
 const BURST: u32 = TOKEN_BURST - 1;
+
+/// Time in which the tokens accrue that a timeout need not wait for.
+const TIMEOUT_ALLOWS: Duration = TOKEN_INTERVAL.saturating_mul(BURST - 1);
+
+/// The same for a probe, which leaves a token for a timeout.
+const PROBE_ALLOWS: Duration = TOKEN_INTERVAL.saturating_mul(BURST - 2);
 
 /// See the head of this file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,9 +27,14 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// When a token can be taken that leaves `spare` behind.
-    pub(super) fn ready_at(&self, spare: u32) -> Instant {
-        self.full_at - TOKEN_INTERVAL * BURST.saturating_sub(spare + 1)
+    /// When a timeout or restart may leave.
+    pub(super) fn timeout_at(&self) -> Instant {
+        self.full_at - TIMEOUT_ALLOWS
+    }
+
+    /// When a probe may leave.
+    pub(super) fn probe_at(&self) -> Instant {
+        self.full_at - PROBE_ALLOWS
     }
 
     /// Takes a token.
@@ -40,13 +53,14 @@ mod tests {
         /// A server takes all that the model permits, though packets come up to an interval closer together.
         #[test]
         fn what_the_model_permits_is_not_refused(
-            steps in proptest::collection::vec((0u64..300_000, 0u32..2, 0u64..100_000), 1..100),
+            steps in proptest::collection::vec((0u64..300_000, any::<bool>(), 0u64..100_000), 1..100),
         ) {
             let (mut model, mut server) = (Bucket::default(), TokenBuckets::new());
             let mut now = Instant::from_micros(1_000_000);
             let mut arrivals = Vec::new();
-            for (pause, spare, delay) in steps {
-                now = Instant::from_micros(now.as_micros() + pause).max(model.ready_at(spare));
+            for (pause, probes, delay) in steps {
+                let ready = if probes { model.probe_at() } else { model.timeout_at() };
+                now = Instant::from_micros(now.as_micros() + pause).max(ready);
                 model.take(now);
                 arrivals.push(now.as_micros() + delay);
             }
@@ -62,10 +76,10 @@ mod tests {
         let now = Instant::from_micros(1_000_000);
         let mut model = Bucket::default();
         for taken in 0..BURST {
-            assert!(model.ready_at(0) <= now, "{taken} taken");
-            assert_eq!(model.ready_at(1) <= now, taken + 1 < BURST, "{taken} taken");
+            assert!(model.timeout_at() <= now, "{taken} taken");
+            assert_eq!(model.probe_at() <= now, taken + 1 < BURST, "{taken} taken");
             model.take(now);
         }
-        assert_eq!(model.ready_at(0), now + TOKEN_INTERVAL);
+        assert_eq!(model.timeout_at(), now + TOKEN_INTERVAL);
     }
 }

@@ -40,9 +40,6 @@ const DELAY_PART: u32 = 8;
 /// the rate.
 const MAX_UNDELAYED: u32 = 16;
 
-/// Tokens that a probe leaves behind, for a timeout.
-pub(super) const PROBE_SPARES: u32 = 1;
-
 /// Unanswered timeouts after which an OPEN goes along with each further one.
 pub(super) const OPEN_AFTER_TIMEOUTS: u32 = 3;
 
@@ -79,7 +76,7 @@ impl Connection {
         }
         while !out.is_full() && self.send_request(now, path, out) {}
         if self.needs_probe(now, path, out) {
-            match self.token_at(PROBE_SPARES) {
+            match self.probe_token_at() {
                 at if at > now => out.send_timer = Some((at, "token")),
                 _ => self.send_probe(now, path, out),
             }
@@ -150,9 +147,8 @@ impl Connection {
             out.send_timer = Some((gate, "restart gate"));
             return false;
         }
-        let token = known.bucket.ready_at(0);
-        if gives_up && token > now {
-            out.send_timer = Some((token, "token"));
+        if gives_up && known.bucket.timeout_at() > now {
+            out.send_timer = Some((known.bucket.timeout_at(), "token"));
             return false;
         }
         let ready = path.ready_at();
@@ -274,7 +270,8 @@ impl Connection {
         // answers: it leaves twice.
         let given_up = |declared: Declaration| !declared.kind.has_zone();
         let takes_token = record.declared.is_some_and(given_up);
-        if takes_token && self.token_at(0) > now {
+        let known = self.established.as_ref();
+        if takes_token && known.is_none_or(|known| known.bucket.timeout_at() > now) {
             return;
         }
         let once = !record.retried() || path.has_several_servers(now) || takes_token;
@@ -345,18 +342,19 @@ impl Connection {
         }
         .emit(&mut datagram);
         // By a continuation that is not recent a longer request draws more.
-        let age = now.saturating_since(known.window.held().since) + path.rtt().expected();
-        if !bare && age + MAX_CLOCK_SKEW > RECENT {
+        let age = now.saturating_since(known.window.held().since);
+        let at_server = |age: Duration| age + path.rtt().expected() + MAX_CLOCK_SKEW;
+        if age > REFRESH_AGE && !bare && at_server(age) > RECENT {
             let length = OPEN_BYTES.min(path.datagram_max().into());
             datagram.resize(datagram.len().max(length), 0);
         }
         out.send(now, path, datagram);
     }
 
-    /// When a probe, timeout or restart may leave that leaves `spare` tokens behind.
-    pub(super) fn token_at(&self, spare: u32) -> Instant {
+    /// When a server has a token for a probe.
+    pub(super) fn probe_token_at(&self) -> Instant {
         let known = self.established.as_ref();
-        known.map_or(Instant::ZERO, |known| known.bucket.ready_at(spare))
+        known.map_or(Instant::ZERO, |known| known.bucket.probe_at())
     }
 
     /// Whether a probe should be sent now: nothing else can bring the continuation of the next

@@ -4,7 +4,7 @@ use crate::time::Instant;
 use crate::transport::client::ClientEvent;
 use crate::transport::client::connection::Connection;
 use crate::transport::client::outbox::Outbox;
-use crate::transport::client::output::{OPEN_AFTER_TIMEOUTS, PROBE_SPARES};
+use crate::transport::client::output::OPEN_AFTER_TIMEOUTS;
 use crate::transport::client::path::Path;
 use crate::transport::grant::TIMEOUT_GATE;
 
@@ -54,7 +54,7 @@ impl Connection {
 
     /// When silence with packets in flight deserves a probe; one for each silence.
     fn probe_at(&self, path: &Path, out: &Outbox) -> Option<Instant> {
-        let at = path.probe_at().max(self.token_at(PROBE_SPARES));
+        let at = path.probe_at().max(self.probe_token_at());
         let probed = self
             .probe
             .is_some_and(|probe| probe.sent >= path.waiting_since());

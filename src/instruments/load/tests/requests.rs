@@ -97,7 +97,8 @@ fn bounds() {
     }
     let mut config = config(KNOWN, Pace::Closed, 1 + MAX_TOKENS as u32);
     config.plan.window = Duration::from_millis(100);
-    let mut world = World::of(RequestHost::new(START, config).unwrap(), 100);
+    // More than three packets: the second request proves the address.
+    let mut world = World::of(RequestHost::new(START, config).unwrap(), 10_000);
     while !world.load.is_done(world.now) {
         assert!(world.step());
     }
