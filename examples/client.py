@@ -424,7 +424,8 @@ class Client:
         else:
             flags, wanted, self.stream = flags | BEGINS, [], self.stream + 1
         datagram = self.emit(after, upto, reach, holes, wanted or [(0, UNKNOWN)], flags)
-        flight = Flight(first, count, self.stream, event.next if event else self.epoch, datagram, now, wanted, upto=upto)
+        yields = event.next if event else self.epoch
+        flight = Flight(first, count, self.stream, yields, datagram, now, wanted, upto=upto)
         for n in range(first, first + count):
             self.awaited[n] = flight
         self.highest = max(self.highest, first + count - 1)
