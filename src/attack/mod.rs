@@ -98,6 +98,12 @@ pub const ATTACKS: &[Attack] = &[
         play: window::best_found,
     },
     Attack {
+        name: "copies",
+        cost: "each request twice",
+        test: "attack::window::tests::copies_gain_where_servers_differ",
+        play: window::copies,
+    },
+    Attack {
         name: "idle-then-burst",
         cost: "10 or 60 s of silence, a claimed round trip of 1 s",
         test: "attack::window::tests::silence_does_not_grow_the_window",

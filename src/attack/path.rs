@@ -47,7 +47,7 @@ pub struct Plan {
 pub struct Sent {
     /// The datagrams.
     pub flight: Flight,
-    /// How many servers get a copy, from the first on.
+    /// Copies of each datagram, which go to the servers by turns, from the first on.
     pub copies: usize,
 }
 
@@ -200,7 +200,8 @@ impl Run {
     fn drain(&mut self, at: Instant, downloader: &mut dyn Downloader) {
         while let Some(sent) = downloader.poll_transmit(clocks(at)) {
             for datagram in sent.flight.datagrams() {
-                for server in 0..sent.copies.clamp(1, self.servers.len()) {
+                for copy in 0..sent.copies.clamp(1, MAX_SERVERS) {
+                    let server = copy % self.servers.len().max(1);
                     let due = at + self.half;
                     self.up
                         .push_back((due, server, sent.flight.path, datagram.to_vec()));

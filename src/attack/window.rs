@@ -218,6 +218,26 @@ pub(super) fn best_found(effort: &Effort) -> Vec<Finding> {
     cells.collect()
 }
 
+/// Sends each request twice: to two servers, or, as through a redirector by rendezvous, to one.
+pub(super) fn copies(effort: &Effort) -> Vec<Finding> {
+    let cases = [(2, "each to one of two servers"), (1, "both to one server")];
+    let findings = cases.map(|(servers, case)| {
+        let fair = Cell::new(10_000, 20).plan(effort);
+        let plan = Plan { servers, ..fair };
+        let moves = Moves {
+            copies: 2,
+            hides: 4,
+            ..Moves::HONEST
+        };
+        Finding {
+            case: case.to_owned(),
+            gain: cheat(&plan, moves) / honest(&fair),
+            unit: "x honest",
+        }
+    });
+    findings.into()
+}
+
 /// Is silent for 10 or 60 s, claiming a round trip of a second, then acknowledges all at once.
 pub(super) fn idle_then_burst(effort: &Effort) -> Vec<Finding> {
     let cases = [10, 60].map(|seconds: u16| Finding {
@@ -288,6 +308,16 @@ mod tests {
             let best = search(cell, &SHORT, &known(cell), 16);
             assert!(best.gain <= 1.3, "{}: {best:?}", cell.name());
         }
+    }
+
+    /// Two servers do not know of each other; one sends no number twice.
+    #[test]
+    fn copies_gain_where_servers_differ() {
+        let gains: Vec<f64> = copies(&SHORT).iter().map(|found| found.gain).collect();
+        let [two, one] = gains[..] else {
+            panic!("{gains:?}")
+        };
+        assert!(two <= 4.0 && one <= 1.3, "{gains:?}");
     }
 
     #[test]
