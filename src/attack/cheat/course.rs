@@ -12,9 +12,6 @@ use crate::transport::grant::GrantError;
 /// Interval of repeats of an old event.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Stalls in a row after which it opens anew.
-const MAX_STALLS: u32 = 12;
-
 impl Cheat {
     /// Sends all that is granted now.
     pub(super) fn act(&mut self, now: Now) {
@@ -257,12 +254,11 @@ impl Cheat {
         }
     }
 
-    /// Nothing came for long: repeats the unanswered request, declares timeout, or opens anew.
+    /// Nothing came for long: repeats the unanswered request, declares timeout, or repeats the OPEN.
     pub(super) fn stalled(&mut self, now: Now) {
         self.stalls += 1;
-        if self.id.is_none() || self.stalls > MAX_STALLS {
-            self.stalls = 0;
-            self.heard = now.instant;
+        self.heard = now.instant;
+        if self.id.is_none() {
             self.path = addresses(1);
             self.open(now);
             return;
@@ -274,6 +270,10 @@ impl Cheat {
         {
             self.repeat_event(now);
             return;
+        }
+        // A timeout is granted at the bound address only.
+        if let Some(held) = &self.held {
+            self.path.src = held.content.address;
         }
         let p = self.event.map_or(self.edge, |event| event.acknowledged);
         let base = self.held.as_ref().map_or(0, |held| held.content.epoch.base);
