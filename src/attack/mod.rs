@@ -8,6 +8,7 @@ pub mod afar;
 pub mod cheat;
 pub mod honest;
 pub mod path;
+pub mod queue;
 pub mod redirector;
 pub mod search;
 pub mod window;
@@ -144,5 +145,11 @@ pub const ATTACKS: &[Attack] = &[
         cost: "a restart each 100 ms of each of 100 connections opened at an address that was left",
         test: AFAR,
         play: afar::idle_connections,
+    },
+    Attack {
+        name: "cold-files",
+        cost: "requests for cold files, as many as are taken",
+        test: "attack::queue::tests::a_flood_of_cold_files_delays_others_by_few_jobs",
+        play: queue::cold_files,
     },
 ];
