@@ -51,9 +51,9 @@ pub const MAX_ADDRESSES: usize = 8;
 /// An open TUN device of either kind.
 #[derive(Debug)]
 pub struct Tun {
-    opened: Opened,
-    /// `None` without addresses.
+    /// `None` without addresses. Dropped before the device: its end is no change to log.
     keeper: Option<Keeper>,
+    opened: Opened,
 }
 
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Tun {
             name: config.name.clone(),
             source,
         })?;
-        Ok(Self { opened, keeper })
+        Ok(Self { keeper, opened })
     }
 
     /// The host routes to the addresses, to delete and add them while the device is open; `None` if
