@@ -263,7 +263,8 @@ impl Scenario {
             let mut down_since = None;
             for &(at, action) in &self.script {
                 match action {
-                    Action::Kill(node) if node == id => down_since = Some(at),
+                    // A dead server may be killed again.
+                    Action::Kill(node) if node == id => down_since = down_since.or(Some(at)),
                     Action::Start(node) if node == id => {
                         outages.extend(down_since.take().map(|since| (since, at)));
                     }
@@ -642,6 +643,7 @@ mod tests {
         let at = Instant::from_micros;
         scenario.script = vec![
             (at(1), Action::Kill(NodeId(0))),
+            (at(2), Action::Kill(NodeId(0))),
             (at(4), Action::Start(NodeId(0))),
             (at(6), Action::Stage(NodeId(0), 1)),
         ];
