@@ -108,3 +108,12 @@ fn flows_beyond_the_bound_are_left_out() {
     let flows = vec![plan(Carrier::Tcp(Growth::Reno), 1000); MAX_FLOWS + 1];
     assert_eq!(run(&path(flows, 5)).unwrap().flows.len(), MAX_FLOWS);
 }
+
+#[test]
+fn a_crowd_whose_first_segments_are_lost_goes_on() {
+    let mut path = path(vec![plan(Carrier::Tcp(Growth::Cubic), 1 << 40); 5], 5);
+    path.down.queue_bytes = 6_250;
+    path.flows[0].carrier = Carrier::Ours;
+    let outcome = run(&path).unwrap();
+    assert!(outcome.flows.iter().all(|flow| flow.received > 0));
+}

@@ -72,7 +72,8 @@ impl Sender {
             cubic: Cubic::default(),
             recovery: None,
             rtt: None,
-            min_rtt: Duration::MAX,
+            // Until a sample comes; a first segment that is sent again gives none.
+            min_rtt: MAX_RTO,
             hystart: HyStart::default(),
             highest_arrived: None,
             rack: None,
