@@ -260,7 +260,7 @@ fn a_request_is_answered_once_on_one_server() {
     );
 }
 
-/// A repeated restart or move draws nothing: whoever got no answer declares a timeout.
+/// A repeated restart or move draws nothing: a client without an answer declares a timeout.
 #[test]
 fn restarts_do_not_pass_the_filter() {
     for kind in [TransitionKind::Restart, TransitionKind::Move] {
