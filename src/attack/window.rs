@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn no_cheat_gains() {
         for cell in CELLS {
-            let best = search(cell, &SHORT, &known(cell), 16);
+            let best = search(cell, &SHORT, &known(cell), 8);
             assert!(best.gain <= 1.3, "{}: {best:?}", cell.name());
         }
     }
