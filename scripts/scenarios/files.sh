@@ -135,7 +135,7 @@ scenario_first_byte() {
     ! grep -qi '^repr-digest' "$SCRATCH/head" || fail "20 GB were digested meanwhile"
 }
 
-# While clients request two thousand files that nobody has read before, the loop answers echoes: it neither
+# While clients request two thousand files never read before, the loop answers echoes: it neither
 # digests nor reads them itself.
 scenario_crowd_of_cold_files() {
     fleet 1

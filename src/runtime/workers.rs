@@ -54,7 +54,7 @@ pub const FIRST_PAUSE: Duration = Duration::from_millis(25);
 /// those of three seconds.
 pub const MAX_LOOKS: u32 = 8;
 
-/// What the threads add to their niceness (`nice(2)`, which Linux applies to one thread): where cores are
+/// The increment of the niceness of the threads (`nice(2)`, which Linux applies to one thread): where cores are
 /// short, the loop preempts them as soon as it has a packet.
 const NICENESS: i32 = 10;
 
