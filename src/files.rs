@@ -49,6 +49,10 @@ pub(crate) enum Refused {
     Owner(u32),
     /// A file that others may write to.
     #[error("others may write to it (mode {0:04o})")]
+    #[cfg_attr(
+        not(feature = "cli"),
+        allow(dead_code, reason = "only the command line opens private files")
+    )]
     Writable(u32),
     /// A file with several names.
     #[error("it has {0} names (hard links)")]

@@ -128,6 +128,7 @@ impl Place {
     }
 
     /// The path, without symbolic links.
+    #[cfg(any(feature = "cli", test))]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -179,6 +180,7 @@ impl Place {
     }
 
     /// Whether a file is private: regular, ours, and not writable by others.
+    #[cfg(any(feature = "cli", test))]
     fn check_private(&self, seen: &Seen) -> Result<(), Refused> {
         match seen {
             _ if !seen.is_file() => Err(Refused::Kind),
@@ -296,6 +298,7 @@ impl Place {
     ///
     /// # Errors
     /// The operating system's error, or [`Refused`].
+    #[cfg(any(feature = "cli", test))]
     pub(crate) fn open_private(&self) -> io::Result<File> {
         for _ in 0..MAX_ATTEMPTS {
             match self.open(OFlags::RDWR, 0) {

@@ -24,7 +24,7 @@ pub const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// regular file. Writes to a FIFO or a terminal do not block.
 ///
 /// # Errors
-/// The operating system's error, or a reason of the policy of [`files`](crate::files).
+/// The operating system's error, or a reason of the policy of `files`.
 pub fn open_now(path: &Path) -> io::Result<Option<File>> {
     let place = Place::of(path)?;
     match place.open_in_place() {

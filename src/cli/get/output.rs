@@ -2,7 +2,7 @@
 //!
 //! In: a destination, the URL and how to resume. Out: an [`Output`]. A file is written beside its place,
 //! with `.part` appended to its name, and takes its place when complete, under the policy of
-//! [`files`](crate::files). A `.part` file is its owner's alone until then, is never shared by two
+//! `files`. A `.part` file is its owner's alone until then, is never shared by two
 //! processes, and names in an extended attribute the URL and the entity tag of its bytes: only a
 //! transfer of the same URL resumes it, any other one replaces its content. A resumed file without a
 //! `.part` file is copied first, so that a failure leaves it unchanged. A device, a FIFO or standard

@@ -208,7 +208,7 @@ impl GetStats {
 
 /// Writes figures as JSON to a temporary file and renames it. Writes directly to a device or a pipe,
 /// and waits for a slow reader of a pipe, for `limit` at most: SIGINT and SIGTERM have their default
-/// action from then on. Replaces the target of a symlink, not the symlink, as [`files`](crate::files)
+/// action from then on. Replaces the target of a symlink, not the symlink, as `files`
 /// allows it.
 ///
 /// # Errors
