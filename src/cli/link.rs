@@ -60,6 +60,11 @@ pub struct LinkArgs {
     #[arg(long, value_name = "NAME[/TARGET/INTERVAL]",
           value_parser = |text: &str| Setting::parse("aqm", text))]
     pub aqm: Option<Setting>,
+    /// Aggregation: packets leave the rate in bursts, at the end of each interval, or earlier when
+    /// this number waits [default of the latter: 4096]
+    #[arg(long, value_name = "INTERVAL[/PACKETS]",
+          value_parser = |text: &str| Setting::parse("aggregate", text))]
+    pub aggregate: Option<Setting>,
     /// Random loss, independent for each packet
     #[arg(long, value_name = "PERCENT", value_parser = |text: &str| Setting::parse("loss", text))]
     pub loss: Option<Setting>,
@@ -145,6 +150,7 @@ impl LinkArgs {
             self.queue,
             self.mark,
             self.aqm,
+            self.aggregate,
             self.loss,
             self.burst,
             self.duplicate,

@@ -20,6 +20,12 @@ pub const MAX_QUEUE_BYTES: usize = 500_000_000;
 /// Most scheduled outages of one link.
 pub const MAX_OUTAGES: usize = 256;
 
+/// Longest interval of aggregation.
+pub const MAX_AGGREGATION: Duration = Duration::from_secs(1);
+
+/// Most packets of one burst; the default of [`Aggregation::packets`].
+pub const MAX_BURST_PACKETS: usize = 4096;
+
 /// A probability, in parts per million.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Chance(u32);
@@ -77,6 +83,16 @@ pub struct Outage {
     pub until: Instant,
 }
 
+/// Aggregation: packets that the wire has sent wait for one another and leave in one burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aggregation {
+    /// Length of an interval, at whose end the waiting packets leave; not zero, and at most
+    /// [`MAX_AGGREGATION`]. Intervals follow one another from the start of the link's clock.
+    pub interval: Duration,
+    /// Number of waiting packets that leave earlier; 1 to [`MAX_BURST_PACKETS`].
+    pub packets: usize,
+}
+
 /// CoDel in addition to drop tail (RFC 8289). ECN-capable packets are marked CE, others dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codel {
@@ -114,6 +130,8 @@ pub struct LinkConfig {
     pub mark_bytes: Option<usize>,
     /// Active queue management before the queue is full. Has no effect without a rate.
     pub codel: Option<Codel>,
+    /// Aggregation behind the rate.
+    pub aggregate: Option<Aggregation>,
     /// Independent loss.
     pub loss: Chance,
     /// Burst loss, in addition to the independent one.
@@ -156,6 +174,18 @@ pub enum LinkConfigError {
     /// The interval of CoDel is zero.
     #[error("the interval of CoDel is zero: use a round trip, such as 100ms")]
     NoInterval,
+    /// The interval of aggregation is zero or above [`MAX_AGGREGATION`].
+    #[error("interval of aggregation of {have:?}: must be 1us to {MAX_AGGREGATION:?}")]
+    Aggregation {
+        /// The interval.
+        have: Duration,
+    },
+    /// The bursts of aggregation have no packet or more than [`MAX_BURST_PACKETS`].
+    #[error("bursts of {have} packets: must be 1 to {MAX_BURST_PACKETS}")]
+    BurstPackets {
+        /// The number of packets.
+        have: usize,
+    },
     /// A burst that never ends.
     #[error("burst loss never ends: its probability to leave the bad state is zero")]
     EndlessBurst,
@@ -196,6 +226,14 @@ impl LinkConfig {
         if codel.interval.is_zero() {
             return Err(LinkConfigError::NoInterval);
         }
+        if let Some(Aggregation { interval, packets }) = self.aggregate {
+            if interval.is_zero() || interval > MAX_AGGREGATION {
+                return Err(LinkConfigError::Aggregation { have: interval });
+            }
+            if packets == 0 || packets > MAX_BURST_PACKETS {
+                return Err(LinkConfigError::BurstPackets { have: packets });
+            }
+        }
         if self.burst.is_some_and(|burst| burst.leave == Chance::NEVER) {
             return Err(LinkConfigError::EndlessBurst);
         }
@@ -210,7 +248,7 @@ impl LinkConfig {
         Ok(())
     }
 
-    /// Returns the same link without its faults: delay, rate and queue stay.
+    /// Returns the same link without its faults: delay, rate, queue and aggregation stay.
     #[must_use]
     pub fn healed(&self) -> Self {
         Self {
@@ -219,6 +257,7 @@ impl LinkConfig {
             queue_bytes: self.queue_bytes,
             mark_bytes: self.mark_bytes,
             codel: self.codel,
+            aggregate: self.aggregate,
             ..Self::default()
         }
     }
@@ -232,13 +271,17 @@ impl LinkConfig {
             let micros = u128::from(bits) * 1_000_000 / u128::from(rate.max(1));
             u64::try_from(micros).unwrap_or(u64::MAX)
         });
-        self.delay + self.jitter + Duration::from_micros(wire)
+        let burst = self
+            .aggregate
+            .map_or(Duration::ZERO, |aggregate| aggregate.interval);
+        self.delay + self.jitter + burst + Duration::from_micros(wire)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::micros;
 
     type Case = (&'static str, fn(&mut LinkConfig), Option<LinkConfigError>);
 
@@ -309,6 +352,37 @@ mod tests {
             let mut config = LinkConfig::default();
             change(&mut config);
             assert_eq!(config.validate().err(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn aggregation_is_checked_at_its_edges() {
+        let interval = |have| {
+            let have = Duration::from_micros(have);
+            Some(LinkConfigError::Aggregation { have })
+        };
+        let packets = |have| Some(LinkConfigError::BurstPackets { have });
+        let longest = micros(MAX_AGGREGATION);
+        for (micros, count, want) in [
+            (1, 1, None),
+            (longest, MAX_BURST_PACKETS, None),
+            (0, 1, interval(0)),
+            (longest + 1, 1, interval(longest + 1)),
+            (1, 0, packets(0)),
+            (1, MAX_BURST_PACKETS + 1, packets(MAX_BURST_PACKETS + 1)),
+        ] {
+            let config = LinkConfig {
+                aggregate: Some(Aggregation {
+                    interval: Duration::from_micros(micros),
+                    packets: count,
+                }),
+                ..LinkConfig::default()
+            };
+            assert_eq!(
+                config.validate().err(),
+                want,
+                "{micros} us, {count} packets"
+            );
         }
     }
 

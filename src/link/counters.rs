@@ -1,6 +1,6 @@
 //! Counters of a link.
 
-/// Counters of a link; monotonic until reset. Each packet pushed, duplicated or replayed is
+/// Counters of a link, and a maximum; monotonic until reset. Each packet pushed, duplicated or replayed is
 /// dropped, popped, or still on the link; only copies that were not made count in `overflow` alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct LinkCounters {
@@ -35,6 +35,10 @@ pub struct LinkCounters {
     pub duplicated: u64,
     /// Replayed.
     pub replayed: u64,
+    /// Bursts that aggregation has released.
+    pub bursts: u64,
+    /// Packets of the largest of them.
+    pub largest_burst: u64,
 }
 
 impl LinkCounters {
@@ -62,5 +66,7 @@ impl core::ops::AddAssign for LinkCounters {
         self.reordered += other.reordered;
         self.duplicated += other.duplicated;
         self.replayed += other.replayed;
+        self.bursts += other.bursts;
+        self.largest_burst = self.largest_burst.max(other.largest_burst);
     }
 }

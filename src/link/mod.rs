@@ -1,12 +1,13 @@
 //! One direction of an emulated link, without I/O: packets and time in, packets out.
 //!
 //! Each packet passes, in this order: outages, loss (independent, then in bursts), damage, the
-//! queue (drop tail, ECN marking, CoDel), serialization at the rate, and the delay with jitter,
-//! reordering, duplication and replay. The same configuration, seed and calls give the same packets
+//! queue (drop tail, ECN marking, CoDel), serialization at the rate, aggregation into bursts, and
+//! the delay with jitter, reordering, duplication and replay. The same configuration, seed and calls give the same packets
 //! at the same microseconds; nothing here reads a clock. `sim` and `runtime` drive it: call
 //! `poll_timeout` after each `push`, and drain `pop` at that instant. A step costs O(1), and O(log
 //! n) in the packets on the link if they overtake each other.
 
+mod aggregate;
 mod codel;
 mod config;
 mod counters;
@@ -25,14 +26,15 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 
 pub use config::{
-    BurstLoss, Chance, Codel, LinkConfig, LinkConfigError, MAX_DELAY, MAX_OUTAGES, MAX_QUEUE_BYTES,
-    MAX_RATE, Outage,
+    Aggregation, BurstLoss, Chance, Codel, LinkConfig, LinkConfigError, MAX_AGGREGATION,
+    MAX_BURST_PACKETS, MAX_DELAY, MAX_OUTAGES, MAX_QUEUE_BYTES, MAX_RATE, Outage,
 };
 pub use counters::LinkCounters;
 
 pub use crate::histogram::{Histogram, Summary};
 
 use crate::time::{Instant, micros};
+use aggregate::{Aggregator, Burst};
 use queue::{Departure, Queue, Waiting};
 use transit::Transit;
 
@@ -54,6 +56,7 @@ pub struct Link {
     rng: Xoshiro256PlusPlus,
     queue: Queue,
     in_burst: bool,
+    aggregator: Aggregator,
     in_flight: Transit,
     last_arrival: Instant,
     remembered: Vec<Vec<u8>>,
@@ -68,7 +71,7 @@ pub struct Occupancy {
     pub queued_packets: usize,
     /// Bytes in the queue.
     pub queued_bytes: usize,
-    /// Packets being serialized or delayed.
+    /// Packets being serialized, aggregated or delayed.
     pub in_flight_packets: usize,
 }
 
@@ -84,6 +87,7 @@ impl Link {
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             queue: Queue::default(),
             in_burst: false,
+            aggregator: Aggregator::default(),
             in_flight: Transit::default(),
             last_arrival: Instant::ZERO,
             remembered: Vec::new(),
@@ -100,7 +104,8 @@ impl Link {
 
     /// Changes the configuration. Faults apply to later packets, rate and delay also to queued
     /// ones. Packets in flight arrive as scheduled, and are overtaken only where jitter may
-    /// reorder.
+    /// reorder; packets that wait for a burst leave with it, or before the next packet if
+    /// aggregation ends.
     ///
     /// # Errors
     /// [`LinkConfigError`] if the configuration exceeds a bound; the link is then unchanged.
@@ -130,7 +135,7 @@ impl Link {
         Occupancy {
             queued_packets: self.queue.len(),
             queued_bytes: self.queue.bytes(),
-            in_flight_packets: self.in_flight.len(),
+            in_flight_packets: self.aggregator.len() + self.in_flight.len(),
         }
     }
 
@@ -183,18 +188,28 @@ impl Link {
     }
 
     /// The earliest arrival of a packet on the link, if any. Exact, except where packets overtake
-    /// queued ones or one was popped early: then it may be too early, and `pop` returns `None`.
+    /// queued ones, one was popped early, or the number of packets may complete a burst: then it may
+    /// be too early, and `pop` returns `None`.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let first = self.in_flight.next_arrival();
-        let Some(start) = self.queue.next_start() else {
-            return first;
-        };
-        let mut next = start + self.config.delay;
-        if !self.config.jitter_reorders && self.config.reorder == Chance::NEVER {
-            next = next.max(self.last_arrival);
-        }
-        Some(first.map_or(next, |first| first.min(next)))
+        let leaves = [self.aggregator.closes(), self.next_queued()];
+        let arrivals = leaves.into_iter().flatten().map(|leaves| {
+            let arrival = leaves + self.config.delay;
+            if self.config.jitter_reorders || self.config.reorder != Chance::NEVER {
+                return arrival;
+            }
+            arrival.max(self.last_arrival)
+        });
+        arrivals.chain(self.in_flight.next_arrival()).min()
+    }
+
+    /// The earliest instant at which a queued packet may begin its propagation.
+    fn next_queued(&self) -> Option<Instant> {
+        let start = self.queue.next_start()?;
+        let may_wait = self.aggregator.len() + self.queue.len();
+        let aggregation = self.config.aggregate;
+        let aggregation = aggregation.filter(|aggregation| may_wait < aggregation.packets);
+        Some(aggregation.map_or(start, |aggregation| aggregation.end_of_interval(start)))
     }
 
     fn happens(&mut self, chance: Chance) -> bool {
@@ -228,8 +243,9 @@ impl Link {
     }
 
     fn is_full(&self, len: usize) -> bool {
-        self.queue.len() + self.in_flight.len() >= MAX_PACKETS
-            || self.queue.bytes() + self.in_flight.bytes() + len > MAX_BYTES
+        let sent = self.aggregator.len() + self.in_flight.len();
+        let sent_bytes = self.aggregator.bytes() + self.in_flight.bytes();
+        self.queue.len() + sent >= MAX_PACKETS || self.queue.bytes() + sent_bytes + len > MAX_BYTES
     }
 
     /// Whether the queue admits the packet, and may mark it.
@@ -279,16 +295,50 @@ impl Link {
             };
             self.counters.marked += u64::from(marked);
             self.sojourn.record(start.saturating_since(waiting.since));
-            let arrival = self.arrival(end, waiting.extra, waiting.held);
-            let copy = waiting.twice.then(|| waiting.packet.clone());
-            self.in_flight.push(arrival, waiting.packet);
-            if let Some(copy) = copy {
-                if self.is_full(copy.len()) {
-                    self.counters.overflow += 1;
-                } else {
-                    self.counters.duplicated += 1;
-                    self.in_flight.push(arrival, copy);
-                }
+            self.aggregate(end, waiting);
+        }
+        let due = self.aggregator.take_due(now);
+        self.release(due);
+    }
+
+    /// Has a packet that was sent at `end` wait for its burst, if packets leave in bursts.
+    fn aggregate(&mut self, end: Instant, waiting: Waiting) {
+        if let Some(aggregation) = self.config.aggregate {
+            let due = self.aggregator.take_due(end);
+            self.release(due);
+            let complete = self.aggregator.add(end, waiting, aggregation);
+            self.release(complete);
+        } else {
+            // Aggregation may have ended while packets waited.
+            let earlier = self.aggregator.take_before(end);
+            self.release(earlier);
+            self.propagate(end, waiting);
+        }
+    }
+
+    fn release(&mut self, burst: Option<Burst>) {
+        let Some(Burst { leaves, packets }) = burst else {
+            return;
+        };
+        let size = u64::try_from(packets.len()).unwrap_or(u64::MAX);
+        self.counters.bursts += 1;
+        self.counters.largest_burst = self.counters.largest_burst.max(size);
+        for packet in packets {
+            self.propagate(leaves, packet);
+        }
+    }
+
+    /// Puts a packet on its way, and its duplicate.
+    fn propagate(&mut self, leaves: Instant, waiting: Waiting) {
+        let arrival = self.arrival(leaves, waiting.extra, waiting.held);
+        let copy = waiting.twice.then(|| waiting.packet.clone());
+        self.in_flight.push(arrival, waiting.packet);
+        if let Some(copy) = copy {
+            if self.is_full(copy.len()) {
+                self.counters.overflow += 1;
+            } else {
+                self.counters.duplicated += 1;
+                self.in_flight.push(arrival, copy);
             }
         }
     }

@@ -255,6 +255,8 @@ pub struct ConfigReport {
     pub mark_bytes: Option<usize>,
     /// Target and interval.
     pub codel_us: Option<[u64; 2]>,
+    pub aggregate_us: Option<u64>,
+    pub aggregate_packets: Option<usize>,
     pub loss_ppm: u32,
     /// Probabilities to enter and to leave the bad state, and of loss in it.
     pub burst_ppm: Option<[u32; 3]>,
@@ -292,6 +294,8 @@ impl ConfigReport {
             queue_bytes: config.rate.map(|_| config.queue_bytes),
             mark_bytes: config.mark_bytes,
             codel_us: codel.map(|codel| [codel.target, codel.interval].map(micros)),
+            aggregate_us: config.aggregate.map(|aggregate| micros(aggregate.interval)),
+            aggregate_packets: config.aggregate.map(|aggregate| aggregate.packets),
             loss_ppm: config.loss.ppm(),
             burst_ppm: burst.map(|burst| [burst.enter, burst.leave, burst.loss].map(|c| c.ppm())),
             duplicate_ppm: config.duplicate.ppm(),

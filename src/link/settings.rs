@@ -8,7 +8,10 @@
 use std::time::Duration;
 
 use crate::link::units::{self, Amount, UnitError, excerpt};
-use crate::link::{BurstLoss, Chance, Codel, LinkConfig, LinkConfigError, MAX_QUEUE_BYTES, Outage};
+use crate::link::{
+    Aggregation, BurstLoss, Chance, Codel, LinkConfig, LinkConfigError, MAX_BURST_PACKETS,
+    MAX_QUEUE_BYTES, Outage,
+};
 use crate::time::{Instant, micros};
 
 /// Smallest automatic queue limit: the burst of a window passes a short path.
@@ -31,6 +34,8 @@ pub enum Setting {
     Mark(Option<Amount>),
     /// `aqm=codel`, `aqm=codel/5ms/100ms`, or `droptail`
     Aqm(Option<Codel>),
+    /// `aggregate=10ms/64`, `aggregate=10ms`, or `none`
+    Aggregate(Option<Aggregation>),
     /// `loss=1%`
     Loss(Chance),
     /// `burst=0.1%/20%/100%`, or `none`
@@ -48,7 +53,7 @@ pub enum Setting {
 }
 
 /// Names of the settings, in the order of [`Setting`], each with the syntax of its value.
-pub const NAMES: [(&str, &str); 14] = [
+pub const NAMES: [(&str, &str); 15] = [
     ("delay", "TIME"),
     ("jitter", "TIME"),
     ("jitter-order", "keep|free"),
@@ -56,6 +61,7 @@ pub const NAMES: [(&str, &str); 14] = [
     ("queue", "SIZE|TIME|Nbdp|auto"),
     ("mark", "SIZE|TIME|Nbdp|none"),
     ("aqm", "droptail|codel[/TARGET/INTERVAL]"),
+    ("aggregate", "INTERVAL[/PACKETS]|none"),
     ("loss", "PERCENT"),
     ("burst", "ENTER/LEAVE[/LOSS]|none"),
     ("duplicate", "PERCENT"),
@@ -124,63 +130,124 @@ impl Setting {
             let name = excerpt(name);
             return Err(SettingError::UnknownName { name });
         };
-        let quantity = |error| SettingError::Quantity { name, error };
-        let ill_formed = || SettingError::Form {
-            name,
-            value: excerpt(value),
-            form,
-        };
+        let word = Word { name, form, value };
+        match word.wire()? {
+            Some(setting) => Ok(setting),
+            None => word.fault(),
+        }
+    }
+}
+
+/// The value of a setting as typed.
+struct Word<'a> {
+    name: &'static str,
+    form: &'static str,
+    value: &'a str,
+}
+
+impl Word<'_> {
+    /// Parses the settings of delay, rate, queue and aggregation; `None` for the others.
+    fn wire(&self) -> Result<Option<Setting>, SettingError> {
+        let value = self.value;
         let off = value == "none";
-        let time = |text| units::duration(text).map_err(quantity);
-        let chance = |text| units::chance(text).map_err(quantity);
-        let amount = |text| units::amount(text).map_err(quantity);
-        Ok(match name {
-            "delay" => Self::Delay(time(value)?),
-            "jitter" => Self::Jitter(time(value)?),
-            "jitter-order" if value == "keep" => Self::JitterReorders(false),
-            "jitter-order" if value == "free" => Self::JitterReorders(true),
-            "rate" if off => Self::Rate(None),
-            "rate" => Self::Rate(Some(units::rate(value).map_err(quantity)?)),
-            "queue" if value == "auto" => Self::Queue(None),
-            "queue" => Self::Queue(Some(amount(value)?)),
-            "mark" if off => Self::Mark(None),
-            "mark" => Self::Mark(Some(amount(value)?)),
-            "aqm" if value == "droptail" => Self::Aqm(None),
-            "aqm" if value == "codel" => Self::Aqm(Some(Codel::default())),
+        Ok(Some(match self.name {
+            "delay" => Setting::Delay(self.time(value)?),
+            "jitter" => Setting::Jitter(self.time(value)?),
+            "jitter-order" if value == "keep" => Setting::JitterReorders(false),
+            "jitter-order" if value == "free" => Setting::JitterReorders(true),
+            "rate" if off => Setting::Rate(None),
+            "rate" => Setting::Rate(Some(self.quantity(units::rate(value))?)),
+            "queue" if value == "auto" => Setting::Queue(None),
+            "queue" => Setting::Queue(Some(self.quantity(units::amount(value))?)),
+            "mark" if off => Setting::Mark(None),
+            "mark" => Setting::Mark(Some(self.quantity(units::amount(value))?)),
+            "aqm" if value == "droptail" => Setting::Aqm(None),
+            "aqm" if value == "codel" => Setting::Aqm(Some(Codel::default())),
             "aqm" => {
-                let times = value.strip_prefix("codel/").ok_or_else(ill_formed)?;
-                let (target, interval) = times.split_once('/').ok_or_else(ill_formed)?;
-                Self::Aqm(Some(Codel {
-                    target: time(target)?,
-                    interval: time(interval)?,
+                let times = value
+                    .strip_prefix("codel/")
+                    .ok_or_else(|| self.ill_formed())?;
+                let (target, interval) = self.split(times, '/')?;
+                Setting::Aqm(Some(Codel {
+                    target: self.time(target)?,
+                    interval: self.time(interval)?,
                 }))
             }
-            "loss" => Self::Loss(chance(value)?),
-            "burst" if off => Self::Burst(None),
+            "aggregate" if off => Setting::Aggregate(None),
+            "aggregate" => {
+                let (interval, packets) = match value.split_once('/') {
+                    Some((interval, packets)) => {
+                        (interval, packets.parse().map_err(|_| self.ill_formed())?)
+                    }
+                    None => (value, MAX_BURST_PACKETS),
+                };
+                let interval = self.time(interval)?;
+                Setting::Aggregate(Some(Aggregation { interval, packets }))
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Parses the settings of faults.
+    fn fault(&self) -> Result<Setting, SettingError> {
+        let value = self.value;
+        let off = value == "none";
+        Ok(match self.name {
+            "loss" => Setting::Loss(self.chance(value)?),
+            "burst" if off => Setting::Burst(None),
             "burst" => {
-                let (enter, rest) = value.split_once('/').ok_or_else(ill_formed)?;
+                let (enter, rest) = self.split(value, '/')?;
                 let (leave, loss) = rest.split_once('/').unwrap_or((rest, "100%"));
-                Self::Burst(Some(BurstLoss {
-                    enter: chance(enter)?,
-                    leave: chance(leave)?,
-                    loss: chance(loss)?,
+                Setting::Burst(Some(BurstLoss {
+                    enter: self.chance(enter)?,
+                    leave: self.chance(leave)?,
+                    loss: self.chance(loss)?,
                 }))
             }
-            "duplicate" => Self::Duplicate(chance(value)?),
-            "corrupt" => Self::Corrupt(chance(value)?),
-            "reorder" if off => Self::Reorder(Chance::NEVER, Duration::ZERO),
+            "duplicate" => Setting::Duplicate(self.chance(value)?),
+            "corrupt" => Setting::Corrupt(self.chance(value)?),
+            "reorder" if off => Setting::Reorder(Chance::NEVER, Duration::ZERO),
             "reorder" => {
-                let (often, held) = value.split_once('/').ok_or_else(ill_formed)?;
-                Self::Reorder(chance(often)?, time(held)?)
+                let (often, held) = self.split(value, '/')?;
+                Setting::Reorder(self.chance(often)?, self.time(held)?)
             }
-            "replay" => Self::Replay(chance(value)?),
-            "outage" if off => Self::Outage(None),
+            "replay" => Setting::Replay(self.chance(value)?),
+            "outage" if off => Setting::Outage(None),
             "outage" => {
-                let (start, length) = value.split_once('+').ok_or_else(ill_formed)?;
-                Self::Outage(Some((time(start)?, time(length)?)))
+                let (start, length) = self.split(value, '+')?;
+                Setting::Outage(Some((self.time(start)?, self.time(length)?)))
             }
-            _ => return Err(ill_formed()),
+            _ => return Err(self.ill_formed()),
         })
+    }
+
+    fn time(&self, text: &str) -> Result<Duration, SettingError> {
+        self.quantity(units::duration(text))
+    }
+
+    fn chance(&self, text: &str) -> Result<Chance, SettingError> {
+        self.quantity(units::chance(text))
+    }
+
+    fn quantity<T>(&self, parsed: Result<T, UnitError>) -> Result<T, SettingError> {
+        let name = self.name;
+        parsed.map_err(|error| SettingError::Quantity { name, error })
+    }
+
+    fn split<'a>(
+        &self,
+        text: &'a str,
+        separator: char,
+    ) -> Result<(&'a str, &'a str), SettingError> {
+        text.split_once(separator).ok_or_else(|| self.ill_formed())
+    }
+
+    fn ill_formed(&self) -> SettingError {
+        SettingError::Form {
+            name: self.name,
+            value: excerpt(self.value),
+            form: self.form,
+        }
     }
 }
 
@@ -275,6 +342,7 @@ impl LinkSpec {
                 Setting::Queue(amount) => self.queue = amount,
                 Setting::Mark(amount) => self.mark = amount,
                 Setting::Aqm(codel) => config.codel = codel,
+                Setting::Aggregate(aggregation) => config.aggregate = aggregation,
                 Setting::Loss(chance) => config.loss = chance,
                 Setting::Burst(burst) => config.burst = burst,
                 Setting::Duplicate(chance) => config.duplicate = chance,
@@ -359,7 +427,7 @@ mod tests {
 
     #[test]
     fn every_setting_sets_its_field() {
-        let text = "delay=20ms,jitter=5ms jitter-order=free, rate=8mbit\tqueue=64k mark=1ms aqm=codel/2ms/40ms \
+        let text = "delay=20ms,jitter=5ms jitter-order=free, rate=8mbit\tqueue=64k mark=1ms aqm=codel/2ms/40ms aggregate=10ms/64 \
             loss=1% burst=2%/30% duplicate=4% corrupt=5% reorder=6%/7ms replay=8% \
             outage=1s+2s outage=10s+1s";
         let outage = |from: u64, until: u64| Outage {
@@ -376,6 +444,10 @@ mod tests {
             codel: Some(Codel {
                 target: Duration::from_millis(2),
                 interval: Duration::from_millis(40),
+            }),
+            aggregate: Some(Aggregation {
+                interval: Duration::from_millis(10),
+                packets: 64,
             }),
             loss: percent(1),
             burst: Some(BurstLoss {
@@ -395,7 +467,7 @@ mod tests {
         for (name, _) in NAMES {
             assert!(text.contains(&format!("{name}=")), "{name}");
         }
-        let off = "delay=0ms jitter=0s jitter-order=keep rate=none queue=auto mark=none aqm=droptail loss=0% \
+        let off = "delay=0ms jitter=0s jitter-order=keep rate=none queue=auto mark=none aqm=droptail aggregate=none loss=0% \
             burst=none duplicate=0% corrupt=0% reorder=none replay=0% outage=none";
         spec.apply(&off.parse().unwrap(), Instant::ZERO);
         assert_eq!(
@@ -425,6 +497,8 @@ mod tests {
             ("rate=8mbit queue=1g", "loss=1%", Err("at most 500000000")),
             ("rate=0bit", "loss=1%", Err("must be 1 to")),
             ("delay=61s", "loss=1%", Err("60s")),
+            ("aggregate=2s", "loss=1%", Err("1us to 1s")),
+            ("aggregate=1ms/4097", "loss=1%", Err("1 to 4096")),
             ("burst=1%/0%", "loss=1%", Err("never ends")),
         ] {
             match (spec(text).resolve(&spec(other)), want) {
@@ -452,6 +526,8 @@ mod tests {
             ("aqm=red", "droptail|codel"),
             ("aqm=codel/5ms", "droptail|codel"),
             ("aqm=codel/5/100ms", "aqm: '5' is not a time"),
+            ("aggregate=10ms/many", "INTERVAL[/PACKETS]"),
+            ("aggregate=10", "not a time"),
             ("reorder=1%", "PERCENT/TIME"),
             ("outage=1s", "START+LENGTH"),
             ("outage=1s-2s", "START+LENGTH"),

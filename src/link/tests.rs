@@ -71,7 +71,7 @@ fn tag(packet: &[u8]) -> u64 {
 }
 
 /// Returns all arrivals with their times, jumping from deadline to deadline. Where packets may
-/// overtake queued ones, a deadline may be too early.
+/// overtake queued ones, or their number completes a burst, a deadline may be too early.
 fn drain(link: &mut Link) -> Vec<(u64, Vec<u8>)> {
     let mut out = Vec::new();
     while let Some(next) = link.poll_timeout() {
@@ -83,7 +83,8 @@ fn drain(link: &mut Link) -> Vec<(u64, Vec<u8>)> {
             out.push((next.as_micros(), packet));
         } else {
             let config = link.config();
-            assert!(config.jitter_reorders || config.reorder > Chance::NEVER);
+            let overtakes = config.jitter_reorders || config.reorder > Chance::NEVER;
+            assert!(overtakes || config.aggregate.is_some());
         }
     }
     out
@@ -483,6 +484,10 @@ proptest! {
             codel: (seed % 3 == 0).then_some(Codel {
                 target: Duration::from_micros(50),
                 interval: Duration::from_micros(100),
+            }),
+            aggregate: (seed % 5 == 0).then_some(Aggregation {
+                interval: Duration::from_micros(500),
+                packets: 3,
             }),
             loss: third,
             burst: Some(BurstLoss { enter: third, leave: third, loss: third }),

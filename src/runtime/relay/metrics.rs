@@ -35,7 +35,7 @@ pub(super) fn metrics(report: &LinkReport) -> Vec<Metric> {
 
 type Row = (&'static str, &'static str, fn(&DirectionReport) -> u64);
 
-const COUNTERS: [Row; 9] = [
+const COUNTERS: [Row; 10] = [
     (
         "headwater_link_received_packets_total",
         "Packets received.",
@@ -81,9 +81,14 @@ const COUNTERS: [Row; 9] = [
         "Earlier packets delivered again.",
         |of| of.counters.replayed,
     ),
+    (
+        "headwater_link_bursts_total",
+        "Bursts released by aggregation.",
+        |of| of.counters.bursts,
+    ),
 ];
 
-const GAUGES: [Row; 3] = [
+const GAUGES: [Row; 4] = [
     (
         "headwater_link_queued_packets",
         "Packets in the queue.",
@@ -94,8 +99,13 @@ const GAUGES: [Row; 3] = [
     }),
     (
         "headwater_link_in_flight_packets",
-        "Packets in transmission or in propagation.",
+        "Packets in transmission, aggregation or propagation.",
         |of| count(of.now.in_flight_packets),
+    ),
+    (
+        "headwater_link_largest_burst_packets",
+        "Packets of the largest burst, since the start or the last reset.",
+        |of| of.counters.largest_burst,
     ),
 ];
 
