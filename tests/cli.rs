@@ -263,8 +263,10 @@ fn link_refuses_nonsense_before_it_makes_anything() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     fs::write(at("file"), "keep me").unwrap();
+    fs::write(at("trace"), "5\n").unwrap();
+    let both = format!("rate=1mbit,rate-trace={}", at("trace"));
     let (file, nowhere) = (at("file"), at("none/socket"));
-    let cases: [Wrong<'_>; 19] = [
+    let cases: [Wrong<'_>; 25] = [
         (&["--a", "hw-x"], 2, "--b <NAME>"),
         (&["--a", "hw-x", "--b", "hw-x"], 2, "two devices"),
         (&["ENDS", "--delay", "20"], 2, "'20' is not a time"),
@@ -281,6 +283,16 @@ fn link_refuses_nonsense_before_it_makes_anything() {
         (&["ENDS", "--jitter-order", "maybe"], 2, "keep|free"),
         (&["ENDS", "--outage", "5s"], 2, "START+LENGTH"),
         (&["ENDS", "--mtu", "500"], 2, "500"),
+        (&["ENDS", "--aggregate", "2s"], 2, "1us to 1s"),
+        (&["ENDS", "--aggregate", "1ms/x"], 2, "[/PACKETS]"),
+        (&["ENDS", "--rate-trace", &file], 2, "line 1: 'keep me'"),
+        (&["ENDS", "--rate-trace", &nowhere], 2, "cannot read"),
+        (&["ENDS", "--ba", &both], 2, "exclude each other"),
+        (
+            &["ENDS", "--rate", "1mbit", "--rate-trace", &at("trace")],
+            2,
+            "cannot be used with",
+        ),
         (&["ENDS", "--aqm", "red"], 2, "droptail|codel"),
         (&["ENDS", "--aqm", "codel"], 2, "set a rate"),
         (&["ENDS", "--pcap", &nowhere], 23, "--pcap"),

@@ -48,8 +48,13 @@ pub struct LinkArgs {
     /// Rate of each direction in bits of IP packets per second; without it there is no queue
     #[arg(long, value_name = "RATE", value_parser = |text: &str| Setting::parse("rate", text))]
     pub rate: Option<Setting>,
+    /// Rate that varies by a trace in the format of mahimahi: a line of milliseconds for each 1500
+    /// bytes that can leave; the trace repeats at its last line
+    #[arg(long, value_name = "FILE", conflicts_with = "rate",
+          value_parser = |text: &str| Setting::parse("rate-trace", text))]
+    pub rate_trace: Option<Setting>,
     /// Limit of the queue in front of the rate: 64k, 50ms or 1bdp; a bdp is the rate times the delays
-    /// of both directions [default: 1bdp, but at least 64k]
+    /// of both directions, of a trace its mean rate [default: 1bdp, but at least 64k]
     #[arg(long, value_name = "AMOUNT", value_parser = |text: &str| Setting::parse("queue", text))]
     pub queue: Option<Setting>,
     /// Queue length above which ECN-capable packets are marked: 32k, 5ms or 0.5bdp
@@ -143,24 +148,26 @@ impl LinkArgs {
     /// Collects the settings of both directions.
     fn common(&self) -> LinkSettings {
         [
-            self.delay,
-            self.jitter,
-            self.jitter_order,
-            self.rate,
-            self.queue,
-            self.mark,
-            self.aqm,
-            self.aggregate,
-            self.loss,
-            self.burst,
-            self.duplicate,
-            self.corrupt,
-            self.reorder,
-            self.replay,
+            &self.delay,
+            &self.jitter,
+            &self.jitter_order,
+            &self.rate,
+            &self.rate_trace,
+            &self.queue,
+            &self.mark,
+            &self.aqm,
+            &self.aggregate,
+            &self.loss,
+            &self.burst,
+            &self.duplicate,
+            &self.corrupt,
+            &self.reorder,
+            &self.replay,
         ]
         .into_iter()
         .flatten()
-        .chain(self.outages.iter().copied())
+        .chain(&self.outages)
+        .cloned()
         .collect()
     }
 

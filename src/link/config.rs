@@ -4,8 +4,10 @@
 //! bit/s of whole IP packets, sizes are bytes of IP packets, probabilities are parts per million.
 //! Nothing here reads a clock or draws a random number.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::link::trace::RateTrace;
 use crate::time::Instant;
 
 /// Fastest rate, in bit/s; keeps the exact serialization arithmetic inside 64 bits.
@@ -121,14 +123,19 @@ pub struct LinkConfig {
     pub jitter: Duration,
     /// Whether jitter may reorder packets.
     pub jitter_reorders: bool,
-    /// Serialization rate in bit/s; `None` is infinitely fast, without a queue.
+    /// Serialization rate in bit/s; `None` is infinitely fast, without a queue, unless there is a
+    /// trace.
     pub rate: Option<u64>,
+    /// Opportunities of serialization instead of a rate; its times count from the start of the
+    /// link's clock.
+    pub trace: Option<Arc<RateTrace>>,
     /// Queue limit in bytes (drop tail), including the packet being serialized. An empty queue
-    /// takes any packet. Has no effect without a rate.
+    /// takes any packet. Has no effect without a rate or a trace.
     pub queue_bytes: usize,
     /// Queue length in bytes from which ECN-capable packets are marked CE.
     pub mark_bytes: Option<usize>,
-    /// Active queue management before the queue is full. Has no effect without a rate.
+    /// Active queue management before the queue is full. Has no effect without a rate or
+    /// a trace.
     pub codel: Option<Codel>,
     /// Aggregation behind the rate.
     pub aggregate: Option<Aggregation>,
@@ -159,6 +166,9 @@ pub enum LinkConfigError {
         /// The rate, in bit/s.
         have: u64,
     },
+    /// Both a rate and a trace.
+    #[error("both a rate and a rate-trace: use one of them")]
+    TwoRates,
     /// A delay, jitter, reordering delay or time of CoDel above [`MAX_DELAY`].
     #[error("delay of {have:?}: at most {MAX_DELAY:?}")]
     Delay {
@@ -211,6 +221,9 @@ impl LinkConfig {
         {
             return Err(LinkConfigError::Rate { have });
         }
+        if self.rate.is_some() && self.trace.is_some() {
+            return Err(LinkConfigError::TwoRates);
+        }
         let codel = self.codel.unwrap_or_default();
         let times = [self.delay, self.jitter, self.reorder_delay];
         for have in times.into_iter().chain([codel.target, codel.interval]) {
@@ -254,12 +267,19 @@ impl LinkConfig {
         Self {
             delay: self.delay,
             rate: self.rate,
+            trace: self.trace.clone(),
             queue_bytes: self.queue_bytes,
             mark_bytes: self.mark_bytes,
             codel: self.codel,
             aggregate: self.aggregate,
             ..Self::default()
         }
+    }
+
+    /// Whether packets wait for the wire.
+    #[must_use]
+    pub const fn has_queue(&self) -> bool {
+        self.rate.is_some() || self.trace.is_some()
     }
 
     /// Returns the longest time on the link behind `bytes` of queue, of a packet neither held back
@@ -274,7 +294,12 @@ impl LinkConfig {
         let burst = self
             .aggregate
             .map_or(Duration::ZERO, |aggregate| aggregate.interval);
-        self.delay + self.jitter + burst + Duration::from_micros(wire)
+        let traced = self
+            .trace
+            .as_ref()
+            .map_or(0, |trace| trace.longest_ms(bytes));
+        let wire = Duration::from_micros(wire) + Duration::from_millis(traced);
+        self.delay + self.jitter + burst + wire
     }
 }
 

@@ -1,7 +1,7 @@
 //! One direction of an emulated link, without I/O: packets and time in, packets out.
 //!
 //! Each packet passes, in this order: outages, loss (independent, then in bursts), damage, the
-//! queue (drop tail, ECN marking, CoDel), serialization at the rate, aggregation into bursts, and
+//! queue (drop tail, ECN marking, CoDel), serialization at the rate or by a trace, aggregation into bursts, and
 //! the delay with jitter, reordering, duplication and replay. The same configuration, seed and calls give the same packets
 //! at the same microseconds; nothing here reads a clock. `sim` and `runtime` drive it: call
 //! `poll_timeout` after each `push`, and drain `pop` at that instant. A step costs O(1), and O(log
@@ -17,6 +17,8 @@ mod queue;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+pub mod trace;
+mod trace_file;
 mod transit;
 pub mod units;
 
@@ -188,8 +190,8 @@ impl Link {
     }
 
     /// The earliest arrival of a packet on the link, if any. Exact, except where packets overtake
-    /// queued ones, one was popped early, or the number of packets may complete a burst: then it may
-    /// be too early, and `pop` returns `None`.
+    /// queued ones, one was popped early, the number of packets may complete a burst, or CoDel drops
+    /// a packet that waits for a trace: then it may be too early, and `pop` returns `None`.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let leaves = [self.aggregator.closes(), self.next_queued()];
@@ -205,11 +207,11 @@ impl Link {
 
     /// The earliest instant at which a queued packet may begin its propagation.
     fn next_queued(&self) -> Option<Instant> {
-        let start = self.queue.next_start()?;
+        let sent = self.queue.next_end(&self.config)?;
         let may_wait = self.aggregator.len() + self.queue.len();
         let aggregation = self.config.aggregate;
         let aggregation = aggregation.filter(|aggregation| may_wait < aggregation.packets);
-        Some(aggregation.map_or(start, |aggregation| aggregation.end_of_interval(start)))
+        Some(aggregation.map_or(sent, |aggregation| aggregation.end_of_interval(sent)))
     }
 
     fn happens(&mut self, chance: Chance) -> bool {
@@ -250,7 +252,7 @@ impl Link {
 
     /// Whether the queue admits the packet, and may mark it.
     fn admits(&mut self, now: Instant, packet: &mut [u8]) -> bool {
-        if self.config.rate.is_none() {
+        if !self.config.has_queue() {
             return true;
         }
         let backlog = self.queue.backlog(now);

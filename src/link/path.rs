@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use crate::link::settings::{LinkSettings, LinkSpec, SettingError, SpecError};
+use crate::link::trace::RateTrace;
 use crate::link::units::excerpt;
 use crate::link::{Link, LinkConfig, LinkCounters, Occupancy, Summary};
 use crate::time::{Instant, micros};
@@ -251,6 +252,9 @@ pub struct ConfigReport {
     pub jitter_us: u64,
     pub jitter_reorders: bool,
     pub rate_bps: Option<u64>,
+    /// Of the trace, if there is one: its mean rate and the time after which it repeats.
+    pub trace_mean_bps: Option<u64>,
+    pub trace_period_ms: Option<u32>,
     pub queue_bytes: Option<usize>,
     pub mark_bytes: Option<usize>,
     /// Target and interval.
@@ -286,12 +290,15 @@ impl ConfigReport {
     fn new(config: &LinkConfig) -> Self {
         let (burst, codel) = (config.burst, config.codel);
         let outages = config.outages.iter();
+        let trace = config.trace.as_deref();
         Self {
             delay_us: micros(config.delay),
             jitter_us: micros(config.jitter),
             jitter_reorders: config.jitter_reorders,
             rate_bps: config.rate,
-            queue_bytes: config.rate.map(|_| config.queue_bytes),
+            trace_mean_bps: trace.map(RateTrace::mean_rate),
+            trace_period_ms: trace.map(RateTrace::period_ms),
+            queue_bytes: config.has_queue().then_some(config.queue_bytes),
             mark_bytes: config.mark_bytes,
             codel_us: codel.map(|codel| [codel.target, codel.interval].map(micros)),
             aggregate_us: config.aggregate.map(|aggregate| micros(aggregate.interval)),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::codel;
 use super::config::LinkConfig;
 use super::damage;
+use super::trace::Opportunities;
 use crate::time::Instant;
 
 /// A queued packet with the faults drawn on its arrival.
@@ -57,6 +58,8 @@ pub(super) struct Queue {
     free_at: Instant,
     /// Fraction of a microsecond after `free_at`, in units of 1/rate.
     remainder: u64,
+    /// Those of the trace, if the rate follows one.
+    opportunities: Opportunities,
 }
 
 impl Queue {
@@ -83,21 +86,35 @@ impl Queue {
     }
 
     /// The instant at which the wire can take the next queued packet, if any.
-    pub(super) fn next_start(&self) -> Option<Instant> {
-        self.waiting
-            .front()
-            .map(|first| first.since.max(self.free_at))
+    pub(super) fn next_start(&self, config: &LinkConfig) -> Option<Instant> {
+        let idle = self.waiting.front()?.since.max(self.free_at);
+        Some(match &config.trace {
+            Some(trace) => self.opportunities.start(trace, idle),
+            None => idle,
+        })
+    }
+
+    /// The instant from which the next queued packet may have left the wire, if any: exact for a
+    /// trace, unless CoDel drops the packet. At a rate, its predecessor leaves at that instant.
+    pub(super) fn next_end(&self, config: &LinkConfig) -> Option<Instant> {
+        let start = self.next_start(config)?;
+        let Some(trace) = &config.trace else {
+            return Some(start);
+        };
+        let len = self.waiting.front()?.packet.len();
+        let mut opportunities = self.opportunities;
+        Some(opportunities.send(trace, start, len))
     }
 
     /// Decides the fate of the next packet that the wire can take by `now`, if any. Without a rate
     /// the wire is always free. Decisions must not be late: call it before each `push`.
     pub(super) fn depart(&mut self, now: Instant, config: &LinkConfig) -> Option<Departure> {
-        let start = self.next_start().filter(|start| *start <= now)?;
+        let start = self.next_start(config).filter(|start| *start <= now)?;
         let mut waiting = self.waiting.pop_front()?;
         self.bytes -= waiting.packet.len();
         let sojourn = start.saturating_since(waiting.since);
         let room = (self.bytes, self.longest);
-        let managed = config.codel.filter(|_| config.rate.is_some());
+        let managed = config.codel.filter(|_| config.has_queue());
         let mut marked = false;
         if managed.is_some_and(|codel| self.codel.signals(codel, start, sojourn, room)) {
             marked = damage::mark_ce(&mut waiting.packet);
@@ -109,7 +126,7 @@ impl Queue {
             self.free_at = start;
             self.remainder = 0;
         }
-        self.serialize(waiting.packet.len(), config.rate);
+        self.serialize(waiting.packet.len(), config);
         Some(Departure::Sent {
             waiting,
             start,
@@ -118,18 +135,24 @@ impl Queue {
         })
     }
 
-    /// Drops the fraction of a microsecond, whose unit changes with the rate, and the state of
-    /// CoDel if that changes.
+    /// Drops the fraction of a microsecond, whose unit changes with the rate, and the states of
+    /// CoDel and of the trace if these change.
     pub(super) fn reconfigure(&mut self, from: &LinkConfig, to: &LinkConfig) {
         self.remainder = 0;
         if from.codel != to.codel {
             self.codel = codel::CodelState::default();
         }
+        if from.trace != to.trace {
+            self.opportunities = Opportunities::default();
+        }
     }
 
-    fn serialize(&mut self, len: usize, rate: Option<u64>) {
+    fn serialize(&mut self, len: usize, config: &LinkConfig) {
         self.on_wire = len;
-        let Some(rate) = rate else { return };
+        if let Some(trace) = &config.trace {
+            self.free_at = self.opportunities.send(trace, self.free_at, len);
+        }
+        let Some(rate) = config.rate else { return };
         // IP packets are below 2^17 bytes, and `remainder` is below MAX_RATE: no saturation.
         let bits = u64::try_from(len)
             .unwrap_or(u64::from(u32::MAX))

@@ -5,8 +5,11 @@
 //! together the two [`LinkConfig`]s. Settings are applied whole or not at all: all words are
 //! parsed, then all bounds are checked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::link::trace::RateTrace;
+use crate::link::trace_file::{self, TraceFileError};
 use crate::link::units::{self, Amount, UnitError, excerpt};
 use crate::link::{
     Aggregation, BurstLoss, Chance, Codel, LinkConfig, LinkConfigError, MAX_BURST_PACKETS,
@@ -18,7 +21,7 @@ use crate::time::{Instant, micros};
 const LEAST_AUTOMATIC_QUEUE: usize = 64 << 10;
 
 /// One setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Setting {
     /// `delay=20ms`
     Delay(Duration),
@@ -28,6 +31,8 @@ pub enum Setting {
     JitterReorders(bool),
     /// `rate=100mbit`, or `none`
     Rate(Option<u64>),
+    /// `rate-trace=FILE`, or `none`
+    RateTrace(Option<Arc<RateTrace>>),
     /// `queue=1bdp`, or `auto`
     Queue(Option<Amount>),
     /// `mark=20ms`, or `none`
@@ -53,11 +58,12 @@ pub enum Setting {
 }
 
 /// Names of the settings, in the order of [`Setting`], each with the syntax of its value.
-pub const NAMES: [(&str, &str); 15] = [
+pub const NAMES: [(&str, &str); 16] = [
     ("delay", "TIME"),
     ("jitter", "TIME"),
     ("jitter-order", "keep|free"),
     ("rate", "RATE|none"),
+    ("rate-trace", "FILE|none"),
     ("queue", "SIZE|TIME|Nbdp|auto"),
     ("mark", "SIZE|TIME|Nbdp|none"),
     ("aqm", "droptail|codel[/TARGET/INTERVAL]"),
@@ -110,6 +116,17 @@ pub enum SettingError {
         /// The syntax.
         form: &'static str,
     },
+    /// Both a rate and a trace.
+    #[error("rate and rate-trace exclude each other: set one of them")]
+    TwoRates,
+    /// The file of a trace.
+    #[error("{name}: {error}")]
+    Trace {
+        /// Name of the setting.
+        name: &'static str,
+        /// The error.
+        error: TraceFileError,
+    },
     /// No setting given.
     #[error("nothing to set: for example loss=1%")]
     Empty,
@@ -157,6 +174,8 @@ impl Word<'_> {
             "jitter-order" if value == "free" => Setting::JitterReorders(true),
             "rate" if off => Setting::Rate(None),
             "rate" => Setting::Rate(Some(self.quantity(units::rate(value))?)),
+            "rate-trace" if off => Setting::RateTrace(None),
+            "rate-trace" => Setting::RateTrace(Some(self.trace()?)),
             "queue" if value == "auto" => Setting::Queue(None),
             "queue" => Setting::Queue(Some(self.quantity(units::amount(value))?)),
             "mark" if off => Setting::Mark(None),
@@ -225,6 +244,11 @@ impl Word<'_> {
         self.quantity(units::duration(text))
     }
 
+    fn trace(&self) -> Result<Arc<RateTrace>, SettingError> {
+        let name = self.name;
+        trace_file::read(self.value).map_err(|error| SettingError::Trace { name, error })
+    }
+
     fn chance(&self, text: &str) -> Result<Chance, SettingError> {
         self.quantity(units::chance(text))
     }
@@ -278,6 +302,11 @@ impl core::str::FromStr for LinkSettings {
         if settings.is_empty() {
             return Err(SettingError::Empty);
         }
+        let rated = |setting: &Setting| matches!(setting, Setting::Rate(Some(_)));
+        let traced = |setting: &Setting| matches!(setting, Setting::RateTrace(Some(_)));
+        if settings.iter().any(rated) && settings.iter().any(traced) {
+            return Err(SettingError::TwoRates);
+        }
         Ok(Self(settings))
     }
 }
@@ -302,7 +331,7 @@ pub struct LinkSpec {
 pub enum SpecError {
     /// A queue limit without a rate.
     #[error(
-        "without a rate there is no queue: set a rate, or queue=auto, mark=none and aqm=droptail"
+        "without a rate there is no queue: set a rate or rate-trace, or queue=auto, mark=none and aqm=droptail"
     )]
     NoQueue,
     /// A limit in round trips of zero.
@@ -323,7 +352,8 @@ impl LinkSpec {
         spec
     }
 
-    /// Applies settings. Outages count from `now`; they replace the previous ones.
+    /// Applies settings. Outages count from `now`; they replace the previous ones. A rate
+    /// replaces a trace, and a trace a rate.
     pub fn apply(&mut self, settings: &LinkSettings, now: Instant) {
         let LinkSettings(settings) = settings;
         if settings
@@ -334,11 +364,14 @@ impl LinkSpec {
         }
         let config = &mut self.config;
         for setting in settings {
-            match *setting {
+            match setting.clone() {
                 Setting::Delay(delay) => config.delay = delay,
                 Setting::Jitter(jitter) => config.jitter = jitter,
                 Setting::JitterReorders(free) => config.jitter_reorders = free,
-                Setting::Rate(rate) => config.rate = rate,
+                Setting::Rate(None) => config.rate = None,
+                Setting::Rate(rate) => (config.rate, config.trace) = (rate, None),
+                Setting::RateTrace(None) => config.trace = None,
+                Setting::RateTrace(trace) => (config.rate, config.trace) = (None, trace),
                 Setting::Queue(amount) => self.queue = amount,
                 Setting::Mark(amount) => self.mark = amount,
                 Setting::Aqm(codel) => config.codel = codel,
@@ -368,7 +401,8 @@ impl LinkSpec {
     pub fn resolve(&self, other: &Self) -> Result<LinkConfig, SpecError> {
         let mut config = self.config.clone();
         let round_trip = micros(config.delay).saturating_add(micros(other.config.delay));
-        match config.rate {
+        let mean = config.trace.as_deref().map(RateTrace::mean_rate);
+        match config.rate.or(mean) {
             None if self.queue.is_some() || self.mark.is_some() || config.codel.is_some() => {
                 return Err(SpecError::NoQueue);
             }
@@ -439,6 +473,7 @@ mod tests {
             jitter: Duration::from_millis(5),
             jitter_reorders: true,
             rate: Some(8_000_000),
+            trace: None,
             queue_bytes: 65_536,
             mark_bytes: Some(1000),
             codel: Some(Codel {
@@ -465,9 +500,10 @@ mod tests {
         let mut spec = spec(text);
         assert_eq!(spec.resolve(&LinkSpec::default()), Ok(want));
         for (name, _) in NAMES {
-            assert!(text.contains(&format!("{name}=")), "{name}");
+            let covered = text.contains(&format!("{name}="));
+            assert!(covered || name == "rate-trace", "{name}");
         }
-        let off = "delay=0ms jitter=0s jitter-order=keep rate=none queue=auto mark=none aqm=droptail aggregate=none loss=0% \
+        let off = "delay=0ms jitter=0s jitter-order=keep rate=none rate-trace=none queue=auto mark=none aqm=droptail aggregate=none loss=0% \
             burst=none duplicate=0% corrupt=0% reorder=none replay=0% outage=none";
         spec.apply(&off.parse().unwrap(), Instant::ZERO);
         assert_eq!(
@@ -510,6 +546,31 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_and_a_rate_replace_each_other() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // Three opportunities in 6 ms: 6 Mb/s.
+        std::fs::write(file.path(), "1\n1\n6\n").unwrap();
+        let traced = format!("rate-trace={} delay=10ms", file.path().display());
+        let mut spec = spec("rate=1mbit queue=1bdp mark=4ms");
+        spec.apply(&traced.parse().unwrap(), Instant::ZERO);
+        let config = spec.resolve(&spec).unwrap();
+        assert_eq!(config.trace.unwrap().opportunities(), 3);
+        let queue = (config.queue_bytes, config.mark_bytes);
+        assert_eq!((config.rate, queue), (None, (15_000, Some(3000))));
+        spec.apply(&"rate=8mbit".parse().unwrap(), Instant::ZERO);
+        let config = spec.resolve(&spec).unwrap();
+        assert_eq!((config.rate, config.trace), (Some(8_000_000), None));
+
+        let both = format!("{traced} rate=1mbit").parse::<LinkSettings>();
+        assert_eq!(both, Err(SettingError::TwoRates));
+        assert!(
+            format!("{traced} rate=none")
+                .parse::<LinkSettings>()
+                .is_ok()
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         for (text, want) in [
             ("", "nothing to set"),
@@ -528,6 +589,8 @@ mod tests {
             ("aqm=codel/5/100ms", "aqm: '5' is not a time"),
             ("aggregate=10ms/many", "INTERVAL[/PACKETS]"),
             ("aggregate=10", "not a time"),
+            ("rate-trace=/", "rate-trace: '/' is not a regular file"),
+            ("rate-trace=./no", "cannot read './no'"),
             ("reorder=1%", "PERCENT/TIME"),
             ("outage=1s", "START+LENGTH"),
             ("outage=1s-2s", "START+LENGTH"),

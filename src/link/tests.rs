@@ -479,6 +479,7 @@ proptest! {
             jitter: Duration::from_millis(2),
             jitter_reorders: seed % 2 == 0,
             rate,
+            trace: None,
             queue_bytes: 500,
             mark_bytes: Some(50),
             codel: (seed % 3 == 0).then_some(Codel {
