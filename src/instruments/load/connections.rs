@@ -121,7 +121,7 @@ impl LoadHost {
             .ok()
             .and_then(|index| self.kept.get(index).copied().flatten());
         let begun = match (&self.phase, kept) {
-            (LoadPhase::Resuming { .. }, Some(kept)) => kept.resume(&self.terms),
+            (LoadPhase::Resuming { .. }, Some(kept)) => kept.resume(&self.terms, attempts > 1),
             // After a lost answer the connection is opened again.
             (LoadPhase::Live { .. }, Some(kept)) if attempts == 1 => kept.ask(&self.terms),
             _ => Some(Exchange::open(now, self.random.random(), &self.terms)),

@@ -78,9 +78,13 @@ impl Kept {
     }
 
     /// Returns the request that resumes after a pause: gives up packets in flight, so it needs no
-    /// proof, and requests the object again.
-    pub(super) fn resume(&self, terms: &Terms) -> Option<(Exchange, Vec<u8>)> {
-        let declaration = Declaration::new(TransitionKind::Move, self.epoch.base, 0);
+    /// proof, and requests the object again. Servers answer a repeated timeout, but no other repeat.
+    pub(super) fn resume(&self, terms: &Terms, again: bool) -> Option<(Exchange, Vec<u8>)> {
+        let kind = match again {
+            true => TransitionKind::Timeout,
+            false => TransitionKind::Move,
+        };
+        let declaration = Declaration::new(kind, self.epoch.base, 0);
         let transition = self.epoch.transition(declaration).ok()?;
         let asked = Asked::across(self.connection, transition);
         let shown = Shown::across(declaration, transition, self.sealed(), 0);

@@ -88,7 +88,7 @@ impl LoadHost {
             if corpus.len() >= MAX_CORPUS {
                 break;
             }
-            let request = kept.and_then(|kept| kept.resume(&self.terms));
+            let request = kept.and_then(|kept| kept.resume(&self.terms, false));
             let path = self.path(index);
             corpus.extend(path.zip(request.map(|(_, datagram)| datagram)));
         }
