@@ -20,12 +20,15 @@
     reason = "the tests use more of the generator than this benchmark"
 )]
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, FileTimes};
-use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+mod costs;
 
-use generator::Generator;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use costs::{Costs, write};
+use generator::{Generator, corpus};
 use headwater::internals::apps::origin::Origin;
 use headwater::internals::time::UnixMillis;
 use headwater::{
@@ -58,7 +61,7 @@ struct Bench {
     start: Instant,
     server: ServerHost<Origin>,
     generator: Generator,
-    costs: Vec<Duration>,
+    costs: Costs,
 }
 
 impl Bench {
@@ -144,45 +147,17 @@ impl Bench {
     }
 
     fn hostile(&mut self) {
-        let mut costs: BTreeMap<String, Vec<Duration>> = BTreeMap::new();
+        let mut costs: BTreeMap<String, Costs> = BTreeMap::new();
         for _ in 0..HOSTILE {
             let (recipe, packet) = self.generator.make();
             let (name, packet) = (format!("hostile: {recipe:?}"), packet.to_vec());
             let (cost, _) = self.serve(&packet);
             costs.entry(name).or_default().push(cost);
         }
-        for (name, costs) in costs {
-            self.costs = costs;
-            self.report(&name);
+        for (name, mut costs) in costs {
+            costs.report(&name, "packets");
         }
     }
-
-    fn report(&mut self, name: &str) {
-        self.costs.sort_unstable();
-        let last = self.costs.len() - 1;
-        let micros = |part: usize| self.costs[last * part / 100].as_nanos() as f64 / 1000.0;
-        println!(
-            "{name:<44} {:>7} packets  median {:>7.1}  p99 {:>7.1}  max {:>8.1} us",
-            self.costs.len(),
-            micros(50),
-            micros(99),
-            micros(100)
-        );
-        self.costs.clear();
-    }
-}
-
-/// Writes a file that has been at rest for long.
-fn write(root: &Path, name: &str, content: &[u8]) {
-    let path = root.join(name);
-    fs::write(&path, content).unwrap();
-    let times = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(9));
-    File::options()
-        .write(true)
-        .open(path)
-        .unwrap()
-        .set_times(times)
-        .unwrap();
 }
 
 fn make(root: &Path) {
@@ -197,17 +172,6 @@ fn make(root: &Path) {
         }
         write(root, &format!("text{index}.txt"), &large[..2 << 20]);
     }
-}
-
-fn corpus() -> Vec<Vec<u8>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
-    let mut paths: Vec<_> = fs::read_dir(root)
-        .unwrap()
-        .flat_map(|target| fs::read_dir(target.unwrap().path()).unwrap())
-        .map(|file| file.unwrap().path())
-        .collect();
-    paths.sort();
-    paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
 fn main() {
@@ -225,7 +189,7 @@ fn main() {
         start: Instant::now(),
         server: ServerHost::new(Now::default(), config, keys, origin).unwrap(),
         generator: Generator::new(1, vec![service], corpus()),
-        costs: Vec::new(),
+        costs: Costs::default(),
     };
     for (name, path) in [
         ("files of 10 MiB, never seen", "/large"),
@@ -244,7 +208,7 @@ fn main() {
             };
             bench.download(&format!("{path}{index}{rest}"), 16 << 20);
         }
-        bench.report(name);
+        bench.costs.report(name, "packets");
     }
     bench.hostile();
 }

@@ -14,10 +14,13 @@
     reason = "a benchmark measures time, and prints it"
 )]
 
-use std::fs::{self, File, FileTimes};
-use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+mod costs;
 
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use costs::{Costs, write};
 use headwater::internals::apps::origin::Origin;
 use headwater::internals::time::UnixMillis;
 use headwater::internals::wire::payload::Gathered;
@@ -32,7 +35,7 @@ const ROUNDS: usize = 200;
 struct Bench {
     origin: Origin,
     now: u64,
-    costs: Vec<Duration>,
+    costs: Costs,
     waits: usize,
 }
 
@@ -102,33 +105,10 @@ impl Bench {
     }
 
     fn report(&mut self, name: &str) {
-        self.costs.sort_unstable();
-        let last = self.costs.len() - 1;
-        let micros = |part: usize| self.costs[last * part / 100].as_nanos() as f64 / 1000.0;
-        println!(
-            "{name:<44} {:>7} calls {:>6} waits  median {:>7.1}  p99 {:>7.1}  max {:>8.1} us",
-            self.costs.len(),
-            self.waits,
-            micros(50),
-            micros(99),
-            micros(100)
-        );
-        self.costs.clear();
+        let unit = format!("calls {:>6} waits", self.waits);
+        self.costs.report(name, &unit);
         self.waits = 0;
     }
-}
-
-/// Writes a file that has been at rest for long.
-fn write(root: &Path, name: &str, content: &[u8]) {
-    let path = root.join(name);
-    fs::write(&path, content).unwrap();
-    let times = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(9));
-    File::options()
-        .write(true)
-        .open(path)
-        .unwrap()
-        .set_times(times)
-        .unwrap();
 }
 
 fn make(root: &Path) {
@@ -157,7 +137,7 @@ fn main() {
     let mut bench = Bench {
         origin: Origin::new(root, Box::new(workers)).unwrap(),
         now: 0,
-        costs: Vec::new(),
+        costs: Costs::default(),
         waits: 0,
     };
     for index in 0..40 {

@@ -5,7 +5,9 @@
 //! allocates nothing once that is full of long ones. Knows of the machine under attack only its
 //! addresses.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use headwater::internals::wire::flight::{Ecn, UdpPath};
 use headwater::internals::wire::ip::{MAX_PACKET, emit_udp};
@@ -62,6 +64,18 @@ impl Recipe {
         Self::SplicedSound,
         Self::Spoofed,
     ];
+}
+
+/// Every file of the fuzz corpora.
+pub fn corpus() -> Vec<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let mut paths: Vec<_> = fs::read_dir(root)
+        .unwrap()
+        .flat_map(|target| fs::read_dir(target.unwrap().path()).unwrap())
+        .map(|file| file.unwrap().path())
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
 /// See the head of this file.

@@ -17,9 +17,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
-use generator::{Generator, Recipe};
+use generator::{Generator, Recipe, corpus};
 use headwater::internals::stack::{MAX_TCP_CONNECTIONS, SERVER_RECEIVE_BYTES, SERVER_SEND_BYTES};
 use world::{Outcome, SERVICES, World};
 
@@ -47,18 +46,6 @@ fn mutations() -> u64 {
     std::env::var("HEADWATER_MUTATIONS").map_or(DEFAULT_MUTATIONS, |text| {
         text.parse().expect("HEADWATER_MUTATIONS is a number")
     })
-}
-
-/// Every file of the fuzz corpora.
-fn corpus() -> Vec<Vec<u8>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
-    let mut paths: Vec<_> = fs::read_dir(root)
-        .unwrap()
-        .flat_map(|target| fs::read_dir(target.unwrap().path()).unwrap())
-        .map(|file| file.unwrap().path())
-        .collect();
-    paths.sort();
-    paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
 /// Resident memory of this process in KiB.
