@@ -27,6 +27,14 @@
 #   loss1      1 % of the packets lost           jitter    up to 0.3 ms later each, out of order
 #   ecn        clean, both ends agree on ECN and the queue marks from a quarter of it on
 #
+# and, at a few links, which --full and --cells add:
+#
+#   lte, wifi    the rate of the data varies by scripts/traces/NAME.trace; RATE is its mean
+#   bursts       packets arrive in bursts every 10 ms, both ways
+#   uplink0.2    0.2 Mbit/s on the way back, with a queue of 30 kB; also 0.5, 1, 2 and 5
+#   ordered5     up to 5 ms later each, both ways, in order; also 1 and 20
+#   unordered5   the same, out of order
+#
 # A cell RTT-RATE-object-SIZE fetches one object of 1kB (1000 bytes) to 1MB over the clean link with a
 # queue of 1bdp, on a connection of its own: from CUBIC, from us by a client never seen before
 # (headwater) and by one that has kept an address token (remembered). Times are the clients' own, from

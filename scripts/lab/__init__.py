@@ -6,6 +6,7 @@ figures is here. It needs Python 3.11 and nothing but its standard library. From
     experiments     the settings of each script: names, types, defaults, help
     settings        reads them from environment and options, checks them, hands them to bash
     cells           the links that compare.sh and friendliness.sh emulate, by name
+    traces          rates that vary, drawn from a seed: the files in scripts/traces
     probes          instruments that run inside a namespace: samplers, downloads, echo servers
     measurements    makes records of what programs and probes have printed
     records         the one schema of a measurement, written and read as JSON lines

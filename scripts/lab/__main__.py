@@ -10,7 +10,7 @@ from pathlib import Path
 from lab import LabError, UsageError
 
 ROOMS = {"probe": "probes", "record": "measurements", "report": "reports"}
-ALONE = ("settings", "cells")
+ALONE = ("settings", "cells", "traces")
 
 
 def names(room: str) -> list[str]:

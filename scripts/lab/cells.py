@@ -16,11 +16,16 @@ from dataclasses import dataclass
 from lab import LabError, UsageError
 from lab.experiments import Compare, Friendliness
 from lab.settings import parse, shown
+from lab.traces import TRACES, path
 
 RTTS, RATES, QUEUES = (1, 10, 40, 100, 300), (10, 100, 1000), (0.25, 1, 4)
 # Four packets: the least queue that is emulated.
 LEAST_QUEUE = 6000
-FAULTS = {
+# Rates of slow uplinks in Mbit/s, with a short queue as modems have; and jitter both ways in ms.
+UPLINKS, UPLINK_QUEUE = (0.2, 0.5, 1, 2, 5), 30_000
+JITTERS = (1, 5, 20)
+# In every product of round trip, rate and queue.
+EVERYWHERE = {
     "clean": "no fault",
     "loss0.1": "0.1 % lost",
     "loss1": "1 % lost",
@@ -29,13 +34,26 @@ FAULTS = {
     "jitter": "0.3 ms jitter, reordering",
     "ecn": "ECN marks",
 }
+# At a few links.
+UNEVEN = {
+    "bursts": "bursts every 10 ms, both ways",
+    **{name: f"the rate of the {name} trace" for name in TRACES},
+    **{f"uplink{rate:g}": f"uplink of {rate:g} Mbit/s, 30 kB" for rate in UPLINKS},
+    **{f"unordered{most}": f"{most} ms jitter both ways, reordering" for most in JITTERS},
+    **{f"ordered{most}": f"{most} ms jitter both ways, in order" for most in JITTERS},
+}
+FAULTS = EVERYWHERE | UNEVEN
 SIZES = ("1kB", "10kB", "100kB", "1MB")
 USUAL = (
-    *(f"40ms-100mbit-{fault}-1bdp" for fault in FAULTS),
+    *(f"40ms-100mbit-{fault}-1bdp" for fault in EVERYWHERE),
     *(f"40ms-100mbit-clean-{queue:g}bdp" for queue in (0.25, 4)),
     *(f"{rtt}ms-100mbit-clean-1bdp" for rtt in (100, 300)),
     "40ms-10mbit-clean-1bdp",
     "10ms-1000mbit-clean-1bdp",
+)
+FEW = (
+    *(f"40ms-{trace.mbit}mbit-{name}-{queue}bdp" for name, trace in TRACES.items() for queue in (1, 4)),
+    *(f"40ms-100mbit-{fault}-1bdp" for fault in UNEVEN if fault not in TRACES),
 )
 OBJECTS = tuple(f"{rtt}ms-100mbit-object-{size}" for rtt in (40, 100) for size in SIZES)
 SHARED = (
@@ -68,6 +86,9 @@ class Cell:
         match = re.fullmatch(r"(\d+)ms-(\d+)mbit-([a-z0-9.]+)-([0-9.]+)bdp", name)
         if not match or match[3] not in FAULTS:
             raise LabError(f"no cell '{name}': see compare.sh --full --list")
+        trace = TRACES.get(match[3])
+        if trace and trace.mbit != int(match[2]):
+            raise LabError(f"no cell '{name}': the rate of the {match[3]} trace is {trace.mbit} Mbit/s")
         return cls(name, int(match[1]), int(match[2]), match[3], float(match[4]))
 
     @property
@@ -80,6 +101,11 @@ class Cell:
         return self.fault.startswith(("loss", "burst"))
 
     @property
+    def by_trace(self) -> bool:
+        """Where the rate varies, a window has a period of the trace."""
+        return self.fault in TRACES
+
+    @property
     def warm(self) -> float:
         return 0 if self.size else max(3 if self.by_chance else 1, self.rtt * 0.012)
 
@@ -87,6 +113,8 @@ class Cell:
     def window(self) -> float:
         if self.size:
             return self.rtt * 0.006 + 0.4
+        if self.by_trace:
+            return TRACES[self.fault].milliseconds / 1000
         return max(15 if self.by_chance else 2, self.rtt * 0.01)
 
     @property
@@ -101,6 +129,12 @@ class Cell:
             "jitter": ["--ba", "jitter=0.3ms,jitter-order=free"],
             "ecn": ["--ba", f"mark={self.queue_bytes // 4}b"],
         }
+        faults["bursts"] = ["--aggregate", "10ms/64"]
+        faults |= {name: ["--ba", f"rate-trace={path(name)}"] for name in TRACES}
+        faults |= {f"uplink{rate:g}": ["--ab", f"rate={rate:g}mbit,queue={UPLINK_QUEUE}b"] for rate in UPLINKS}
+        for most in JITTERS:
+            faults[f"ordered{most}"] = ["--jitter", f"{most}ms"]
+            faults[f"unordered{most}"] = ["--jitter", f"{most}ms", "--jitter-order", "free"]
         usual = ["--delay", f"{self.rtt / 2:g}ms", "--rate", f"{self.rate}mbit", "--queue", f"{self.queue_bytes}b"]
         return usual + faults.get(self.fault, [])
 
@@ -140,10 +174,10 @@ def every_cell() -> list[str]:
     found = []
     for rtt in RTTS:
         for rate in RATES:
-            for fault in FAULTS:
+            for fault in EVERYWHERE:
                 sizes = {queue_bytes(rtt, rate, queue): queue for queue in reversed(QUEUES)}
                 found += [f"{rtt}ms-{rate}mbit-{fault}-{queue:g}bdp" for queue in sorted(sizes.values())]
-    return found + list(OBJECTS)
+    return found + list(FEW) + list(OBJECTS)
 
 
 @dataclass(frozen=True)

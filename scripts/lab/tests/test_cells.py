@@ -3,7 +3,7 @@
 import unittest
 
 from lab import LabError
-from lab.cells import OBJECTS, USUAL, Cell, SharedLink, chosen, every_cell, queue_bytes
+from lab.cells import FEW, OBJECTS, UNEVEN, USUAL, Cell, SharedLink, chosen, every_cell, queue_bytes
 
 
 class Names(unittest.TestCase):
@@ -20,8 +20,12 @@ class Names(unittest.TestCase):
         clean = [name for name in every_cell() if name.startswith("1ms-10mbit-clean")]
         self.assertEqual(clean, ["1ms-10mbit-clean-0.25bdp"])
 
+    def test_uneven_links_are_among_all(self) -> None:
+        self.assertEqual({Cell.parse(name).fault for name in FEW}, set(UNEVEN))
+        self.assertLessEqual(set(FEW), set(every_cell()))
+
     def test_no_such_cell(self) -> None:
-        for name in ("40ms-100mbit-rain-1bdp", "40ms-100mbit", "x"):
+        for name in ("40ms-100mbit-rain-1bdp", "40ms-100mbit", "40ms-100mbit-lte-1bdp", "x"):
             with self.subTest(name), self.assertRaises(LabError):
                 Cell.parse(name)
         with self.assertRaisesRegex(LabError, "no cell is like '9999ms'"):
@@ -34,12 +38,24 @@ class Links(unittest.TestCase):
         queue = ["--queue", "500000b", "--ba", "mark=125000b"]
         self.assertEqual(cell.link, ["--delay", "20ms", "--rate", "100mbit", *queue])
 
+    def test_uneven_links(self) -> None:
+        rows = [
+            ("40ms-10mbit-lte-4bdp", ["--ba", "rate-trace=scripts/traces/lte.trace"]),
+            ("40ms-100mbit-uplink0.2-1bdp", ["--ab", "rate=0.2mbit,queue=30000b"]),
+            ("40ms-100mbit-bursts-1bdp", ["--aggregate", "10ms/64"]),
+            ("40ms-100mbit-ordered5-1bdp", ["--jitter", "5ms"]),
+            ("40ms-100mbit-unordered20-1bdp", ["--jitter", "20ms", "--jitter-order", "free"]),
+        ]
+        for name, want in rows:
+            self.assertEqual(Cell.parse(name).link[6:], want, name)
+
     def test_a_run_is_longer_where_chance_or_the_round_trip_asks_for_it(self) -> None:
         rows = [
             ("40ms-100mbit-clean-1bdp", 1, 2),
             ("300ms-100mbit-clean-1bdp", 3.6, 3),
             ("40ms-100mbit-loss1-1bdp", 3, 15),
             ("40ms-100mbit-object-1kB", 0, 0.64),
+            ("40ms-10mbit-lte-1bdp", 1, 10),
         ]
         for name, warm, window in rows:
             cell = Cell.parse(name)
