@@ -176,7 +176,10 @@ impl Window {
         }
         self.late.clear();
         if transition.kind.forgives() {
-            self.holes.remove(self.zone_before());
+            let forgiven = self.zone_before();
+            self.holes.remove(forgiven);
+            // A number that waits to fill a forgiven hole is of no more use.
+            self.waiting.retain(|(span, _)| span.start >= forgiven.end);
             self.proof ^= core::mem::take(&mut self.zone_proof);
             self.proof_base = self.epoch.base;
         }
