@@ -18,11 +18,24 @@ use headwater::internals::time::Instant;
 /// Worlds of one run of the tests.
 const WORLDS: u64 = 1000;
 
+/// Further worlds, in each of which something rare broke a law once.
+const RARE: [u64; 8] = [
+    5_002_223,
+    1_796_066_285,
+    1_796_087_353,
+    1_796_090_958,
+    1_796_095_156,
+    1_796_102_815,
+    1_796_118_052,
+    1_797_064_974,
+];
+
 /// Threads that share the worlds.
 const THREADS: usize = 2;
 
 fn worlds(first: u64) -> Vec<SimFailure> {
     (first..WORLDS)
+        .chain(RARE)
         .step_by(THREADS)
         .filter_map(|seed| run_seed(&TransportKit, seed, &Options::default()).err())
         .map(|failure| *failure)
