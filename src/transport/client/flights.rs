@@ -90,6 +90,12 @@ impl Record {
         self.retried
     }
 
+    /// Whether its event gives numbers up, so that its request takes a token of the servers.
+    pub(super) fn takes_token(&self) -> bool {
+        self.declared
+            .is_some_and(|declaration| !declaration.kind.has_zone())
+    }
+
     /// Whether nothing of it has arrived.
     fn untouched(&self) -> bool {
         self.open == low_bits(u64::from(self.interval.count))

@@ -13,7 +13,7 @@ use crate::transport::client::stream::label_of;
 use crate::transport::client::window::{Event, Interval};
 use crate::transport::continuation::{MAX_CLOCK_SKEW, RECENT};
 use crate::transport::curve::MAX_FLIGHT;
-use crate::transport::epoch::{Declaration, TransitionKind};
+use crate::transport::epoch::TransitionKind;
 use crate::transport::grant::{RESTART_GATE, TIMEOUT_GATE};
 use crate::transport::layout;
 use crate::wire::segment::{
@@ -266,15 +266,13 @@ impl Connection {
         let Some(record) = self.flights.get_mut(flight).map(|record| record.clone()) else {
             return;
         };
-        // A single server answers once. If the repeat were lost as well, that would look like a loss of
-        // answers: it leaves twice.
-        let given_up = |declared: Declaration| !declared.kind.has_zone();
-        let takes_token = record.declared.is_some_and(given_up);
         let known = self.established.as_ref();
-        if takes_token && known.is_none_or(|known| known.bucket.timeout_at() > now) {
+        if record.takes_token() && known.is_none_or(|known| known.bucket.timeout_at() > now) {
             return;
         }
-        let once = !record.retried() || path.has_several_servers(now) || takes_token;
+        // A single server answers once. If the repeat were lost as well, that would look like a loss of
+        // answers: it leaves twice.
+        let once = !record.retried() || path.has_several_servers(now) || record.takes_token();
         let copies = if once { 1 } else { 2 };
         for _ in 0..copies {
             out.stats.requests += 1;
@@ -298,8 +296,7 @@ impl Connection {
         let Some(evidence) = evidence else {
             return;
         };
-        let given_up = |declared: Declaration| !declared.kind.has_zone();
-        if probe.is_some() || record.declared.is_some_and(given_up) {
+        if probe.is_some() || record.takes_token() {
             known.bucket.take(now);
         }
         // No reader wants the bytes of an earlier stream that is repeated: only its numbers count.
