@@ -17,7 +17,7 @@ use crate::stack::{Demuxed, Stack, StackConfig, StackError};
 use crate::time::{Instant, Now};
 use crate::transport::curve::MAX_FLIGHT;
 use crate::wire::flight::{Ecn, Flight, UdpPath};
-use crate::wire::ip::UdpView;
+use crate::wire::ip::{UDP4_HEADERS, UDP6_HEADERS, UdpView};
 use crate::wire::payload::{Gathered, Pool};
 use crate::wire::segment::DATA_HEADER_BYTES;
 
@@ -48,7 +48,7 @@ impl BareServer {
     /// [`StackError`].
     pub fn new(now: Now, settings: StackConfig) -> Result<Self, StackError> {
         let v6 = settings.addresses.iter().any(std::net::IpAddr::is_ipv6);
-        let headers = if v6 { 48 } else { 28 };
+        let headers = if v6 { UDP6_HEADERS } else { UDP4_HEADERS };
         Ok(Self {
             segment: usize::from(settings.mtu).saturating_sub(headers),
             stack: Stack::new(now.instant, settings)?,

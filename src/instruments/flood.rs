@@ -15,7 +15,7 @@ use etherparse::IpNumber;
 use crate::host::{Machine, Transmit};
 use crate::time::{Instant, Now};
 use crate::wire::flight::{Ecn, UdpPath};
-use crate::wire::ip::{EmitError, IpView, UDP4_HEADERS, UDP6_HEADERS, UdpTemplate};
+use crate::wire::ip::{EmitError, IpView, UdpTemplate, udp_headers};
 use crate::wire::segment::Request;
 
 /// Most connections of a flood; one packet of each is stored.
@@ -47,12 +47,7 @@ impl Flood {
         time: Duration,
     ) -> Result<Self, EmitError> {
         let template = UdpTemplate::new(path, Ecn::NotEct)?;
-        let headers = if path.dst.is_ipv4() {
-            UDP4_HEADERS
-        } else {
-            UDP6_HEADERS
-        };
-        let length = usize::from(bytes.max(MIN_PACKET_BYTES)) - headers;
+        let length = usize::from(bytes.max(MIN_PACKET_BYTES)) - udp_headers(path.dst.ip());
         let connections = 1..=connections.min(MAX_CONNECTIONS);
         let packets = connections.map(|connection| template.packet(&request(connection, length)));
         Ok(Self {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::time::Instant;
 use crate::transport::low_bits;
+use crate::wire::address::Source;
 
 /// Sets of the replay filter; with [`WAYS`] words of 64 numbers each: 16.7 million packets, 4 MiB. At
 /// 1 Gb/s of 1500-byte packets that is a filter period of 200 seconds.
@@ -198,10 +199,7 @@ impl AddressCredit {
     /// Takes `bytes` from the credit of an address; `false`, and no charge, if it has less. An IPv6
     /// address shares the credit of its network of 64 bits, as clients have one each.
     pub fn take(&mut self, now: Instant, address: IpAddr, bytes: usize) -> bool {
-        let key = match address {
-            IpAddr::V4(ip) => u64::from(ip.to_bits()),
-            IpAddr::V6(ip) => u64::try_from(ip.to_bits() >> 64).unwrap_or(0),
-        };
+        let key = Source::of(address).bits();
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let cost = CREDIT_PER_BYTE.saturating_mul(bytes);
         self.0.charge(now, key, cost, CREDIT_BURST)

@@ -17,6 +17,7 @@ use crate::transport::layout::Layout;
 use crate::transport::proof::ProofKey;
 use crate::transport::replay::{AddressCredit, ReplayFilter, TokenBuckets};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
+use crate::wire::ip::{max_datagram, udp_headers};
 use crate::wire::payload::{Gathered, Pool};
 use crate::wire::segment::{
     CHUNK_BYTES, CONTINUATION_FIELD_BYTES, DATA_HEADER_BYTES, OPENED_BYTES, Open, Probed, Request,
@@ -29,15 +30,6 @@ mod content;
 mod counters;
 mod emit;
 mod parked;
-/// The circumstances of a request.
-const fn context(now: Now, path: UdpPath, proven: bool) -> RequestContext {
-    RequestContext {
-        now: now.unix,
-        proven,
-        source: path.src.ip(),
-    }
-}
-
 #[cfg(test)]
 mod tests;
 
@@ -261,8 +253,8 @@ impl Server {
     }
 
     /// Largest UDP payload to an address of the family of `client`, in bytes.
-    const fn datagram_max(&self, client: SocketAddr) -> u16 {
-        self.config.mtu.saturating_sub(header_bytes(client))
+    fn datagram_max(&self, client: SocketAddr) -> u16 {
+        max_datagram(self.config.mtu, client.ip())
     }
 
     fn open(
@@ -393,11 +385,13 @@ impl Server {
             return Ok(self.challenge(now, path, request, continuation.address.ip())?);
         }
         let moved = !same && continuation.address.ip() != path.src.ip();
-        let restarts = request.declared.is_some_and(|d| {
-            [TransitionKind::Restart, TransitionKind::Move]
-                .map(TransitionKind::code)
-                .contains(&d.kind)
-        });
+        let declared = request
+            .declared
+            .and_then(|declared| TransitionKind::from_code(declared.kind));
+        let restarts = matches!(
+            declared,
+            Some(TransitionKind::Restart | TransitionKind::Move)
+        );
         if moved && !restarts {
             return Err(ServerDrop::MovedWithoutRestart.into());
         }
@@ -537,7 +531,7 @@ impl Server {
         check_room(size, taken)?;
         let ranges = clamp(content, &request.ranges);
         self.layout.fill(size, extent.count, taken, &ranges);
-        let headers = usize::from(header_bytes(path.src));
+        let headers = udp_headers(path.src.ip());
         let answer = self.layout.len() * (size + headers);
         let earned = AMPLIFICATION * judged.bytes;
         let bounded =
@@ -606,6 +600,15 @@ struct Judged {
     bytes: usize,
 }
 
+/// The circumstances of a request.
+const fn context(now: Now, path: UdpPath, proven: bool) -> RequestContext {
+    RequestContext {
+        now: now.unix,
+        proven,
+        source: path.src.ip(),
+    }
+}
+
 /// Bytes of the first datagram of an answer that its sealed parts take.
 fn taken_by(request: &Request<'_>, content: &Content) -> usize {
     let sealed = content.sealed.as_ref();
@@ -614,11 +617,6 @@ fn taken_by(request: &Request<'_>, content: &Content) -> usize {
         true => CONTINUATION_FIELD_BYTES + user,
         false => user,
     }
-}
-
-/// Bytes of the IP and UDP headers towards an address.
-const fn header_bytes(client: SocketAddr) -> u16 {
-    if client.is_ipv6() { 48 } else { 28 }
 }
 
 /// Why a datagram has no answer yet, or none at all.

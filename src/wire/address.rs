@@ -1,7 +1,8 @@
-//! Addresses that no machine of this program can have or reach.
+//! Addresses that no machine of this program can have or reach, and the sources that addresses belong to.
 //!
-//! In: an address from a configuration. Out: why it is unusable, if it is. Sources: RFC 1112 §4 (240/4),
-//! RFC 1122 §3.2.1.3, RFC 4291 §2.5, RFC 6890.
+//! In: an address, from a configuration or a packet. Out: why it is unusable, if it is; the host or
+//! network to which shares are given. Sources: RFC 1112 §4 (240/4), RFC 1122 §3.2.1.3, RFC 4291 §2.5,
+//! RFC 6890.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -70,6 +71,36 @@ fn unusable_v6(address: Ipv6Addr) -> Option<Unusable> {
     }
 }
 
+/// A host, or a network of IPv6 hosts with one owner: the first 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    bits: u64,
+    is_network: bool,
+}
+
+impl Source {
+    /// The source that `address` belongs to.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self {
+                bits: u64::from(address.to_bits()),
+                is_network: false,
+            },
+            IpAddr::V6(address) => Self {
+                bits: u64::try_from(address.to_bits() >> 64).unwrap_or(u64::MAX),
+                is_network: true,
+            },
+        }
+    }
+
+    /// The bits of the host or network; a host and a network may have the same.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.bits
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,5 +144,17 @@ mod tests {
         for (text, want) in cases {
             assert_eq!(unusable(text.parse().unwrap()), want, "{text}");
         }
+    }
+
+    #[test]
+    fn a_network_is_one_source() {
+        let of = |text: &str| Source::of(text.parse().unwrap());
+        assert_eq!(of("fd00::1"), of("fd00::ffff:1"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
+        assert_ne!(of("fd00::1"), of("fd00:0:0:1::1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        assert_ne!(of("192.0.2.1"), of("::1"));
+        assert_ne!(of("0.0.0.1"), of("0:0:0:1::"));
     }
 }

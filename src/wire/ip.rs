@@ -24,6 +24,22 @@ pub const UDP4_HEADERS: usize = Ipv4Header::MIN_LEN + UdpHeader::LEN;
 /// Bytes of an IPv6 header and of a UDP header.
 pub const UDP6_HEADERS: usize = Ipv6Header::LEN + UdpHeader::LEN;
 
+/// Bytes of the IP and UDP headers of a datagram to or from `address`.
+#[must_use]
+pub const fn udp_headers(address: IpAddr) -> usize {
+    match address {
+        IpAddr::V4(_) => UDP4_HEADERS,
+        IpAddr::V6(_) => UDP6_HEADERS,
+    }
+}
+
+/// Largest UDP payload of a packet of `mtu` bytes to or from `address`.
+#[must_use]
+pub fn max_datagram(mtu: u16, address: IpAddr) -> u16 {
+    let most = usize::from(mtu).saturating_sub(udp_headers(address));
+    u16::try_from(most).unwrap_or(u16::MAX)
+}
+
 /// Hop limit (time to live) of emitted packets.
 pub const HOP_LIMIT: u8 = 64;
 

@@ -31,6 +31,7 @@ use crate::host::{Machine, Transmit};
 use crate::stack::{Demuxed, Stack, StackConfig};
 use crate::time::{Instant, Now};
 use crate::wire::flight::UdpPath;
+use crate::wire::ip::max_datagram;
 
 pub use config::{Hold, LoadConfig, LoadError, LoadTarget};
 
@@ -116,12 +117,11 @@ impl LoadHost {
         let mut random = ChaCha8Rng::seed_from_u64(target.seed);
         let settings = all_ports(&target.addresses, target.mtu, random.random());
         let count = usize::try_from(config.connections).unwrap_or(usize::MAX);
-        let headers = if target.remote.is_ipv4() { 28 } else { 48 };
         Ok(Self {
             stack: Stack::new(now.instant, settings)?,
             terms: Terms {
                 head: target.head.clone(),
-                size: target.mtu.saturating_sub(headers),
+                size: max_datagram(target.mtu, target.remote.ip()),
             },
             report: LoadReport {
                 connections: config.connections,

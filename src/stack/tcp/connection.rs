@@ -7,11 +7,12 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, RecvError, Socket, SocketBuffer, State};
 
 use super::cookie::Offer;
-use super::crowd::{Source, Standing};
+use super::crowd::Standing;
 use super::replay::Isns;
 use super::{CloseReason, Pair, TcpError, TcpEvent, TcpId, TcpProgress, Timeouts};
 use crate::stack::queue::Lane;
 use crate::time::Instant;
+use crate::wire::address::Source;
 
 /// Acknowledged bytes that count as progress, unless they are all that was sent: a reader of 4 kB/s
 /// makes some every second, one that takes a byte at a time makes none.

@@ -8,33 +8,17 @@
 //! front of the order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{MAX_TCP_CONNECTIONS, TcpId};
 use crate::time::Instant;
+use crate::wire::address::Source;
 
 /// Connections of one source above which it makes room for others in a full table.
 pub const SOURCE_SHARE: usize = MAX_TCP_CONNECTIONS / 8;
 
 /// Time without progress after which a busy connection may be evicted.
 const STALLED: Duration = Duration::from_secs(5);
-
-/// A host, or a network of IPv6 hosts with one owner: the first 64 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Source(u64, bool);
-
-impl Source {
-    pub(super) fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(address) => Self(u64::from(address.to_bits()), false),
-            IpAddr::V6(address) => {
-                let network = address.to_bits() >> 64;
-                Self(u64::try_from(network).unwrap_or(u64::MAX), true)
-            }
-        }
-    }
-}
 
 /// The claim of a connection to its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +166,7 @@ mod tests {
     }
 
     fn source(number: u32) -> Source {
-        Source::of(IpAddr::from(number.to_be_bytes()))
+        Source::of(std::net::IpAddr::from(number.to_be_bytes()))
     }
 
     const fn standing(seconds: u64, busy: bool) -> Standing {
@@ -228,14 +212,5 @@ mod tests {
         assert_eq!(crowd.victim(at(100), look), Some(TcpId(0)));
         crowd.remove(TcpId(0));
         assert_eq!(crowd.victim(at(100), look), Some(lonely), "at its share");
-    }
-
-    #[test]
-    fn a_network_is_one_source() {
-        let of = |text: &str| Source::of(text.parse().unwrap());
-        assert_eq!(of("fd00::1"), of("fd00::ffff:1"));
-        assert_ne!(of("fd00::1"), of("fd00:0:0:1::1"));
-        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
-        assert_ne!(of("0.0.0.1"), of("0:0:0:1::"));
     }
 }

@@ -16,6 +16,7 @@ use crate::transport::client::servers::Servers;
 use crate::transport::client::window::Window;
 use crate::transport::grant::RESTART_GATE;
 use crate::wire::flight::UdpPath;
+use crate::wire::ip::max_datagram;
 use crate::wire::segment::Cookie;
 
 /// See the head of this file.
@@ -44,8 +45,7 @@ pub(super) struct Path {
 impl Path {
     /// A path on which nothing was sent; `mtu`: of the own device, in bytes.
     pub(super) fn new(local: SocketAddr, remote: SocketAddr, mtu: u16) -> Self {
-        let headers = if remote.is_ipv6() { 48 } else { 28 };
-        let datagram_max = mtu.saturating_sub(headers);
+        let datagram_max = max_datagram(mtu, remote.ip());
         Self {
             addresses: UdpPath {
                 src: local,

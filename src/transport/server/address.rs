@@ -6,12 +6,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::bound::is_recent;
-use super::{MAX_CHALLENGE_AGE, Server, ServerDrop, header_bytes};
+use super::{MAX_CHALLENGE_AGE, Server, ServerDrop};
 use crate::time::{Now, UnixMillis};
 use crate::transport::continuation::{Continuation, MAX_CLOCK_SKEW, MAX_TOKEN_AGE, OpenError};
 use crate::transport::epoch::KNOWN_WINDOW;
 use crate::transport::proof::ProofKey;
 use crate::wire::flight::{Ecn, Flight, UdpPath};
+use crate::wire::ip::udp_headers;
 use crate::wire::segment::{Challenge, Cookie, Request, Token};
 
 /// The meaning of a token for the address that shows it.
@@ -55,7 +56,8 @@ impl Server {
             (false, _) => Known::Not,
             (true, false) => Known::Once,
             (true, true) => Known::Lately {
-                earned: packets * usize::from(continuation.datagram_max + header_bytes(path.src)),
+                earned: packets
+                    * (usize::from(continuation.datagram_max) + udp_headers(path.src.ip())),
             },
         }
     }

@@ -8,11 +8,12 @@
 use std::time::Duration;
 
 use super::address::Known;
-use super::{AMPLIFICATION, MAX_UNPROVEN_PACKETS, Server, ServerDrop, check_room, header_bytes};
+use super::{AMPLIFICATION, MAX_UNPROVEN_PACKETS, Server, ServerDrop, check_room};
 use crate::time::{Now, UnixMillis};
 use crate::transport::continuation::RECENT;
 use crate::transport::epoch::KNOWN_WINDOW;
 use crate::wire::flight::UdpPath;
+use crate::wire::ip::udp_headers;
 use crate::wire::segment::{DATA_HEADER_BYTES, OPEN_BYTES, Span};
 
 /// Whether a proof of `issued` shows that its holder receives at the address now.
@@ -101,7 +102,7 @@ impl Server {
             check_room(whole.size, each + first)?;
             self.layout
                 .fill(whole.size - each, whole.count, first, wanted);
-            let headers = usize::from(header_bytes(path.src));
+            let headers = udp_headers(path.src.ip());
             let answer = self.layout.len() * (whole.size + headers);
             if self.affords(now, path, answer, earned.max(AMPLIFICATION * opening.bytes)) {
                 return Ok(whole);
