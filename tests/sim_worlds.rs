@@ -19,7 +19,7 @@ use headwater::internals::time::Instant;
 const WORLDS: u64 = 1000;
 
 /// Further worlds, in each of which something rare broke a law once.
-const RARE: [u64; 8] = [
+const RARE: [u64; 10] = [
     5_002_223,
     1_796_066_285,
     1_796_087_353,
@@ -27,6 +27,8 @@ const RARE: [u64; 8] = [
     1_796_095_156,
     1_796_102_815,
     1_796_118_052,
+    1_797_056_530,
+    1_797_062_706,
     1_797_064_974,
 ];
 

@@ -123,6 +123,9 @@ pub(super) struct Arrival {
     pub(super) opens: bool,
     /// Its request answered a challenge.
     pub(super) rebinds: bool,
+    /// The datagram does not answer an earlier request under the same numbers whose continuation speaks for
+    /// another epoch.
+    pub(super) answers: bool,
     /// How far its request acknowledged.
     pub(super) upto: u64,
     pub(super) stream: u64,
@@ -136,6 +139,8 @@ struct GivenUp {
     open: u64,
     /// The stream that their bytes belong to.
     stream: u64,
+    /// The epoch that a continuation in their answer speaks for.
+    yields: Epoch,
     /// When they should have arrived, if they were given up as lost.
     due: Option<Instant>,
 }
@@ -330,10 +335,19 @@ impl Flights {
         let void_after = usize::try_from(void).unwrap_or(0);
         self.expected
             .extend_from_slice(record.layout.datagrams_from(datagram, void_after));
+        let repeated = record.repeated || record.asked_before;
+        let round_trip = now.saturating_since(record.sent);
+        // Sooner than any answer comes, it is the answer to the first request (RFC 8985 §6.2).
+        let early = repeated && rtt.min().is_some_and(|least| round_trip < least);
+        let mut given_up = self.given_up.iter().rev();
+        let last = given_up.find(|old| old.holds(n) && old.has_label(label));
+        let other = (early || label_of(record.stream) != label)
+            && last.is_some_and(|old| old.yields != record.yields);
         let arrival = Arrival {
             sent: record.sent,
-            repeated: record.repeated || record.asked_before,
+            repeated,
             asked_before: record.asked_before,
+            answers: !other,
             first_of_flight: record.untouched(),
             yields: record.yields,
             opens: record.declared.is_some(),
@@ -344,13 +358,10 @@ impl Flights {
         record.open &= !(low_bits(void + 1) << index);
         // The server is ready: from here on the rest can be late.
         record.waits_until = None;
-        let (sent, order) = (record.sent, record.order);
+        let order = record.order;
         if record.open == 0 {
             self.records.remove(place);
         }
-        let round_trip = now.saturating_since(sent);
-        // Sooner than any answer comes, it is the answer to the first request (RFC 8985 §6.2).
-        let early = arrival.repeated && rtt.min().is_some_and(|least| round_trip < least);
         if !early {
             self.note(order, n, round_trip, arrival.repeated);
         }
@@ -487,6 +498,7 @@ impl Flights {
             first: loss.flight,
             open: late,
             stream: record.stream,
+            yields: record.yields,
             due: Some(loss.due),
         };
         record.open &= !late;
@@ -509,6 +521,7 @@ impl Flights {
                 first: record.interval.first,
                 open: record.open,
                 stream: record.stream,
+                yields: record.yields,
                 due: None,
             });
         }
@@ -610,6 +623,33 @@ mod tests {
         flights.arrive(at(THINKS), 4, 0, 0, &rtt());
         assert!(!flights.all_wait() && !flights.waits(0));
         assert_eq!(lost(&mut flights, at(THINKS + ROUND_TRIP)), [1]);
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_request_is_recognized() {
+        const SOON: u64 = ROUND_TRIP - 1;
+        for (name, c, after, label, want) in [
+            ("the same epoch", 3, SOON, 0, true),
+            ("sooner than any answer comes", 2, SOON, 0, false),
+            ("in time", 2, ROUND_TRIP, 0, true),
+            ("in time, of another stream", 2, ROUND_TRIP, 1, true),
+        ] {
+            let mut flights = flights(at(0), &[1]);
+            let mut again = flights.get_mut(1).unwrap().clone();
+            flights.give_up_all();
+            (again.yields, again.asked_before) = (Epoch::opening(c), true);
+            again.stream = u64::from(label);
+            flights.push(again);
+            let (arrival, _) = flights.arrive(at(after), 1, 0, label, &rtt());
+            assert_eq!(arrival.unwrap().answers, want, "{name}");
+        }
+        let mut flights = flights(at(0), &[1]);
+        let mut again = flights.get_mut(1).unwrap().clone();
+        flights.give_up_all();
+        (again.yields, again.stream) = (Epoch::opening(2), 1);
+        flights.push(again);
+        let (arrival, _) = flights.arrive(at(ROUND_TRIP), 1, 0, 0, &rtt());
+        assert!(!arrival.unwrap().answers, "of the stream before");
     }
 
     #[test]

@@ -95,10 +95,12 @@ impl Connection {
             out.stats.dropped("duplicate_number");
         }
         if let Some(arrival) = &arrival {
-            let (epoch, upto) = (arrival.yields, arrival.upto);
-            self.take_continuation(now, epoch, upto, arrival.opens, response.continuation);
-            if arrival.rebinds && !response.continuation.is_empty() {
-                path.validated();
+            if arrival.answers {
+                let (epoch, upto) = (arrival.yields, arrival.upto);
+                self.take_continuation(now, epoch, upto, arrival.opens, response.continuation);
+                if arrival.rebinds && !response.continuation.is_empty() {
+                    path.validated();
+                }
             }
             self.sample(now, path, out, n, arrival, header.server);
         }

@@ -283,14 +283,15 @@ impl Model {
         self.answer(&asked);
     }
 
-    fn probe(&mut self) {
+    /// Sends a probe, whose answer comes at once if that is `certain`, or else perhaps.
+    fn probe(&mut self, certain: bool) {
         let edge = self.window.edge();
         let declared = self.window.event().map(|event| event.declaration);
         let evidence = self.window.evidence();
         let granted = self.grant((edge, edge), &evidence, true);
         assert_eq!(granted.count, 0);
         let (epoch, sealed) = (self.window.releasing(), self.seal(&evidence, &granted));
-        if self.random.random() {
+        if certain || self.random.random() {
             let now = self.now();
             self.window
                 .hold(epoch, edge, &sealed, declared.is_some(), now);
@@ -357,7 +358,7 @@ impl Model {
             self.declare();
         }
         match self.random.random_range(0..40) {
-            0 => self.probe(),
+            0 => self.probe(false),
             1 => self.repeat(),
             2..10 => {
                 self.ask();
@@ -389,6 +390,11 @@ impl Model {
         for round in 0..40 {
             let granted = self.granted;
             while self.ask() {}
+            // A fresher continuation pays for more of the curve's time, and for the debt of epochs before.
+            if self.granted == granted && self.window.is_ahead() {
+                self.probe(true);
+                while self.ask() {}
+            }
             assert!(
                 self.granted > granted,
                 "stuck in round {round}: {:?}",
