@@ -19,9 +19,10 @@ use headwater::internals::time::Instant;
 const WORLDS: u64 = 1000;
 
 /// Further worlds, in each of which something rare broke a law once.
-const RARE: [u64; 10] = [
+const RARE: [u64; 11] = [
     5_002_223,
     1_796_066_285,
+    1_796_075_873,
     1_796_087_353,
     1_796_090_958,
     1_796_095_156,

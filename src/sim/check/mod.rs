@@ -9,6 +9,7 @@
 //! bytes that come in its name; stalls and transfers end in time; servers' memory stays constant; one
 //! handshake suffices, unless the service was silent.
 
+mod lost;
 mod numbers;
 mod patience;
 mod towards;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use lost::Lost;
 use numbers::Numbers;
 pub use patience::Path;
 
@@ -283,6 +285,7 @@ struct Client {
     waiting_since: Option<Instant>,
     last_new: Instant,
     silences: u64,
+    lost: Lost,
     /// Whether it takes the packets that reach its address.
     receives: bool,
     /// The deadline of all clients; set at the end of all faults.
@@ -319,6 +322,7 @@ impl<J: Judge> Checker<J> {
                 waiting_since: None,
                 last_new: Instant::ZERO,
                 silences: 0,
+                lost: Lost::default(),
                 receives: true,
                 due: None,
             };
@@ -398,10 +402,10 @@ impl<J: Judge> Checker<J> {
             let since = client
                 .waiting_since
                 .map_or(healed, |since| since.min(healed));
-            let path = &client.path;
+            let (path, lost) = (&client.path, client.lost.count());
             let due = client
                 .due
-                .get_or_insert_with(|| path.finishes(healed, since, left));
+                .get_or_insert_with(|| path.finishes(healed, since, left, lost));
             let client = *id;
             (!done && now > *due).then_some(Violation::Unfinished {
                 client,
@@ -516,7 +520,7 @@ impl<J: Judge> Checker<J> {
         {
             let stalled = now.saturating_since(since);
             self.longest_stall = self.longest_stall.max(stalled);
-            let excused = client.path.stall_ends(since);
+            let excused = client.path.stall_ends(since, client.lost.count());
             if now > excused {
                 let allowed = excused.saturating_since(since);
                 return Err(Violation::Stalled {
@@ -527,6 +531,7 @@ impl<J: Judge> Checker<J> {
             }
         }
         if moved {
+            client.lost.progressed();
             client.waiting_since = is.waiting.then_some(now);
         } else if client.waiting_since.is_none() {
             client.waiting_since = Some(now);
@@ -585,6 +590,9 @@ impl<J: Judge> Observer for Checker<J> {
     fn delivered(&mut self, now: Instant, node: NodeId, path: UdpPath, payload: &[u8]) {
         let Some(client) = self.clients.get_mut(&node) else {
             self.towards.came(path.src, payload.len());
+            for client in self.clients.values_mut() {
+                client.lost.came(path.src);
+            }
             let claim = self.judge.claim(now, path, payload);
             self.servers.entry(node).or_default().claim = claim;
             return;
@@ -592,6 +600,7 @@ impl<J: Judge> Observer for Checker<J> {
         if !client.receives {
             return;
         }
+        client.lost.received();
         self.towards.received(now, path.dst);
         if let Some(grant) = self.judge.grant(payload) {
             let connection = self.connections.entry(grant.connection).or_default();
@@ -605,8 +614,12 @@ impl<J: Judge> Observer for Checker<J> {
     }
 
     fn released(&mut self, now: Instant, node: NodeId, path: UdpPath, payload: &[u8]) {
-        if self.clients.contains_key(&node) {
+        if let Some(client) = self.clients.get_mut(&node) {
+            client.lost.sent(now, path.src);
             return;
+        }
+        for client in self.clients.values_mut() {
+            client.lost.answered(path.dst);
         }
         let (came, sent) = self.towards.sent(now, path.dst, payload.len());
         let most = self.judge.amplification();

@@ -1,6 +1,6 @@
 //! The longest allowed stall, and the longest transfer after the end of all faults.
 //!
-//! In: the path of one client, its impairments, and the longest back-off of the protocol. Out:
+//! In: the path of one client, its impairments, its losses, and the longest back-off of the protocol. Out:
 //! deadlines for progress. The rule (law 7): no stall outlasts the path's outage by more than the
 //! current back-off; a back-off doubles, so it never exceeds the outage so far plus one timeout. On
 //! paths with random loss each further loss may double it again.
@@ -29,24 +29,25 @@ pub struct Path {
 }
 
 impl Path {
-    /// The deadline for progress of a client that waits since `since`, if no further fault occurs.
+    /// The deadline for progress of a client that waits since `since` and whose path has lost `lost`
+    /// transmissions in a row, if no further fault occurs.
     #[must_use]
-    pub fn stall_ends(&self, since: Instant) -> Instant {
+    pub fn stall_ends(&self, since: Instant, lost: u32) -> Instant {
         let mut clear = since;
         for &(from, until) in &self.impaired {
             // A fault that begins within the back-off of the previous one extends the delay.
-            if from <= clear + self.backoff(clear.saturating_since(since)) && until > clear {
+            if from <= clear + self.backoff(clear.saturating_since(since), lost) && until > clear {
                 clear = until;
             }
         }
-        clear + self.backoff(clear.saturating_since(since))
+        clear + self.backoff(clear.saturating_since(since), lost)
     }
 
     /// The deadline of a client with `bytes` outstanding at `healed`, the end of all faults, which
-    /// may have waited since `since`.
+    /// may have waited since `since`, with `lost` transmissions lost.
     #[must_use]
-    pub fn finishes(&self, healed: Instant, since: Instant, bytes: u64) -> Instant {
-        let stalled = self.stall_ends(since).max(healed);
+    pub fn finishes(&self, healed: Instant, since: Instant, bytes: u64, lost: u32) -> Instant {
+        let stalled = self.stall_ends(since, lost).max(healed);
         let wire = u128::from(bytes) * 8 * 1_000_000 / u128::from(self.rate.max(1));
         let wire = Duration::from_micros(u64::try_from(wire).unwrap_or(u64::MAX));
         // A window that starts at two and grows by half a packet a round trip (the slowest of
@@ -59,9 +60,12 @@ impl Path {
     }
 
     /// The current back-off after `stalled` without a reply.
-    fn backoff(&self, stalled: Duration) -> Duration {
-        let doublings = if self.lossy { LOSSY_DOUBLINGS } else { 1 };
-        let backoff = (stalled + self.timeout()).saturating_mul(1 << doublings);
+    fn backoff(&self, stalled: Duration, lost: u32) -> Duration {
+        let doublings = match self.lossy {
+            true => lost.max(LOSSY_DOUBLINGS),
+            false => 1,
+        };
+        let backoff = (stalled + self.timeout()).saturating_mul(1 << doublings.min(16));
         let most = self.longest_backoff.saturating_mul(1 + doublings);
         backoff.min(most.max(self.timeout())) + self.round_trip * 2 + self.thinks
     }
@@ -86,7 +90,8 @@ const LEAST_PAYLOAD: u64 = 1000;
 /// Round trips allowed for an empty transfer.
 const SPARE_ROUND_TRIPS: u64 = 64;
 
-/// Consecutive losses of one retransmission presumed possible.
+/// Consecutive losses of one retransmission presumed possible, seen or not. A burst (Gilbert-Elliott) that
+/// lasts may cause more; those are counted.
 const LOSSY_DOUBLINGS: u32 = 6;
 
 #[cfg(test)]
@@ -112,14 +117,14 @@ mod tests {
     #[test]
     fn an_outage_excuses_its_own_length_and_one_backoff() {
         let mut path = path();
-        let quiet = path.stall_ends(secs(10)).saturating_since(secs(10));
+        let quiet = path.stall_ends(secs(10), 0).saturating_since(secs(10));
         assert_eq!(quiet, Duration::from_millis(2200));
         path.impaired = vec![
             (secs(1), secs(2)),
             (secs(11), secs(15)),
             (secs(100), secs(200)),
         ];
-        let end = path.stall_ends(secs(10)).saturating_since(secs(10));
+        let end = path.stall_ends(secs(10), 0).saturating_since(secs(10));
         // Five seconds until the end of the outage, twice (five plus a timeout), two round trips.
         assert_eq!(end, Duration::from_millis(5000 + 12_000 + 200));
     }
@@ -128,10 +133,10 @@ mod tests {
     fn outages_in_close_order_add_up() {
         let mut path = path();
         path.impaired = vec![(secs(1), secs(5)), (secs(6), secs(9))];
-        assert!(path.stall_ends(secs(1)) > secs(9));
+        assert!(path.stall_ends(secs(1), 0) > secs(9));
         path.longest_backoff = Duration::from_millis(100);
         assert_eq!(
-            path.stall_ends(secs(1)),
+            path.stall_ends(secs(1), 0),
             secs(9) + Duration::from_millis(1200)
         );
     }
@@ -139,14 +144,16 @@ mod tests {
     #[test]
     fn what_is_left_takes_time_in_proportion() {
         let path = path();
-        let none = path.finishes(secs(5), secs(5), 0);
-        let some = path.finishes(secs(5), secs(5), 1_000_000);
+        let none = path.finishes(secs(5), secs(5), 0, 0);
+        let some = path.finishes(secs(5), secs(5), 1_000_000, 0);
         assert!(
             some > none + Duration::from_secs(8),
             "8 s on the wire alone"
         );
         let mut lossy = path.clone();
         lossy.lossy = true;
-        assert!(lossy.stall_ends(secs(5)) > path.stall_ends(secs(5)));
+        assert!(lossy.stall_ends(secs(5), 0) > path.stall_ends(secs(5), 0));
+        assert!(lossy.stall_ends(secs(5), 7) > lossy.stall_ends(secs(5), 6));
+        assert_eq!(path.stall_ends(secs(5), 7), path.stall_ends(secs(5), 0));
     }
 }
