@@ -36,7 +36,7 @@ impl Device for SocketDevice {
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         match self.socket.recv(buffer) {
-            Ok(len) => Ok(Some(Received { len, segment: None })),
+            Ok(len) => Ok(Some(Received::packet(len))),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }

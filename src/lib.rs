@@ -26,7 +26,7 @@
 //! | the keys of a service | [`KeyRing`] |
 //! | a server | [`ServerHostConfig`], [`ServerHost`] |
 //! | a client | [`ClientHostConfig`], [`ClientHost`], [`Transfer`], [`Output`] |
-//! | a device | [`Device`]; [`Tun`], [`Memory`], [`Pcap`] with a [`CaptureFile`] |
+//! | a device | [`Device`]; [`Tun`], [`UdpSockets`], [`Memory`], [`Pcap`] with a [`CaptureFile`] |
 //! | the loop | [`Endpoint`], and its parts: [`Machine`], [`Runtime`], [`Hooks`], [`OsClock`] |
 //! | the transport by itself | [`Server`], [`Client`] |
 //! | the simulator | [`simulate`] |
@@ -74,6 +74,43 @@
 //! let machine = ClientHost::new(clock.now(), config)?;
 //! let device = Tun::open(&TunConfig::builder("hw1").addresses(address).build()?)?;
 //! let body = Endpoint::new(clock, device, machine)?.fetch("http://10.77.0.2/")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Without a TUN device
+//!
+//! A TUN device needs `CAP_NET_ADMIN`. [`UdpSockets`] carry the same transport over UDP sockets of the
+//! kernel, which need no privileges; TCP and ICMP of the stack are then left out.
+//!
+//! ```
+//! use headwater::*;
+//!
+//! # struct Hello;
+//! # impl Application for Hello {
+//! #     fn begin(&mut self, _: RequestContext, _: &[u8]) -> Result<Begun, Unavailable> {
+//! #         Ok(Begun { user: Vec::new(), length: Some(STREAM.len() as u64) })
+//! #     }
+//! #     fn read(&mut self, part: StreamPart<'_>, out: &mut [u8]) -> Result<usize, Unavailable> {
+//! #         Ok(copy_at(STREAM, part.offset, out))
+//! #     }
+//! # }
+//! # const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let clock = OsClock::new();
+//! let device = UdpSockets::listen(&["127.0.0.1:0".parse()?], false)?;
+//! let service = device.addresses().next().ok_or("no socket")?;
+//! let config = ServerHostConfig::over_sockets(os_seed()?).build()?;
+//! let keys = KeyRing::with_secret([7; SECRET_BYTES]);
+//! let server = ServerHost::new(clock.now(), config, keys, Hello)?;
+//! std::thread::spawn(move || Endpoint::new(clock, device, server)?.run());
+//!
+//! let ours = Protocol::Trickles { udp_port: service.port(), local_port: None };
+//! let config = ClientHostConfig::over_sockets(os_seed()?).protocol(ours).build()?;
+//! let client = ClientHost::new(clock.now(), config)?;
+//! let device = UdpSockets::connect(None)?;
+//! let body = Endpoint::new(clock, device, client)?.fetch("http://127.0.0.1/")?;
+//! assert_eq!(body, b"hello\n");
 //! # Ok(())
 //! # }
 //! ```
@@ -207,9 +244,10 @@ pub use time::{Instant, Now, UnixMillis};
 pub use device::memory::{MAX_QUEUED_PACKETS, Memory, pair};
 pub use device::pcap::Pcap;
 pub use device::tun::{MAX_ADDRESSES, Tun, TunBuilder, TunConfig, TunError, TunKind, TunRoutes};
-pub use device::{Device, Received};
+pub use device::udp::{MAX_SOCKETS, UdpError, UdpSockets};
+pub use device::{Device, Received, ReceivedUdp};
 pub use wire::flight::{Ecn, Flight, UdpPath};
-pub use wire::ip::{EmitError, MAX_PACKET};
+pub use wire::ip::{EmitError, MAX_PACKET, UdpView};
 pub use wire::payload::{Payload, PayloadReader};
 
 // The transport by itself.

@@ -59,7 +59,7 @@ impl Device for Memory {
         for (to, from) in buffer.iter_mut().zip(&packet) {
             *to = *from;
         }
-        Ok(Some(Received { len, segment: None }))
+        Ok(Some(Received::packet(len)))
     }
 
     fn send_packet(&mut self, packet: &[u8]) -> io::Result<()> {

@@ -1,27 +1,67 @@
 //! Devices: carriers of IP packets into and out of the process.
 //!
 //! In and out: whole IP packets, and flights, which a device turns into packets (or passes to the
-//! kernel as one). A device reads no clock: the driver sets the time of each turn. It never blocks:
+//! kernel as one). A device over sockets carries UDP only: its datagrams come without headers. A device reads no clock: the driver sets the time of each turn. It never blocks:
 //! `receive` returns `None` if there is nothing, and a send that would block drops.
 
+mod gather;
 pub mod memory;
 pub mod pcap;
+mod prefetch;
 pub mod tun;
+pub mod udp;
 
 use std::io;
+use std::net::IpAddr;
 
 use crate::time::Now;
-use crate::wire::flight::Flight;
+use crate::wire::flight::{Ecn, Flight, UdpPath};
+use crate::wire::ip::UdpView;
 use crate::wire::ip::tcp::JoinedTcp;
 
 /// The outcome of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes of the IP packet in the buffer.
+    /// Bytes in the buffer: of an IP packet, or of UDP payload if `udp` is set.
     pub len: usize,
     /// Payload length of each segment but the last, if the device coalesced several UDP datagrams
     /// of one path or segments of one TCP connection. The device then vouches for their checksums.
     pub segment: Option<usize>,
+    /// The headers of the datagrams, if the kernel has removed them.
+    pub udp: Option<ReceivedUdp>,
+}
+
+impl Received {
+    /// Creates the outcome of a read of one IP packet of `len` bytes.
+    #[must_use]
+    pub const fn packet(len: usize) -> Self {
+        Self {
+            len,
+            segment: None,
+            udp: None,
+        }
+    }
+}
+
+/// The headers of UDP datagrams that came without them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceivedUdp {
+    /// Source and destination.
+    pub path: UdpPath,
+    /// The ECN field of the IP header.
+    pub ecn: Ecn,
+}
+
+impl ReceivedUdp {
+    /// Returns the datagrams, whose payload is given.
+    #[must_use]
+    pub const fn view(self, payload: &[u8]) -> UdpView<'_> {
+        UdpView {
+            path: self.path,
+            ecn: self.ecn,
+            payload,
+        }
+    }
 }
 
 /// A source and sink of IP packets and of whole flights.
@@ -63,6 +103,12 @@ pub trait Device {
         packets
             .iter()
             .try_for_each(|packet| self.send_packet(packet))
+    }
+
+    /// Returns the next address that the network reported as unreachable: a hint that anyone may have
+    /// forged.
+    fn poll_unreachable(&mut self) -> Option<IpAddr> {
+        None
     }
 
     /// The number of packets that the sending functions dropped.

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use etherparse::IpNumber;
 
-use crate::device::{Device, Received};
+use crate::device::{Device, Received, ReceivedUdp};
 use crate::time::Now;
 use crate::wire::flight::Flight;
 use crate::wire::ip::{Checksum, IpView, MAX_PACKET, UdpTemplate, complete_checksum};
@@ -64,6 +64,14 @@ impl<D: Device, W: Write> Pcap<D, W> {
         }
     }
 
+    /// Records datagrams that came without headers, each with new ones.
+    fn record_payload(&mut self, udp: ReceivedUdp, payload: &[u8], segment: Option<usize>) {
+        if let Ok(template) = UdpTemplate::new(udp.path, udp.ecn) {
+            let datagrams = udp.view(payload).datagrams(segment);
+            datagrams.for_each(|datagram| self.record_datagram(&template, datagram));
+        }
+    }
+
     /// Records a coalesced packet: UDP datagrams one by one, TCP segments as one, as other
     /// recorders on Linux do, with the checksum that the device vouches for.
     fn record_joined(&mut self, packet: &[u8], segment: Option<usize>) {
@@ -97,11 +105,12 @@ impl<D: Device, W: Write> Device for Pcap<D, W> {
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let received = self.device.receive(buffer)?;
-        if let Some(Received { len, segment }) = received {
+        if let Some(Received { len, segment, udp }) = received {
             let packet = buffer.get(..len).unwrap_or_default();
-            match segment {
-                None => self.recorder.record(packet),
-                Some(_) => self.record_joined(packet, segment),
+            match (udp, segment) {
+                (Some(udp), _) => self.record_payload(udp, packet, segment),
+                (None, None) => self.recorder.record(packet),
+                (None, Some(_)) => self.record_joined(packet, segment),
             }
         }
         Ok(received)
@@ -353,8 +362,10 @@ mod tests {
         fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
             Ok(self.0.take().map(|packet| {
                 buffer[..packet.len()].copy_from_slice(&packet);
-                let (len, segment) = (packet.len(), Some(self.1));
-                Received { len, segment }
+                Received {
+                    segment: Some(self.1),
+                    ..Received::packet(packet.len())
+                }
             }))
         }
         fn send_packet(&mut self, _: &[u8]) -> io::Result<()> {

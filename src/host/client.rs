@@ -4,7 +4,7 @@
 //! the transfers. Keeps a connection for each service that it used lately. Never reads a clock; names
 //! are resolved by a function that is given.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
 use rand::rngs::ChaCha8Rng;
@@ -86,6 +86,8 @@ impl ClientHost {
     pub fn new(now: Now, config: ClientHostConfig) -> Result<Self, StackError> {
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         let local_port = match config.protocol {
+            // The kernel chooses it.
+            _ if config.sockets => 0,
             Protocol::Trickles {
                 local_port: Some(port),
                 ..
@@ -351,8 +353,14 @@ impl ClientHost {
         pair.ok_or(TransferFailure::Family { host })
     }
 
-    /// The own address that speaks to `remote`.
+    /// The own address that speaks to `remote`; unspecified if the kernel chooses it.
     fn own_address(&self, remote: SocketAddr) -> Option<IpAddr> {
+        if self.config.sockets {
+            return Some(match remote {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            });
+        }
         let mut own = self.config.addresses.iter().copied();
         own.find(|own| own.is_ipv4() == remote.is_ipv4())
     }
@@ -418,6 +426,16 @@ impl ClientHost {
         }
     }
 
+    /// Ends the transfer with a failure, and its connection.
+    fn fail(&mut self, now: Now, failure: TransferFailure) {
+        if let Some(running) = &mut self.running {
+            running.transfer.fail(failure);
+            (running.connect_by, running.finish_by) = (None, None);
+            (running.flush_at, running.lookup) = (None, None);
+        }
+        self.drop_current(now);
+    }
+
     fn give_up(&mut self, now: Now, service: SocketAddr, mut connection: ClientConnection) {
         if let Some(token) = self.token_of(now, service, &connection) {
             self.config.tokens.remember(token);
@@ -478,7 +496,7 @@ impl ClientHost {
     }
 
     /// Passes datagrams to the connections that they are for.
-    fn handle_datagrams(&mut self, now: Now, view: &UdpView<'_>, segment: Option<usize>) {
+    fn pass_datagrams(&mut self, now: Now, view: &UdpView<'_>, segment: Option<usize>) {
         let mut datagrams = view.datagrams(segment).peekable();
         while let Some(first) = datagrams.peek() {
             let Some(addressee) = ToClient::addressee(first) else {
@@ -514,12 +532,31 @@ impl Machine for ClientHost {
     fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
         match self.stack.handle_packet(now.instant, packet, segment) {
             Demuxed::Transport(view) => {
-                self.handle_datagrams(now, &view, segment);
+                self.pass_datagrams(now, &view, segment);
             }
             Demuxed::Taken => self.handle_tcp_events(),
             Demuxed::Dropped(reason) => log::trace!("packet dropped reason={}", reason.label()),
         }
         self.pump(now);
+    }
+
+    fn handle_datagrams(&mut self, now: Now, view: &UdpView<'_>, segment: Option<usize>) {
+        match self.stack.admit(view) {
+            Ok(()) => self.pass_datagrams(now, view, segment),
+            Err(reason) => log::trace!("datagram dropped reason={}", reason.label()),
+        }
+        self.pump(now);
+    }
+
+    fn handle_unreachable(&mut self, now: Now, address: IpAddr) {
+        // Any host that guesses the own port can forge such a report, so it ends nothing that a server has
+        // answered: the connection waits for another server or for its time limits.
+        let current = self.current.filter(|service| service.ip() == address);
+        let connection = current.and_then(|service| self.connections.get(service));
+        if connection.is_some_and(|connection| !connection.is_connected()) {
+            self.fail(now, TransferFailure::CannotConnect);
+            self.pump(now);
+        }
     }
 
     fn handle_timeout(&mut self, now: Now) {
@@ -535,10 +572,7 @@ impl Machine for ClientHost {
                 passed(running.finish_by).then_some(TransferFailure::TimedOut)
             };
             if let Some(failure) = failure {
-                running.transfer.fail(failure);
-                (running.connect_by, running.finish_by) = (None, None);
-                (running.flush_at, running.lookup) = (None, None);
-                self.drop_current(now);
+                self.fail(now, failure);
             } else if passed(running.flush_at) {
                 self.flush(now);
             }

@@ -65,6 +65,9 @@ pub enum HostConfigError {
     /// A time limit of zero.
     #[error("{NO_TIME}")]
     NoTime,
+    /// TCP without a stack of one's own.
+    #[error("sockets carry no TCP of a stack: use a TUN device for it")]
+    NoTcp,
     /// A receive buffer of zero bytes, which would prevent any request.
     #[error("{NO_BUFFER}")]
     NoBuffer,
@@ -105,6 +108,18 @@ pub fn check_addresses(addresses: &[IpAddr], mtu: u16) -> Result<(), HostConfigE
     Ok(())
 }
 
+/// Checks the own addresses and the MTU of a machine that is behind sockets if `sockets` is set.
+fn check_local(addresses: &[IpAddr], sockets: bool, mtu: u16) -> Result<(), HostConfigError> {
+    match sockets {
+        false => check_addresses(addresses, mtu),
+        true if mtu < MIN_MTU => Err(HostConfigError::MtuTooSmall {
+            have: mtu,
+            least: MIN_MTU,
+        }),
+        true => Ok(()),
+    }
+}
+
 /// The configuration of the machine of a server; see [`builder`](Self::builder).
 #[derive(Clone, Debug)]
 pub struct ServerHostConfig {
@@ -122,6 +137,8 @@ pub struct ServerHostConfig {
     pub(crate) site_id: u16,
     /// Seed of the stack's choices (TCP sequence numbers).
     pub(crate) seed: u64,
+    /// The machine has no addresses: sockets of the kernel carry its datagrams.
+    pub(crate) sockets: bool,
 }
 
 impl ServerHostConfig {
@@ -147,6 +164,17 @@ impl ServerHostConfig {
             server_id: 1,
             site_id: 0,
             seed,
+            sockets: false,
+        })
+    }
+
+    /// Starts a configuration for a machine behind [`UdpSockets`](crate::UdpSockets), which have the
+    /// addresses and the UDP ports. It has no stack: neither TCP nor ICMP.
+    pub fn over_sockets(seed: u64) -> ServerHostBuilder {
+        let ServerHostBuilder(config) = Self::builder([], seed);
+        ServerHostBuilder(Self {
+            sockets: true,
+            ..config
         })
     }
 }
@@ -194,7 +222,7 @@ impl ServerHostBuilder {
     /// [`HostConfigError`] about the addresses, the MTU or a port.
     pub fn build(self) -> Result<ServerHostConfig, HostConfigError> {
         let Self(config) = self;
-        check_addresses(&config.addresses, config.mtu)?;
+        check_local(&config.addresses, config.sockets, config.mtu)?;
         if config.udp_port == 0 || config.tcp_port == 0 {
             return Err(HostConfigError::PortZero);
         }
@@ -241,6 +269,8 @@ pub struct ClientHostConfig {
     pub(crate) seed: u64,
     /// Resolves host names.
     pub(crate) resolve: Resolve,
+    /// The machine has no addresses: sockets of the kernel carry its datagrams.
+    pub(crate) sockets: bool,
 }
 
 impl ClientHostConfig {
@@ -261,6 +291,17 @@ impl ClientHostConfig {
             tokens: Tokens::default(),
             seed,
             resolve: Box::new(|host| Resolution::Known(literal(host).into_iter().collect())),
+            sockets: false,
+        })
+    }
+
+    /// Starts a configuration for a machine behind [`UdpSockets`](crate::UdpSockets): the kernel
+    /// chooses own addresses and ports. It has no stack, and so no [`Protocol::Tcp`].
+    pub fn over_sockets(seed: u64) -> ClientHostBuilder {
+        let ClientHostBuilder(config) = Self::builder([], seed);
+        ClientHostBuilder(Self {
+            sockets: true,
+            ..config
         })
     }
 }
@@ -331,7 +372,7 @@ impl ClientHostBuilder {
     /// [`HostConfigError`].
     pub fn build(self) -> Result<ClientHostConfig, HostConfigError> {
         let Self(config) = self;
-        check_addresses(&config.addresses, config.mtu)?;
+        check_local(&config.addresses, config.sockets, config.mtu)?;
         let ports = match config.protocol {
             Protocol::Trickles {
                 udp_port,
@@ -341,6 +382,9 @@ impl ClientHostBuilder {
         };
         if ports.contains(&Some(0)) {
             return Err(HostConfigError::PortZero);
+        }
+        if config.sockets && config.protocol == Protocol::Tcp {
+            return Err(HostConfigError::NoTcp);
         }
         if config.buffer == 0 {
             return Err(HostConfigError::NoBuffer);
@@ -395,6 +439,12 @@ mod tests {
             ("smallest", server(&["192.0.2.1"]).mtu(576), None),
             ("small", server(&["192.0.2.1"]).mtu(575), small(575, 576)),
             ("v6", server(&["2001:db8::1"]).mtu(1279), small(1279, 1280)),
+            ("sockets", ServerHostConfig::over_sockets(7).mtu(576), None),
+            (
+                "small for sockets",
+                ServerHostConfig::over_sockets(7).mtu(575),
+                small(575, 576),
+            ),
             ("udp", server(&["192.0.2.1"]).udp_port(0), Some(E::PortZero)),
             ("tcp", server(&["192.0.2.1"]).tcp_port(0), Some(E::PortZero)),
         ];
@@ -429,6 +479,12 @@ mod tests {
         let cases = [
             ("defaults", client(), None),
             ("tcp", client().protocol(Protocol::Tcp), None),
+            ("sockets", ClientHostConfig::over_sockets(7), None),
+            (
+                "tcp of sockets",
+                ClientHostConfig::over_sockets(7).protocol(Protocol::Tcp),
+                Some(E::NoTcp),
+            ),
             ("to 0", client().protocol(ours(0, None)), Some(E::PortZero)),
             (
                 "from 0",

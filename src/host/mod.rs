@@ -12,11 +12,13 @@ pub mod server;
 pub mod tokens;
 pub mod web;
 
+use std::net::IpAddr;
+
 use crate::stack::StackPacket;
 use crate::time::{Instant, Now};
 use crate::wire::flight::Flight;
 use crate::wire::ip::tcp::JoinedTcp;
-use crate::wire::ip::{EmitError, UdpTemplate};
+use crate::wire::ip::{EmitError, UdpTemplate, UdpView};
 
 /// A transmission of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +110,11 @@ pub trait Machine {
     /// Handles one IP packet. `segment`: if the device coalesced several UDP datagrams of one path
     /// into it (GRO), the payload length of each but the last.
     fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>);
+    /// Handles UDP datagrams of one path that came without headers; `segment`: as of `handle_packet`. A
+    /// machine of IP packets ignores them.
+    fn handle_datagrams(&mut self, _now: Now, _view: &UdpView<'_>, _segment: Option<usize>) {}
+    /// Handles the report that an address is unreachable, which anyone may have forged.
+    fn handle_unreachable(&mut self, _now: Now, _address: IpAddr) {}
     /// Handles the expiry of the deadline of `poll_timeout`.
     fn handle_timeout(&mut self, now: Now);
     /// Returns the next packet or flight to send.

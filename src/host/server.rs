@@ -1,7 +1,7 @@
 //! The machine of a server: a stack, the transport's server and one application, which responds over
 //! the transport and, for clients that do not speak it, over TCP.
 //!
-//! In: IP packets and time. Out: IP packets and flights. Keeps no per-client state except TCP
+//! In: IP packets, or datagrams of sockets, and time. Out: IP packets and flights. Keeps no per-client state except TCP
 //! connections, whose number the stack bounds.
 
 use std::collections::VecDeque;
@@ -102,6 +102,7 @@ impl<A: Application> ServerHost<A> {
             server_id,
             site_id,
             seed,
+            sockets,
         } = config;
         let transport_ports = udp_port..=udp_port;
         let settings = StackConfig {
@@ -111,7 +112,9 @@ impl<A: Application> ServerHost<A> {
             seed,
         };
         let mut stack = Stack::new(now.instant, settings)?;
-        stack.listen(tcp_port)?;
+        if !sockets {
+            stack.listen(tcp_port)?;
+        }
         Ok(Self {
             stack,
             server: Server::new(
@@ -412,23 +415,26 @@ impl<A: Application> ServerHost<A> {
     /// Serves a packet for a service address, encapsulated or not.
     fn serve(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
         match self.stack.handle_packet(now.instant, packet, segment) {
-            Demuxed::Transport(view) => {
-                for datagram in view.datagrams(segment) {
-                    if self.flights.len() >= MAX_FLIGHTS {
-                        self.overflow += 1;
-                        continue;
-                    }
-                    let waits = self.server.counters().waits;
-                    let answer = self.server.respond(now, view.path, datagram, &mut self.app);
-                    let answered = answer.is_some() && self.server.counters().waits == waits;
-                    self.flights.extend(answer);
-                    if let Some(side) = &mut self.redirected {
-                        side.backend.count_packet(answered);
-                    }
-                }
-            }
+            Demuxed::Transport(view) => self.respond(now, &view, segment),
             Demuxed::Taken => self.web.handle_events(now, &mut self.stack, &mut self.app),
             Demuxed::Dropped(reason) => log::trace!("packet dropped reason={}", reason.label()),
+        }
+    }
+
+    /// Answers datagrams for the transport.
+    fn respond(&mut self, now: Now, view: &UdpView<'_>, segment: Option<usize>) {
+        for datagram in view.datagrams(segment) {
+            if self.flights.len() >= MAX_FLIGHTS {
+                self.overflow += 1;
+                continue;
+            }
+            let waits = self.server.counters().waits;
+            let answer = self.server.respond(now, view.path, datagram, &mut self.app);
+            let answered = answer.is_some() && self.server.counters().waits == waits;
+            self.flights.extend(answer);
+            if let Some(side) = &mut self.redirected {
+                side.backend.count_packet(answered);
+            }
         }
     }
 
@@ -472,6 +478,13 @@ impl<A: Application> Machine for ServerHost<A> {
             side.backend.meter(now.instant);
         }
         self.serve(now, packet, segment);
+    }
+
+    fn handle_datagrams(&mut self, now: Now, view: &UdpView<'_>, segment: Option<usize>) {
+        match self.stack.admit(view) {
+            Ok(()) => self.respond(now, view, segment),
+            Err(reason) => log::trace!("datagram dropped reason={}", reason.label()),
+        }
     }
 
     fn handle_timeout(&mut self, now: Now) {

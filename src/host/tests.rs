@@ -2,6 +2,7 @@
 
 mod closing;
 mod connections;
+mod sockets;
 mod waiting;
 
 use std::cell::RefCell;
@@ -174,6 +175,7 @@ fn client_config(protocol: Protocol, v6: bool) -> ClientHostConfig {
             let last = other.map_or((host == "files").then_some(2), |last| last.parse().ok());
             last.map(|last| address(v6, last)).into_iter().collect()
         }),
+        sockets: false,
     }
 }
 

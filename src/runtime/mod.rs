@@ -339,7 +339,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
             }
             let flow = hooks.turn(now, machine);
             let unsent = self.transmit(now, machine, hooks)?;
-            more |= unsent;
+            more |= unsent | self.report_unreachable(now, machine);
             if flow.is_break() && !unsent {
                 self.device.idle();
                 return Ok(Stopped::ByHook);
@@ -411,12 +411,27 @@ impl<D: Device + AsRawFd> Runtime<D> {
                         self.awake_until = now.instant + self.busy_poll;
                     }
                     let packet = self.buffer.get(..received.len).unwrap_or_default();
-                    machine.handle_packet(now, packet, received.segment);
+                    match received.udp {
+                        None => machine.handle_packet(now, packet, received.segment),
+                        Some(udp) => {
+                            machine.handle_datagrams(now, &udp.view(packet), received.segment);
+                        }
+                    }
                     more |= self.transmit(now, machine, hooks)?;
                 }
             }
         }
         Ok((now, more || self.readable))
+    }
+
+    /// Reports unreachable addresses to the machine; returns whether there were any.
+    fn report_unreachable<M: Machine>(&mut self, now: Now, machine: &mut M) -> bool {
+        let mut any = false;
+        while let Some(address) = self.device.poll_unreachable() {
+            machine.handle_unreachable(now, address);
+            any = true;
+        }
+        any
     }
 
     /// Sends the machine's packets; true if the bound was reached.

@@ -55,10 +55,7 @@ impl Device for OneEdge {
             return Ok(None);
         };
         buffer[..packet.len()].copy_from_slice(&packet);
-        Ok(Some(Received {
-            len: packet.len(),
-            segment: None,
-        }))
+        Ok(Some(Received::packet(packet.len())))
     }
     fn send_packet(&mut self, packet: &[u8]) -> io::Result<()> {
         self.sent.push(packet.to_vec());

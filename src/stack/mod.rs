@@ -142,6 +142,21 @@ impl Stack {
         }
     }
 
+    /// Admits datagrams that came without IP headers, from a socket of the kernel, for the transport.
+    pub fn admit(&mut self, datagrams: &UdpView<'_>) -> Result<(), DropReason> {
+        self.counters.packets_in += 1;
+        self.counters.bytes_in += u64::try_from(datagrams.payload.len()).unwrap_or(0);
+        let UdpPath { src, dst } = datagrams.path;
+        let checked = if !is_unicast(src.ip()) || src.port() == 0 {
+            Err(DropReason::BadSource)
+        } else if !is_unicast(dst.ip()) && !dst.ip().is_unspecified() {
+            Err(DropReason::ForeignDestination)
+        } else {
+            Ok(())
+        };
+        checked.inspect_err(|reason| self.counters.drops.count(*reason))
+    }
+
     fn sort<'p>(
         &mut self,
         now: Instant,

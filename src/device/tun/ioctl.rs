@@ -1,6 +1,6 @@
 //! The ioctls that tun-tap lacks: the virtio header, and the offloads of a device.
 //!
-//! One of two modules with `unsafe`, besides [`prefetch`](super::prefetch): ioctl(2) is untyped.
+//! One of three modules with `unsafe`: ioctl(2) is untyped.
 //! Each call passes a plain integer or a structure that outlives the call and has the size that the
 //! kernel reads and writes.
 //! Source: include/uapi/linux/if_tun.h and if.h of Linux.

@@ -13,7 +13,6 @@ mod ioctl;
 mod netlink;
 mod offload;
 mod plain;
-mod prefetch;
 mod routes;
 mod set_up;
 mod virtio;

@@ -19,14 +19,13 @@ use etherparse::TcpHeaderSlice;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, readv, write, writev};
 
+use crate::device::gather::Gatherer;
 use crate::device::tun::error::open_error;
-use crate::device::tun::prefetch::prefetch;
 use crate::device::tun::virtio::{HEADER_BYTES, UDP_BYTES, VirtioHeader};
 use crate::device::tun::{TunConfig, TunError, ioctl, is_drop};
 use crate::device::{Device, Received};
 use crate::wire::flight::Flight;
 use crate::wire::ip::{IpView, UdpTemplate};
-use crate::wire::payload::PayloadReader;
 
 /// Most datagrams in one write (`UDP_MAX_SEGMENTS` of Linux); the kernel rejects more.
 pub(super) const MAX_SEGMENTS: usize = 128;
@@ -34,9 +33,6 @@ pub(super) const MAX_SEGMENTS: usize = 128;
 /// Longest coalesced IP packet, in bytes: with the Ethernet header of 14 bytes, which veth pairs
 /// prepend, it must stay within the 65,535 that devices take, or the kernel segments it early.
 pub(super) const MAX_JOINED_BYTES: usize = 65_521;
-
-/// Distance between prefetch and copy: four datagrams gained more than one or two.
-const AHEAD_BYTES: usize = 4 * 1442;
 
 /// An open offloading device.
 #[derive(Debug)]
@@ -125,7 +121,12 @@ impl Device for Offload {
             let len = read.saturating_sub(HEADER_BYTES);
             let packet = buffer.get_mut(..len).unwrap_or_default();
             match VirtioHeader::from_bytes(head).apply(packet) {
-                Ok(segment) => return Ok(Some(Received { len, segment })),
+                Ok(segment) => {
+                    return Ok(Some(Received {
+                        segment,
+                        ..Received::packet(len)
+                    }));
+                }
                 Err(_) => self.receive_drops += 1,
             }
         }
@@ -192,43 +193,21 @@ fn joined(
     }
     let together = MAX_JOINED_BYTES.saturating_sub(headers) / segment;
     let most = segment * together.clamp(1, MAX_SEGMENTS);
-    let mut reader = flight.payload.reader();
-    let mut scout = reader.clone();
-    while reader.left() > 0 {
-        let bytes = reader.left().min(most);
+    let mut bytes_left = Gatherer::new(&flight.payload);
+    while bytes_left.count() > 0 {
+        let bytes = bytes_left.count().min(most);
         let datagrams = bytes.div_ceil(segment);
         let Ok(udp) = template.partial(bytes) else {
-            return Ok(reader.left().div_ceil(segment));
+            return Ok(bytes_left.count().div_ceil(segment));
         };
         let size = (datagrams > 1).then_some(segment);
         packet.clear();
         packet.extend(VirtioHeader::udp(headers - UDP_BYTES, size).to_bytes());
         packet.extend_from_slice(udp.as_slice());
-        copy(&mut reader, &mut scout, bytes, packet);
+        bytes_left.append(bytes, packet);
         write(packet, datagrams)?;
     }
     Ok(0)
-}
-
-/// Appends the next `bytes` of a payload to `packet`, and prefetches from `scout`.
-fn copy(
-    reader: &mut PayloadReader<'_>,
-    scout: &mut PayloadReader<'_>,
-    bytes: usize,
-    packet: &mut Vec<u8>,
-) {
-    let end = reader.left().saturating_sub(bytes);
-    loop {
-        while reader.left() < scout.left() + AHEAD_BYTES
-            && let Some(soon) = scout.next(AHEAD_BYTES)
-        {
-            prefetch(soon);
-        }
-        match reader.next(reader.left() - end) {
-            Some(slice) => packet.extend_from_slice(slice),
-            None => return,
-        }
-    }
 }
 
 impl AsRawFd for Offload {

@@ -67,7 +67,7 @@ impl Device for Plain {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         loop {
             match self.iface.recv(buffer) {
-                Ok(len) => return Ok(Some(Received { len, segment: None })),
+                Ok(len) => return Ok(Some(Received::packet(len))),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

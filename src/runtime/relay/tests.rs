@@ -29,7 +29,7 @@ impl Device for Socket {
     }
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         match self.socket.recv(buffer) {
-            Ok(len) => Ok(Some(Received { len, segment: None })),
+            Ok(len) => Ok(Some(Received::packet(len))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }

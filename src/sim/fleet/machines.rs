@@ -35,6 +35,7 @@ pub(super) fn server(
         server_id: plan.id,
         site_id: 1,
         seed: 1,
+        sockets: false,
     };
     let keys = ring(scenario.secret, boot.stage);
     let host = ServerHost::new(Now::default(), config, keys, Objects);
