@@ -10,6 +10,8 @@
 #   headwater_memory  the same 128 kB over and over, as iperf3 sends them
 #   headwater_verified  the same with the digest, as `get` does if nothing else is said
 #   headwater_plain  the same with a plain TUN at both ends
+#   headwater_sockets  the same over UDP sockets of the kernel, as a user without privileges
+#   headwater_sockets_1500  the same without segmentation offloads: every packet has at most 1500 bytes
 #   smoltcp        `get --transport tcp` from the same server as headwater, through the same TUNs
 #   curl_headwater  the kernel's TCP of curl from the TCP of the same server, through its TUN and veth
 #   curl_nginx     the kernel's TCP over veth, segments of up to 64 kB as the kernel likes them
@@ -22,8 +24,8 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh
 source scripts/lib/traffic.sh
 
-readonly CONTENDERS=(headwater headwater_memory headwater_verified headwater_plain smoltcp
-    curl_headwater curl_nginx curl_nginx_1500 iperf3_cubic)
+readonly CONTENDERS=(headwater headwater_memory headwater_verified headwater_plain headwater_sockets
+    headwater_sockets_1500 smoltcp curl_headwater curl_nginx curl_nginx_1500 iperf3_cubic)
 
 # ours SERVER PATH ARGUMENT...: from the client's own statistics, which leave out process start and set-up.
 ours() {
@@ -35,6 +37,15 @@ run_headwater() { ours 1 object --no-digest; }
 run_headwater_memory() { ours 1 ".dynamic/1/$((OBJECT_MB << 20))/131072"; }
 run_headwater_verified() { ours 1 object; }
 run_headwater_plain() { ours 2 object --no-digest --device plain; }
+run_headwater_sockets() {
+    in_ns client "${USER_RUN[@]}" get --silent --show-error --no-digest \
+        --stats /dev/stdout -o /dev/null http://10.77.21.2/object >"$SCRATCH/stats" && KIND='get'
+}
+run_headwater_sockets_1500() {
+    offloads off
+    run_headwater_sockets
+    offloads on
+}
 run_smoltcp() { ours 1 object --no-digest --transport tcp; }
 run_curl() {
     in_ns client curl -sf -m 120 -o /dev/null -w '%{size_download} %{time_total}\n' \
@@ -56,7 +67,7 @@ main() {
     local round name
     settings goodput "$@"
     become_root "$@"
-    need ip tc jq curl nginx iperf3 ethtool
+    need ip tc jq curl nginx iperf3 ethtool setpriv
     need_program
     topology_up servers 2
     mkdir "$SCRATCH/root"
@@ -66,6 +77,10 @@ main() {
     "$HEADWATER" keygen --out "$SCRATCH/keys"
     serve 1
     serve 2 --device plain
+    unprivileged
+    ln "$SCRATCH/root/object" "$SCRATCH/home/root/object"
+    start sockets1 server1 "${USER_RUN[@]}" serve --listen 10.77.21.2:7600 --root "$SCRATCH/home/root"
+    wait_ready sockets1
     start_nginx 1
     start iperf3 server1 iperf3 --server --bind 10.77.21.2
     versions client server1

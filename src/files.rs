@@ -32,6 +32,8 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use siphasher::sip::SipHasher13;
 
+#[cfg(any(feature = "cli", test))]
+pub(crate) use self::place::make_private_directory;
 pub(crate) use self::place::{Place, Seen, read_bounded};
 pub(crate) use self::socket::BoundSocket;
 

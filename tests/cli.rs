@@ -1,13 +1,14 @@
 //! The real binary from outside: exit codes, its output streams, and the files it writes. Nothing
-//! here opens a device, so no privileges are needed.
+//! here opens a device but UDP sockets on loopback addresses, so no privileges are needed.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
 
 fn headwater(words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
@@ -73,11 +74,28 @@ const LOCAL: [&str; 4] = ["--tun", "hw-none", "--address", "10.255.255.1"];
 fn wrong_command_lines_get_one_line_that_helps() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().to_str().unwrap();
-    let cases: [Wrong<'_>; 12] = [
+    let cases: [Wrong<'_>; 17] = [
         (&[], 2, "no command"),
         (&["bogus"], 2, "bogus"),
-        (&["get"], 2, "--tun <NAME>"),
-        (&["get", "http://10.0.0.1/"], 2, "--address <ADDR>"),
+        (&["get"], 2, "<URL>"),
+        (&["get", "--tun", "hw0", "h"], 2, "--address <ADDR>"),
+        (&["get", "--address", "10.0.0.1", "h"], 2, "--tun <NAME>"),
+        (&["get", "--pcap", "file", "h"], 2, "--tun <NAME>"),
+        (&["get", "--transport", "tcp", "h"], 2, "--tun NAME"),
+        (&["serve", "--root", dir], 2, "--tun <NAME>"),
+        (
+            &[
+                "serve",
+                "--root",
+                dir,
+                "--tun",
+                "hw0",
+                "--listen",
+                "[::1]:7600",
+            ],
+            2,
+            "cannot be used with",
+        ),
         (&["keygen"], 2, "--out <FILE>"),
         (&["get", "LOCAL", "ftp://10.0.0.1/"], 1, "only http"),
         (&["get", "LOCAL", "http://[fd00::1/"], 3, "malformed URL"),
@@ -212,6 +230,106 @@ fn a_closed_standard_output_is_a_quiet_failure() {
     assert!(output.stderr.is_empty());
 }
 
+/// A server over sockets that its test has started.
+struct Serving {
+    child: Child,
+    port: String,
+    log: thread::JoinHandle<String>,
+}
+
+impl Serving {
+    /// Starts a server on a free loopback port, and waits until it is ready.
+    fn start(root: &Path, state: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_headwater"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--root"])
+            .arg(root)
+            .env("XDG_STATE_HOME", state)
+            .env_remove("HEADWATER_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut ready).unwrap();
+        assert_eq!(ready, "ready\n");
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let port = lines.by_ref().map(Result::unwrap).find_map(|line| {
+            let (_, port) = line.rsplit_once("listening on UDP 127.0.0.1:")?;
+            Some(port.to_owned())
+        });
+        // Read to the end: a full pipe would lose lines.
+        let log = thread::spawn(move || lines.map_while(Result::ok).collect());
+        Self {
+            child,
+            port: port.unwrap(),
+            log,
+        }
+    }
+
+    /// Ends it by SIGTERM.
+    fn end(mut self) {
+        let id = self.child.id().to_string();
+        let killed = Command::new("kill").arg(&id).status().unwrap();
+        assert!(killed.success());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        let log = self.log.join().unwrap();
+        assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+#[test]
+fn files_are_served_and_fetched_over_sockets() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("root")).unwrap();
+    let content: Vec<u8> = (0..400_000_u64)
+        .flat_map(|n| (n * n).to_be_bytes())
+        .collect();
+    fs::write(at("root/file"), &content).unwrap();
+    let server = Serving::start(&at("root"), &at("state"));
+    let keys = at("state/headwater/keys");
+    let mode = fs::metadata(&keys).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    let ring = fs::read(&keys).unwrap();
+    let (got, stats) = (at("got"), at("stats"));
+    let fetch = |port: &str| {
+        let words = ["get", "-sS", "--udp-port", port, "http://127.0.0.1/file"];
+        let files = [
+            "-o",
+            got.to_str().unwrap(),
+            "--stats",
+            stats.to_str().unwrap(),
+        ];
+        headwater(&[&words[..], &files[..]].concat())
+    };
+    let output = fetch(&server.port);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(fs::read(&got).unwrap(), content);
+    let stats: serde_json::Value = serde_json::from_slice(&fs::read(at("stats")).unwrap()).unwrap();
+    assert_eq!(
+        (&stats["digest"], &stats["handshakes"]),
+        (&"verified".into(), &1.into())
+    );
+
+    let busy = format!("127.0.0.1:{}", server.port);
+    let root = at("root");
+    let words = ["serve", "--listen", &busy, "--root", root.to_str().unwrap()];
+    let second = headwater(&[&words[..], &["--keys", keys.to_str().unwrap()]].concat());
+    assert_eq!(code(&second), 113);
+    assert!(text(&second.stderr).contains("choose another port"));
+
+    let port = server.port.clone();
+    server.end();
+    let refused = fetch(&port);
+    assert_eq!(code(&refused), 7);
+    assert!(text(&refused.stderr).contains("failed to connect"));
+    let again = Serving::start(&at("root"), &at("state"));
+    again.end();
+    assert_eq!(fs::read(&keys).unwrap(), ring, "the keys stay");
+}
+
 /// A file named by mistake is neither taken for tokens nor overwritten, and is no reason to fail.
 #[test]
 fn a_file_that_holds_no_tokens_is_reported_and_left_unchanged() {
@@ -338,7 +456,7 @@ fn link_control_prints_the_answer_or_the_reason() {
         ("", 120, "", "is it running"),
         ("{}\n", 120, "", "is it running"),
     ];
-    let link = std::thread::spawn(move || {
+    let link = thread::spawn(move || {
         for (answer, ..) in cases {
             let (mut stream, _) = listener.accept().unwrap();
             let mut line = String::new();

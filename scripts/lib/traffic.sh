@@ -18,6 +18,17 @@ content() {
     "$HEADWATER" keygen --out "$SCRATCH/keys"
 }
 
+# unprivileged: a home of its own for user 1500, with the program and an empty root; USER_RUN begins a
+# command of the program as that user.
+unprivileged() {
+    chmod 711 "$SCRATCH"
+    mkdir "$SCRATCH/home" "$SCRATCH/home/root"
+    cp -- "$HEADWATER" "$SCRATCH/home/headwater"
+    chown -R 1500:1500 "$SCRATCH/home"
+    USER_RUN=(setpriv --reuid=1500 --regid=1500 --clear-groups --inh-caps=-all --bounding-set=-all
+        env -u XDG_STATE_HOME "HOME=$SCRATCH/home" "$SCRATCH/home/headwater")
+}
+
 # metrics ROLE [PORT]: the metrics of a program, from its own loopback; metric ROLE NAME [LABELS] [PORT]: one
 # number of that, 0 if it has not been counted yet.
 metrics() {

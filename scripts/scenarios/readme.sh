@@ -26,12 +26,13 @@ scenario_readme() {
     at_least "lines of commands" "$(wc -l <"$SCRATCH/blocks.sh")" 60
     cat >"$SCRATCH/all.sh" <<SHELL
 set -euo pipefail
+ip link set lo up
 mkdir -p /run/netns
 mount -t tmpfs tmpfs /run/netns
 cd "$SCRATCH/checkout"
 $(cat "$SCRATCH/blocks.sh")
 SHELL
-    PATH="$SCRATCH/bin:$PATH" TMPDIR="$SCRATCH/tmp" timeout 300 \
+    PATH="$SCRATCH/bin:$PATH" TMPDIR="$SCRATCH/tmp" XDG_STATE_HOME="$SCRATCH/state" timeout 300 \
         unshare --net --mount --pid --fork --mount-proc --kill-child bash "$SCRATCH/all.sh" \
         >"$SCRATCH/readme.out" 2>"$SCRATCH/readme.err" ||
         fail "a command of the README: $(tail -n 5 "$SCRATCH/readme.out" "$SCRATCH/readme.err")"
@@ -39,12 +40,12 @@ SHELL
     identical "$SCRATCH/checkout/try/file" "$SCRATCH/checkout/try/files/file"
     # The statistics of `get` that the README shows, one line per download, in its order.
     mapfile -t got < <(grep '"handshakes":' "$SCRATCH/readme.out")
-    equal "downloads whose statistics are shown" "${#got[@]}" 5
+    equal "downloads whose statistics are shown" "${#got[@]}" 6
     for answer in "${got[@]}"; do
         equal "handshakes" "$(jq .handshakes <<<"$answer")" 1
     done
-    equal "servers before the drain" "$(jq -c '.by_server | keys' <<<"${got[2]}")" '["1","2"]'
-    equal "servers after it" "$(jq -c '.by_server | keys' <<<"${got[3]}")" '["2"]'
-    equal "sites" "$(jq -c '.by_server | keys' <<<"${got[4]}")" '["1","2"]'
+    equal "servers before the drain" "$(jq -c '.by_server | keys' <<<"${got[3]}")" '["1","2"]'
+    equal "servers after it" "$(jq -c '.by_server | keys' <<<"${got[4]}")" '["2"]'
+    equal "sites" "$(jq -c '.by_server | keys' <<<"${got[5]}")" '["1","2"]'
     grep -q '^hello$' "$SCRATCH/readme.out" || fail "curl had no answer"
 }

@@ -4,13 +4,14 @@
 //! secret, never reads a key file that other users may open or that belongs to one. Randomness comes straight from the
 //! operating system: a secret must not depend on a seed that could be repeated.
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::cli::exit::{Exit, Failed};
-use crate::files::{Place, Refused, Seen, read_bounded};
+use crate::files::{Place, Refused, Seen, make_private_directory, read_bounded};
 use crate::transport::keys::{KeyRing, SECRET_BYTES};
 
 /// Longest accepted key file, in bytes; a full ring with comments is shorter.
@@ -33,14 +34,7 @@ pub struct KeygenArgs {
 /// [`Exit::KeyFile`] if the file exists or cannot be written.
 pub fn run(args: &KeygenArgs) -> Result<Exit, Failed> {
     let path = args.out.display();
-    let mut secret = [0; SECRET_BYTES];
-    SystemRandom::new().fill(&mut secret).map_err(|_| {
-        Failed::new(
-            Exit::KeyFile,
-            "no randomness from the system: try again later",
-        )
-    })?;
-    let text = KeyRing::with_secret(secret).to_text();
+    let text = new_ring()?;
     let created =
         Place::of(&args.out).and_then(|place| place.create_new(0o600).map(|file| (place, file)));
     let (place, mut file) = created.map_err(|error| {
@@ -63,6 +57,68 @@ pub fn run(args: &KeygenArgs) -> Result<Exit, Failed> {
         )
     })?;
     Ok(Exit::Success)
+}
+
+/// Returns the text of a key ring with a new secret.
+fn new_ring() -> Result<String, Failed> {
+    let mut secret = [0; SECRET_BYTES];
+    SystemRandom::new().fill(&mut secret).map_err(|_| {
+        Failed::new(
+            Exit::KeyFile,
+            "no randomness from the system: try again later",
+        )
+    })?;
+    Ok(KeyRing::with_secret(secret).to_text())
+}
+
+/// Loads the key ring of this user on this machine, which is created if it does not exist.
+///
+/// # Errors
+/// Those of [`load`], and [`Exit::KeyFile`] if it cannot be created.
+pub fn load_own() -> Result<KeyRing, Failed> {
+    let home = state_home(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"));
+    let home = home.ok_or_else(|| {
+        let advice =
+            "no home directory for a key file: use --keys FILE, made by `headwater keygen`";
+        Failed::new(Exit::KeyFile, advice)
+    })?;
+    load_or_create(&home.join("headwater").join("keys"))
+}
+
+/// The directory for files that a user's programs keep: of the XDG base directories.
+fn state_home(xdg: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
+    xdg.and_then(absolute)
+        .or_else(|| Some(home.and_then(absolute)?.join(".local").join("state")))
+}
+
+fn load_or_create(path: &Path) -> Result<KeyRing, Failed> {
+    let name = path.display();
+    let created = create(path).map_err(|error| {
+        let advice = format!(
+            "cannot create key file {name} ({error}): use --keys FILE, made by `headwater keygen`"
+        );
+        Failed::new(Exit::KeyFile, advice)
+    })?;
+    if created {
+        log::info!("created key file {name}; further servers of the service need a copy");
+    } else {
+        log::info!("key file {name}");
+    }
+    load(path)
+}
+
+/// Creates a key ring file, unless there is one; returns whether it did.
+fn create(path: &Path) -> io::Result<bool> {
+    if let Some(directory) = path.parent() {
+        make_private_directory(directory)?;
+    }
+    let place = Place::of(path)?;
+    if place.look()?.is_some() {
+        return Ok(false);
+    }
+    let ring = new_ring().map_err(io::Error::other)?;
+    place.create_whole(ring.as_bytes())
 }
 
 /// Loads a key ring file.
@@ -131,6 +187,46 @@ mod tests {
         let first = load(&args.out).unwrap().to_text();
         assert_eq!(run(&args).unwrap_err().exit, Exit::KeyFile);
         assert_eq!(load(&args.out).unwrap().to_text(), first);
+    }
+
+    #[test]
+    fn the_ring_of_a_user_is_made_once_and_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state").join("headwater").join("keys");
+        let rings = std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| load_or_create(&path).map(|ring| ring.to_text())))
+                .collect();
+            let made = makers.into_iter().map(|maker| maker.join().unwrap());
+            made.collect::<Result<Vec<_>, _>>().unwrap()
+        });
+        assert!(rings.iter().all(|ring| *ring == rings[0]), "{rings:?}");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!(mode(&path), 0o600);
+        let directory = path.parent().unwrap();
+        assert_eq!(mode(directory), 0o700);
+        assert_eq!(mode(directory.parent().unwrap()), 0o700);
+        assert_eq!(std::fs::read_dir(directory).unwrap().count(), 1);
+        // It is examined like one that was named.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(load_or_create(&path).unwrap_err().exit, Exit::KeyFileMode);
+        let nowhere = written(dir.path(), "file", b"", 0o600).join("keys");
+        assert_eq!(load_or_create(&nowhere).unwrap_err().exit, Exit::KeyFile);
+    }
+
+    #[test]
+    fn state_lies_in_the_home_directory() {
+        let cases = [
+            (Some("/state"), Some("/home/a"), Some("/state")),
+            (None, Some("/home/a"), Some("/home/a/.local/state")),
+            (Some(""), Some("/home/a"), Some("/home/a/.local/state")),
+            (Some("state"), Some("home"), None),
+            (None, None, None),
+        ];
+        for (xdg, home, want) in cases {
+            let got = state_home(xdg.map(OsString::from), home.map(OsString::from));
+            assert_eq!(got, want.map(PathBuf::from), "{xdg:?} {home:?}");
+        }
     }
 
     #[test]

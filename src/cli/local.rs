@@ -13,6 +13,7 @@ use crate::cli::exit::{Exit, Failed};
 use crate::device::Device;
 use crate::device::pcap::Pcap;
 use crate::device::tun::{MIN_MTU, Tun, TunConfig, TunError, TunKind, TunRoutes};
+use crate::device::udp::UdpError;
 use crate::host::Machine;
 use crate::host::config::{DEFAULT_MTU, check_addresses};
 use crate::runtime::capture::CaptureFile;
@@ -45,8 +46,8 @@ impl DeviceArg {
 #[derive(Debug, Clone, clap::Args)]
 pub struct LocalArgs {
     /// TUN device; created if it does not exist
-    #[arg(long, value_name = "NAME")]
-    pub tun: String,
+    #[arg(long, value_name = "NAME", required = true)]
+    pub tun: Option<String>,
     /// Kind of TUN device
     #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
     pub device: DeviceArg,
@@ -156,7 +157,8 @@ impl LocalArgs {
     pub fn open_queue(&self, multi_queue: bool) -> Result<Opened, Failed> {
         // The file first: a failed device leaves less behind.
         let file = capture_file(self.pcap.as_deref())?;
-        let config = TunConfig::builder(&self.tun)
+        let name = self.tun.as_deref().unwrap_or_default();
+        let config = TunConfig::builder(name)
             .mtu(self.mtu)
             .addresses(self.addresses.clone())
             .kind(self.device.kind())
@@ -172,6 +174,16 @@ impl LocalArgs {
             },
         }
     }
+}
+
+/// Wraps an error in opening sockets.
+pub(super) fn no_sockets(error: UdpError) -> Failed {
+    let exit = match error {
+        UdpError::NoAddress | UdpError::TooManyAddresses { .. } => Exit::Usage,
+        UdpError::Bind { .. } => Exit::AddressInUse,
+        UdpError::Os(_) => Exit::Device,
+    };
+    Failed::new(exit, error)
 }
 
 /// Creates the capture file at `path`, if there is one. A FIFO may get its reader later.

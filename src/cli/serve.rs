@@ -16,10 +16,12 @@ use crate::cli::announce::{AnnounceArgs, Announcer};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::keygen;
 use crate::cli::local::{
-    DeviceArg, LocalArgs, Opened, device_failed, drawn_seed, listen_for_metrics, say_ready,
+    DeviceArg, LocalArgs, Opened, device_failed, drawn_seed, listen_for_metrics, no_sockets,
+    say_ready,
 };
 use crate::cli::size;
 use crate::device::Device;
+use crate::device::udp::UdpSockets;
 use crate::host::config::{DEFAULT_TCP_PORT, DEFAULT_UDP_PORT, ServerHostConfig};
 use crate::host::metrics::Metric;
 use crate::host::redirector::mac_keys;
@@ -37,16 +39,30 @@ use crate::transport::keys::KeyRing;
 
 /// Arguments of `headwater serve`.
 #[derive(Debug, clap::Args)]
+#[command(
+    mut_arg("tun", |arg| arg.required(false).requires("addresses").conflicts_with("listen")
+        .required_unless_present("listen")),
+    mut_arg("addresses", |arg| arg.required(false).requires("tun")),
+    mut_arg("device", |arg| arg.requires("tun")),
+    mut_arg("pcap", |arg| arg.requires("tun")),
+    mut_arg("announce", |arg| arg.requires("tun")),
+    mut_arg("redirected", |arg| arg.requires("tun"))
+)]
 pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "the flattened group has its own")]
     pub local: LocalArgs,
+    /// Listen on this UDP port of the kernel, in place of a TUN device: it needs no privileges.
+    /// Repeat it for more, IPv4 and IPv6. There is no plain HTTP
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Vec<SocketAddr>,
     /// Directory to serve; it must not be empty
     #[arg(long, value_name = "DIR")]
     pub root: PathBuf,
-    /// Key ring file, created by `headwater keygen`; the same for all servers of a service
+    /// Key ring file, created by `headwater keygen`; the same for all servers of a service [default:
+    /// headwater/keys in $XDG_STATE_HOME or ~/.local/state, created if it does not exist]
     #[arg(long, value_name = "FILE")]
-    pub keys: PathBuf,
+    pub keys: Option<PathBuf>,
     /// Id of this server within the service; clients see it
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub server_id: u16,
@@ -54,15 +70,15 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub site_id: u16,
     /// TCP port of plain HTTP
-    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_TCP_PORT,
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_TCP_PORT, conflicts_with = "listen",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
     /// UDP port of the transport
-    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_UDP_PORT,
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_UDP_PORT, conflicts_with = "listen",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub udp_port: u16,
-    /// Share the device with other `serve` processes with this option and the same keys, of any
-    /// ids: the kernel distributes connections among them, and among the rest when one ends
+    /// Share the device, or the addresses of --listen, with other `serve` processes with this option and
+    /// the same keys, of any ids: the kernel distributes connections among them, and among the rest when one ends
     #[arg(long, conflicts_with_all = ["announce", "redirected"])]
     pub multi_queue: bool,
     #[command(flatten)]
@@ -148,12 +164,17 @@ impl BehindArgs {
 pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     let mut local = args.local.clone();
     local.addresses.extend(&args.behind.backend_addresses);
-    local.check()?;
+    if args.listen.is_empty() {
+        local.check()?;
+    }
     if args.multi_queue && args.local.device == DeviceArg::Plain {
         let message = "a plain device has only one queue: use --device offload with --multi-queue";
         return Err(Failed::new(Exit::Usage, message));
     }
-    let keys = keygen::load(&args.keys)?;
+    let keys = match &args.keys {
+        Some(path) => keygen::load(path)?,
+        None => keygen::load_own()?,
+    };
     let redirected = args.behind.redirected(args.server_id)?;
     let (origin, waking) = origin(args)?;
     let metrics = listen_for_metrics(args.metrics)?;
@@ -162,13 +183,23 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     if let Some(redirected) = redirected {
         machine.listen_to_redirectors(redirected);
     }
-    let opened = local.open_queue(args.multi_queue)?;
-    let hooks = Serving {
-        waking,
-        draining: false,
-        ending: false,
-        announcer: Announcer::new(&args.announce, opened.routes(), &args.local.addresses)?,
+    let hooks = |routes| -> Result<Serving, Failed> {
+        Ok(Serving {
+            waking,
+            draining: false,
+            ending: false,
+            announcer: Announcer::new(&args.announce, routes, &args.local.addresses)?,
+        })
     };
+    if !args.listen.is_empty() {
+        let device = UdpSockets::listen(&args.listen, args.multi_queue).map_err(no_sockets)?;
+        for address in device.addresses() {
+            log::info!("listening on UDP {address}");
+        }
+        return drive(&args.local, machine, hooks(None)?, clock, device, metrics);
+    }
+    let opened = local.open_queue(args.multi_queue)?;
+    let hooks = hooks(opened.routes())?;
     match opened {
         Opened::Plain(device) => drive(&args.local, machine, hooks, clock, device, metrics),
         Opened::Tapped(device) => drive(&args.local, machine, hooks, clock, device, metrics),
@@ -206,7 +237,12 @@ fn machine(
     keys: KeyRing,
     origin: Origin,
 ) -> Result<ServerHost<Origin>, Failed> {
-    let config = ServerHostConfig::builder(local.addresses.clone(), drawn_seed()?)
+    let seed = drawn_seed()?;
+    let builder = match args.listen.is_empty() {
+        true => ServerHostConfig::builder(local.addresses.clone(), seed),
+        false => ServerHostConfig::over_sockets(seed),
+    };
+    let config = builder
         .mtu(local.mtu)
         .tcp_port(args.port)
         .udp_port(args.udp_port)

@@ -9,9 +9,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
+#[cfg(any(feature = "cli", test))]
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
+#[cfg(any(feature = "cli", test))]
+use rustix::fs::linkat;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fchmod, fstat, fstatfs,
     ftruncate, openat, readlinkat, renameat, statat, unlinkat,
@@ -408,6 +412,29 @@ impl Place {
         written
     }
 
+    /// Creates a private file with this content, unless there is a file; returns whether it did. Other
+    /// programs find the whole content or no file.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    #[cfg(any(feature = "cli", test))]
+    pub(crate) fn create_whole(&self, content: &[u8]) -> io::Result<bool> {
+        let (new, mut file) = self.temporary()?;
+        let linked = file
+            .write_all(content)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| {
+                let flags = AtFlags::empty();
+                Ok(linkat(&new.dir, &new.name, &self.dir, &self.name, flags)?)
+            });
+        new.remove()?;
+        match linked {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes the file.
     ///
     /// # Errors
@@ -519,6 +546,16 @@ impl Walk {
 fn open_dir(at: impl std::os::fd::AsFd, name: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(openat(at, name, flags, Mode::empty())?)
+}
+
+/// Creates a directory that only this user may enter, and those above it, unless they exist.
+///
+/// # Errors
+/// The operating system's error.
+#[cfg(any(feature = "cli", test))]
+pub(crate) fn make_private_directory(path: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path)
 }
 
 /// Reads at most `most` bytes of a file; `None` if it is longer.

@@ -34,12 +34,22 @@ pub const MAX_SECONDS: f64 = 1e9;
 pub enum TransportArg {
     /// Headwater's transport, whose servers keep no per-connection state.
     Trickles,
-    /// TCP, of our own stack.
+    /// TCP, of our own stack: with --tun only.
     Tcp,
 }
 
+/// Help text of `--tun`.
+const TUN_HELP: &str = "TUN device; created if it does not exist [default: no device, but UDP \
+    sockets of the kernel, which need no privileges]";
+
 /// Arguments of `headwater get`, as typed.
 #[derive(Debug, clap::Args)]
+#[command(
+    mut_arg("tun", |arg| arg.required(false).requires("addresses").help(TUN_HELP)),
+    mut_arg("addresses", |arg| arg.required(false).requires("tun")),
+    mut_arg("device", |arg| arg.requires("tun")),
+    mut_arg("pcap", |arg| arg.requires("tun"))
+)]
 pub struct GetArgs {
     /// URL to fetch; `http://` may be omitted. The host is an IP address, or a name in /etc/hosts or the DNS
     #[arg(required = true, value_name = "URL")]
@@ -122,7 +132,7 @@ pub type Jobs = TransferQueue<Destination, Failed>;
 /// The validated configuration of a run.
 #[derive(Debug)]
 pub struct GetConfig {
-    /// The command's own device.
+    /// The command's own device; sockets if it has no name.
     pub local: LocalArgs,
     /// The transport protocol.
     pub protocol: Protocol,
@@ -156,7 +166,12 @@ impl GetConfig {
     /// # Errors
     /// [`Exit::Usage`], [`Exit::BadUrl`], [`Exit::UnsupportedScheme`].
     pub fn resolve(args: GetArgs, matches: &ArgMatches) -> Result<Self, Failed> {
-        args.local.check()?;
+        if args.local.tun.is_some() {
+            args.local.check()?;
+        } else if args.transport == TransportArg::Tcp {
+            let advice = "--transport tcp needs a stack: use it with --tun NAME and --address ADDR";
+            return Err(Failed::new(Exit::Usage, advice));
+        }
         let jobs = jobs(&args, matches)?;
         let protocol = match args.transport {
             TransportArg::Tcp => Protocol::Tcp,

@@ -23,11 +23,12 @@ use crate::cli::get::session::{Session, Summary};
 use crate::cli::get::stats::{Counted, GetStats};
 use crate::cli::get::tokens::TokenFileError;
 use crate::cli::hosts::{HOSTS, Hosts};
-use crate::cli::local::{Opened, device_failed, drawn_seed};
+use crate::cli::local::{Opened, device_failed, drawn_seed, no_sockets};
 use crate::cli::stderr::LogWriter;
 use crate::device::Device;
+use crate::device::udp::UdpSockets;
 use crate::host::client::ClientHost;
-use crate::host::config::ClientHostConfig;
+use crate::host::config::{ClientHostConfig, Protocol};
 use crate::host::names::Resolution;
 use crate::host::report::ClientReport;
 use crate::host::tokens::Tokens;
@@ -58,9 +59,10 @@ pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
     let config = GetConfig::resolve(args, matches)?;
     let clock = OsClock::new();
     let remembered = recall(&config);
-    let ran = match config.local.open() {
-        Ok(Opened::Plain(device)) => drive(&config, remembered, clock, device),
-        Ok(Opened::Tapped(device)) => drive(&config, remembered, clock, device),
+    let ran = match open(&config) {
+        Ok(GetDevice::Sockets(device)) => drive(&config, remembered, clock, device),
+        Ok(GetDevice::Tun(Opened::Plain(device))) => drive(&config, remembered, clock, device),
+        Ok(GetDevice::Tun(Opened::Tapped(device))) => drive(&config, remembered, clock, device),
         Err(failed) => Err(failed),
     };
     let (summary, report) = ran.unwrap_or_else(|failed| {
@@ -87,6 +89,24 @@ pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
         })?;
     }
     Ok(exit)
+}
+
+/// What carries the packets.
+enum GetDevice {
+    Tun(Opened),
+    Sockets(UdpSockets),
+}
+
+fn open(config: &GetConfig) -> Result<GetDevice, Failed> {
+    if config.local.tun.is_some() {
+        return config.local.open().map(GetDevice::Tun);
+    }
+    let port = match config.protocol {
+        Protocol::Trickles { local_port, .. } => local_port,
+        Protocol::Tcp => None,
+    };
+    let sockets = UdpSockets::connect(port).map_err(no_sockets)?;
+    Ok(GetDevice::Sockets(sockets))
 }
 
 fn drive<D: Device + AsRawFd>(
@@ -157,7 +177,12 @@ fn complain(path: &Path, error: &TokenFileError) {
 
 fn machine(config: &GetConfig, now: Now, tokens: Tokens) -> Result<ClientHost, Failed> {
     let hosts = Hosts::read(Path::new(HOSTS));
-    let config = ClientHostConfig::builder(config.local.addresses.clone(), drawn_seed()?)
+    let seed = drawn_seed()?;
+    let builder = match config.local.tun {
+        Some(_) => ClientHostConfig::builder(config.local.addresses.clone(), seed),
+        None => ClientHostConfig::over_sockets(seed),
+    };
+    let config = builder
         .mtu(config.local.mtu)
         .protocol(config.protocol)
         .buffer(config.buffer)

@@ -102,7 +102,7 @@ pub fn run(args: &RedirectArgs) -> Result<Exit, Failed> {
     let source = Source::new(&args.config);
     let loaded = source.load()?;
     let local = LocalArgs {
-        tun: args.tun.clone(),
+        tun: Some(args.tun.clone()),
         device: args.device,
         addresses: loaded.own_addresses(),
         mtu: args.mtu,
