@@ -6,12 +6,14 @@
 //! enough to get far, the others with hidden or invented losses, forged proofs, invented round
 //! trips and edges, the same epoch closed in several ways, timeouts and restarts at every chance,
 //! overlapping intervals, continuations and proofs of two connections spliced, requests repeated to
-//! every server, replayed much later, truncated, or with flipped bits. Then it leaves its address, and
-//! sends on from elsewhere; see `departed`. It stops by itself.
+//! every server, replayed much later, truncated, or with flipped bits. It has two addresses, and uses them by
+//! turns. Then it leaves both, and sends on from elsewhere; see `departed`. It stops by itself.
 
 mod departed;
+mod moves;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use departed::{SENDS_FOR, SILENT_FOR};
@@ -52,6 +54,8 @@ const MAX_HELD: usize = 6;
 pub(super) struct Adversary {
     keys: KeyRing,
     path: UdpPath,
+    /// The address that it does not use at present.
+    other: SocketAddr,
     size: u16,
     dice: Dice,
     temper: Temper,
@@ -80,6 +84,8 @@ struct Temper {
     hides: u32,
     /// Corrupts its datagrams.
     damages: u32,
+    /// Goes on from its other address; per mille.
+    moves: u64,
 }
 
 /// The adversary's view of a connection.
@@ -120,6 +126,7 @@ impl Adversary {
                 src: plan.local,
                 dst: plan.remote,
             },
+            other: plan.second_address(),
             size: plan.mtu - 48,
             temper: Temper {
                 declares: dice.magnitude(1, 100),
@@ -127,6 +134,7 @@ impl Adversary {
                 lies: percent(&mut dice, 30),
                 hides: percent(&mut dice, 100),
                 damages: percent(&mut dice, 5),
+                moves: dice.magnitude(1, 20),
             },
             dice,
             connections: Vec::new(),
@@ -169,6 +177,9 @@ impl Adversary {
                 1 => SILENCE,
                 _ => self.dice.duration(MIN_PAUSE, MAX_PAUSE),
             };
+        if self.dice.between(1, 1000) <= self.temper.moves {
+            std::mem::swap(&mut self.path.src, &mut self.other);
+        }
         let few = self.connections.len() < MAX_CONNECTIONS && self.dice.chance(2);
         let datagram = match self.connections.is_empty() || few {
             true => Some(self.open()),
@@ -184,11 +195,15 @@ impl Adversary {
             // The same to every server, since packets are sprayed.
             let copies = if self.dice.chance(25) { 4 } else { 1 };
             for _ in 0..copies {
-                self.sent += 1;
-                let flight = Flight::single(self.path, Ecn::Ect0, datagram.clone());
-                self.out.push_back(flight);
+                self.send(datagram.clone());
             }
         }
+    }
+
+    fn send(&mut self, datagram: Vec<u8>) {
+        self.sent += 1;
+        self.out
+            .push_back(Flight::single(self.path, Ecn::Ect0, datagram));
     }
 
     fn open(&mut self) -> Vec<u8> {
@@ -562,7 +577,8 @@ impl Machine for Adversary {
                     self.hold(now, index, probed.continuation);
                 }
             }
-            Ok(ToClient::Challenge(_) | ToClient::Wait(_)) | Err(_) => {}
+            Ok(ToClient::Challenge(challenge)) => self.answer(&challenge),
+            Ok(ToClient::Wait(_)) | Err(_) => {}
         }
     }
 

@@ -293,6 +293,9 @@ fn build<K: Kit + Clone + 'static>(
             node.iter()
                 .map(|&node| (plan.starts, world::Action::Start(node))),
         );
+        if plan.cheats {
+            world.route(plan.second_address().ip(), node.clone(), scenario.spray);
+        }
         world.route(plan.local.ip(), node, scenario.spray);
     }
     script.extend(&scenario.script);

@@ -6,7 +6,7 @@
 //! likely; sizes are weighted so that a world takes some ten milliseconds to run. Every fault stops
 //! at `heals_at`: links heal, servers are up, and the key rotation is over.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::Options;
@@ -287,6 +287,23 @@ impl ClientPlan {
     #[must_use]
     pub fn wanted(&self) -> u64 {
         self.objects.iter().map(|object| object.length).sum()
+    }
+
+    /// The second address of a client that cheats; in another network.
+    #[must_use]
+    pub fn second_address(&self) -> SocketAddr {
+        let ip = match self.local.ip() {
+            IpAddr::V4(ip) => {
+                let [a, b, _, d] = ip.octets();
+                IpAddr::from([a, b, 1, d])
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, _, rest @ ..] = ip.segments();
+                let [e, f, g, h] = rest;
+                IpAddr::from([a, b, c, 1, e, f, g, h])
+            }
+        };
+        SocketAddr::new(ip, self.local.port())
     }
 
     /// The time taken by its own plan: its start, its pauses, and its reader.
