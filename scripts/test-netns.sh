@@ -19,7 +19,7 @@ for file in scripts/scenarios/*.sh; do
 done
 
 readonly SCENARIOS=(
-    testbed topologies readme ping curl_over_tcp real_files large_object random_loss many_clients many_downloads kill_restart
+    testbed topologies readme ping races curl_over_tcp real_files large_object random_loss many_clients many_downloads kill_restart
     round_robin round_robin_one_dead overhead_ipv4 overhead_ipv6 one_round_trip upstream_share
     slow_reader tcp_framing tcp_crowd tcp_slow_reader tcp_termination metrics captures devices device_at_hand multi_queue serve_errors get_errors link bench
     stalled_captures fifos announce_hangs device_down foreign_queue look_ups odd_responses output_names planted_files

@@ -156,6 +156,7 @@ mod apps;
 mod attack;
 #[cfg(feature = "cli")]
 mod cli;
+mod connect;
 mod device;
 mod files;
 mod histogram;
@@ -213,14 +214,15 @@ pub use apps::fetch::sinks::{MemoryOutput, WriteOutput};
 pub use apps::fetch::target::{Target, TargetError};
 pub use apps::fetch::verify::{GoOn, Hasher, Sha256};
 pub use apps::fetch::{
-    DigestOutcome, End, MAX_RESTARTS, Transfer, TransferEvent, TransferFailure, TransferProgress,
-    TransferRequest,
+    Attempt, Attempts, DigestOutcome, End, MAX_RESTARTS, Transfer, TransferEvent, TransferFailure,
+    TransferProgress, TransferRequest,
 };
+pub use connect::Pace;
 pub use host::client::ClientHost;
 pub use host::config::{
     ClientHostBuilder, ClientHostConfig, DEFAULT_CONNECT_TIMEOUT, Protocol, Resolve,
 };
-pub use host::names::Resolution;
+pub use host::names::{Family, Pinned, PinnedError, Resolution};
 pub use host::report::ClientReport;
 pub use host::tokens::{Remembered, Tokens};
 pub use http::chunked::ChunkError;
@@ -285,6 +287,7 @@ pub mod internals {
         attack,
         #[cfg(feature = "cli")]
         cli,
+        connect,
         device,
         histogram,
         host,

@@ -191,7 +191,7 @@ fn a_port_that_nobody_has_is_refused_at_once() -> Result<(), Box<dyn Error>> {
         // Not the timeout of a minute.
         let refused_at_once = matches!(
             refused,
-            Err(FetchError::Failed(TransferFailure::CannotConnect))
+            Err(FetchError::Failed(TransferFailure::CannotConnect { .. }))
         );
         assert!(refused_at_once, "{refused:?}");
     }

@@ -13,6 +13,38 @@ scenario_ping() {
     grep -q ' 0% packet loss' "$SCRATCH/ping6" || fail "lost pings on IPv6"
 }
 
+# A host with eleven addresses, of which one serves: the request is answered by that one, each dead address is sent
+# OPENs only, and an attempt that loses to another leaves nothing at its server.
+scenario_races() {
+    local dead=10.77.2.111 n protocol pace stats
+    fleet 2
+    stats=$SCRATCH/stats.json
+    object 1M
+    serve 1
+    serve 2
+    for n in 112 113 114 115 116 117 118 119 120; do
+        dead+=,10.77.2.$n
+    done
+    in_ns router ip route add blackhole 10.77.2.112/28
+    for protocol in trickles tcp; do
+        for pace in paced all; do
+            get -o "$SCRATCH/got" http://many/object --transport "$protocol" --race "$pace" --stats "$stats" \
+                --resolve "many:80:$dead,10.77.2.101"
+            identical "$SCRATCH/root/object" "$SCRATCH/got"
+            equal "attempts" "$(jq .connections "$stats")" 11
+        done
+    done
+    get -o "$SCRATCH/got" http://many/object --race all --stats "$stats" \
+        --resolve "many:80:fd77:2::101,10.77.2.102,10.77.2.101" -6
+    identical "$SCRATCH/root/object" "$SCRATCH/got"
+    equal "attempts of one family" "$(jq .connections "$stats")" 1
+    get -o "$SCRATCH/got" http://many/object --race all --stats "$stats" --resolve "many:80:10.77.2.101,10.77.2.102"
+    identical "$SCRATCH/root/object" "$SCRATCH/got"
+    equal "attempts" "$(jq .connections "$stats")" 2
+    expect 28 '10.77.2.112:7600: no answer, 10.77.2.113:7600: no answer' in_ns client "$HEADWATER" get --tun hw1 \
+        --address 10.77.1.100 --connect-timeout 1 -sS --resolve many:80:10.77.2.112,10.77.2.113 http://many/
+}
+
 # Plain curl over the kernel's TCP reaches the same files.
 scenario_curl_over_tcp() {
     local out base=http://10.77.2.101 path tag

@@ -4,13 +4,14 @@
 //! the transfers. Keeps a connection for each service that it used lately. Never reads a clock; names
 //! are resolved by a function that is given.
 
+mod racing;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::apps::fetch::target::Target;
 use crate::apps::fetch::{
     Transfer, TransferEvent, TransferFailure, TransferProgress, TransferRequest,
 };
@@ -23,11 +24,13 @@ use crate::host::report::ClientReport;
 use crate::host::server::stack_metrics;
 use crate::host::tokens::{Remembered, Tokens};
 use crate::host::{Machine, Transmit};
-use crate::stack::{Demuxed, Stack, StackConfig, StackError};
+use crate::stack::{Demuxed, Stack, StackConfig, StackError, TcpError};
 use crate::time::{Instant, Now};
 use crate::transport::client::{Client, ClientConfig};
 use crate::wire::ip::UdpView;
 use crate::wire::segment::ToClient;
+
+use racing::{Racing, Way};
 
 /// First of the ports that are drawn when none is named (RFC 6335 §6).
 const FIRST_EPHEMERAL_PORT: u16 = 49_152;
@@ -45,6 +48,8 @@ struct Running {
     /// When the output wants to be flushed in any case.
     flush_at: Option<Instant>,
     lookup: Option<Lookup>,
+    /// Attempts to connect; without them there is a connection, or a look-up.
+    race: Option<Racing>,
     failed: bool,
 }
 
@@ -133,6 +138,7 @@ impl ClientHost {
             finish_by: self.config.max_time.map(|limit| now.instant + limit),
             flush_at,
             lookup: None,
+            race: None,
             failed: false,
         });
         self.report.begin(now.instant);
@@ -169,8 +175,8 @@ impl ClientHost {
         };
         let limit = running.connect_by;
         let sent = self
-            .choose(&lookup.request.target, addresses)
-            .and_then(|(local, remote)| self.send_to(now, lookup.request, local, remote));
+            .ways(&lookup.request.target, addresses)
+            .map(|ways| self.send_to(now, lookup.request, ways));
         if let Some(running) = &mut self.running {
             match sent {
                 // The limit counts from the start of the look-up.
@@ -254,7 +260,7 @@ impl ClientHost {
         let mut any = false;
         loop {
             self.issue(now);
-            if !self.deliver(now) && !self.end_stream() {
+            if !self.run_race(now) && !self.deliver(now) && !self.end_stream() {
                 return any;
             }
             any = true;
@@ -278,10 +284,17 @@ impl ClientHost {
 
     fn send(&mut self, now: Now, request: TransferRequest) -> Result<(), TransferFailure> {
         let host = request.target.host();
-        match self.names.resolve(now.instant, &self.config.resolve, host) {
+        let mut pinned = self.config.pinned.iter();
+        let pinned = pinned.find(|pinned| pinned.is_for(host, request.target.port()));
+        let resolution = match pinned {
+            Some(pinned) => Resolution::Known(pinned.addresses.clone()),
+            None => self.names.resolve(now.instant, &self.config.resolve, host),
+        };
+        match resolution {
             Resolution::Known(addresses) => {
-                let (local, remote) = self.choose(&request.target, &addresses)?;
-                self.send_to(now, request, local, remote)
+                let ways = self.ways(&request.target, &addresses)?;
+                self.send_to(now, request, ways);
+                Ok(())
             }
             Resolution::Pending => {
                 // The connection of the response before carries nothing of this one.
@@ -300,57 +313,24 @@ impl ClientHost {
         }
     }
 
-    fn send_to(
-        &mut self,
-        now: Now,
-        request: TransferRequest,
-        local: IpAddr,
-        remote: SocketAddr,
-    ) -> Result<(), TransferFailure> {
-        if request.abandon || self.current != Some(remote) {
+    /// Sends a request over a connection to any address of its service, or races for one.
+    fn send_to(&mut self, now: Now, request: TransferRequest, ways: Vec<Way>) {
+        let serves = |service: &SocketAddr| ways.iter().any(|way| way.remote == *service);
+        if request.abandon || !self.current.as_ref().is_some_and(serves) {
             self.leave(now, !request.abandon);
         }
-        let kept = self.connections.take(remote);
-        let mut connection = match kept {
-            Some(connection) if connection.is_reusable() => connection,
-            kept => {
-                if let Some(connection) = kept {
-                    self.give_up(now, remote, connection);
-                }
-                self.connect(now, local, remote)?
-            }
+        let Some((service, mut connection)) = self.connections.take_latest(serves) else {
+            return self.start_race(now, request, ways);
         };
-        connection.request(now, &mut self.stack, request.head);
-        if let Some(running) = &mut self.running {
-            let limit = now.instant + self.config.connect_timeout;
-            running.connect_by = (!connection.is_connected()).then_some(limit);
+        if !connection.is_reusable() {
+            self.give_up(now, service, connection);
+            return self.start_race(now, request, ways);
         }
-        self.current = Some(remote);
-        if let Some((service, oldest)) = self.connections.keep(remote, connection) {
+        connection.request(now, &mut self.stack, request.head);
+        self.current = Some(service);
+        if let Some((service, oldest)) = self.connections.keep(service, connection) {
             self.give_up(now, service, oldest);
         }
-        Ok(())
-    }
-
-    /// Own address and the server's, both of one family.
-    fn choose(
-        &self,
-        target: &Target,
-        known: &[IpAddr],
-    ) -> Result<(IpAddr, SocketAddr), TransferFailure> {
-        let host = target.host().to_owned();
-        if known.is_empty() {
-            return Err(TransferFailure::CannotResolve { host });
-        }
-        let port = match self.config.protocol {
-            Protocol::Trickles { udp_port, .. } => udp_port,
-            Protocol::Tcp => target.port(),
-        };
-        let pair = known.iter().find_map(|&remote| {
-            let remote = SocketAddr::new(remote, port);
-            Some((self.own_address(remote)?, remote))
-        });
-        pair.ok_or(TransferFailure::Family { host })
     }
 
     /// The own address that speaks to `remote`; unspecified if the kernel chooses it.
@@ -370,11 +350,10 @@ impl ClientHost {
         now: Now,
         local: IpAddr,
         remote: SocketAddr,
-    ) -> Result<ClientConnection, TransferFailure> {
+    ) -> Result<ClientConnection, TcpError> {
         self.report.connections += 1;
         match self.config.protocol {
-            Protocol::Tcp => ClientConnection::connect(now, &mut self.stack, remote)
-                .map_err(|_| TransferFailure::CannotConnect),
+            Protocol::Tcp => ClientConnection::connect(now, &mut self.stack, remote),
             Protocol::Trickles { .. } => {
                 let config = ClientConfig {
                     local: SocketAddr::new(local, self.local_port),
@@ -409,6 +388,7 @@ impl ClientHost {
     /// Ends the stream of the current connection, which has been read if it is `whole`, and gives the
     /// connection up if it cannot carry another.
     fn leave(&mut self, now: Now, whole: bool) {
+        self.drop_race(now);
         let current = self
             .current
             .and_then(|service| self.connections.get(service));
@@ -433,6 +413,7 @@ impl ClientHost {
             (running.connect_by, running.finish_by) = (None, None);
             (running.flush_at, running.lookup) = (None, None);
         }
+        self.drop_race(now);
         self.drop_current(now);
     }
 
@@ -468,9 +449,6 @@ impl ClientHost {
         }
         if any && !running.transfer.is_reading() {
             connection.handle_whole();
-        }
-        if running.connect_by.is_some() && connection.is_connected() {
-            running.connect_by = None;
         }
         any
     }
@@ -551,12 +529,8 @@ impl Machine for ClientHost {
     fn handle_unreachable(&mut self, now: Now, address: IpAddr) {
         // Any host that guesses the own port can forge such a report, so it ends nothing that a server has
         // answered: the connection waits for another server or for its time limits.
-        let current = self.current.filter(|service| service.ip() == address);
-        let connection = current.and_then(|service| self.connections.get(service));
-        if connection.is_some_and(|connection| !connection.is_connected()) {
-            self.fail(now, TransferFailure::CannotConnect);
-            self.pump(now);
-        }
+        self.refuse(now, address);
+        self.pump(now);
     }
 
     fn handle_timeout(&mut self, now: Now) {
@@ -567,7 +541,9 @@ impl Machine for ClientHost {
         if let Some(running) = &mut self.running {
             let passed = |limit: Option<Instant>| limit.is_some_and(|at| at <= now.instant);
             let failure = if passed(running.connect_by) {
-                Some(TransferFailure::ConnectTimedOut)
+                let racing = running.race.as_ref();
+                let attempts = racing.map(Racing::attempts).unwrap_or_default();
+                Some(TransferFailure::ConnectTimedOut { attempts })
             } else {
                 passed(running.finish_by).then_some(TransferFailure::TimedOut)
             };
@@ -610,7 +586,9 @@ impl Machine for ClientHost {
             .and_then(|running| running.flush_at)
             .map(|at| (at, "flush"));
         let stack = self.stack.poll_timeout(now.instant);
-        [transport, connect, finish, flush, stack]
+        let race = running.and_then(|running| running.race.as_ref()?.poll_timeout());
+        let race = race.map(|at| (at, "race"));
+        [transport, connect, finish, flush, race, stack]
             .into_iter()
             .flatten()
             .min()

@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::host::names::Resolution;
+use crate::connect::Pace;
+use crate::host::names::{Family, Pinned, Resolution};
 use crate::host::tokens::Tokens;
 use crate::stack::MAX_ADDRESSES;
 use crate::transport::client::{
@@ -257,6 +258,12 @@ pub struct ClientHostConfig {
     pub(crate) protocol: Protocol,
     /// Receive buffer of our transport in bytes.
     pub(crate) buffer: usize,
+    /// The family of the addresses to connect to; any if `None`.
+    pub(crate) family: Option<Family>,
+    /// Hosts whose addresses are given.
+    pub(crate) pinned: Vec<Pinned>,
+    /// Delay between the attempts to connect to the addresses of a service.
+    pub(crate) pace: Pace,
     /// Longest time until a connection is established.
     pub(crate) connect_timeout: Duration,
     /// Longest time in which nothing arrives.
@@ -285,6 +292,9 @@ impl ClientHostConfig {
                 local_port: None,
             },
             buffer: DEFAULT_BUFFER_BYTES,
+            family: None,
+            pinned: Vec::new(),
+            pace: Pace::default(),
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             idle_timeout: DEFAULT_IDLE_TIMEOUT,
             max_time: None,
@@ -329,6 +339,26 @@ impl ClientHostBuilder {
     /// [`DEFAULT_BUFFER_BYTES`].
     pub const fn buffer(mut self, bytes: usize) -> Self {
         self.0.buffer = bytes;
+        self
+    }
+
+    /// Sets the family of the addresses to connect to. Default: any.
+    pub fn family(mut self, family: impl Into<Option<Family>>) -> Self {
+        self.0.family = family.into();
+        self
+    }
+
+    /// Sets hosts whose addresses are given, and not looked up; the first that names a URL's host and port is
+    /// used. Default: none.
+    pub fn pinned(mut self, pinned: impl Into<Vec<Pinned>>) -> Self {
+        self.0.pinned = pinned.into();
+        self
+    }
+
+    /// Sets the delay between the attempts to connect to the addresses of a service. Default:
+    /// [`Pace::Paced`].
+    pub const fn pace(mut self, pace: Pace) -> Self {
+        self.0.pace = pace;
         self
     }
 

@@ -35,6 +35,15 @@ impl Connections {
         Some(self.kept.remove(place).1)
     }
 
+    /// Removes the most recently used connection to any of the services for which `serves` holds.
+    pub(super) fn take_latest(
+        &mut self,
+        serves: impl Fn(&SocketAddr) -> bool,
+    ) -> Option<(SocketAddr, ClientConnection)> {
+        let place = self.kept.iter().rposition(|(known, _)| serves(known))?;
+        Some(self.kept.remove(place))
+    }
+
     /// Keeps the connection to a service, of which there is no other, as the most recently used one.
     /// Returns the one that makes room.
     pub(super) fn keep(

@@ -38,6 +38,92 @@ impl FromIterator<IpAddr> for Resolution {
     }
 }
 
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Whether an address is of this family.
+    #[must_use]
+    pub const fn has(self, address: IpAddr) -> bool {
+        match self {
+            Self::V4 => address.is_ipv4(),
+            Self::V6 => address.is_ipv6(),
+        }
+    }
+}
+
+/// A host whose addresses are given, like curl's `--resolve`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// The host as in a URL, in lower case; any if `None`.
+    host: Option<String>,
+    /// The port of the URL.
+    port: u16,
+    /// The addresses, the best first; at least one.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// Why text is not a [`Pinned`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PinnedError {
+    /// Parts are missing.
+    #[error("use HOST:PORT:ADDRESS[,ADDRESS]..., with the host and the port of a URL")]
+    Form,
+    /// An address is malformed.
+    #[error("'{0}' is not an IP address")]
+    Address(String),
+}
+
+impl Pinned {
+    /// Parses `HOST:PORT:ADDRESS[,ADDRESS]...`; the host may be `*`, IPv6 addresses are in brackets.
+    ///
+    /// # Errors
+    /// [`PinnedError`].
+    pub fn parse(text: &str) -> Result<Self, PinnedError> {
+        let (host, rest) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (inner, rest) = rest.split_once("]:").ok_or(PinnedError::Form)?;
+                (format!("[{inner}]"), rest)
+            }
+            None => {
+                let (host, rest) = text.split_once(':').ok_or(PinnedError::Form)?;
+                (host.to_ascii_lowercase(), rest)
+            }
+        };
+        let (port, addresses) = rest.split_once(':').ok_or(PinnedError::Form)?;
+        let port = port.parse().map_err(|_| PinnedError::Form)?;
+        let address = |text: &str| {
+            let bare = text
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'));
+            let address = bare.unwrap_or(text).parse();
+            address.map_err(|_| PinnedError::Address(text.to_owned()))
+        };
+        match host.is_empty() {
+            true => Err(PinnedError::Form),
+            false => Ok(Self {
+                host: (host != "*").then_some(host),
+                port,
+                addresses: addresses
+                    .split(',')
+                    .map(address)
+                    .collect::<Result<_, _>>()?,
+            }),
+        }
+    }
+
+    /// Whether it is for a host, as in a URL, and its port.
+    pub(super) fn is_for(&self, host: &str, port: u16) -> bool {
+        self.port == port && self.host.as_deref().is_none_or(|own| own == host)
+    }
+}
+
 /// The answers of look-ups.
 #[derive(Debug, Default)]
 pub(super) struct Names(VecDeque<(Instant, String, Vec<IpAddr>)>);
@@ -80,6 +166,46 @@ mod tests {
 
     fn seconds(count: u64) -> Instant {
         Instant::from_micros(count * 1_000_000)
+    }
+
+    #[test]
+    fn hosts_are_pinned_in_the_form_of_curl() {
+        let addresses = |texts: &[&str]| -> Vec<IpAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        for (text, want) in [
+            (
+                "Files:80:192.0.2.1",
+                Ok(("files", 80, addresses(&["192.0.2.1"]))),
+            ),
+            (
+                "*:8080:[2001:db8::1],192.0.2.2",
+                Ok(("any", 8080, addresses(&["2001:db8::1", "192.0.2.2"]))),
+            ),
+            (
+                "[::1]:80:2001:db8::1",
+                Ok(("[::1]", 80, addresses(&["2001:db8::1"]))),
+            ),
+            ("files:80", Err(PinnedError::Form)),
+            ("files", Err(PinnedError::Form)),
+            (":80:192.0.2.1", Err(PinnedError::Form)),
+            ("files:x:192.0.2.1", Err(PinnedError::Form)),
+            ("files:80:", Err(PinnedError::Address(String::new()))),
+            ("files:80:h", Err(PinnedError::Address("h".to_owned()))),
+        ] {
+            let got = Pinned::parse(text);
+            match (got, want) {
+                (Ok(got), Ok((host, port, addresses))) => {
+                    assert_eq!(got.addresses, addresses, "{text}");
+                    assert!(
+                        got.is_for(host, port) && !got.is_for(host, port + 1),
+                        "{text}"
+                    );
+                    assert_eq!(got.is_for("other", port), host == "any", "{text}");
+                }
+                (got, want) => assert_eq!(got.err(), want.err(), "{text}"),
+            }
+        }
     }
 
     #[test]

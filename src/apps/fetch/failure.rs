@@ -2,6 +2,10 @@
 //!
 //! Values only; `cli` maps the variants to exit codes.
 
+use core::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use crate::apps::fetch::MAX_REDIRECTS;
 use crate::apps::fetch::output::OutputError;
 use crate::apps::fetch::target::TargetError;
@@ -66,11 +70,21 @@ pub enum TransferFailure {
     #[error(transparent)]
     Output(OutputError),
     /// Failed to connect.
-    #[error("failed to connect to the server: check the address, the routes and that it runs")]
-    CannotConnect,
+    #[error(
+        "failed to connect to the server{attempts}: check the address, the routes and that it runs"
+    )]
+    CannotConnect {
+        /// The attempts.
+        attempts: Attempts,
+    },
     /// Failed to connect in time.
-    #[error("connection timed out: check the address, the routes and that the server runs")]
-    ConnectTimedOut,
+    #[error(
+        "connection timed out{attempts}: check the address, the routes and that the server runs"
+    )]
+    ConnectTimedOut {
+        /// The attempts.
+        attempts: Attempts,
+    },
     /// A time limit was reached.
     #[error("operation timed out: resume with -C -")]
     TimedOut,
@@ -94,4 +108,60 @@ pub enum TransferFailure {
         /// The host.
         host: String,
     },
+}
+
+/// The attempts to connect to the addresses of a service, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attempts(pub Vec<Attempt>);
+
+/// An attempt to connect that was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Address and port of the server.
+    pub address: SocketAddr,
+    /// The time from its start to its failure; `None` if nothing came.
+    pub failed_after: Option<Duration>,
+}
+
+impl fmt::Display for Attempts {
+    /// Writes ` (ADDRESS failed after TIME, ADDRESS: no answer)`; nothing without attempts.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(attempts) = self;
+        for (index, attempt) in attempts.iter().enumerate() {
+            f.write_str(if index == 0 { " (" } else { ", " })?;
+            match attempt.failed_after {
+                Some(after) => write!(f, "{} failed after {after:.1?}", attempt.address)?,
+                None => write!(f, "{}: no answer", attempt.address)?,
+            }
+        }
+        match attempts.is_empty() {
+            true => Ok(()),
+            false => f.write_str(")"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attempt_is_listed() {
+        let attempt = |n, failed_after| Attempt {
+            address: SocketAddr::from(([192, 0, 2, n], 80)),
+            failed_after,
+        };
+        let attempts = vec![
+            attempt(1, Some(Duration::from_micros(12_345))),
+            attempt(2, None),
+        ];
+        let attempts = Attempts(attempts);
+        let failure = TransferFailure::CannotConnect { attempts };
+        assert_eq!(
+            failure.to_string(),
+            "failed to connect to the server (192.0.2.1:80 failed after 12.3ms, 192.0.2.2:80: no answer): \
+             check the address, the routes and that it runs"
+        );
+        assert_eq!(Attempts::default().to_string(), "");
+    }
 }

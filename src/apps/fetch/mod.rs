@@ -28,7 +28,7 @@ use crate::http::reader::{ReaderEvent, ResponseReader};
 use crate::http::request::Method;
 use crate::http::response::ResponseHead;
 
-pub use failure::TransferFailure;
+pub use failure::{Attempt, Attempts, TransferFailure};
 
 /// Most redirects to follow (as in browsers; curl's default is 50).
 pub const MAX_REDIRECTS: usize = 10;
@@ -377,7 +377,9 @@ impl Transfer {
             },
             End::Reset { .. } => self.fail(TransferFailure::Broken { have }),
             End::Changed => self.restart(true),
-            End::CannotConnect => self.fail(TransferFailure::CannotConnect),
+            End::CannotConnect => self.fail(TransferFailure::CannotConnect {
+                attempts: Attempts::default(),
+            }),
             End::TimedOut => self.fail(TransferFailure::TimedOut),
         }
     }

@@ -16,7 +16,9 @@ use crate::cli::get::hasher;
 use crate::cli::get::output::{Destination, Resume};
 use crate::cli::local::LocalArgs;
 use crate::cli::size;
+use crate::connect::Pace;
 use crate::host::config::{DEFAULT_UDP_PORT, Protocol};
+use crate::host::names::{Family, Pinned};
 use crate::http::request::Method;
 use crate::transport::application::MAX_REQUEST_BYTES;
 
@@ -41,6 +43,30 @@ pub enum TransportArg {
 /// Help text of `--tun`.
 const TUN_HELP: &str = "TUN device; created if it does not exist [default: no device, but UDP \
     sockets of the kernel, which need no privileges]";
+
+/// The delay between attempts to connect to the addresses of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PaceArg {
+    /// 2 s: one at a time on most paths
+    Seq,
+    /// 250 ms, as Happy Eyeballs (RFC 8305)
+    He,
+    /// 10 ms
+    Paced,
+    /// None: all at once
+    All,
+}
+
+impl From<PaceArg> for Pace {
+    fn from(arg: PaceArg) -> Self {
+        match arg {
+            PaceArg::Seq => Self::Sequential,
+            PaceArg::He => Self::HappyEyeballs,
+            PaceArg::Paced => Self::Paced,
+            PaceArg::All => Self::All,
+        }
+    }
+}
 
 /// Arguments of `headwater get`, as typed.
 #[derive(Debug, clap::Args)]
@@ -67,6 +93,19 @@ pub struct GetArgs {
     /// Local UDP port [default: random]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port_source: Option<u16>,
+    /// Connect to IPv4 addresses only
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+    /// Connect to IPv6 addresses only
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+    /// Use these addresses for HOST and PORT of a URL, and no others: HOST:PORT:ADDRESS[,ADDRESS]...; HOST
+    /// may be `*`. IPv6 addresses in brackets
+    #[arg(long, value_name = "HOST:PORT:ADDRESSES", value_parser = Pinned::parse)]
+    pub resolve: Vec<Pinned>,
+    /// Delay between attempts to connect to several addresses of a host; the first to answer is used
+    #[arg(long, value_enum, value_name = "DELAY", default_value_t = PaceArg::Paced)]
+    pub race: PaceArg,
     /// Receive buffer in bytes, 64k to 1G; suffixes k, M and G are allowed
     #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = parse_bytes)]
     pub buffer: u64,
@@ -136,6 +175,12 @@ pub struct GetConfig {
     pub local: LocalArgs,
     /// The transport protocol.
     pub protocol: Protocol,
+    /// The family of the addresses to connect to; any if `None`.
+    pub family: Option<Family>,
+    /// Addresses named on the command line.
+    pub pinned: Vec<Pinned>,
+    /// The delay between attempts to connect.
+    pub pace: Pace,
     /// Receive buffer in bytes.
     pub buffer: usize,
     /// URLs in order; at least one.
@@ -197,6 +242,13 @@ impl GetConfig {
         Ok(Self {
             local: args.local,
             protocol,
+            family: match (args.ipv4, args.ipv6) {
+                (true, _) => Some(Family::V4),
+                (_, true) => Some(Family::V6),
+                (false, false) => None,
+            },
+            pinned: args.resolve,
+            pace: args.race.into(),
             buffer: usize::try_from(args.buffer).unwrap_or(usize::MAX),
             jobs,
             resume: args.continue_at.unwrap_or_default(),

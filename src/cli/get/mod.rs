@@ -185,6 +185,9 @@ fn machine(config: &GetConfig, now: Now, tokens: Tokens) -> Result<ClientHost, F
     let config = builder
         .mtu(config.local.mtu)
         .protocol(config.protocol)
+        .family(config.family)
+        .pinned(config.pinned.clone())
+        .pace(config.pace)
         .buffer(config.buffer)
         .connect_timeout(config.connect_timeout)
         .idle_timeout(config.idle_timeout)

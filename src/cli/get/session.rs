@@ -280,8 +280,8 @@ const fn exit_of(failure: &TransferFailure) -> Exit {
         TransferFailure::Changed => Exit::Changed,
         TransferFailure::DigestMismatch => Exit::DigestMismatch,
         TransferFailure::Output(_) => Exit::WriteError,
-        TransferFailure::CannotConnect => Exit::CannotConnect,
-        TransferFailure::ConnectTimedOut | TransferFailure::TimedOut => Exit::Timeout,
+        TransferFailure::CannotConnect { .. } => Exit::CannotConnect,
+        TransferFailure::ConnectTimedOut { .. } | TransferFailure::TimedOut => Exit::Timeout,
         TransferFailure::Broken { .. } => Exit::ReceiveFailure,
         TransferFailure::CannotResolve { .. } => Exit::CannotResolve,
     }

@@ -59,7 +59,7 @@ fn time_limits_include_the_look_up() {
     let mut silent = world(TRICKLES, None);
     let start = begun(&silent);
     silent.start("http://files/1", false);
-    assert_eq!(silent.finish(), "Failed(ConnectTimedOut)");
+    assert!(silent.finish().starts_with("Failed(ConnectTimedOut"));
     assert_eq!(silent.now.instant, start + Duration::from_secs(5));
     silent
         .client
@@ -79,7 +79,7 @@ fn time_limits_include_the_look_up() {
     late.now.instant = start + Duration::from_secs(4);
     late.client
         .handle_lookup(late.now, "files", &[address(false, 77)]);
-    assert_eq!(late.finish(), "Failed(ConnectTimedOut)");
+    assert!(late.finish().starts_with("Failed(ConnectTimedOut"));
     assert_eq!(late.now.instant, start + Duration::from_secs(5));
 }
 

@@ -1,4 +1,4 @@
-//! An adversary that gives up what is outstanding: by timeouts, and by moving between its two addresses.
+//! An adversary that gives numbers up: by timeouts, and by moving between its two addresses.
 //!
 //! In: continuations and proofs, and challenges of the address that it has moved to. Out: timeouts, restarts and
 //! moves on any epoch that it holds, at any edge that it can prove, as often as it likes.
@@ -55,9 +55,9 @@ impl Adversary {
             .epoch
             .transition(Declaration::new(kind, p, RTT_US.into()))
             .ok()?;
-        let (base, proven) = match kind {
-            TransitionKind::Restart => (held.proof_base, transition.r),
-            _ => (held.epoch.base, p),
+        let (base, proven) = match kind == TransitionKind::Restart {
+            true => (held.proof_base, transition.r),
+            false => (held.epoch.base, p),
         };
         let (proof, holes) = fold(&connection.proofs, base, proven);
         let mut datagram = Vec::new();
