@@ -39,7 +39,8 @@ run_headwater_verified() { ours 1 object; }
 run_headwater_plain() { ours 2 object --no-digest --device plain; }
 run_headwater_sockets() {
     in_ns client "${USER_RUN[@]}" get --silent --show-error --no-digest \
-        --stats /dev/stdout -o /dev/null http://10.77.21.2/object >"$SCRATCH/stats" && KIND='get'
+        --stats "$SCRATCH/home/stats" -o /dev/null http://10.77.21.2/object &&
+        cp -- "$SCRATCH/home/stats" "$SCRATCH/stats" && KIND='get'
 }
 run_headwater_sockets_1500() {
     offloads off
