@@ -8,7 +8,7 @@ set -euo pipefail
 readonly TOOLS=(
     gcc:gcc make:make git:git ip:iproute2 tc:iproute2 nft:nftables sysctl:procps ping:iputils-ping
     ethtool:ethtool nginx:nginx-light curl:curl jq:jq tshark:tshark iperf3:iperf3 python3:python3
-    shellcheck:shellcheck setpriv:util-linux chrt:util-linux
+    shellcheck:shellcheck setpriv:util-linux prlimit:util-linux chrt:util-linux
     valgrind:valgrind bird:bird2
 )
 

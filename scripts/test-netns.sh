@@ -28,7 +28,7 @@ readonly SCENARIOS=(
     redirect_kill redirect_netns redirect_silent
     redirect_undetected redirect_scale redirect_paths redirect_slow redirect_two redirect_forged redirect_errors
     redirect_nearest redirect_database redirect_joined
-    examples slow_origin other_client sockets sockets_shared
+    examples slow_origin other_client sockets sockets_shared sockets_tcp
     anycast_drain anycast_crash anycast_daemon anycast_silent anycast_flap anycast_four
 )
 
@@ -135,7 +135,7 @@ main() {
         return
     fi
     become_root "$@"
-    need ip tc nft jq curl iperf3 tshark python3 ping pgrep setpriv unshare bird birdc
+    need ip tc nft jq curl iperf3 tshark python3 ping pgrep setpriv prlimit unshare bird birdc
     [[ -c /dev/net/tun ]] || {
         echo "test-netns.sh: skipped: no /dev/net/tun" >&2
         exit 77

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -234,6 +235,7 @@ fn a_closed_standard_output_is_a_quiet_failure() {
 struct Serving {
     child: Child,
     port: String,
+    tcp: String,
     log: thread::JoinHandle<String>,
 }
 
@@ -241,7 +243,8 @@ impl Serving {
     /// Starts a server on a free loopback port, and waits until it is ready.
     fn start(root: &Path, state: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_headwater"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--root"])
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["--listen-tcp", "127.0.0.1:0", "--root"])
             .arg(root)
             .env("XDG_STATE_HOME", state)
             .env_remove("HEADWATER_LOG")
@@ -255,15 +258,20 @@ impl Serving {
         output.read_line(&mut ready).unwrap();
         assert_eq!(ready, "ready\n");
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let port = lines.by_ref().map(Result::unwrap).find_map(|line| {
-            let (_, port) = line.rsplit_once("listening on UDP 127.0.0.1:")?;
-            Some(port.to_owned())
-        });
+        let mut port_of = |protocol: &str| {
+            let port = lines.by_ref().map(Result::unwrap).find_map(|line| {
+                let (_, port) = line.rsplit_once(&format!("listening on {protocol} 127.0.0.1:"))?;
+                Some(port.to_owned())
+            });
+            port.unwrap()
+        };
+        let (tcp, port) = (port_of("TCP"), port_of("UDP"));
         // Read to the end: a full pipe would lose lines.
         let log = thread::spawn(move || lines.map_while(Result::ok).collect());
         Self {
             child,
-            port: port.unwrap(),
+            port,
+            tcp,
             log,
         }
     }
@@ -328,6 +336,40 @@ fn files_are_served_and_fetched_over_sockets() {
     let again = Serving::start(&at("root"), &at("state"));
     again.end();
     assert_eq!(fs::read(&keys).unwrap(), ring, "the keys stay");
+}
+
+#[test]
+fn plain_http_is_served_over_tcp_of_the_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("root")).unwrap();
+    let content: Vec<u8> = (0..800_000_u64)
+        .flat_map(|n| (n * n).to_be_bytes())
+        .collect();
+    fs::write(at("root/file"), &content).unwrap();
+    let server = Serving::start(&at("root"), &at("state"));
+    let connect = || TcpStream::connect(format!("127.0.0.1:{}", server.tcp)).unwrap();
+    let (mut idle, mut stream) = (connect(), connect());
+    // Two requests at once; the second one ends the connection.
+    let requests = "GET /file HTTP/1.1\r\nHost: h\r\n\r\nGET /none HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    stream.write_all(requests.as_bytes()).unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    let head = got.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+    assert!(got.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    let (body, second) = got[head..].split_at(content.len());
+    assert!(body == content, "the body differs");
+    assert!(second.starts_with(b"HTTP/1.1 404"), "{}", text(second));
+    let mut reader = BufReader::new(connect());
+    let request = "GET /.dynamic/1/100000000 HTTP/1.1\r\nHost: h\r\n\r\n";
+    reader.get_mut().write_all(request.as_bytes()).unwrap();
+    let mut status = String::new();
+    reader.read_line(&mut status).unwrap();
+    assert_eq!(status, "HTTP/1.1 200 OK\r\n");
+    // SIGTERM closes the idle connection, and resets the one that its peer does not read.
+    server.end();
+    assert_eq!(idle.read(&mut [0; 9]).unwrap(), 0);
+    assert!(reader.read_to_end(&mut Vec::new()).is_err());
 }
 
 /// A file named by mistake is neither taken for tokens nor overwritten, and is no reason to fail.

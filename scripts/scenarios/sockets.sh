@@ -64,6 +64,47 @@ scenario_sockets() {
     expect 7 "failed to connect" in_ns server1 timeout 10 "${USER_RUN[@]}" get -sS http://192.0.2.1/
 }
 
+# Plain HTTP over the kernel's TCP: whole files, requests on one connection, a crowd beyond the places and
+# the descriptors, and the end by SIGTERM.
+scenario_sockets_tcp() {
+    local url=http://10.77.21.2:8080/object crowd
+    topology_up pair
+    unprivileged
+    user_object 30000000
+    start server1 server1 prlimit --nofile=128 "${USER_RUN[@]}" serve --listen 10.77.21.2:7600 \
+        --listen-tcp 10.77.21.2:8080 --listen-tcp '[fd77:21::2]:8080' --root "$SCRATCH/home/root" \
+        --metrics 127.0.0.1:9100
+    wait_ready server1
+    in_ns client curl -sS -m 30 -o "$SCRATCH/got" "$url"
+    identical "$SCRATCH/home/root/object" "$SCRATCH/got"
+    in_ns client curl -sS -m 30 -o "$SCRATCH/got" 'http://[fd77:21::2]:8080/object'
+    identical "$SCRATCH/home/root/object" "$SCRATCH/got"
+    in_ns client curl -sS -m 30 -r 100-199 -o "$SCRATCH/got" "$url" -o "$SCRATCH/got2" "$url"
+    equal "bytes of a range" "$(stat -c %s "$SCRATCH/got2")" 100
+    equal "connections of two requests" "$(metric server1 headwater_tcp_accepted_total)" 3
+    # 300 silent peers at a process with 128 descriptors: those without progress make room.
+    start crowd client python3 -c "import socket, time
+held = [socket.create_connection(('10.77.21.2', 8080)) for _ in range(300)]
+print('ready', flush=True)
+time.sleep(60)"
+    wait_ready crowd
+    in_ns client curl -sS -m 30 -o "$SCRATCH/got" --retry 5 --retry-all-errors "$url"
+    identical "$SCRATCH/home/root/object" "$SCRATCH/got"
+    at_least "connections that made room" "$(metric server1 headwater_tcp_evictions_total)" 150
+    in_ns client timeout 60 "${USER_RUN[@]}" get -sS -o "$SCRATCH/home/got" http://10.77.21.2/object
+    identical "$SCRATCH/home/root/object" "$SCRATCH/home/got"
+    stop crowd
+    # A download in progress ends within two seconds, unless the kernel has all of its bytes.
+    start download client curl -sS --limit-rate 1M -o /dev/null \
+        http://10.77.21.2:8080/.dynamic/1/4000000000
+    sleep 0.5
+    crowd=$(now_ms)
+    kill -TERM "${TOPOLOGY_PIDS[server1]}"
+    finish server1 || fail "exit status $?: $(cat "$SCRATCH/server1.err")"
+    at_most "ms to the end" "$(($(now_ms) - crowd))" 4000
+    ! finish download || fail "a download outlived its server"
+}
+
 # Two processes of one port: while one is away, the other serves.
 scenario_sockets_shared() {
     local name

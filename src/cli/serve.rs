@@ -32,6 +32,7 @@ use crate::redirect::{BackendId, RedirectorId};
 use crate::runtime::loader::ThreadLoader;
 use crate::runtime::metrics::MetricsServer;
 use crate::runtime::release_signals;
+use crate::runtime::streams::KernelStreams;
 use crate::runtime::workers::{ThreadWorkers, Waking};
 use crate::runtime::{Hooks, Notice, OsClock, Signal};
 use crate::time::{Instant, Now};
@@ -53,9 +54,12 @@ pub struct ServeArgs {
     #[allow(missing_docs, reason = "the flattened group has its own")]
     pub local: LocalArgs,
     /// Listen on this UDP port of the kernel, in place of a TUN device: it needs no privileges.
-    /// Repeat it for more, IPv4 and IPv6. There is no plain HTTP
+    /// Repeat it for more, IPv4 and IPv6
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<SocketAddr>,
+    /// Serve plain HTTP on this TCP port of the kernel, for curl and others; repeat it for more
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen_tcp: Vec<SocketAddr>,
     /// Directory to serve; it must not be empty
     #[arg(long, value_name = "DIR")]
     pub root: PathBuf,
@@ -178,6 +182,7 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     let redirected = args.behind.redirected(args.server_id)?;
     let (origin, waking) = origin(args)?;
     let metrics = listen_for_metrics(args.metrics)?;
+    let streams = listen_for_tcp(args)?;
     let clock = OsClock::new();
     let mut machine = machine(args, &local, clock.now(), keys, origin)?;
     if let Some(redirected) = redirected {
@@ -189,6 +194,8 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
             draining: false,
             ending: false,
             announcer: Announcer::new(&args.announce, routes, &args.local.addresses)?,
+            streams,
+            streams_at: None,
         })
     };
     if !args.listen.is_empty() {
@@ -204,6 +211,23 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
         Opened::Plain(device) => drive(&args.local, machine, hooks, clock, device, metrics),
         Opened::Tapped(device) => drive(&args.local, machine, hooks, clock, device, metrics),
     }
+}
+
+/// Listens on the TCP addresses, if there are any.
+fn listen_for_tcp(args: &ServeArgs) -> Result<Option<KernelStreams>, Failed> {
+    if args.listen_tcp.is_empty() {
+        return Ok(None);
+    }
+    let streams = KernelStreams::listen(&args.listen_tcp, args.multi_queue);
+    let streams = streams.map_err(|(address, error)| {
+        let advice =
+            format!("cannot bind TCP {address} ({error}): choose another --listen-tcp address");
+        Failed::new(Exit::AddressInUse, advice)
+    })?;
+    for address in streams.addresses() {
+        log::info!("listening on TCP {address}");
+    }
+    Ok(Some(streams))
 }
 
 fn origin(args: &ServeArgs) -> Result<(Origin, Waking), Failed> {
@@ -261,12 +285,30 @@ struct Serving {
     /// A signal has shut the machine down.
     ending: bool,
     announcer: Announcer,
+    /// TCP connections of the kernel, and the time by which they want another turn.
+    streams: Option<KernelStreams>,
+    streams_at: Option<Instant>,
+}
+
+impl Serving {
+    fn serve_streams(&mut self, now: Now, machine: &mut ServerHost<Origin>) {
+        let Some(streams) = &mut self.streams else {
+            return;
+        };
+        if let Err(error) = streams.turn(now.instant) {
+            log::error!("cannot poll TCP connections: {error}");
+        }
+        machine.serve_streams(now, streams);
+        let times = [machine.streams_timeout(), streams.deadline()];
+        self.streams_at = times.into_iter().flatten().min();
+    }
 }
 
 impl Hooks<ServerHost<Origin>> for Serving {
     fn turn(&mut self, now: Now, machine: &mut ServerHost<Origin>) -> ControlFlow<()> {
         self.announcer
             .update(now.instant, !self.draining && !self.ending);
+        self.serve_streams(now, machine);
         if self.ending && machine.is_shut_down() {
             return ControlFlow::Break(());
         }
@@ -284,6 +326,9 @@ impl Hooks<ServerHost<Origin>> for Serving {
         }
         self.ending = true;
         machine.shut_down(now);
+        if let Some(streams) = &mut self.streams {
+            machine.shut_down_streams(now, streams);
+        }
         if machine.is_shut_down() {
             return ControlFlow::Break(());
         }
@@ -292,7 +337,8 @@ impl Hooks<ServerHost<Origin>> for Serving {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.announcer.deadline()
+        let times = [self.announcer.deadline(), self.streams_at];
+        times.into_iter().flatten().min()
     }
 
     fn notice(&mut self, _now: Now, notice: Notice, machine: &mut ServerHost<Origin>) {
@@ -320,6 +366,9 @@ fn drive<D: Device + AsRawFd>(
     let mut endpoint = local.endpoint(clock, device, machine)?;
     let runtime = endpoint.runtime_mut();
     hooks.waking.set(runtime.waker().map_err(device_failed)?);
+    if let Some(streams) = &hooks.streams {
+        runtime.watch(streams).map_err(device_failed)?;
+    }
     for notice in [Notice::User1, Notice::User2] {
         runtime.catch(notice).map_err(device_failed)?;
     }

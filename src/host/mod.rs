@@ -9,6 +9,7 @@ pub mod names;
 pub mod redirector;
 pub mod report;
 pub mod server;
+pub mod streams;
 pub mod tokens;
 pub mod web;
 

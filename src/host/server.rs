@@ -12,12 +12,13 @@ use etherparse::IpNumber;
 use crate::apps::origin::Origin;
 use crate::host::config::ServerHostConfig;
 use crate::host::metrics::Metric;
+use crate::host::streams::TcpStreams;
 use crate::host::web::Web;
 use crate::host::{Machine, Transmit};
 use crate::redirect::backend::{Backend, BackendConfig, Taken};
 use crate::stack::{Demuxed, Stack, StackConfig, StackCounters, StackError};
 use crate::time::{Instant, Now};
-use crate::transport::application::Application;
+use crate::transport::application::{Application, Ticket};
 use crate::transport::keys::KeyRing;
 use crate::transport::server::{Server, ServerConfig};
 use crate::wire::flight::{Ecn, Flight};
@@ -44,6 +45,10 @@ pub struct ServerHost<A> {
     stack: Stack,
     server: Server,
     web: Web,
+    /// HTTP over TCP connections of the kernel, once there are any.
+    kernel_web: Option<Web>,
+    /// Finished work that connections of the kernel wait for.
+    finished: Vec<Ticket>,
     app: A,
     flights: VecDeque<Flight>,
     /// Requests dropped because too many flights waited.
@@ -126,6 +131,8 @@ impl<A: Application> ServerHost<A> {
                 keys,
             ),
             web: Web::default(),
+            kernel_web: None,
+            finished: Vec::new(),
             app,
             flights: VecDeque::new(),
             overflow: 0,
@@ -160,7 +167,34 @@ impl<A: Application> ServerHost<A> {
     /// Whether [`shut_down`](Self::shut_down) was called and all TCP connections have ended.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
-        self.web.is_shut_down()
+        let kernel = self.kernel_web.as_ref();
+        self.web.is_shut_down() && kernel.is_none_or(Web::is_shut_down)
+    }
+
+    /// Serves TCP connections of the kernel like those of the stack: their events, deadlines, and those
+    /// that waited for the application. To be called once per turn.
+    pub fn serve_streams(&mut self, now: Now, streams: &mut impl TcpStreams) {
+        let web = self.kernel_web.get_or_insert_default();
+        web.handle_timeout(now, streams, &mut self.app);
+        self.wake(now);
+        if let Some(web) = &mut self.kernel_web {
+            for ticket in self.finished.drain(..) {
+                web.wake(now, ticket, streams, &mut self.app);
+            }
+            web.handle_events(now, streams, &mut self.app);
+        }
+    }
+
+    /// The latest time of the next `serve_streams`.
+    #[must_use]
+    pub fn streams_timeout(&self) -> Option<Instant> {
+        self.kernel_web.as_ref()?.poll_timeout()
+    }
+
+    /// Ends TCP connections of the kernel as [`shut_down`](Self::shut_down) ends those of the stack.
+    pub fn shut_down_streams(&mut self, now: Now, streams: &mut impl TcpStreams) {
+        let web = self.kernel_web.get_or_insert_default();
+        web.shut_down(now, streams);
     }
 
     /// The transport's server.
@@ -257,7 +291,10 @@ impl<A: Application> ServerHost<A> {
     }
 
     fn web_metrics(&self) -> [Metric; 7] {
+        let kernel = self.kernel_web.as_ref();
         let counters = self.web.counters();
+        let counters = kernel.map_or_else(|| counters.clone(), |web| counters.plus(web.counters()));
+        let open = self.web.connections() + kernel.map_or(0, Web::connections);
         [
             Metric::counter(
                 "headwater_tcp_accepted_total",
@@ -292,7 +329,7 @@ impl<A: Application> ServerHost<A> {
             Metric::gauge(
                 "headwater_tcp_connections",
                 "Open TCP connections.",
-                u64::try_from(self.web.connections()).unwrap_or(u64::MAX),
+                u64::try_from(open).unwrap_or(u64::MAX),
             ),
         ]
     }
@@ -442,6 +479,11 @@ impl<A: Application> ServerHost<A> {
     fn wake(&mut self, now: Now) {
         while let Some(ticket) = self.app.poll_ready() {
             self.server.wake(ticket);
+            if let Some(web) = &self.kernel_web
+                && web.waits_for(ticket)
+            {
+                self.finished.push(ticket);
+            }
             self.web.wake(now, ticket, &mut self.stack, &mut self.app);
         }
     }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over the stack's TCP connections, for clients that do not speak our transport.
+//! HTTP/1.1 over TCP connections, of the stack or of the kernel, for clients that do not speak our transport.
 //!
 //! In: TCP events and bytes. Out: the response streams of the same [`Application`] that the
 //! transport serves, read into send buffers as they drain. Serves the requests of a connection one
@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::host::streams::{CloseReason, TcpError, TcpEvent, TcpId, TcpProgress, TcpStreams};
 use crate::http::request::RequestHead;
 use crate::http::{HeadError, MAX_HEAD_BYTES, Version};
-use crate::stack::{CloseReason, Stack, TcpError, TcpEvent, TcpId, TcpProgress};
 use crate::time::{Deadlines, Instant, Now};
 use crate::transport::application::{Application, RequestContext, StreamPart, Ticket, Unavailable};
 
@@ -55,6 +55,20 @@ pub struct WebCounters {
     pub evictions: u64,
     /// Responses aborted because their object changed.
     pub changed: u64,
+}
+
+impl WebCounters {
+    /// The sums with other counters.
+    pub(super) const fn plus(&self, other: &Self) -> Self {
+        Self {
+            accepted: self.accepted + other.accepted,
+            requests: self.requests + other.requests,
+            bytes: self.bytes + other.bytes,
+            timeouts: self.timeouts + other.timeouts,
+            evictions: self.evictions + other.evictions,
+            changed: self.changed + other.changed,
+        }
+    }
 }
 
 /// A response in progress.
@@ -123,7 +137,7 @@ enum Next {
     Abort,
 }
 
-/// All HTTP connections of an endpoint; the stack bounds their number.
+/// All HTTP connections of an endpoint; those whose connections they are bound their number.
 pub struct Web {
     connections: BTreeMap<TcpId, WebConnection>,
     /// The connections that wait for the application, by the work.
@@ -164,7 +178,12 @@ impl Web {
     }
 
     /// Serves all pending TCP events; call it after the stack handled a packet.
-    pub fn handle_events(&mut self, now: Now, stack: &mut Stack, app: &mut dyn Application) {
+    pub fn handle_events(
+        &mut self,
+        now: Now,
+        stack: &mut impl TcpStreams,
+        app: &mut dyn Application,
+    ) {
         while let Some(event) = stack.poll_event() {
             match event {
                 TcpEvent::Accepted { id, remote, .. } => {
@@ -192,7 +211,12 @@ impl Web {
     }
 
     /// Aborts connections that timed out, and polls the application again where it was not ready.
-    pub fn handle_timeout(&mut self, now: Now, stack: &mut Stack, app: &mut dyn Application) {
+    pub fn handle_timeout(
+        &mut self,
+        now: Now,
+        stack: &mut impl TcpStreams,
+        app: &mut dyn Application,
+    ) {
         if self.reset_at.is_some_and(|at| at <= now.instant) {
             return self.reset_all(stack);
         }
@@ -232,10 +256,21 @@ impl Web {
     }
 
     /// Serves the connections that wait for the work of a ticket, which is done.
-    pub fn wake(&mut self, now: Now, ticket: Ticket, stack: &mut Stack, app: &mut dyn Application) {
+    pub fn wake(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        stack: &mut impl TcpStreams,
+        app: &mut dyn Application,
+    ) {
         for id in self.waiting.remove(&ticket).unwrap_or_default() {
             self.serve(now, id, stack, app);
         }
+    }
+
+    /// Whether connections wait for the work of a ticket.
+    pub(super) fn waits_for(&self, ticket: Ticket) -> bool {
+        self.waiting.contains_key(&ticket)
     }
 
     /// Takes note that a connection waits for the application no more.
@@ -261,7 +296,7 @@ impl Web {
 
     /// Ends all connections: idle ones at once, the others after the response in progress, or with a
     /// reset after [`SHUTDOWN_TIMEOUT`]. New ones are refused.
-    pub fn shut_down(&mut self, now: Now, stack: &mut Stack) {
+    pub fn shut_down(&mut self, now: Now, stack: &mut impl TcpStreams) {
         stack.stop_listening();
         if !std::mem::replace(&mut self.shuts_down, true) {
             self.reset_at = Some(now.instant + SHUTDOWN_TIMEOUT);
@@ -284,7 +319,7 @@ impl Web {
         self.shuts_down && self.connections.is_empty()
     }
 
-    fn reset_all(&mut self, stack: &mut Stack) {
+    fn reset_all(&mut self, stack: &mut impl TcpStreams) {
         self.reset_at = None;
         self.deadlines = Deadlines::default();
         self.waiting.clear();
@@ -309,7 +344,13 @@ impl Web {
         }
     }
 
-    fn serve(&mut self, now: Now, id: TcpId, stack: &mut Stack, app: &mut dyn Application) {
+    fn serve(
+        &mut self,
+        now: Now,
+        id: TcpId,
+        stack: &mut impl TcpStreams,
+        app: &mut dyn Application,
+    ) {
         self.end_wait(id);
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
@@ -344,7 +385,7 @@ fn receive_head(
     now: Now,
     id: TcpId,
     connection: &mut WebConnection,
-    stack: &mut Stack,
+    stack: &mut impl TcpStreams,
     last: bool,
 ) -> Next {
     // First the inbox: a pipelined request may be there already.
@@ -447,7 +488,7 @@ fn stream(
     now: Now,
     id: TcpId,
     connection: &mut WebConnection,
-    stack: &mut Stack,
+    stack: &mut impl TcpStreams,
     app: &mut dyn Application,
     counters: &mut WebCounters,
 ) -> Next {
@@ -466,8 +507,7 @@ fn stream(
             break;
         }
         let sent = stack.send_with(now.instant, id, left.min(STAGE_BYTES), |room| {
-            let read = app.read(StreamPart::new(context, &stream.user, stream.offset), room);
-            (*read.as_ref().unwrap_or(&0), read)
+            app.read(StreamPart::new(context, &stream.user, stream.offset), room)
         });
         let sent = match sent {
             // An event follows when there is room.
@@ -510,14 +550,14 @@ const fn proven(now: Now, source: IpAddr) -> RequestContext {
     }
 }
 
-fn close(now: Now, id: TcpId, connection: &mut WebConnection, stack: &mut Stack) {
+fn close(now: Now, id: TcpId, connection: &mut WebConnection, stack: &mut impl TcpStreams) {
     stack.close(id);
     connection.phase = WebPhase::Closing;
     connection.deadline = now.instant + CLOSE_TIMEOUT;
 }
 
 /// Discards further input, so that the close is orderly (RFC 9112 §9.6).
-fn discard(id: TcpId, stack: &mut Stack, stage: &mut [u8]) -> Next {
+fn discard(id: TcpId, stack: &mut impl TcpStreams, stage: &mut [u8]) -> Next {
     match stack.receive(id, stage) {
         Ok(0) | Err(_) => Next::Wait,
         Ok(_) => Next::Again,

@@ -27,6 +27,7 @@ pub mod relay;
 pub mod resolver;
 pub(crate) mod signals;
 mod slots;
+pub mod streams;
 pub(crate) mod timer;
 pub mod workers;
 
@@ -227,6 +228,7 @@ const TIMER: Token = Token(1);
 const SIGNALS: Token = Token(2);
 const SINK: Token = Token(3);
 const WAKER: Token = Token(4);
+const WATCHED: Token = Token(5);
 
 impl<D: Device + AsRawFd> Runtime<D> {
     /// Creates a loop over `device`, which must be non-blocking. Catches SIGINT and SIGTERM from now
@@ -297,6 +299,17 @@ impl<D: Device + AsRawFd> Runtime<D> {
     /// The operating system's error.
     pub fn catch(&mut self, notice: Notice) -> io::Result<()> {
         self.signals.catch(notice)
+    }
+
+    /// Calls the hook's `turn` also when `source` becomes readable: an epoll instance of the hook, for
+    /// sockets of its own.
+    ///
+    /// # Errors
+    /// If the descriptor cannot be registered.
+    pub fn watch(&mut self, source: &impl AsRawFd) -> io::Result<()> {
+        let mut source = SourceFd(&source.as_raw_fd());
+        let registry = self.poll.registry();
+        registry.register(&mut source, WATCHED, Interest::READABLE)
     }
 
     /// Returns a handle that wakes the loop from another thread.
@@ -497,7 +510,7 @@ impl<D: Device + AsRawFd> Runtime<D> {
         for event in &self.events {
             match event.token() {
                 DEVICE => self.readable = true,
-                TIMER | SINK | WAKER => {}
+                TIMER | SINK | WAKER | WATCHED => {}
                 SIGNALS => self.signals.drain(),
                 token => self.admin.note(token),
             }

@@ -83,6 +83,13 @@ const FIRST_EPHEMERAL_PORT: u16 = 49_152;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TcpId(u64);
 
+impl TcpId {
+    /// Creates the id of a connection that the stack does not have: its owner never reuses one.
+    pub(crate) const fn of_another(id: u64) -> Self {
+        Self(id)
+    }
+}
+
 /// An event of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpEvent {
