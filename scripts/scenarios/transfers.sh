@@ -41,6 +41,18 @@ scenario_races() {
     get -o "$SCRATCH/got" http://many/object --race all --stats "$stats" --resolve "many:80:10.77.2.101,10.77.2.102"
     identical "$SCRATCH/root/object" "$SCRATCH/got"
     equal "attempts" "$(jq .connections "$stats")" 2
+    # The winner dies; a server at another address goes on.
+    object 60M
+    start_get download -o "$SCRATCH/got" http://many/object --stats "$stats" \
+        --resolve "many:80:10.77.2.101,10.77.2.112,10.77.2.102"
+    follow download
+    has_received 10000000
+    kill9 server1
+    finish download || fail "the download failed: $(cat "$SCRATCH/download.err")"
+    identical "$SCRATCH/root/object" "$SCRATCH/got"
+    equal "handshakes" "$(jq .handshakes "$stats")" 1
+    equal "switches" "$(jq .switches "$stats")" 1
+    echo "longest stall: $(jq .longest_stall_ms "$stats") ms"
     expect 28 '10.77.2.112:7600: no answer, 10.77.2.113:7600: no answer' in_ns client "$HEADWATER" get --tun hw1 \
         --address 10.77.1.100 --connect-timeout 1 -sS --resolve many:80:10.77.2.112,10.77.2.113 http://many/
 }

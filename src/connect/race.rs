@@ -161,6 +161,26 @@ impl Race {
         }
     }
 
+    /// The attempts that may replace the winner, the likeliest to be answered first: those that were; those with time
+    /// left for an answer; those that were not made; those that are silent. Failed ones are left out.
+    #[must_use]
+    pub fn spares(&self, now: Instant, winner: usize) -> Vec<usize> {
+        let patience = self.patience.unwrap_or_default();
+        let likeliness = |attempt: AttemptState| match attempt {
+            AttemptState::Answered => Some(0),
+            AttemptState::Running(since) if since + patience > now => Some(1),
+            AttemptState::Waiting => Some(2),
+            AttemptState::Running(_) => Some(3),
+            AttemptState::Failed(_) => None,
+        };
+        let attempts = self.attempts.iter().enumerate();
+        let others = attempts.filter(|(index, _)| *index != winner);
+        let ranked = others.filter_map(|(index, &attempt)| Some((likeliness(attempt)?, index)));
+        let mut ranked: Vec<(u8, usize)> = ranked.collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, index)| index).collect()
+    }
+
     /// The best attempt that was answered.
     fn best(&self) -> Option<usize> {
         self.position(|attempt| attempt == AttemptState::Answered)
@@ -264,6 +284,29 @@ mod tests {
         assert_eq!(answers(20, 40), Some((0, 20)), "the best does not wait");
         let paced = play(Pace::Paced, &[Some(Ok(32)), Some(Ok(20))]).0;
         assert_eq!(paced, Some((1, 30)), "the better one was started before");
+    }
+
+    #[test]
+    fn spares_are_ranked_by_what_is_known_of_them() {
+        let mut race = Race::new(Pace::Paced, 6);
+        let starts = |race: &mut Race, ms| while race.poll(at(ms)).is_some() {};
+        for ms in [0, 10, 20, 30] {
+            starts(&mut race, ms);
+        }
+        race.handle_failure(at(32), 1);
+        race.handle_answer(at(34), 2);
+        assert_eq!(race.poll(at(34)), Some(RaceStep::Won(2)));
+        race.handle_answer(at(34), 3);
+        assert_eq!(
+            race.spares(at(34), 2),
+            [3, 4, 5, 0],
+            "0 is silent, 1 failed"
+        );
+        let mut race = Race::new(Pace::Paced, 3);
+        starts(&mut race, 0);
+        starts(&mut race, 10);
+        race.handle_answer(at(20), 0);
+        assert_eq!(race.spares(at(20), 0), [1, 2], "1 may still answer");
     }
 
     #[test]

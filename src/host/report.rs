@@ -72,6 +72,7 @@ impl ClientReport {
         sum.asked_again += stats.asked_again;
         sum.probes += stats.probes;
         sum.timeouts += stats.timeouts;
+        sum.switches += stats.switches;
         sum.rtt_min = [sum.rtt_min, stats.rtt_min].into_iter().flatten().min();
         sum.rtt_smoothed = stats.rtt_smoothed.or(sum.rtt_smoothed);
         sum.window = stats.window;

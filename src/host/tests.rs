@@ -34,6 +34,9 @@ use crate::wire::flight::{Ecn, UdpPath};
 use crate::wire::ip::emit_udp;
 use crate::wire::segment::{Open, Wanted};
 
+/// The wall clock at the start of the other one, in milliseconds.
+const START_MS: u64 = 1_700_000_000_000;
+
 const ONE_WAY: Duration = Duration::from_millis(5);
 
 /// Serves `/SIZE`: a body of SIZE bytes, with head and digest; `/moved` redirects to `/1000`.
@@ -138,6 +141,8 @@ struct World {
     version: Rc<RefCell<u8>>,
     /// Time, whether it goes to the server, and the packet; in sending order.
     wire: VecDeque<(Instant, bool, Vec<u8>)>,
+    /// The last byte of the address of a server that has died.
+    dead: Option<u8>,
     /// Loses every Nth packet; 0: none.
     lose_every: u64,
     sent: u64,
@@ -192,7 +197,7 @@ impl World {
     fn limited(protocol: Protocol, v6: bool, max_time: Option<Duration>) -> Self {
         let now = Now {
             instant: Instant::from_micros(1_000_000),
-            unix: UnixMillis::new(1_700_000_000_000),
+            unix: UnixMillis::new(START_MS + 1000),
         };
         let config = ClientHostConfig {
             max_time,
@@ -206,6 +211,7 @@ impl World {
             others: Vec::new(),
             version,
             wire: VecDeque::new(),
+            dead: None,
             lose_every: 0,
             sent: 0,
         }
@@ -274,11 +280,9 @@ impl World {
         let Some(next) = next.filter(|next| *next < end) else {
             return false;
         };
-        let elapsed = next.saturating_since(self.now.instant);
-        self.now.unix = UnixMillis::new(
-            self.now.unix.as_millis() + u64::try_from(elapsed.as_millis()).unwrap(),
-        );
         self.now.instant = self.now.instant.max(next);
+        let passed = self.now.instant.as_micros() / 1000;
+        self.now.unix = UnixMillis::new(START_MS + passed);
         while self
             .wire
             .front()
@@ -287,6 +291,9 @@ impl World {
             let (_, to_server, packet) = self.wire.pop_front().unwrap();
             // The last byte of an IPv4 destination.
             let other = usize::from(packet[19]).checked_sub(3);
+            if to_server && self.dead == Some(packet[19]) {
+                continue;
+            }
             if let Some(other) = other.and_then(|other| self.others.get_mut(other))
                 && to_server
             {

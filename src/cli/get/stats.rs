@@ -89,6 +89,8 @@ pub struct GetStats {
     pub asked_again: u64,
     /// Retransmission timeouts.
     pub timeouts: u64,
+    /// Times that a connection went on at another address of its host.
+    pub switches: u64,
     /// State transitions claimed, by kind.
     pub transitions: BTreeMap<&'static str, u64>,
     /// Smallest RTT in microseconds, to the server that responded last, or to the nearest if several
@@ -139,6 +141,7 @@ impl GetStats {
         let seconds = elapsed.as_secs_f64();
         let over_tcp = protocol == Protocol::Tcp;
         let stack = &report.stack;
+        let carried = |transport: u64, stack: u64| if over_tcp { stack } else { transport };
         let mut drops = transport.drops.clone();
         for (reason, count) in stack.drops.iter().filter(|(_, count)| *count > 0) {
             *drops.entry(reason.label()).or_default() += count;
@@ -157,26 +160,10 @@ impl GetStats {
             } else {
                 0.0
             },
-            packets_in: if over_tcp {
-                stack.packets_in
-            } else {
-                transport.packets_in
-            },
-            packets_out: if over_tcp {
-                stack.packets_out
-            } else {
-                transport.packets_out
-            },
-            bytes_in: if over_tcp {
-                stack.bytes_in
-            } else {
-                transport.bytes_in
-            },
-            bytes_out: if over_tcp {
-                stack.bytes_out
-            } else {
-                transport.bytes_out
-            },
+            packets_in: carried(transport.packets_in, stack.packets_in),
+            packets_out: carried(transport.packets_out, stack.packets_out),
+            bytes_in: carried(transport.bytes_in, stack.bytes_in),
+            bytes_out: carried(transport.bytes_out, stack.bytes_out),
             connections: report.connections,
             requests: transport.requests,
             opens: transport.opens,
@@ -187,6 +174,7 @@ impl GetStats {
             asked_again: transport.asked_again,
             probes: transport.probes,
             timeouts: transport.timeouts,
+            switches: transport.switches,
             transitions: transport.transitions.clone(),
             rtt_min_us: transport.rtt_min.map(micros),
             rtt_smoothed_us: transport.rtt_smoothed.map(micros),

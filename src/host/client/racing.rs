@@ -33,6 +33,13 @@ impl Racing {
         self.race.poll_timeout()
     }
 
+    /// The addresses that may replace the winner's, the likeliest to answer first.
+    fn spares(&self, now: Now, winner: usize) -> Vec<SocketAddr> {
+        let spares = self.race.spares(now.instant, winner).into_iter();
+        let ways = spares.filter_map(|index| self.ways.get(index));
+        ways.map(|way| way.remote).collect()
+    }
+
     /// The attempts that were started.
     pub(super) fn attempts(&self) -> Attempts {
         let attempt = |(way, state): (&Way, &AttemptState)| {
@@ -226,10 +233,13 @@ impl ClientHost {
         if let Some(running) = &mut self.running {
             running.connect_by = None;
         }
-        if let Some(connection) = self.connections.get(way.remote)
-            && connection.transport().is_none()
-        {
-            connection.request(now, &mut self.stack, racing.request.head);
+        let spares = racing.spares(now, winner);
+        let Some(connection) = self.connections.get(way.remote) else {
+            return;
+        };
+        match connection.transport_mut() {
+            Some(client) => client.set_spares(spares),
+            None => connection.request(now, &mut self.stack, racing.request.head),
         }
     }
 }

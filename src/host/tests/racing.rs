@@ -1,5 +1,8 @@
 //! A client races for a connection to a host with several addresses.
 
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt as _, SeedableRng as _};
+
 use super::*;
 use crate::connect::MAX_ATTEMPTS;
 use crate::host::names::{Family, Pinned, Resolution};
@@ -155,6 +158,74 @@ fn an_unreachable_address_gives_way_at_once_and_one_that_answered_stays() {
         end.starts_with("Failed(CannotConnect") && end.matches("Some(").count() == 2,
         "{end}"
     );
+}
+
+/// A client of a host with a live address after a dead one, and before another live one.
+fn with_a_spare(pace: Pace) -> World {
+    let mut world = World::new(TRICKLES, false);
+    let addresses = [100, 2, 3].map(|last| address(false, last));
+    world.server = server(&world.version, address(false, 2), world.now, 0);
+    let other = server(&world.version, address(false, 3), world.now, 0);
+    world.others = vec![other];
+    let config = ClientHostConfig {
+        pace,
+        resolve: Box::new(move |_| Resolution::Known(addresses.to_vec())),
+        ..client_config(TRICKLES, false)
+    };
+    world.client = ClientHost::new(world.now, config).unwrap();
+    world
+}
+
+#[test]
+fn a_spare_address_carries_the_transfer_on_when_the_winner_dies() {
+    // A least timeout of 200 ms after a round trip, twice.
+    let most = 2 * (Duration::from_millis(200) + 2 * ONE_WAY);
+    let mut dice = ChaCha8Rng::seed_from_u64(1);
+    for n in 0..100 {
+        let pace = if n % 2 == 0 { Pace::All } else { Pace::Paced };
+        let mut world = with_a_spare(pace);
+        let memory = world.start("http://many/3000000", false);
+        let dies_after = dice.random_range(1..2_000_000);
+        while world.client.progress().received < dies_after {
+            assert!(world.step());
+        }
+        world.dead = Some(2);
+        assert_eq!(world.finish(), VERIFIED, "dead after {dies_after}");
+        assert_eq!(memory.0.borrow().0, body(0, 3_000_000));
+        let report = world.client.report();
+        assert_eq!(report.transport.switches, 1, "dead after {dies_after}");
+        assert!(
+            report.longest_stall <= most,
+            "{:?} at {dies_after}",
+            report.longest_stall
+        );
+        let opens = counter(&world.others[0], "headwater_opens_total");
+        assert_eq!(
+            opens,
+            u64::from(pace == Pace::All),
+            "no handshake but that of the race"
+        );
+        assert!(report.transport.requests > 0);
+    }
+}
+
+#[test]
+fn a_silent_winner_that_comes_back_goes_on() {
+    let mut world = with_a_spare(Pace::All);
+    world.start("http://many/3000000", false);
+    while world.client.progress().received < 1_000_000 {
+        assert!(world.step());
+    }
+    // The spare has died, too: both addresses are asked until one answers.
+    let back = world.now.instant + Duration::from_secs(3);
+    world.dead = Some(2);
+    world.others.clear();
+    while world.now.instant < back {
+        assert!(world.step());
+    }
+    world.dead = None;
+    assert_eq!(world.finish(), VERIFIED);
+    assert_eq!(world.client.report().transport.switches, 0);
 }
 
 #[test]

@@ -30,6 +30,8 @@ mod tests;
 mod timers;
 mod window;
 
+use std::net::SocketAddr;
+
 use crate::time::{Instant, Now};
 use crate::transport::client::connection::Connection;
 use crate::transport::client::outbox::Outbox;
@@ -134,6 +136,13 @@ impl Client {
         }
     }
 
+    /// Sets other addresses of the same family at which servers of the same keys may answer, the best first; at most
+    /// eight are used. While the present one is silent, requests go to a spare as well; the first to answer carries
+    /// the connection on, without a handshake.
+    pub fn set_spares(&mut self, spares: impl IntoIterator<Item = SocketAddr>) {
+        self.path.set_spares(spares);
+    }
+
     /// Gives up the present stream: no more of it is requested.
     pub fn stop(&mut self) {
         self.connection.stream.finished = true;
@@ -161,11 +170,15 @@ impl Client {
             datagrams.for_each(|_| out.stats.dropped("foreign_address"));
             return;
         }
+        let is_silent = path.backoff() > 0;
         let mut answered = false;
         for datagram in datagrams {
             answered |= self
                 .connection
                 .handle_datagram(now, path, out, ecn, datagram);
+        }
+        if answered && is_silent && path.switch(from.src) {
+            out.stats.switches += 1;
         }
         if answered {
             self.connection.detect_losses(now, path, out);

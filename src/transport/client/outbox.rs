@@ -29,11 +29,17 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Takes a datagram to be sent on `path`.
+    /// Takes a datagram to be sent on `path`, and to a spare address of the service if it does not answer.
     pub(super) fn send(&mut self, now: Instant, path: &mut Path, datagram: Vec<u8>) {
         path.sent(now);
         self.stats.packets_out += 1;
         self.stats.bytes_out += u64::try_from(datagram.len()).unwrap_or(0);
+        if let Some(spare) = path.next_spare() {
+            self.stats.packets_out += 1;
+            self.stats.bytes_out += u64::try_from(datagram.len()).unwrap_or(0);
+            let copy = Flight::single(spare, Ecn::NotEct, datagram.clone());
+            self.datagrams.push_back(copy);
+        }
         let flight = Flight::single(path.addresses(), Ecn::NotEct, datagram);
         self.datagrams.push_back(flight);
     }

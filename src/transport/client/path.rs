@@ -5,6 +5,7 @@
 //! may leave, how long to wait for its answer, and whether the delay rises. A path never reads a
 //! continuation or a packet of its own: the connection does, and it may move to another path.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,11 +20,16 @@ use crate::wire::flight::UdpPath;
 use crate::wire::ip::max_datagram;
 use crate::wire::segment::Cookie;
 
+/// Most spare addresses of a service.
+const MAX_SPARES: usize = 8;
+
 /// See the head of this file.
 #[derive(Clone, Debug)]
 pub(super) struct Path {
     /// Own address and the service's, as a datagram to the service carries them.
     addresses: UdpPath,
+    /// Other addresses of the service, the next to be tried first.
+    spares: VecDeque<SocketAddr>,
     /// Largest datagram that the own device takes, in bytes of UDP payload.
     datagram_max: u16,
     /// Size of the datagrams to ask for, in bytes of UDP payload.
@@ -51,6 +57,7 @@ impl Path {
                 src: local,
                 dst: remote,
             },
+            spares: VecDeque::new(),
             datagram_max,
             datagram_size: datagram_max,
             cookie: None,
@@ -71,9 +78,41 @@ impl Path {
         self.addresses
     }
 
-    /// Whether a datagram with these addresses came on this path.
+    /// Whether a datagram with these addresses came on this path, or from a spare address.
     pub(super) fn is_path_of(&self, incoming: UdpPath) -> bool {
-        incoming.reversed() == self.addresses
+        let own = incoming.dst == self.addresses.src;
+        own && (incoming.src == self.addresses.dst || self.spares.contains(&incoming.src))
+    }
+
+    /// Sets other addresses of the service, the best first; those of another family and all beyond
+    /// [`MAX_SPARES`] are left out.
+    pub(super) fn set_spares(&mut self, spares: impl IntoIterator<Item = SocketAddr>) {
+        let present = self.addresses.dst;
+        let usable = |spare: &SocketAddr| spare.is_ipv4() == present.is_ipv4() && *spare != present;
+        self.spares = spares.into_iter().filter(usable).take(MAX_SPARES).collect();
+    }
+
+    /// The addresses to which a datagram goes in addition while timeouts are unanswered: one spare, by turns.
+    pub(super) fn next_spare(&mut self) -> Option<UdpPath> {
+        if self.backoff == 0 {
+            return None;
+        }
+        let spare = *self.spares.front()?;
+        self.spares.rotate_left(1);
+        Some(UdpPath {
+            src: self.addresses.src,
+            dst: spare,
+        })
+    }
+
+    /// Goes on at the spare address that answers while the present one is silent; returns whether `from` is one.
+    pub(super) fn switch(&mut self, from: SocketAddr) -> bool {
+        let Some(spare) = self.spares.iter_mut().find(|spare| **spare == from) else {
+            return false;
+        };
+        core::mem::swap(spare, &mut self.addresses.dst);
+        self.forget();
+        true
     }
 
     /// Largest datagram that may be requested, in bytes of UDP payload.

@@ -39,6 +39,8 @@ pub struct ClientStats {
     pub probes: u64,
     /// Retransmission timeouts.
     pub timeouts: u64,
+    /// Times that the connection went on at a spare address.
+    pub switches: u64,
     /// Transitions declared, by kind.
     pub transitions: BTreeMap<&'static str, u64>,
     /// Smallest round trip to the server that answers now, or to the nearest if several do by turns.
