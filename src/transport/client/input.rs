@@ -11,6 +11,7 @@ use crate::transport::client::outbox::Outbox;
 use crate::transport::client::path::Path;
 use crate::transport::client::stream::UNNAMED;
 use crate::transport::client::window::{Interval, Window};
+use crate::transport::continuation::issue_time;
 use crate::transport::epoch::{Epoch, KNOWN_WINDOW, TransitionKind};
 use crate::wire::flight::Ecn;
 use crate::wire::segment::{
@@ -102,7 +103,7 @@ impl Connection {
                     path.validated();
                 }
             }
-            self.sample(now, path, out, n, arrival, header.server);
+            self.sample(now, path, out, n, arrival, response);
         }
         if stream == Some(self.stream.id) {
             self.take_bytes(now, out, response, n, length);
@@ -222,8 +223,9 @@ impl Connection {
         out: &mut Outbox,
         n: u64,
         arrival: &Arrival,
-        server: u16,
+        response: &Response<'_>,
     ) {
+        let server = response.header.server;
         let Some(known) = &self.established else {
             return;
         };
@@ -238,6 +240,9 @@ impl Connection {
         }
         out.stats.round_trip(server, rtt);
         let waited = path.sample(now, server, rtt);
+        if let Some(issued) = issue_time(response.continuation) {
+            path.issued(server, arrival.sent, issued, waited);
+        }
         self.stream.most_under_way = path.rtt().most_under_way();
         let window = &known.window;
         if path.delays(now, n, waited, window) && window.in_slow_start() {

@@ -28,6 +28,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod uplink;
 mod window;
 
 use std::net::SocketAddr;

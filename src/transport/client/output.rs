@@ -47,11 +47,13 @@ pub(super) const OPEN_AFTER_TIMEOUTS: u32 = 3;
 const FLIGHT_TIME: Duration = Duration::from_micros(500);
 
 /// Packets to ask for at once: those that come in [`FLIGHT_TIME`], at most an eighth of the window.
-fn flight_size(window: u32, rtt: Duration) -> u32 {
-    let rtt = micros(rtt).max(1);
+fn flight_size(window: u32, path: &Path) -> u32 {
+    let rtt = micros(path.rtt().expected()).max(1);
     let share = u64::from(window) * micros(FLIGHT_TIME) / rtt;
     let share = u32::try_from(share).unwrap_or(u32::MAX);
-    share.min(window / 8).clamp(2, MAX_FLIGHT)
+    path.enlarge(share.max(2))
+        .min(window / 8)
+        .clamp(2, MAX_FLIGHT)
 }
 
 impl Connection {
@@ -166,9 +168,10 @@ impl Connection {
                 u32::try_from(needed).unwrap_or(u32::MAX)
             }
         };
-        let flight = match path.servers_are_apart(now) {
+        let disordered = known.window.is_crowded() || path.servers_are_apart(now);
+        let flight = match disordered {
             true => (window / 8).clamp(2, MAX_FLIGHT),
-            false => flight_size(window, path.rtt().expected()),
+            false => flight_size(window, path),
         };
         let budget = flight.min(needed);
         if !gives_up && !self.may_send(now, path, out, budget, window) {
@@ -230,11 +233,13 @@ impl Connection {
         known
             .window
             .asked(interval.first + u64::from(interval.count) - 1);
+        let age = match path.wants_issue_times() {
+            true => Duration::ZERO,
+            false => REFRESH_AGE,
+        };
         let wants = known.window.wants_continuation()
             || path.cookie().is_some()
-            || known
-                .window
-                .refresh(now, path.rtt().expected(), REFRESH_AGE);
+            || known.window.refresh(now, path.rtt().expected(), age);
         let mut record = Record::new(interval, now, self.stream.id, known.window.releasing());
         record.asked_before = asked_before;
         record.declared = known.window.event().map(|event| event.declaration);
@@ -464,6 +469,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::UnixMillis;
 
     #[test]
     fn a_flight_is_half_a_millisecond_long_and_an_eighth_of_the_window_at_most() {
@@ -474,10 +480,28 @@ mod tests {
             ("an eighth", 80, 1000, 10),
             ("two at the least", 2, 100_000, 2),
             ("a slow path", 100, 100_000, 2),
-            ("no round trip", 1000, 0, MAX_FLIGHT),
         ] {
-            let rtt = Duration::from_micros(rtt_us);
-            assert_eq!(flight_size(window, rtt), want, "{name}");
+            assert_eq!(flight_size(window, &path(rtt_us)), want, "{name}");
         }
+    }
+
+    #[test]
+    fn flights_grow_while_requests_wait() {
+        let mut path = path(40_000);
+        let size = |path: &Path| [flight_size(100, path), flight_size(400, path)];
+        assert_eq!(size(&path), [2, 5]);
+        for waited_ms in [0, 50, 50, 50, 50] {
+            let issued = UnixMillis::new(1_800_000_000_000 + waited_ms);
+            path.issued(1, Instant::ZERO, issued, Duration::from_millis(waited_ms));
+        }
+        assert_eq!(size(&path), [12, 40]);
+    }
+
+    /// A path whose only round trip took so long.
+    fn path(rtt_us: u64) -> Path {
+        let any = "192.0.2.1:7600".parse().unwrap();
+        let mut path = Path::new(any, any, 1500);
+        path.sample_open(Duration::from_micros(rtt_us));
+        path
     }
 }

@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::time::{Instant, micros};
+use crate::time::{Instant, UnixMillis, micros};
 use crate::transport::client::hystart::{HyStart, Sample};
 use crate::transport::client::pacer::Pacer;
 use crate::transport::client::rtt::Rtt;
 use crate::transport::client::servers::Servers;
+use crate::transport::client::uplink::Uplink;
 use crate::transport::client::window::Window;
 use crate::transport::grant::RESTART_GATE;
 use crate::wire::flight::UdpPath;
@@ -40,6 +41,7 @@ pub(super) struct Path {
     pacer: Pacer,
     hystart: HyStart,
     servers: Servers,
+    uplink: Uplink,
     /// Start of the retransmission timeout and of the probe timeout.
     waiting_since: Instant,
     /// Retransmission timeouts since the last answer.
@@ -65,6 +67,7 @@ impl Path {
             pacer: Pacer::default(),
             hystart: HyStart::default(),
             servers: Servers::default(),
+            uplink: Uplink::default(),
             waiting_since: Instant::ZERO,
             backoff: 0,
             active_at: Instant::ZERO,
@@ -167,6 +170,29 @@ impl Path {
         waited
     }
 
+    /// Takes the issue time of the continuation in an answer of `server`, whose request left at `sent` and
+    /// which, together with the answer, waited so long in queues.
+    pub(super) fn issued(
+        &mut self,
+        server: u16,
+        sent: Instant,
+        issued: UnixMillis,
+        waited: Duration,
+    ) {
+        let least = self.servers.farthest();
+        self.uplink.sample(server, sent, issued, waited, least);
+    }
+
+    /// Whether issue times should be requested, because packets wait: in front of the servers or behind them.
+    pub(super) fn wants_issue_times(&self) -> bool {
+        self.uplink.is_full() || Uplink::may_be_full(&self.rtt)
+    }
+
+    /// The size of a flight of `packets` packets, if requests may have to wait.
+    pub(super) const fn enlarge(&self, packets: u32) -> u32 {
+        self.uplink.enlarge(packets)
+    }
+
     /// Takes note of an arrival, for the rate at which packets come.
     pub(super) fn arrived(&mut self, now: Instant) {
         self.hystart.arrived(now);
@@ -231,6 +257,7 @@ impl Path {
     /// Forgets the delays of rounds, and the distances that they are measured from.
     fn forget_delays(&mut self) {
         self.hystart = HyStart::default();
+        self.uplink = Uplink::default();
         self.servers.forget_path();
     }
 

@@ -68,6 +68,13 @@ impl Rtt {
         self.state.map(|state| state.min)
     }
 
+    /// The part of the expected round trip that packets wait in queues, either way.
+    pub(super) fn wait(&self) -> Duration {
+        self.state.map_or(Duration::ZERO, |state| {
+            state.smoothed.saturating_sub(state.min)
+        })
+    }
+
     /// The expected round trip: smoothed, or a guess before the first sample.
     pub(super) fn expected(&self) -> Duration {
         self.smoothed().unwrap_or(INITIAL_RTO / 3)

@@ -143,6 +143,11 @@ impl Window {
         self.started
     }
 
+    /// Whether half of the holes that may be pending are: with one more than all, an interval has to wait.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.holes.len() >= MAX_PENDING_SPANS / 2
+    }
+
     /// The congestion window in force, in packets.
     pub(super) fn packets(&self) -> u32 {
         match &self.event {

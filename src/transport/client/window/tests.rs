@@ -476,6 +476,7 @@ fn what_would_be_a_hole_too_many_waits() {
         largest = base + 4 + 4 * hole;
         assert!(window.receive(largest, 0, x(largest)));
         assert!(window.next_interval(now, 44).is_some(), "{hole}");
+        assert_eq!(window.is_crowded(), hole >= 3, "{hole}");
     }
     assert_eq!(window.edge(), largest);
     let middle = base + 2;
