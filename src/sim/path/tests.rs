@@ -117,3 +117,42 @@ fn a_crowd_whose_first_segments_are_lost_goes_on() {
     let outcome = run(&path).unwrap();
     assert!(outcome.flows.iter().all(|flow| flow.received > 0));
 }
+
+/// Goodput in Mbit/s of 20 s over the path with the uplink, and the bytes upstream for a hundred downstream.
+fn uneven(uplink: LinkConfig) -> (u64, u64) {
+    let path = Bottleneck {
+        down: link(50, 20, 250_000),
+        up: uplink,
+        ..path(vec![plan(Carrier::Ours, 1 << 40)], 20)
+    };
+    let outcome = run(&path).unwrap();
+    let upstream = outcome.up.pushed_bytes * 100 / outcome.down.pushed_bytes;
+    (outcome.flows[0].received * 8 / 20_000_000, upstream)
+}
+
+#[test]
+fn a_slow_uplink_gets_few_requests() {
+    let kbit = |rate: u64| LinkConfig {
+        rate: Some(rate * 1000),
+        ..link(0, 20, 30_000)
+    };
+    // Flights of half a millisecond need a fifteenth of the rate of the data.
+    for (rate, least, most) in [(200, 20, 2), (1000, 30, 3), (5000, 46, 8)] {
+        let (mbit, upstream) = uneven(kbit(rate));
+        assert!(mbit >= least, "{rate} kbit/s: {mbit} Mbit/s");
+        assert!(upstream < most, "{rate} kbit/s: {upstream} % upstream");
+    }
+}
+
+#[test]
+fn jitter_of_requests_does_not_end_slow_start() {
+    for jitter_reorders in [false, true] {
+        let jittery = LinkConfig {
+            jitter: Duration::from_millis(10),
+            jitter_reorders,
+            ..link(50, 20, 250_000)
+        };
+        let (mbit, _) = uneven(jittery);
+        assert!(mbit >= 43, "out of order: {jitter_reorders}: {mbit} Mbit/s");
+    }
+}

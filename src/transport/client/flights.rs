@@ -21,6 +21,10 @@ const MAX_REMEMBERED: usize = 256;
 /// Later numbers that make a number lost at once while no reordering was seen (RFC 8985 §6.2).
 const REORDERING_THRESHOLD: u64 = 3;
 
+/// Numbers that must have come in order before later numbers make one lost at once: jitter disorders
+/// the first ones already.
+const ORDERLY: u32 = 64;
+
 /// Greatest lateness that the reordering window makes room for. More than RFC 8985's one round trip:
 /// one of several servers may be held up for longer than that, and its answers still come.
 const MAX_LATENESS: Duration = Duration::from_millis(100);
@@ -186,6 +190,8 @@ pub(super) struct Flights {
     /// The order of the latest-sent number that has arrived, the number, and its round trip.
     latest: Option<(u64, u64, Duration)>,
     reordering_seen: bool,
+    /// Numbers that came in order since the path is known, as far as they count.
+    in_order: u32,
     /// The lateness of numbers that came after they were given up, with some headroom; fades.
     lateness: Duration,
     given_up: VecDeque<GivenUp>,
@@ -383,9 +389,8 @@ impl Flights {
         old.open &= !(1 << (n - old.first));
         let (stream, named) = (old.stream, old.has_label(label));
         if let Some(due) = old.due {
-            let late = now.saturating_since(due) * 5 / 4;
             self.reordering_seen = true;
-            self.lateness = self.lateness.max(late).min(MAX_LATENESS);
+            self.late_by(now.saturating_since(due));
         }
         (named && !self.is_ambiguous(n, stream)).then_some(stream)
     }
@@ -411,9 +416,17 @@ impl Flights {
             .is_none_or(|(latest, number, _)| (order, n) > (latest, number));
         if newer {
             self.latest = Some((order, n, round_trip));
-        } else if !repeated {
+            self.in_order = ORDERLY.min(self.in_order + 1);
+        } else if let Some((_, _, due)) = self.latest.filter(|_| !repeated) {
+            // Nearly given up; the next may be later.
             self.reordering_seen = true;
+            self.late_by(round_trip.saturating_sub(due));
         }
+    }
+
+    /// Takes note of a number that came later than its round trip, by `late`.
+    fn late_by(&mut self, late: Duration) {
+        self.lateness = self.lateness.max(late * 5 / 4).min(MAX_LATENESS);
     }
 
     /// Takes the answer to a probe: numbers requested before it was sent should have arrived.
@@ -445,8 +458,8 @@ impl Flights {
                 continue;
             }
             let highest = first + u64::from(63 - late.leading_zeros());
-            let one_path = !self.reordering_seen && apart.is_none();
-            let clearly = one_path && number >= highest + REORDERING_THRESHOLD;
+            let orderly = self.in_order == ORDERLY && !self.reordering_seen && apart.is_none();
+            let clearly = orderly && number >= highest + REORDERING_THRESHOLD;
             let wait = if clearly {
                 Duration::ZERO
             } else {
@@ -532,6 +545,7 @@ impl Flights {
     /// Forgets the times of another path.
     pub(super) fn forget_path(&mut self) {
         self.latest = None;
+        self.in_order = 0;
         for old in &mut self.given_up {
             old.due = None;
         }
@@ -571,7 +585,10 @@ mod tests {
 
     /// Flights of four numbers from `first` on, requested one after the other at one instant.
     fn flights(sent: Instant, firsts: &[u64]) -> Flights {
-        let mut flights = Flights::default();
+        let mut flights = Flights {
+            in_order: ORDERLY,
+            ..Flights::default()
+        };
         for &first in firsts {
             let interval = Interval {
                 after: first,
@@ -593,6 +610,38 @@ mod tests {
     fn lost(flights: &mut Flights, now: Instant) -> Vec<u64> {
         let losses = flights.detect(now, &rtt(), None);
         losses.iter().map(|loss| loss.flight).collect()
+    }
+
+    #[test]
+    fn later_numbers_count_once_the_path_has_shown_order() {
+        for (in_order, want) in [(ORDERLY - 2, vec![]), (ORDERLY - 1, vec![1])] {
+            let mut flights = Flights {
+                in_order,
+                ..flights(at(0), &[1, 5])
+            };
+            flights.arrive(at(ROUND_TRIP), 8, 0, 0, &rtt());
+            assert_eq!(lost(&mut flights, at(ROUND_TRIP)), want);
+            let due = ROUND_TRIP + ROUND_TRIP / 4;
+            assert_eq!(flights.timer(), Some(at(due)));
+            assert_eq!(lost(&mut flights, at(due)), [1, 5]);
+        }
+    }
+
+    #[test]
+    fn what_is_nearly_given_up_makes_room_for_later_ones() {
+        let quarter = ROUND_TRIP / 4;
+        for (name, late, want) in [
+            ("much less than the window", quarter / 2, quarter),
+            ("nearly as late", quarter, quarter * 5 / 4),
+            ("later than any", 1_000_000, 100_000),
+        ] {
+            let mut flights = flights(at(0), &[1, 5]);
+            flights.arrive(at(ROUND_TRIP), 5, 0, 0, &rtt());
+            flights.arrive(at(ROUND_TRIP + late), 1, 0, 0, &rtt());
+            let window = flights.reordering_window(&rtt(), None);
+            assert_eq!(window, Duration::from_micros(want), "{name}");
+            assert!(flights.reordering_seen);
+        }
     }
 
     #[test]

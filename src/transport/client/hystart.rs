@@ -68,6 +68,7 @@ pub(super) struct HyStart {
     train: Option<Train>,
     train_time: Duration,
     lately: Lately,
+    noise: Noise,
 }
 
 /// Packets that came one after the other.
@@ -75,6 +76,43 @@ pub(super) struct HyStart {
 struct Train {
     began: Instant,
     packets: u32,
+}
+
+/// By how much the wait rises from one flight to the next. In a queue it rises by the flight between them.
+/// Jitter and aggregation hold packets back together: the first of them waits for longest, and much
+/// longer than the last of those before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Noise {
+    /// The wait of the flight before.
+    before: Option<Duration>,
+    /// The greatest rises of the round, the second of which counts: one may be an accident.
+    rises: [Duration; 2],
+    /// The same of the round before.
+    last: [Duration; 2],
+}
+
+impl Noise {
+    fn sample(&mut self, waited: Duration) {
+        let rise = self
+            .before
+            .replace(waited)
+            .map(|before| waited.saturating_sub(before));
+        let [first, second] = self.rises;
+        self.rises = match rise.unwrap_or_default() {
+            rise if rise > first => [rise, first],
+            rise => [first, second.max(rise)],
+        };
+    }
+
+    fn begin_round(&mut self) {
+        self.last = core::mem::take(&mut self.rises);
+    }
+
+    /// The wait that says nothing of a queue: that of both directions.
+    fn wait(&self) -> Duration {
+        let ([_, now], [_, last]) = (self.rises, self.last);
+        now.max(last) * 2
+    }
 }
 
 /// The shortest wait of the last while, in two parts.
@@ -135,11 +173,13 @@ impl HyStart {
         self.train_time = (least / TRAIN_PART).max(sample.spread);
         let part = (least / LAST_PART).max(MIN_LAST);
         self.lately.sample(now, waited, part);
+        self.noise.sample(waited);
         let lasted = now.saturating_since(self.began) >= part * 2;
         (lasted && self.rises(least)) || self.is_full(sample.window, least)
     }
 
     fn begin_round(&mut self, now: Instant, highest: u64) {
+        self.noise.begin_round();
         *self = Self {
             round_end: highest,
             last_min: self.min,
@@ -147,6 +187,7 @@ impl HyStart {
             last_rate: self.rate,
             train_time: self.train_time,
             lately: self.lately,
+            noise: self.noise,
             ..Self::default()
         };
     }
@@ -154,7 +195,8 @@ impl HyStart {
     /// RFC 9406 §4.2.
     fn rises(&self, least: Duration) -> bool {
         let rises = |(last, min): (Duration, Duration)| {
-            min >= last + ((least + last) / 8).clamp(MIN_RISE, MAX_RISE)
+            let rise = ((least + last) / 8).clamp(MIN_RISE, MAX_RISE);
+            min >= last + rise.max(self.noise.wait())
         };
         self.samples >= MIN_SAMPLES && self.last_min.zip(self.min).is_some_and(rises)
     }
@@ -162,6 +204,7 @@ impl HyStart {
     /// Whether the window is larger than the path's product by an eighth, and packets wait there.
     fn is_full(&self, window: u32, least: Duration) -> bool {
         let wait = (least / WAIT_PART).clamp(MIN_WAIT, MAX_WAIT);
+        let wait = wait.max(self.noise.wait());
         let waits = self.lately.min().is_some_and(|waited| waited >= wait);
         let holds = self.rate.max(self.last_rate) * least.as_secs_f64();
         let measured = self.last_rate > 0.0;
@@ -275,6 +318,41 @@ mod tests {
             };
             hystart.sample(now, &sample(number, highest, window, [waited, ms(40)]))
         })
+    }
+
+    #[test]
+    fn packets_held_back_together_are_no_queue() {
+        // Bursts each 10 ms: the first packet of each has waited for longest. The wait of the last, the
+        // least of the round, grows with the size of the window.
+        let judged = |grows: u64, apart: u64| {
+            let mut hystart = HyStart::default();
+            let mut now = Instant::ZERO;
+            (1..=200).any(|number| {
+                now += ms(2);
+                let standing = if number > 100 { grows } else { 0 };
+                let waited = ms(standing + apart - number * 2 % apart);
+                hystart.sample(
+                    now,
+                    &sample(number, number.div_ceil(100) * 100, 20, [waited, ms(40)]),
+                )
+            })
+        };
+        assert!(!judged(15, 10), "twice the jitter of one direction");
+        assert!(judged(21, 10), "more than both directions add");
+        assert!(judged(15, 2), "a queue");
+    }
+
+    #[test]
+    fn one_rise_of_the_wait_is_an_accident() {
+        let mut noise = Noise::default();
+        for (waited, want) in [(0, 0), (9, 0), (1, 0), (6, 10), (6, 10), (1, 10), (8, 14)] {
+            noise.sample(ms(waited));
+            assert_eq!(noise.wait(), ms(want));
+        }
+        noise.begin_round();
+        assert_eq!(noise.wait(), ms(14), "the round before counts");
+        noise.begin_round();
+        assert_eq!(noise.wait(), ms(0));
     }
 
     #[test]
