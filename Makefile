@@ -6,7 +6,7 @@ SEED ?= 1
 RUNS ?= 100
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo demo-failover demo-balance demo-anycast test check bench bench-redirect bench-failover bench-check doc sim attack compare paper fuzz hostile setup clean
+.PHONY: help demo demo-failover demo-balance demo-anycast test check bench bench-redirect bench-failover bench-check doc sim sim-soak attack compare paper fuzz hostile setup clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -66,6 +66,10 @@ doc: ## documentation of the library without that of the program: target/doc/hea
 
 sim: ## seeded worlds on virtual time: make sim SEED=n RUNS=m
 	$(CARGO) run --release --locked -- sim --seed $(SEED) --runs $(RUNS)
+
+sim-soak: ## 10^5 worlds of seeds drawn from the clock, which stop at a broken law (50 minutes); RUNS=n
+	$(CARGO) build --release --locked
+	@scripts/soak.sh $(if $(filter file,$(origin RUNS)),100000,$(RUNS))
 
 attack: ## attacks on the protocol in process: gain before, gain now, test (minutes)
 	$(CARGO) run --release --locked -- attack --seed $(SEED)
