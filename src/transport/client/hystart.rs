@@ -85,7 +85,7 @@ struct Train {
 struct Noise {
     /// The wait of the flight before.
     before: Option<Duration>,
-    /// The greatest rises of the round, the second of which counts: one may be an accident.
+    /// The greatest rises of the round. The second of two rounds counts: one may be an accident.
     rises: [Duration; 2],
     /// The same of the round before.
     last: [Duration; 2],
@@ -110,8 +110,9 @@ impl Noise {
 
     /// The wait that says nothing of a queue: that of both directions.
     fn wait(&self) -> Duration {
-        let ([_, now], [_, last]) = (self.rises, self.last);
-        now.max(last) * 2
+        // A round of a small window may be a single burst.
+        let ([first, second], [other, another]) = (self.rises, self.last);
+        first.min(other).max(second).max(another) * 2
     }
 }
 
@@ -351,6 +352,13 @@ mod tests {
         }
         noise.begin_round();
         assert_eq!(noise.wait(), ms(14), "the round before counts");
+        noise.sample(ms(20));
+        assert_eq!(noise.wait(), ms(18), "the second of both rounds");
+        noise.begin_round();
+        noise.sample(ms(9));
+        noise.sample(ms(20));
+        assert_eq!(noise.wait(), ms(22), "one in each of them");
+        noise.begin_round();
         noise.begin_round();
         assert_eq!(noise.wait(), ms(0));
     }
