@@ -16,7 +16,7 @@ use super::dice::Dice;
 use super::object::Object;
 use super::slow::BLOCK_BYTES;
 use super::world::{Action, Clock, NodeId, Spray};
-use crate::link::{BurstLoss, Chance, LinkConfig, Outage};
+use crate::link::{Aggregation, BurstLoss, Chance, LinkConfig, Outage};
 use crate::time::{Instant, micros};
 use crate::transport::server::WAIT;
 
@@ -170,6 +170,10 @@ impl Scenario {
         }
         if options.adversaries && dice.chance(SLOW_PERCENT) {
             scenario.thinks = dice.duration(Duration::from_millis(1), Duration::from_secs(3));
+        }
+        if faults && dice.chance(UPLINK_PERCENT) {
+            let clients = scenario.clients.iter_mut();
+            clients.for_each(|plan| draw_uplink(dice, plan));
         }
         scenario
     }
@@ -461,6 +465,27 @@ fn draw_faults(dice: &mut Dice, link: &mut LinkConfig, severity: u64) {
     }
 }
 
+/// Makes the uplink of a client as those of homes and phones are: slow behind a short queue, jittery, or
+/// with packets in bursts.
+fn draw_uplink(dice: &mut Dice, plan: &mut ClientPlan) {
+    if dice.chance(50) {
+        plan.up.rate = Some(dice.magnitude(SLOWEST_UPLINK, 5_000_000));
+        let queue = dice.between(LEAST_QUEUE, 60_000);
+        plan.up.queue_bytes = usize::try_from(queue).unwrap_or(MOST_QUEUE);
+        plan.up.mark_bytes = None;
+    }
+    if dice.chance(50) {
+        plan.up.jitter = dice.duration(Duration::from_millis(1), Duration::from_millis(20));
+        plan.up.jitter_reorders = dice.chance(50);
+    }
+    if dice.chance(25) {
+        plan.up.aggregate = Some(Aggregation {
+            interval: dice.duration(Duration::from_millis(2), Duration::from_millis(20)),
+            packets: 64,
+        });
+    }
+}
+
 fn draw_outages(dice: &mut Dice, heals_at: Instant) -> Vec<Outage> {
     let count = dice.between(0, 2);
     (0..count)
@@ -540,6 +565,12 @@ const ADVERSE_PERCENT: u32 = 20;
 
 /// Worlds in a hundred in which datagrams of earlier streams come late.
 const LATE_PERCENT: u32 = 10;
+
+/// Worlds in a hundred with slow and jittery uplinks.
+const UPLINK_PERCENT: u32 = 20;
+
+/// Slowest of them, in bits per second.
+const SLOWEST_UPLINK: u64 = 200_000;
 
 /// Worlds in a hundred in which the application is slow.
 const SLOW_PERCENT: u32 = 20;
@@ -631,6 +662,12 @@ mod tests {
             .all(|c| !is_lossy(&c.up) && !is_lossy(&c.down))));
         assert!(any(|s| s.clients.iter().any(|c| c.down.burst.is_some())));
         assert!(any(|s| s.clients.iter().any(|c| c.late_streams)));
+        assert!(any(|s| s.clients.iter().any(|c| c.up.aggregate.is_some())));
+        let has_slow_uplinks = |s: &Scenario| {
+            let rates = s.clients.iter().filter_map(|c| c.up.rate);
+            rates.filter(|&rate| rate < 1_000_000).count() > 4
+        };
+        assert!(any(has_slow_uplinks));
     }
 
     #[test]
