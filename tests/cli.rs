@@ -83,7 +83,7 @@ fn wrong_command_lines_get_one_line_that_helps() {
         (&["get", "--address", "10.0.0.1", "h"], 2, "--tun <NAME>"),
         (&["get", "--pcap", "file", "h"], 2, "--tun <NAME>"),
         (&["get", "--transport", "tcp", "h"], 2, "--tun NAME"),
-        (&["serve", "--root", dir], 2, "--tun <NAME>"),
+        (&["serve", "--root", dir], 2, "use --listen"),
         (
             &[
                 "serve",

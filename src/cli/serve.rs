@@ -38,11 +38,15 @@ use crate::runtime::{Hooks, Notice, OsClock, Signal};
 use crate::time::{Instant, Now};
 use crate::transport::keys::KeyRing;
 
+/// Help text of `--tun`.
+const TUN_HELP: &str = "TUN device; created if it does not exist. It needs privileges: any user can \
+    serve on --listen instead";
+
 /// Arguments of `headwater serve`.
 #[derive(Debug, clap::Args)]
 #[command(
     mut_arg("tun", |arg| arg.required(false).requires("addresses").conflicts_with("listen")
-        .required_unless_present("listen")),
+        .help(TUN_HELP)),
     mut_arg("addresses", |arg| arg.required(false).requires("tun")),
     mut_arg("device", |arg| arg.requires("tun")),
     mut_arg("pcap", |arg| arg.requires("tun")),
@@ -169,6 +173,11 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failed> {
     let mut local = args.local.clone();
     local.addresses.extend(&args.behind.backend_addresses);
     if args.listen.is_empty() {
+        if local.tun.is_none() {
+            let advice =
+                "no address to serve on: use --listen ADDR:PORT, or --tun NAME with --address";
+            return Err(Failed::new(Exit::Usage, advice));
+        }
         local.check()?;
     }
     if args.multi_queue && args.local.device == DeviceArg::Plain {
