@@ -20,7 +20,7 @@ struct Got {
     reads: usize,
 }
 
-/// Receives until `count` datagrams are there, or nothing has come for long.
+/// Receives until `count` datagrams are there, or none arrives for ten seconds.
 fn receive(device: &mut UdpSockets, count: usize) -> Got {
     let mut got = Got::default();
     let mut buffer = vec![0; MAX_PACKET];
