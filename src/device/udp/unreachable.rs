@@ -1,4 +1,4 @@
-//! The addresses that the network or the kernel reported as unreachable, until the loop asks for them.
+//! The addresses that the network or the kernel reported as unreachable, until the loop takes them.
 //!
 //! Anyone may forge such reports, so few are kept and each address once.
 
