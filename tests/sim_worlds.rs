@@ -19,7 +19,7 @@ use headwater::internals::time::Instant;
 const WORLDS: u64 = 1000;
 
 /// Further worlds, in each of which something rare broke a law once.
-const RARE: [u64; 11] = [
+const RARE: [u64; 12] = [
     5_002_223,
     1_796_066_285,
     1_796_075_873,
@@ -31,6 +31,7 @@ const RARE: [u64; 11] = [
     1_797_056_530,
     1_797_062_706,
     1_797_064_974,
+    1_796_066_567_230_770_699,
 ];
 
 /// Threads that share the worlds.

@@ -236,7 +236,15 @@ impl Scenario {
             longest_backoff,
             leisure: client.leisure() + self.thinking(client),
             thinks: self.stall_of_thinking(),
+            skew: self.skew(),
         }
+    }
+
+    /// Greatest difference between the clocks of two servers.
+    fn skew(&self) -> Duration {
+        let ahead = || self.servers.iter().map(|server| server.clock.ahead_ms);
+        let (least, most) = (ahead().min(), ahead().max());
+        Duration::from_millis(most.unwrap_or(0) - least.unwrap_or(0))
     }
 
     /// Longest stall that the application causes: each server thinks by itself, and a request that is lost

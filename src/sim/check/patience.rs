@@ -26,6 +26,9 @@ pub struct Path {
     pub leisure: Duration,
     /// Longest stall that the application causes.
     pub thinks: Duration,
+    /// Greatest difference between the clocks of two servers: one whose clock is behind refuses a timeout
+    /// until it is due by that clock.
+    pub skew: Duration,
 }
 
 impl Path {
@@ -65,7 +68,7 @@ impl Path {
             true => lost.max(LOSSY_DOUBLINGS),
             false => 1,
         };
-        let backoff = (stalled + self.timeout()).saturating_mul(1 << doublings.min(16));
+        let backoff = (stalled + self.skew + self.timeout()).saturating_mul(1 << doublings.min(16));
         let most = self.longest_backoff.saturating_mul(1 + doublings);
         backoff.min(most.max(self.timeout())) + self.round_trip * 2 + self.thinks
     }
@@ -107,6 +110,7 @@ mod tests {
             longest_backoff: Duration::from_secs(60),
             leisure: Duration::ZERO,
             thinks: Duration::ZERO,
+            skew: Duration::ZERO,
         }
     }
 
@@ -119,6 +123,10 @@ mod tests {
         let mut path = path();
         let quiet = path.stall_ends(secs(10), 0).saturating_since(secs(10));
         assert_eq!(quiet, Duration::from_millis(2200));
+        path.skew = Duration::from_secs(1);
+        let skewed = path.stall_ends(secs(10), 0).saturating_since(secs(10));
+        assert_eq!(skewed, quiet + 2 * path.skew);
+        path.skew = Duration::ZERO;
         path.impaired = vec![
             (secs(1), secs(2)),
             (secs(11), secs(15)),
