@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly RUNS=${1:-100000} CHUNK=${CHUNK:-1000} PROGRAM=${HEADWATER:-target/release/headwater}
+readonly RUNS=${1:-100000} CHUNK=${CHUNK:-1000} PROGRAM=target/release/headwater
 [[ $RUNS =~ ^[1-9][0-9]*$ && $CHUNK =~ ^[1-9][0-9]*$ ]] || {
     echo "soak.sh: RUNS and CHUNK are whole numbers from 1 on" >&2
     exit 2

@@ -5,11 +5,11 @@
 # window in packets, goodput, and the bytes of requests, or of acknowledgements, per hundred downstream,
 # headers included. Without namespaces, in some 10 s; equal programs print equal tables.
 #
-#   upstream.sh      HEADWATER names the program
+#   upstream.sh      after `cargo build --release`
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly PROGRAM=${HEADWATER:-target/release/headwater}
+readonly PROGRAM=target/release/headwater
 
 # download CARRIER RTT_MS MBIT LOSS UPLINK
 download() {

@@ -25,6 +25,7 @@ unprivileged() {
     mkdir "$SCRATCH/home" "$SCRATCH/home/root"
     cp -- "$HEADWATER" "$SCRATCH/home/headwater"
     chown -R 1500:1500 "$SCRATCH/home"
+    # shellcheck disable=SC2034 # for the callers
     USER_RUN=(setpriv --reuid=1500 --regid=1500 --clear-groups --inh-caps=-all --bounding-set=-all
         env -u XDG_STATE_HOME "HOME=$SCRATCH/home" "$SCRATCH/home/headwater")
 }
