@@ -99,7 +99,7 @@ pub struct GetArgs {
     /// Connect to IPv6 addresses only
     #[arg(short = '6', long)]
     pub ipv6: bool,
-    /// Use these addresses for HOST and PORT of a URL, and no others: HOST:PORT:ADDRESS[,ADDRESS]...; HOST
+    /// Use these addresses for HOST and PORT of a URL, and no others: `HOST:PORT:ADDRESS[,ADDRESS]...`; HOST
     /// may be `*`. IPv6 addresses in brackets
     #[arg(long, value_name = "HOST:PORT:ADDRESSES", value_parser = Pinned::parse)]
     pub resolve: Vec<Pinned>,
