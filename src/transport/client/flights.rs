@@ -346,9 +346,9 @@ impl Flights {
         // Sooner than any answer comes, it is the answer to the first request (RFC 8985 §6.2).
         let early = repeated && rtt.min().is_some_and(|least| round_trip < least);
         let mut given_up = self.given_up.iter().rev();
-        let last = given_up.find(|old| old.holds(n) && old.has_label(label));
+        let mut last = || given_up.find(|old| old.holds(n) && old.has_label(label));
         let other = (early || label_of(record.stream) != label)
-            && last.is_some_and(|old| old.yields != record.yields);
+            && last().is_some_and(|old| old.yields != record.yields);
         let arrival = Arrival {
             sent: record.sent,
             repeated,
