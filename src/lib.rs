@@ -222,7 +222,7 @@ pub use host::client::ClientHost;
 pub use host::config::{
     ClientHostBuilder, ClientHostConfig, DEFAULT_CONNECT_TIMEOUT, Protocol, Resolve,
 };
-pub use host::names::{Family, Pinned, PinnedError, Resolution};
+pub use host::names::{Family, LookupAnswer, Pinned, PinnedError, Resolution};
 pub use host::report::ClientReport;
 pub use host::tokens::{Remembered, Tokens};
 pub use http::chunked::ChunkError;

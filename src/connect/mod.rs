@@ -5,5 +5,5 @@
 mod order;
 mod race;
 
-pub use order::interleaved;
+pub use order::{interleaved, interleaved_after};
 pub use race::{AttemptState, MAX_ATTEMPTS, Pace, Race, RaceStep};

@@ -79,6 +79,8 @@ pub struct Race {
     next_at: Option<Instant>,
     /// Time that better attempts than the first that was answered have, from their own starts.
     patience: Option<Duration>,
+    /// Whether further addresses may come.
+    more: bool,
     ended: bool,
 }
 
@@ -91,8 +93,30 @@ impl Race {
             attempts: vec![AttemptState::Waiting; count.min(MAX_ATTEMPTS)],
             next_at: None,
             patience: None,
+            more: false,
             ended: false,
         }
+    }
+
+    /// Replaces the attempts that have not started by `count` others, because further addresses arrived: those
+    /// that were started stay the first, in their order. Attempts beyond [`MAX_ATTEMPTS`] are left out.
+    pub fn set_waiting(&mut self, count: usize) {
+        let started = self.started();
+        let all = started.saturating_add(count).min(MAX_ATTEMPTS);
+        self.attempts.truncate(started);
+        self.attempts.resize(all, AttemptState::Waiting);
+    }
+
+    /// Sets whether further addresses may come: the race then goes on when all attempts have failed. Default: no.
+    pub const fn expect_more(&mut self, more: bool) {
+        self.more = more;
+    }
+
+    /// The number of attempts that were started; they are the first.
+    #[must_use]
+    pub fn started(&self) -> usize {
+        let waiting = self.position(|attempt| attempt == AttemptState::Waiting);
+        waiting.unwrap_or(self.attempts.len())
     }
 
     /// The states of the attempts, in the order of the addresses.
@@ -144,7 +168,7 @@ impl Race {
             Some(_) => None,
             None => {
                 let running = self.position(|attempt| matches!(attempt, AttemptState::Running(_)));
-                self.ended = running.is_none();
+                self.ended = running.is_none() && !self.more;
                 self.ended.then_some(RaceStep::Exhausted)
             }
         }
@@ -287,6 +311,34 @@ mod tests {
     }
 
     #[test]
+    fn addresses_that_come_late_join_and_those_started_stay() {
+        let mut race = Race::new(Pace::Paced, 2);
+        race.expect_more(true);
+        assert_eq!(race.poll(at(0)), Some(RaceStep::Start(0)));
+        race.set_waiting(3);
+        assert_eq!(
+            (race.started(), race.poll(at(9))),
+            (1, None),
+            "at their pace"
+        );
+        assert_eq!(race.poll_timeout(), Some(at(10)));
+        for (ms, index) in [(10, 1), (20, 2), (30, 3)] {
+            assert_eq!(race.poll(at(ms)), Some(RaceStep::Start(index)));
+        }
+        (0..4).for_each(|index| race.handle_failure(at(40), index));
+        assert_eq!((race.poll(at(40)), race.poll_timeout()), (None, None));
+        race.set_waiting(1);
+        assert_eq!(race.poll(at(50)), Some(RaceStep::Start(4)), "at once");
+        race.set_waiting(0);
+        race.handle_failure(at(60), 4);
+        assert_eq!(race.poll(at(60)), None, "more may come");
+        race.expect_more(false);
+        assert_eq!(race.poll(at(60)), Some(RaceStep::Exhausted));
+        race.set_waiting(1);
+        assert_eq!(race.poll(at(60)), None, "too late");
+    }
+
+    #[test]
     fn spares_are_ranked_by_what_is_known_of_them() {
         let mut race = Race::new(Pace::Paced, 6);
         let starts = |race: &mut Race, ms| while race.poll(at(ms)).is_some() {};
@@ -314,6 +366,8 @@ mod tests {
         let mut race = Race::new(Pace::All, MAX_ATTEMPTS + 1);
         let started = core::iter::from_fn(|| race.poll(at(0))).count();
         assert_eq!(started, MAX_ATTEMPTS);
+        race.set_waiting(1);
+        assert_eq!(race.poll(at(0)), None);
         assert_eq!(
             Race::new(Pace::All, 0).poll(at(0)),
             Some(RaceStep::Exhausted)
@@ -327,9 +381,11 @@ mod tests {
         fn laws(
             pace in prop::sample::select(vec![Pace::Sequential, Pace::HappyEyeballs, Pace::Paced, Pace::All]),
             count in 0usize..20,
-            inputs in prop::collection::vec((0u64..400, 0usize..20, 0u8..4), 0..200),
+            inputs in prop::collection::vec((0u64..400, 0usize..20, 0u8..6), 0..200),
         ) {
             let mut race = Race::new(pace, count);
+            let mut more = count % 2 == 0;
+            race.expect_more(more);
             let (mut ms, mut started, mut ended) = (0, Vec::new(), None);
             let mut failed = true;
             for (wait, index, input) in inputs {
@@ -350,7 +406,7 @@ mod tests {
                         }
                         RaceStep::Exhausted => {
                             let all = |a: &AttemptState| matches!(a, AttemptState::Failed(_));
-                            prop_assert!(race.attempts().iter().all(all));
+                            prop_assert!(race.attempts().iter().all(all) && !more);
                             ended = Some(step);
                         }
                     }
@@ -364,6 +420,14 @@ mod tests {
                         let running = matches!(race.attempts().get(index), Some(AttemptState::Running(_)));
                         race.handle_failure(at(ms), index);
                         failed |= running;
+                    }
+                    2 => {
+                        race.set_waiting(index);
+                        prop_assert_eq!(race.started(), started.len());
+                    }
+                    3 => {
+                        more = false;
+                        race.expect_more(more);
                     }
                     _ => {}
                 }

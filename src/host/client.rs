@@ -19,7 +19,7 @@ use crate::host::config::{ClientHostConfig, Protocol};
 use crate::host::connection::ClientConnection;
 use crate::host::connections::Connections;
 use crate::host::metrics::Metric;
-use crate::host::names::{Names, Resolution};
+use crate::host::names::{LookupAnswer, Names, Resolution};
 use crate::host::report::ClientReport;
 use crate::host::server::stack_metrics;
 use crate::host::tokens::{Remembered, Tokens};
@@ -53,10 +53,11 @@ struct Running {
     failed: bool,
 }
 
-/// A request whose host is being looked up.
+/// A look-up of the host of a request.
 struct Lookup {
     host: String,
-    request: TransferRequest,
+    /// The request until an address is known; a race has it then.
+    request: Option<TransferRequest>,
     /// Whether the driver has taken the name.
     asked: bool,
 }
@@ -163,28 +164,53 @@ impl ClientHost {
         }
     }
 
-    /// Handles the answer to a look-up: the addresses of `host`, none if it has none. No effect if the
-    /// transfer no longer waits for it.
-    pub fn handle_lookup(&mut self, now: Now, host: &str, addresses: &[IpAddr]) {
-        self.names.keep(now.instant, host, addresses);
+    /// Handles an answer to a look-up of `host`. No effect if the transfer no longer waits for it.
+    pub fn handle_lookup(&mut self, now: Now, host: &str, answer: LookupAnswer) {
+        let (addresses, complete) = match answer {
+            LookupAnswer::Partial(addresses) => (addresses, false),
+            LookupAnswer::Complete(addresses) => (addresses, true),
+        };
+        if complete {
+            self.names.keep(now.instant, host, &addresses);
+        }
         let Some(running) = &mut self.running else {
             return;
         };
-        let Some(lookup) = running.lookup.take_if(|lookup| lookup.host == host) else {
+        let Some(mut lookup) = running.lookup.take_if(|lookup| lookup.host == host) else {
+            return;
+        };
+        let request = lookup.request.take();
+        running.lookup = (!complete).then_some(lookup);
+        match request {
+            Some(request) => self.handle_first_answer(now, request, &addresses),
+            None => self.extend_race(&addresses),
+        }
+        self.pump(now);
+    }
+
+    /// Sends a request to the addresses that are known of its host, unless it waits for others.
+    fn handle_first_answer(&mut self, now: Now, request: TransferRequest, known: &[IpAddr]) {
+        let Some(running) = &mut self.running else {
             return;
         };
         let limit = running.connect_by;
-        let sent = self
-            .ways(&lookup.request.target, addresses)
-            .map(|ways| self.send_to(now, lookup.request, ways));
-        if let Some(running) = &mut self.running {
-            match sent {
-                // The limit counts from the start of the look-up.
-                Ok(()) => running.connect_by = running.connect_by.and(limit),
-                Err(failure) => running.transfer.fail(failure),
+        match self.ways(&request.target, known) {
+            Ok(ways) => {
+                self.send_to(now, request, ways);
+                if let Some(running) = &mut self.running {
+                    // The limit counts from the start of the look-up.
+                    running.connect_by = running.connect_by.and(limit);
+                }
+            }
+            Err(failure) => {
+                if let Some(running) = &mut self.running {
+                    match &mut running.lookup {
+                        Some(lookup) => lookup.request = Some(request),
+                        None => running.transfer.fail(failure),
+                    }
+                }
             }
         }
-        self.pump(now);
     }
 
     // --- Output ---
@@ -304,7 +330,7 @@ impl ClientHost {
                     running.connect_by = Some(now.instant + self.config.connect_timeout);
                     running.lookup = Some(Lookup {
                         host: host.to_owned(),
-                        request,
+                        request: Some(request),
                         asked: false,
                     });
                 }
@@ -328,6 +354,9 @@ impl ClientHost {
         }
         connection.request(now, &mut self.stack, request.head);
         self.current = Some(service);
+        if let Some(running) = &mut self.running {
+            (running.connect_by, running.lookup) = (None, None);
+        }
         if let Some((service, oldest)) = self.connections.keep(service, connection) {
             self.give_up(now, service, oldest);
         }

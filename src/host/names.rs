@@ -26,6 +26,16 @@ pub enum Resolution {
     Pending,
 }
 
+/// The outcome of a look-up, so far; see [`ClientHost::handle_lookup`](crate::ClientHost::handle_lookup).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LookupAnswer {
+    /// All addresses so far, the best first; at least one. More may come: the race for a connection begins with
+    /// these.
+    Partial(Vec<IpAddr>),
+    /// All addresses, the best first; none if the host has none.
+    Complete(Vec<IpAddr>),
+}
+
 impl From<Vec<IpAddr>> for Resolution {
     fn from(addresses: Vec<IpAddr>) -> Self {
         Self::Known(addresses)

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use crate::host::client::ClientHost;
+use crate::host::names::LookupAnswer;
 use crate::runtime::LoopWaker;
 use crate::time::Now;
 
@@ -56,12 +57,12 @@ impl ThreadResolver {
         while let Some(host) = machine.poll_lookup() {
             if let Err(error) = self.start(host.clone(), look_up) {
                 log::warn!("cannot look up {host} ({error})");
-                machine.handle_lookup(now, &host, &[]);
+                machine.handle_lookup(now, &host, LookupAnswer::Complete(Vec::new()));
             }
         }
         while let Ok((host, addresses)) = self.answers.try_recv() {
             self.running -= 1;
-            machine.handle_lookup(now, &host, &addresses);
+            machine.handle_lookup(now, &host, LookupAnswer::Complete(addresses));
         }
     }
 

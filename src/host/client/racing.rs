@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::ClientHost;
 use crate::apps::fetch::target::Target;
 use crate::apps::fetch::{Attempt, Attempts, TransferFailure, TransferRequest};
-use crate::connect::{AttemptState, Race, RaceStep, interleaved};
+use crate::connect::{AttemptState, Race, RaceStep, interleaved, interleaved_after};
 use crate::host::config::Protocol;
 use crate::time::{Instant, Now};
 
@@ -70,23 +70,30 @@ impl ClientHost {
         if known.is_empty() {
             return Err(TransferFailure::CannotResolve { host });
         }
-        let port = match self.config.protocol {
-            Protocol::Trickles { udp_port, .. } => udp_port,
-            Protocol::Tcp => target.port(),
-        };
-        let way = |remote| {
-            let remote = SocketAddr::new(remote, port);
-            let local = self.own_address(remote)?;
-            Some(Way { local, remote })
-        };
-        let family = self.config.family;
-        let fits = |address: &IpAddr| family.is_none_or(|family| family.has(*address));
-        let known: Vec<IpAddr> = known.iter().copied().filter(fits).collect();
-        let ways: Vec<Way> = interleaved(&known).into_iter().filter_map(way).collect();
+        let known = interleaved(&self.of_family(known));
+        let ways = known.into_iter();
+        let ways: Vec<Way> = ways.filter_map(|ip| self.way(target, ip)).collect();
         match ways.is_empty() {
             true => Err(TransferFailure::Family { host }),
             false => Ok(ways),
         }
+    }
+
+    /// The way to one address of a service; `None` without an own address of its family.
+    fn way(&self, target: &Target, address: IpAddr) -> Option<Way> {
+        let port = match self.config.protocol {
+            Protocol::Trickles { udp_port, .. } => udp_port,
+            Protocol::Tcp => target.port(),
+        };
+        let remote = SocketAddr::new(address, port);
+        let local = self.own_address(remote)?;
+        Some(Way { local, remote })
+    }
+
+    fn of_family(&self, known: &[IpAddr]) -> Vec<IpAddr> {
+        let family = self.config.family;
+        let fits = |address: &IpAddr| family.is_none_or(|family| family.has(*address));
+        known.iter().copied().filter(fits).collect()
     }
 
     /// Starts a race to the addresses of a service, the best first.
@@ -94,7 +101,8 @@ impl ClientHost {
         self.current = None;
         if let Some(running) = &mut self.running {
             running.connect_by = Some(now.instant + self.config.connect_timeout);
-            let race = Race::new(self.config.pace, ways.len());
+            let mut race = Race::new(self.config.pace, ways.len());
+            race.expect_more(running.lookup.is_some());
             running.race = Some(Racing {
                 race,
                 request,
@@ -102,6 +110,29 @@ impl ClientHost {
             });
         }
         self.run_race(now);
+    }
+
+    /// Adds addresses that have become known to the race, behind those that were tried.
+    pub(super) fn extend_race(&mut self, known: &[IpAddr]) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let more = running.lookup.is_some();
+        let Some(mut racing) = running.race.take() else {
+            return;
+        };
+        let started = racing.race.started();
+        racing.ways.truncate(started);
+        let tried: Vec<IpAddr> = racing.ways.iter().map(|way| way.remote.ip()).collect();
+        let rest = interleaved_after(&tried, &self.of_family(known));
+        let rest = rest.into_iter();
+        let rest = rest.filter_map(|ip| self.way(&racing.request.target, ip));
+        racing.ways.extend(rest);
+        racing.race.set_waiting(racing.ways.len() - started);
+        racing.race.expect_more(more);
+        if let Some(running) = &mut self.running {
+            running.race = Some(racing);
+        }
     }
 
     /// Reports the outcomes of the attempts to the race, and takes its next steps. Returns whether it has ended.
@@ -231,7 +262,7 @@ impl ClientHost {
         log::info!("connected to {}", way.remote);
         self.current = Some(way.remote);
         if let Some(running) = &mut self.running {
-            running.connect_by = None;
+            (running.connect_by, running.lookup) = (None, None);
         }
         let spares = racing.spares(now, winner);
         let Some(connection) = self.connections.get(way.remote) else {

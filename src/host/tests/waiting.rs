@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::*;
-use crate::host::names::Resolution;
+use crate::host::names::{LookupAnswer, Resolution};
 
 /// A client that knows no name at once.
 fn world(protocol: Protocol, max_time: Option<Duration>) -> World {
@@ -26,14 +26,18 @@ fn a_name_is_looked_up_once_and_its_answer_kept() {
         assert_eq!(world.client.poll_lookup(), None, "asked for once");
         world.drain();
         assert!(world.wire.is_empty(), "nothing to send to");
-        world
-            .client
-            .handle_lookup(world.now, "others", &[address(false, 9)]);
+        world.client.handle_lookup(
+            world.now,
+            "others",
+            LookupAnswer::Complete(vec![address(false, 9)]),
+        );
         world.drain();
         assert!(world.wire.is_empty(), "the answer to something else");
-        world
-            .client
-            .handle_lookup(world.now, "files", &[address(true, 2), address(false, 2)]);
+        world.client.handle_lookup(
+            world.now,
+            "files",
+            LookupAnswer::Complete(vec![address(true, 2), address(false, 2)]),
+        );
         assert_eq!(world.finish(), VERIFIED);
         assert_eq!(memory.0.borrow().0, body(0, 1000));
         world.start("http://files/2000", false);
@@ -44,10 +48,63 @@ fn a_name_is_looked_up_once_and_its_answer_kept() {
 }
 
 #[test]
+fn a_race_begins_with_the_first_addresses_and_others_join_it() {
+    let (dead, live) = (address(false, 77), address(false, 2));
+    let begin = |first: Vec<IpAddr>| {
+        let mut world = world(TRICKLES, None);
+        world.server = server(&world.version, live, world.now, 0);
+        world.start("http://files/1000", false);
+        let answer = LookupAnswer::Partial(first);
+        world.client.handle_lookup(world.now, "files", answer);
+        world
+    };
+    // The rest of the answer comes a second later, with an address before the one that was tried.
+    let mut late = begin(vec![dead]);
+    let start = late.now.instant;
+    while late.step_until(start + Duration::from_secs(1)) {}
+    late.now.instant = start + Duration::from_secs(1);
+    let rest = LookupAnswer::Complete(vec![live, dead]);
+    late.client.handle_lookup(late.now, "files", rest);
+    assert_eq!(late.finish(), VERIFIED);
+    assert_eq!(late.client.report().connections, 2);
+    late.start("http://files/1", false);
+    assert_eq!(late.client.poll_lookup(), None, "the whole answer is kept");
+    // All have failed, but more may come.
+    let mut refused = begin(vec![dead]);
+    refused.client.handle_unreachable(refused.now, dead);
+    assert!(refused.client.poll_event().is_none());
+    let rest = LookupAnswer::Complete(vec![dead]);
+    refused.client.handle_lookup(refused.now, "files", rest);
+    let end = refused.finish();
+    assert!(end.starts_with("Failed(CannotConnect"), "{end}");
+    // Nothing but addresses of the other family, so far.
+    for (rest, want) in [(vec![live], VERIFIED), (vec![], "Failed(Family")] {
+        let mut other = begin(vec![address(true, 2)]);
+        assert!(other.client.poll_event().is_none());
+        let rest = [vec![address(true, 2)], rest].concat();
+        let rest = LookupAnswer::Complete(rest);
+        other.client.handle_lookup(other.now, "files", rest);
+        assert!(other.finish().starts_with(want));
+    }
+    // A connection that is there is used, and the rest is of no interest.
+    let mut again = begin(vec![live]);
+    assert_eq!(again.finish(), VERIFIED);
+    again.start("http://files/1000", false);
+    let first = LookupAnswer::Partial(vec![live]);
+    again.client.handle_lookup(again.now, "files", first);
+    let rest = LookupAnswer::Complete(vec![dead, live]);
+    again.client.handle_lookup(again.now, "files", rest);
+    assert_eq!(again.finish(), VERIFIED);
+    assert_eq!(again.client.report().connections, 1);
+}
+
+#[test]
 fn a_name_that_nobody_has_is_an_error() {
     let mut world = world(TRICKLES, None);
     world.start("http://nobody/1", false);
-    world.client.handle_lookup(world.now, "nobody", &[]);
+    world
+        .client
+        .handle_lookup(world.now, "nobody", LookupAnswer::Complete(vec![]));
     assert!(world.finish().starts_with("Failed(CannotResolve"));
     world.start("http://nobody/1", false);
     assert!(world.client.poll_lookup().is_some(), "no answer is kept");
@@ -61,9 +118,11 @@ fn time_limits_include_the_look_up() {
     silent.start("http://files/1", false);
     assert!(silent.finish().starts_with("Failed(ConnectTimedOut"));
     assert_eq!(silent.now.instant, start + Duration::from_secs(5));
-    silent
-        .client
-        .handle_lookup(silent.now, "files", &[address(false, 2)]);
+    silent.client.handle_lookup(
+        silent.now,
+        "files",
+        LookupAnswer::Complete(vec![address(false, 2)]),
+    );
     assert!(silent.client.poll_event().is_none(), "too late");
     silent.start("http://files/1", false);
     assert_eq!(silent.finish(), VERIFIED, "but not for the next one");
@@ -77,8 +136,11 @@ fn time_limits_include_the_look_up() {
     let start = begun(&late);
     late.start("http://files/1", false);
     late.now.instant = start + Duration::from_secs(4);
-    late.client
-        .handle_lookup(late.now, "files", &[address(false, 77)]);
+    late.client.handle_lookup(
+        late.now,
+        "files",
+        LookupAnswer::Complete(vec![address(false, 77)]),
+    );
     assert!(late.finish().starts_with("Failed(ConnectTimedOut"));
     assert_eq!(late.now.instant, start + Duration::from_secs(5));
 }
