@@ -230,12 +230,14 @@ pub use http::reader::ReadError;
 
 // The loop.
 pub use host::metrics::{Metric, MetricKind, MetricSample};
+pub use host::streams::{CloseReason, OutgoingStreams, TcpError, TcpEvent, TcpId};
 pub use host::{Machine, Transmit};
 pub use runtime::capture::CaptureFile;
 pub use runtime::control::ControlServer;
 pub use runtime::endpoint::{Endpoint, FetchError, MAX_BODY_BYTES};
 pub use runtime::metrics::MetricsServer;
 pub use runtime::resolver::ThreadResolver;
+pub use runtime::streams::KernelStreams;
 pub use runtime::{
     Hooks, LoopWaker, MAX_BUSY_POLL, Notice, OsClock, Runtime, Signal, Stopped, default_busy_poll,
     os_seed, release_signals,

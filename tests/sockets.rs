@@ -4,7 +4,8 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::error::Error;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -13,8 +14,8 @@ use std::{io, ops::ControlFlow, thread};
 
 use headwater::{
     Application, Begun, ClientHost, ClientHostConfig, Endpoint, FetchError, Hooks, Instant,
-    KeyRing, Now, OsClock, Protocol, RequestContext, SECRET_BYTES, ServerHost, ServerHostConfig,
-    StreamPart, TransferFailure, UdpSockets, Unavailable, copy_at, os_seed,
+    KernelStreams, KeyRing, Now, OsClock, Protocol, RequestContext, SECRET_BYTES, ServerHost,
+    ServerHostConfig, StreamPart, TransferFailure, UdpSockets, Unavailable, copy_at, os_seed,
 };
 
 const BODY_BYTES: usize = 20_000_000;
@@ -208,4 +209,104 @@ fn a_port_in_use_is_refused() {
     let kind = io::ErrorKind::AddrInUse;
     let source = error.source().and_then(|source| source.downcast_ref());
     assert_eq!(source.map(io::Error::kind), Some(kind));
+}
+
+/// Answers each connection over the kernel's TCP with the next of `responses` per request, and returns how many
+/// connections it has accepted once `responses` are used up.
+fn plain_server(responses: Vec<Vec<u8>>) -> (SocketAddr, JoinHandle<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let serving = thread::spawn(move || {
+        let (mut accepted, mut responses) = (0, responses.into_iter());
+        while responses.len() > 0 {
+            let (mut peer, _) = listener.accept().expect("a peer");
+            accepted += 1;
+            let mut lines = BufReader::new(peer.try_clone().expect("a copy")).lines();
+            while let Some(Ok(line)) = lines.next() {
+                if line.is_empty() {
+                    let Some(response) = responses.next() else {
+                        break;
+                    };
+                    // The client may have given it up.
+                    let _ = peer.write_all(&response);
+                    if responses.len() == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        accepted
+    });
+    (address, serving)
+}
+
+fn tcp_client() -> Result<Endpoint<UdpSockets, ClientHost>, Box<dyn Error>> {
+    let clock = OsClock::new();
+    let config = ClientHostConfig::over_sockets(os_seed()?)
+        .protocol(Protocol::Tcp)
+        .streams(KernelStreams::outgoing()?)
+        .build()?;
+    let machine = ClientHost::new(clock.now(), config)?;
+    Ok(Endpoint::new(clock, UdpSockets::connect(None)?, machine)?)
+}
+
+fn response(body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+#[test]
+fn tcp_of_the_kernel_carries_one_response_after_the_other() -> Result<(), Box<dyn Error>> {
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n";
+    let large = "x".repeat(5_000_000);
+    let responses = vec![response("one"), chunked.to_vec(), response(&large)];
+    let (address, serving) = plain_server(responses);
+    let mut client = tcp_client()?;
+    for want in ["one", "two", &large] {
+        let got = client.fetch(&format!("http://{address}/"))?;
+        assert!(got == want.as_bytes());
+    }
+    assert_eq!(serving.join().map_err(|_| "it ends")?, 1, "one connection");
+    // It listens no more.
+    let refused = client.fetch(&format!("http://{address}/"));
+    let Err(FetchError::Failed(TransferFailure::CannotConnect { attempts })) = refused else {
+        return Err("it must not connect".into());
+    };
+    assert!(attempts.to_string().contains("failed after"), "{attempts}");
+    Ok(())
+}
+
+#[test]
+fn bytes_of_one_response_are_not_taken_for_the_next() -> Result<(), Box<dyn Error>> {
+    let wrong = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".to_vec();
+    let wrong = [wrong, response("wrong")].concat();
+    let excess = [response("excess"), response("wrong")].concat();
+    let last = response("last");
+    let (address, serving) = plain_server(vec![wrong, excess, last]);
+    let mut client = tcp_client()?;
+    let url = format!("http://{address}/");
+    assert!(client.fetch(&url).is_err(), "not chunks");
+    assert_eq!(client.fetch(&url)?, b"excess");
+    assert_eq!(client.fetch(&url)?, b"last");
+    assert_eq!(serving.join().map_err(|_| "it ends")?, 3, "one for each");
+    Ok(())
+}
+
+#[test]
+fn silence_over_tcp_ends_a_transfer_after_the_idle_time() -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let clock = OsClock::new();
+    let config = ClientHostConfig::over_sockets(os_seed()?)
+        .protocol(Protocol::Tcp)
+        .streams(KernelStreams::outgoing()?)
+        .idle_timeout(Duration::from_millis(50))
+        .build()?;
+    let machine = ClientHost::new(clock.now(), config)?;
+    let mut client = Endpoint::new(clock, UdpSockets::connect(None)?, machine)?;
+    // The kernel accepts the connection; there is no answer.
+    let fetched = client.fetch(&format!("http://{}/", listener.local_addr()?));
+    let Err(FetchError::Failed(TransferFailure::TimedOut)) = fetched else {
+        return Err("it must time out".into());
+    };
+    Ok(())
 }

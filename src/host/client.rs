@@ -4,6 +4,7 @@
 //! the transfers. Keeps a connection for each service that it used lately. Never reads a clock; names
 //! are resolved by a function that is given.
 
+mod machine;
 mod racing;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,9 +23,9 @@ use crate::host::metrics::Metric;
 use crate::host::names::{LookupAnswer, Names, Resolution};
 use crate::host::report::ClientReport;
 use crate::host::server::stack_metrics;
+use crate::host::streams::{ClientStreams, TcpError};
 use crate::host::tokens::{Remembered, Tokens};
-use crate::host::{Machine, Transmit};
-use crate::stack::{Demuxed, Stack, StackConfig, StackError, TcpError};
+use crate::stack::{Stack, StackConfig, StackError};
 use crate::time::{Instant, Now};
 use crate::transport::client::{Client, ClientConfig};
 use crate::wire::ip::UdpView;
@@ -45,6 +46,8 @@ struct Running {
     /// When a connection must have come about; `None` once it has.
     connect_by: Option<Instant>,
     finish_by: Option<Instant>,
+    /// When a TCP connection has been silent for too long; our transport watches its own.
+    idle_by: Option<Instant>,
     /// When the output wants to be flushed in any case.
     flush_at: Option<Instant>,
     lookup: Option<Lookup>,
@@ -72,7 +75,7 @@ impl Running {
 /// The machine of a client.
 pub struct ClientHost {
     config: ClientHostConfig,
-    stack: Stack,
+    tcp: ClientStreams,
     random: ChaCha8Rng,
     local_port: u16,
     connections: Connections,
@@ -89,8 +92,9 @@ impl ClientHost {
     ///
     /// # Errors
     /// [`StackError`] if the addresses cannot be used.
-    pub fn new(now: Now, config: ClientHostConfig) -> Result<Self, StackError> {
+    pub fn new(now: Now, mut config: ClientHostConfig) -> Result<Self, StackError> {
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+        let kernel = config.streams.take();
         let local_port = match config.protocol {
             // The kernel chooses it.
             _ if config.sockets => 0,
@@ -110,7 +114,7 @@ impl ClientHost {
             seed: random.random(),
         };
         Ok(Self {
-            stack: Stack::new(now.instant, settings)?,
+            tcp: ClientStreams::new(Stack::new(now.instant, settings)?, kernel),
             config,
             random,
             local_port,
@@ -137,6 +141,7 @@ impl ClientHost {
             begun: now.instant,
             connect_by: None,
             finish_by: self.config.max_time.map(|limit| now.instant + limit),
+            idle_by: None,
             flush_at,
             lookup: None,
             race: None,
@@ -146,9 +151,15 @@ impl ClientHost {
         self.pump(now);
     }
 
-    /// Lets the output of the transfer write its buffered bytes, and goes on if that has made room. To be
-    /// called once per turn.
-    pub fn flush(&mut self, now: Now) {
+    /// Collects the events of TCP connections of the kernel, lets the output of the transfer write its
+    /// buffered bytes, and goes on if that has made room. To be called once per turn.
+    pub fn turn(&mut self, now: Now) {
+        self.tcp.streams().collect(now.instant);
+        self.handle_tcp_events();
+        self.flush(now);
+    }
+
+    fn flush(&mut self, now: Now) {
         while let Some(running) = &mut self.running {
             let held_up = !running.transfer.has_room();
             running.transfer.flush();
@@ -156,6 +167,8 @@ impl ClientHost {
             running.flush_at = retry.map(|pause| now.instant + pause);
             if held_up && running.transfer.has_room() {
                 self.report.resume(now.instant);
+                let limit = now.instant + self.config.idle_timeout;
+                running.idle_by = running.idle_by.and(Some(limit));
             }
             let waits = running.transfer.waits_for().is_some();
             if !self.pump(now) || waits {
@@ -257,7 +270,7 @@ impl ClientHost {
                 report.add_connection(&client.stats());
             }
         }
-        report.add_stack(self.stack.counters());
+        report.add_stack(self.tcp.stack.counters());
         report
     }
 
@@ -276,7 +289,7 @@ impl ClientHost {
     /// Counters, none by peer.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
-        stack_metrics(&self.stack).to_vec()
+        stack_metrics(&self.tcp.stack).to_vec()
     }
 
     // --- Parts of more than one of these ---
@@ -348,11 +361,12 @@ impl ClientHost {
         let Some((service, mut connection)) = self.connections.take_latest(serves) else {
             return self.start_race(now, request, ways);
         };
-        if !connection.is_reusable() {
+        if !connection.is_reusable(self.tcp.streams()) {
             self.give_up(now, service, connection);
             return self.start_race(now, request, ways);
         }
-        connection.request(now, &mut self.stack, request.head);
+        connection.request(now, self.tcp.streams(), request.head);
+        self.await_bytes(now, connection.is_tcp());
         self.current = Some(service);
         if let Some(running) = &mut self.running {
             (running.connect_by, running.lookup) = (None, None);
@@ -382,7 +396,7 @@ impl ClientHost {
     ) -> Result<ClientConnection, TcpError> {
         self.report.connections += 1;
         match self.config.protocol {
-            Protocol::Tcp => ClientConnection::connect(now, &mut self.stack, remote),
+            Protocol::Tcp => ClientConnection::connect(now, self.tcp.streams(), remote),
             Protocol::Trickles { .. } => {
                 let config = ClientConfig {
                     local: SocketAddr::new(local, self.local_port),
@@ -440,7 +454,8 @@ impl ClientHost {
         if let Some(running) = &mut self.running {
             running.transfer.fail(failure);
             (running.connect_by, running.finish_by) = (None, None);
-            (running.flush_at, running.lookup) = (None, None);
+            (running.idle_by, running.flush_at) = (None, None);
+            running.lookup = None;
         }
         self.drop_race(now);
         self.drop_current(now);
@@ -453,7 +468,14 @@ impl ClientHost {
         if let Some(client) = connection.transport() {
             self.report.add_connection(&client.stats());
         }
-        connection.abandon(&mut self.stack);
+        connection.abandon(self.tcp.streams());
+    }
+
+    /// Sets the time by which bytes must come, if no transport of ours watches for them.
+    fn await_bytes(&mut self, now: Now, tcp: bool) {
+        if let Some(running) = &mut self.running {
+            running.idle_by = tcp.then(|| now.instant + self.config.idle_timeout);
+        }
     }
 
     /// Gives the transfer the received bytes; returns whether there were any.
@@ -466,15 +488,22 @@ impl ClientHost {
         };
         let mut any = false;
         while running.transfer.is_reading() && running.transfer.has_room() {
-            let bytes = connection.ready(&mut self.stack, &mut self.stage);
+            let bytes = connection.ready(self.tcp.streams(), &mut self.stage);
             let count = bytes.len();
             if count == 0 {
                 break;
             }
             any = true;
             self.report.received(now.instant, running.begun, count);
-            running.transfer.handle_bytes(bytes);
+            let used = running.transfer.handle_bytes(bytes);
             connection.consume(now, count);
+            if used < count {
+                connection.handle_excess();
+            }
+        }
+        if any {
+            let limit = now.instant + self.config.idle_timeout;
+            running.idle_by = running.idle_by.and(Some(limit));
         }
         if any && !running.transfer.is_reading() {
             connection.handle_whole();
@@ -527,99 +556,10 @@ impl ClientHost {
     }
 
     fn handle_tcp_events(&mut self) {
-        while let Some(event) = self.stack.poll_event() {
+        while let Some(event) = self.tcp.streams().poll_event() {
             for connection in self.connections.iter_mut() {
-                connection.handle_tcp(&mut self.stack, event);
+                connection.handle_tcp(self.tcp.streams(), event);
             }
         }
-    }
-}
-
-impl Machine for ClientHost {
-    fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
-        match self.stack.handle_packet(now.instant, packet, segment) {
-            Demuxed::Transport(view) => {
-                self.pass_datagrams(now, &view, segment);
-            }
-            Demuxed::Taken => self.handle_tcp_events(),
-            Demuxed::Dropped(reason) => log::trace!("packet dropped reason={}", reason.label()),
-        }
-        self.pump(now);
-    }
-
-    fn handle_datagrams(&mut self, now: Now, view: &UdpView<'_>, segment: Option<usize>) {
-        match self.stack.admit(view) {
-            Ok(()) => self.pass_datagrams(now, view, segment),
-            Err(reason) => log::trace!("datagram dropped reason={}", reason.label()),
-        }
-        self.pump(now);
-    }
-
-    fn handle_unreachable(&mut self, now: Now, address: IpAddr) {
-        // Any host that guesses the own port can forge such a report, so it ends nothing that a server has
-        // answered: the connection waits for another server or for its time limits.
-        self.refuse(now, address);
-        self.pump(now);
-    }
-
-    fn handle_timeout(&mut self, now: Now) {
-        self.stack.handle_timeout(now.instant);
-        for client in self.connections.transports_mut() {
-            client.handle_timeout(now);
-        }
-        if let Some(running) = &mut self.running {
-            let passed = |limit: Option<Instant>| limit.is_some_and(|at| at <= now.instant);
-            let failure = if passed(running.connect_by) {
-                let racing = running.race.as_ref();
-                let attempts = racing.map(Racing::attempts).unwrap_or_default();
-                Some(TransferFailure::ConnectTimedOut { attempts })
-            } else {
-                passed(running.finish_by).then_some(TransferFailure::TimedOut)
-            };
-            if let Some(failure) = failure {
-                self.fail(now, failure);
-            } else if passed(running.flush_at) {
-                self.flush(now);
-            }
-        }
-        self.pump(now);
-    }
-
-    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
-        let ready = |client: &mut Client| client.poll_transmit(now);
-        if let Some(flight) = self.connections.transports_mut().find_map(ready) {
-            return Some(Transmit::Flight(flight));
-        }
-        if let Some(packet) = self.stack.poll_transmit(now.instant) {
-            return Some(packet.into());
-        }
-        // TCP may have lost patience while it had nothing to send.
-        self.handle_tcp_events();
-        self.pump(now);
-        self.stack.poll_transmit(now.instant).map(Transmit::from)
-    }
-
-    fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
-        let connections = self.connections.iter();
-        let transport = connections
-            .filter_map(|(_, connection)| connection.transport()?.poll_timeout())
-            .min();
-        let running = self.running.as_ref();
-        let connect = running
-            .and_then(|running| running.connect_by)
-            .map(|at| (at, "connect"));
-        let finish = running
-            .and_then(|running| running.finish_by)
-            .map(|at| (at, "max time"));
-        let flush = running
-            .and_then(|running| running.flush_at)
-            .map(|at| (at, "flush"));
-        let stack = self.stack.poll_timeout(now.instant);
-        let race = running.and_then(|running| running.race.as_ref()?.poll_timeout());
-        let race = race.map(|at| (at, "race"));
-        [transport, connect, finish, flush, race, stack]
-            .into_iter()
-            .flatten()
-            .min()
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::connect::Pace;
 use crate::host::names::{Family, Pinned, Resolution};
+use crate::host::streams::OutgoingStreams;
 use crate::host::tokens::Tokens;
 use crate::stack::MAX_ADDRESSES;
 use crate::transport::client::{
@@ -66,8 +67,8 @@ pub enum HostConfigError {
     /// A time limit of zero.
     #[error("{NO_TIME}")]
     NoTime,
-    /// TCP without a stack of one's own.
-    #[error("sockets carry no TCP of a stack: use a TUN device for it")]
+    /// TCP over neither a stack nor the kernel.
+    #[error("UDP sockets carry no TCP: add TCP connections of the kernel, or use a TUN device")]
     NoTcp,
     /// A receive buffer of zero bytes, which would prevent any request.
     #[error("{NO_BUFFER}")]
@@ -278,6 +279,8 @@ pub struct ClientHostConfig {
     pub(crate) resolve: Resolve,
     /// The machine has no addresses: sockets of the kernel carry its datagrams.
     pub(crate) sockets: bool,
+    /// TCP connections of the kernel, which the machine takes in place of its stack's.
+    pub(crate) streams: Option<Box<dyn OutgoingStreams>>,
 }
 
 impl ClientHostConfig {
@@ -302,11 +305,12 @@ impl ClientHostConfig {
             seed,
             resolve: Box::new(|host| Resolution::Known(literal(host).into_iter().collect())),
             sockets: false,
+            streams: None,
         })
     }
 
     /// Starts a configuration for a machine behind [`UdpSockets`](crate::UdpSockets): the kernel
-    /// chooses own addresses and ports. It has no stack, and so no [`Protocol::Tcp`].
+    /// chooses own addresses and ports. It has no stack; TCP needs [`streams`](ClientHostBuilder::streams).
     pub fn over_sockets(seed: u64) -> ClientHostBuilder {
         let ClientHostBuilder(config) = Self::builder([], seed);
         ClientHostBuilder(Self {
@@ -388,6 +392,13 @@ impl ClientHostBuilder {
         self
     }
 
+    /// Sets the TCP connections to use in place of the stack's, such as
+    /// [`KernelStreams`](crate::KernelStreams). Default: the stack's.
+    pub fn streams(mut self, streams: impl OutgoingStreams + 'static) -> Self {
+        self.0.streams = Some(Box::new(streams));
+        self
+    }
+
     /// Sets the function that resolves a host, as written in a URL: to its addresses, or to
     /// [`Resolution::Pending`], for a name that must be looked up. It must not block: the loop waits for
     /// it. Default: IP literals only.
@@ -413,7 +424,8 @@ impl ClientHostBuilder {
         if ports.contains(&Some(0)) {
             return Err(HostConfigError::PortZero);
         }
-        if config.sockets && config.protocol == Protocol::Tcp {
+        let has_tcp = !config.sockets || config.streams.is_some();
+        if config.protocol == Protocol::Tcp && !has_tcp {
             return Err(HostConfigError::NoTcp);
         }
         if config.buffer == 0 {
@@ -439,6 +451,8 @@ pub fn literal(host: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stack::{Stack, StackConfig};
+    use crate::time::Instant;
 
     fn addresses(texts: &[&str]) -> Vec<IpAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -505,6 +519,15 @@ mod tests {
             udp_port,
             local_port,
         };
+        let stack = || {
+            let settings = StackConfig {
+                addresses: addresses(&["192.0.2.1"]),
+                mtu: 1500,
+                transport_ports: 0..=0,
+                seed: 7,
+            };
+            Stack::new(Instant::ZERO, settings).unwrap()
+        };
         let zero = Duration::ZERO;
         let cases = [
             ("defaults", client(), None),
@@ -514,6 +537,13 @@ mod tests {
                 "tcp of sockets",
                 ClientHostConfig::over_sockets(7).protocol(Protocol::Tcp),
                 Some(E::NoTcp),
+            ),
+            (
+                "tcp of the kernel",
+                ClientHostConfig::over_sockets(7)
+                    .protocol(Protocol::Tcp)
+                    .streams(stack()),
+                None,
             ),
             ("to 0", client().protocol(ours(0, None)), Some(E::PortZero)),
             (

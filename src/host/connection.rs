@@ -1,5 +1,5 @@
 //! A connection of a client, which carries one response stream after the other: our transport, or a
-//! TCP connection of the stack.
+//! TCP connection of the stack or of the kernel.
 //!
 //! In: request heads and time. Out: the bytes of the response streams, in order, and the end of each.
 //! Knows nothing of HTTP; the transfer on top finds the end of a response by itself.
@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 
 use crate::apps::fetch::End;
-use crate::stack::{CloseReason, Stack, TcpError, TcpEvent, TcpId};
+use crate::host::streams::{CloseReason, OutgoingStreams, TcpError, TcpEvent, TcpId};
 use crate::time::Now;
 use crate::transport::client::{Client, ClientEvent};
 
@@ -37,10 +37,10 @@ impl ClientConnection {
     /// Begins a TCP connection.
     pub(crate) fn connect(
         now: Now,
-        stack: &mut Stack,
+        streams: &mut dyn OutgoingStreams,
         remote: SocketAddr,
     ) -> Result<Self, TcpError> {
-        let id = stack.connect(now.instant, remote)?;
+        let id = streams.connect(now.instant, remote)?;
         Ok(Self::Tcp(OwnTcp {
             id,
             connected: false,
@@ -52,7 +52,7 @@ impl ClientConnection {
     }
 
     /// Requests the next response stream; unread bytes of the one before are given up.
-    pub(crate) fn request(&mut self, now: Now, stack: &mut Stack, head: Vec<u8>) {
+    pub(crate) fn request(&mut self, now: Now, streams: &mut dyn OutgoingStreams, head: Vec<u8>) {
         match self {
             Self::Trickles(client) => {
                 // Events of the stream before are of no use any more.
@@ -61,17 +61,33 @@ impl ClientConnection {
             }
             Self::Tcp(tcp) => {
                 tcp.outbox = head;
-                tcp.flush(stack);
+                tcp.flush(streams);
             }
         }
     }
 
-    /// Whether the same connection can carry another request after a whole response.
-    pub(crate) fn is_reusable(&self) -> bool {
+    /// Whether the same connection can carry another request after a whole response: it is open, and nothing came
+    /// after the response, which would be taken for the next one.
+    pub(crate) fn is_reusable(&mut self, streams: &mut dyn OutgoingStreams) -> bool {
         match self {
             Self::Trickles(_) => true,
-            Self::Tcp(tcp) => tcp.ended.is_none() && !tcp.finished,
+            Self::Tcp(tcp) => {
+                let silent = streams.receive(tcp.id, &mut [0]) == Ok(0);
+                silent && tcp.ended.is_none() && !tcp.finished
+            }
         }
+    }
+
+    /// Takes note of bytes that follow a whole response: no request needs them.
+    pub(crate) fn handle_excess(&mut self) {
+        if let Self::Tcp(tcp) = self {
+            tcp.finished = true;
+        }
+    }
+
+    /// Whether it is a TCP connection.
+    pub(crate) const fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp(_))
     }
 
     /// Takes note that a response is whole.
@@ -83,14 +99,18 @@ impl ClientConnection {
 
     /// The next bytes of the present stream, in place or else in `stage`, at most as many as it
     /// holds; empty if there are none now. All of them are to be used, and then `consume`d.
-    pub(crate) fn ready<'b>(&'b mut self, stack: &mut Stack, stage: &'b mut [u8]) -> &'b [u8] {
+    pub(crate) fn ready<'b>(
+        &'b mut self,
+        streams: &mut dyn OutgoingStreams,
+        stage: &'b mut [u8],
+    ) -> &'b [u8] {
         match self {
             Self::Trickles(client) => {
                 let ready = client.ready();
                 ready.get(..stage.len()).unwrap_or(ready)
             }
             Self::Tcp(tcp) => {
-                let count = match stack.receive(tcp.id, stage) {
+                let count = match streams.receive(tcp.id, stage) {
                     Ok(count) => count,
                     Err(error) => {
                         tcp.finished |= matches!(error, TcpError::Finished);
@@ -136,14 +156,14 @@ impl ClientConnection {
     }
 
     /// Takes a TCP event; one of another connection changes nothing.
-    pub(crate) fn handle_tcp(&mut self, stack: &mut Stack, event: TcpEvent) {
+    pub(crate) fn handle_tcp(&mut self, streams: &mut dyn OutgoingStreams, event: TcpEvent) {
         let Self::Tcp(tcp) = self else { return };
         match event {
             TcpEvent::Connected(id) if id == tcp.id => {
                 tcp.connected = true;
-                tcp.flush(stack);
+                tcp.flush(streams);
             }
-            TcpEvent::Writable(id) if id == tcp.id => tcp.flush(stack),
+            TcpEvent::Writable(id) if id == tcp.id => tcp.flush(streams),
             TcpEvent::Closed(id, reason) if id == tcp.id => tcp.ended = Some(reason),
             TcpEvent::Connected(_)
             | TcpEvent::Writable(_)
@@ -182,18 +202,18 @@ impl ClientConnection {
     }
 
     /// Gives the connection up.
-    pub(crate) fn abandon(&mut self, stack: &mut Stack) {
+    pub(crate) fn abandon(&mut self, streams: &mut dyn OutgoingStreams) {
         if let Self::Tcp(tcp) = self {
-            stack.abort(tcp.id);
+            streams.abort(tcp.id);
         }
     }
 }
 
 impl OwnTcp {
-    fn flush(&mut self, stack: &mut Stack) {
+    fn flush(&mut self, streams: &mut dyn OutgoingStreams) {
         if self.connected && !self.outbox.is_empty() {
             // The end of a connection comes as an event.
-            let sent = stack.send(self.id, &self.outbox).unwrap_or(0);
+            let sent = streams.send(self.id, &self.outbox).unwrap_or(0);
             self.outbox.drain(..sent.min(self.outbox.len()));
         }
     }

@@ -14,6 +14,7 @@ pub mod tokens;
 pub mod web;
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 
 use crate::stack::StackPacket;
 use crate::time::{Instant, Now};
@@ -122,6 +123,11 @@ pub trait Machine {
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit>;
     /// Returns the time of the next `handle_timeout`, and its reason.
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)>;
+    /// The descriptor of sockets that the machine was given, if any: when it is readable, the driver ends
+    /// its sleep and calls the hook's [`turn`](crate::Hooks::turn).
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
     /// Takes back the buffer of a sent [`Transmit::Packet`] for reuse.
     fn recycle(&mut self, _buffer: Vec<u8>) {}
 }

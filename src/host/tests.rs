@@ -186,6 +186,7 @@ fn client_config(protocol: Protocol, v6: bool) -> ClientHostConfig {
             last.map(|last| address(v6, last)).into_iter().collect()
         }),
         sockets: false,
+        streams: None,
     }
 }
 
@@ -471,7 +472,7 @@ fn a_reader_may_be_slow_and_then_fast() {
             world.now.unix = UnixMillis::new(world.now.unix.as_millis() + 100);
             world.now.instant = end;
             slow.0.borrow_mut().takes = 12_500;
-            world.client.flush(world.now);
+            world.client.turn(world.now);
             let ahead = world.client.progress().received as usize - slow.0.borrow().taken.len();
             assert!(ahead < MAX_KEPT_BYTES + STAGE_BYTES, "{ahead} at {tick}");
         }
@@ -484,12 +485,12 @@ fn a_reader_may_be_slow_and_then_fast() {
 
         let fast_from = world.now.instant;
         slow.0.borrow_mut().takes = usize::MAX;
-        world.client.flush(world.now);
+        world.client.turn(world.now);
         let mut last = world.now.instant;
         while !slow.0.borrow().finished {
             let before = slow.0.borrow().taken.len();
             assert!(world.step(), "nothing more will happen");
-            world.client.flush(world.now);
+            world.client.turn(world.now);
             if slow.0.borrow().taken.len() > before {
                 let pause = world.now.instant.saturating_since(last);
                 assert!(pause <= 4 * ONE_WAY, "{protocol:?}: no byte for {pause:?}");
@@ -524,7 +525,7 @@ fn a_paused_download_goes_on_in_one_round_trip_with_another_server() {
     world.start_into("http://files:1/4000000", false, Box::new(slow.clone()));
     let end = world.now.instant + Duration::from_secs(600);
     while world.step_until(end) {
-        world.client.flush(world.now);
+        world.client.turn(world.now);
     }
     let idle = end.saturating_since(world.now.instant);
     assert!(idle > Duration::from_secs(598), "{idle:?}");
@@ -534,7 +535,7 @@ fn a_paused_download_goes_on_in_one_round_trip_with_another_server() {
 
     let before = world.client.report().transport;
     slow.0.borrow_mut().takes = usize::MAX;
-    world.client.flush(world.now);
+    world.client.turn(world.now);
     world.drain();
     while world.client.report().transport.stream_bytes == before.stream_bytes {
         let sent = world.client.report().transport.packets_out;
@@ -545,7 +546,7 @@ fn a_paused_download_goes_on_in_one_round_trip_with_another_server() {
     assert_eq!(took, 2 * ONE_WAY);
     while !slow.0.borrow().finished {
         assert!(world.step(), "nothing more will happen");
-        world.client.flush(world.now);
+        world.client.turn(world.now);
     }
     assert_eq!(slow.0.borrow().taken, body(0, 4_000_000));
     let after = world.client.report().transport;

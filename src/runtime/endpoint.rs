@@ -66,6 +66,9 @@ impl<D: Device + AsRawFd, M: Machine> Endpoint<D, M> {
     pub fn new(clock: OsClock, device: D, machine: M) -> io::Result<Self> {
         let mut runtime = Runtime::new(clock, device)?;
         runtime.busy_poll(default_busy_poll());
+        if let Some(descriptor) = machine.descriptor() {
+            runtime.watch(&descriptor)?;
+        }
         Ok(Self { runtime, machine })
     }
 
@@ -149,7 +152,7 @@ impl Hooks<ClientHost> for OneTransfer {
         if let Some(transfer) = self.waiting.take() {
             machine.start(now, transfer);
         }
-        machine.flush(now);
+        machine.turn(now);
         self.resolver.turn(now, machine);
         while let Some(event) = machine.poll_event() {
             match event {

@@ -1,12 +1,14 @@
-//! TCP connections of the kernel, for a machine that serves HTTP over them.
+//! TCP connections of the kernel, for a machine that serves HTTP over them, or fetches.
 //!
-//! In: events of sockets, collected once per turn. Out: the connections as [`TcpStreams`]. Sockets are
-//! non-blocking and have an epoll instance of their own, which the loop watches. The bytes of a response
+//! In: events of sockets, collected once per turn. Out: the connections as [`TcpStreams`] or
+//! [`OutgoingStreams`](crate::host::streams::OutgoingStreams). Sockets are non-blocking and have an epoll instance of their own, which the loop watches. The bytes of a response
 //! are read again if the kernel takes fewer of them: no connection has a buffer here. A connection
 //! sends a bounded number of bytes per turn, so that a fast reader delays no other. When all places
 //! are taken, or all descriptors of the process, the source with most connections makes room.
 //! Sources: epoll(7) on edge-triggered mode and nested descriptors, accept(2), tcp(7), socket(7) on
 //! `SO_LINGER`.
+
+mod outgoing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -37,6 +39,9 @@ pub const MAX_ACCEPTS_PER_TURN: usize = 64;
 
 /// Most bytes that one connection sends in one turn.
 pub const MAX_SENT_PER_TURN: usize = 256 * 1024;
+
+/// Most bytes that an outgoing connection receives in one turn, and one read more.
+pub const MAX_RECEIVED_PER_TURN: usize = 1 << 20;
 
 /// Most bytes that all of them send in one turn, and one write more.
 pub const MAX_SENT_TOGETHER: usize = 2 << 20;
@@ -71,6 +76,8 @@ pub struct KernelStreams {
     most: usize,
     next_id: usize,
     ready: VecDeque<TcpEvent>,
+    /// Outcomes of attempts to connect that are not reported yet.
+    settled: Vec<(TcpId, outgoing::Settled)>,
     /// Connections that may send more in the next turn.
     later: Vec<TcpId>,
     /// There may be more events without another wake-up.
@@ -82,18 +89,56 @@ pub struct KernelStreams {
     stage: Vec<u8>,
 }
 
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opened {
+    /// A peer.
+    Accepted,
+    /// We did, and the peer has not answered yet.
+    Connecting,
+    /// We did.
+    Connected,
+}
+
 #[derive(Debug)]
 struct KernelStream {
     stream: TcpStream,
+    opened: Opened,
     source: Source,
     /// The last time at which it was accepted, or took bytes.
     since: Instant,
     /// The peer has sent FIN, and we have.
     finished: bool,
     closed: bool,
-    /// The turn in which it sent last, and the bytes.
+    /// The turn in which it last sent or received, and the bytes.
     turn: u64,
     sent: usize,
+    received: usize,
+}
+
+impl KernelStream {
+    fn new(stream: TcpStream, opened: Opened, remote: SocketAddr, now: Instant) -> Self {
+        // Requests and responses leave in large pieces; the last one should not wait for an acknowledgement.
+        let _ = stream.set_nodelay(true);
+        Self {
+            stream,
+            opened,
+            source: Source::of(remote.ip().to_canonical()),
+            since: now,
+            finished: false,
+            closed: false,
+            turn: 0,
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    /// Resets the byte counts at the first use in a turn.
+    const fn begin(&mut self, turn: u64) {
+        if self.turn != turn {
+            (self.turn, self.sent, self.received) = (turn, 0, 0);
+        }
+    }
 }
 
 impl KernelStreams {
@@ -133,6 +178,7 @@ impl KernelStreams {
             most: MAX_KERNEL_CONNECTIONS,
             next_id: MAX_KERNEL_LISTENERS,
             ready: VecDeque::new(),
+            settled: Vec::new(),
             later: Vec::new(),
             more: true,
             now: Instant::ZERO,
@@ -179,6 +225,9 @@ impl KernelStreams {
                     continue;
                 }
                 let id = id_of(token);
+                if let Some(settled) = self.open.get_mut(&id).and_then(outgoing::settle) {
+                    self.settled.push((id, settled));
+                }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     self.ready.push_back(TcpEvent::Readable(id));
                 }
@@ -186,6 +235,7 @@ impl KernelStreams {
                     self.ready.push_back(TcpEvent::Writable(id));
                 }
             }
+            self.report_settled();
             if count < MAX_EVENTS {
                 break;
             }
@@ -257,19 +307,9 @@ impl KernelStreams {
         let Ok(local) = registered.and_then(|()| stream.local_addr()) else {
             return;
         };
-        // Responses leave in large pieces; the last one should not wait for an acknowledgement.
-        let _ = stream.set_nodelay(true);
         self.next_id += 1;
         let id = id_of(token);
-        let connection = KernelStream {
-            stream,
-            source: Source::of(remote.ip().to_canonical()),
-            since: self.now,
-            finished: false,
-            closed: false,
-            turn: 0,
-            sent: 0,
-        };
+        let connection = KernelStream::new(stream, Opened::Accepted, remote, self.now);
         self.open.insert(id, connection);
         self.ready
             .push_back(TcpEvent::Accepted { id, local, remote });
@@ -357,6 +397,14 @@ impl TcpStreams for KernelStreams {
         if connection.finished {
             return Err(TcpError::Finished);
         }
+        if connection.opened == Opened::Connecting {
+            return Ok(0);
+        }
+        connection.begin(self.turn);
+        if connection.opened != Opened::Accepted && connection.received >= MAX_RECEIVED_PER_TURN {
+            self.later.push(id);
+            return Ok(0);
+        }
         loop {
             match connection.stream.read(out) {
                 Ok(0) if out.is_empty() => return Ok(0),
@@ -367,7 +415,10 @@ impl TcpStreams for KernelStreams {
                     }
                     return Err(TcpError::Finished);
                 }
-                Ok(count) => return Ok(count),
+                Ok(count) => {
+                    connection.received += count;
+                    return Ok(count);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => {
@@ -386,12 +437,10 @@ impl TcpStreams for KernelStreams {
         fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<Option<Result<usize, E>>, TcpError> {
         let connection = self.open.get_mut(&id).ok_or(TcpError::Unknown)?;
-        if connection.closed {
+        if connection.closed || connection.opened == Opened::Connecting {
             return Err(TcpError::NotOpen);
         }
-        if connection.turn != self.turn {
-            (connection.turn, connection.sent) = (self.turn, 0);
-        }
+        connection.begin(self.turn);
         if connection.sent >= MAX_SENT_PER_TURN || self.sent >= MAX_SENT_TOGETHER {
             self.later.push(id);
             return Ok(None);

@@ -36,7 +36,7 @@ pub const MAX_SECONDS: f64 = 1e9;
 pub enum TransportArg {
     /// Headwater's transport, whose servers keep no per-connection state.
     Trickles,
-    /// TCP, of our own stack: with --tun only.
+    /// TCP: of the kernel, or of our own stack with --tun.
     Tcp,
 }
 
@@ -213,9 +213,6 @@ impl GetConfig {
     pub fn resolve(args: GetArgs, matches: &ArgMatches) -> Result<Self, Failed> {
         if args.local.tun.is_some() {
             args.local.check()?;
-        } else if args.transport == TransportArg::Tcp {
-            let advice = "--transport tcp needs a stack: use it with --tun NAME and --address ADDR";
-            return Err(Failed::new(Exit::Usage, advice));
         }
         let jobs = jobs(&args, matches)?;
         let protocol = match args.transport {

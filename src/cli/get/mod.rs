@@ -34,6 +34,7 @@ use crate::host::report::ClientReport;
 use crate::host::tokens::Tokens;
 use crate::runtime::release_signals;
 use crate::runtime::resolver::ThreadResolver;
+use crate::runtime::streams::KernelStreams;
 use crate::runtime::{OsClock, Stopped};
 use crate::time::Now;
 
@@ -181,6 +182,10 @@ fn machine(config: &GetConfig, now: Now, tokens: Tokens) -> Result<ClientHost, F
     let builder = match config.local.tun {
         Some(_) => ClientHostConfig::builder(config.local.addresses.clone(), seed),
         None => ClientHostConfig::over_sockets(seed),
+    };
+    let builder = match (&config.local.tun, config.protocol) {
+        (None, Protocol::Tcp) => builder.streams(KernelStreams::outgoing().map_err(device_failed)?),
+        _ => builder,
     };
     let config = builder
         .mtu(config.local.mtu)

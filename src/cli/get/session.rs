@@ -225,7 +225,7 @@ impl<'a> Session<'a> {
 
 impl Hooks<ClientHost> for Session<'_> {
     fn turn(&mut self, now: Now, machine: &mut ClientHost) -> ControlFlow<()> {
-        machine.flush(now);
+        machine.turn(now);
         loop {
             self.resolver.turn(now, machine);
             while let Some(event) = machine.poll_event() {

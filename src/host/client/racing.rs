@@ -222,7 +222,7 @@ impl ClientHost {
             return false;
         };
         if connection.transport().is_some() {
-            connection.request(now, &mut self.stack, racing.request.head.clone());
+            connection.request(now, self.tcp.streams(), racing.request.head.clone());
         }
         if let Some((service, oldest)) = self.connections.keep(way.remote, connection) {
             self.give_up(now, service, oldest);
@@ -270,7 +270,10 @@ impl ClientHost {
         };
         match connection.transport_mut() {
             Some(client) => client.set_spares(spares),
-            None => connection.request(now, &mut self.stack, racing.request.head),
+            None => {
+                connection.request(now, self.tcp.streams(), racing.request.head);
+                self.await_bytes(now, true);
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Tests over the loopback device, with sockets of the standard library as peers.
 
+mod outgoing;
+
 use std::net::TcpStream as Peer;
 
 use super::*;
