@@ -5,8 +5,10 @@
 
 pub mod args;
 pub mod hasher;
+mod history;
 pub mod output;
 mod progress;
+mod records;
 mod session;
 pub mod stats;
 pub mod tokens;
@@ -19,9 +21,9 @@ use clap::ArgMatches;
 
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::args::{GetArgs, GetConfig};
+use crate::cli::get::records::RecordFileError;
 use crate::cli::get::session::{Session, Summary};
 use crate::cli::get::stats::{Counted, GetStats};
-use crate::cli::get::tokens::TokenFileError;
 use crate::cli::hosts::{HOSTS, Hosts};
 use crate::cli::local::{Opened, device_failed, drawn_seed, no_sockets};
 use crate::cli::stderr::LogWriter;
@@ -128,7 +130,7 @@ fn drive<D: Device + AsRawFd>(
     let machine = endpoint.machine();
     let now = clock.now();
     if let Some(path) = token_file
-        && let Err(error) = tokens::save(path, &machine.tokens(now), now.unix)
+        && let Err(error) = records::save(path, &machine.tokens(now), now.unix)
     {
         complain(path, &error);
     }
@@ -159,7 +161,7 @@ fn show(config: &GetConfig, url: Option<&str>, failed: &Failed) {
 /// Loads the address tokens of earlier runs; `None` without `--tokens` or if the file is unusable.
 fn recall(config: &GetConfig) -> Option<(&Path, Tokens)> {
     let path = config.tokens.as_deref()?;
-    match tokens::load(path) {
+    match records::load(path) {
         Ok(tokens) => Some((path, tokens)),
         Err(error) => {
             complain(path, &error);
@@ -169,7 +171,7 @@ fn recall(config: &GetConfig) -> Option<(&Path, Tokens)> {
 }
 
 /// Warns about an unusable token file: no failure, since no transfer needs a token.
-fn complain(path: &Path, error: &TokenFileError) {
+fn complain(path: &Path, error: &RecordFileError) {
     log::warn!(
         "{}: {error}: choose another file for --tokens",
         path.display()

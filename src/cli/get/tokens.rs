@@ -1,19 +1,12 @@
-//! The file in which `get` saves address tokens between runs.
+//! The file in which `get` saves address tokens between runs; see [`records`](super::records).
 //!
-//! In: a path. Out: [`Tokens`]; and back. One line per token, `LOCAL SERVICE RECEIVED CONNECTION
-//! CONTINUATION`: addresses, milliseconds since the Unix epoch, and two hexadecimal values. The file
-//! is replaced as a whole, under a lock, with mode 0600. Never writes to a file of another kind or user.
-//! An unusable file never fails a transfer: `get` logs the error and sends no token.
+//! In: lines. Out: [`Tokens`]; and back. A line is `LOCAL SERVICE RECEIVED CONNECTION CONTINUATION`: addresses,
+//! milliseconds since the Unix epoch, and two hexadecimal values.
 
 use core::fmt::Write as _;
-use std::fs::File;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
-
-use crate::files::{Place, Seen, read_bounded};
+use crate::cli::get::records::Records;
 use crate::host::tokens::{Remembered, Tokens};
 use crate::time::UnixMillis;
 use crate::transport::client::AddressToken;
@@ -22,92 +15,43 @@ use crate::wire::segment::MAX_CONTINUATION_BYTES;
 /// Longest accepted file, in bytes: three times the size of a full one.
 pub const MAX_TOKEN_FILE_BYTES: u64 = 256 * 1024;
 
-/// The first line of every such file.
-const HEAD: &str = "# headwater address tokens";
+impl Records for Tokens {
+    const NAME: &'static str = "address tokens";
 
-/// Why a token file is unusable.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenFileError {
-    /// The operating system's error.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// Not a regular file, or a file of another format.
-    #[error("not a file of address tokens; left unchanged")]
-    Foreign,
-}
+    const MAX_FILE_BYTES: u64 = MAX_TOKEN_FILE_BYTES;
 
-/// Loads the tokens of earlier runs; none if there is no file. Ignores malformed lines: a copy may
-/// have been truncated.
-///
-/// # Errors
-/// [`TokenFileError`].
-pub fn load(path: &Path) -> Result<Tokens, TokenFileError> {
-    let place = match Place::of(path) {
-        Ok(place) => place,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Tokens::default()),
-        Err(error) => return Err(error.into()),
-    };
-    match place.look()? {
-        Some(seen) if !seen.is_file() => Err(TokenFileError::Foreign),
-        Some(_) => read(&place.open_secret()?),
-        None => Ok(Tokens::default()),
-    }
-}
-
-/// Merges `tokens` into the file, which another run may have changed meanwhile, and removes expired
-/// ones. Does nothing if there is nothing to add.
-///
-/// # Errors
-/// [`TokenFileError`]; the file is then unchanged.
-pub fn save(path: &Path, tokens: &Tokens, now: UnixMillis) -> Result<(), TokenFileError> {
-    if tokens.is_empty() {
-        return Ok(());
-    }
-    let place = Place::of(path)?;
-    if place.look()?.is_some_and(|seen| !seen.is_file()) {
-        return Err(TokenFileError::Foreign);
-    }
-    let file = lock(&place)?;
-    let mut all = read(&file)?;
-    for token in tokens.iter() {
-        all.remember(token.clone());
-    }
-    all.expire(now);
-    Ok(place.write_whole(emit(&all).as_bytes(), true)?)
-}
-
-/// Opens and locks the file, and creates it if necessary. Writers replace the file while they hold
-/// the lock on the old one, so a lock obtained after waiting may be on a deleted file: try again.
-fn lock(place: &Place) -> io::Result<File> {
-    loop {
-        let file = place.open_private()?;
-        flock(&file, FlockOperation::LockExclusive)?;
-        let locked = Seen::of(&file)?.identity;
-        if place.look()?.is_some_and(|seen| seen.identity == locked) {
-            return Ok(file);
+    fn parse_line(&mut self, line: &str) {
+        if let Some(token) = parse_line(line) {
+            self.remember(token);
         }
     }
-}
 
-fn read(file: &File) -> Result<Tokens, TokenFileError> {
-    let bytes = read_bounded(file, MAX_TOKEN_FILE_BYTES)?;
-    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    text.as_deref()
-        .and_then(parse)
-        .ok_or(TokenFileError::Foreign)
-}
-
-/// Parses tokens; `None` if the text is not a token file. An empty file is one.
-fn parse(text: &str) -> Option<Tokens> {
-    let mut lines = text.lines();
-    if lines.next().is_some_and(|head| head != HEAD) {
-        return None;
+    fn emit(&self, text: &mut String) {
+        for known in self.iter() {
+            let (local, service, token) = (known.local, known.service, &known.token);
+            let (received, connection) = (known.received.as_millis(), token.connection);
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{local} {service} {received} {connection:016x} ");
+            for byte in &token.sealed {
+                let _ = write!(text, "{byte:02x}");
+            }
+            text.push('\n');
+        }
     }
-    let mut tokens = Tokens::default();
-    lines
-        .filter_map(parse_line)
-        .for_each(|token| tokens.remember(token));
-    Some(tokens)
+
+    fn merge(&mut self, other: &Self) {
+        for token in other.iter() {
+            self.remember(token.clone());
+        }
+    }
+
+    fn expire(&mut self, now: UnixMillis) {
+        self.expire(now);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
 }
 
 fn parse_line(line: &str) -> Option<Remembered> {
@@ -142,21 +86,6 @@ fn parse_hex(text: &str) -> Option<Vec<u8>> {
     } else {
         None
     }
-}
-
-fn emit(tokens: &Tokens) -> String {
-    let mut text = format!("{HEAD}\n");
-    for known in tokens.iter() {
-        let (local, service, token) = (known.local, known.service, &known.token);
-        let (received, connection) = (known.received.as_millis(), token.connection);
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{local} {service} {received} {connection:016x} ");
-        for byte in &token.sealed {
-            let _ = write!(text, "{byte:02x}");
-        }
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]

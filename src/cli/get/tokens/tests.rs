@@ -2,11 +2,30 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
 use std::thread;
 
 use super::*;
+use crate::cli::get::records::{self, RecordFileError, save};
 use crate::host::tokens::MAX_TOKENS;
 use crate::transport::continuation::MAX_TOKEN_AGE;
+
+fn load(path: &Path) -> Result<Tokens, RecordFileError> {
+    records::load(path)
+}
+
+fn parse(text: &str) -> Option<Tokens> {
+    records::parse(text)
+}
+
+fn emit(tokens: &Tokens) -> String {
+    let mut text = format!("{HEAD}\n");
+    tokens.emit(&mut text);
+    text
+}
+
+/// The first line of a file.
+const HEAD: &str = "# headwater address tokens";
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -34,8 +53,8 @@ fn ports(tokens: &Tokens) -> Vec<u16> {
     tokens.iter().map(|known| known.service.port()).collect()
 }
 
-fn is_foreign<T>(result: Result<T, TokenFileError>) -> bool {
-    matches!(result, Err(TokenFileError::Foreign))
+fn is_foreign<T>(result: Result<T, RecordFileError>) -> bool {
+    matches!(result, Err(RecordFileError::Foreign(_)))
 }
 
 #[test]
@@ -145,7 +164,7 @@ fn what_is_no_token_file_is_left_alone() {
     assert!(load(&nowhere).unwrap().is_empty());
     assert!(matches!(
         save(&nowhere, &one, now),
-        Err(TokenFileError::Io(_))
+        Err(RecordFileError::Io(_))
     ));
 }
 
