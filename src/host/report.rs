@@ -73,6 +73,7 @@ impl ClientReport {
         sum.probes += stats.probes;
         sum.timeouts += stats.timeouts;
         sum.switches += stats.switches;
+        sum.copies += stats.copies;
         sum.rtt_min = [sum.rtt_min, stats.rtt_min].into_iter().flatten().min();
         sum.rtt_smoothed = stats.rtt_smoothed.or(sum.rtt_smoothed);
         sum.window = stats.window;

@@ -89,6 +89,8 @@ pub struct GetStats {
     pub asked_again: u64,
     /// Retransmission timeouts.
     pub timeouts: u64,
+    /// Copies of late requests to another address of their host.
+    pub copies: u64,
     /// Times that a connection went on at another address of its host.
     pub switches: u64,
     /// State transitions claimed, by kind.
@@ -174,6 +176,7 @@ impl GetStats {
             asked_again: transport.asked_again,
             probes: transport.probes,
             timeouts: transport.timeouts,
+            copies: transport.copies,
             switches: transport.switches,
             transitions: transport.transitions.clone(),
             rtt_min_us: transport.rtt_min.map(micros),

@@ -230,7 +230,7 @@ impl Connection {
             return;
         };
         path.arrived(now);
-        if arrival.repeated || !arrival.first_of_flight {
+        if arrival.repeated || !arrival.first_of_flight || path.has_copy_under_way() {
             return;
         }
         let rtt = now.saturating_since(arrival.sent);

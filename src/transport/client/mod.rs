@@ -13,6 +13,7 @@ mod bucket;
 mod config;
 mod connection;
 mod flights;
+mod hedge;
 mod hystart;
 mod input;
 mod outbox;
@@ -138,8 +139,8 @@ impl Client {
     }
 
     /// Sets other addresses of the same family at which servers of the same keys may answer, the best first; at most
-    /// eight are used. While the present one is silent, requests go to a spare as well; the first to answer carries
-    /// the connection on, without a handshake.
+    /// eight are used. A spare gets copies of late requests, one for twenty requests at most, and all while the present
+    /// address is silent; the first to answer then carries the connection on, without a handshake.
     pub fn set_spares(&mut self, spares: impl IntoIterator<Item = SocketAddr>) {
         self.path.set_spares(spares);
     }
@@ -171,15 +172,18 @@ impl Client {
             datagrams.for_each(|_| out.stats.dropped("foreign_address"));
             return;
         }
-        let is_silent = path.backoff() > 0;
+        let is_silent = path.is_silent();
         let mut answered = false;
         for datagram in datagrams {
             answered |= self
                 .connection
                 .handle_datagram(now, path, out, ecn, datagram);
         }
-        if answered && is_silent && path.switch(from.src) {
+        if answered && is_silent && path.switch(now, from.src) {
             out.stats.switches += 1;
+        }
+        if answered {
+            path.answered_from(from.src);
         }
         if answered {
             self.connection.detect_losses(now, path, out);

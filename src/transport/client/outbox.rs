@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use crate::time::Instant;
 use crate::transport::client::path::Path;
 use crate::transport::client::{ClientEvent, ClientStats};
-use crate::wire::flight::{Ecn, Flight};
+use crate::wire::flight::{Ecn, Flight, UdpPath};
 
 /// Most datagrams that wait to be polled.
 const MAX_OUTBOX: usize = 64;
@@ -34,13 +34,22 @@ impl Outbox {
         path.sent(now);
         self.stats.packets_out += 1;
         self.stats.bytes_out += u64::try_from(datagram.len()).unwrap_or(0);
-        if let Some(spare) = path.next_spare() {
+        if let Some(spare) = path.beside() {
             self.stats.packets_out += 1;
             self.stats.bytes_out += u64::try_from(datagram.len()).unwrap_or(0);
             let copy = Flight::single(spare, Ecn::NotEct, datagram.clone());
             self.datagrams.push_back(copy);
         }
         let flight = Flight::single(path.addresses(), Ecn::NotEct, datagram);
+        self.datagrams.push_back(flight);
+    }
+
+    /// Takes a copy of a request for a spare address.
+    pub(super) fn send_copy(&mut self, spare: UdpPath, datagram: Vec<u8>) {
+        self.stats.copies += 1;
+        self.stats.packets_out += 1;
+        self.stats.bytes_out += u64::try_from(datagram.len()).unwrap_or(0);
+        let flight = Flight::single(spare, Ecn::NotEct, datagram);
         self.datagrams.push_back(flight);
     }
 

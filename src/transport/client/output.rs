@@ -350,6 +350,9 @@ impl Connection {
             let length = OPEN_BYTES.min(path.datagram_max().into());
             datagram.resize(datagram.len().max(length), 0);
         }
+        if probe.is_none() && !record.takes_token() {
+            path.requested(now, &datagram);
+        }
         out.send(now, path, datagram);
     }
 

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::time::{Instant, UnixMillis, micros};
+use crate::transport::client::hedge::Hedge;
 use crate::transport::client::hystart::{HyStart, Sample};
 use crate::transport::client::pacer::Pacer;
 use crate::transport::client::rtt::Rtt;
@@ -42,6 +43,9 @@ pub(super) struct Path {
     hystart: HyStart,
     servers: Servers,
     uplink: Uplink,
+    hedge: Hedge,
+    /// Whether the first spare has left a copy unanswered so far.
+    owes_answer: bool,
     /// Start of the retransmission timeout and of the probe timeout.
     waiting_since: Instant,
     /// Retransmission timeouts since the last answer.
@@ -68,6 +72,8 @@ impl Path {
             hystart: HyStart::default(),
             servers: Servers::default(),
             uplink: Uplink::default(),
+            hedge: Hedge::default(),
+            owes_answer: false,
             waiting_since: Instant::ZERO,
             backoff: 0,
             active_at: Instant::ZERO,
@@ -96,7 +102,7 @@ impl Path {
     }
 
     /// The addresses to which a datagram goes in addition while timeouts are unanswered: one spare, by turns.
-    pub(super) fn next_spare(&mut self) -> Option<UdpPath> {
+    pub(super) fn beside(&mut self) -> Option<UdpPath> {
         if self.backoff == 0 {
             return None;
         }
@@ -108,13 +114,62 @@ impl Path {
         })
     }
 
+    // --- Copies of late requests ---
+
+    /// Takes note of a request, of which a spare may get a copy.
+    pub(super) fn requested(&mut self, now: Instant, datagram: &[u8]) {
+        if !self.spares.is_empty() {
+            self.hedge.requested(now, datagram);
+        }
+    }
+
+    /// When a copy of the last request is due if no answer comes.
+    pub(super) fn copy_at(&self) -> Option<Instant> {
+        let has_spare = !self.spares.is_empty() && self.backoff == 0;
+        has_spare.then(|| self.hedge.due(self.waiting_since))?
+    }
+
+    /// Takes the copy of the last request, and the addresses of the spare that gets it: the same one as long as it answers.
+    pub(super) fn copy(&mut self, now: Instant) -> Option<(UdpPath, Vec<u8>)> {
+        let datagram = self.hedge.copy(now)?;
+        if core::mem::replace(&mut self.owes_answer, true) {
+            self.spares.rotate_left(1);
+        }
+        let dst = *self.spares.front()?;
+        let src = self.addresses.src;
+        Some((UdpPath { src, dst }, datagram))
+    }
+
+    /// Takes note of where an answer came from.
+    pub(super) fn answered_from(&mut self, from: SocketAddr) {
+        match from == self.addresses.dst {
+            true => self.hedge.answered(),
+            false => self.owes_answer = false,
+        }
+    }
+
+    /// Whether an answer may be that of a copy, whose round trip is not known.
+    pub(super) const fn has_copy_under_way(&self) -> bool {
+        self.hedge.is_under_way()
+    }
+
+    /// Whether the present address has not answered for long: a spare that does replaces it.
+    pub(super) const fn is_silent(&self) -> bool {
+        self.backoff > 0 || self.hedge.is_silent()
+    }
+
     /// Goes on at the spare address that answers while the present one is silent; returns whether `from` is one.
-    pub(super) fn switch(&mut self, from: SocketAddr) -> bool {
+    pub(super) fn switch(&mut self, now: Instant, from: SocketAddr) -> bool {
         let Some(spare) = self.spares.iter_mut().find(|spare| **spare == from) else {
             return false;
         };
         core::mem::swap(spare, &mut self.addresses.dst);
+        let round_trip = self.hedge.since_copy(now);
+        self.hedge.answered();
         self.forget();
+        if let Some(round_trip) = round_trip {
+            self.rtt.sample(round_trip);
+        }
         true
     }
 
@@ -158,11 +213,13 @@ impl Path {
     /// Takes the round trip of the OPEN that opened a connection.
     pub(super) fn sample_open(&mut self, round_trip: Duration) {
         self.rtt.sample(round_trip);
+        self.hedge.sample(round_trip);
     }
 
     /// Takes a round trip to `server`; returns how long the answer waited in queues.
     pub(super) fn sample(&mut self, now: Instant, server: u16, round_trip: Duration) -> Duration {
         self.rtt.sample(round_trip);
+        self.hedge.sample(round_trip);
         let waited = self.servers.sample(server, round_trip);
         if let Some(least) = self.servers.settle(now, self.rtt.expected()) {
             self.rtt.set_min(least);

@@ -39,6 +39,8 @@ pub struct ClientStats {
     pub probes: u64,
     /// Retransmission timeouts.
     pub timeouts: u64,
+    /// Copies of late requests to a spare address.
+    pub copies: u64,
     /// Times that the connection went on at a spare address.
     pub switches: u64,
     /// Transitions declared, by kind.

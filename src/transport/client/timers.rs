@@ -20,6 +20,7 @@ impl Connection {
             out.send_timer,
             self.flights.timer().map(|at| (at, "reordering")),
             self.probe_at(path, out).map(|at| (at, "probe")),
+            self.copy_at(path).map(|at| (at, "copy")),
             (busy && !self.is_asked_to_wait())
                 .then(|| (self.timeout_at(path, out), "retransmission")),
             self.flights.ask_at().map(|at| (at, "wait")),
@@ -42,6 +43,11 @@ impl Connection {
             self.detect_losses(now, path, out);
         }
         self.ask_again(now, path, out);
+        if self.copy_at(path).is_some_and(|at| at <= now)
+            && let Some((spare, datagram)) = path.copy(now)
+        {
+            out.send_copy(spare, datagram);
+        }
         if self.probe_at(path, out).is_some_and(|at| at <= now) {
             self.send_probe(now, path, out);
         }
@@ -61,6 +67,12 @@ impl Connection {
         let awaited = !self.flights.is_empty() && !self.flights.all_wait();
         let waits = self.established.is_some() && awaited && path.backoff() == 0;
         (waits && !probed && at < self.timeout_at(path, out)).then_some(at)
+    }
+
+    /// When a spare deserves a copy of the last request, because its answer is late.
+    fn copy_at(&self, path: &Path) -> Option<Instant> {
+        let awaited = !self.flights.is_empty() && !self.flights.all_wait();
+        (self.established.is_some() && awaited).then(|| path.copy_at())?
     }
 
     /// Whether silence means nothing: all that is awaited waits by request of a server.
