@@ -34,7 +34,7 @@ pub enum Outcome {
     Answered(Duration),
     /// Another address had answered before this one did.
     Lost,
-    /// Nothing had come when the time to connect was over.
+    /// Nothing arrived in the time to connect.
     TimedOut,
     /// The address, or the network, refused.
     Refused,
@@ -92,7 +92,7 @@ const fn prefix(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What is known of one address.
+/// The outcomes of one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     /// How it is reached.
@@ -262,13 +262,13 @@ impl History {
 /// See [`History::rank`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
-    /// It lately answered, after so many steps of 25 ms.
+    /// It lately answered; the round trip in steps of 25 ms.
     Answering(u32),
     /// Nothing is known of it.
     Unknown,
     /// Others answered before it whenever it was tried.
     Silent,
-    /// It lately failed, so many times in a row.
+    /// It lately failed; the failures in a row.
     Failing(u32),
 }
 

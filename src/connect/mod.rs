@@ -1,4 +1,4 @@
-//! Connecting to a service that has several addresses: what is known of them, their order, and the race of attempts.
+//! Connecting to a service that has several addresses: the outcomes of earlier attempts, their order, and the race of attempts.
 //!
 //! Neither does I/O nor reads a clock: the host opens the connections and reports their answers and failures.
 

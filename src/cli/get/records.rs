@@ -1,6 +1,6 @@
 //! Files of records that `get` keeps between runs.
 //!
-//! In: a path. Out: the records; and back. One record per line, below a line that says what they are. A
+//! In: a path. Out: the records; and back. One record per line, below a line with their name. A
 //! file is replaced as a whole, under a lock, with mode 0600, so that several runs may share it. Never
 //! writes to a file of another kind or user. An unusable file never fails a transfer: `get` logs the
 //! error and goes on without.
