@@ -89,7 +89,7 @@ pub struct GetStats {
     pub asked_again: u64,
     /// Retransmission timeouts.
     pub timeouts: u64,
-    /// Copies of late requests to another address of their host.
+    /// Copies of overdue requests to another address of their host.
     pub copies: u64,
     /// Times that a connection went on at another address of its host.
     pub switches: u64,

@@ -1,4 +1,4 @@
-//! Copies of late requests for a spare address of the service.
+//! Copies of overdue requests for a spare address of the service.
 //!
 //! In: requests as they leave, the times in which they are answered, silence. Out: the request to copy, once its answer
 //! is later than all but a twentieth of those before, at most one copy for twenty requests. Servers of the same keys answer the

@@ -139,7 +139,7 @@ impl Client {
     }
 
     /// Sets other addresses of the same family at which servers of the same keys may answer, the best first; at most
-    /// eight are used. A spare gets copies of late requests, one for twenty requests at most, and all while the present
+    /// eight are used. A spare gets copies of overdue requests, one for twenty requests at most, and all while the present
     /// address is silent; the first to answer then carries the connection on, without a handshake.
     pub fn set_spares(&mut self, spares: impl IntoIterator<Item = SocketAddr>) {
         self.path.set_spares(spares);

@@ -114,7 +114,7 @@ impl Path {
         })
     }
 
-    // --- Copies of late requests ---
+    // --- Copies of overdue requests ---
 
     /// Takes note of a request, of which a spare may get a copy.
     pub(super) fn requested(&mut self, now: Instant, datagram: &[u8]) {

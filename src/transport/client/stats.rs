@@ -39,7 +39,7 @@ pub struct ClientStats {
     pub probes: u64,
     /// Retransmission timeouts.
     pub timeouts: u64,
-    /// Copies of late requests to a spare address.
+    /// Copies of overdue requests to a spare address.
     pub copies: u64,
     /// Times that the connection went on at a spare address.
     pub switches: u64,
