@@ -4,12 +4,11 @@
 //! with the remedy.
 
 use std::net::IpAddr;
-use std::path::Path;
 
 use crate::apps::fetch::target::Target;
 use crate::cli::exit::{Exit, Failed};
-use crate::cli::hosts::{HOSTS, Hosts};
 use crate::http::request::{Method, RequestHead};
+use crate::runtime::resolver::read_hosts;
 
 /// A resolved request: the address to connect to and the head to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +24,7 @@ pub(super) fn ask(url: &str, reachable: impl Fn(IpAddr) -> bool) -> Result<Asked
     let bad = |error: &dyn core::fmt::Display| Failed::new(Exit::BadUrl, format!("{url}: {error}"));
     let target = Target::parse(url).map_err(|error| bad(&error))?;
     let host = target.host();
-    let mut known = Hosts::read(Path::new(HOSTS)).lookup(host).into_iter();
+    let mut known = read_hosts().lookup(host).into_iter();
     let Some(address) = known.find(|address| reachable(*address)) else {
         let advice = format!(
             "could not resolve host {host} to an address of the family of an --address: use an IP \

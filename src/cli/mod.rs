@@ -8,7 +8,6 @@ mod asked;
 pub mod control;
 pub mod exit;
 pub mod get;
-pub mod hosts;
 pub mod instruments;
 pub mod keygen;
 pub mod link;

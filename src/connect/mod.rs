@@ -1,10 +1,12 @@
-//! Connecting to a service that has several addresses: the outcomes of earlier attempts, their order, and the race of attempts.
+//! Connecting to a service that has several addresses: the look-up of its name, the outcomes of earlier attempts, the
+//! order of its addresses, and the race of attempts.
 //!
-//! Neither does I/O nor reads a clock: the host opens the connections and reports their answers and failures.
+//! None of them does I/O or reads a clock: the host opens the connections and reports their answers and failures.
 
 mod history;
 mod order;
 mod race;
+pub mod resolve;
 
 pub use history::{EXPLORE_ONE_IN, History, Known, MAX_HISTORY, Outcome, Rank, Route};
 pub use order::{interleaved, interleaved_after};

@@ -4,15 +4,32 @@
 //! machine in a turn of the loop, which an answer wakes. A look-up cannot be ended early: the machine
 //! gives it up at its time limits, and its thread ends when the operating system has given up, too.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
+use crate::connect::resolve::{Hosts, MAX_HOSTS_BYTES};
 use crate::host::client::ClientHost;
 use crate::host::names::LookupAnswer;
 use crate::runtime::LoopWaker;
 use crate::time::Now;
+
+/// The file that maps host names to addresses.
+const HOSTS: &str = "/etc/hosts";
+
+/// Reads `/etc/hosts`; an unreadable file counts as empty.
+#[must_use]
+pub fn read_hosts() -> Hosts {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(MAX_HOSTS_BYTES).unwrap_or(u64::MAX);
+    if let Ok(file) = File::open(HOSTS) {
+        // The bytes before an error count.
+        let _ = file.take(limit).read_to_end(&mut bytes);
+    }
+    Hosts::parse(&String::from_utf8_lossy(&bytes))
+}
 
 /// Most look-ups at once, each on a thread; a further name counts as unknown.
 pub const MAX_LOOKUPS: usize = 8;

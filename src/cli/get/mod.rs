@@ -24,7 +24,6 @@ use crate::cli::get::args::{GetArgs, GetConfig};
 use crate::cli::get::records::RecordFileError;
 use crate::cli::get::session::{Session, Summary};
 use crate::cli::get::stats::{Counted, GetStats};
-use crate::cli::hosts::{HOSTS, Hosts};
 use crate::cli::local::{Opened, device_failed, drawn_seed, no_sockets};
 use crate::cli::stderr::LogWriter;
 use crate::device::Device;
@@ -35,7 +34,7 @@ use crate::host::names::Resolution;
 use crate::host::report::ClientReport;
 use crate::host::tokens::Tokens;
 use crate::runtime::release_signals;
-use crate::runtime::resolver::ThreadResolver;
+use crate::runtime::resolver::{ThreadResolver, read_hosts};
 use crate::runtime::streams::KernelStreams;
 use crate::runtime::{OsClock, Stopped};
 use crate::time::Now;
@@ -179,7 +178,7 @@ fn complain(path: &Path, error: &RecordFileError) {
 }
 
 fn machine(config: &GetConfig, now: Now, tokens: Tokens) -> Result<ClientHost, Failed> {
-    let hosts = Hosts::read(Path::new(HOSTS));
+    let hosts = read_hosts();
     let seed = drawn_seed()?;
     let builder = match config.local.tun {
         Some(_) => ClientHostConfig::builder(config.local.addresses.clone(), seed),

@@ -1,14 +1,10 @@
-//! Host names: IP literals, and the lines of `/etc/hosts` (hosts(5)).
+//! Host names: IP literals, the lines of `/etc/hosts`, and `localhost`.
 //!
-//! In: the text of a hosts file and a name. Out: addresses, at once. Names that the file does
-//! not have are for the resolver of the operating system.
+//! In: the text of a hosts file and a name. Out: addresses, at once. Names that the file does not have are for a
+//! resolver. Reads no file. Sources: hosts(5), RFC 6761 §6.3.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::path::Path;
-
-/// The file that maps host names to addresses.
-pub const HOSTS: &str = "/etc/hosts";
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Longest part of a hosts file that is read, in bytes; the rest is ignored.
 pub const MAX_HOSTS_BYTES: usize = 4 << 20;
@@ -20,19 +16,11 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Reads a hosts file; an unreadable one counts as empty.
-    #[must_use]
-    pub fn read(path: &Path) -> Self {
-        let text = std::fs::read(path).unwrap_or_default();
-        let text = text
-            .get(..MAX_HOSTS_BYTES.min(text.len()))
-            .unwrap_or_default();
-        Self::parse(&String::from_utf8_lossy(text))
-    }
-
     /// Parses `ADDRESS NAME...` lines; ignores comments and malformed lines.
     #[must_use]
     pub fn parse(text: &str) -> Self {
+        let end = text.floor_char_boundary(MAX_HOSTS_BYTES);
+        let text = text.get(..end).unwrap_or_default();
         let mut by_name: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
         for line in text.lines() {
             let line = line.split('#').next().unwrap_or_default();
@@ -61,10 +49,14 @@ impl Hosts {
         if let Ok(address) = bare.parse() {
             return vec![address];
         }
-        self.by_name
-            .get(&host.to_ascii_lowercase())
-            .cloned()
-            .unwrap_or_default()
+        let host = host.to_ascii_lowercase();
+        match self.by_name.get(&host) {
+            Some(known) => known.clone(),
+            None if host == "localhost" || host.ends_with(".localhost") => {
+                vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]
+            }
+            None => Vec::new(),
+        }
     }
 }
 
@@ -94,10 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_names_nobody() {
-        assert_eq!(
-            Hosts::read(Path::new("/nonexistent/hosts")),
-            Hosts::default()
-        );
+    fn a_file_has_a_bound_and_localhost_needs_none() {
+        let far = format!("{}\n192.0.2.1 late", "#".repeat(MAX_HOSTS_BYTES));
+        let hosts = Hosts::parse(&far);
+        assert_eq!(hosts, Hosts::default());
+        let own: [IpAddr; 2] = [Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()];
+        assert_eq!(hosts.lookup("localhost"), own);
+        assert_eq!(hosts.lookup("a.Localhost"), own);
+        assert!(hosts.lookup("notlocalhost").is_empty());
     }
 }
