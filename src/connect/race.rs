@@ -125,6 +125,12 @@ impl Race {
         &self.attempts
     }
 
+    /// Whether an attempt was answered: it wins in a moment, unless a better one does.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.best().is_some()
+    }
+
     /// Takes note that an attempt was answered.
     pub fn handle_answer(&mut self, now: Instant, index: usize) {
         if let Some(attempt) = self.attempts.get_mut(index)
