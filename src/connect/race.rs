@@ -53,10 +53,10 @@ pub enum AttemptState {
     Waiting,
     /// It started then, and was not answered yet.
     Running(Instant),
-    /// It was answered.
-    Answered,
-    /// It failed after this time.
-    Failed(Duration),
+    /// It started then, and was answered after this time.
+    Answered(Instant, Duration),
+    /// It started then, and failed after this time.
+    Failed(Instant, Duration),
 }
 
 /// What to do next.
@@ -131,13 +131,23 @@ impl Race {
         self.best().is_some()
     }
 
+    /// Puts the next attempt off until the last one that was started should have been answered, as far as `due`, the
+    /// time within which that address answers, lies between the shortest and the recommended delay of
+    /// RFC 8305 §8. Only for [`Pace::Paced`]; the others have fixed delays.
+    pub fn expect_answer(&mut self, now: Instant, due: Duration) {
+        if self.pace == Pace::Paced {
+            let most = Pace::HappyEyeballs.delay();
+            self.next_at = Some(now + due.clamp(self.pace.delay(), most));
+        }
+    }
+
     /// Takes note that an attempt was answered.
     pub fn handle_answer(&mut self, now: Instant, index: usize) {
         if let Some(attempt) = self.attempts.get_mut(index)
             && let AttemptState::Running(since) = *attempt
         {
-            *attempt = AttemptState::Answered;
             let round_trip = now.saturating_since(since);
+            *attempt = AttemptState::Answered(since, round_trip);
             let patience = round_trip + (round_trip / LINGER_PART).min(MAX_LINGER);
             self.patience.get_or_insert(patience);
         }
@@ -148,7 +158,7 @@ impl Race {
         if let Some(attempt) = self.attempts.get_mut(index)
             && let AttemptState::Running(since) = *attempt
         {
-            *attempt = AttemptState::Failed(now.saturating_since(since));
+            *attempt = AttemptState::Failed(since, now.saturating_since(since));
             self.next_at = None;
         }
     }
@@ -197,11 +207,11 @@ impl Race {
     pub fn spares(&self, now: Instant, winner: usize) -> Vec<usize> {
         let patience = self.patience.unwrap_or_default();
         let likeliness = |attempt: AttemptState| match attempt {
-            AttemptState::Answered => Some(0),
+            AttemptState::Answered(..) => Some(0),
             AttemptState::Running(since) if since + patience > now => Some(1),
             AttemptState::Waiting => Some(2),
             AttemptState::Running(_) => Some(3),
-            AttemptState::Failed(_) => None,
+            AttemptState::Failed(..) => None,
         };
         let attempts = self.attempts.iter().enumerate();
         let others = attempts.filter(|(index, _)| *index != winner);
@@ -213,7 +223,7 @@ impl Race {
 
     /// The best attempt that was answered.
     fn best(&self) -> Option<usize> {
-        self.position(|attempt| attempt == AttemptState::Answered)
+        self.position(|attempt| matches!(attempt, AttemptState::Answered(..)))
     }
 
     /// When the best attempt that was answered wins: when those before it have had their time.
@@ -225,7 +235,7 @@ impl Race {
             .take(best)
             .map(|attempt| match *attempt {
                 AttemptState::Running(since) => since + patience,
-                AttemptState::Waiting | AttemptState::Answered | AttemptState::Failed(_) => {
+                AttemptState::Waiting | AttemptState::Answered(..) | AttemptState::Failed(..) => {
                     Instant::ZERO
                 }
             });
@@ -303,6 +313,22 @@ mod tests {
         assert_eq!(far.0, Some((0, 400)));
         let refused = play(Pace::Paced, &[Some(Err(5)); 3]);
         assert_eq!(refused, (None, vec![0, 5, 10]));
+    }
+
+    #[test]
+    fn the_next_attempt_waits_for_an_answer_that_is_due() {
+        for (pace, due, want) in [
+            (Pace::Paced, 0, 10),
+            (Pace::Paced, 42, 42),
+            (Pace::Paced, 1000, 250),
+            (Pace::All, 42, 0),
+            (Pace::HappyEyeballs, 42, 250),
+        ] {
+            let mut race = Race::new(pace, 2);
+            assert_eq!(race.poll(at(0)), Some(RaceStep::Start(0)));
+            race.expect_answer(at(0), Duration::from_millis(due));
+            assert_eq!(race.poll_timeout(), Some(at(want)), "{pace:?} {due}");
+        }
     }
 
     #[test]
@@ -406,12 +432,13 @@ mod tests {
                             started.push(u128::from(ms));
                         }
                         RaceStep::Won(winner) => {
-                            prop_assert_eq!(race.attempts()[winner], AttemptState::Answered);
-                            prop_assert!(!race.attempts()[..winner].contains(&AttemptState::Answered));
+                            prop_assert!(matches!(race.attempts()[winner], AttemptState::Answered(..)));
+                            let answered = |a: &AttemptState| matches!(a, AttemptState::Answered(..));
+                            prop_assert!(!race.attempts()[..winner].iter().any(answered));
                             ended = Some(step);
                         }
                         RaceStep::Exhausted => {
-                            let all = |a: &AttemptState| matches!(a, AttemptState::Failed(_));
+                            let all = |a: &AttemptState| matches!(a, AttemptState::Failed(..));
                             prop_assert!(race.attempts().iter().all(all) && !more);
                             ended = Some(step);
                         }

@@ -5,7 +5,7 @@
 //! are resolved by a function that is given.
 
 mod machine;
-mod racing;
+pub(super) mod racing;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
@@ -16,18 +16,20 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::apps::fetch::{
     Transfer, TransferEvent, TransferFailure, TransferProgress, TransferRequest,
 };
+use crate::connect::{History, Outcome};
 use crate::host::config::{ClientHostConfig, Protocol};
 use crate::host::connection::ClientConnection;
 use crate::host::connections::Connections;
 use crate::host::metrics::Metric;
 use crate::host::names::{LookupAnswer, Names, Resolution};
-use crate::host::report::ClientReport;
+use crate::host::report::{ClientReport, LookupReport, RaceReport};
 use crate::host::server::stack_metrics;
 use crate::host::streams::{ClientStreams, TcpError};
 use crate::host::tokens::{Remembered, Tokens};
 use crate::stack::{Stack, StackConfig, StackError};
 use crate::time::{Instant, Now};
 use crate::transport::client::{Client, ClientConfig};
+use crate::wire::flight::Flight;
 use crate::wire::ip::UdpView;
 use crate::wire::segment::ToClient;
 
@@ -83,6 +85,8 @@ pub struct ClientHost {
     current: Option<SocketAddr>,
     running: Option<Running>,
     report: ClientReport,
+    /// The course of the last race.
+    race: RaceReport,
     names: Names,
     stage: Vec<u8>,
 }
@@ -122,6 +126,7 @@ impl ClientHost {
             current: None,
             running: None,
             report: ClientReport::default(),
+            race: RaceReport::default(),
             names: Names::default(),
             stage: vec![0; STAGE_BYTES],
         })
@@ -148,6 +153,7 @@ impl ClientHost {
             failed: false,
         });
         self.report.begin(now.instant);
+        self.race = RaceReport::default();
         self.pump(now);
     }
 
@@ -192,11 +198,16 @@ impl ClientHost {
         let Some(mut lookup) = running.lookup.take_if(|lookup| lookup.host == host) else {
             return;
         };
+        self.race.lookups.push(LookupReport {
+            at: now.instant.saturating_since(running.begun),
+            addresses: addresses.len(),
+            complete,
+        });
         let request = lookup.request.take();
         running.lookup = (!complete).then_some(lookup);
         match request {
             Some(request) => self.handle_first_answer(now, request, &addresses),
-            None => self.extend_race(&addresses),
+            None => self.extend_race(now, &addresses),
         }
         self.pump(now);
     }
@@ -207,7 +218,7 @@ impl ClientHost {
             return;
         };
         let limit = running.connect_by;
-        match self.ways(&request.target, known) {
+        match self.ways(now, &request.target, known) {
             Ok(ways) => {
                 self.send_to(now, request, ways);
                 if let Some(running) = &mut self.running {
@@ -286,6 +297,28 @@ impl ClientHost {
         tokens
     }
 
+    /// The outcomes of attempts to connect: those that it was given, and its own. An address that fell silent
+    /// has failed, too.
+    #[must_use]
+    pub fn history(&self, now: Now) -> History {
+        let mut history = self.config.history.clone();
+        for (service, connection) in self.connections.iter() {
+            let stats = connection.transport().map(Client::stats);
+            if stats.is_some_and(|stats| stats.switches > 0)
+                && let Some(route) = self.route_to(*service)
+            {
+                history.note(now.unix, route, Outcome::TimedOut);
+            }
+        }
+        history
+    }
+
+    /// The course of the last race for a connection.
+    #[must_use]
+    pub const fn race(&self) -> &RaceReport {
+        &self.race
+    }
+
     /// Counters, none by peer.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
@@ -321,7 +354,23 @@ impl ClientHost {
         }
     }
 
+    /// The next flight of a connection of our transport; none while a race has used up its packets.
+    fn poll_flight(&mut self, now: Now) -> Option<Flight> {
+        let running = self.running.as_mut();
+        let mut race = running.and_then(|running| running.race.as_mut());
+        if race.as_ref().is_some_and(|race| race.is_spent()) {
+            return None;
+        }
+        let ready = |client: &mut Client| client.poll_transmit(now);
+        let flight = self.connections.transports_mut().find_map(ready)?;
+        if let Some(race) = &mut race {
+            race.sent();
+        }
+        Some(flight)
+    }
+
     fn send(&mut self, now: Now, request: TransferRequest) -> Result<(), TransferFailure> {
+        self.race.lookups.clear();
         let host = request.target.host();
         let mut pinned = self.config.pinned.iter();
         let pinned = pinned.find(|pinned| pinned.is_for(host, request.target.port()));
@@ -331,7 +380,7 @@ impl ClientHost {
         };
         match resolution {
             Resolution::Known(addresses) => {
-                let ways = self.ways(&request.target, &addresses)?;
+                let ways = self.ways(now, &request.target, &addresses)?;
                 self.send_to(now, request, ways);
                 Ok(())
             }
@@ -451,13 +500,13 @@ impl ClientHost {
 
     /// Ends the transfer with a failure, and its connection.
     fn fail(&mut self, now: Now, failure: TransferFailure) {
+        self.drop_race(now);
         if let Some(running) = &mut self.running {
             running.transfer.fail(failure);
             (running.connect_by, running.finish_by) = (None, None);
             (running.idle_by, running.flush_at) = (None, None);
             running.lookup = None;
         }
-        self.drop_race(now);
         self.drop_current(now);
     }
 
@@ -465,8 +514,13 @@ impl ClientHost {
         if let Some(token) = self.token_of(now, service, &connection) {
             self.config.tokens.remember(token);
         }
-        if let Some(client) = connection.transport() {
-            self.report.add_connection(&client.stats());
+        if let Some(stats) = connection.transport().map(Client::stats) {
+            if stats.switches > 0
+                && let Some(route) = self.route_to(service)
+            {
+                self.config.history.note(now.unix, route, Outcome::TimedOut);
+            }
+            self.report.add_connection(&stats);
         }
         connection.abandon(self.tcp.streams());
     }

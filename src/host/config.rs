@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::connect::Pace;
+use crate::connect::{History, Pace};
 use crate::host::names::{Family, Pinned, Resolution};
 use crate::host::streams::OutgoingStreams;
 use crate::host::tokens::Tokens;
@@ -249,6 +249,9 @@ pub enum Protocol {
 /// Resolves a host, as written in a URL, at once or later.
 pub type Resolve = Box<dyn Fn(&str) -> Resolution>;
 
+/// Returns the own address that sends to an address of a service.
+pub type Source = Box<dyn Fn(IpAddr) -> Option<IpAddr>>;
+
 /// The configuration of the machine of a client; see [`builder`](Self::builder).
 pub struct ClientHostConfig {
     /// Own addresses.
@@ -265,6 +268,8 @@ pub struct ClientHostConfig {
     pub(crate) pinned: Vec<Pinned>,
     /// Delay between the attempts to connect to the addresses of a service.
     pub(crate) pace: Pace,
+    /// The event that ends a race.
+    pub(crate) finish: Finish,
     /// Longest time until a connection is established.
     pub(crate) connect_timeout: Duration,
     /// Longest time in which nothing arrives.
@@ -273,6 +278,10 @@ pub struct ClientHostConfig {
     pub(crate) max_time: Option<Duration>,
     /// Address tokens of earlier connections.
     pub(crate) tokens: Tokens,
+    /// Outcomes of earlier attempts to connect.
+    pub(crate) history: History,
+    /// Returns the own address that sends to an address of a service, where the machine has none.
+    pub(crate) source: Source,
     /// Seed of every random choice.
     pub(crate) seed: u64,
     /// Resolves host names.
@@ -298,10 +307,13 @@ impl ClientHostConfig {
             family: None,
             pinned: Vec::new(),
             pace: Pace::default(),
+            finish: Finish::default(),
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             idle_timeout: DEFAULT_IDLE_TIMEOUT,
             max_time: None,
             tokens: Tokens::default(),
+            history: History::default(),
+            source: Box::new(|_| None),
             seed,
             resolve: Box::new(|host| Resolution::Known(literal(host).into_iter().collect())),
             sockets: false,
@@ -318,6 +330,19 @@ impl ClientHostConfig {
             ..config
         })
     }
+}
+
+/// The event that ends a race for a connection. Over TCP it is always that the connection is established, since the
+/// request leaves only then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Finish {
+    /// Any answer of a server.
+    #[default]
+    Answer,
+    /// The first byte of the response.
+    FirstByte,
+    /// The whole head of a response with a status below 500. An address that responds otherwise fails.
+    Head,
 }
 
 /// Builds a [`ClientHostConfig`].
@@ -389,6 +414,25 @@ impl ClientHostBuilder {
     /// Sets the address tokens of earlier connections. Default: none.
     pub fn tokens(mut self, tokens: Tokens) -> Self {
         self.0.tokens = tokens;
+        self
+    }
+
+    /// Sets the outcomes of earlier attempts to connect, which decide on the order of addresses. Default: none.
+    pub fn history(mut self, history: History) -> Self {
+        self.0.history = history;
+        self
+    }
+
+    /// Sets the function that returns the own address which the kernel would send from to an address of a
+    /// service. It must not block. Only over sockets: outcomes are remembered by network. Default: unknown.
+    pub fn source(mut self, source: impl Fn(IpAddr) -> Option<IpAddr> + 'static) -> Self {
+        self.0.source = Box::new(source);
+        self
+    }
+
+    /// Sets the event that ends a race. Default: [`Finish::Answer`].
+    pub const fn finish(mut self, finish: Finish) -> Self {
+        self.0.finish = finish;
         self
     }
 

@@ -2,8 +2,10 @@
 //!
 //! In: counters of the parts, arrival times of bytes. Out: sums, and the times that a user perceives.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::connect::Outcome;
 use crate::stack::StackCounters;
 use crate::time::Instant;
 use crate::transport::client::ClientStats;
@@ -23,6 +25,47 @@ pub struct ClientReport {
     pub longest_stall: Duration,
     /// Arrival of the last byte.
     last_byte: Option<Instant>,
+}
+
+/// The course of the last race for a connection; all times are since the start of its transfer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RaceReport {
+    /// Answers to look-ups, in the order of their arrival.
+    pub lookups: Vec<LookupReport>,
+    /// The attempts, in the order of the addresses.
+    pub attempts: Vec<AttemptReport>,
+    /// The attempt that won, by its index; `None` if none did.
+    pub winner: Option<usize>,
+    /// The end of the race.
+    pub ended: Duration,
+    /// Addresses that may replace the winner's, the likeliest to be answered first.
+    pub spares: Vec<SocketAddr>,
+}
+
+/// An answer to a look-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookupReport {
+    /// When it arrived.
+    pub at: Duration,
+    /// Addresses of the host that are known since, of either family.
+    pub addresses: usize,
+    /// Whether it was the last one.
+    pub complete: bool,
+}
+
+/// An attempt to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptReport {
+    /// Address and port of the service.
+    pub remote: SocketAddr,
+    /// Whether it was over TCP.
+    pub tcp: bool,
+    /// Its start; `None` if the race ended before.
+    pub started: Option<Duration>,
+    /// Its end: the answer, the failure, or the end of the race.
+    pub ended: Option<Duration>,
+    /// Its outcome; `None` if it was not started, or dropped with its transfer.
+    pub outcome: Option<Outcome>,
 }
 
 impl ClientReport {

@@ -22,7 +22,8 @@ use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::output::{Output, OutputError};
 use crate::apps::fetch::target::Target;
 use crate::apps::fetch::{MAX_KEPT_BYTES, Transfer, TransferEvent};
-use crate::connect::Pace;
+use crate::connect::{History, Pace};
+use crate::host::config::Finish;
 use crate::http::digest;
 use crate::http::request::RequestHead;
 use crate::time::UnixMillis;
@@ -57,9 +58,17 @@ fn stream(version: u8, size: u64) -> Vec<u8> {
     let body = body(version, size);
     let sum = ring::digest::digest(&ring::digest::SHA256, &body);
     let sum = digest::ReprDigest(sum.as_ref().try_into().unwrap()).to_string();
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nRepr-Digest: {sum}\r\n\r\n");
+    let status = if version == BUSY {
+        "503 Busy"
+    } else {
+        "200 OK"
+    };
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {size}\r\nRepr-Digest: {sum}\r\n\r\n");
     [head.as_bytes(), &body].concat()
 }
+
+/// The version of which a server responds with an error.
+const BUSY: u8 = 0xff;
 
 const MOVED: &str = "HTTP/1.1 301 Moved\r\nLocation: /1000\r\nContent-Length: 2\r\n\r\nno";
 const BAD: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nbad";
@@ -178,7 +187,10 @@ fn client_config(protocol: Protocol, v6: bool) -> ClientHostConfig {
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(60),
         max_time: None,
+        finish: Finish::default(),
         tokens: Tokens::default(),
+        history: History::default(),
+        source: Box::new(|_| None),
         seed: 9,
         resolve: Box::new(move |host| {
             let other = host.strip_prefix("other");

@@ -12,7 +12,6 @@ use crate::host::streams::OutgoingStreams;
 use crate::host::{Machine, Transmit};
 use crate::stack::Demuxed;
 use crate::time::{Instant, Now};
-use crate::transport::client::Client;
 use crate::wire::ip::UdpView;
 
 impl Machine for ClientHost {
@@ -52,8 +51,7 @@ impl Machine for ClientHost {
     }
 
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
-        let ready = |client: &mut Client| client.poll_transmit(now);
-        if let Some(flight) = self.connections.transports_mut().find_map(ready) {
+        if let Some(flight) = self.poll_flight(now) {
             return Some(Transmit::Flight(flight));
         }
         if let Some(packet) = self.tcp.stack.poll_transmit(now.instant) {

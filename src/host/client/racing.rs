@@ -6,18 +6,42 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use rand::RngExt as _;
+
 use super::ClientHost;
 use crate::apps::fetch::target::Target;
 use crate::apps::fetch::{Attempt, Attempts, TransferFailure, TransferRequest};
-use crate::connect::{AttemptState, Race, RaceStep, interleaved, interleaved_after};
-use crate::host::config::Protocol;
+use crate::connect::{
+    AttemptState, EXPLORE_ONE_IN, MAX_ATTEMPTS, Outcome, Race, RaceStep, Rank, Route,
+    interleaved_after,
+};
+use crate::host::config::{Finish, Protocol};
+use crate::host::connection::ClientConnection;
+use crate::host::report::AttemptReport;
+use crate::http::HeadError;
+use crate::http::response::ResponseHead;
 use crate::time::{Instant, Now};
+
+/// Most packets that a client sends in a race; after that it only waits for answers.
+pub(in crate::host) const MAX_RACE_PACKETS: u32 = 64;
 
 /// A race under way.
 pub(super) struct Racing {
     race: Race,
     request: TransferRequest,
     ways: Vec<Way>,
+    /// Packets sent.
+    packets: u32,
+}
+
+/// How a race ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RaceEnd {
+    Won(usize),
+    Exhausted,
+    TimedOut,
+    /// Its transfer was dropped.
+    Dropped,
 }
 
 /// The addresses of one attempt.
@@ -40,13 +64,23 @@ impl Racing {
         ways.map(|way| way.remote).collect()
     }
 
+    /// Takes note of a packet that was sent.
+    pub(super) const fn sent(&mut self) {
+        self.packets = self.packets.saturating_add(1);
+    }
+
+    /// Whether no more packets may be sent.
+    pub(super) const fn is_spent(&self) -> bool {
+        self.packets >= MAX_RACE_PACKETS
+    }
+
     /// The attempts that were started.
     pub(super) fn attempts(&self) -> Attempts {
         let attempt = |(way, state): (&Way, &AttemptState)| {
             let failed_after = match *state {
                 AttemptState::Waiting => return None,
-                AttemptState::Running(_) | AttemptState::Answered => None,
-                AttemptState::Failed(after) => Some(after),
+                AttemptState::Running(_) | AttemptState::Answered(..) => None,
+                AttemptState::Failed(_, after) => Some(after),
             };
             let address = way.remote;
             Some(Attempt {
@@ -62,7 +96,8 @@ impl Racing {
 impl ClientHost {
     /// The ways to a service, in the order in which they are tried.
     pub(super) fn ways(
-        &self,
+        &mut self,
+        now: Now,
         target: &Target,
         known: &[IpAddr],
     ) -> Result<Vec<Way>, TransferFailure> {
@@ -70,9 +105,7 @@ impl ClientHost {
         if known.is_empty() {
             return Err(TransferFailure::CannotResolve { host });
         }
-        let known = interleaved(&self.of_family(known));
-        let ways = known.into_iter();
-        let ways: Vec<Way> = ways.filter_map(|ip| self.way(target, ip)).collect();
+        let ways = self.ordered(now, target, &[], known);
         match ways.is_empty() {
             true => Err(TransferFailure::Family { host }),
             false => Ok(ways),
@@ -88,6 +121,45 @@ impl ClientHost {
         let remote = SocketAddr::new(address, port);
         let local = self.own_address(remote)?;
         Some(Way { local, remote })
+    }
+
+    /// The ways to addresses of a service that are to be tried after `tried`: those that failed lately come last.
+    fn ordered(
+        &mut self,
+        now: Now,
+        target: &Target,
+        tried: &[IpAddr],
+        known: &[IpAddr],
+    ) -> Vec<Way> {
+        let explores =
+            !self.config.history.is_empty() && self.random.random_ratio(1, EXPLORE_ONE_IN);
+        let ways = self.of_family(known).into_iter();
+        let mut ways: Vec<(Rank, Way)> = ways
+            .filter_map(|ip| {
+                let way = self.way(target, ip)?;
+                let rank = self.config.history.rank(now.unix, &self.route(way));
+                Some((if explores { Rank::Unknown } else { rank }, way))
+            })
+            .collect();
+        ways.sort_by_key(|(rank, _)| *rank);
+        let is_failing = |(rank, _): &(Rank, Way)| matches!(rank, Rank::Failing(_));
+        let mut order = tried.to_vec();
+        for part in ways.chunk_by(|one, next| is_failing(one) == is_failing(next)) {
+            let part: Vec<IpAddr> = part.iter().map(|(_, way)| way.remote.ip()).collect();
+            order.extend(interleaved_after(&order, &part));
+        }
+        let order = order.into_iter().take(MAX_ATTEMPTS).skip(tried.len());
+        order.filter_map(|ip| self.way(target, ip)).collect()
+    }
+
+    /// The route of a way, by the own address that it has or that the kernel would choose.
+    fn route(&self, way: Way) -> Route {
+        let chosen = || (self.config.source)(way.remote.ip());
+        let local = match way.local.is_unspecified() {
+            true => chosen().unwrap_or(way.local),
+            false => way.local,
+        };
+        Route::new(local, way.remote, self.config.protocol == Protocol::Tcp)
     }
 
     fn of_family(&self, known: &[IpAddr]) -> Vec<IpAddr> {
@@ -107,13 +179,14 @@ impl ClientHost {
                 race,
                 request,
                 ways,
+                packets: 0,
             });
         }
         self.run_race(now);
     }
 
     /// Adds addresses that have become known to the race, behind those that were tried.
-    pub(super) fn extend_race(&mut self, known: &[IpAddr]) {
+    pub(super) fn extend_race(&mut self, now: Now, known: &[IpAddr]) {
         let Some(running) = &mut self.running else {
             return;
         };
@@ -124,9 +197,7 @@ impl ClientHost {
         let started = racing.race.started();
         racing.ways.truncate(started);
         let tried: Vec<IpAddr> = racing.ways.iter().map(|way| way.remote.ip()).collect();
-        let rest = interleaved_after(&tried, &self.of_family(known));
-        let rest = rest.into_iter();
-        let rest = rest.filter_map(|ip| self.way(&racing.request.target, ip));
+        let rest = self.ordered(now, &racing.request.target, &tried, known);
         racing.ways.extend(rest);
         racing.race.set_waiting(racing.ways.len() - started);
         racing.race.expect_more(more);
@@ -148,7 +219,7 @@ impl ClientHost {
         while let Some(step) = racing.race.poll(now.instant) {
             match step {
                 RaceStep::Start(index) => {
-                    if !self.attempt(now, &racing, index) {
+                    if !self.attempt(now, &mut racing, index) {
                         racing.race.handle_failure(now.instant, index);
                     }
                 }
@@ -158,7 +229,7 @@ impl ClientHost {
                 }
                 RaceStep::Exhausted => {
                     let attempts = racing.attempts();
-                    self.end_race(now, &racing, None);
+                    self.end_race(now, &racing, RaceEnd::Exhausted);
                     if let Some(running) = &mut self.running {
                         running.connect_by = None;
                         running
@@ -178,18 +249,69 @@ impl ClientHost {
     /// Ends the race under way, if there is one, with all its attempts.
     pub(super) fn drop_race(&mut self, now: Now) {
         let running = self.running.as_mut();
-        if let Some(racing) = running.and_then(|running| running.race.take()) {
-            self.end_race(now, &racing, None);
-        }
+        let passed = |limit: Option<Instant>| limit.is_some_and(|at| at <= now.instant);
+        let Some(racing) = running.and_then(|running| running.race.take()) else {
+            return;
+        };
+        let limit = self.running.as_ref().and_then(|running| running.connect_by);
+        let end = match passed(limit) {
+            true => RaceEnd::TimedOut,
+            false => RaceEnd::Dropped,
+        };
+        self.end_race(now, &racing, end);
     }
 
-    /// Ends all attempts but one.
-    fn end_race(&mut self, now: Now, racing: &Racing, winner: Option<usize>) {
+    /// Ends all attempts but the one that has won, and notes the outcome of each.
+    fn end_race(&mut self, now: Now, racing: &Racing, end: RaceEnd) {
+        self.report_race(now, racing, end);
         for (index, (way, state)) in racing.ways.iter().zip(racing.race.attempts()).enumerate() {
-            if *state != AttemptState::Waiting && Some(index) != winner {
+            if let Some(outcome) = outcome(*state, end) {
+                let route = self.route(*way);
+                self.config.history.note(now.unix, route, outcome);
+            }
+            if *state != AttemptState::Waiting && end != RaceEnd::Won(index) {
                 self.end_attempt(now, way.remote);
             }
         }
+    }
+
+    /// Records the course of a race that ends.
+    fn report_race(&mut self, now: Now, racing: &Racing, end: RaceEnd) {
+        let begun = self
+            .running
+            .as_ref()
+            .map_or(now.instant, |running| running.begun);
+        let tcp = self.config.protocol == Protocol::Tcp;
+        let attempt = |(way, state): (&Way, &AttemptState)| {
+            let (started, took) = match *state {
+                AttemptState::Waiting => (None, None),
+                AttemptState::Running(at) => (Some(at), Some(now.instant.saturating_since(at))),
+                AttemptState::Answered(at, took) | AttemptState::Failed(at, took) => {
+                    (Some(at), Some(took))
+                }
+            };
+            let started = started.map(|at| at.saturating_since(begun));
+            AttemptReport {
+                remote: way.remote,
+                tcp,
+                started,
+                ended: started.and_then(|at| Some(at + took?)),
+                outcome: outcome(*state, end),
+            }
+        };
+        let attempts = racing.ways.iter().zip(racing.race.attempts());
+        self.race.attempts = attempts.map(attempt).collect();
+        self.race.ended = now.instant.saturating_since(begun);
+        (self.race.winner, self.race.spares) = match end {
+            RaceEnd::Won(index) => (Some(index), racing.spares(now, index)),
+            RaceEnd::Exhausted | RaceEnd::TimedOut | RaceEnd::Dropped => (None, Vec::new()),
+        };
+    }
+
+    /// The route to a service; `None` without an own address of its family.
+    pub(super) fn route_to(&self, remote: SocketAddr) -> Option<Route> {
+        let local = self.own_address(remote)?;
+        Some(self.route(Way { local, remote }))
     }
 
     /// An attempt was refused by its host, as far as a report from the network is to be believed.
@@ -213,10 +335,13 @@ impl ClientHost {
         }
     }
 
-    fn attempt(&mut self, now: Now, racing: &Racing, index: usize) -> bool {
-        let Some(way) = racing.ways.get(index) else {
+    fn attempt(&mut self, now: Now, racing: &mut Racing, index: usize) -> bool {
+        let Some(&way) = racing.ways.get(index) else {
             return false;
         };
+        if let Some(due) = self.config.history.due(now.unix, &self.route(way)) {
+            racing.race.expect_answer(now.instant, due);
+        }
         self.end_attempt(now, way.remote);
         let Ok(mut connection) = self.connect(now, way.local, way.remote) else {
             return false;
@@ -244,18 +369,19 @@ impl ClientHost {
                 continue;
             }
             let connection = self.connections.get(way.remote);
-            let is_connected = connection.as_ref().is_some_and(|one| one.is_connected());
-            if is_connected {
-                racing.race.handle_answer(now.instant, index);
-            } else if connection.is_none_or(|one| one.poll_end().is_some()) {
-                self.end_attempt(now, way.remote);
-                racing.race.handle_failure(now.instant, index);
+            match connection.map(|connection| judge(connection, self.config.finish)) {
+                Some(Verdict::Waits) => {}
+                Some(Verdict::Finished) => racing.race.handle_answer(now.instant, index),
+                Some(Verdict::Failed) | None => {
+                    self.end_attempt(now, way.remote);
+                    racing.race.handle_failure(now.instant, index);
+                }
             }
         }
     }
 
     fn win(&mut self, now: Now, racing: Racing, winner: usize) {
-        self.end_race(now, &racing, Some(winner));
+        self.end_race(now, &racing, RaceEnd::Won(winner));
         let Some(way) = racing.ways.get(winner) else {
             return;
         };
@@ -275,5 +401,51 @@ impl ClientHost {
                 self.await_bytes(now, true);
             }
         }
+    }
+}
+
+/// The outcome of an attempt at the end of its race; `None` if it says nothing of the address.
+const fn outcome(state: AttemptState, end: RaceEnd) -> Option<Outcome> {
+    match (state, end) {
+        (AttemptState::Answered(_, after), _) => Some(Outcome::Answered(after)),
+        (AttemptState::Failed(..), _) => Some(Outcome::Refused),
+        (AttemptState::Running(_), RaceEnd::Won(_)) => Some(Outcome::Lost),
+        (AttemptState::Running(_), RaceEnd::TimedOut) => Some(Outcome::TimedOut),
+        (AttemptState::Running(_), RaceEnd::Exhausted | RaceEnd::Dropped)
+        | (AttemptState::Waiting, _) => None,
+    }
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Waits,
+    Finished,
+    Failed,
+}
+
+/// Judges whether an attempt has reached the finish line.
+fn judge(connection: &mut ClientConnection, finish: Finish) -> Verdict {
+    let waits = |connection: &mut ClientConnection| match connection.poll_end() {
+        Some(_) => Verdict::Failed,
+        None => Verdict::Waits,
+    };
+    if !connection.is_connected() {
+        return waits(connection);
+    }
+    // A request over TCP leaves only when its connection has won.
+    let Some(client) = connection.transport() else {
+        return Verdict::Finished;
+    };
+    let bytes = client.ready();
+    match finish {
+        Finish::Answer => Verdict::Finished,
+        Finish::FirstByte | Finish::Head if bytes.is_empty() => waits(connection),
+        Finish::FirstByte => Verdict::Finished,
+        Finish::Head => match ResponseHead::parse(bytes) {
+            Ok((head, _)) if head.status.0 < 500 => Verdict::Finished,
+            Err(HeadError::Incomplete) => waits(connection),
+            Ok(_) | Err(_) => Verdict::Failed,
+        },
     }
 }

@@ -4,7 +4,8 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
-use crate::connect::MAX_ATTEMPTS;
+use crate::connect::{MAX_ATTEMPTS, Outcome, Route};
+use crate::host::client::racing::MAX_RACE_PACKETS;
 use crate::host::names::{Family, Pinned, Resolution};
 
 /// A client of the host `many`, whose first addresses are dead; the live server is the last.
@@ -211,6 +212,176 @@ fn a_spare_address_carries_the_transfer_on_when_the_winner_dies() {
     }
     stalls.sort_unstable();
     assert!(stalls[50] <= Duration::from_millis(60), "{stalls:?}");
+}
+
+/// A client of a host with these live addresses, over our transport; those from 3 on are `others`.
+fn live(world: &mut World, addresses: &'static [u8], config: ClientHostConfig) {
+    let resolve = move |_: &str| {
+        let addresses = addresses.iter().map(|last| address(false, *last));
+        Resolution::Known(addresses.collect())
+    };
+    let config = ClientHostConfig {
+        resolve: Box::new(resolve),
+        ..config
+    };
+    world.client = ClientHost::new(world.now, config).unwrap();
+}
+
+#[test]
+fn an_address_that_answered_is_tried_first_and_one_that_failed_last() {
+    let mut world = with_a_spare(Pace::Paced);
+    for (run, first) in [(0, 100), (1, 2)] {
+        world.start("http://many/1000", false);
+        assert_eq!(world.finish(), VERIFIED);
+        let race = world.client.race();
+        let order: Vec<IpAddr> = race.attempts.iter().map(|one| one.remote.ip()).collect();
+        assert_eq!(order[0], address(false, first), "run {run}");
+        assert_eq!(
+            race.winner,
+            order.iter().position(|one| *one == address(false, 2))
+        );
+        let started = race
+            .attempts
+            .iter()
+            .filter(|one| one.started.is_some())
+            .count();
+        // 100 is silent, and 2 answers when the next attempt would be due.
+        assert_eq!(started, if run == 0 { 2 } else { 1 }, "run {run}");
+        if run == 0 {
+            assert_eq!(race.attempts[0].outcome, Some(Outcome::Lost));
+            assert_eq!(race.ended, Duration::from_millis(20));
+        }
+        // Seed 12 draws no order that ignores the history.
+        let config = ClientHostConfig {
+            history: world.client.history(world.now),
+            seed: 12,
+            ..client_config(TRICKLES, false)
+        };
+        live(&mut world, &[100, 2, 3], config);
+    }
+    // On another network nothing is known.
+    let mut history = History::default();
+    let route = |local: [u8; 4], last| {
+        let remote = (address(false, last), 7600).into();
+        Route::new(local.into(), remote, false)
+    };
+    for (local, want) in [([10, 8, 0, 1], 2), ([10, 9, 0, 1], 3)] {
+        history.note(world.now.unix, route(local, 2), Outcome::Refused);
+        let config = ClientHostConfig {
+            history: history.clone(),
+            seed: 12,
+            ..client_config(TRICKLES, false)
+        };
+        live(&mut world, &[2, 3], config);
+        world.start("http://many/1000", false);
+        assert_eq!(world.finish(), VERIFIED);
+        let first = world.client.race().attempts[0].remote.ip();
+        assert_eq!(first, address(false, want));
+    }
+}
+
+#[test]
+fn one_order_in_twenty_ignores_the_history() {
+    let mut world = with_a_spare(Pace::Paced);
+    let mut history = History::default();
+    let remote = (address(false, 2), 7600).into();
+    let route = Route::new(address(false, 1), remote, false);
+    history.note(world.now.unix, route, Outcome::Refused);
+    let mut explored = 0;
+    for seed in 0..1000 {
+        let config = ClientHostConfig {
+            history: history.clone(),
+            seed,
+            ..client_config(TRICKLES, false)
+        };
+        live(&mut world, &[2, 3], config);
+        world.start("http://many/1000", false);
+        assert_eq!(world.finish(), VERIFIED);
+        let first = world.client.race().attempts[0].remote;
+        explored += usize::from(first == remote);
+    }
+    assert!((30..=70).contains(&explored), "{explored} of 1000");
+}
+
+#[test]
+fn the_outcomes_of_attempts_are_noted() {
+    let mut world = world(TRICKLES, Pace::All, 2);
+    world.lose_every = 1;
+    world.start("http://many/1", false);
+    world.finish();
+    let counts = |world: &World| -> Vec<[u16; 4]> {
+        let history = world.client.history(world.now);
+        let mut counts: Vec<_> = history.iter().map(|known| known.counts).collect();
+        counts.sort_unstable();
+        counts
+    };
+    assert_eq!(counts(&world), [[0, 0, 1, 0]; 3], "timed out");
+    let attempts = &world.client.race().attempts;
+    let timed_out = attempts
+        .iter()
+        .filter(|one| one.outcome == Some(Outcome::TimedOut));
+    assert_eq!(timed_out.count(), 3);
+    let mut world = with_a_spare(Pace::All);
+    world.start("http://many/3000000", false);
+    while world.client.progress().received < 1_000_000 {
+        assert!(world.step());
+    }
+    assert_eq!(counts(&world), [[0, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]);
+    // The winner falls silent.
+    world.dead = Some(2);
+    assert_eq!(world.finish(), VERIFIED);
+    assert_eq!(counts(&world), [[0, 1, 0, 0], [1, 0, 0, 0], [1, 0, 1, 0]]);
+}
+
+#[test]
+fn the_finish_line_of_a_race_can_be_chosen() {
+    for (finish, want) in [
+        (Finish::Answer, 3),
+        (Finish::FirstByte, 4),
+        (Finish::Head, 2),
+    ] {
+        let mut world = World::new(TRICKLES, false);
+        // One makes its application wait, one responds with an error, one is good.
+        let busy = Rc::new(RefCell::new(BUSY));
+        world.server = server(&world.version, address(false, 2), world.now, 0);
+        let waits = server(&world.version, address(false, 3), world.now, 100);
+        let fails = server(&busy, address(false, 4), world.now, 0);
+        world.others = vec![waits, fails];
+        let config = ClientHostConfig {
+            finish,
+            ..client_config(TRICKLES, false)
+        };
+        live(&mut world, &[3, 4, 2], config);
+        world.start("http://many/1000", false);
+        let winner = loop {
+            let race = world.client.race();
+            if let Some(winner) = race.winner {
+                break race.attempts[winner].remote.ip();
+            }
+            assert!(world.step());
+        };
+        assert_eq!(winner, address(false, want), "{finish:?}");
+    }
+}
+
+#[test]
+fn a_race_sends_a_limited_number_of_packets() {
+    let mut world = world(TRICKLES, Pace::All, 100);
+    world.lose_every = 1;
+    let config = ClientHostConfig {
+        connect_timeout: Duration::from_secs(60),
+        ..client_config(TRICKLES, false)
+    };
+    live(
+        &mut world,
+        &[
+            2, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34,
+        ],
+        config,
+    );
+    world.start("http://many/1", false);
+    assert!(world.finish().starts_with("Failed(ConnectTimedOut"));
+    assert_eq!(world.sent, u64::from(MAX_RACE_PACKETS));
 }
 
 #[test]
