@@ -86,7 +86,7 @@ pub fn load_own() -> Result<KeyRing, Failed> {
 }
 
 /// The directory for files that a user's programs keep: of the XDG base directories.
-fn state_home(xdg: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+pub(super) fn state_home(xdg: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
     let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
     xdg.and_then(absolute)
         .or_else(|| Some(home.and_then(absolute)?.join(".local").join("state")))

@@ -5,6 +5,7 @@
 
 pub mod announce;
 mod asked;
+pub mod connect;
 pub mod control;
 pub mod exit;
 pub mod get;
@@ -12,6 +13,7 @@ pub mod instruments;
 pub mod keygen;
 pub mod link;
 pub mod local;
+mod records;
 pub mod redirect;
 pub mod serve;
 mod size;

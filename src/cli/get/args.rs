@@ -11,104 +11,22 @@ use clap::ArgMatches;
 use crate::apps::fetch::config::{Field, TransferConfig, is_range};
 use crate::apps::fetch::queue::{AfterFailure, TransferJob, TransferQueue};
 use crate::apps::fetch::target::{Target, TargetError};
+use crate::cli::connect::{ConnectArgs, ConnectConfig, TransportArg, parse_seconds};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::hasher;
 use crate::cli::get::output::{Destination, Resume};
-use crate::cli::local::LocalArgs;
-use crate::cli::size;
-use crate::connect::Pace;
-use crate::host::config::{DEFAULT_UDP_PORT, Protocol};
-use crate::host::names::{Family, Pinned};
 use crate::http::request::Method;
 use crate::transport::application::MAX_REQUEST_BYTES;
 
-/// Smallest receive buffer, in bytes: several flights of full-sized packets.
-pub const MIN_BUFFER_BYTES: u64 = 64 * 1024;
-
-/// Largest receive buffer, in bytes.
-pub const MAX_BUFFER_BYTES: u64 = 1 << 30;
-
-/// Longest time limit, in seconds.
-pub const MAX_SECONDS: f64 = 1e9;
-
-/// The transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum TransportArg {
-    /// Headwater's transport, whose servers keep no per-connection state.
-    Trickles,
-    /// TCP: of the kernel, or of our own stack with --tun.
-    Tcp,
-}
-
-/// Help text of `--tun`.
-const TUN_HELP: &str = "TUN device; created if it does not exist [default: no device, but UDP \
-    sockets of the kernel, which need no privileges]";
-
-/// The delay between attempts to connect to the addresses of a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum PaceArg {
-    /// 2 s: one at a time on most paths
-    Seq,
-    /// 250 ms, as Happy Eyeballs (RFC 8305)
-    He,
-    /// 10 ms
-    Paced,
-    /// None: all at once
-    All,
-}
-
-impl From<PaceArg> for Pace {
-    fn from(arg: PaceArg) -> Self {
-        match arg {
-            PaceArg::Seq => Self::Sequential,
-            PaceArg::He => Self::HappyEyeballs,
-            PaceArg::Paced => Self::Paced,
-            PaceArg::All => Self::All,
-        }
-    }
-}
-
 /// Arguments of `headwater get`, as typed.
 #[derive(Debug, clap::Args)]
-#[command(
-    mut_arg("tun", |arg| arg.required(false).requires("addresses").help(TUN_HELP)),
-    mut_arg("addresses", |arg| arg.required(false).requires("tun")),
-    mut_arg("device", |arg| arg.requires("tun")),
-    mut_arg("pcap", |arg| arg.requires("tun"))
-)]
 pub struct GetArgs {
     /// URL to fetch; `http://` may be omitted. The host is an IP address, or a name in /etc/hosts or the DNS
     #[arg(required = true, value_name = "URL")]
     pub urls: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "the flattened group has its own")]
-    pub local: LocalArgs,
-    /// Transport protocol
-    #[arg(long, value_enum, default_value_t = TransportArg::Trickles)]
-    pub transport: TransportArg,
-    /// UDP port of the service (the port in a URL is the TCP port)
-    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_UDP_PORT,
-          value_parser = clap::value_parser!(u16).range(1..))]
-    pub udp_port: u16,
-    /// Local UDP port [default: random]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub port_source: Option<u16>,
-    /// Connect to IPv4 addresses only
-    #[arg(short = '4', long, conflicts_with = "ipv6")]
-    pub ipv4: bool,
-    /// Connect to IPv6 addresses only
-    #[arg(short = '6', long)]
-    pub ipv6: bool,
-    /// Use these addresses for HOST and PORT of a URL, and no others: `HOST:PORT:ADDRESS[,ADDRESS]...`; HOST
-    /// may be `*`. IPv6 addresses in brackets
-    #[arg(long, value_name = "HOST:PORT:ADDRESSES", value_parser = Pinned::parse)]
-    pub resolve: Vec<Pinned>,
-    /// Delay between attempts to connect to several addresses of a host; the first to answer is used
-    #[arg(long, value_enum, value_name = "DELAY", default_value_t = PaceArg::Paced)]
-    pub race: PaceArg,
-    /// Receive buffer in bytes, 64k to 1G; suffixes k, M and G are allowed
-    #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = parse_bytes)]
-    pub buffer: u64,
+    pub connect: ConnectArgs,
     /// Write to FILE instead of standard output; repeat it for several URLs. `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
@@ -154,12 +72,6 @@ pub struct GetArgs {
     /// Save address tokens in FILE: servers send later runs more in the first response
     #[arg(long, value_name = "FILE")]
     pub tokens: Option<PathBuf>,
-    /// Fail if there is no connection after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
-    pub connect_timeout: Duration,
-    /// Fail if nothing arrives for this many seconds
-    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = parse_seconds)]
-    pub idle_timeout: Duration,
     /// Fail a transfer after this many seconds [default: no limit]
     #[arg(short, long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub max_time: Option<Duration>,
@@ -171,18 +83,8 @@ pub type Jobs = TransferQueue<Destination, Failed>;
 /// The validated configuration of a run.
 #[derive(Debug)]
 pub struct GetConfig {
-    /// The command's own device; sockets if it has no name.
-    pub local: LocalArgs,
-    /// The transport protocol.
-    pub protocol: Protocol,
-    /// The family of the addresses to connect to; any if `None`.
-    pub family: Option<Family>,
-    /// Addresses named on the command line.
-    pub pinned: Vec<Pinned>,
-    /// The delay between attempts to connect.
-    pub pace: Pace,
-    /// Receive buffer in bytes.
-    pub buffer: usize,
+    /// How to connect.
+    pub connect: ConnectConfig,
     /// URLs in order; at least one.
     pub jobs: Jobs,
     /// How to resume earlier transfers.
@@ -197,10 +99,6 @@ pub struct GetConfig {
     pub stats: Option<PathBuf>,
     /// The file for address tokens.
     pub tokens: Option<PathBuf>,
-    /// Longest time until a connection is established.
-    pub connect_timeout: Duration,
-    /// Longest time in which nothing arrives.
-    pub idle_timeout: Duration,
     /// Longest time for a transfer.
     pub max_time: Option<Duration>,
 }
@@ -211,42 +109,24 @@ impl GetConfig {
     /// # Errors
     /// [`Exit::Usage`], [`Exit::BadUrl`], [`Exit::UnsupportedScheme`].
     pub fn resolve(args: GetArgs, matches: &ArgMatches) -> Result<Self, Failed> {
-        if args.local.tun.is_some() {
-            args.local.check()?;
-        }
         let jobs = jobs(&args, matches)?;
-        let protocol = match args.transport {
-            TransportArg::Tcp => Protocol::Tcp,
-            TransportArg::Trickles => Protocol::Trickles {
-                udp_port: args.udp_port,
-                local_port: args.port_source,
-            },
-        };
+        let is_tcp = args.connect.transport == TransportArg::Tcp;
         let transfer = TransferConfig::builder()
             .method(if args.head { Method::Head } else { Method::Get })
             .range(args.range)
             .follow(args.location)
             .fail(args.fail)
             .headers(args.headers)
-            .request_limit(match args.transport {
-                TransportArg::Tcp => crate::http::MAX_HEAD_BYTES,
-                TransportArg::Trickles => MAX_REQUEST_BYTES,
+            .request_limit(match is_tcp {
+                true => crate::http::MAX_HEAD_BYTES,
+                false => MAX_REQUEST_BYTES,
             })
             .verify(!args.no_digest)
             .hasher(hasher::go_on)
             .build()
             .map_err(|error| Failed::new(Exit::Usage, error))?;
         Ok(Self {
-            local: args.local,
-            protocol,
-            family: match (args.ipv4, args.ipv6) {
-                (true, _) => Some(Family::V4),
-                (_, true) => Some(Family::V6),
-                (false, false) => None,
-            },
-            pinned: args.resolve,
-            pace: args.race.into(),
-            buffer: usize::try_from(args.buffer).unwrap_or(usize::MAX),
+            connect: ConnectConfig::resolve(args.connect)?,
             jobs,
             resume: args.continue_at.unwrap_or_default(),
             transfer,
@@ -254,8 +134,6 @@ impl GetConfig {
             show_errors: !args.silent || args.show_error,
             stats: args.stats,
             tokens: args.tokens,
-            connect_timeout: args.connect_timeout,
-            idle_timeout: args.idle_timeout,
             max_time: args.max_time,
         })
     }
@@ -322,10 +200,6 @@ enum ValueError {
     Range,
     #[error("not an offset: use a number of bytes, or - to take it from the file")]
     Offset,
-    #[error("not a time: use a number of seconds above 0")]
-    Seconds,
-    #[error("not a size from 64k to 1G")]
-    Size,
 }
 
 fn parse_range(text: &str) -> Result<String, ValueError> {
@@ -340,25 +214,6 @@ fn parse_resume(text: &str) -> Result<Resume, ValueError> {
         return Ok(Resume::Auto);
     }
     text.parse().map(Resume::At).map_err(|_| ValueError::Offset)
-}
-
-fn parse_seconds(text: &str) -> Result<Duration, ValueError> {
-    let seconds: f64 = text.parse().map_err(|_| ValueError::Seconds)?;
-    if seconds > 0.0 && seconds <= MAX_SECONDS {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err(ValueError::Seconds)
-    }
-}
-
-fn parse_bytes(text: &str) -> Result<u64, ValueError> {
-    let bytes = size::parse(text).ok_or(ValueError::Size)?;
-    let allowed = MIN_BUFFER_BYTES..=MAX_BUFFER_BYTES;
-    if allowed.contains(&bytes) {
-        Ok(bytes)
-    } else {
-        Err(ValueError::Size)
-    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,8 @@
 
 pub mod args;
 pub mod hasher;
-mod history;
 pub mod output;
 mod progress;
-mod records;
 mod session;
 pub mod stats;
 pub mod tokens;
@@ -19,25 +17,20 @@ use std::path::Path;
 
 use clap::ArgMatches;
 
+use crate::cli::connect::{ClientDevice, Memory};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::args::{GetArgs, GetConfig};
-use crate::cli::get::records::RecordFileError;
 use crate::cli::get::session::{Session, Summary};
 use crate::cli::get::stats::{Counted, GetStats};
-use crate::cli::local::{Opened, device_failed, drawn_seed, no_sockets};
+use crate::cli::local::{Opened, device_failed};
+use crate::cli::records::{self, RecordFileError};
 use crate::cli::stderr::LogWriter;
 use crate::device::Device;
-use crate::device::udp::UdpSockets;
-use crate::host::client::ClientHost;
-use crate::host::config::{ClientHostConfig, Protocol};
-use crate::host::names::Resolution;
 use crate::host::report::ClientReport;
 use crate::host::tokens::Tokens;
 use crate::runtime::release_signals;
-use crate::runtime::resolver::{ThreadResolver, read_hosts};
-use crate::runtime::streams::KernelStreams;
+use crate::runtime::resolver::ThreadResolver;
 use crate::runtime::{OsClock, Stopped};
-use crate::time::Now;
 
 /// The end of `get --help`.
 pub const AFTER_HELP: &str = "\
@@ -61,10 +54,10 @@ pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
     let config = GetConfig::resolve(args, matches)?;
     let clock = OsClock::new();
     let remembered = recall(&config);
-    let ran = match open(&config) {
-        Ok(GetDevice::Sockets(device)) => drive(&config, remembered, clock, device),
-        Ok(GetDevice::Tun(Opened::Plain(device))) => drive(&config, remembered, clock, device),
-        Ok(GetDevice::Tun(Opened::Tapped(device))) => drive(&config, remembered, clock, device),
+    let ran = match config.connect.open() {
+        Ok(ClientDevice::Sockets(device)) => drive(&config, remembered, clock, device),
+        Ok(ClientDevice::Tun(Opened::Plain(device))) => drive(&config, remembered, clock, device),
+        Ok(ClientDevice::Tun(Opened::Tapped(device))) => drive(&config, remembered, clock, device),
         Err(failed) => Err(failed),
     };
     let (summary, report) = ran.unwrap_or_else(|failed| {
@@ -74,7 +67,7 @@ pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
     let exit = summary.failed.map_or(Exit::Success, |failed| failed.exit);
     if let Some(path) = &config.stats {
         let stats = GetStats::new(Counted {
-            protocol: config.protocol,
+            protocol: config.connect.protocol,
             exit: exit.code(),
             urls: summary.urls,
             elapsed: summary.elapsed,
@@ -93,24 +86,6 @@ pub fn run(args: GetArgs, matches: &ArgMatches) -> Result<Exit, Failed> {
     Ok(exit)
 }
 
-/// What carries the packets.
-enum GetDevice {
-    Tun(Opened),
-    Sockets(UdpSockets),
-}
-
-fn open(config: &GetConfig) -> Result<GetDevice, Failed> {
-    if config.local.tun.is_some() {
-        return config.local.open().map(GetDevice::Tun);
-    }
-    let port = match config.protocol {
-        Protocol::Trickles { local_port, .. } => local_port,
-        Protocol::Tcp => None,
-    };
-    let sockets = UdpSockets::connect(port).map_err(no_sockets)?;
-    Ok(GetDevice::Sockets(sockets))
-}
-
 fn drive<D: Device + AsRawFd>(
     config: &GetConfig,
     remembered: Option<(&Path, Tokens)>,
@@ -119,8 +94,13 @@ fn drive<D: Device + AsRawFd>(
 ) -> Result<(Summary, ClientReport), Failed> {
     let now = clock.now();
     let (token_file, tokens) = remembered.unzip();
-    let machine = machine(config, now, tokens.unwrap_or_default())?;
-    let mut endpoint = config.local.endpoint(clock, device, machine)?;
+    let memory = Memory {
+        tokens: tokens.unwrap_or_default(),
+        history: config.connect.load_history(),
+        max_time: config.max_time,
+    };
+    let machine = config.connect.machine(now, memory)?;
+    let mut endpoint = config.connect.local.endpoint(clock, device, machine)?;
     let waker = endpoint.runtime_mut().waker().map_err(device_failed)?;
     let mut session = Session::new(config, ThreadResolver::new(waker), now.instant);
     let stopped = endpoint.run_with(&mut session);
@@ -133,6 +113,7 @@ fn drive<D: Device + AsRawFd>(
     {
         complain(path, &error);
     }
+    config.connect.save_history(&machine.history(now), now.unix);
     let failed = match stopped {
         Ok(Stopped::ByHook) => None,
         Ok(Stopped::BySignal(signal)) => Some(Failed::new(signal.into(), "")),
@@ -175,35 +156,4 @@ fn complain(path: &Path, error: &RecordFileError) {
         "{}: {error}: choose another file for --tokens",
         path.display()
     );
-}
-
-fn machine(config: &GetConfig, now: Now, tokens: Tokens) -> Result<ClientHost, Failed> {
-    let hosts = read_hosts();
-    let seed = drawn_seed()?;
-    let builder = match config.local.tun {
-        Some(_) => ClientHostConfig::builder(config.local.addresses.clone(), seed),
-        None => ClientHostConfig::over_sockets(seed),
-    };
-    let builder = match (&config.local.tun, config.protocol) {
-        (None, Protocol::Tcp) => builder.streams(KernelStreams::outgoing().map_err(device_failed)?),
-        _ => builder,
-    };
-    let config = builder
-        .mtu(config.local.mtu)
-        .protocol(config.protocol)
-        .family(config.family)
-        .pinned(config.pinned.clone())
-        .pace(config.pace)
-        .buffer(config.buffer)
-        .connect_timeout(config.connect_timeout)
-        .idle_timeout(config.idle_timeout)
-        .max_time(config.max_time)
-        .tokens(tokens)
-        .resolve(move |host| match hosts.lookup(host) {
-            unknown if unknown.is_empty() => Resolution::Pending,
-            known => Resolution::Known(known),
-        })
-        .build()
-        .map_err(|error| Failed::new(Exit::Usage, error))?;
-    ClientHost::new(now, config).map_err(|error| Failed::new(Exit::Usage, error))
 }

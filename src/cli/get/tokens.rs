@@ -1,4 +1,4 @@
-//! The file in which `get` saves address tokens between runs; see [`records`](super::records).
+//! The file in which `get` saves address tokens between runs; see [`records`](crate::cli::records).
 //!
 //! In: lines. Out: [`Tokens`]; and back. A line is `LOCAL SERVICE RECEIVED CONNECTION CONTINUATION`: addresses,
 //! milliseconds since the Unix epoch, and two hexadecimal values.
@@ -6,7 +6,7 @@
 use core::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::cli::get::records::Records;
+use crate::cli::records::Records;
 use crate::host::tokens::{Remembered, Tokens};
 use crate::time::UnixMillis;
 use crate::transport::client::AddressToken;

@@ -21,6 +21,7 @@ use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use quinn_udp::RecvMeta;
 use rustix::event::epoll;
 use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
 use crate::device::{Device, Received, ReceivedUdp};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
@@ -35,6 +36,21 @@ pub const MAX_SOCKETS: usize = 16;
 
 /// Most reads of one socket in a row while others may have datagrams.
 const MAX_READS_IN_A_ROW: usize = 32;
+
+/// Returns the own address from which the kernel would send to another one; `None` without a route. Sends nothing.
+#[must_use]
+pub fn source_of(remote: IpAddr) -> Option<IpAddr> {
+    let family = match remote {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC;
+    let socket = net::socket_with(family, SocketType::DGRAM, flags, None).ok()?;
+    // Any port but 0.
+    net::connect(&socket, &SocketAddr::new(remote, 9)).ok()?;
+    let own = SocketAddr::try_from(net::getsockname(&socket).ok()?).ok()?;
+    Some(own.ip())
+}
 
 /// A device over UDP sockets; see the head of this file.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use clap::{Args as _, Command, FromArgMatches as _};
 
 use super::*;
+use crate::host::config::Protocol;
 
 fn resolve(typed: &str) -> Result<GetConfig, Exit> {
     let words = "get --tun hw0 --address 10.0.0.2".split_whitespace();
@@ -120,8 +121,8 @@ fn what_is_typed_is_what_is_asked_for() {
         udp_port: 9,
         local_port: Some(7),
     };
-    assert_eq!(config.protocol, protocol);
-    assert_eq!(config.buffer, 1 << 20);
+    assert_eq!(config.connect.protocol, protocol);
+    assert_eq!(config.connect.buffer, 1 << 20);
     assert_eq!(config.max_time, Some(Duration::from_secs(2)));
     assert_eq!(config.transfer.method, Method::Head);
     assert!(config.transfer.follow && config.transfer.fail);
@@ -130,7 +131,7 @@ fn what_is_typed_is_what_is_asked_for() {
     assert!(resolve("-sS h").unwrap().show_errors);
     assert_eq!(resolve("-C 5 -o x h").unwrap().resume, Resume::At(5));
     assert_eq!(
-        resolve("--transport tcp h").unwrap().protocol,
+        resolve("--transport tcp h").unwrap().connect.protocol,
         Protocol::Tcp
     );
     let limit = resolve("h").unwrap().transfer.request_limit;

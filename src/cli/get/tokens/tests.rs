@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 
 use super::*;
-use crate::cli::get::records::{self, RecordFileError, save};
+use crate::cli::records::{self, RecordFileError, save};
 use crate::host::tokens::MAX_TOKENS;
 use crate::transport::continuation::MAX_TOKEN_AGE;
 

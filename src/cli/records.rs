@@ -1,9 +1,9 @@
-//! Files of records that `get` keeps between runs.
+//! Files of records that clients keep between runs.
 //!
 //! In: a path. Out: the records; and back. One record per line, below a line with their name. A
 //! file is replaced as a whole, under a lock, with mode 0600, so that several runs may share it. Never
-//! writes to a file of another kind or user. An unusable file never fails a transfer: `get` logs the
-//! error and goes on without.
+//! writes to a file of another kind or user. An unusable file never fails a transfer: the client logs
+//! the error and goes on without.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-//! The file in which `get` keeps the outcomes of its attempts to connect; see [`records`](super::records).
+//! The file in which `get` keeps the outcomes of its attempts to connect; see [`records`](crate::cli::records).
 //!
 //! In: lines. Out: a [`History`]; and back. A line is `NETWORK REMOTE PROTOCOL TIME MEAN VARIATION FAILURES ANSWERED
 //! LOST TIMEDOUT REFUSED`: addresses, `udp` or `tcp`, milliseconds since the Unix epoch, the round trip in
@@ -8,7 +8,7 @@ use core::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::cli::get::records::Records;
+use crate::cli::records::Records;
 use crate::connect::{History, Known, Route};
 use crate::time::UnixMillis;
 
@@ -100,7 +100,7 @@ fn parse_time(micros: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::get::records::{load, parse, save};
+    use crate::cli::records::{load, parse, save};
     use crate::connect::{MAX_HISTORY, Outcome};
 
     const NOW: UnixMillis = UnixMillis::new(1_800_000_000_000);
