@@ -27,6 +27,7 @@
 //! | a server | [`ServerHostConfig`], [`ServerHost`] |
 //! | a client | [`ClientHostConfig`], [`ClientHost`], [`Transfer`], [`Output`] |
 //! | a device | [`Device`]; [`Tun`], [`UdpSockets`], [`Memory`], [`Pcap`] with a [`CaptureFile`] |
+//! | connecting over the kernel's TCP | [`Connector`], [`HttpConnection`] |
 //! | the loop | [`Endpoint`], and its parts: [`Machine`], [`Runtime`], [`Hooks`], [`OsClock`] |
 //! | the transport by itself | [`Server`], [`Client`] |
 //! | the simulator | [`simulate`] |
@@ -157,6 +158,7 @@ mod attack;
 #[cfg(feature = "cli")]
 mod cli;
 mod connect;
+mod connector;
 mod device;
 mod files;
 mod histogram;
@@ -227,6 +229,12 @@ pub use host::report::ClientReport;
 pub use host::tokens::{Remembered, Tokens};
 pub use http::chunked::ChunkError;
 pub use http::reader::ReadError;
+
+// Connections over the kernel's TCP, without a machine.
+pub use connector::{
+    ConnectError, Connector, ConnectorBuilder, DEFAULT_CONNECTOR_TIMEOUT, DEFAULT_NAME_TTL,
+    FailedAttempt, FailedAttempts, HttpConnection, HttpError, HttpResponse,
+};
 
 // The loop.
 pub use host::metrics::{Metric, MetricKind, MetricSample};

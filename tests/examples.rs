@@ -1,7 +1,10 @@
 //! The examples work as documented: those that need no device run whole, the others refuse wrong
 //! arguments. `scripts/scenarios/examples.sh` runs the others, one against the other.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::process::{Command, Output};
+use std::thread;
 
 /// Runs an example that cargo has built beside this test.
 fn run(name: &str, words: &[&str]) -> Output {
@@ -33,8 +36,46 @@ fn the_custom_device_carries_a_body() {
 }
 
 #[test]
+fn the_connector_connects_to_each_service() {
+    let listeners = ["127.0.0.1:0", "[::1]:0"].map(|any| TcpListener::bind(any).unwrap());
+    let addresses = listeners.each_ref().map(|one| one.local_addr().unwrap());
+    let services = addresses.map(|address| address.to_string());
+    let output = run("connector", &services.each_ref().map(String::as_str));
+    assert!(output.status.success(), "{output:?}");
+    let [v4, v6] = services;
+    let want = format!("{v4}: {v4}\n{v6}: {v6}\n");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), want);
+}
+
+#[test]
+fn the_http_connection_carries_one_request_after_the_other() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let serving = thread::spawn(move || {
+        let (mut peer, _) = listener.accept().unwrap();
+        let lines = BufReader::new(peer.try_clone().unwrap()).lines();
+        for line in lines.map_while(Result::ok) {
+            if let Some(path) = line.strip_prefix("GET ") {
+                let path = path.split(' ').next().unwrap_or_default();
+                let length = path.len();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+                peer.write_all(format!("{head}{path}").as_bytes()).unwrap();
+            }
+        }
+    });
+    let output = run("http_connection", &["localhost", &port, "/a", "/b"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"/a/b");
+    serving.join().unwrap();
+}
+
+#[test]
 fn wrong_arguments_are_refused() {
-    let cases: [(&str, &[&str], &str); 7] = [
+    let cases: [(&str, &[&str], &str); 11] = [
+        ("connector", &[], "usage: connector HOST:PORT..."),
+        ("connector", &["localhost"], "Service"),
+        ("http_connection", &["h"], "usage: http_connection HOST PORT PATH..."),
+        ("http_connection", &["localhost", "x"], "ParseInt"),
         ("slow_origin", &[], "usage: slow_origin TUN ADDRESS KEYS"),
         ("serve_bytes", &[], "usage: serve_bytes TUN ADDRESS KEYS"),
         ("serve_bytes", &["hw0", "host", "keys"], "AddrParse"),

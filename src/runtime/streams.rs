@@ -28,6 +28,8 @@ use crate::runtime::MAX_EVENTS;
 use crate::time::Instant;
 use crate::wire::address::Source;
 
+pub(crate) use outgoing::connected;
+
 /// Most TCP connections of the kernel: they leave descriptors for files.
 pub const MAX_KERNEL_CONNECTIONS: usize = 768;
 

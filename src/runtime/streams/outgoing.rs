@@ -27,18 +27,12 @@ pub(super) fn settle(connection: &mut KernelStream) -> Option<Settled> {
     if connection.opened != Opened::Connecting {
         return None;
     }
-    let stream = &connection.stream;
-    let error = match stream.take_error() {
-        Ok(None) => stream.peer_addr().err(),
-        Ok(Some(error)) | Err(error) => Some(error),
-    };
-    match error {
-        None => {
+    match connected(&connection.stream)? {
+        Ok(()) => {
             connection.opened = Opened::Connected;
             Some(Ok(()))
         }
-        Some(error) if error.kind() == ErrorKind::NotConnected => None,
-        Some(error) => {
+        Err(error) => {
             log::debug!("a TCP connection failed: {error}");
             let timed_out = error.kind() == ErrorKind::TimedOut;
             Some(Err(match timed_out {
@@ -46,6 +40,19 @@ pub(super) fn settle(connection: &mut KernelStream) -> Option<Settled> {
                 false => CloseReason::Reset,
             }))
         }
+    }
+}
+
+/// Returns whether a stream that was connecting is connected or has failed, after an event; `None` if neither.
+pub(crate) fn connected(stream: &TcpStream) -> Option<io::Result<()>> {
+    let error = match stream.take_error() {
+        Ok(None) => stream.peer_addr().err(),
+        Ok(Some(error)) | Err(error) => Some(error),
+    };
+    match error {
+        None => Some(Ok(())),
+        Some(error) if error.kind() == ErrorKind::NotConnected => None,
+        Some(error) => Some(Err(error)),
     }
 }
 
