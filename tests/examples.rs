@@ -74,7 +74,11 @@ fn wrong_arguments_are_refused() {
     let cases: [(&str, &[&str], &str); 11] = [
         ("connector", &[], "usage: connector HOST:PORT..."),
         ("connector", &["localhost"], "Service"),
-        ("http_connection", &["h"], "usage: http_connection HOST PORT PATH..."),
+        (
+            "http_connection",
+            &["h"],
+            "usage: http_connection HOST PORT PATH...",
+        ),
         ("http_connection", &["localhost", "x"], "ParseInt"),
         ("slow_origin", &[], "usage: slow_origin TUN ADDRESS KEYS"),
         ("serve_bytes", &[], "usage: serve_bytes TUN ADDRESS KEYS"),
