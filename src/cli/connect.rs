@@ -3,6 +3,7 @@
 //! In: the command line. Out: a validated [`ConnectConfig`], and by it a device and a client machine.
 
 mod history;
+pub mod run;
 
 use std::env;
 use std::path::{Path, PathBuf};

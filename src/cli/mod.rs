@@ -13,6 +13,7 @@ pub mod instruments;
 pub mod keygen;
 pub mod link;
 pub mod local;
+pub mod race;
 mod records;
 pub mod redirect;
 pub mod serve;
@@ -49,6 +50,8 @@ enum Command {
     /// Fetch URLs into files or to standard output
     #[command(after_long_help = get_help(), after_help = "See --help for files and exit codes.")]
     Get(get::args::GetArgs),
+    /// Connect to the addresses of a host, and show the course of the race
+    Race(Box<race::RaceArgs>),
     /// Run simulated worlds and check the laws of the transport
     Sim(instruments::sim::SimArgs),
     /// Simulate downloads over the transport and over TCP that share a bottleneck
@@ -79,8 +82,10 @@ impl Command {
         match self {
             Self::Serve(_) | Self::Redirect(_) => "info",
             Self::Get(args) if args.verbose => "debug",
+            Self::Race(args) if args.verbose => "debug",
             Self::Get(args) if args.silent => "off",
             Self::Get(_)
+            | Self::Race(_)
             | Self::Keygen(_)
             | Self::Sim(_)
             | Self::SimPath(_)
@@ -124,6 +129,7 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
     match cli.command {
         Command::Keygen(args) => keygen::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Race(args) => race::execute(*args),
         Command::Sim(args) => instruments::sim::run(&args),
         Command::SimPath(args) => instruments::sim_path::run(&args),
         Command::Attack(args) => instruments::attack::run(&args),

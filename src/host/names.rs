@@ -128,8 +128,25 @@ impl Pinned {
         }
     }
 
+    /// Creates one for a host, as in a URL.
+    #[must_use]
+    pub fn new(host: &str, port: u16, addresses: Vec<IpAddr>) -> Self {
+        Self {
+            host: Some(host.to_ascii_lowercase()),
+            port,
+            addresses,
+        }
+    }
+
+    /// The addresses, the best first.
+    #[must_use]
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
     /// Whether it is for a host, as in a URL, and its port.
-    pub(super) fn is_for(&self, host: &str, port: u16) -> bool {
+    #[must_use]
+    pub fn is_for(&self, host: &str, port: u16) -> bool {
         self.port == port && self.host.as_deref().is_none_or(|own| own == host)
     }
 }

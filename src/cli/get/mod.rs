@@ -20,6 +20,7 @@ use clap::ArgMatches;
 use crate::cli::connect::{ClientDevice, Memory};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::args::{GetArgs, GetConfig};
+pub(super) use crate::cli::get::session::exit_of;
 use crate::cli::get::session::{Session, Summary};
 use crate::cli::get::stats::{Counted, GetStats};
 use crate::cli::local::{Opened, device_failed};

@@ -265,7 +265,7 @@ fn bar_name(job: &TransferJob<Destination>) -> String {
 }
 
 /// Returns curl's code for a failure, or ours where curl has none.
-const fn exit_of(failure: &TransferFailure) -> Exit {
+pub(in crate::cli) const fn exit_of(failure: &TransferFailure) -> Exit {
     match failure {
         TransferFailure::Location(TargetError::Scheme) => Exit::UnsupportedScheme,
         TransferFailure::Location(_) | TransferFailure::RequestTooLong { .. } => Exit::BadUrl,

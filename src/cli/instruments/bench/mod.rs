@@ -6,6 +6,7 @@
 mod bare;
 mod bounce;
 mod connections;
+mod connects;
 mod contest;
 mod cpu;
 mod flood;
@@ -21,6 +22,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::cli::connect::run::Until;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::stats::write_json;
 use crate::host::Machine;
@@ -41,6 +43,10 @@ pub struct BenchArgs {
 enum What {
     /// Objects, each on a connection of its own: requests per second, latency, processor time
     Requests(Box<requests::RequestsArgs>),
+    /// Times to connect to hosts with several addresses: all at once, at random, in order, paced
+    Connect(Box<connects::ConnectsArgs>),
+    /// The same with a fetch of the URL
+    Fetch(Box<connects::ConnectsArgs>),
     /// Requests on random ones of 10 to a million open connections
     Connections(Box<connections::ConnectionsArgs>),
     /// One large object at a time: goodput of single connections
@@ -71,6 +77,8 @@ impl<M: Machine> Hooks<M> for Forever {
 pub fn run(args: &BenchArgs) -> Result<Exit, Failed> {
     match &args.what {
         What::Requests(args) => requests::run(args),
+        What::Connect(args) => connects::execute(args, Until::Connected),
+        What::Fetch(args) => connects::execute(args, Until::Fetched),
         What::Connections(args) => connections::run(args),
         What::Throughput(args) => throughput::run(args),
         What::Bare(args) => bare::run(args),
