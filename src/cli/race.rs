@@ -53,7 +53,9 @@ pub fn execute(args: RaceArgs) -> Result<Exit, Failed> {
     let target = Target::parse(&args.host).map_err(|error| {
         let exit = match error {
             TargetError::Scheme => Exit::UnsupportedScheme,
-            TargetError::Malformed | TargetError::Credentials | TargetError::TooLong => Exit::BadUrl,
+            TargetError::Malformed | TargetError::Credentials | TargetError::TooLong => {
+                Exit::BadUrl
+            }
         };
         Failed::new(
             exit,

@@ -138,8 +138,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_attempt_has_a_line_and_a_bar() {
-        let want = "\
-    10.0 ms  files: 3 addresses, the last answer
+        let want = "    10.0 ms  files: 3 addresses, the last answer
    address          transport  start ms    end ms  outcome
    192.0.2.1:7600   trickles       10.0      40.0  lost        |          ==============================
 *  192.0.2.20:7600  trickles       20.0      40.0  answered    |                    ====================

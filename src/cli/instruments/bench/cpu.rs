@@ -103,8 +103,9 @@ fn sum(texts: impl Iterator<Item = io::Result<String>>) -> io::Result<u64> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn work_shows() {
+    /// Measures 5 ms of work; returns whether they show. The time of a thread that ends meanwhile is lost, and
+    /// other tests end theirs.
+    fn work_shows_once() -> bool {
         let at = Instant::from_micros;
         let mut meter = Meter::new((at(10), at(20)), Some(std::process::id()));
         meter.note(at(9));
@@ -116,7 +117,12 @@ mod tests {
         meter.note(at(20));
         assert_eq!(meter.deadline(), None);
         let used = meter.finish();
-        assert!(used.own_ns >= 5_000_000 && used.server_ns >= Some(5_000_000));
+        used.own_ns >= 5_000_000 && used.server_ns >= Some(5_000_000)
+    }
+
+    #[test]
+    fn work_shows() {
+        assert!((0..100).any(|_| work_shows_once()));
         assert!(used_ns("0").is_err());
     }
 
