@@ -11,6 +11,7 @@ use rand::RngExt as _;
 use super::ClientHost;
 use crate::apps::fetch::target::Target;
 use crate::apps::fetch::{Attempt, Attempts, TransferFailure, TransferRequest};
+use crate::connect::resolve::ResolveError;
 use crate::connect::{
     AttemptState, EXPLORE_ONE_IN, MAX_ATTEMPTS, Outcome, Race, RaceStep, Rank, Route,
     interleaved_after,
@@ -103,7 +104,8 @@ impl ClientHost {
     ) -> Result<Vec<Way>, TransferFailure> {
         let host = target.host().to_owned();
         if known.is_empty() {
-            return Err(TransferFailure::CannotResolve { host });
+            let reason = ResolveError::NoAddresses(Vec::new());
+            return Err(TransferFailure::CannotResolve { host, reason });
         }
         let ways = self.ordered(now, target, &[], known);
         match ways.is_empty() {
@@ -114,10 +116,7 @@ impl ClientHost {
 
     /// The way to one address of a service; `None` without an own address of its family.
     fn way(&self, target: &Target, address: IpAddr) -> Option<Way> {
-        let port = match self.config.protocol {
-            Protocol::Trickles { udp_port, .. } => udp_port,
-            Protocol::Tcp => target.port(),
-        };
+        let port = self.config.port_for(target);
         let remote = SocketAddr::new(address, port);
         let local = self.own_address(remote)?;
         Some(Way { local, remote })
