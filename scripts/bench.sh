@@ -117,7 +117,7 @@ drop() { dd of="$SCRATCH/root/$1" oflag=nocache conv=notrunc,fdatasync count=0 s
 fetch() {
     local file=$1
     shift
-    in_ns client "${PINNED[@]}" "$HEADWATER" get "${DEVICE[@]}" --address 10.77.1.100 --silent \
+    in_ns client "${PINNED[@]}" "$HEADWATER" get --transport trickles "${DEVICE[@]}" --address 10.77.1.100 --silent \
         --show-error --stats "$SCRATCH/fetched" "$@" "http://10.77.2.101/$file" >/dev/null ||
         die "$file cannot be fetched"
 }
@@ -193,7 +193,7 @@ at_once() {
     before=$(core_ticks)
     began=$EPOCHREALTIME
     for ((n = 1; n <= QUEUE_CLIENTS; n++)); do
-        in_ns client "$HEADWATER" get --tun "hwq$n" --address "10.77.1.$((100 + n))" --silent \
+        in_ns client "$HEADWATER" get --transport trickles --tun "hwq$n" --address "10.77.1.$((100 + n))" --silent \
             --show-error --no-digest "http://$3/object" >/dev/null &
         pids+=($!)
     done

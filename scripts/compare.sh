@@ -95,7 +95,7 @@ relink() {
 command_of() {
     case $1 in
         headwater)
-            COMMAND=("$HEADWATER" get --tun hw0 --device "$DEVICE" --address 10.77.1.100 --silent
+            COMMAND=("$HEADWATER" get --transport trickles --tun hw0 --device "$DEVICE" --address 10.77.1.100 --silent
                 --show-error --stats "$SCRATCH/stats" http://10.77.2.101/object)
             ;;
         smoltcp) COMMAND=(curl -sS --interface "${SOURCE[$1]}" http://10.77.2.101/object) ;;

@@ -70,7 +70,7 @@ done
 echo "  all ${#small[@]} identical"
 
 say "headwater: large.bin; kill -9 of the server in the middle, started again $OUTAGE_S s later"
-contend headwater server1 "$HEADWATER" get --tun hw0 --address 10.77.1.100 --silent --show-error \
+contend headwater server1 "$HEADWATER" get --transport trickles --tun hw0 --address 10.77.1.100 --silent --show-error \
     --stats "$SCRATCH/stats.json" -o "$SCRATCH/ours.bin" http://10.77.2.101/large.bin
 got=$(digest "$SCRATCH/ours.bin")
 rss_killed=$RESULT_RSS_KILLED rss_end=$RESULT_RSS_END ours_status=$RESULT_STATUS

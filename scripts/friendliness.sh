@@ -59,7 +59,7 @@ flow() {
     ((${#RTTS[@]} == 1)) || role=client$1 server=$1
     case $2 in
         headwater)
-            command=("$HEADWATER" get --tun "hw$1" --address "10.77.1.$((100 + $1))" --silent --show-error
+            command=("$HEADWATER" get --transport trickles --tun "hw$1" --address "10.77.1.$((100 + $1))" --silent --show-error
                 "http://10.77.2.10$server/object")
             ;;
         cubic) command=(curl -sS "http://10.77.2$server.2/object") ;;

@@ -38,7 +38,7 @@ run_headwater_memory() { ours 1 ".dynamic/1/$((OBJECT_MB << 20))/131072"; }
 run_headwater_verified() { ours 1 object; }
 run_headwater_plain() { ours 2 object --no-digest --device plain; }
 run_headwater_sockets() {
-    in_ns client "${USER_RUN[@]}" get --silent --show-error --no-digest \
+    in_ns client "${USER_RUN[@]}" get --transport trickles --silent --show-error --no-digest \
         --stats "$SCRATCH/home/stats" -o /dev/null http://10.77.21.2/object &&
         cp -- "$SCRATCH/home/stats" "$SCRATCH/stats" && KIND='get'
 }

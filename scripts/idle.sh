@@ -29,7 +29,7 @@ main() {
     start reader client bash -c 'exec scripts/lab.sh probe slow-reader "$1" 0 "$2" <"$0"' \
         "$SCRATCH/pipe" "$SECONDS_IDLE" "$SCRATCH/got"
     # shellcheck disable=SC2016 # for the inner shell
-    start download client bash -c 'exec "$@" >"$0"' "$SCRATCH/pipe" "$HEADWATER" get --tun hw0 \
+    start download client bash -c 'exec "$@" >"$0"' "$SCRATCH/pipe" "$HEADWATER" get --transport trickles --tun hw0 \
         --address 10.77.1.100 --silent --show-error --buffer 1M --pcap "$SCRATCH/capture.pcap" \
         --stats "$SCRATCH/stats" http://10.77.2.101/object
     sleep $((SECONDS_IDLE / 2))

@@ -113,7 +113,7 @@ beside() {
     sleep 1
     case $name in
         headwater)
-            command=("$HEADWATER" get --tun hw0 --address 10.77.1.100 --silent --show-error
+            command=("$HEADWATER" get --transport trickles --tun hw0 --address 10.77.1.100 --silent --show-error
                 http://10.77.2.101/object)
             ;;
         *) command=(curl -sS http://10.77.21.2/object) ;;
@@ -159,7 +159,7 @@ failover() {
     congestion_route server1 default 10.77.21.1 cubic
     rate "${RATE}mbit"
     serve 1
-    contend headwater server1 "$HEADWATER" get --tun hw0 --address 10.77.1.100 --silent --show-error \
+    contend headwater server1 "$HEADWATER" get --transport trickles --tun hw0 --address 10.77.1.100 --silent --show-error \
         -o "$SCRATCH/headwater.got" http://10.77.2.101/object
     broken headwater "headwater get"
     stop server1

@@ -75,14 +75,13 @@ const LOCAL: [&str; 4] = ["--tun", "hw-none", "--address", "10.255.255.1"];
 fn wrong_command_lines_get_one_line_that_helps() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().to_str().unwrap();
-    let cases: [Wrong<'_>; 17] = [
+    let cases: [Wrong<'_>; 16] = [
         (&[], 2, "no command"),
         (&["bogus"], 2, "bogus"),
         (&["get"], 2, "<URL>"),
         (&["get", "--tun", "hw0", "h"], 2, "--address <ADDR>"),
         (&["get", "--address", "10.0.0.1", "h"], 2, "--tun <NAME>"),
         (&["get", "--pcap", "file", "h"], 2, "--tun <NAME>"),
-        (&["get", "--transport", "tcp", "h"], 2, "--tun NAME"),
         (&["serve", "--root", dir], 2, "use --listen"),
         (
             &[

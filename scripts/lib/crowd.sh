@@ -13,7 +13,7 @@ begin() {
         service=${*:(n - 1) % $# + 1:1}
         address="10.77.1.$n"
         [[ $service != *:* ]] || service="[$service]" address="fd77:1::$n"
-        start "get$n" client timeout --foreground 120 "$HEADWATER" get --tun "c$n" \
+        start "get$n" client timeout --foreground 120 "$HEADWATER" get --transport trickles --tun "c$n" \
             --address "$address" --silent --show-error --stats "$SCRATCH/stats$n" \
             -o "$SCRATCH/got$n" "http://$service/object"
     done

@@ -71,16 +71,16 @@ serve() {
     wait_ready "server$n"
 }
 
-# get ARGUMENT...: our client, in the client's namespace, quiet, at most GET_SECONDS; start_get NAME
-# ARGUMENT...: the same in the background, to be awaited by `finish`.
+# get ARGUMENT...: our client, in the client's namespace, quiet, at most GET_SECONDS, over our transport unless an
+# argument says otherwise; start_get NAME ARGUMENT...: the same in the background, to be awaited by `finish`.
 get() {
-    in_ns client timeout --foreground "${GET_SECONDS:-120}" "$HEADWATER" get --tun hw0 \
+    in_ns client timeout --foreground "${GET_SECONDS:-120}" "$HEADWATER" get --transport trickles --tun hw0 \
         --address 10.77.1.100 --address fd77:1::100 --silent --show-error "$@"
 }
 start_get() {
     local name=$1
     shift
-    start "$name" client timeout --foreground "${GET_SECONDS:-120}" "$HEADWATER" get --tun hw0 \
+    start "$name" client timeout --foreground "${GET_SECONDS:-120}" "$HEADWATER" get --transport trickles --tun hw0 \
         --address 10.77.1.100 --address fd77:1::100 --silent --show-error "$@"
 }
 

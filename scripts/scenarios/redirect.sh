@@ -174,7 +174,7 @@ lands() {
     local n service
     for service in "$SERVICE4" "[$SERVICE6]"; do
         for n in 0 1 2; do
-            in_ns client timeout --foreground 20 "$HEADWATER" get --tun hw0 --silent --show-error \
+            in_ns client timeout --foreground 20 "$HEADWATER" get --transport trickles --tun hw0 --silent --show-error \
                 --address "10.77.1.$((64 * n + 5)),fd77:1::$n:5" --stats "$SCRATCH/stats" \
                 -o "$SCRATCH/got" "http://$service/object"
             identical "$SCRATCH/root/object" "$SCRATCH/got"

@@ -17,12 +17,12 @@ user_serve() {
 
 # user_get ARGUMENT...: a client of that user; start_user_get NAME ARGUMENT... the same in the background.
 user_get() {
-    in_ns client timeout --foreground "${GET_SECONDS:-120}" "${USER_RUN[@]}" get -sS "$@"
+    in_ns client timeout --foreground "${GET_SECONDS:-120}" "${USER_RUN[@]}" get --transport trickles -sS "$@"
 }
 start_user_get() {
     local name=$1
     shift
-    start "$name" client timeout --foreground "${GET_SECONDS:-120}" "${USER_RUN[@]}" get -sS "$@"
+    start "$name" client timeout --foreground "${GET_SECONDS:-120}" "${USER_RUN[@]}" get --transport trickles -sS "$@"
 }
 
 # part_has FILE BYTES: whether a download has written that many bytes.
@@ -124,4 +124,29 @@ scenario_sockets_shared() {
     finish download || fail "exit status $?: $(cat "$SCRATCH/download.err")"
     equal "servers" "$(jq -c '.by_server | keys' "$SCRATCH/home/stats")" '["1","2"]'
     equal "handshakes" "$(stat_of "$SCRATCH/home/stats" .handshakes)" 1
+}
+
+# A large file, over the transport through a restart of its server, and over TCP.
+scenario_sockets_large() {
+    local bytes=${OBJECT_MB}000000
+    topology_up pair
+    unprivileged
+    user_object "$bytes"
+    large_serve() {
+        start server1 server1 "${USER_RUN[@]}" serve --listen 10.77.21.2:7600 --listen-tcp 10.77.21.2:8080 \
+            --root "$SCRATCH/home/root"
+        wait_ready server1
+    }
+    large_serve
+    start_user_get download --stats "$SCRATCH/home/stats" -o "$SCRATCH/home/got" http://10.77.21.2/object
+    until_true 60 part_has "$SCRATCH/home/got" "$((bytes / 4))" || fail "no quarter: $(cat "$SCRATCH/download.err")"
+    kill9 server1
+    large_serve
+    finish download || fail "exit status $?: $(cat "$SCRATCH/download.err")"
+    identical "$SCRATCH/home/root/object" "$SCRATCH/home/got"
+    equal "handshakes" "$(stat_of "$SCRATCH/home/stats" .handshakes)" 1
+    jq -c '{seconds, goodput_bps, longest_stall_ms}' "$SCRATCH/home/stats"
+    user_get --transport tcp --stats "$SCRATCH/home/stats" -o "$SCRATCH/home/got" http://10.77.21.2:8080/object
+    identical "$SCRATCH/home/root/object" "$SCRATCH/home/got"
+    jq -c '{seconds, goodput_bps}' "$SCRATCH/home/stats"
 }

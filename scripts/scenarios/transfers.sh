@@ -170,7 +170,7 @@ scenario_many_clients() {
     object 4M
     serve 1
     for i in $(seq 64); do
-        start "get$i" client timeout --foreground 120 "$HEADWATER" get --tun "c$i" \
+        start "get$i" client timeout --foreground 120 "$HEADWATER" get --transport trickles --tun "c$i" \
             --address "10.77.1.$((100 + i))" --silent --show-error \
             -o "$SCRATCH/got$i" http://10.77.2.101/object
     done
@@ -245,7 +245,7 @@ scenario_slow_reader() {
     start reader client bash -c 'exec scripts/lab.sh probe slow-reader 4 125000 "$1" <"$0"' \
         "$SCRATCH/pipe" "$SCRATCH/got"
     # shellcheck disable=SC2016 # for the inner shell
-    start download client bash -c 'exec "$@" >"$0"' "$SCRATCH/pipe" "$HEADWATER" get --tun hw0 \
+    start download client bash -c 'exec "$@" >"$0"' "$SCRATCH/pipe" "$HEADWATER" get --transport trickles --tun hw0 \
         --address 10.77.1.100 --silent --show-error --max-time 60 --buffer 1M --stats "$SCRATCH/stats" \
         http://10.77.2.101/object
     for _ in 1 2 3; do

@@ -6,6 +6,7 @@
 //! one have failed. The first connection wins, whichever its transport. No attempt is ended because another one starts.
 //! Does no I/O. Source: curl's race of HTTP/3 and HTTP/2 (`--http3`), which has the same two times.
 
+use core::fmt;
 use std::time::Duration;
 
 use crate::connect::race::{AttemptState, Pace, Race, RaceStep};
@@ -24,6 +25,16 @@ pub enum Transport {
     Trickles,
     /// TCP.
     Tcp,
+}
+
+impl fmt::Display for FallbackReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => write!(f, "no byte in {SILENT:?}"),
+            Self::Slow => write!(f, "no connection in {SLOW:?}"),
+            Self::Failed => f.write_str("every attempt failed"),
+        }
+    }
 }
 
 impl Transport {
@@ -66,6 +77,8 @@ pub enum TransportStep {
 struct Lane {
     transport: Transport,
     race: Race,
+    /// Whether any byte has arrived.
+    received: bool,
     exhausted: bool,
 }
 
@@ -74,6 +87,7 @@ impl Lane {
         Self {
             transport,
             race: Race::new(pace, count),
+            received: false,
             exhausted: false,
         }
     }
@@ -97,8 +111,6 @@ pub struct TransportRace {
     second: Option<Lane>,
     /// When the first attempt started.
     begun: Option<Instant>,
-    /// Whether any byte has arrived over the first transport.
-    heard: bool,
     /// Why the second transport has joined, once it has.
     joined: Option<FallbackReason>,
     ended: bool,
@@ -114,7 +126,6 @@ impl TransportRace {
             first: Lane::new(first, pace, count),
             second: second.map(|second| Lane::new(second, pace, count)),
             begun: None,
-            heard: false,
             joined: None,
             ended: false,
         }
@@ -141,9 +152,12 @@ impl TransportRace {
         started.max().unwrap_or_default()
     }
 
-    /// The transports, the first one first.
+    /// The transports that take part: the first one, and the second once it has joined.
     pub fn transports(&self) -> impl Iterator<Item = Transport> {
-        self.lanes().map(|lane| lane.transport)
+        let joined = self.second.iter().filter(|_| self.joined.is_some());
+        core::iter::once(&self.first)
+            .chain(joined)
+            .map(|lane| lane.transport)
     }
 
     /// The states of the attempts over a transport, in the order of the addresses; none if it takes no part.
@@ -153,26 +167,29 @@ impl TransportRace {
             .map_or(&[], |lane| lane.race.attempts())
     }
 
-    /// Why the second transport has joined, if it has.
+    /// Whether an attempt over a transport has received any byte.
     #[must_use]
-    pub const fn joined(&self) -> Option<FallbackReason> {
-        self.joined
+    pub fn has_received(&self, transport: Transport) -> bool {
+        self.lane(transport).is_some_and(|lane| lane.received)
     }
 
-    /// Whether an attempt over the first transport has received any byte.
-    #[must_use]
-    pub const fn has_heard(&self) -> bool {
-        self.heard
+    /// Takes note that an attempt has received a byte, although it may not be connected yet.
+    pub fn handle_byte(&mut self, transport: Transport) {
+        if let Some(lane) = self.lane_mut(transport) {
+            lane.received = true;
+        }
     }
 
-    /// Takes note that an attempt over the first transport has received a byte, although it is not connected yet.
-    pub const fn handle_byte(&mut self) {
-        self.heard = true;
+    /// Puts the next attempt over a transport off; see [`Race::expect_answer`].
+    pub fn expect_answer(&mut self, now: Instant, transport: Transport, due: Duration) {
+        if let Some(lane) = self.lane_mut(transport) {
+            lane.race.expect_answer(now, due);
+        }
     }
 
     /// Takes note that an attempt was answered.
     pub fn handle_answer(&mut self, now: Instant, transport: Transport, index: usize) {
-        self.heard |= transport == self.first.transport;
+        self.handle_byte(transport);
         if let Some(lane) = self.lane_mut(transport) {
             lane.race.handle_answer(now, index);
         }
@@ -220,7 +237,7 @@ impl TransportRace {
             Some(FallbackReason::Failed)
         } else if self.first.race.is_answered() {
             None
-        } else if !self.heard && passed(SILENT) {
+        } else if !self.first.received && passed(SILENT) {
             Some(FallbackReason::Silent)
         } else {
             passed(SLOW).then_some(FallbackReason::Slow)
@@ -236,7 +253,7 @@ impl TransportRace {
         let second = match (&self.second, self.joined) {
             (Some(second), Some(_)) => second.race.poll_timeout(),
             (Some(_), None) if !self.first.race.is_answered() => {
-                let limit = if self.heard { SLOW } else { SILENT };
+                let limit = if self.first.received { SLOW } else { SILENT };
                 self.begun.map(|begun| begun + limit)
             }
             _ => None,

@@ -9,7 +9,7 @@ mod order;
 mod race;
 pub mod resolve;
 
-pub use fallback::{FallbackReason, Transport, TransportRace, TransportStep};
+pub use fallback::{FallbackReason, SILENT, Transport, TransportRace, TransportStep};
 pub use history::{EXPLORE_ONE_IN, History, Known, MAX_HISTORY, Outcome, Rank, Route};
 pub use order::{interleaved, interleaved_after};
 pub use race::{AttemptState, MAX_ATTEMPTS, Pace, Race, RaceStep};

@@ -4,11 +4,11 @@
 //! the transfers. Keeps a connection for each service that it used lately. Never reads a clock; names
 //! are resolved by a function that is given.
 
-mod lookups;
+mod connecting;
 mod machine;
 pub(super) mod racing;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use rand::rngs::ChaCha8Rng;
@@ -17,24 +17,22 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::apps::fetch::{
     Transfer, TransferEvent, TransferFailure, TransferProgress, TransferRequest,
 };
-use crate::connect::{History, Outcome};
-use crate::host::config::{ClientHostConfig, Protocol};
-use crate::host::connection::ClientConnection;
-use crate::host::connections::Connections;
+use crate::connect::{History, Outcome, Transport};
+use crate::host::config::ClientHostConfig;
+use crate::host::connections::{Connections, Service};
 use crate::host::metrics::Metric;
-use crate::host::names::Names;
-use crate::host::report::{ClientReport, RaceReport};
+use crate::host::names::{LookupAnswer, Names, Resolution};
+use crate::host::report::{ClientReport, LookupReport, RaceReport};
 use crate::host::server::stack_metrics;
-use crate::host::streams::{ClientStreams, TcpError};
-use crate::host::tokens::{Remembered, Tokens};
+use crate::host::streams::ClientStreams;
+use crate::host::tokens::Tokens;
 use crate::stack::{Stack, StackConfig, StackError};
 use crate::time::{Instant, Now};
-use crate::transport::client::{Client, ClientConfig};
+use crate::transport::client::Client;
 use crate::wire::flight::Flight;
 use crate::wire::ip::UdpView;
 use crate::wire::segment::ToClient;
 
-use lookups::{Dns, Exchanges, Lookup};
 use racing::{Racing, Way};
 
 /// First of the ports that are drawn when none is named (RFC 6335 §6).
@@ -57,7 +55,18 @@ struct Running {
     lookup: Option<Lookup>,
     /// Attempts to connect; without them there is a connection, or a look-up.
     race: Option<Racing>,
+    /// The transport of its last connection.
+    transport: Option<Transport>,
     failed: bool,
+}
+
+/// A look-up of the host of a request.
+struct Lookup {
+    host: String,
+    /// The request until an address is known; a race has it then.
+    request: Option<TransferRequest>,
+    /// Whether the driver has taken the name.
+    asked: bool,
 }
 
 impl Running {
@@ -75,13 +84,12 @@ pub struct ClientHost {
     local_port: u16,
     connections: Connections,
     /// The service whose connection carries the transfer, or carried the last one.
-    current: Option<SocketAddr>,
+    current: Option<Service>,
     running: Option<Running>,
     report: ClientReport,
     /// The course of the last race.
     race: RaceReport,
     names: Names,
-    dns: Option<Dns>,
     stage: Vec<u8>,
 }
 
@@ -93,17 +101,11 @@ impl ClientHost {
     pub fn new(now: Now, mut config: ClientHostConfig) -> Result<Self, StackError> {
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         let kernel = config.streams.take();
-        let local_port = match config.protocol {
+        let local_port = match config.protocol.udp_ports() {
             // The kernel chooses it.
             _ if config.sockets => 0,
-            Protocol::Trickles {
-                local_port: Some(port),
-                ..
-            } => port,
-            Protocol::Trickles {
-                local_port: None, ..
-            }
-            | Protocol::Tcp => random.random_range(FIRST_EPHEMERAL_PORT..=u16::MAX),
+            Some((_, Some(port))) => port,
+            Some((_, None)) | None => random.random_range(FIRST_EPHEMERAL_PORT..=u16::MAX),
         };
         let settings = StackConfig {
             addresses: config.addresses.clone(),
@@ -111,7 +113,6 @@ impl ClientHost {
             transport_ports: local_port..=local_port,
             seed: random.random(),
         };
-        let dns = Dns::new(&mut config, random.random());
         Ok(Self {
             tcp: ClientStreams::new(Stack::new(now.instant, settings)?, kernel),
             config,
@@ -123,7 +124,6 @@ impl ClientHost {
             report: ClientReport::default(),
             race: RaceReport::default(),
             names: Names::default(),
-            dns,
             stage: vec![0; STAGE_BYTES],
         })
     }
@@ -146,6 +146,7 @@ impl ClientHost {
             flush_at,
             lookup: None,
             race: None,
+            transport: None,
             failed: false,
         });
         self.report.begin(now.instant);
@@ -179,7 +180,68 @@ impl ClientHost {
         }
     }
 
+    /// Handles an answer to a look-up of `host`. No effect if the transfer no longer waits for it.
+    pub fn handle_lookup(&mut self, now: Now, host: &str, answer: LookupAnswer) {
+        let (addresses, complete) = match answer {
+            LookupAnswer::Partial(addresses) => (addresses, false),
+            LookupAnswer::Complete(addresses) => (addresses, true),
+        };
+        if complete {
+            self.names.keep(now.instant, host, &addresses);
+        }
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let Some(mut lookup) = running.lookup.take_if(|lookup| lookup.host == host) else {
+            return;
+        };
+        self.race.lookups.push(LookupReport {
+            at: now.instant.saturating_since(running.begun),
+            addresses: addresses.len(),
+            complete,
+        });
+        let request = lookup.request.take();
+        running.lookup = (!complete).then_some(lookup);
+        match request {
+            Some(request) => self.handle_first_answer(now, request, &addresses),
+            None => self.extend_race(now, &addresses),
+        }
+        self.pump(now);
+    }
+
+    /// Sends a request to the addresses that are known of its host, unless it waits for others.
+    fn handle_first_answer(&mut self, now: Now, request: TransferRequest, known: &[IpAddr]) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let limit = running.connect_by;
+        match self.ways(now, &request.target, known) {
+            Ok(ways) => {
+                self.send_to(now, request, ways);
+                if let Some(running) = &mut self.running {
+                    // The limit counts from the start of the look-up.
+                    running.connect_by = running.connect_by.and(limit);
+                }
+            }
+            Err(failure) => {
+                if let Some(running) = &mut self.running {
+                    match &mut running.lookup {
+                        Some(lookup) => lookup.request = Some(request),
+                        None => running.transfer.fail(failure),
+                    }
+                }
+            }
+        }
+    }
+
     // --- Output ---
+
+    /// The next name to be looked up, each once; answer with [`handle_lookup`](Self::handle_lookup).
+    pub fn poll_lookup(&mut self) -> Option<String> {
+        let lookup = self.running.as_mut()?.lookup.as_mut()?;
+        let asked = core::mem::replace(&mut lookup.asked, true);
+        (!asked).then(|| lookup.host.clone())
+    }
 
     /// The descriptor whose writability makes `flush` worth a call; none if the output buffers nothing.
     #[must_use]
@@ -205,6 +267,12 @@ impl ClientHost {
             .as_ref()
             .map(|running| running.transfer.progress())
             .unwrap_or_default()
+    }
+
+    /// The transport that carries the transfer, or carried it; `None` before its first connection.
+    #[must_use]
+    pub fn transport(&self) -> Option<Transport> {
+        self.running.as_ref()?.transport
     }
 
     /// The counters since the start, over all transfers and connections.
@@ -267,8 +335,7 @@ impl ClientHost {
         let mut any = false;
         loop {
             self.issue(now);
-            if !self.run_dns(now) && !self.run_race(now) && !self.deliver(now) && !self.end_stream()
-            {
+            if !self.run_race(now) && !self.deliver(now) && !self.end_stream() {
                 return any;
             }
             any = true;
@@ -305,9 +372,42 @@ impl ClientHost {
         Some(flight)
     }
 
+    fn send(&mut self, now: Now, request: TransferRequest) -> Result<(), TransferFailure> {
+        self.race.lookups.clear();
+        let host = request.target.host();
+        let mut pinned = self.config.pinned.iter();
+        let pinned = pinned.find(|pinned| pinned.is_for(host, request.target.port()));
+        let resolution = match pinned {
+            Some(pinned) => Resolution::Known(pinned.addresses.clone()),
+            None => self.names.resolve(now.instant, &self.config.resolve, host),
+        };
+        match resolution {
+            Resolution::Known(addresses) => {
+                let ways = self.ways(now, &request.target, &addresses)?;
+                self.send_to(now, request, ways);
+                Ok(())
+            }
+            Resolution::Pending => {
+                // The connection of the response before carries nothing of this one.
+                self.leave(now, !request.abandon);
+                self.current = None;
+                if let Some(running) = &mut self.running {
+                    running.connect_by = Some(now.instant + self.config.connect_timeout);
+                    running.lookup = Some(Lookup {
+                        host: host.to_owned(),
+                        request: Some(request),
+                        asked: false,
+                    });
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Sends a request over a connection to any address of its service, or races for one.
     fn send_to(&mut self, now: Now, request: TransferRequest, ways: Vec<Way>) {
-        let serves = |service: &SocketAddr| ways.iter().any(|way| way.remote == *service);
+        let services = self.services(&request.target, &ways);
+        let serves = |service: &Service| services.contains(service);
         if request.abandon || !self.current.as_ref().is_some_and(serves) {
             self.leave(now, !request.abandon);
         }
@@ -323,62 +423,11 @@ impl ClientHost {
         self.current = Some(service);
         if let Some(running) = &mut self.running {
             (running.connect_by, running.lookup) = (None, None);
+            running.transport = Some(service.transport);
         }
         if let Some((service, oldest)) = self.connections.keep(service, connection) {
             self.give_up(now, service, oldest);
         }
-    }
-
-    /// The own address that speaks to `remote`; unspecified if the kernel chooses it.
-    fn own_address(&self, remote: SocketAddr) -> Option<IpAddr> {
-        if self.config.sockets {
-            return Some(match remote {
-                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-            });
-        }
-        let mut own = self.config.addresses.iter().copied();
-        own.find(|own| own.is_ipv4() == remote.is_ipv4())
-    }
-
-    fn connect(
-        &mut self,
-        now: Now,
-        local: IpAddr,
-        remote: SocketAddr,
-    ) -> Result<ClientConnection, TcpError> {
-        self.report.connections += 1;
-        match self.config.protocol {
-            Protocol::Tcp => ClientConnection::connect(now, self.tcp.streams(), remote),
-            Protocol::Trickles { .. } => {
-                let config = ClientConfig {
-                    local: SocketAddr::new(local, self.local_port),
-                    remote,
-                    mtu: self.config.mtu,
-                    buffer: self.config.buffer,
-                    idle_timeout: self.config.idle_timeout,
-                    token: self.config.tokens.get(now.unix, local, remote).cloned(),
-                };
-                let client = Client::new(config, self.random.random());
-                Ok(ClientConnection::Trickles(Box::new(client)))
-            }
-        }
-    }
-
-    /// The token that a connection leaves to later ones.
-    fn token_of(
-        &self,
-        now: Now,
-        service: SocketAddr,
-        connection: &ClientConnection,
-    ) -> Option<Remembered> {
-        let (token, since) = connection.transport()?.address_token()?;
-        Some(Remembered {
-            local: self.own_address(service)?,
-            service,
-            received: now.unix - now.instant.saturating_since(since),
-            token,
-        })
     }
 
     /// Ends the stream of the current connection, which has been read if it is `whole`, and gives the
@@ -412,21 +461,6 @@ impl ClientHost {
             running.lookup = None;
         }
         self.drop_current(now);
-    }
-
-    fn give_up(&mut self, now: Now, service: SocketAddr, mut connection: ClientConnection) {
-        if let Some(token) = self.token_of(now, service, &connection) {
-            self.config.tokens.remember(token);
-        }
-        if let Some(stats) = connection.transport().map(Client::stats) {
-            if stats.switches > 0
-                && let Some(route) = self.route_to(service)
-            {
-                self.config.history.note(now.unix, route, Outcome::TimedOut);
-            }
-            self.report.add_connection(&stats);
-        }
-        connection.abandon(self.tcp.streams());
     }
 
     /// Sets the time by which bytes must come, if no transport of ours watches for them.
@@ -517,13 +551,6 @@ impl ClientHost {
         while let Some(event) = self.tcp.streams().poll_event() {
             for connection in self.connections.iter_mut() {
                 connection.handle_tcp(self.tcp.streams(), event);
-            }
-            if let Some(Dns {
-                exchanges: Exchanges::Stack(exchanges),
-                ..
-            }) = &mut self.dns
-            {
-                exchanges.handle_tcp(event, &mut self.tcp.stack);
             }
         }
     }

@@ -6,11 +6,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::apps::fetch::target::Target;
-use crate::connect::resolve::ResolverConfig;
-use crate::connect::{History, Pace};
-use crate::host::names::{ConnectTo, Destination, Family, Pinned, Resolution};
-use crate::host::queries::QuerySockets;
+use crate::connect::{History, Pace, Transport};
+use crate::host::names::{Family, Pinned, Resolution};
 use crate::host::streams::OutgoingStreams;
 use crate::host::tokens::Tokens;
 use crate::stack::MAX_ADDRESSES;
@@ -247,6 +244,50 @@ pub enum Protocol {
     },
     /// TCP, to the port of the URL.
     Tcp,
+    /// Our transport, and TCP where it is not answered: see [`TransportRace`](crate::connect::TransportRace).
+    Auto {
+        /// UDP port of the service.
+        udp_port: u16,
+        /// Local UDP port; random if `None`.
+        local_port: Option<u16>,
+    },
+}
+
+impl Protocol {
+    /// The UDP ports of the service and of the client, which the operating system or the seed chooses if there is none.
+    #[must_use]
+    pub const fn udp_ports(self) -> Option<(u16, Option<u16>)> {
+        match self {
+            Self::Trickles {
+                udp_port,
+                local_port,
+            }
+            | Self::Auto {
+                udp_port,
+                local_port,
+            } => Some((udp_port, local_port)),
+            Self::Tcp => None,
+        }
+    }
+
+    /// The transports that may carry a transfer, the preferred one first.
+    #[must_use]
+    pub const fn transports(self) -> (Transport, Option<Transport>) {
+        match self {
+            Self::Trickles { .. } => (Transport::Trickles, None),
+            Self::Tcp => (Transport::Tcp, None),
+            Self::Auto { .. } => (Transport::Trickles, Some(Transport::Tcp)),
+        }
+    }
+
+    /// Whether TCP may carry a transfer.
+    #[must_use]
+    pub const fn has_tcp(self) -> bool {
+        match self {
+            Self::Tcp | Self::Auto { .. } => true,
+            Self::Trickles { .. } => false,
+        }
+    }
 }
 
 /// Resolves a host, as written in a URL, at once or later.
@@ -289,12 +330,6 @@ pub struct ClientHostConfig {
     pub(crate) seed: u64,
     /// Resolves host names.
     pub(crate) resolve: Resolve,
-    /// Hosts and ports to connect to in place of those of URLs.
-    pub(crate) connect_to: Vec<ConnectTo>,
-    /// The settings of the own resolver; without them, the driver looks names up.
-    pub(crate) dns: Option<ResolverConfig>,
-    /// Sockets of the kernel for the own resolver, in place of the stack.
-    pub(crate) query_sockets: Option<Box<dyn QuerySockets>>,
     /// The machine has no addresses: sockets of the kernel carry its datagrams.
     pub(crate) sockets: bool,
     /// TCP connections of the kernel, which the machine takes in place of its stack's.
@@ -325,26 +360,9 @@ impl ClientHostConfig {
             source: Box::new(|_| None),
             seed,
             resolve: Box::new(|host| Resolution::Known(literal(host).into_iter().collect())),
-            connect_to: Vec::new(),
-            dns: None,
-            query_sockets: None,
             sockets: false,
             streams: None,
         })
-    }
-
-    /// The host to look up for a URL, and the port to connect to.
-    pub(super) fn destination<'t>(&'t self, target: &'t Target) -> Destination<'t> {
-        Destination::new(&self.connect_to, target)
-    }
-
-    /// The port to connect to for a URL.
-    pub(crate) fn port_for(&self, target: &Target) -> u16 {
-        let usual = match self.protocol {
-            Protocol::Trickles { udp_port, .. } => udp_port,
-            Protocol::Tcp => target.port(),
-        };
-        self.destination(target).port.unwrap_or(usual)
     }
 
     /// Starts a configuration for a machine behind [`UdpSockets`](crate::UdpSockets): the kernel
@@ -477,29 +495,6 @@ impl ClientHostBuilder {
         self
     }
 
-    /// Sets hosts and ports to connect to in place of those of URLs; the first that is for a URL counts. With our
-    /// transport the port is the UDP port. Default: none.
-    pub fn connect_to(mut self, connect_to: impl Into<Vec<ConnectTo>>) -> Self {
-        self.0.connect_to = connect_to.into();
-        self
-    }
-
-    /// Sets the DNS servers of a resolver of its own, which looks up the hosts that
-    /// [`resolve`](Self::resolve) leaves pending. Its queries leave over the stack, or over the kernel with
-    /// [`query_sockets`](Self::query_sockets). Default: the driver looks names up.
-    pub fn dns(mut self, dns: impl Into<Option<ResolverConfig>>) -> Self {
-        self.0.dns = dns.into();
-        self
-    }
-
-    /// Sets sockets of the kernel for the queries of [`dns`](Self::dns), such as
-    /// [`KernelQueries`](crate::KernelQueries). [`source`](Self::source) then also decides about the order of
-    /// addresses (RFC 6724). Default: the stack carries them.
-    pub fn query_sockets(mut self, sockets: impl QuerySockets + 'static) -> Self {
-        self.0.query_sockets = Some(Box::new(sockets));
-        self
-    }
-
     /// Checks every value and returns the configuration.
     ///
     /// # Errors
@@ -507,18 +502,12 @@ impl ClientHostBuilder {
     pub fn build(self) -> Result<ClientHostConfig, HostConfigError> {
         let Self(config) = self;
         check_local(&config.addresses, config.sockets, config.mtu)?;
-        let ports = match config.protocol {
-            Protocol::Trickles {
-                udp_port,
-                local_port,
-            } => [Some(udp_port), local_port],
-            Protocol::Tcp => [None, None],
-        };
-        if ports.contains(&Some(0)) {
+        let ports = config.protocol.udp_ports();
+        if ports.is_some_and(|(to, from)| to == 0 || from == Some(0)) {
             return Err(HostConfigError::PortZero);
         }
         let has_tcp = !config.sockets || config.streams.is_some();
-        if config.protocol == Protocol::Tcp && !has_tcp {
+        if config.protocol.has_tcp() && !has_tcp {
             return Err(HostConfigError::NoTcp);
         }
         if config.buffer == 0 {

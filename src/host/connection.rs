@@ -147,6 +147,14 @@ impl ClientConnection {
         }
     }
 
+    /// Whether any byte of the peer has arrived, although it may not be connected yet.
+    pub(crate) const fn has_received(&self) -> bool {
+        match self {
+            Self::Trickles(client) => client.has_received(),
+            Self::Tcp(tcp) => tcp.connected,
+        }
+    }
+
     /// Whether the peer has answered at all.
     pub(crate) fn is_connected(&self) -> bool {
         match self {

@@ -7,30 +7,39 @@
 
 use std::net::SocketAddr;
 
+use crate::connect::{MAX_ATTEMPTS, Transport};
 use crate::host::connection::ClientConnection;
 use crate::transport::client::Client;
 use crate::wire::segment::Addressee;
 
-/// Most connections that a client keeps.
-pub(super) const MAX_CONNECTIONS: usize = 16;
+/// Most connections that a client keeps: those of a race over two transports.
+pub(super) const MAX_CONNECTIONS: usize = 2 * MAX_ATTEMPTS;
+
+/// One address of a service, over one transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Service {
+    pub(super) transport: Transport,
+    /// The UDP or the TCP address.
+    pub(super) address: SocketAddr,
+}
 
 /// See the head of this file.
 #[derive(Default)]
 pub(super) struct Connections {
     /// The most recently used one is last.
-    kept: Vec<(SocketAddr, ClientConnection)>,
+    kept: Vec<(Service, ClientConnection)>,
 }
 
 impl Connections {
     /// The connection to a service.
-    pub(super) fn get(&mut self, service: SocketAddr) -> Option<&mut ClientConnection> {
+    pub(super) fn get(&mut self, service: Service) -> Option<&mut ClientConnection> {
         let mut recent = self.kept.iter_mut().rev();
         let found = recent.find(|(known, _)| *known == service);
         found.map(|(_, connection)| connection)
     }
 
     /// Removes the connection to a service.
-    pub(super) fn take(&mut self, service: SocketAddr) -> Option<ClientConnection> {
+    pub(super) fn take(&mut self, service: Service) -> Option<ClientConnection> {
         let place = self.kept.iter().position(|(known, _)| *known == service)?;
         Some(self.kept.remove(place).1)
     }
@@ -38,8 +47,8 @@ impl Connections {
     /// Removes the most recently used connection to any of the services for which `serves` holds.
     pub(super) fn take_latest(
         &mut self,
-        serves: impl Fn(&SocketAddr) -> bool,
-    ) -> Option<(SocketAddr, ClientConnection)> {
+        serves: impl Fn(&Service) -> bool,
+    ) -> Option<(Service, ClientConnection)> {
         let place = self.kept.iter().rposition(|(known, _)| serves(known))?;
         Some(self.kept.remove(place))
     }
@@ -48,9 +57,9 @@ impl Connections {
     /// Returns the one that makes room.
     pub(super) fn keep(
         &mut self,
-        service: SocketAddr,
+        service: Service,
         connection: ClientConnection,
-    ) -> Option<(SocketAddr, ClientConnection)> {
+    ) -> Option<(Service, ClientConnection)> {
         let full = self.kept.len() == MAX_CONNECTIONS;
         let oldest = full.then(|| self.kept.remove(0));
         self.kept.push((service, connection));
@@ -58,7 +67,7 @@ impl Connections {
     }
 
     /// All connections with their services, the most recently used last.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &(SocketAddr, ClientConnection)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(Service, ClientConnection)> {
         self.kept.iter()
     }
 

@@ -15,6 +15,8 @@ use crate::transport::client::ClientStats;
 pub struct ClientReport {
     /// Connections started.
     pub connections: u64,
+    /// Those of them over TCP.
+    pub tcp_connections: u64,
     /// Sums of the transport's counters; RTTs are those of the last connection.
     pub transport: ClientStats,
     /// IP packets received, and those sent by the stack itself.

@@ -2,7 +2,7 @@
 
 mod closing;
 mod connections;
-mod names;
+mod fallback;
 mod racing;
 mod sockets;
 mod waiting;
@@ -153,8 +153,8 @@ struct World {
     wire: VecDeque<(Instant, bool, Vec<u8>)>,
     /// The last byte of the address of a server that has died.
     dead: Option<u8>,
-    /// A DNS server at the address 53.
-    dns: Option<names::DnsServer>,
+    /// The protocol number of packets that a middlebox drops, if any: 17 is UDP, 6 TCP.
+    filter: Option<u8>,
     /// Loses every Nth packet; 0: none.
     lose_every: u64,
     sent: u64,
@@ -200,9 +200,6 @@ fn client_config(protocol: Protocol, v6: bool) -> ClientHostConfig {
             let last = other.map_or((host == "files").then_some(2), |last| last.parse().ok());
             last.map(|last| address(v6, last)).into_iter().collect()
         }),
-        connect_to: Vec::new(),
-        dns: None,
-        query_sockets: None,
         sockets: false,
         streams: None,
     }
@@ -231,7 +228,7 @@ impl World {
             version,
             wire: VecDeque::new(),
             dead: None,
-            dns: None,
+            filter: None,
             lose_every: 0,
             sent: 0,
         }
@@ -256,6 +253,9 @@ impl World {
         for packet in transmit.into_packets().unwrap() {
             assert!(packet.len() <= 1500);
             self.sent += 1;
+            if self.filter == Some(packet[9]) {
+                continue;
+            }
             if self.lose_every == 0 || !self.sent.is_multiple_of(self.lose_every) {
                 self.wire
                     .push_back((self.now.instant + ONE_WAY, to_server, packet));
@@ -269,13 +269,6 @@ impl World {
         }
         while let Some(transmit) = self.server.poll_transmit(self.now) {
             self.put(false, transmit);
-        }
-        while let Some(packet) = self
-            .dns
-            .as_mut()
-            .and_then(|dns| dns.poll_transmit(self.now))
-        {
-            self.put(false, Transmit::Packet(packet));
         }
         for index in 0..self.others.len() {
             while let Some(transmit) = self.others[index].poll_transmit(self.now) {
@@ -300,8 +293,7 @@ impl World {
             .filter_map(|other| other.poll_timeout(self.now))
             .map(|(at, _)| at)
             .min();
-        let dns = self.dns.as_mut().and_then(|dns| dns.poll_timeout(self.now));
-        let next = [arrival, client, server, others, dns]
+        let next = [arrival, client, server, others]
             .into_iter()
             .flatten()
             .min();
@@ -320,13 +312,6 @@ impl World {
             // The last byte of an IPv4 destination.
             let other = usize::from(packet[19]).checked_sub(3);
             if to_server && self.dead == Some(packet[19]) {
-                continue;
-            }
-            if let Some(dns) = self.dns.as_mut()
-                && to_server
-                && packet[19] == names::DNS
-            {
-                dns.handle_packet(self.now, &packet);
                 continue;
             }
             if let Some(other) = other.and_then(|other| self.others.get_mut(other))

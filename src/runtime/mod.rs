@@ -23,7 +23,6 @@ pub mod fifo;
 mod gather;
 pub mod loader;
 pub mod metrics;
-pub mod queries;
 pub mod relay;
 pub mod resolver;
 pub(crate) mod signals;

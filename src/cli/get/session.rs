@@ -18,6 +18,7 @@ use crate::cli::get::output::{Destination, prepare};
 use crate::cli::get::progress::Bar;
 use crate::cli::get::show;
 use crate::cli::get::stats::UrlStats;
+use crate::connect::Transport;
 use crate::host::client::ClientHost;
 use crate::runtime::Hooks;
 use crate::runtime::resolver::ThreadResolver;
@@ -28,7 +29,18 @@ struct Current {
     job: TransferJob<Destination>,
     begun: Instant,
     status: Option<u16>,
+    /// Body bytes received, and the transport that carried them; set at the end.
+    bytes: u64,
+    transport: Option<Transport>,
     bar: Bar,
+}
+
+impl Current {
+    /// Takes note of how far the machine is with the transfer.
+    fn observe(&mut self, machine: &ClientHost) {
+        self.bytes = machine.progress().received;
+        self.transport = machine.transport();
+    }
 }
 
 /// The transfers of one run.
@@ -83,9 +95,9 @@ impl<'a> Session<'a> {
         failed: Option<Failed>,
     ) -> Summary {
         if let Some(failed) = &failed {
-            if let Some(current) = self.current.take() {
-                let bytes = machine.progress().received;
-                self.record(now, &current, bytes, None, Some(failed));
+            if let Some(mut current) = self.current.take() {
+                current.observe(machine);
+                self.record(now, &current, None, Some(failed));
             }
             show(self.config, None, failed);
         }
@@ -115,6 +127,8 @@ impl<'a> Session<'a> {
                 job,
                 begun: now.instant,
                 status: None,
+                bytes: 0,
+                transport: None,
                 bar,
             };
             match output {
@@ -126,7 +140,7 @@ impl<'a> Session<'a> {
                     return true;
                 }
                 Err(failed) => {
-                    self.record(now.instant, &current, 0, None, Some(&failed));
+                    self.record(now.instant, &current, None, Some(&failed));
                     self.report(None, failed);
                 }
             }
@@ -168,13 +182,13 @@ impl<'a> Session<'a> {
         digest: Option<DigestOutcome>,
         failure: Option<&TransferFailure>,
     ) {
-        let Some(current) = self.current.take() else {
+        let Some(mut current) = self.current.take() else {
             return;
         };
         current.bar.clear();
-        let bytes = machine.progress().received;
+        current.observe(machine);
         let failed = failure.map(|failure| Failed::new(exit_of(failure), failure));
-        self.record(now, &current, bytes, digest, failed.as_ref());
+        self.record(now, &current, digest, failed.as_ref());
         let Some(failed) = failed else {
             self.queue.end(Ok(()));
             return;
@@ -196,7 +210,6 @@ impl<'a> Session<'a> {
         &mut self,
         now: Instant,
         current: &Current,
-        bytes: u64,
         digest: Option<DigestOutcome>,
         failed: Option<&Failed>,
     ) {
@@ -207,8 +220,9 @@ impl<'a> Session<'a> {
                 Destination::Stdout => None,
                 Destination::File(path) => Some(path.display().to_string()),
             },
+            transport: current.transport.map(Transport::label),
             status: current.status,
-            bytes,
+            bytes: current.bytes,
             seconds: now.saturating_since(current.begun).as_secs_f64(),
             digest: digest.map(DigestOutcome::label),
             exit: failed.map_or(Exit::Success, |failed| failed.exit).code(),
@@ -281,9 +295,7 @@ pub(in crate::cli) const fn exit_of(failure: &TransferFailure) -> Exit {
         TransferFailure::DigestMismatch => Exit::DigestMismatch,
         TransferFailure::Output(_) => Exit::WriteError,
         TransferFailure::CannotConnect { .. } => Exit::CannotConnect,
-        TransferFailure::ConnectTimedOut { .. }
-        | TransferFailure::ResolveTimedOut { .. }
-        | TransferFailure::TimedOut => Exit::Timeout,
+        TransferFailure::ConnectTimedOut { .. } | TransferFailure::TimedOut => Exit::Timeout,
         TransferFailure::Broken { .. } => Exit::ReceiveFailure,
         TransferFailure::CannotResolve { .. } => Exit::CannotResolve,
     }

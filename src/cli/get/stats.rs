@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::connect::Transport;
 use crate::files::Place;
 use crate::host::config::Protocol;
 use crate::host::report::ClientReport;
@@ -28,6 +29,8 @@ pub struct UrlStats {
     pub url: String,
     /// The output file; none for standard output.
     pub output: Option<String>,
+    /// The transport of its last connection: `trickles` or `tcp`; none if there was no connection.
+    pub transport: Option<&'static str>,
     /// Status code of the response, if one was accepted.
     pub status: Option<u16>,
     /// Body bytes received.
@@ -47,7 +50,7 @@ pub struct UrlStats {
 pub struct GetStats {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// `trickles` or `tcp`.
+    /// `trickles` or `tcp`: the transport of the last URL that had a connection, else the one that was to be used first.
     pub transport: &'static str,
     /// Exit code of the run.
     pub exit: u8,
@@ -61,16 +64,18 @@ pub struct GetStats {
     pub ttfb_seconds: Option<f64>,
     /// Body bits per second.
     pub goodput_bps: f64,
-    /// IP packets received.
+    /// IP packets received; those of the kernel's TCP are not known.
     pub packets_in: u64,
-    /// IP packets sent.
+    /// IP packets sent, counted like `packets_in`.
     pub packets_out: u64,
-    /// Bytes received: UDP payloads, for TCP whole IP packets.
+    /// Bytes received: UDP payloads, for TCP whole IP packets; those of the kernel's TCP are not known.
     pub bytes_in: u64,
     /// Bytes sent, counted like `bytes_in`.
     pub bytes_out: u64,
     /// Connections started.
     pub connections: u64,
+    /// The same by transport.
+    pub attempts: BTreeMap<&'static str, u64>,
     /// Requests sent over our transport.
     pub requests: u64,
     /// OPEN datagrams sent.
@@ -141,16 +146,20 @@ impl GetStats {
         let transport = &report.transport;
         let bytes: u64 = urls.iter().map(|url| url.bytes).sum();
         let seconds = elapsed.as_secs_f64();
-        let over_tcp = protocol == Protocol::Tcp;
+        let tcp = report.tcp_connections;
         let stack = &report.stack;
-        let carried = |transport: u64, stack: u64| if over_tcp { stack } else { transport };
+        // The stack counts every packet that arrives, and those that it sends.
+        let arrived = |transport: u64, stack: u64| if tcp > 0 { stack } else { transport };
+        let left = |transport: u64, stack: u64| transport + if tcp > 0 { stack } else { 0 };
+        let (first, _) = protocol.transports();
+        let last = urls.iter().rev().find_map(|url| url.transport);
         let mut drops = transport.drops.clone();
         for (reason, count) in stack.drops.iter().filter(|(_, count)| *count > 0) {
             *drops.entry(reason.label()).or_default() += count;
         }
         Self {
             schema: SCHEMA,
-            transport: if over_tcp { "tcp" } else { "trickles" },
+            transport: last.unwrap_or(first.label()),
             exit,
             digest: worst_digest(&urls),
             urls,
@@ -162,11 +171,17 @@ impl GetStats {
             } else {
                 0.0
             },
-            packets_in: carried(transport.packets_in, stack.packets_in),
-            packets_out: carried(transport.packets_out, stack.packets_out),
-            bytes_in: carried(transport.bytes_in, stack.bytes_in),
-            bytes_out: carried(transport.bytes_out, stack.bytes_out),
+            packets_in: arrived(transport.packets_in, stack.packets_in),
+            packets_out: left(transport.packets_out, stack.packets_out),
+            bytes_in: arrived(transport.bytes_in, stack.bytes_in),
+            bytes_out: left(transport.bytes_out, stack.bytes_out),
             connections: report.connections,
+            attempts: [
+                (Transport::Trickles, report.connections.saturating_sub(tcp)),
+                (Transport::Tcp, tcp),
+            ]
+            .map(|(transport, count)| (transport.label(), count))
+            .into(),
             requests: transport.requests,
             opens: transport.opens,
             handshakes: transport.handshakes,
@@ -275,6 +290,7 @@ mod tests {
         UrlStats {
             url: "http://10.0.0.1/".into(),
             output: None,
+            transport: None,
             status: Some(200),
             bytes: 1000,
             seconds: 1.0,

@@ -46,7 +46,7 @@ fn play(transports: (Transport, Option<Transport>), trickles: &[Path], tcp: &[Pa
                 Path::Refuses(after) if since + after == ms => {
                     race.handle_failure(at(ms), transport, index);
                 }
-                Path::Mumbles(after) if since + after == ms => race.handle_byte(),
+                Path::Mumbles(after) if since + after == ms => race.handle_byte(transport),
                 Path::Answers(_) | Path::Refuses(_) | Path::Mumbles(_) | Path::Silent => {}
             }
         }

@@ -3,6 +3,7 @@
 //! In: the addresses of the service, and its connections. Out: further connections as they are started, then
 //! the one that carries the transfer, and none of the others. A request of our transport rides in the first
 //! packet of each attempt: it is idempotent (GET or HEAD), and an answer that is not read leaves nothing at a server.
+//! A request over TCP leaves when its connection has won.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,13 +12,13 @@ use rand::RngExt as _;
 use super::ClientHost;
 use crate::apps::fetch::target::Target;
 use crate::apps::fetch::{Attempt, Attempts, TransferFailure, TransferRequest};
-use crate::connect::resolve::ResolveError;
 use crate::connect::{
-    AttemptState, EXPLORE_ONE_IN, MAX_ATTEMPTS, Outcome, Race, RaceStep, Rank, Route,
-    interleaved_after,
+    AttemptState, EXPLORE_ONE_IN, FallbackReason, MAX_ATTEMPTS, Outcome, Rank, Route, SILENT,
+    Transport, TransportRace, TransportStep, interleaved_after,
 };
 use crate::host::config::{Finish, Protocol};
 use crate::host::connection::ClientConnection;
+use crate::host::connections::Service;
 use crate::host::report::AttemptReport;
 use crate::http::HeadError;
 use crate::http::response::ResponseHead;
@@ -28,9 +29,10 @@ pub(in crate::host) const MAX_RACE_PACKETS: u32 = 64;
 
 /// A race under way.
 pub(super) struct Racing {
-    race: Race,
+    race: TransportRace,
     request: TransferRequest,
     ways: Vec<Way>,
+    ports: Ports,
     /// Packets sent.
     packets: u32,
 }
@@ -38,18 +40,40 @@ pub(super) struct Racing {
 /// How a race ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RaceEnd {
-    Won(usize),
+    Won(Transport, usize),
     Exhausted,
     TimedOut,
     /// Its transfer was dropped.
     Dropped,
 }
 
-/// The addresses of one attempt.
+/// The addresses of one attempt, or of one over each transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Way {
-    pub(super) local: IpAddr,
-    pub(super) remote: SocketAddr,
+    local: IpAddr,
+    remote: IpAddr,
+}
+
+/// The ports of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ports {
+    /// That of our transport; none if it is not used.
+    udp: Option<u16>,
+    tcp: u16,
+}
+
+impl Ports {
+    /// The service at an address over a transport.
+    pub(super) fn service(self, transport: Transport, remote: IpAddr) -> Service {
+        let port = match transport {
+            Transport::Trickles => self.udp.unwrap_or_default(),
+            Transport::Tcp => self.tcp,
+        };
+        Service {
+            transport,
+            address: SocketAddr::new(remote, port),
+        }
+    }
 }
 
 impl Racing {
@@ -58,11 +82,29 @@ impl Racing {
         self.race.poll_timeout()
     }
 
+    /// The service of an attempt.
+    fn service(&self, transport: Transport, index: usize) -> Option<Service> {
+        let way = self.ways.get(index)?;
+        Some(self.ports.service(transport, way.remote))
+    }
+
+    /// The attempts of the race with their services and states, those over the first transport before the others.
+    fn states(&self) -> impl Iterator<Item = (Service, Way, usize, AttemptState)> {
+        self.race.transports().flat_map(move |transport| {
+            let states = self.race.attempts(transport).iter().enumerate();
+            let ways = self.ways.iter().copied().zip(states);
+            ways.map(move |(way, (index, state))| {
+                let service = self.ports.service(transport, way.remote);
+                (service, way, index, *state)
+            })
+        })
+    }
+
     /// The addresses that may replace the winner's, the likeliest to answer first.
-    fn spares(&self, now: Now, winner: usize) -> Vec<SocketAddr> {
-        let spares = self.race.spares(now.instant, winner).into_iter();
-        let ways = spares.filter_map(|index| self.ways.get(index));
-        ways.map(|way| way.remote).collect()
+    fn spares(&self, now: Now, transport: Transport, winner: usize) -> Vec<SocketAddr> {
+        let spares = self.race.spares(now.instant, transport, winner).into_iter();
+        let spares = spares.filter_map(|index| self.service(transport, index));
+        spares.map(|service| service.address).collect()
     }
 
     /// Takes note of a packet that was sent.
@@ -77,20 +119,19 @@ impl Racing {
 
     /// The attempts that were started.
     pub(super) fn attempts(&self) -> Attempts {
-        let attempt = |(way, state): (&Way, &AttemptState)| {
-            let failed_after = match *state {
+        let attempt = |(service, _, _, state): (Service, Way, usize, AttemptState)| {
+            let failed_after = match state {
                 AttemptState::Waiting => return None,
                 AttemptState::Running(_) | AttemptState::Answered(..) => None,
                 AttemptState::Failed(_, after) => Some(after),
             };
-            let address = way.remote;
+            let address = service.address;
             Some(Attempt {
                 address,
                 failed_after,
             })
         };
-        let states = self.race.attempts();
-        Attempts(self.ways.iter().zip(states).filter_map(attempt).collect())
+        Attempts(self.states().filter_map(attempt).collect())
     }
 }
 
@@ -104,8 +145,7 @@ impl ClientHost {
     ) -> Result<Vec<Way>, TransferFailure> {
         let host = target.host().to_owned();
         if known.is_empty() {
-            let reason = ResolveError::NoAddresses(Vec::new());
-            return Err(TransferFailure::CannotResolve { host, reason });
+            return Err(TransferFailure::CannotResolve { host });
         }
         let ways = self.ordered(now, target, &[], known);
         match ways.is_empty() {
@@ -114,12 +154,53 @@ impl ClientHost {
         }
     }
 
+    /// The ports of the service of a URL.
+    pub(super) fn ports(&self, target: &Target) -> Ports {
+        Ports {
+            udp: self.config.protocol.udp_ports().map(|(udp, _)| udp),
+            tcp: target.port(),
+        }
+    }
+
     /// The way to one address of a service; `None` without an own address of its family.
-    fn way(&self, target: &Target, address: IpAddr) -> Option<Way> {
-        let port = self.config.port_for(target);
-        let remote = SocketAddr::new(address, port);
+    fn way(&self, remote: IpAddr) -> Option<Way> {
         let local = self.own_address(remote)?;
         Some(Way { local, remote })
+    }
+
+    /// The services at the other ends of ways, over each transport that may carry a request.
+    pub(super) fn services(&self, target: &Target, ways: &[Way]) -> Vec<Service> {
+        let ports = self.ports(target);
+        let (first, second) = self.config.protocol.transports();
+        let transports = core::iter::once(first).chain(second);
+        let of = |transport| {
+            ways.iter()
+                .map(move |way| ports.service(transport, way.remote))
+        };
+        transports.flat_map(of).collect()
+    }
+
+    /// The transports of a race, the first one first: where every address of the service lately failed over our
+    /// transport, and not over TCP, TCP goes first.
+    fn transports(
+        &self,
+        now: Now,
+        target: &Target,
+        ways: &[Way],
+    ) -> (Transport, Option<Transport>) {
+        let (first, second) = self.config.protocol.transports();
+        let ports = self.ports(target);
+        let fails = |transport| {
+            ways.iter().all(|way| {
+                let route = self.route(*way, ports.service(transport, way.remote));
+                let rank = self.config.history.rank(now.unix, &route);
+                matches!(rank, Rank::Failing(_))
+            })
+        };
+        match second {
+            Some(second) if fails(first) && !fails(second) => (second, Some(first)),
+            second => (first, second),
+        }
     }
 
     /// The ways to addresses of a service that are to be tried after `tried`: those that failed lately come last.
@@ -133,32 +214,34 @@ impl ClientHost {
         let explores =
             !self.config.history.is_empty() && self.random.random_ratio(1, EXPLORE_ONE_IN);
         let ways = self.of_family(known).into_iter();
-        let mut ways: Vec<(Rank, Way)> = ways
-            .filter_map(|ip| {
-                let way = self.way(target, ip)?;
-                let rank = self.config.history.rank(now.unix, &self.route(way));
-                Some((if explores { Rank::Unknown } else { rank }, way))
-            })
-            .collect();
+        let ways: Vec<Way> = ways.filter_map(|ip| self.way(ip)).collect();
+        let (first, _) = self.transports(now, target, &ways);
+        let ports = self.ports(target);
+        let ranked = ways.into_iter().map(|way| {
+            let route = self.route(way, ports.service(first, way.remote));
+            let rank = self.config.history.rank(now.unix, &route);
+            (if explores { Rank::Unknown } else { rank }, way)
+        });
+        let mut ways: Vec<(Rank, Way)> = ranked.collect();
         ways.sort_by_key(|(rank, _)| *rank);
         let is_failing = |(rank, _): &(Rank, Way)| matches!(rank, Rank::Failing(_));
         let mut order = tried.to_vec();
         for part in ways.chunk_by(|one, next| is_failing(one) == is_failing(next)) {
-            let part: Vec<IpAddr> = part.iter().map(|(_, way)| way.remote.ip()).collect();
+            let part: Vec<IpAddr> = part.iter().map(|(_, way)| way.remote).collect();
             order.extend(interleaved_after(&order, &part));
         }
         let order = order.into_iter().take(MAX_ATTEMPTS).skip(tried.len());
-        order.filter_map(|ip| self.way(target, ip)).collect()
+        order.filter_map(|ip| self.way(ip)).collect()
     }
 
     /// The route of a way, by the own address that it has or that the kernel would choose.
-    fn route(&self, way: Way) -> Route {
-        let chosen = || (self.config.source)(way.remote.ip());
+    fn route(&self, way: Way, service: Service) -> Route {
+        let chosen = || (self.config.source)(way.remote);
         let local = match way.local.is_unspecified() {
             true => chosen().unwrap_or(way.local),
             false => way.local,
         };
-        Route::new(local, way.remote, self.config.protocol == Protocol::Tcp)
+        Route::new(local, service.address, service.transport == Transport::Tcp)
     }
 
     fn of_family(&self, known: &[IpAddr]) -> Vec<IpAddr> {
@@ -170,14 +253,22 @@ impl ClientHost {
     /// Starts a race to the addresses of a service, the best first.
     pub(super) fn start_race(&mut self, now: Now, request: TransferRequest, ways: Vec<Way>) {
         self.current = None;
+        let transports = self.transports(now, &request.target, &ways);
+        if let ((Transport::Tcp, Some(_)), Protocol::Auto { .. }) =
+            (transports, self.config.protocol)
+        {
+            log::info!("TCP first: UDP to {} lately failed", request.target.host());
+        }
+        let ports = self.ports(&request.target);
         if let Some(running) = &mut self.running {
             running.connect_by = Some(now.instant + self.config.connect_timeout);
-            let mut race = Race::new(self.config.pace, ways.len());
+            let mut race = TransportRace::new(transports, self.config.pace, ways.len());
             race.expect_more(running.lookup.is_some());
             running.race = Some(Racing {
                 race,
                 request,
                 ways,
+                ports,
                 packets: 0,
             });
         }
@@ -195,10 +286,10 @@ impl ClientHost {
         };
         let started = racing.race.started();
         racing.ways.truncate(started);
-        let tried: Vec<IpAddr> = racing.ways.iter().map(|way| way.remote.ip()).collect();
+        let tried: Vec<IpAddr> = racing.ways.iter().map(|way| way.remote).collect();
         let rest = self.ordered(now, &racing.request.target, &tried, known);
         racing.ways.extend(rest);
-        racing.race.set_waiting(racing.ways.len() - started);
+        racing.race.set_count(racing.ways.len());
         racing.race.expect_more(more);
         if let Some(running) = &mut self.running {
             running.race = Some(racing);
@@ -217,16 +308,17 @@ impl ClientHost {
         self.watch(now, &mut racing);
         while let Some(step) = racing.race.poll(now.instant) {
             match step {
-                RaceStep::Start(index) => {
-                    if !self.attempt(now, &mut racing, index) {
-                        racing.race.handle_failure(now.instant, index);
+                TransportStep::Start(transport, index) => {
+                    if !self.attempt(now, &mut racing, transport, index) {
+                        racing.race.handle_failure(now.instant, transport, index);
                     }
                 }
-                RaceStep::Won(index) => {
-                    self.win(now, racing, index);
+                TransportStep::FallBack(reason) => racing.log_fallback(reason),
+                TransportStep::Won(transport, index) => {
+                    self.win(now, racing, transport, index);
                     return true;
                 }
-                RaceStep::Exhausted => {
+                TransportStep::Exhausted => {
                     let attempts = racing.attempts();
                     self.end_race(now, &racing, RaceEnd::Exhausted);
                     if let Some(running) = &mut self.running {
@@ -263,13 +355,13 @@ impl ClientHost {
     /// Ends all attempts but the one that has won, and notes the outcome of each.
     fn end_race(&mut self, now: Now, racing: &Racing, end: RaceEnd) {
         self.report_race(now, racing, end);
-        for (index, (way, state)) in racing.ways.iter().zip(racing.race.attempts()).enumerate() {
-            if let Some(outcome) = outcome(*state, end) {
-                let route = self.route(*way);
+        for (service, way, index, state) in racing.states() {
+            if let Some(outcome) = racing.outcome(now, service.transport, state, end) {
+                let route = self.route(way, service);
                 self.config.history.note(now.unix, route, outcome);
             }
-            if *state != AttemptState::Waiting && end != RaceEnd::Won(index) {
-                self.end_attempt(now, way.remote);
+            if state != AttemptState::Waiting && end != RaceEnd::Won(service.transport, index) {
+                self.end_attempt(now, service);
             }
         }
     }
@@ -280,9 +372,8 @@ impl ClientHost {
             .running
             .as_ref()
             .map_or(now.instant, |running| running.begun);
-        let tcp = self.config.protocol == Protocol::Tcp;
-        let attempt = |(way, state): (&Way, &AttemptState)| {
-            let (started, took) = match *state {
+        let attempt = |(service, _, _, state): (Service, Way, usize, AttemptState)| {
+            let (started, took) = match state {
                 AttemptState::Waiting => (None, None),
                 AttemptState::Running(at) => (Some(at), Some(now.instant.saturating_since(at))),
                 AttemptState::Answered(at, took) | AttemptState::Failed(at, took) => {
@@ -291,29 +382,35 @@ impl ClientHost {
             };
             let started = started.map(|at| at.saturating_since(begun));
             AttemptReport {
-                remote: way.remote,
-                tcp,
+                remote: service.address,
+                tcp: service.transport == Transport::Tcp,
                 started,
                 ended: started.and_then(|at| Some(at + took?)),
-                outcome: outcome(*state, end),
+                outcome: racing.outcome(now, service.transport, state, end),
             }
         };
-        let attempts = racing.ways.iter().zip(racing.race.attempts());
-        self.race.attempts = attempts.map(attempt).collect();
+        self.race.attempts = racing.states().map(attempt).collect();
         self.race.ended = now.instant.saturating_since(begun);
         (self.race.winner, self.race.spares) = match end {
-            RaceEnd::Won(index) => (Some(index), racing.spares(now, index)),
+            RaceEnd::Won(transport, index) => {
+                let mut states = racing.states();
+                let is_winner = |(service, _, place, _): (Service, Way, usize, AttemptState)| {
+                    (service.transport, place) == (transport, index)
+                };
+                let spares = racing.spares(now, transport, index);
+                (states.position(is_winner), spares)
+            }
             RaceEnd::Exhausted | RaceEnd::TimedOut | RaceEnd::Dropped => (None, Vec::new()),
         };
     }
 
     /// The route to a service; `None` without an own address of its family.
-    pub(super) fn route_to(&self, remote: SocketAddr) -> Option<Route> {
-        let local = self.own_address(remote)?;
-        Some(self.route(Way { local, remote }))
+    pub(super) fn route_to(&self, service: Service) -> Option<Route> {
+        let way = self.way(service.address.ip())?;
+        Some(self.route(way, service))
     }
 
-    /// An attempt was refused by its host, as far as a report from the network is to be believed.
+    /// An attempt over our transport was refused by its host, as far as a report from the network is to be believed.
     pub(super) fn refuse(&mut self, now: Now, address: IpAddr) {
         let Some(racing) = self
             .running
@@ -323,74 +420,94 @@ impl ClientHost {
             return;
         };
         let refused = racing.ways.iter().enumerate();
-        let refused = refused.filter(|(_, way)| way.remote.ip() == address);
-        let refused: Vec<(usize, SocketAddr)> =
-            refused.map(|(index, way)| (index, way.remote)).collect();
-        for &(index, _) in &refused {
-            racing.race.handle_failure(now.instant, index);
+        let refused = refused.filter(|(_, way)| way.remote == address);
+        let refused: Vec<usize> = refused.map(|(index, _)| index).collect();
+        let mut services = Vec::new();
+        for index in refused {
+            services.extend(racing.service(Transport::Trickles, index));
+            racing
+                .race
+                .handle_failure(now.instant, Transport::Trickles, index);
         }
-        for (_, remote) in refused {
-            self.end_attempt(now, remote);
+        for service in services {
+            self.end_attempt(now, service);
         }
     }
 
-    fn attempt(&mut self, now: Now, racing: &mut Racing, index: usize) -> bool {
-        let Some(&way) = racing.ways.get(index) else {
+    fn attempt(
+        &mut self,
+        now: Now,
+        racing: &mut Racing,
+        transport: Transport,
+        index: usize,
+    ) -> bool {
+        let (way, service) = (racing.ways.get(index), racing.service(transport, index));
+        let (Some(&way), Some(service)) = (way, service) else {
             return false;
         };
-        if let Some(due) = self.config.history.due(now.unix, &self.route(way)) {
-            racing.race.expect_answer(now.instant, due);
+        if let Some(due) = self.config.history.due(now.unix, &self.route(way, service)) {
+            racing.race.expect_answer(now.instant, transport, due);
         }
-        self.end_attempt(now, way.remote);
-        let Ok(mut connection) = self.connect(now, way.local, way.remote) else {
+        self.end_attempt(now, service);
+        let Ok(mut connection) = self.connect(now, way.local, service) else {
             return false;
         };
         if connection.transport().is_some() {
             connection.request(now, self.tcp.streams(), racing.request.head.clone());
         }
-        if let Some((service, oldest)) = self.connections.keep(way.remote, connection) {
+        if let Some((service, oldest)) = self.connections.keep(service, connection) {
             self.give_up(now, service, oldest);
         }
         true
     }
 
-    fn end_attempt(&mut self, now: Now, remote: SocketAddr) {
-        if let Some(connection) = self.connections.take(remote) {
-            self.give_up(now, remote, connection);
+    fn end_attempt(&mut self, now: Now, service: Service) {
+        if let Some(connection) = self.connections.take(service) {
+            self.give_up(now, service, connection);
         }
     }
 
     /// Reports answers and failures of the attempts that run.
     fn watch(&mut self, now: Now, racing: &mut Racing) {
-        for (index, way) in racing.ways.iter().enumerate() {
-            let state = racing.race.attempts().get(index);
-            if !matches!(state, Some(AttemptState::Running(_))) {
-                continue;
+        let running = |state| matches!(state, AttemptState::Running(_));
+        let states = racing.states().filter(|(.., state)| running(*state));
+        let running: Vec<(Service, usize)> = states
+            .map(|(service, _, index, _)| (service, index))
+            .collect();
+        for (service, index) in running {
+            let transport = service.transport;
+            let connection = self.connections.get(service);
+            if connection.as_ref().is_some_and(|one| one.has_received()) {
+                racing.race.handle_byte(transport);
             }
-            let connection = self.connections.get(way.remote);
             match connection.map(|connection| judge(connection, self.config.finish)) {
                 Some(Verdict::Waits) => {}
-                Some(Verdict::Finished) => racing.race.handle_answer(now.instant, index),
+                Some(Verdict::Finished) => racing.race.handle_answer(now.instant, transport, index),
                 Some(Verdict::Failed) | None => {
-                    self.end_attempt(now, way.remote);
-                    racing.race.handle_failure(now.instant, index);
+                    self.end_attempt(now, service);
+                    racing.race.handle_failure(now.instant, transport, index);
                 }
             }
         }
     }
 
-    fn win(&mut self, now: Now, racing: Racing, winner: usize) {
-        self.end_race(now, &racing, RaceEnd::Won(winner));
-        let Some(way) = racing.ways.get(winner) else {
+    fn win(&mut self, now: Now, racing: Racing, transport: Transport, winner: usize) {
+        self.end_race(now, &racing, RaceEnd::Won(transport, winner));
+        let Some(service) = racing.service(transport, winner) else {
             return;
         };
-        log::info!("connected to {}", way.remote);
-        self.current = Some(way.remote);
+        log::info!(
+            "connected to {} over {}",
+            service.address,
+            transport.label()
+        );
+        self.current = Some(service);
         if let Some(running) = &mut self.running {
             (running.connect_by, running.lookup) = (None, None);
+            running.transport = Some(transport);
         }
-        let spares = racing.spares(now, winner);
-        let Some(connection) = self.connections.get(way.remote) else {
+        let spares = racing.spares(now, transport, winner);
+        let Some(connection) = self.connections.get(service) else {
             return;
         };
         match connection.transport_mut() {
@@ -403,15 +520,39 @@ impl ClientHost {
     }
 }
 
-/// The outcome of an attempt at the end of its race; `None` if it says nothing of the address.
-const fn outcome(state: AttemptState, end: RaceEnd) -> Option<Outcome> {
-    match (state, end) {
-        (AttemptState::Answered(_, after), _) => Some(Outcome::Answered(after)),
-        (AttemptState::Failed(..), _) => Some(Outcome::Refused),
-        (AttemptState::Running(_), RaceEnd::Won(_)) => Some(Outcome::Lost),
-        (AttemptState::Running(_), RaceEnd::TimedOut) => Some(Outcome::TimedOut),
-        (AttemptState::Running(_), RaceEnd::Exhausted | RaceEnd::Dropped)
-        | (AttemptState::Waiting, _) => None,
+impl Racing {
+    /// The outcome of an attempt at the end of the race; `None` if it says nothing of the address.
+    fn outcome(
+        &self,
+        now: Now,
+        transport: Transport,
+        state: AttemptState,
+        end: RaceEnd,
+    ) -> Option<Outcome> {
+        match (state, end) {
+            (AttemptState::Answered(_, after), _) => Some(Outcome::Answered(after)),
+            (AttemptState::Failed(..), _) => Some(Outcome::Refused),
+            // Silent for as long as it takes TCP to join: the network may well filter UDP.
+            (AttemptState::Running(since), RaceEnd::Won(Transport::Tcp, _))
+                if transport == Transport::Trickles
+                    && !self.race.has_received(transport)
+                    && now.instant.saturating_since(since) >= SILENT =>
+            {
+                Some(Outcome::TimedOut)
+            }
+            (AttemptState::Running(_), RaceEnd::Won(..)) => Some(Outcome::Lost),
+            (AttemptState::Running(_), RaceEnd::TimedOut) => Some(Outcome::TimedOut),
+            (AttemptState::Running(_), RaceEnd::Exhausted | RaceEnd::Dropped)
+            | (AttemptState::Waiting, _) => None,
+        }
+    }
+
+    /// Logs that the second transport joins.
+    fn log_fallback(&self, reason: FallbackReason) {
+        let mut labels = self.race.transports().map(Transport::label);
+        let (first, second) = (labels.next().unwrap_or("-"), labels.next().unwrap_or("-"));
+        let host = self.request.target.host();
+        log::info!("{first} to {host}: {reason}; trying {second}, too");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Values in and out of range.
+//! Configurations that are accepted, and those that are refused with the reason.
 
 use super::*;
 use crate::stack::{Stack, StackConfig};

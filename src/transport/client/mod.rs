@@ -221,6 +221,12 @@ impl Client {
 
     // --- Getters ---
 
+    /// Whether any datagram of it has arrived, valid or not.
+    #[must_use]
+    pub const fn has_received(&self) -> bool {
+        self.outbox.stats.packets_in > 0
+    }
+
     /// The counters since the start, and the present round trips and window.
     #[must_use]
     pub fn stats(&self) -> ClientStats {

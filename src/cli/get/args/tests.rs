@@ -117,11 +117,19 @@ fn values_are_checked() {
 #[test]
 fn what_is_typed_is_what_is_asked_for() {
     let config = resolve("-sLfI -H X:y --udp-port 9 --port-source 7 --buffer 1M -m 2 h").unwrap();
-    let protocol = Protocol::Trickles {
-        udp_port: 9,
-        local_port: Some(7),
+    let (udp_port, local_port) = (9, Some(7));
+    let auto = Protocol::Auto {
+        udp_port,
+        local_port,
     };
-    assert_eq!(config.connect.protocol, protocol);
+    assert_eq!(config.connect.protocol, auto);
+    let ours = Protocol::Trickles {
+        udp_port,
+        local_port,
+    };
+    // The last one counts, as by curl.
+    let typed = "--udp-port 9 --port-source 7 --transport tcp --transport trickles h";
+    assert_eq!(resolve(typed).unwrap().connect.protocol, ours);
     assert_eq!(config.connect.buffer, 1 << 20);
     assert_eq!(config.max_time, Some(Duration::from_secs(2)));
     assert_eq!(config.transfer.method, Method::Head);

@@ -13,7 +13,6 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde::Serialize;
 
 use crate::apps::fetch::target::Target;
-use crate::cli::connect::names::NameArgs;
 use crate::cli::connect::run::{Run, Until, run};
 use crate::cli::connect::{ConnectArgs, ConnectConfig, Memory};
 use crate::cli::exit::{Exit, Failed};
@@ -191,7 +190,7 @@ impl Service {
         let advice = |error| format!("{host}: {error}; use a host like files:8080");
         let target =
             Target::parse(host).map_err(|error| Failed::new(Exit::BadUrl, advice(error)))?;
-        let pinned = config.names.resolve.iter();
+        let pinned = config.pinned.iter();
         let pinned = pinned.filter(|pinned| pinned.is_for(target.host(), target.port()));
         let mut addresses: Vec<IpAddr> = pinned.flat_map(Pinned::addresses).copied().collect();
         if addresses.is_empty() {
@@ -237,12 +236,11 @@ fn sample(
         WayArg::Race | WayArg::He | WayArg::Paced => service.addresses.clone(),
     };
     let target = &service.target;
-    let ours = match config.protocol {
-        ours @ Protocol::Trickles { .. } => ours,
-        Protocol::Tcp => Protocol::Trickles {
-            udp_port: DEFAULT_UDP_PORT,
-            local_port: None,
-        },
+    let ports = config.protocol.udp_ports();
+    let (udp_port, local_port) = ports.unwrap_or((DEFAULT_UDP_PORT, None));
+    let ours = Protocol::Trickles {
+        udp_port,
+        local_port,
     };
     ConnectConfig {
         pace: way.pace(),
@@ -250,10 +248,7 @@ fn sample(
             OverArg::Trickles => ours,
             OverArg::Tcp => Protocol::Tcp,
         },
-        names: NameArgs {
-            resolve: vec![Pinned::new(target.host(), target.port(), addresses)],
-            ..config.names.clone()
-        },
+        pinned: vec![Pinned::new(target.host(), target.port(), addresses)],
         ..config.clone()
     }
 }
