@@ -22,7 +22,7 @@ readonly SCENARIOS=(
     testbed topologies readme ping races curl_over_tcp real_files large_object random_loss many_clients many_downloads kill_restart
     round_robin round_robin_one_dead overhead_ipv4 overhead_ipv6 one_round_trip upstream_share
     slow_reader tcp_framing tcp_crowd tcp_slow_reader tcp_termination metrics captures devices device_at_hand multi_queue serve_errors get_errors link bench
-    stalled_captures fifos announce_hangs device_down foreign_queue look_ups odd_responses output_names planted_files
+    stalled_captures fifos announce_hangs device_down foreign_queue look_ups names names_of_sockets odd_responses output_names planted_files
     growing_files forged_opens root_swapped names_and_links few_descriptors first_byte crowd_of_cold_files
     redirect_policies redirect_shares redirect_plain redirect_control redirect_announce
     redirect_kill redirect_netns redirect_silent

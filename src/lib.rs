@@ -219,12 +219,19 @@ pub use apps::fetch::{
     Attempt, Attempts, DigestOutcome, End, MAX_RESTARTS, Transfer, TransferEvent, TransferFailure,
     TransferProgress, TransferRequest,
 };
+pub use connect::resolve::{
+    Answer, DnsName, DnsTransmit, ExchangeId, Hosts, HttpsRecord, Question, RecordType, Records,
+    ResolveError, Resolved, Resolver, ResolverConfig, parse_servers, sort_addresses,
+};
 pub use connect::{Pace, Transport};
 pub use host::client::ClientHost;
 pub use host::config::{
     ClientHostBuilder, ClientHostConfig, DEFAULT_CONNECT_TIMEOUT, Protocol, Resolve,
 };
-pub use host::names::{Family, LookupAnswer, Pinned, PinnedError, Resolution};
+pub use host::names::{
+    ConnectTo, ConnectToError, Family, LookupAnswer, Pinned, PinnedError, Resolution,
+};
+pub use host::queries::{QueryEvent, QuerySockets};
 pub use host::report::ClientReport;
 pub use host::tokens::{Remembered, Tokens};
 pub use http::chunked::ChunkError;
@@ -244,7 +251,8 @@ pub use runtime::capture::CaptureFile;
 pub use runtime::control::ControlServer;
 pub use runtime::endpoint::{Endpoint, FetchError, MAX_BODY_BYTES};
 pub use runtime::metrics::MetricsServer;
-pub use runtime::resolver::ThreadResolver;
+pub use runtime::queries::KernelQueries;
+pub use runtime::resolver::{ThreadResolver, read_hosts, read_resolver_config};
 pub use runtime::streams::KernelStreams;
 pub use runtime::{
     Hooks, LoopWaker, MAX_BUSY_POLL, Notice, OsClock, Runtime, Signal, Stopped, default_busy_poll,
@@ -253,6 +261,7 @@ pub use runtime::{
 pub use time::{Instant, Now, UnixMillis};
 
 // Devices.
+pub use device::binding::{BindingError, SocketBinding};
 pub use device::memory::{MAX_QUEUED_PACKETS, Memory, pair};
 pub use device::pcap::Pcap;
 pub use device::tun::{MAX_ADDRESSES, Tun, TunBuilder, TunConfig, TunError, TunKind, TunRoutes};

@@ -118,15 +118,22 @@ fn explore(target: &str, count: usize) {
 fn parsers_stand_mutated_inputs() {
     for target in [
         "continuation",
+        "dns_response",
         "http_request",
         "http_response",
         "ip",
         "keyring",
+        "resolv_conf",
         "to_client",
         "to_server",
     ] {
         explore(target, FAST_MUTATIONS);
     }
+}
+
+#[test]
+fn look_ups_stand_mutated_inputs() {
+    explore("resolver", SLOW_MUTATIONS);
 }
 
 #[test]
@@ -209,6 +216,73 @@ const RESPONSES: [&str; 8] = [
     "HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked\n\nffffffffffffffff\n",
 ];
 
+const SYSTEM_FILES: [&str; 3] = [
+    "nameserver 192.0.2.53\nnameserver fe80::1%eth0\nsearch a.test b.test\noptions ndots:2 timeout:1 attempts:3 rotate",
+    "127.0.0.1 localhost\n2001:db8::7 files Files.example # both\n",
+    "192.0.2.1,192.0.2.2:5353,[2001:db8::1]:54",
+];
+
+/// Responses to the query of the target, each behind the byte that `dns_response` reads first.
+fn dns_responses() -> Vec<Vec<u8>> {
+    use simple_dns::rdata::{A, AAAA, CNAME, HTTPS, RData, SOA, SVCB};
+    use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, ResourceRecord, TYPE};
+    let name = |text: &'static str| Name::new(text).unwrap();
+    let record = |owner, data| ResourceRecord::new(name(owner), CLASS::IN, 60, data);
+    let mut endpoint = SVCB::new(1, name("svc.test"));
+    endpoint.set_port(8443);
+    endpoint.set_ipv4hint(&[0xc000_0201]);
+    let soa = SOA {
+        mname: name("ns.test"),
+        rname: name("root.test"),
+        serial: 1,
+        refresh: 1,
+        retry: 1,
+        expire: 1,
+        minimum: 60,
+    };
+    let alias = || record("files.test", RData::CNAME(CNAME(name("b.test"))));
+    let v4 = || {
+        record(
+            "b.test",
+            RData::A(A {
+                address: 0xc000_0201,
+            }),
+        )
+    };
+    let kinds: [(u8, TYPE, Vec<ResourceRecord<'_>>); 5] = [
+        (0, TYPE::A, vec![alias(), v4()]),
+        (0x80, TYPE::A, vec![v4(), alias()]),
+        (
+            1,
+            TYPE::AAAA,
+            vec![record("files.test", RData::AAAA(AAAA { address: 1 }))],
+        ),
+        (
+            2,
+            TYPE::HTTPS,
+            vec![record("files.test", RData::HTTPS(HTTPS(endpoint)))],
+        ),
+        (0, TYPE::A, vec![]),
+    ];
+    let seed = |(first, kind, answers): (u8, TYPE, Vec<ResourceRecord<'_>>)| {
+        let mut packet = Packet::new_reply(0x1234);
+        packet.set_flags(PacketFlag::RECURSION_AVAILABLE);
+        let question = simple_dns::Question::new(
+            name("fIles.Test"),
+            QTYPE::TYPE(kind),
+            QCLASS::CLASS(CLASS::IN),
+            false,
+        );
+        packet.questions.push(question);
+        packet.answers = answers;
+        packet
+            .name_servers
+            .push(record("test", RData::SOA(soa.clone())));
+        [&[first], &packet.build_bytes_vec_compressed().unwrap()[..]].concat()
+    };
+    kinds.into_iter().map(seed).collect()
+}
+
 /// Programs for the targets that read decisions: a few that do as little as possible, one of every
 /// length of pseudorandom bytes.
 fn programs() -> Vec<Vec<u8>> {
@@ -253,6 +327,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 .into_bytes(),
             b"headwater-keys 1\n# none\nend\n".to_vec(),
         ],
+        "dns_response" => dns_responses(),
+        "resolv_conf" => text(&SYSTEM_FILES),
         "http_request" => text(&REQUESTS),
         "http_response" => RESPONSES
             .iter()

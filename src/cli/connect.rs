@@ -3,25 +3,26 @@
 //! In: the command line. Out: a validated [`ConnectConfig`], and by it a device and a client machine.
 
 mod history;
+pub mod names;
 pub mod run;
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::cli::connect::names::NameArgs;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::keygen::state_home;
 use crate::cli::local::{LocalArgs, Opened, device_failed, drawn_seed, no_sockets};
 use crate::cli::records::{self, RecordFileError};
 use crate::cli::size;
 use crate::connect::{History, Pace};
-use crate::device::udp::{UdpSockets, source_of};
+use crate::device::udp::UdpSockets;
 use crate::files::make_private_directory;
 use crate::host::client::ClientHost;
 use crate::host::config::{ClientHostConfig, DEFAULT_UDP_PORT, Finish, Protocol};
-use crate::host::names::{Family, Pinned, Resolution};
+use crate::host::names::Family;
 use crate::host::tokens::Tokens;
-use crate::runtime::resolver::read_hosts;
 use crate::runtime::streams::KernelStreams;
 use crate::time::{Now, UnixMillis};
 
@@ -123,10 +124,9 @@ pub struct ConnectArgs {
     /// Connect to IPv6 addresses only
     #[arg(short = '6', long)]
     pub ipv6: bool,
-    /// Use these addresses for HOST and PORT of a URL, and no others: `HOST:PORT:ADDRESS[,ADDRESS]...`; HOST
-    /// may be `*`. IPv6 addresses in brackets
-    #[arg(long, value_name = "HOST:PORT:ADDRESSES", value_parser = Pinned::parse)]
-    pub resolve: Vec<Pinned>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "the flattened group has its own")]
+    pub names: NameArgs,
     /// Delay between attempts to connect to several addresses of a host; the first to answer is used
     #[arg(long, value_enum, value_name = "DELAY", default_value_t = PaceArg::Paced)]
     pub race: PaceArg,
@@ -160,8 +160,8 @@ pub struct ConnectConfig {
     pub protocol: Protocol,
     /// The family of the addresses to connect to; any if `None`.
     pub family: Option<Family>,
-    /// Addresses named on the command line.
-    pub pinned: Vec<Pinned>,
+    /// How names are resolved.
+    pub names: NameArgs,
     /// The delay between attempts to connect.
     pub pace: Pace,
     /// Receive buffer in bytes.
@@ -185,6 +185,7 @@ impl ConnectConfig {
         if args.local.tun.is_some() {
             args.local.check()?;
         }
+        args.names.check(args.local.tun.is_some())?;
         let history = match (args.no_history, args.history) {
             (true, _) => None,
             (false, Some(path)) => Some(path),
@@ -211,7 +212,7 @@ impl ConnectConfig {
                 (_, true) => Some(Family::V6),
                 (false, false) => None,
             },
-            pinned: args.resolve,
+            names: args.names,
             pace: args.race.into(),
             finish: args.race_finish.into(),
             history,
@@ -230,7 +231,7 @@ impl ConnectConfig {
             return self.local.open().map(ClientDevice::Tun);
         }
         let port = self.protocol.udp_ports().and_then(|(_, local)| local);
-        let sockets = UdpSockets::connect(port).map_err(no_sockets)?;
+        let sockets = UdpSockets::connect_from(port, &self.names.binding()).map_err(no_sockets)?;
         Ok(ClientDevice::Sockets(sockets))
     }
 
@@ -239,21 +240,27 @@ impl ConnectConfig {
     /// # Errors
     /// [`Exit::Usage`], or the reason why the kernel refuses TCP connections.
     pub fn machine(&self, now: Now, memory: Memory) -> Result<ClientHost, Failed> {
-        let hosts = read_hosts();
         let seed = drawn_seed()?;
+        let binding = self.names.binding();
         let builder = match self.local.tun {
             Some(_) => ClientHostConfig::builder(self.local.addresses.clone(), seed),
-            None => ClientHostConfig::over_sockets(seed).source(source_of),
+            None => {
+                let binding = binding.clone();
+                ClientHostConfig::over_sockets(seed).source(move |remote| binding.source(remote))
+            }
         };
         let builder = match self.local.tun.is_none() && self.protocol.has_tcp() {
-            true => builder.streams(KernelStreams::outgoing().map_err(device_failed)?),
+            true => {
+                let streams = KernelStreams::outgoing_from(binding);
+                builder.streams(streams.map_err(device_failed)?)
+            }
             false => builder,
         };
+        let builder = self.names.apply(builder, self.local.tun.is_some())?;
         let config = builder
             .mtu(self.local.mtu)
             .protocol(self.protocol)
             .family(self.family)
-            .pinned(self.pinned.clone())
             .pace(self.pace)
             .finish(self.finish)
             .buffer(self.buffer)
@@ -262,10 +269,6 @@ impl ConnectConfig {
             .max_time(memory.max_time)
             .tokens(memory.tokens)
             .history(memory.history)
-            .resolve(move |host| match hosts.lookup(host) {
-                unknown if unknown.is_empty() => Resolution::Pending,
-                known => Resolution::Known(known),
-            })
             .build()
             .map_err(|error| Failed::new(Exit::Usage, error))?;
         ClientHost::new(now, config).map_err(|error| Failed::new(Exit::Usage, error))

@@ -49,7 +49,7 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Fetch URLs into files or to standard output
     #[command(after_long_help = get_help(), after_help = "See --help for files and exit codes.")]
-    Get(get::args::GetArgs),
+    Get(Box<get::args::GetArgs>),
     /// Connect to the addresses of a host, and show the course of the race
     Race(Box<race::RaceArgs>),
     /// Run simulated worlds and check the laws of the transport
@@ -142,7 +142,7 @@ fn dispatch(words: impl Iterator<Item = OsString>) -> Result<Exit, Failed> {
         Command::Get(args) => {
             let none = ArgMatches::default();
             get::run(
-                args,
+                *args,
                 matches.subcommand().map_or(&none, |(_, matches)| matches),
             )
         }

@@ -4,6 +4,7 @@
 //! kernel as one). A device over sockets carries UDP only: its datagrams come without headers. A device reads no clock: the driver sets the time of each turn. It never blocks:
 //! `receive` returns `None` if there is nothing, and a send that would block drops.
 
+pub mod binding;
 mod gather;
 pub mod memory;
 pub mod pcap;

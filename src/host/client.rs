@@ -5,10 +5,10 @@
 //! are resolved by a function that is given.
 
 mod connecting;
+mod lookups;
 mod machine;
 pub(super) mod racing;
 
-use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use rand::rngs::ChaCha8Rng;
@@ -21,8 +21,8 @@ use crate::connect::{History, Outcome, Transport};
 use crate::host::config::ClientHostConfig;
 use crate::host::connections::{Connections, Service};
 use crate::host::metrics::Metric;
-use crate::host::names::{LookupAnswer, Names, Resolution};
-use crate::host::report::{ClientReport, LookupReport, RaceReport};
+use crate::host::names::Names;
+use crate::host::report::{ClientReport, RaceReport};
 use crate::host::server::stack_metrics;
 use crate::host::streams::ClientStreams;
 use crate::host::tokens::Tokens;
@@ -33,6 +33,7 @@ use crate::wire::flight::Flight;
 use crate::wire::ip::UdpView;
 use crate::wire::segment::ToClient;
 
+use lookups::{Dns, Exchanges, Lookup};
 use racing::{Racing, Way};
 
 /// First of the ports that are drawn when none is named (RFC 6335 §6).
@@ -60,15 +61,6 @@ struct Running {
     failed: bool,
 }
 
-/// A look-up of the host of a request.
-struct Lookup {
-    host: String,
-    /// The request until an address is known; a race has it then.
-    request: Option<TransferRequest>,
-    /// Whether the driver has taken the name.
-    asked: bool,
-}
-
 impl Running {
     /// Whether bytes of its response may be unread.
     const fn leaves_bytes(&self) -> bool {
@@ -90,6 +82,7 @@ pub struct ClientHost {
     /// The course of the last race.
     race: RaceReport,
     names: Names,
+    dns: Option<Dns>,
     stage: Vec<u8>,
 }
 
@@ -113,6 +106,7 @@ impl ClientHost {
             transport_ports: local_port..=local_port,
             seed: random.random(),
         };
+        let dns = Dns::new(&mut config, random.random());
         Ok(Self {
             tcp: ClientStreams::new(Stack::new(now.instant, settings)?, kernel),
             config,
@@ -124,6 +118,7 @@ impl ClientHost {
             report: ClientReport::default(),
             race: RaceReport::default(),
             names: Names::default(),
+            dns,
             stage: vec![0; STAGE_BYTES],
         })
     }
@@ -180,68 +175,7 @@ impl ClientHost {
         }
     }
 
-    /// Handles an answer to a look-up of `host`. No effect if the transfer no longer waits for it.
-    pub fn handle_lookup(&mut self, now: Now, host: &str, answer: LookupAnswer) {
-        let (addresses, complete) = match answer {
-            LookupAnswer::Partial(addresses) => (addresses, false),
-            LookupAnswer::Complete(addresses) => (addresses, true),
-        };
-        if complete {
-            self.names.keep(now.instant, host, &addresses);
-        }
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        let Some(mut lookup) = running.lookup.take_if(|lookup| lookup.host == host) else {
-            return;
-        };
-        self.race.lookups.push(LookupReport {
-            at: now.instant.saturating_since(running.begun),
-            addresses: addresses.len(),
-            complete,
-        });
-        let request = lookup.request.take();
-        running.lookup = (!complete).then_some(lookup);
-        match request {
-            Some(request) => self.handle_first_answer(now, request, &addresses),
-            None => self.extend_race(now, &addresses),
-        }
-        self.pump(now);
-    }
-
-    /// Sends a request to the addresses that are known of its host, unless it waits for others.
-    fn handle_first_answer(&mut self, now: Now, request: TransferRequest, known: &[IpAddr]) {
-        let Some(running) = &mut self.running else {
-            return;
-        };
-        let limit = running.connect_by;
-        match self.ways(now, &request.target, known) {
-            Ok(ways) => {
-                self.send_to(now, request, ways);
-                if let Some(running) = &mut self.running {
-                    // The limit counts from the start of the look-up.
-                    running.connect_by = running.connect_by.and(limit);
-                }
-            }
-            Err(failure) => {
-                if let Some(running) = &mut self.running {
-                    match &mut running.lookup {
-                        Some(lookup) => lookup.request = Some(request),
-                        None => running.transfer.fail(failure),
-                    }
-                }
-            }
-        }
-    }
-
     // --- Output ---
-
-    /// The next name to be looked up, each once; answer with [`handle_lookup`](Self::handle_lookup).
-    pub fn poll_lookup(&mut self) -> Option<String> {
-        let lookup = self.running.as_mut()?.lookup.as_mut()?;
-        let asked = core::mem::replace(&mut lookup.asked, true);
-        (!asked).then(|| lookup.host.clone())
-    }
 
     /// The descriptor whose writability makes `flush` worth a call; none if the output buffers nothing.
     #[must_use]
@@ -335,7 +269,8 @@ impl ClientHost {
         let mut any = false;
         loop {
             self.issue(now);
-            if !self.run_race(now) && !self.deliver(now) && !self.end_stream() {
+            if !self.run_dns(now) && !self.run_race(now) && !self.deliver(now) && !self.end_stream()
+            {
                 return any;
             }
             any = true;
@@ -370,38 +305,6 @@ impl ClientHost {
             race.sent();
         }
         Some(flight)
-    }
-
-    fn send(&mut self, now: Now, request: TransferRequest) -> Result<(), TransferFailure> {
-        self.race.lookups.clear();
-        let host = request.target.host();
-        let mut pinned = self.config.pinned.iter();
-        let pinned = pinned.find(|pinned| pinned.is_for(host, request.target.port()));
-        let resolution = match pinned {
-            Some(pinned) => Resolution::Known(pinned.addresses.clone()),
-            None => self.names.resolve(now.instant, &self.config.resolve, host),
-        };
-        match resolution {
-            Resolution::Known(addresses) => {
-                let ways = self.ways(now, &request.target, &addresses)?;
-                self.send_to(now, request, ways);
-                Ok(())
-            }
-            Resolution::Pending => {
-                // The connection of the response before carries nothing of this one.
-                self.leave(now, !request.abandon);
-                self.current = None;
-                if let Some(running) = &mut self.running {
-                    running.connect_by = Some(now.instant + self.config.connect_timeout);
-                    running.lookup = Some(Lookup {
-                        host: host.to_owned(),
-                        request: Some(request),
-                        asked: false,
-                    });
-                }
-                Ok(())
-            }
-        }
     }
 
     /// Sends a request over a connection to any address of its service, or races for one.
@@ -551,6 +454,13 @@ impl ClientHost {
         while let Some(event) = self.tcp.streams().poll_event() {
             for connection in self.connections.iter_mut() {
                 connection.handle_tcp(self.tcp.streams(), event);
+            }
+            if let Some(Dns {
+                exchanges: Exchanges::Stack(exchanges),
+                ..
+            }) = &mut self.dns
+            {
+                exchanges.handle_tcp(event, &mut self.tcp.stack);
             }
         }
     }

@@ -6,8 +6,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::apps::fetch::target::Target;
+use crate::connect::resolve::ResolverConfig;
 use crate::connect::{History, Pace, Transport};
-use crate::host::names::{Family, Pinned, Resolution};
+use crate::host::names::{ConnectTo, Destination, Family, Pinned, Resolution};
+use crate::host::queries::QuerySockets;
 use crate::host::streams::OutgoingStreams;
 use crate::host::tokens::Tokens;
 use crate::stack::MAX_ADDRESSES;
@@ -330,6 +333,12 @@ pub struct ClientHostConfig {
     pub(crate) seed: u64,
     /// Resolves host names.
     pub(crate) resolve: Resolve,
+    /// Hosts and ports to connect to in place of those of URLs.
+    pub(crate) connect_to: Vec<ConnectTo>,
+    /// The settings of the own resolver; without them, the driver looks names up.
+    pub(crate) dns: Option<ResolverConfig>,
+    /// Sockets of the kernel for the own resolver, in place of the stack.
+    pub(crate) query_sockets: Option<Box<dyn QuerySockets>>,
     /// The machine has no addresses: sockets of the kernel carry its datagrams.
     pub(crate) sockets: bool,
     /// TCP connections of the kernel, which the machine takes in place of its stack's.
@@ -360,9 +369,17 @@ impl ClientHostConfig {
             source: Box::new(|_| None),
             seed,
             resolve: Box::new(|host| Resolution::Known(literal(host).into_iter().collect())),
+            connect_to: Vec::new(),
+            dns: None,
+            query_sockets: None,
             sockets: false,
             streams: None,
         })
+    }
+
+    /// The host to look up for a URL, and the port to connect to.
+    pub(super) fn destination<'t>(&'t self, target: &'t Target) -> Destination<'t> {
+        Destination::new(&self.connect_to, target)
     }
 
     /// Starts a configuration for a machine behind [`UdpSockets`](crate::UdpSockets): the kernel
@@ -492,6 +509,29 @@ impl ClientHostBuilder {
     /// it. Default: IP literals only.
     pub fn resolve<R: Into<Resolution>>(mut self, resolve: impl Fn(&str) -> R + 'static) -> Self {
         self.0.resolve = Box::new(move |host| resolve(host).into());
+        self
+    }
+
+    /// Sets hosts and ports to connect to in place of those of URLs; the first that is for a URL counts. With our
+    /// transport the port is the UDP port. Default: none.
+    pub fn connect_to(mut self, connect_to: impl Into<Vec<ConnectTo>>) -> Self {
+        self.0.connect_to = connect_to.into();
+        self
+    }
+
+    /// Sets the DNS servers of a resolver of its own, which looks up the hosts that
+    /// [`resolve`](Self::resolve) leaves pending. Its queries leave over the stack, or over the kernel with
+    /// [`query_sockets`](Self::query_sockets). Default: the driver looks names up.
+    pub fn dns(mut self, dns: impl Into<Option<ResolverConfig>>) -> Self {
+        self.0.dns = dns.into();
+        self
+    }
+
+    /// Sets sockets of the kernel for the queries of [`dns`](Self::dns), such as
+    /// [`KernelQueries`](crate::KernelQueries). [`source`](Self::source) then also decides about the order of
+    /// addresses (RFC 6724). Default: the stack carries them.
+    pub fn query_sockets(mut self, sockets: impl QuerySockets + 'static) -> Self {
+        self.0.query_sockets = Some(Box::new(sockets));
         self
     }
 

@@ -6,6 +6,7 @@ pub(crate) mod connection;
 mod connections;
 pub mod metrics;
 pub mod names;
+pub mod queries;
 pub mod redirector;
 pub mod report;
 pub mod server;
@@ -123,10 +124,10 @@ pub trait Machine {
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit>;
     /// Returns the time of the next `handle_timeout`, and its reason.
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)>;
-    /// The descriptor of sockets that the machine was given, if any: when it is readable, the driver ends
+    /// The descriptors of sockets that the machine was given, if any: when one is readable, the driver ends
     /// its sleep and calls the hook's [`turn`](crate::Hooks::turn).
-    fn descriptor(&self) -> Option<RawFd> {
-        None
+    fn descriptors(&self) -> Vec<RawFd> {
+        Vec::new()
     }
     /// Takes back the buffer of a sent [`Transmit::Packet`] for reuse.
     fn recycle(&mut self, _buffer: Vec<u8>) {}

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::apps::fetch::target::Target;
+use crate::connect::resolve::ResolveError;
 use crate::host::config::{Resolve, literal};
 use crate::time::Instant;
 
@@ -34,6 +36,8 @@ pub enum LookupAnswer {
     Partial(Vec<IpAddr>),
     /// All addresses, the best first; none if the host has none.
     Complete(Vec<IpAddr>),
+    /// None, for this reason; or no more than were known.
+    Failed(ResolveError),
 }
 
 impl From<Vec<IpAddr>> for Resolution {
@@ -151,6 +155,96 @@ impl Pinned {
     }
 }
 
+/// A host and port to connect to in place of those of a URL, like curl's `--connect-to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectTo {
+    /// The host of the URL, in lower case; any if `None`.
+    host: Option<String>,
+    /// The port of the URL; any if `None`.
+    port: Option<u16>,
+    /// The host to connect to; that of the URL if `None`.
+    to_host: Option<String>,
+    /// The port to connect to; if `None`, as without this.
+    to_port: Option<u16>,
+}
+
+impl ConnectTo {
+    /// Parses `HOST1:PORT1:HOST2:PORT2`, of which each part may be empty; IPv6 addresses are in brackets.
+    ///
+    /// # Errors
+    /// [`ConnectToError`].
+    pub fn parse(text: &str) -> Result<Self, ConnectToError> {
+        let (host, rest) = host_and_rest(text)?;
+        let (port, rest) = rest.split_once(':').ok_or(ConnectToError)?;
+        let (to_host, to_port) = host_and_rest(rest)?;
+        let named = |host: &str| (!host.is_empty()).then(|| host.to_ascii_lowercase());
+        Ok(Self {
+            host: named(host),
+            port: port_or_none(port)?,
+            to_host: named(to_host),
+            to_port: port_or_none(to_port)?,
+        })
+    }
+
+    /// Whether it is for a host, as in a URL, and its port.
+    fn is_for(&self, host: &str, port: u16) -> bool {
+        let host_fits = self.host.as_deref().is_none_or(|own| own == host);
+        host_fits && self.port.is_none_or(|own| own == port)
+    }
+}
+
+/// Why text is not a [`ConnectTo`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "use HOST1:PORT1:HOST2:PORT2, with the host and the port of a URL first; each part may be empty"
+)]
+pub struct ConnectToError;
+
+/// Splits a host, perhaps in brackets, and the text behind the colon after it.
+fn host_and_rest(text: &str) -> Result<(&str, &str), ConnectToError> {
+    let end = match text.starts_with('[') {
+        true => text.find(']').ok_or(ConnectToError)? + 1,
+        false => text.find(':').ok_or(ConnectToError)?,
+    };
+    let (host, rest) = text.split_at_checked(end).ok_or(ConnectToError)?;
+    let rest = rest.strip_prefix(':').ok_or(ConnectToError)?;
+    Ok((host, rest))
+}
+
+fn port_or_none(text: &str) -> Result<Option<u16>, ConnectToError> {
+    match text.is_empty() {
+        true => Ok(None),
+        false => text.parse().map(Some).map_err(|_| ConnectToError),
+    }
+}
+
+/// The host to look up for a URL, and the port to connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Destination<'t> {
+    /// The host, as in a URL.
+    pub(super) host: &'t str,
+    /// The port for which the host may be pinned.
+    pub(super) url_port: u16,
+    /// The port to connect to; `None`: that of the protocol.
+    pub(super) port: Option<u16>,
+}
+
+impl<'t> Destination<'t> {
+    /// The destination of a URL; the first of `rules` that is for it counts.
+    pub(super) fn new(rules: &'t [ConnectTo], target: &'t Target) -> Self {
+        let (host, port) = (target.host(), target.port());
+        let rule = rules.iter().find(|rule| rule.is_for(host, port));
+        let to_port = rule.and_then(|rule| rule.to_port);
+        Self {
+            host: rule
+                .and_then(|rule| rule.to_host.as_deref())
+                .unwrap_or(host),
+            url_port: to_port.unwrap_or(port),
+            port: to_port,
+        }
+    }
+}
+
 /// The answers of look-ups.
 #[derive(Debug, Default)]
 pub(super) struct Names(VecDeque<(Instant, String, Vec<IpAddr>)>);
@@ -232,6 +326,45 @@ mod tests {
                 }
                 (got, want) => assert_eq!(got.err(), want.err(), "{text}"),
             }
+        }
+    }
+
+    #[test]
+    fn destinations_are_changed_in_the_form_of_curl() {
+        let target = Target::parse("http://Files:81/").unwrap();
+        for (rules, want) in [
+            ("", ("files", 81, None)),
+            ("files:81:other:7601", ("other", 7601, Some(7601))),
+            ("files:80:other:1", ("files", 81, None)),
+            ("::other:", ("other", 81, None)),
+            (":::7601", ("files", 7601, Some(7601))),
+            ("files::[::1]:", ("[::1]", 81, None)),
+            (
+                "[::1]:81:h:1 FILES:81:Second:2 files:81:third:3",
+                ("second", 2, Some(2)),
+            ),
+        ] {
+            let rules = rules.split_whitespace().map(ConnectTo::parse);
+            let rules: Vec<ConnectTo> = rules.collect::<Result<_, _>>().unwrap();
+            let Destination {
+                host,
+                url_port,
+                port,
+            } = Destination::new(&rules, &target);
+            assert_eq!((host, url_port, port), want);
+        }
+        for text in [
+            "",
+            "a",
+            "a:1",
+            "a:1:b",
+            "a:x:b:1",
+            "a:1:b:65536",
+            "[::1:1:b:1",
+            "[::1]1:b:1",
+            "a:1:[::1",
+        ] {
+            assert_eq!(ConnectTo::parse(text), Err(ConnectToError), "{text}");
         }
     }
 

@@ -3,6 +3,7 @@
 mod closing;
 mod connections;
 mod fallback;
+mod names;
 mod racing;
 mod sockets;
 mod waiting;
@@ -153,6 +154,8 @@ struct World {
     wire: VecDeque<(Instant, bool, Vec<u8>)>,
     /// The last byte of the address of a server that has died.
     dead: Option<u8>,
+    /// A DNS server at the address 53.
+    dns: Option<names::DnsServer>,
     /// The protocol number of packets that a middlebox drops, if any: 17 is UDP, 6 TCP.
     filter: Option<u8>,
     /// Loses every Nth packet; 0: none.
@@ -200,6 +203,9 @@ fn client_config(protocol: Protocol, v6: bool) -> ClientHostConfig {
             let last = other.map_or((host == "files").then_some(2), |last| last.parse().ok());
             last.map(|last| address(v6, last)).into_iter().collect()
         }),
+        connect_to: Vec::new(),
+        dns: None,
+        query_sockets: None,
         sockets: false,
         streams: None,
     }
@@ -228,6 +234,7 @@ impl World {
             version,
             wire: VecDeque::new(),
             dead: None,
+            dns: None,
             filter: None,
             lose_every: 0,
             sent: 0,
@@ -270,6 +277,13 @@ impl World {
         while let Some(transmit) = self.server.poll_transmit(self.now) {
             self.put(false, transmit);
         }
+        while let Some(packet) = self
+            .dns
+            .as_mut()
+            .and_then(|dns| dns.poll_transmit(self.now))
+        {
+            self.put(false, Transmit::Packet(packet));
+        }
         for index in 0..self.others.len() {
             while let Some(transmit) = self.others[index].poll_transmit(self.now) {
                 self.put(false, transmit);
@@ -293,7 +307,8 @@ impl World {
             .filter_map(|other| other.poll_timeout(self.now))
             .map(|(at, _)| at)
             .min();
-        let next = [arrival, client, server, others]
+        let dns = self.dns.as_mut().and_then(|dns| dns.poll_timeout(self.now));
+        let next = [arrival, client, server, others, dns]
             .into_iter()
             .flatten()
             .min();
@@ -312,6 +327,13 @@ impl World {
             // The last byte of an IPv4 destination.
             let other = usize::from(packet[19]).checked_sub(3);
             if to_server && self.dead == Some(packet[19]) {
+                continue;
+            }
+            if let Some(dns) = self.dns.as_mut()
+                && to_server
+                && packet[19] == names::DNS
+            {
+                dns.handle_packet(self.now, &packet);
                 continue;
             }
             if let Some(other) = other.and_then(|other| self.others.get_mut(other))

@@ -66,7 +66,7 @@ impl<D: Device + AsRawFd, M: Machine> Endpoint<D, M> {
     pub fn new(clock: OsClock, device: D, machine: M) -> io::Result<Self> {
         let mut runtime = Runtime::new(clock, device)?;
         runtime.busy_poll(default_busy_poll());
-        if let Some(descriptor) = machine.descriptor() {
+        for descriptor in machine.descriptors() {
             runtime.watch(&descriptor)?;
         }
         Ok(Self { runtime, machine })

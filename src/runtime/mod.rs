@@ -23,6 +23,7 @@ pub mod fifo;
 mod gather;
 pub mod loader;
 pub mod metrics;
+pub mod queries;
 pub mod relay;
 pub mod resolver;
 pub(crate) mod signals;

@@ -10,7 +10,7 @@ use std::net::{IpAddr, ToSocketAddrs as _};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use crate::connect::resolve::{Hosts, MAX_HOSTS_BYTES};
+use crate::connect::resolve::{Hosts, MAX_HOSTS_BYTES, ResolveError, ResolverConfig};
 use crate::host::client::ClientHost;
 use crate::host::names::LookupAnswer;
 use crate::runtime::LoopWaker;
@@ -22,19 +22,47 @@ const HOSTS: &str = "/etc/hosts";
 /// Reads `/etc/hosts`; an unreadable file counts as empty.
 #[must_use]
 pub fn read_hosts() -> Hosts {
-    let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_HOSTS_BYTES).unwrap_or(u64::MAX);
-    if let Ok(file) = File::open(HOSTS) {
+    let bytes = read_start(HOSTS, limit);
+    Hosts::parse(&String::from_utf8_lossy(&bytes))
+}
+
+/// The file that names the DNS servers of the system.
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Longest part of [`RESOLV_CONF`] that is read, in bytes; the rest is ignored.
+const MAX_RESOLV_CONF_BYTES: u64 = 64 * 1024;
+
+/// Reads [`RESOLV_CONF`]; an unreadable file counts as empty.
+#[must_use]
+pub fn read_resolver_config() -> ResolverConfig {
+    let bytes = read_start(RESOLV_CONF, MAX_RESOLV_CONF_BYTES);
+    ResolverConfig::parse(&String::from_utf8_lossy(&bytes), interface_index)
+}
+
+/// Returns the index of an interface of this network namespace.
+fn interface_index(name: &str) -> Option<u32> {
+    if name.contains('/') {
+        return None;
+    }
+    let path = format!("/sys/class/net/{name}/ifindex");
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Reads at most `limit` bytes of a file; none if it is unreadable.
+fn read_start(path: &str, limit: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open(path) {
         // The bytes before an error count.
         let _ = file.take(limit).read_to_end(&mut bytes);
     }
-    Hosts::parse(&String::from_utf8_lossy(&bytes))
+    bytes
 }
 
 /// Most look-ups at once, each on a thread; a further name counts as unknown.
 pub const MAX_LOOKUPS: usize = 8;
 
-type Answer = (String, Vec<IpAddr>);
+type Answer = (String, Result<Vec<IpAddr>, ResolveError>);
 
 /// The look-ups under way.
 #[derive(Debug)]
@@ -69,24 +97,25 @@ impl ThreadResolver {
         &mut self,
         now: Now,
         machine: &mut ClientHost,
-        look_up: impl Fn(&str) -> Vec<IpAddr> + Copy + Send + 'static,
+        look_up: impl Fn(&str) -> Result<Vec<IpAddr>, ResolveError> + Copy + Send + 'static,
     ) {
         while let Some(host) = machine.poll_lookup() {
             if let Err(error) = self.start(host.clone(), look_up) {
-                log::warn!("cannot look up {host} ({error})");
-                machine.handle_lookup(now, &host, LookupAnswer::Complete(Vec::new()));
+                let error = ResolveError::System(error.to_string());
+                machine.handle_lookup(now, &host, LookupAnswer::Failed(error));
             }
         }
-        while let Ok((host, addresses)) = self.answers.try_recv() {
+        while let Ok((host, found)) = self.answers.try_recv() {
             self.running -= 1;
-            machine.handle_lookup(now, &host, LookupAnswer::Complete(addresses));
+            let answer = found.map_or_else(LookupAnswer::Failed, LookupAnswer::Complete);
+            machine.handle_lookup(now, &host, answer);
         }
     }
 
     fn start(
         &mut self,
         host: String,
-        look_up: impl Fn(&str) -> Vec<IpAddr> + Send + 'static,
+        look_up: impl Fn(&str) -> Result<Vec<IpAddr>, ResolveError> + Send + 'static,
     ) -> io::Result<()> {
         if self.running >= MAX_LOOKUPS {
             return Err(io::Error::other("too many look-ups are under way"));
@@ -95,9 +124,9 @@ impl ThreadResolver {
         thread::Builder::new()
             .name("resolver".to_owned())
             .spawn(move || {
-                let addresses = look_up(&host);
+                let found = look_up(&host);
                 // The loop may have ended.
-                let _ = sender.send((host, addresses));
+                let _ = sender.send((host, found));
                 waker.wake();
             })?;
         self.running += 1;
@@ -105,14 +134,10 @@ impl ThreadResolver {
     }
 }
 
-fn look_up(host: &str) -> Vec<IpAddr> {
-    match (host, 0).to_socket_addrs() {
-        Ok(found) => found.map(|address| address.ip()).collect(),
-        Err(error) => {
-            log::info!("look-up of {host}: {error}");
-            Vec::new()
-        }
-    }
+fn look_up(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    let found = (host, 0).to_socket_addrs();
+    let found = found.map_err(|error| ResolveError::System(error.to_string()))?;
+    Ok(found.map(|address| address.ip()).collect())
 }
 
 #[cfg(test)]
@@ -158,8 +183,8 @@ mod tests {
         let look_up = |host: &str| {
             drop(GATE.lock());
             match host {
-                "none" => Vec::new(),
-                _ => vec!["2001:db8::1".parse().unwrap()],
+                "none" => Err(ResolveError::NoName),
+                _ => Ok(vec!["2001:db8::1".parse().unwrap()]),
             }
         };
         for n in 0..MAX_LOOKUPS {

@@ -23,6 +23,7 @@ use rustix::net::sockopt::{
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 
+use crate::device::binding::SocketBinding;
 use crate::host::streams::{CloseReason, TcpError, TcpEvent, TcpId, TcpProgress, TcpStreams};
 use crate::runtime::MAX_EVENTS;
 use crate::time::Instant;
@@ -89,6 +90,8 @@ pub struct KernelStreams {
     /// Bytes sent in this turn.
     sent: usize,
     stage: Vec<u8>,
+    /// The interface or the own address of outgoing connections.
+    binding: SocketBinding,
 }
 
 /// Who opened a connection.
@@ -187,6 +190,7 @@ impl KernelStreams {
             turn: 0,
             sent: 0,
             stage: vec![0; STAGE_BYTES],
+            binding: SocketBinding::default(),
         })
     }
 

@@ -36,6 +36,9 @@ use tcp::Connections;
 /// Most addresses of one endpoint; smoltcp is built for this number.
 pub const MAX_ADDRESSES: usize = 8;
 
+/// Most UDP ports that are open beside those of the transport.
+pub const MAX_OPEN_PORTS: usize = 64;
+
 /// The configuration of an endpoint.
 #[derive(Clone, Debug)]
 pub struct StackConfig {
@@ -77,7 +80,7 @@ pub enum StackError {
 /// The outcome of demultiplexing a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demuxed<'p> {
-    /// A datagram for the transport, inside the given packet. If the device had coalesced several,
+    /// A datagram for the transport or an [open port](Stack::open_port), inside the given packet. If the device had coalesced several,
     /// the payload holds them all, concatenated.
     Transport(UdpView<'p>),
     /// Consumed by the stack; packets to transmit and TCP events may follow.
@@ -90,6 +93,8 @@ pub enum Demuxed<'p> {
 pub struct Stack {
     addresses: Vec<IpAddr>,
     transport_ports: RangeInclusive<u16>,
+    /// Further UDP ports.
+    open_ports: Vec<u16>,
     carrier: Carrier,
     tcp: Connections,
     counters: StackCounters,
@@ -118,6 +123,7 @@ impl Stack {
         Ok(Self {
             addresses,
             transport_ports,
+            open_ports: Vec::new(),
             carrier,
             tcp: Connections::new(seed),
             counters: StackCounters::default(),
@@ -190,13 +196,17 @@ impl Stack {
     ) -> Result<Demuxed<'p>, DropReason> {
         let datagram = ip.udp(Checksum::of(segment))?;
         let UdpPath { src, dst } = datagram.path;
-        if !self.transport_ports.contains(&dst.port()) {
+        if !self.takes(dst.port()) {
             return Err(DropReason::UnknownUdpPort);
         }
         if src.port() == 0 {
             return Err(DropReason::BadSource);
         }
         Ok(Demuxed::Transport(datagram))
+    }
+
+    fn takes(&self, port: u16) -> bool {
+        self.transport_ports.contains(&port) || self.open_ports.contains(&port)
     }
 
     fn sort_tcp<'p>(
@@ -232,6 +242,21 @@ impl Stack {
         self.carrier
             .ingress(now, packet, Lane::Plain, &mut nobody)?;
         Ok(Demuxed::Taken)
+    }
+
+    /// Takes UDP datagrams to a further port from now on, for which the stack has no use of its own; returns
+    /// `false` if the port is taken, or [`MAX_OPEN_PORTS`] are.
+    pub fn open_port(&mut self, port: u16) -> bool {
+        let is_free = !self.takes(port) && self.open_ports.len() < MAX_OPEN_PORTS;
+        if is_free {
+            self.open_ports.push(port);
+        }
+        is_free
+    }
+
+    /// Drops UDP datagrams to a port of [`open_port`](Self::open_port) from now on.
+    pub fn close_port(&mut self, port: u16) {
+        self.open_ports.retain(|open| *open != port);
     }
 
     /// Handles the deadline of [`poll_timeout`](Self::poll_timeout).

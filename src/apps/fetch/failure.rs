@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::apps::fetch::MAX_REDIRECTS;
 use crate::apps::fetch::output::OutputError;
 use crate::apps::fetch::target::TargetError;
+use crate::connect::resolve::ResolveError;
 use crate::http::headers::FieldError;
 use crate::http::reader::ReadError;
 
@@ -95,10 +96,16 @@ pub enum TransferFailure {
         have: u64,
     },
     /// The host of a URL could not be resolved.
-    #[error(
-        "could not resolve host {host}: check its spelling and /etc/resolv.conf, or use an IP address"
-    )]
+    #[error("could not resolve host {host} ({reason}): check its spelling, or use an IP address")]
     CannotResolve {
+        /// The host.
+        host: String,
+        /// The reason.
+        reason: ResolveError,
+    },
+    /// No address of the host was known in time.
+    #[error("resolving {host} timed out: check the DNS servers, or use an IP address")]
+    ResolveTimedOut {
         /// The host.
         host: String,
     },

@@ -295,7 +295,9 @@ pub(in crate::cli) const fn exit_of(failure: &TransferFailure) -> Exit {
         TransferFailure::DigestMismatch => Exit::DigestMismatch,
         TransferFailure::Output(_) => Exit::WriteError,
         TransferFailure::CannotConnect { .. } => Exit::CannotConnect,
-        TransferFailure::ConnectTimedOut { .. } | TransferFailure::TimedOut => Exit::Timeout,
+        TransferFailure::ConnectTimedOut { .. }
+        | TransferFailure::ResolveTimedOut { .. }
+        | TransferFailure::TimedOut => Exit::Timeout,
         TransferFailure::Broken { .. } => Exit::ReceiveFailure,
         TransferFailure::CannotResolve { .. } => Exit::CannotResolve,
     }

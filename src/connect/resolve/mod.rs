@@ -131,6 +131,12 @@ impl Resolver {
         self.cache.get(now, question)
     }
 
+    /// Whether it has neither look-ups nor anything to report.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.lookups.is_empty() && self.events.is_empty() && self.outbox.is_empty()
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {

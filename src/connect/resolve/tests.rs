@@ -26,7 +26,7 @@ fn ips(texts: &[&str]) -> Vec<IpAddr> {
 /// The reaction of a server to a query; see [`World`].
 enum Act {
     Silent,
-    /// The exchange fails: a port that nobody listens on, or a stream that ends.
+    /// The exchange fails: a port without a server, or a stream that ends.
     Unreachable,
     /// Bytes after a time.
     Send(u64, Vec<u8>),

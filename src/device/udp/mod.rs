@@ -21,8 +21,8 @@ use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use quinn_udp::RecvMeta;
 use rustix::event::epoll;
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
+use crate::device::binding::SocketBinding;
 use crate::device::{Device, Received, ReceivedUdp};
 use crate::wire::flight::{Ecn, Flight, UdpPath};
 
@@ -36,21 +36,6 @@ pub const MAX_SOCKETS: usize = 16;
 
 /// Most reads of one socket in a row while others may have datagrams.
 const MAX_READS_IN_A_ROW: usize = 32;
-
-/// Returns the own address from which the kernel would send to another one; `None` without a route. Sends nothing.
-#[must_use]
-pub fn source_of(remote: IpAddr) -> Option<IpAddr> {
-    let family = match remote {
-        IpAddr::V4(_) => AddressFamily::INET,
-        IpAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::CLOEXEC;
-    let socket = net::socket_with(family, SocketType::DGRAM, flags, None).ok()?;
-    // Any port but 0.
-    net::connect(&socket, &SocketAddr::new(remote, 9)).ok()?;
-    let own = SocketAddr::try_from(net::getsockname(&socket).ok()?).ok()?;
-    Some(own.ip())
-}
 
 /// A device over UDP sockets; see the head of this file.
 #[derive(Debug)]
@@ -88,7 +73,8 @@ impl UdpSockets {
             reports_errors: false,
         };
         let bind = |&address| {
-            Socket::bind(address, options).map_err(|source| UdpError::Bind { address, source })
+            let bound = Socket::bind(address, options, &SocketBinding::default());
+            bound.map_err(|source| UdpError::Bind { address, source })
         };
         let sockets = addresses.iter().map(bind).collect::<Result<_, _>>()?;
         Self::with_sockets(sockets, false)
@@ -100,6 +86,15 @@ impl UdpSockets {
     /// # Errors
     /// [`UdpError::Bind`] if the port is in use, [`UdpError::Os`].
     pub fn connect(port: Option<u16>) -> Result<Self, UdpError> {
+        Self::connect_from(port, &SocketBinding::default())
+    }
+
+    /// Opens the sockets of a client, all of them bound to an interface or an own address; with an address there is
+    /// only the socket of its family. Otherwise as [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// [`UdpError::Bind`] if the port is in use, or the interface or the address does not exist, [`UdpError::Os`].
+    pub fn connect_from(port: Option<u16>, binding: &SocketBinding) -> Result<Self, UdpError> {
         let options = SocketOptions {
             shared: false,
             reports_errors: true,
@@ -107,10 +102,14 @@ impl UdpSockets {
         let mut sockets = Vec::new();
         let families: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         for family in families {
-            let address = SocketAddr::new(family, port.unwrap_or(0));
-            match Socket::bind(address, options) {
+            let Some(address) = binding.own_address(family, port.unwrap_or(0)) else {
+                continue;
+            };
+            match Socket::bind(address, options, binding) {
                 Ok(socket) => sockets.push(socket),
-                Err(source) if is_unsupported(&source) => log::debug!("no {family}: {source}"),
+                Err(source) if family == address.ip() && is_unsupported(&source) => {
+                    log::debug!("no {family}: {source}")
+                }
                 Err(source) => return Err(UdpError::Bind { address, source }),
             }
         }

@@ -17,7 +17,9 @@ use rustix::net::sockopt::{
     set_socket_reuseport, set_socket_send_buffer_size, set_socket_send_buffer_size_force,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
+use socket2::SockRef;
 
+use crate::device::binding::SocketBinding;
 use crate::device::gather::Gatherer;
 use crate::device::udp::queue::SendQueue;
 use crate::device::udp::timestamps;
@@ -66,7 +68,11 @@ enum Unsent {
 }
 
 impl Socket {
-    pub(super) fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<Self> {
+    pub(super) fn bind(
+        address: SocketAddr,
+        options: SocketOptions,
+        binding: &SocketBinding,
+    ) -> io::Result<Self> {
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::INET,
             SocketAddr::V6(_) => AddressFamily::INET6,
@@ -85,6 +91,7 @@ impl Socket {
         if set_socket_send_buffer_size_force(&fd, SEND_BUFFER_BYTES).is_err() {
             set_socket_send_buffer_size(&fd, SEND_BUFFER_BYTES)?;
         }
+        binding.bind_interface(SockRef::from(&fd))?;
         bind(&fd, &address)?;
         let bound = SocketAddr::try_from(getsockname(&fd)?)?;
         let offloads = offloads(&fd)?;

@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use std::os::fd::RawFd;
 
 use super::ClientHost;
+use super::lookups::{Dns, Exchanges, Lookup};
 use super::racing::Racing;
 use crate::apps::fetch::TransferFailure;
+use crate::host::queries::StackExchanges;
 use crate::host::streams::OutgoingStreams;
 use crate::host::{Machine, Transmit};
 use crate::stack::Demuxed;
@@ -18,7 +20,13 @@ impl Machine for ClientHost {
     fn handle_packet(&mut self, now: Now, packet: &[u8], segment: Option<usize>) {
         match self.tcp.stack.handle_packet(now.instant, packet, segment) {
             Demuxed::Transport(view) => {
-                self.pass_datagrams(now, &view, segment);
+                let is_response = match self.stack_exchanges() {
+                    Some(exchanges) => exchanges.handle_datagrams(&view, segment),
+                    None => false,
+                };
+                if !is_response {
+                    self.pass_datagrams(now, &view, segment);
+                }
             }
             Demuxed::Taken => self.handle_tcp_events(),
             Demuxed::Dropped(reason) => log::trace!("packet dropped reason={}", reason.label()),
@@ -46,6 +54,9 @@ impl Machine for ClientHost {
         for client in self.connections.transports_mut() {
             client.handle_timeout(now);
         }
+        if let Some(dns) = &mut self.dns {
+            dns.handle_timeout(now);
+        }
         self.handle_limits(now);
         self.pump(now);
     }
@@ -56,6 +67,12 @@ impl Machine for ClientHost {
         }
         if let Some(packet) = self.tcp.stack.poll_transmit(now.instant) {
             return Some(packet.into());
+        }
+        if let Some(query) = self
+            .stack_exchanges()
+            .and_then(StackExchanges::poll_transmit)
+        {
+            return Some(Transmit::Packet(query));
         }
         // TCP may have lost patience while it had nothing to send.
         self.handle_tcp_events();
@@ -89,18 +106,34 @@ impl Machine for ClientHost {
         let stack = self.tcp.stack.poll_timeout(now.instant);
         let race = running.and_then(|running| running.race.as_ref()?.poll_timeout());
         let race = race.map(|at| (at, "race"));
-        [transport, connect, finish, idle, flush, race, stack, kernel]
+        let names = self.dns.as_ref().and_then(Dns::poll_timeout);
+        let names = names.map(|at| (at, "names"));
+        let others = [flush, race, stack, kernel, names];
+        [transport, connect, finish, idle]
             .into_iter()
+            .chain(others)
             .flatten()
             .min()
     }
 
-    fn descriptor(&self) -> Option<RawFd> {
-        self.tcp.kernel()?.descriptor()
+    fn descriptors(&self) -> Vec<RawFd> {
+        let streams = self.tcp.kernel().and_then(OutgoingStreams::descriptor);
+        let queries = match self.dns.as_ref().map(|dns| &dns.exchanges) {
+            Some(Exchanges::Kernel(sockets)) => Some(sockets.descriptor()),
+            Some(Exchanges::Stack(_)) | None => None,
+        };
+        streams.into_iter().chain(queries).collect()
     }
 }
 
 impl ClientHost {
+    fn stack_exchanges(&mut self) -> Option<&mut StackExchanges> {
+        match &mut self.dns.as_mut()?.exchanges {
+            Exchanges::Stack(exchanges) => Some(exchanges),
+            Exchanges::Kernel(_) => None,
+        }
+    }
+
     /// Ends the transfer if one of its time limits has passed, and flushes its output if it is time to.
     fn handle_limits(&mut self, now: Now) {
         let Some(running) = &mut self.running else {
@@ -116,7 +149,8 @@ impl ClientHost {
         let failure = if passed(running.connect_by) {
             let racing = running.race.as_ref();
             let attempts = racing.map(Racing::attempts).unwrap_or_default();
-            Some(TransferFailure::ConnectTimedOut { attempts })
+            let resolving = running.lookup.as_ref().and_then(Lookup::timed_out);
+            Some(resolving.unwrap_or(TransferFailure::ConnectTimedOut { attempts }))
         } else {
             let silent = is_idle && running.idle_by.is_none() && running.transfer.is_reading();
             (passed(running.finish_by) || silent).then_some(TransferFailure::TimedOut)

@@ -12,6 +12,7 @@ use rand::RngExt as _;
 use super::ClientHost;
 use crate::apps::fetch::target::Target;
 use crate::apps::fetch::{Attempt, Attempts, TransferFailure, TransferRequest};
+use crate::connect::resolve::ResolveError;
 use crate::connect::{
     AttemptState, EXPLORE_ONE_IN, FallbackReason, MAX_ATTEMPTS, Outcome, Rank, Route, SILENT,
     Transport, TransportRace, TransportStep, interleaved_after,
@@ -145,7 +146,8 @@ impl ClientHost {
     ) -> Result<Vec<Way>, TransferFailure> {
         let host = target.host().to_owned();
         if known.is_empty() {
-            return Err(TransferFailure::CannotResolve { host });
+            let reason = ResolveError::NoAddresses(Vec::new());
+            return Err(TransferFailure::CannotResolve { host, reason });
         }
         let ways = self.ordered(now, target, &[], known);
         match ways.is_empty() {
@@ -156,9 +158,11 @@ impl ClientHost {
 
     /// The ports of the service of a URL.
     pub(super) fn ports(&self, target: &Target) -> Ports {
+        let named = self.config.destination(target).port;
+        let udp = self.config.protocol.udp_ports();
         Ports {
-            udp: self.config.protocol.udp_ports().map(|(udp, _)| udp),
-            tcp: target.port(),
+            udp: udp.map(|(udp, _)| named.unwrap_or(udp)),
+            tcp: named.unwrap_or(target.port()),
         }
     }
 

@@ -116,7 +116,7 @@ fn time_limits_include_the_look_up() {
     let mut silent = world(TRICKLES, None);
     let start = begun(&silent);
     silent.start("http://files/1", false);
-    assert!(silent.finish().starts_with("Failed(ConnectTimedOut"));
+    assert!(silent.finish().starts_with("Failed(ResolveTimedOut"));
     assert_eq!(silent.now.instant, start + Duration::from_secs(5));
     silent.client.handle_lookup(
         silent.now,

@@ -14,6 +14,7 @@ use mio::{Interest, Token};
 use rustix::io::Errno;
 
 use super::{KernelStream, KernelStreams, Opened, id_of};
+use crate::device::binding::SocketBinding;
 use crate::host::streams::{
     CloseReason, OutgoingStreams, TcpError, TcpEvent, TcpId, TcpStreams as _,
 };
@@ -62,7 +63,16 @@ impl KernelStreams {
     /// # Errors
     /// If the operating system has no descriptors left.
     pub fn outgoing() -> io::Result<Self> {
-        Self::listen(&[], false).map_err(|(_, error)| error)
+        Self::outgoing_from(SocketBinding::default())
+    }
+
+    /// Creates streams for outgoing connections only, which use an interface or an own address.
+    ///
+    /// # Errors
+    /// If the operating system has no descriptors left.
+    pub fn outgoing_from(binding: SocketBinding) -> io::Result<Self> {
+        let streams = Self::listen(&[], false).map_err(|(_, error)| error)?;
+        Ok(Self { binding, ..streams })
     }
 
     /// Reports connections that were established or refused.
@@ -76,7 +86,7 @@ impl KernelStreams {
     }
 
     fn open(&mut self, remote: SocketAddr) -> io::Result<TcpId> {
-        let mut stream = TcpStream::connect(remote)?;
+        let mut stream = TcpStream::from_std(self.binding.tcp_to(remote)?);
         let both = Interest::READABLE | Interest::WRITABLE;
         let token = self.next_id;
         let registry = self.poll.registry();

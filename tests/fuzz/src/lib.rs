@@ -5,6 +5,7 @@
 
 mod capsule;
 mod client;
+mod dns;
 mod host;
 mod http;
 pub mod input;
@@ -16,6 +17,7 @@ mod wire;
 
 pub use capsule::capsule;
 pub use client::client;
+pub use dns::{dns_response, resolv_conf, resolver};
 pub use host::host;
 pub use http::{http_request, http_response};
 pub use keys::{continuation, keyring};
@@ -26,15 +28,18 @@ pub use wire::{ip, to_client, to_server};
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is that of its corpus.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("capsule", capsule),
     ("client", client),
     ("continuation", continuation),
+    ("dns_response", dns_response),
     ("host", host),
     ("http_request", http_request),
     ("http_response", http_response),
     ("ip", ip),
     ("keyring", keyring),
+    ("resolv_conf", resolv_conf),
+    ("resolver", resolver),
     ("server", server),
     ("to_client", to_client),
     ("to_server", to_server),

@@ -13,6 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde::Serialize;
 
 use crate::apps::fetch::target::Target;
+use crate::cli::connect::names::NameArgs;
 use crate::cli::connect::run::{Run, Until, run};
 use crate::cli::connect::{ConnectArgs, ConnectConfig, Memory};
 use crate::cli::exit::{Exit, Failed};
@@ -190,7 +191,7 @@ impl Service {
         let advice = |error| format!("{host}: {error}; use a host like files:8080");
         let target =
             Target::parse(host).map_err(|error| Failed::new(Exit::BadUrl, advice(error)))?;
-        let pinned = config.pinned.iter();
+        let pinned = config.names.resolve.iter();
         let pinned = pinned.filter(|pinned| pinned.is_for(target.host(), target.port()));
         let mut addresses: Vec<IpAddr> = pinned.flat_map(Pinned::addresses).copied().collect();
         if addresses.is_empty() {
@@ -248,7 +249,10 @@ fn sample(
             OverArg::Trickles => ours,
             OverArg::Tcp => Protocol::Tcp,
         },
-        pinned: vec![Pinned::new(target.host(), target.port(), addresses)],
+        names: NameArgs {
+            resolve: vec![Pinned::new(target.host(), target.port(), addresses)],
+            ..config.names.clone()
+        },
         ..config.clone()
     }
 }
