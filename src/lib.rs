@@ -82,7 +82,9 @@
 //! # Without a TUN device
 //!
 //! A TUN device needs `CAP_NET_ADMIN`. [`UdpSockets`] carry the same transport over UDP sockets of the
-//! kernel, which need no privileges; TCP and ICMP of the stack are then left out.
+//! kernel, which need no privileges; TCP and ICMP of the stack are then left out. A client that is given
+//! [`KernelStreams`] fetches over the kernel's TCP, too, with [`Protocol::Tcp`], or with [`Protocol::Auto`]
+//! where UDP is filtered.
 //!
 //! ```
 //! use headwater::*;

@@ -253,6 +253,16 @@ impl History {
         Some(mean + variation * 4)
     }
 
+    /// Whether the transport of a route seems to be filtered on its way: it failed, and twice in a row if it had answered
+    /// before, since one lost packet looks the same.
+    #[must_use]
+    pub fn is_filtered(&self, now: UnixMillis, route: &Route) -> bool {
+        self.get(now, route).is_some_and(|known| {
+            let least = if known.round_trip.is_some() { 2 } else { 1 };
+            known.is_failing(now) && known.failures >= least
+        })
+    }
+
     fn get(&self, now: UnixMillis, route: &Route) -> Option<&Known> {
         let mut fresh = self.0.iter().filter(|known| known.is_fresh(now));
         fresh.find(|known| known.route == *route)
@@ -302,6 +312,29 @@ mod tests {
             history.note(at(second), one, outcome);
         }
         history.rank(at(outcomes.len() as u64 - 1 + age), &one)
+    }
+
+    #[test]
+    fn one_failure_after_an_answer_is_no_filter() {
+        use Outcome::{Lost, Refused, TimedOut};
+        for (outcomes, age, want) in [
+            (&[][..], 0, false),
+            (&[Lost], 0, false),
+            (&[TimedOut], 299, true),
+            (&[TimedOut], 300, false),
+            (&[answered(20), TimedOut], 0, false),
+            (&[answered(20), TimedOut, Refused], 599, true),
+            (&[answered(20), TimedOut, Refused], 600, false),
+            (&[TimedOut, TimedOut, answered(20)], 0, false),
+        ] {
+            let (mut history, one) = (History::default(), route("198.51.100.1:80"));
+            for (second, &outcome) in (0..).zip(outcomes) {
+                history.note(at(second), one, outcome);
+            }
+            let now = at((outcomes.len() as u64).saturating_sub(1) + age);
+            let got = history.is_filtered(now, &one);
+            assert_eq!(got, want, "{outcomes:?} {age} s ago");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::fd::AsFd as _;
 use std::thread;
 
+use proptest::prelude::*;
 use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 use rustix::time::{ClockId, clock_gettime};
@@ -187,6 +188,41 @@ fn services_are_parsed() {
     assert!(connector.connect(&address.to_string()).is_ok());
     let error = connector.connect("no-such-name.invalid:80").unwrap_err();
     assert!(matches!(error, ConnectError::Resolve { .. }), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever the addresses, a live one is connected if there is any; else every failure is reported, and nothing
+    /// outlives the time limit.
+    #[test]
+    fn a_live_address_is_found(kinds in prop::collection::vec(0u8..3, 1..12), paced in any::<bool>()) {
+        let live = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (up, dead) = (live.local_addr().unwrap(), Full::new());
+        let address = |(last, kind): (u8, &u8)| match kind {
+            0 => closed(last),
+            1 => dead.address,
+            _ => up,
+        };
+        let addresses: Vec<SocketAddr> = (1..).zip(&kinds).map(address).collect();
+        let pace = if paced { Pace::Paced } else { Pace::All };
+        let limit = if kinds.contains(&2) { 60_000 } else { 150 };
+        match race(&connector(pace, limit), &addresses) {
+            Ok(stream) => prop_assert_eq!(stream.peer_addr().unwrap(), up),
+            Err(ConnectError::Failed(FailedAttempts(attempts))) => {
+                prop_assert!(kinds.iter().all(|kind| *kind == 0));
+                prop_assert!(attempts.iter().all(|one| one.error.is_some()));
+                prop_assert_eq!(attempts.len(), kinds.len());
+            }
+            Err(ConnectError::TimedOut(FailedAttempts(attempts))) => {
+                prop_assert!(kinds.contains(&1) && !kinds.contains(&2));
+                for (attempt, kind) in attempts.iter().zip(&kinds) {
+                    prop_assert_eq!(attempt.error.is_some(), *kind == 0);
+                }
+            }
+            Err(error) => return Err(TestCaseError::fail(error.to_string())),
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! are resolved by a function that is given.
 
 mod connecting;
+mod finish;
 mod lookups;
 mod machine;
 pub(super) mod racing;

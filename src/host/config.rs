@@ -247,7 +247,8 @@ pub enum Protocol {
     },
     /// TCP, to the port of the URL.
     Tcp,
-    /// Our transport, and TCP where it is not answered: see [`TransportRace`](crate::connect::TransportRace).
+    /// Our transport, and TCP to the port of the URL where that brings no byte in 100 ms or no connection in 200 ms; the
+    /// first to connect carries the transfer.
     Auto {
         /// UDP port of the service.
         udp_port: u16,

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use rand::RngExt as _;
 
 use super::ClientHost;
+use super::finish::{Verdict, judge};
 use crate::apps::fetch::target::Target;
 use crate::apps::fetch::{Attempt, Attempts, TransferFailure, TransferRequest};
 use crate::connect::resolve::ResolveError;
@@ -17,12 +18,10 @@ use crate::connect::{
     AttemptState, EXPLORE_ONE_IN, FallbackReason, MAX_ATTEMPTS, Outcome, Rank, Route, SILENT,
     Transport, TransportRace, TransportStep, interleaved_after,
 };
-use crate::host::config::{Finish, Protocol};
+use crate::host::config::Protocol;
 use crate::host::connection::ClientConnection;
 use crate::host::connections::Service;
 use crate::host::report::AttemptReport;
-use crate::http::HeadError;
-use crate::http::response::ResponseHead;
 use crate::time::{Instant, Now};
 
 /// Most packets that a client sends in a race; after that it only waits for answers.
@@ -184,8 +183,8 @@ impl ClientHost {
         transports.flat_map(of).collect()
     }
 
-    /// The transports of a race, the first one first: where every address of the service lately failed over our
-    /// transport, and not over TCP, TCP goes first.
+    /// The transports of a race, the first one first: where our transport to every address of the service seems to be
+    /// filtered, and TCP does not, TCP goes first.
     fn transports(
         &self,
         now: Now,
@@ -194,15 +193,14 @@ impl ClientHost {
     ) -> (Transport, Option<Transport>) {
         let (first, second) = self.config.protocol.transports();
         let ports = self.ports(target);
-        let fails = |transport| {
+        let is_filtered = |transport| {
             ways.iter().all(|way| {
                 let route = self.route(*way, ports.service(transport, way.remote));
-                let rank = self.config.history.rank(now.unix, &route);
-                matches!(rank, Rank::Failing(_))
+                self.config.history.is_filtered(now.unix, &route)
             })
         };
         match second {
-            Some(second) if fails(first) && !fails(second) => (second, Some(first)),
+            Some(second) if is_filtered(first) && !is_filtered(second) => (second, Some(first)),
             second => (first, second),
         }
     }
@@ -317,7 +315,10 @@ impl ClientHost {
                         racing.race.handle_failure(now.instant, transport, index);
                     }
                 }
-                TransportStep::FallBack(reason) => racing.log_fallback(reason),
+                TransportStep::FallBack(reason) => {
+                    racing.log_fallback(reason);
+                    self.open_again(now, &racing);
+                }
                 TransportStep::Won(transport, index) => {
                     self.win(now, racing, transport, index);
                     return true;
@@ -465,6 +466,17 @@ impl ClientHost {
         true
     }
 
+    /// Sends the OPEN of each attempt that is silent again, because another transport joins: one lost packet must not
+    /// decide the race.
+    fn open_again(&mut self, now: Now, racing: &Racing) {
+        for (service, ..) in racing.states() {
+            let connection = self.connections.get(service);
+            if let Some(client) = connection.and_then(ClientConnection::transport_mut) {
+                client.open_again(now);
+            }
+        }
+    }
+
     fn end_attempt(&mut self, now: Now, service: Service) {
         if let Some(connection) = self.connections.take(service) {
             self.give_up(now, service, connection);
@@ -557,39 +569,5 @@ impl Racing {
         let (first, second) = (labels.next().unwrap_or("-"), labels.next().unwrap_or("-"));
         let host = self.request.target.host();
         log::info!("{first} to {host}: {reason}; trying {second}, too");
-    }
-}
-
-/// How far an attempt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Waits,
-    Finished,
-    Failed,
-}
-
-/// Judges whether an attempt has reached the finish line.
-fn judge(connection: &mut ClientConnection, finish: Finish) -> Verdict {
-    let waits = |connection: &mut ClientConnection| match connection.poll_end() {
-        Some(_) => Verdict::Failed,
-        None => Verdict::Waits,
-    };
-    if !connection.is_connected() {
-        return waits(connection);
-    }
-    // A request over TCP leaves only when its connection has won.
-    let Some(client) = connection.transport() else {
-        return Verdict::Finished;
-    };
-    let bytes = client.ready();
-    match finish {
-        Finish::Answer => Verdict::Finished,
-        Finish::FirstByte | Finish::Head if bytes.is_empty() => waits(connection),
-        Finish::FirstByte => Verdict::Finished,
-        Finish::Head => match ResponseHead::parse(bytes) {
-            Ok((head, _)) if head.status.0 < 500 => Verdict::Finished,
-            Err(HeadError::Incomplete) => waits(connection),
-            Ok(_) | Err(_) => Verdict::Failed,
-        },
     }
 }

@@ -109,6 +109,20 @@ fn a_rejected_port_gives_way_to_tcp_at_once() {
 }
 
 #[test]
+fn one_lost_packet_does_not_decide_the_race() {
+    let mut world = world(0, History::default());
+    world.dead = Some(2);
+    world.start("http://files/1000", false);
+    let back = world.now.instant + Duration::from_millis(50);
+    while world.step_until(back) {}
+    world.dead = None;
+    assert_eq!(world.finish(), VERIFIED);
+    assert_eq!(world.client.transport(), Some(Transport::Trickles));
+    let report = world.client.report();
+    assert_eq!((report.connections, report.transport.opens), (2, 2));
+}
+
+#[test]
 fn nothing_falls_back_in_mid_download() {
     let mut world = world(0, History::default());
     world.start("http://files/3000000", false);

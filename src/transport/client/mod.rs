@@ -145,6 +145,13 @@ impl Client {
         self.path.set_spares(spares);
     }
 
+    /// Sends the OPEN of a connection without any answer again, before its timeout; the timeout runs from now on. No effect
+    /// on another connection.
+    pub fn open_again(&mut self, now: Now) {
+        let (path, out) = (&mut self.path, &mut self.outbox);
+        self.connection.open_again(now.instant, path, out);
+    }
+
     /// Gives up the present stream: no more of it is requested.
     pub fn stop(&mut self) {
         self.connection.stream.finished = true;

@@ -115,6 +115,17 @@ impl Connection {
         idle && out.send_timer.is_none() && self.stream.wanted() > 0
     }
 
+    /// Sends an OPEN that was not answered again.
+    pub(super) fn open_again(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) {
+        if self.established.is_none()
+            && let Some(opening) = &mut self.opening
+        {
+            opening.due = true;
+            path.wait_from(now);
+            self.fill(now, path, out);
+        }
+    }
+
     fn retransmission_timeout(&mut self, now: Instant, path: &mut Path, out: &mut Outbox) {
         if self.established.is_some() && !self.time_out(now, path, out) {
             path.wait_from(now);
