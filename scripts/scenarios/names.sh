@@ -90,6 +90,7 @@ scenario_names() {
 
 # Queries over sockets of the kernel, of a user without privileges; the servers are those of resolv.conf.
 scenario_names_of_sockets() {
+    local own
     topology_up pair
     unprivileged
     content 1M
@@ -121,6 +122,14 @@ scenario_names_of_sockets() {
         --interface 10.77.21.1 -o "$SCRATCH/home/got" http://elsewhere.test/object || fail "exit status $?"
     identical "$SCRATCH/root/object" "$SCRATCH/home/got"
     expect 113 'no-such-if' in_ns client "${path[@]}" --interface no-such-if http://good.test/
+    # A link-local address, with its zone.
+    start linked server1 "${USER_RUN[@]}" serve --listen '[::]:7700' --root "$SCRATCH/home/root"
+    wait_ready linked
+    own=$(ip -n "$TOPOLOGY-server1" -6 -o address show dev client scope link | awk '{ sub("/.*", "", $4); print $4 }')
+    in_ns client "${path[@]}" --udp-port 7700 -o "$SCRATCH/home/got" "http://[$own%25server1]/object" ||
+        fail "exit status $?"
+    identical "$SCRATCH/root/object" "$SCRATCH/home/got"
+    expect 2 'no interface nowhere' in_ns client "${path[@]}" "http://[$own%25nowhere]/object"
     # An address without a server is an error at once.
     expect 6 'no answer from DNS server 127.0.0.9:53' in_ns client "${path[@]}" --dns-servers 127.0.0.9 http://good.test/
 }

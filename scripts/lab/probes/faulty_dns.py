@@ -22,7 +22,7 @@ import ipaddress
 import json
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -181,7 +181,7 @@ class Datagrams(asyncio.DatagramProtocol):
             self.transport.sendto(reply, addr)
 
 
-def streams(server: Server) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]:
+def streams(server: Server) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         length = int.from_bytes(await reader.readexactly(2), "big")
         query = Query.parse(await reader.readexactly(length), over_tcp=True)

@@ -8,7 +8,7 @@ import subprocess
 import unittest
 
 from lab import LabError
-from lab.probes import capsules, instructions, mmdb, open_flood, payload, syn_flood, window
+from lab.probes import capsules, faulty_dns, instructions, mmdb, open_flood, payload, syn_flood, window
 from lab.reports import instructions as comparison
 from lab.settings import ROOT
 
@@ -41,6 +41,28 @@ class Probes(unittest.TestCase):
         genuine = bytes(range(64))
         found = dict(capsules.variants(genuine, random.Random(1)))
         self.assertEqual([name for name, one in found.items() if one == genuine], ["replayed"])
+
+    def test_a_faulty_server_has_the_fault_of_the_name(self) -> None:
+        server = faulty_dns.Server({"*": ["10.0.0.1", "fd00::1"]})
+
+        def replies(name: str, kind: int, over_tcp: bool = False) -> list[tuple[float, bytes]]:
+            question = faulty_dns.wire_name(name) + kind.to_bytes(2, "big") + b"\0\1"
+            query = faulty_dns.Query.parse(b"\x12\x34" + bytes(10) + question, over_tcp)
+            return server.replies(query)
+
+        ((after, usual),) = replies("Good.test", faulty_dns.A)
+        self.assertEqual((after, usual[:2], usual[-4:]), (0, b"\x12\x34", bytes([10, 0, 0, 1])))
+        self.assertIn(b"\4Good\4test\0", usual)
+        self.assertEqual(replies("silent.test", faulty_dns.A), [])
+        self.assertEqual([after for after, _ in replies("slow6-2000.test", faulty_dns.AAAA)], [2])
+        self.assertEqual(replies("servfail.test", faulty_dns.A)[0][1][3] & 15, faulty_dns.SERVFAIL)
+        self.assertNotEqual(replies("wrongid.test", faulty_dns.A)[0][1][:2], b"\x12\x34")
+        self.assertIn(b"gOOD", replies("spelling.gOOD", faulty_dns.A, over_tcp=True)[0][1])
+        self.assertTrue(replies("many.test", faulty_dns.A)[0][1][2] & 2)
+        self.assertEqual(replies("many.test", faulty_dns.A, over_tcp=True)[0][1][7], 198)
+        forged = replies("flood.test", faulty_dns.A)
+        self.assertGreater(len(forged), 40)
+        self.assertEqual(sum(one[:2] == b"\x12\x34" for _, one in forged), 1)
 
     def test_a_forged_open_is_one_of_the_transport(self) -> None:
         datagram = open_flood.open_datagram(7, "/a")
