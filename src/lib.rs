@@ -254,7 +254,7 @@ pub use runtime::control::ControlServer;
 pub use runtime::endpoint::{Endpoint, FetchError, MAX_BODY_BYTES};
 pub use runtime::metrics::MetricsServer;
 pub use runtime::queries::KernelQueries;
-pub use runtime::resolver::{ThreadResolver, read_hosts, read_resolver_config};
+pub use runtime::resolver::{ThreadResolver, interface_index, read_hosts, read_resolver_config};
 pub use runtime::streams::KernelStreams;
 pub use runtime::{
     Hooks, LoopWaker, MAX_BUSY_POLL, Notice, OsClock, Runtime, Signal, Stopped, default_busy_poll,

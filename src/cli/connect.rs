@@ -23,6 +23,7 @@ use crate::host::client::ClientHost;
 use crate::host::config::{ClientHostConfig, DEFAULT_UDP_PORT, Finish, Protocol};
 use crate::host::names::Family;
 use crate::host::tokens::Tokens;
+use crate::runtime::resolver::interface_index;
 use crate::runtime::streams::KernelStreams;
 use crate::time::{Now, UnixMillis};
 
@@ -246,7 +247,9 @@ impl ConnectConfig {
             Some(_) => ClientHostConfig::builder(self.local.addresses.clone(), seed),
             None => {
                 let binding = binding.clone();
-                ClientHostConfig::over_sockets(seed).source(move |remote| binding.source(remote))
+                let builder = ClientHostConfig::over_sockets(seed);
+                let builder = builder.source(move |remote| binding.source(remote));
+                builder.interface_index(interface_index)
             }
         };
         let builder = match self.local.tun.is_none() && self.protocol.has_tcp() {

@@ -53,9 +53,10 @@ pub fn execute(args: RaceArgs) -> Result<Exit, Failed> {
     let target = Target::parse(&args.host).map_err(|error| {
         let exit = match error {
             TargetError::Scheme => Exit::UnsupportedScheme,
-            TargetError::Malformed | TargetError::Credentials | TargetError::TooLong => {
-                Exit::BadUrl
-            }
+            TargetError::Malformed
+            | TargetError::Zone
+            | TargetError::Credentials
+            | TargetError::TooLong => Exit::BadUrl,
         };
         Failed::new(
             exit,

@@ -300,6 +300,9 @@ pub type Resolve = Box<dyn Fn(&str) -> Resolution>;
 /// Returns the own address that sends to an address of a service.
 pub type Source = Box<dyn Fn(IpAddr) -> Option<IpAddr>>;
 
+/// Returns the index of an interface by its name.
+pub type InterfaceIndex = Box<dyn Fn(&str) -> Option<u32>>;
+
 /// The configuration of the machine of a client; see [`builder`](Self::builder).
 pub struct ClientHostConfig {
     /// Own addresses.
@@ -338,6 +341,8 @@ pub struct ClientHostConfig {
     pub(crate) connect_to: Vec<ConnectTo>,
     /// The settings of the own resolver; without them, the driver looks names up.
     pub(crate) dns: Option<ResolverConfig>,
+    /// Returns the index of an interface, for zones of addresses.
+    pub(crate) interface_index: InterfaceIndex,
     /// Sockets of the kernel for the own resolver, in place of the stack.
     pub(crate) query_sockets: Option<Box<dyn QuerySockets>>,
     /// The machine has no addresses: sockets of the kernel carry its datagrams.
@@ -372,6 +377,7 @@ impl ClientHostConfig {
             resolve: Box::new(|host| Resolution::Known(literal(host).into_iter().collect())),
             connect_to: Vec::new(),
             dns: None,
+            interface_index: Box::new(|zone| zone.parse().ok()),
             query_sockets: None,
             sockets: false,
             streams: None,
@@ -525,6 +531,13 @@ impl ClientHostBuilder {
     /// [`query_sockets`](Self::query_sockets). Default: the driver looks names up.
     pub fn dns(mut self, dns: impl Into<Option<ResolverConfig>>) -> Self {
         self.0.dns = dns.into();
+        self
+    }
+
+    /// Sets the function that returns the index of an interface, for the zones of addresses in URLs such as
+    /// `http://[fe80::1%25eth0]/`; over sockets only. Default: a zone is an index.
+    pub fn interface_index(mut self, index: impl Fn(&str) -> Option<u32> + 'static) -> Self {
+        self.0.interface_index = Box::new(index);
         self
     }
 

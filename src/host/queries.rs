@@ -19,8 +19,8 @@ use crate::wire::ip::{UdpTemplate, UdpView};
 /// Most exchanges at once; a further query fails.
 pub const MAX_OPEN_EXCHANGES: usize = 32;
 
-/// First of the ports that are drawn (RFC 6335 §6).
-const FIRST_EPHEMERAL_PORT: u16 = 49_152;
+/// First of the ports that are drawn: the range is as large as possible (RFC 5452 §9.2).
+const FIRST_QUERY_PORT: u16 = 1024;
 
 /// Ports that are drawn until one is free.
 const PORT_DRAWS: usize = 8;
@@ -194,7 +194,7 @@ fn open_path(
     stack: &mut Stack,
     random: &mut ChaCha8Rng,
 ) -> Option<UdpPath> {
-    let mut draws = (0..PORT_DRAWS).map(|_| random.random_range(FIRST_EPHEMERAL_PORT..=u16::MAX));
+    let mut draws = (0..PORT_DRAWS).map(|_| random.random_range(FIRST_QUERY_PORT..=u16::MAX));
     let port = draws.find(|port| stack.open_port(*port))?;
     Some(UdpPath {
         src: SocketAddr::new(own, port),

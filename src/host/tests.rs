@@ -206,6 +206,7 @@ fn client_config(protocol: Protocol, v6: bool) -> ClientHostConfig {
         connect_to: Vec::new(),
         dns: None,
         query_sockets: None,
+        interface_index: Box::new(|_| None),
         sockets: false,
         streams: None,
     }

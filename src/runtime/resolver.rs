@@ -40,8 +40,12 @@ pub fn read_resolver_config() -> ResolverConfig {
     ResolverConfig::parse(&String::from_utf8_lossy(&bytes), interface_index)
 }
 
-/// Returns the index of an interface of this network namespace.
-fn interface_index(name: &str) -> Option<u32> {
+/// Returns the index of an interface of this network namespace, by its name or the index itself.
+#[must_use]
+pub fn interface_index(name: &str) -> Option<u32> {
+    if let Ok(index) = name.parse() {
+        return Some(index);
+    }
     if name.contains('/') {
         return None;
     }

@@ -109,6 +109,14 @@ pub enum TransferFailure {
         /// The host.
         host: String,
     },
+    /// The zone of an address is not an interface.
+    #[error(
+        "no interface {zone}: choose that of the link in the URL; over a TUN device addresses have no zone"
+    )]
+    Zone {
+        /// The zone.
+        zone: String,
+    },
     /// No own address is of the family of the server's.
     #[error("no own address of the family of {host}: add one with --address")]
     Family {

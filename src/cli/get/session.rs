@@ -284,7 +284,9 @@ pub(in crate::cli) const fn exit_of(failure: &TransferFailure) -> Exit {
         TransferFailure::Location(TargetError::Scheme) => Exit::UnsupportedScheme,
         TransferFailure::Location(_) | TransferFailure::RequestTooLong { .. } => Exit::BadUrl,
         TransferFailure::TooManyRedirects => Exit::TooManyRedirects,
-        TransferFailure::Request(_) | TransferFailure::Family { .. } => Exit::Usage,
+        TransferFailure::Request(_)
+        | TransferFailure::Family { .. }
+        | TransferFailure::Zone { .. } => Exit::Usage,
         TransferFailure::Status(_) => Exit::HttpError,
         TransferFailure::RangeNotSupported => Exit::RangeNotSupported,
         TransferFailure::BadResume { .. } => Exit::BadResume,

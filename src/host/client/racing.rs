@@ -5,7 +5,7 @@
 //! packet of each attempt: it is idempotent (GET or HEAD), and an answer that is not read leaves nothing at a server.
 //! A request over TCP leaves when its connection has won.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use rand::RngExt as _;
 
@@ -60,6 +60,8 @@ pub(super) struct Ports {
     /// That of our transport; none if it is not used.
     udp: Option<u16>,
     tcp: u16,
+    /// The interface of its link; 0 if its address has no zone.
+    zone: u32,
 }
 
 impl Ports {
@@ -69,10 +71,11 @@ impl Ports {
             Transport::Trickles => self.udp.unwrap_or_default(),
             Transport::Tcp => self.tcp,
         };
-        Service {
-            transport,
-            address: SocketAddr::new(remote, port),
-        }
+        let address = match remote {
+            IpAddr::V6(remote) => SocketAddrV6::new(remote, port, 0, self.zone).into(),
+            IpAddr::V4(_) => SocketAddr::new(remote, port),
+        };
+        Service { transport, address }
     }
 }
 
@@ -148,6 +151,12 @@ impl ClientHost {
             let reason = ResolveError::NoAddresses(Vec::new());
             return Err(TransferFailure::CannotResolve { host, reason });
         }
+        if let Some(zone) = target.zone()
+            && self.zone_index(target).is_none()
+        {
+            let zone = zone.to_owned();
+            return Err(TransferFailure::Zone { zone });
+        }
         let ways = self.ordered(now, target, &[], known);
         match ways.is_empty() {
             true => Err(TransferFailure::Family { host }),
@@ -162,7 +171,14 @@ impl ClientHost {
         Ports {
             udp: udp.map(|(udp, _)| named.unwrap_or(udp)),
             tcp: named.unwrap_or(target.port()),
+            zone: self.zone_index(target).unwrap_or(0),
         }
+    }
+
+    /// The index of the interface that the zone of an address names.
+    fn zone_index(&self, target: &Target) -> Option<u32> {
+        let zone = target.zone()?;
+        (self.config.interface_index)(zone).filter(|_| self.config.sockets)
     }
 
     /// The way to one address of a service; `None` without an own address of its family.

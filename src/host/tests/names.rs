@@ -1,10 +1,13 @@
 //! A client whose own resolver queries a DNS server over its stack.
 
+use std::net::SocketAddrV6;
+
 use simple_dns::rdata::{A, RData};
 use simple_dns::{CLASS, Packet, PacketFlag, QTYPE, ResourceRecord, TYPE};
 
 use super::*;
 use crate::connect::resolve::ResolverConfig;
+use crate::host::config::literal;
 use crate::host::names::{ConnectTo, Resolution};
 use crate::stack::{Demuxed, Stack, StackConfig, TcpEvent};
 
@@ -224,4 +227,33 @@ fn connections_go_elsewhere_on_demand() {
     assert_eq!(world.finish(), VERIFIED);
     world.start("http://nowhere:82/1000", false);
     assert!(world.finish().starts_with("Failed(CannotResolve"));
+}
+
+#[test]
+fn a_zone_is_the_interface_of_a_link_local_address() {
+    let client = |sockets, url: &str| {
+        let mut world = World::new(TRICKLES, true);
+        let config = ClientHostConfig {
+            sockets,
+            interface_index: Box::new(|name| (name == "eth0").then_some(7)),
+            resolve: Box::new(|host| literal(host).into_iter().collect()),
+            ..client_config(TRICKLES, true)
+        };
+        world.client = ClientHost::new(world.now, config).unwrap();
+        world.start(url, false);
+        world
+    };
+    let mut known = client(true, "http://[fe80::2%25eth0]/1");
+    let Some(Transmit::Flight(flight)) = known.client.poll_transmit(known.now) else {
+        panic!("an OPEN");
+    };
+    let remote = SocketAddrV6::new("fe80::2".parse().unwrap(), 7600, 0, 7);
+    assert_eq!(flight.path.dst, remote.into());
+    for (sockets, url) in [
+        (true, "http://[fe80::2%25eth1]/1"),
+        (false, "http://[fe80::2%25eth0]/1"),
+    ] {
+        let end = client(sockets, url).finish();
+        assert!(end.starts_with("Failed(Zone"), "{end}");
+    }
 }
