@@ -181,6 +181,15 @@ class Memory(Experiment):
 
 
 @dataclass(frozen=True)
+class Races(Experiment):
+    records: ClassVar[str] = "races.jsonl"
+
+    samples: int = setting(20, "of each way to connect", positional=True, least=1)
+    races: int = setting(10000, "whose traces at the server are counted", least=100)
+    out: str = out("out/races")
+
+
+@dataclass(frozen=True)
 class Idle(Experiment):
     records: ClassVar[str] = "idle.jsonl"
 
@@ -258,6 +267,7 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "friendliness": Friendliness,
     "goodput": Goodput,
     "idle": Idle,
+    "races": Races,
     "link-accuracy": LinkAccuracy,
     "tcp-scale": TcpScale,
     "memory": Memory,

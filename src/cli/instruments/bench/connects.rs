@@ -6,10 +6,12 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::apps::fetch::target::Target;
@@ -79,6 +81,8 @@ enum WayArg {
     Random,
     /// To the first address
     Plain,
+    /// One after the other: the next address after 2 s
+    Seq,
     /// Happy Eyeballs: the next address after 250 ms (RFC 8305)
     He,
     /// The next address after 10 ms
@@ -89,7 +93,7 @@ impl WayArg {
     const fn pace(self) -> Pace {
         match self {
             Self::Race => Pace::All,
-            Self::Random | Self::Plain => Pace::Sequential,
+            Self::Random | Self::Plain | Self::Seq => Pace::Sequential,
             Self::He => Pace::HappyEyeballs,
             Self::Paced => Pace::Paced,
         }
@@ -100,6 +104,7 @@ impl WayArg {
             Self::Race => "race",
             Self::Random => "random",
             Self::Plain => "plain",
+            Self::Seq => "seq",
             Self::He => "he",
             Self::Paced => "paced",
         }
@@ -130,8 +135,12 @@ struct Standing {
     packets: Option<f64>,
     /// Losers that had answered: over TCP, connections that a server accepted for nothing.
     losers_answered: f64,
+    /// Processor time of a sample in this process.
+    cpu_ms: f64,
     /// Times of the samples, in their order; none for a failure.
     times_ms: Vec<Option<f64>>,
+    /// The addresses that won, in the same order.
+    winners: Vec<Option<String>>,
 }
 
 #[derive(Serialize)]
@@ -155,23 +164,27 @@ pub(super) fn execute(args: &ConnectsArgs, until: Until) -> Result<Exit, Failed>
         .iter()
         .map(|host| Service::find(host, &config))
         .collect::<Result<_, _>>()?;
-    let mut plan: Vec<(WayArg, OverArg, Vec<Run>)> = Vec::new();
+    let mut plan: Vec<(WayArg, OverArg, Samples)> = Vec::new();
     for &over in &args.over {
-        plan.extend(args.ways.iter().map(|&way| (way, over, Vec::new())));
+        plan.extend(args.ways.iter().map(|&way| (way, over, Samples::default())));
     }
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
     for _ in 0..args.samples {
-        for (way, over, runs) in &mut plan {
+        for (way, over, samples) in &mut plan {
             let Some(service) = services.choose(&mut dice) else {
                 continue;
             };
             let config = sample(&config, service, *way, *over, dice.random());
-            runs.push(run(&config, &service.target, until, Memory::default())?);
+            let before = thread_cpu_time();
+            samples
+                .runs
+                .push(run(&config, &service.target, until, Memory::default())?);
+            samples.cpu += thread_cpu_time().saturating_sub(before);
         }
     }
     let standings: Vec<Standing> = plan
         .iter()
-        .map(|(way, over, runs)| Standing::of(*way, *over, runs))
+        .map(|(way, over, samples)| Standing::of(*way, *over, samples))
         .collect();
     let settings = Settings {
         hosts: &args.hosts,
@@ -234,7 +247,7 @@ fn sample(
                 .collect()
         }
         WayArg::Plain => service.addresses.iter().take(1).copied().collect(),
-        WayArg::Race | WayArg::He | WayArg::Paced => service.addresses.clone(),
+        WayArg::Race | WayArg::Seq | WayArg::He | WayArg::Paced => service.addresses.clone(),
     };
     let target = &service.target;
     let ports = config.protocol.udp_ports();
@@ -257,8 +270,23 @@ fn sample(
     }
 }
 
+/// The samples of a way over a transport.
+#[derive(Default)]
+struct Samples {
+    runs: Vec<Run>,
+    /// Processor time of all.
+    cpu: Duration,
+}
+
+/// The processor time that the present thread has used.
+fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 impl Standing {
-    fn of(way: WayArg, over: OverArg, runs: &[Run]) -> Self {
+    fn of(way: WayArg, over: OverArg, samples: &Samples) -> Self {
+        let runs = &samples.runs;
         let times_ms: Vec<Option<f64>> = runs
             .iter()
             .map(|run| run.failure.is_none().then(|| ms(run.took)))
@@ -288,9 +316,17 @@ impl Standing {
             packets: (over == OverArg::Trickles)
                 .then(|| count(usize::try_from(packets).unwrap_or(usize::MAX)) / all.max(1.0)),
             losers_answered: count(losers) / all.max(1.0),
+            cpu_ms: ms(samples.cpu) / all.max(1.0),
             times_ms,
+            winners: runs.iter().map(winner).collect(),
         }
     }
+}
+
+/// The address that won.
+fn winner(run: &Run) -> Option<String> {
+    let winner = run.race.attempts.get(run.race.winner?)?;
+    Some(winner.remote.ip().to_string())
 }
 
 /// A count as a number of the table.
@@ -327,6 +363,7 @@ fn rows(standings: &[Standing]) -> Vec<Vec<String>> {
         "p90",
         "p99",
         "longest",
+        "cpu",
         "packets",
         "losers answered",
     ];
@@ -348,6 +385,7 @@ fn rows(standings: &[Standing]) -> Vec<Vec<String>> {
                 standing.p90_ms,
                 standing.p99_ms,
                 standing.longest_ms,
+                standing.cpu_ms,
             ]
             .map(number),
         );
@@ -363,8 +401,6 @@ fn rows(standings: &[Standing]) -> Vec<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::apps::fetch::{Attempts, TransferFailure};
     use crate::host::report::{AttemptReport, ClientReport, RaceReport};
@@ -404,19 +440,28 @@ mod tests {
             sampled(Some(20), 1),
             sampled(Some(60), 1),
         ];
-        let standing = Standing::of(WayArg::Race, OverArg::Tcp, &runs);
+        let samples = |runs: Vec<Run>| Samples {
+            cpu: Duration::from_millis(2) * u32::try_from(runs.len()).unwrap(),
+            runs,
+        };
+        let standing = Standing::of(WayArg::Race, OverArg::Tcp, &samples(runs.into()));
         assert_eq!((standing.samples, standing.failures), (4, 1));
         assert_eq!((standing.total_ms, standing.mean_ms), (90.0, 30.0));
         // (400 + 100 + 900) / 2
         assert!((standing.deviation_ms - 700f64.sqrt()).abs() < 1e-9);
         assert_eq!((standing.p50_ms, standing.p99_ms), (20.0, 60.0));
-        assert_eq!(standing.packets, None);
+        assert_eq!((standing.packets, standing.cpu_ms), (None, 2.0));
+        assert_eq!(standing.winners[..2], [Some("192.0.2.0".to_owned()), None]);
         assert_eq!(standing.losers_answered, 0.5, "two of four");
         assert_eq!(
             standing.times_ms,
             [Some(10.0), None, Some(20.0), Some(60.0)]
         );
-        let none = Standing::of(WayArg::Plain, OverArg::Trickles, &[sampled(None, 0)]);
+        let none = Standing::of(
+            WayArg::Plain,
+            OverArg::Trickles,
+            &samples(vec![sampled(None, 0)]),
+        );
         assert_eq!(
             (none.failures, none.mean_ms, none.deviation_ms),
             (1, 0.0, 0.0)
