@@ -74,14 +74,15 @@ def all_at_once(addresses: list[Address], cap: float) -> bool:
         waiting.register(one, selectors.EVENT_WRITE)
     while waiting.get_map() and not won and time.monotonic() < deadline:
         for key, _ in waiting.select(deadline - time.monotonic()):
-            one = key.fileobj
-            assert isinstance(one, socket.socket)
-            won = won or one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-            waiting.unregister(one)
-            one.close()
+            ready = key.fileobj
+            assert isinstance(ready, socket.socket)
+            won = won or ready.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+            waiting.unregister(ready)
+            ready.close()
     for key in list(waiting.get_map().values()):
-        assert isinstance(key.fileobj, socket.socket)
-        key.fileobj.close()
+        loser = key.fileobj
+        assert isinstance(loser, socket.socket)
+        loser.close()
     waiting.close()
     return won
 
