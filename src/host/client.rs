@@ -8,7 +8,7 @@ mod connecting;
 mod finish;
 mod lookups;
 mod machine;
-pub(super) mod racing;
+pub(crate) mod racing;
 
 use std::os::fd::BorrowedFd;
 
@@ -249,6 +249,12 @@ impl ClientHost {
             }
         }
         history
+    }
+
+    /// Whether attempts to connect are under way.
+    pub(crate) fn is_racing(&self) -> bool {
+        let running = self.running.as_ref();
+        running.is_some_and(|running| running.race.is_some())
     }
 
     /// The course of the last race for a connection.

@@ -16,6 +16,7 @@ pub mod late;
 pub mod machines;
 pub mod object;
 pub mod path;
+pub mod races;
 pub mod scenario;
 pub mod slow;
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::host::report::AttemptReport;
 use crate::time::{Instant, Now};
 
 /// Most packets that a client sends in a race; after that it only waits for answers.
-pub(in crate::host) const MAX_RACE_PACKETS: u32 = 64;
+pub(crate) const MAX_RACE_PACKETS: u32 = 64;
 
 /// A race under way.
 pub(super) struct Racing {
