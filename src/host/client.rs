@@ -328,6 +328,9 @@ impl ClientHost {
             self.give_up(now, service, connection);
             return self.start_race(now, request, ways);
         }
+        if let Some(client) = connection.transport_mut() {
+            client.add_spares(self.spares_among(now, &services));
+        }
         connection.request(now, self.tcp.streams(), request.head);
         self.await_bytes(now, connection.is_tcp());
         self.current = Some(service);

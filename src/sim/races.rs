@@ -21,7 +21,7 @@ use crate::host::client::ClientHost;
 use crate::host::client::racing::MAX_RACE_PACKETS;
 use crate::host::config::{ClientHostConfig, Finish, ServerHostConfig};
 use crate::host::names::{LookupAnswer, Resolution};
-use crate::host::report::RaceReport;
+use crate::host::report::{AttemptReport, RaceReport};
 use crate::host::server::ServerHost;
 use crate::host::{Machine, Transmit};
 use crate::time::{Instant, Now, UnixMillis};
@@ -54,6 +54,8 @@ pub struct RaceWorldReport {
     pub attempts: usize,
     /// Packets of the client.
     pub packets: u64,
+    /// Bytes that it received.
+    pub bytes: u64,
     /// Connections that went on at another address.
     pub switches: u64,
 }
@@ -75,8 +77,8 @@ pub enum RaceViolation {
     /// More packets than [`MAX_RACE_PACKETS`] before the race was decided.
     #[error("{0} packets in a race")]
     Budget(u32),
-    /// A packet to an address that neither carries the transfer nor may replace the one that does.
-    #[error("a packet to {0}, which lost")]
+    /// A packet to an address that has refused, after the race.
+    #[error("a packet to {0}, which has refused")]
     Outlived(SocketAddr),
     /// An error that does not list every attempt.
     #[error("{listed} of {started} attempts are listed")]
@@ -352,6 +354,7 @@ impl RaceWorld {
         }
         let race = self.client.race().clone();
         self.judge(&race)?;
+        self.report.bytes += count;
         match failure {
             None => self.report.whole += 1,
             Some(failure) => self.judge_failure(&race, &failure, begun)?,
@@ -550,9 +553,16 @@ impl RaceWorld {
         let to = self
             .place_of(packet)
             .and_then(|index| self.places.get(index));
-        match to.map(|place| place.address) {
-            Some(to) if to == winner.remote || race.spares.contains(&to) => Ok(()),
-            Some(to) => Err(RaceViolation::Outlived(to)),
+        let Some(to) = to
+            .map(|place| place.address)
+            .filter(|to| *to != winner.remote)
+        else {
+            return Ok(());
+        };
+        let refused =
+            |one: &&AttemptReport| one.remote == to && one.outcome == Some(Outcome::Refused);
+        match race.attempts.iter().find(refused) {
+            Some(_) => Err(RaceViolation::Outlived(to)),
             None => Ok(()),
         }
     }
@@ -627,18 +637,4 @@ mod tests {
     fn equal_seeds_give_equal_worlds() {
         assert_eq!(run_seed(7), run_seed(7));
     }
-}
-#[cfg(test)]
-#[test]
-fn debug_one() {
-    let seed: u64 = std::env::var("SEED").unwrap().parse().unwrap();
-    let mut world = RaceWorld::draw(seed);
-    for place in &world.places {
-        println!("{} serves {} refuses {} one way {:?} loss {} silent {:?}", place.address, place.server.is_some(), place.refuses, place.one_way, place.loss_percent, place.silent);
-    }
-    println!("pace {:?}", world.pace);
-    println!("{:?}", world.run());
-    println!("at {:?}", world.now.instant);
-    println!("{:#?}", world.client.race());
-    println!("{:#?}", world.client.report().transport);
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use crate::cli::exit::{Exit, Failed};
 use crate::files::Place;
 use crate::sim::machines::TransportKit;
+use crate::sim::races;
 use crate::sim::{Options, SimFailure, run_seed};
 
 /// Arguments of `headwater sim`.
@@ -44,6 +45,12 @@ pub fn run(args: &SimArgs) -> Result<Exit, Failed> {
             run_seed(&TransportKit, seed, &options).map_err(|failure| explain(args, &failure))?;
         bytes = bytes.saturating_add(report.bytes);
         packets = packets.saturating_add(report.world.released);
+        let raced = races::run_seed(seed).map_err(|failure| {
+            let advice = format!("{failure}: reproduce with --seed {seed}");
+            Failed::new(Exit::LawBroken, advice)
+        })?;
+        bytes = bytes.saturating_add(raced.bytes);
+        packets = packets.saturating_add(raced.packets);
         if args.verbose {
             writeln!(io::stdout(), "{report}").map_err(closed)?;
         }

@@ -3,12 +3,13 @@
 //! In: the host of a request, answers of servers or of the driver. Out: queries to servers, and the addresses of the
 //! host in the order of RFC 6724: the first of them start the race for a connection, others join it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::ClientHost;
 use crate::apps::fetch::{TransferFailure, TransferRequest};
 use crate::connect::resolve::{RecordType, Resolved, Resolver, sort_addresses};
 use crate::host::config::ClientHostConfig;
+use crate::host::connections::Service;
 use crate::host::names::{Family, LookupAnswer, Resolution};
 use crate::host::queries::{QueryEvent, QuerySockets, StackExchanges};
 use crate::host::report::LookupReport;
@@ -251,7 +252,7 @@ impl ClientHost {
             return;
         };
         let Some(mut lookup) = running.lookup.take_if(|lookup| lookup.host == host) else {
-            return;
+            return self.add_spares(now, &answer);
         };
         let complete = !matches!(answer, LookupAnswer::Partial(_));
         let count = match &answer {
@@ -285,6 +286,26 @@ impl ClientHost {
         match request {
             Some(request) => self.handle_first_answer(now, request, &addresses),
             None => self.extend_race(now, &addresses),
+        }
+    }
+
+    /// Adds addresses that have become known after the race to those that may replace the winner's.
+    fn add_spares(&mut self, now: Now, answer: &LookupAnswer) {
+        let (LookupAnswer::Partial(known) | LookupAnswer::Complete(known)) = answer else {
+            return;
+        };
+        let Some(current) = self.current else { return };
+        let at = |ip: &IpAddr| Service {
+            address: SocketAddr::new(*ip, current.address.port()),
+            ..current
+        };
+        let services: Vec<Service> = known.iter().map(at).collect();
+        let spares = self.spares_among(now, &services);
+        if services.contains(&current)
+            && let Some(connection) = self.connections.get(current)
+            && let Some(client) = connection.transport_mut()
+        {
+            client.add_spares(spares);
         }
     }
 

@@ -199,6 +199,19 @@ impl ClientHost {
         transports.flat_map(of).collect()
     }
 
+    /// The addresses of services over our transport that have not failed lately.
+    pub(super) fn spares_among(&self, now: Now, services: &[Service]) -> Vec<SocketAddr> {
+        let ours = services
+            .iter()
+            .filter(|one| one.transport == Transport::Trickles);
+        let usable = ours.filter(|one| {
+            let route = self.route_to(**one);
+            let rank = route.map(|route| self.config.history.rank(now.unix, &route));
+            !matches!(rank, Some(Rank::Failing(_)))
+        });
+        usable.map(|one| one.address).collect()
+    }
+
     /// The transports of a race, the first one first: where our transport to every address of the service seems to be
     /// filtered, and TCP does not, TCP goes first.
     fn transports(

@@ -139,7 +139,7 @@ impl Client {
     }
 
     /// Sets other addresses of the same family at which servers of the same keys may answer, the best first; at most
-    /// eight are used. A spare gets copies of overdue requests, one for twenty requests at most, and all while the present
+    /// fifteen are used. A spare gets copies of overdue requests, one for twenty requests at most, and all while the present
     /// address is silent; the first to answer then carries the connection on, without a handshake.
     pub fn set_spares(&mut self, spares: impl IntoIterator<Item = SocketAddr>) {
         self.path.set_spares(spares);
@@ -150,6 +150,11 @@ impl Client {
     pub fn open_again(&mut self, now: Now) {
         let (path, out) = (&mut self.path, &mut self.outbox);
         self.connection.open_again(now.instant, path, out);
+    }
+
+    /// Adds such addresses behind those that are known.
+    pub fn add_spares(&mut self, spares: impl IntoIterator<Item = SocketAddr>) {
+        self.path.add_spares(spares);
     }
 
     /// Gives up the present stream: no more of it is requested.

@@ -23,7 +23,7 @@ use crate::wire::ip::max_datagram;
 use crate::wire::segment::Cookie;
 
 /// Most spare addresses of a service.
-const MAX_SPARES: usize = 8;
+const MAX_SPARES: usize = 15;
 
 /// See the head of this file.
 #[derive(Clone, Debug)]
@@ -99,6 +99,17 @@ impl Path {
         let present = self.addresses.dst;
         let usable = |spare: &SocketAddr| spare.is_ipv4() == present.is_ipv4() && *spare != present;
         self.spares = spares.into_iter().filter(usable).take(MAX_SPARES).collect();
+    }
+
+    /// Adds other addresses of the service behind those that are known.
+    pub(super) fn add_spares(&mut self, spares: impl IntoIterator<Item = SocketAddr>) {
+        let mut all: Vec<SocketAddr> = self.spares.iter().copied().collect();
+        for spare in spares {
+            if !all.contains(&spare) {
+                all.push(spare);
+            }
+        }
+        self.set_spares(all);
     }
 
     /// The addresses to which a datagram goes in addition while timeouts are unanswered: one spare, by turns.
