@@ -2,7 +2,7 @@
 //!
 //! In: a seed. Out: a [`RaceWorldReport`], or the law of a race that was violated. A world has one client machine and up
 //! to sixteen addresses: servers near and far, of one service or two, behind loss; dead ones; ones that refuse; servers that die
-//! or come back. Answers about the host's name come late and by halves. The client fetches a few objects in a row, with the
+//! or come back. Answers about the name come late, and in parts. The client fetches a few objects in a row, with the
 //! history of the races before. Virtual time; equal seeds give equal worlds.
 
 use std::cell::RefCell;
@@ -194,7 +194,7 @@ impl Output for Checked {
     }
 }
 
-/// What is at an address of the host.
+/// An address of the host.
 struct Place {
     address: SocketAddr,
     server: Option<ServerHost<Sizes>>,
@@ -251,14 +251,17 @@ impl Place {
     }
 }
 
+/// The index of the place that a packet goes to (`None`: the client), that of the way that it takes, and the packet.
+type OnTheWire = (Option<usize>, usize, Vec<u8>);
+
 struct RaceWorld {
     now: Now,
     dice: Dice,
     client: ClientHost,
     pace: Pace,
     places: Vec<Place>,
-    /// Time and number, the index of the place that it goes to (`None`: the client), and the packet.
-    wire: BTreeMap<(Instant, u64), (Option<usize>, usize, Vec<u8>)>,
+    /// Packets by the time of arrival, and a number.
+    wire: BTreeMap<(Instant, u64), OnTheWire>,
     sent: u64,
     /// Answers about the name: when, which part of the addresses, whether it is the last.
     answers: BTreeMap<Instant, (usize, bool)>,
@@ -277,13 +280,17 @@ impl RaceWorld {
         let places = (0..count)
             .map(|index| Place::draw(&mut dice, index, now))
             .collect();
-        let pace = [
-            Pace::Sequential,
-            Pace::HappyEyeballs,
-            Pace::Paced,
-            Pace::All,
-        ][dice.index(4)];
-        let finish = [Finish::Answer, Finish::FirstByte, Finish::Head][dice.index(3)];
+        let pace = match dice.between(0, 3) {
+            0 => Pace::Sequential,
+            1 => Pace::HappyEyeballs,
+            2 => Pace::Paced,
+            _ => Pace::All,
+        };
+        let finish = match dice.between(0, 2) {
+            0 => Finish::Answer,
+            1 => Finish::FirstByte,
+            _ => Finish::Head,
+        };
         let config = ClientHostConfig::builder([IpAddr::V4(OWN)], dice.seed())
             .pace(pace)
             .finish(finish)
