@@ -28,7 +28,7 @@ readonly SCENARIOS=(
     redirect_kill redirect_netns redirect_silent
     redirect_undetected redirect_scale redirect_paths redirect_slow redirect_two redirect_forged redirect_errors
     redirect_nearest redirect_database redirect_joined
-    examples slow_origin other_client sockets sockets_large sockets_shared sockets_tcp kernel_tcp fallback fallback_tun
+    examples slow_origin other_client sockets sockets_large sockets_shared sockets_tcp race_command kernel_tcp fallback fallback_tun
     anycast_drain anycast_crash anycast_daemon anycast_silent anycast_flap anycast_four
 )
 

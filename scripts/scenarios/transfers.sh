@@ -266,3 +266,35 @@ scenario_slow_reader() {
     at_most "seconds when it was fast" "$(jq .fast_seconds "$SCRATCH/reader.out")" 4
     at_most "longest stall (ms)" "$(stat_of "$SCRATCH/stats" .longest_stall_ms)" 300
 }
+
+# The course of a race as text, JSON and a picture, and the memory of it; ways to connect side by side.
+scenario_race_command() {
+    local all out history way
+    topology_up addresses 10ms 10ms 10ms
+    out=$SCRATCH/out history=$SCRATCH/history
+    content 1000
+    dead "$(address 1)"
+    start serve server1 "$HEADWATER" serve --listen "$(address 2):7600" --listen "$(address 3):7600" \
+        --listen-tcp "$(address 2):8080" --listen-tcp "$(address 3):8080" --keys "$SCRATCH/keys" --root "$SCRATCH/root"
+    wait_ready serve
+    all=files:8080:$(addresses 1 2 3)
+    race() { in_ns client "$HEADWATER" race --resolve "$all" --history "$history" "$@" files:8080; }
+    race --explain --svg "$SCRATCH/race.svg" >"$out"
+    cat "$out"
+    grep -Eq "^\*  $(address 2):7600 +trickles .* answered" "$out" || fail "the winner is not shown"
+    grep -Eq "^   $(address 1):7600 +trickles .* lost" "$out" || fail "the dead address is not shown"
+    python3 -c 'import sys, xml.dom.minidom as x; assert len(x.parse(sys.argv[1]).getElementsByTagName("rect")) >= 3' \
+        "$SCRATCH/race.svg"
+    equal "mode of the history" "$(stat -c %a "$history")" 600
+    race --json >"$out"
+    equal "the first address now" "$(jq -r '.attempts[0].address' "$out")" "$(address 2):7600"
+    equal "attempts" "$(jq '[.attempts[] | select(.start_ms != null)] | length' "$out")" 1
+    dead "$(address 1)" "$(address 2)" "$(address 3)"
+    expect 28 "$(address 3):7600: no answer" race --connect-timeout 1
+    dead
+    in_ns client "$HEADWATER" bench connect --samples 3 --stats "$out" --resolve "$all" files:8080
+    for way in race random plain he paced; do
+        equal "samples of $way" "$(jq "[.peers[] | select(.way == \"$way\") | .samples] | add" "$out")" 6
+    done
+    in_ns client "$HEADWATER" bench fetch --samples 2 --way race --over trickles --resolve "$all" files:8080/object
+}
