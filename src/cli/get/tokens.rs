@@ -1,4 +1,4 @@
-//! The file in which `get` saves address tokens between runs; see [`records`](crate::cli::records).
+//! The file in which `get` saves address tokens between runs; see `cli::records`.
 //!
 //! In: lines. Out: [`Tokens`]; and back. A line is `LOCAL SERVICE RECEIVED CONNECTION CONTINUATION`: addresses,
 //! milliseconds since the Unix epoch, and two hexadecimal values.
