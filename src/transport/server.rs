@@ -380,7 +380,9 @@ impl Server {
         if usize::from(request.size) > usize::from(self.datagram_max(path.src)) {
             return Err(ServerDrop::Oversized.into());
         }
-        let same = continuation.address == path.src;
+        // The zone of a link-local address is an interface of this server, and not sealed.
+        let known = continuation.address;
+        let same = (known.ip(), known.port()) == (path.src.ip(), path.src.port());
         if !same && !self.cookie_verifies(now, path, request) {
             return Ok(self.challenge(now, path, request, continuation.address.ip())?);
         }

@@ -489,6 +489,15 @@ fn another_port_is_taken_on_after_a_challenge() {
 }
 
 #[test]
+fn a_link_local_address_with_a_zone_needs_no_challenge() {
+    let mut server = server(1);
+    let peer = Peer::opened(&mut server, at(0), path_from("[fe80::1%7]:4000"));
+    let base = peer.epoch.base;
+    let request = peer.acknowledging(base, base + 2);
+    assert!(!peer.ask(&mut server, at(1), &request).unwrap().is_empty());
+}
+
+#[test]
 fn another_address_is_taken_on_with_a_restart_only() {
     let mut server = server(1);
     let peer = Peer::opened(&mut server, at(0), path());
