@@ -9,6 +9,7 @@ mod connections;
 mod connects;
 mod contest;
 mod cpu;
+mod crowd;
 mod flood;
 mod peers;
 mod requests;
@@ -45,7 +46,9 @@ enum What {
     Requests(Box<requests::RequestsArgs>),
     /// Times to connect to hosts with several addresses: all at once, at random, in order, paced
     Connect(Box<connects::ConnectsArgs>),
-    /// The same with a fetch of the URL
+    /// Races for connections that begin at the same moment, in one process
+    Crowd(Box<crowd::CrowdArgs>),
+    /// The same as `connect`, with a fetch of the URL
     Fetch(Box<connects::ConnectsArgs>),
     /// Requests on random ones of 10 to a million open connections
     Connections(Box<connections::ConnectionsArgs>),
@@ -74,17 +77,18 @@ impl<M: Machine> Hooks<M> for Forever {
 ///
 /// # Errors
 /// The reason why it cannot run.
-pub fn run(args: &BenchArgs) -> Result<Exit, Failed> {
-    match &args.what {
-        What::Requests(args) => requests::run(args),
-        What::Connect(args) => connects::execute(args, Until::Connected),
-        What::Fetch(args) => connects::execute(args, Until::Fetched),
-        What::Connections(args) => connections::run(args),
-        What::Throughput(args) => throughput::run(args),
-        What::Bare(args) => bare::run(args),
-        What::Flood(args) => flood::run(args),
-        What::Bounce(args) => bounce::run(args),
-        What::Respond(args) => respond::run(args),
+pub fn run(args: BenchArgs) -> Result<Exit, Failed> {
+    match args.what {
+        What::Requests(args) => requests::run(&args),
+        What::Connect(args) => connects::execute(&args, Until::Connected),
+        What::Crowd(args) => crowd::execute(*args),
+        What::Fetch(args) => connects::execute(&args, Until::Fetched),
+        What::Connections(args) => connections::run(&args),
+        What::Throughput(args) => throughput::run(&args),
+        What::Bare(args) => bare::run(&args),
+        What::Flood(args) => flood::run(&args),
+        What::Bounce(args) => bounce::run(&args),
+        What::Respond(args) => respond::run(&args),
     }
 }
 
