@@ -16,11 +16,13 @@ use crate::apps::fetch::config::TransferConfig;
 use crate::apps::fetch::sinks::WriteOutput;
 use crate::apps::fetch::target::Target;
 use crate::apps::fetch::{Transfer, TransferEvent};
+use crate::cli::connect::names::ResolverArg;
 use crate::cli::connect::{ClientDevice, ConnectArgs, ConnectConfig, Memory};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::local::device_failed;
 use crate::cli::race::table::ms;
 use crate::host::client::ClientHost;
+use crate::host::config::{DEFAULT_UDP_PORT, Protocol};
 use crate::host::{Machine, Transmit};
 use crate::http::request::Method;
 use crate::runtime::{Hooks, OsClock, Stopped};
@@ -67,7 +69,15 @@ pub(super) fn execute(args: CrowdArgs) -> Result<Exit, Failed> {
         let message = format!("{}: {error}; use a host like files:8080", args.host);
         Failed::new(Exit::BadUrl, message)
     })?;
-    let config = ConnectConfig::resolve(args.connect)?;
+    let mut config = ConnectConfig::resolve(args.connect)?;
+    // Neither a resolver nor TCP: either has descriptors of its own in each machine.
+    config.names.resolver = Some(ResolverArg::System);
+    config.names.dns_servers = None;
+    let (udp_port, local_port) = config.protocol.udp_ports().unwrap_or((DEFAULT_UDP_PORT, None));
+    config.protocol = Protocol::Trickles {
+        udp_port,
+        local_port,
+    };
     let clock = OsClock::new();
     let descriptors_before = descriptors();
     let ClientDevice::Sockets(device) = config.open()? else {
