@@ -73,7 +73,10 @@ pub(super) fn execute(args: CrowdArgs) -> Result<Exit, Failed> {
     // Neither a resolver nor TCP: either has descriptors of its own in each machine.
     config.names.resolver = Some(ResolverArg::System);
     config.names.dns_servers = None;
-    let (udp_port, local_port) = config.protocol.udp_ports().unwrap_or((DEFAULT_UDP_PORT, None));
+    let (udp_port, local_port) = config
+        .protocol
+        .udp_ports()
+        .unwrap_or((DEFAULT_UDP_PORT, None));
     config.protocol = Protocol::Trickles {
         udp_port,
         local_port,
