@@ -34,6 +34,8 @@
 #   uplink0.2    0.2 Mbit/s on the way back, with a queue of 30 kB; also 0.5, 1, 2 and 5
 #   ordered5     up to 5 ms later each, both ways, in order; also 1 and 20
 #   unordered5   the same, out of order
+#   reverse2     2 % of the packets on the way back lost
+#   corrupt0.2   0.2 % of the packets damaged, both ways
 #
 # A cell RTT-RATE-object-SIZE fetches one object of 1kB (1000 bytes) to 1MB over the clean link with a
 # queue of 1bdp, on a connection of its own: from CUBIC, from us by a client never seen before

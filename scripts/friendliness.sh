@@ -21,6 +21,7 @@
 #   40ms-100mbit-4x0      4 of ours alone; 0x4 are 4 of CUBIC
 #   20+80ms-100mbit-2x0   two of ours with round trips of 20 and 80 ms; 0x2 are two of CUBIC. The queue
 #                         is that of 80 ms
+#   40ms-20mbit-64x64     crowds, only by --cells: also 4x4 and 16x16, at 20, 100 and 200 Mbit/s
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/traffic.sh

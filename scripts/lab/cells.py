@@ -41,6 +41,8 @@ UNEVEN = {
     **{f"uplink{rate:g}": f"uplink of {rate:g} Mbit/s, 30 kB" for rate in UPLINKS},
     **{f"unordered{most}": f"{most} ms jitter both ways, reordering" for most in JITTERS},
     **{f"ordered{most}": f"{most} ms jitter both ways, in order" for most in JITTERS},
+    "reverse2": "2 % lost on the way back",
+    "corrupt0.2": "0.2 % damaged, both ways",
 }
 FAULTS = EVERYWHERE | UNEVEN
 SIZES = ("1kB", "10kB", "100kB", "1MB")
@@ -61,6 +63,8 @@ SHARED = (
     *(f"40ms-100mbit-{flows}" for flows in ("2x2", "4x4", "8x8", "4x0", "0x4")),
     *(f"20+80ms-100mbit-{flows}" for flows in ("2x0", "0x2")),
 )
+MAX_FLOWS = 64
+CROWDS = tuple(f"40ms-{rate}mbit-{flows}x{flows}" for rate in (20, 100, 200) for flows in (4, 16, MAX_FLOWS))
 
 
 def queue_bytes(rtt_ms: float, rate_mbit: float, bdp: float) -> int:
@@ -98,7 +102,7 @@ class Cell:
     @property
     def by_chance(self) -> bool:
         """Where chance drops packets, a few losses must not decide."""
-        return self.fault.startswith(("loss", "burst"))
+        return self.fault.startswith(("loss", "burst", "corrupt"))
 
     @property
     def by_trace(self) -> bool:
@@ -129,6 +133,8 @@ class Cell:
             "jitter": ["--ba", "jitter=0.3ms,jitter-order=free"],
             "ecn": ["--ba", f"mark={self.queue_bytes // 4}b"],
         }
+        faults["reverse2"] = ["--ab", "loss=2%"]
+        faults["corrupt0.2"] = ["--corrupt", "0.2%"]
         faults["bursts"] = ["--aggregate", "10ms/64"]
         faults |= {name: ["--ba", f"rate-trace={path(name)}"] for name in TRACES}
         faults |= {f"uplink{rate:g}": ["--ab", f"rate={rate:g}mbit,queue={UPLINK_QUEUE}b"] for rate in UPLINKS}
@@ -192,8 +198,8 @@ class SharedLink:
 
     @classmethod
     def parse(cls, name: str) -> "SharedLink":
-        match = re.fullmatch(r"(\d+(?:\+\d+)?)ms-(\d+)mbit-([0-8])x([0-8])", name)
-        if not match:
+        match = re.fullmatch(r"(\d+(?:\+\d+)?)ms-(\d+)mbit-(\d+)x(\d+)", name)
+        if not match or max(int(match[3]), int(match[4])) > MAX_FLOWS:
             raise LabError(f"no cell '{name}': see friendliness.sh --list")
         rtts = tuple(int(rtt) for rtt in match[1].split("+"))
         return cls(name, rtts, int(match[2]), int(match[3]), int(match[4]))
@@ -229,7 +235,8 @@ def matching(names: list[str], pattern: str) -> list[str]:
 
 def chosen(script: str, words: list[str]) -> list[str]:
     if script == "friendliness":
-        return matching(list(SHARED), parse(Friendliness, words, os.environ).cells)
+        cells = parse(Friendliness, words, os.environ).cells
+        return matching(list(dict.fromkeys([*SHARED, *CROWDS])), cells) if cells else list(SHARED)
     settings = parse(Compare, words, os.environ)
     if settings.cells:
         return matching(every_cell(), settings.cells)

@@ -72,6 +72,13 @@ class Links(unittest.TestCase):
             kept, {"delay": "10ms", "far_delay": "30ms", "queue_bytes": 1_000_000, "warm": 10, "window": 50}
         )
 
+    def test_crowds_are_asked_for(self) -> None:
+        self.assertEqual(len(chosen("friendliness", ["--cells", "x16$"])), 3)
+        self.assertNotIn("40ms-20mbit-64x64", chosen("friendliness", []))
+        self.assertEqual(SharedLink.parse("40ms-20mbit-64x64").cubics, 64)
+        with self.assertRaises(LabError):
+            SharedLink.parse("40ms-20mbit-65x1")
+
 
 if __name__ == "__main__":
     unittest.main()
