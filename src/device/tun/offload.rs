@@ -250,6 +250,7 @@ mod tests {
             path,
             ecn: Ecn::Ect0,
             segment,
+            spread: std::time::Duration::ZERO,
             payload,
         }
     }

@@ -63,6 +63,7 @@ fn flight(path: UdpPath, ecn: Ecn, segment: usize, len: usize) -> Flight {
         path,
         ecn,
         segment,
+        spread: std::time::Duration::ZERO,
         payload: payload.into(),
     }
 }

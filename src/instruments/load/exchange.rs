@@ -355,6 +355,7 @@ impl Asked {
             }),
             cookie: None,
             probe: None,
+            spread_us: 0,
             ranges: Some(range)
                 .filter(|range| !range.is_empty())
                 .into_iter()

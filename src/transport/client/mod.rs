@@ -21,6 +21,7 @@ mod output;
 mod pacer;
 mod path;
 mod reassembly;
+mod record;
 mod rtt;
 mod servers;
 mod spans;

@@ -40,6 +40,8 @@ pub(super) struct Path {
     cookie: Option<Cookie>,
     rtt: Rtt,
     pacer: Pacer,
+    /// Time over which the last flight leaves.
+    spread: Duration,
     hystart: HyStart,
     servers: Servers,
     uplink: Uplink,
@@ -69,6 +71,7 @@ impl Path {
             cookie: None,
             rtt: Rtt::default(),
             pacer: Pacer::default(),
+            spread: Duration::ZERO,
             hystart: HyStart::default(),
             servers: Servers::default(),
             uplink: Uplink::default(),
@@ -216,9 +219,10 @@ impl Path {
         &self.rtt
     }
 
-    /// The round trip that an event declares for the next epoch, in microseconds.
+    /// The round trip that an event declares for the next epoch, in microseconds: with the time that
+    /// acknowledgements wait for a flight of others.
     pub(super) fn rtt_us(&self) -> u64 {
-        micros(self.rtt.of_next_epoch())
+        micros(self.rtt.of_next_epoch() + self.spread)
     }
 
     /// Takes the round trip of the OPEN that opened a connection.
@@ -336,10 +340,18 @@ impl Path {
         self.pacer.ready_at()
     }
 
-    /// Takes note of a request for `count` packets at a window of `window` packets.
-    pub(super) fn pace(&mut self, now: Instant, count: u32, window: u32, slow_start: bool) {
+    /// Takes note of a request for `count` packets at a window of `window` packets; returns the time over
+    /// which they should leave.
+    pub(super) fn pace(
+        &mut self,
+        now: Instant,
+        count: u32,
+        window: u32,
+        slow_start: bool,
+    ) -> Duration {
         let rtt = self.rtt.expected();
-        self.pacer.sent(now, count, window, rtt, slow_start);
+        self.spread = self.pacer.sent(now, count, window, rtt, slow_start);
+        self.spread
     }
 
     /// Lets the next request leave at once.
