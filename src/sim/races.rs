@@ -74,7 +74,7 @@ pub enum RaceViolation {
         /// The time between them.
         gap: Duration,
     },
-    /// More packets than [`MAX_RACE_PACKETS`] before the race was decided.
+    /// More packets than a race may send, before it was decided.
     #[error("{0} packets in a race")]
     Budget(u32),
     /// A packet to an address that has refused, after the race.

@@ -185,14 +185,14 @@ impl Client {
             datagrams.for_each(|_| out.stats.dropped("foreign_address"));
             return;
         }
-        let is_silent = path.is_silent();
+        let (is_silent, since_copy) = (path.is_silent(), path.since_copy(now));
         let mut answered = false;
         for datagram in datagrams {
             answered |= self
                 .connection
                 .handle_datagram(now, path, out, ecn, datagram);
         }
-        if answered && is_silent && path.switch(now, from.src) {
+        if answered && is_silent && path.switch(from.src, since_copy) {
             out.stats.switches += 1;
         }
         if answered {

@@ -172,13 +172,20 @@ impl Path {
         self.backoff > 0 || self.hedge.is_silent()
     }
 
-    /// Goes on at the spare address that answers while the present one is silent; returns whether `from` is one.
-    pub(super) fn switch(&mut self, now: Instant, from: SocketAddr) -> bool {
+    /// The round trip to a spare, if an answer that comes now is that of a copy; none after timeouts, whose requests
+    /// go to several spares.
+    pub(super) fn since_copy(&self, now: Instant) -> Option<Duration> {
+        let since = self.hedge.since_copy(now);
+        since.filter(|_| self.backoff == 0)
+    }
+
+    /// Goes on at the spare address that answers while the present one is silent, after `round_trip` if it is known;
+    /// returns whether `from` is one.
+    pub(super) fn switch(&mut self, from: SocketAddr, round_trip: Option<Duration>) -> bool {
         let Some(spare) = self.spares.iter_mut().find(|spare| **spare == from) else {
             return false;
         };
         core::mem::swap(spare, &mut self.addresses.dst);
-        let round_trip = self.hedge.since_copy(now);
         self.hedge.answered();
         self.forget();
         if let Some(round_trip) = round_trip {
