@@ -424,7 +424,8 @@ impl RaceWorld {
         let tried = self.places.iter().take(MAX_ATTEMPTS);
         let live = tried.filter(|place| place.stays(begun)).count();
         let all_tried = self.places.len() <= MAX_ATTEMPTS;
-        match live > 0 && all_tried {
+        let spent = self.packets_in_race >= MAX_RACE_PACKETS;
+        match live > 0 && all_tried && !spent {
             true => Err(RaceViolation::Failed(failure.to_string())),
             false => Ok(()),
         }

@@ -131,9 +131,9 @@ impl Connection {
         opening.attempts += 1;
         opening.streams.1 = self.stream.id;
         // A service that has lost the keys of the stream is silent to its user continuation: every
-        // second OPEN asks only whether the service lives.
+        // second OPEN asks only whether the service lives. With spares, each gets both kinds.
         let (wanted, offset) = match &self.stream.user {
-            Some(_) if opening.attempts % 2 == 0 => (Wanted::New(&[]), 0),
+            Some(_) if (opening.attempts - 1) / path.turns() % 2 == 1 => (Wanted::New(&[]), 0),
             Some(user) => (Wanted::Of(user), self.stream.reassembly.read_offset()),
             None => (Wanted::New(&self.stream.request), 0),
         };

@@ -115,13 +115,12 @@ impl Path {
         self.set_spares(all);
     }
 
-    /// The addresses to which a datagram goes in addition while timeouts are unanswered: one spare, by turns.
-    pub(super) fn beside(&mut self) -> Option<UdpPath> {
+    /// The addresses to which a datagram goes in addition while timeouts are unanswered: one spare after each timeout.
+    pub(super) fn beside(&self) -> Option<UdpPath> {
         if self.backoff == 0 {
             return None;
         }
         let spare = *self.spares.front()?;
-        self.spares.rotate_left(1);
         Some(UdpPath {
             src: self.addresses.src,
             dst: spare,
@@ -129,6 +128,11 @@ impl Path {
     }
 
     // --- Copies of overdue requests ---
+
+    /// The timeouts after which each spare had its turn; 1 without spares.
+    pub(super) fn turns(&self) -> u32 {
+        u32::try_from(self.spares.len()).map_or(1, |count| count.max(1))
+    }
 
     /// Takes note of a request, of which a spare may get a copy.
     pub(super) fn requested(&mut self, now: Instant, datagram: &[u8]) {
@@ -401,7 +405,10 @@ impl Path {
     }
 
     /// Backs off after a retransmission timeout.
-    pub(super) const fn timed_out(&mut self, now: Instant) {
+    pub(super) fn timed_out(&mut self, now: Instant) {
+        if self.backoff > 0 && !self.spares.is_empty() {
+            self.spares.rotate_left(1);
+        }
         self.backoff += 1;
         self.waiting_since = now;
     }
