@@ -20,7 +20,7 @@ pub(super) trait Records: Default {
     const NAME: &'static str;
 
     /// Longest accepted file, in bytes.
-    const MAX_FILE_BYTES: u64;
+    const FILE_LIMIT: u64;
 
     /// Adds the record of a line; ignores a malformed one: a copy may have been truncated.
     fn parse_line(&mut self, line: &str);
@@ -106,7 +106,7 @@ fn lock(place: &Place) -> io::Result<File> {
 }
 
 fn read<R: Records>(file: &File) -> Result<R, RecordFileError> {
-    let bytes = read_bounded(file, R::MAX_FILE_BYTES)?;
+    let bytes = read_bounded(file, R::FILE_LIMIT)?;
     let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
     text.as_deref()
         .and_then(parse)

@@ -21,7 +21,7 @@ const MAX_ROUND_TRIP: Duration = Duration::from_mins(5);
 impl Records for History {
     const NAME: &'static str = "outcomes of connects";
 
-    const MAX_FILE_BYTES: u64 = MAX_HISTORY_FILE_BYTES;
+    const FILE_LIMIT: u64 = MAX_HISTORY_FILE_BYTES;
 
     fn parse_line(&mut self, line: &str) {
         if let Some(known) = parse_line(line) {

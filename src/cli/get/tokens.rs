@@ -18,7 +18,7 @@ pub const MAX_TOKEN_FILE_BYTES: u64 = 256 * 1024;
 impl Records for Tokens {
     const NAME: &'static str = "address tokens";
 
-    const MAX_FILE_BYTES: u64 = MAX_TOKEN_FILE_BYTES;
+    const FILE_LIMIT: u64 = MAX_TOKEN_FILE_BYTES;
 
     fn parse_line(&mut self, line: &str) {
         if let Some(token) = parse_line(line) {
