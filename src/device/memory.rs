@@ -128,7 +128,6 @@ mod tests {
             path,
             ecn: Ecn::Ect0,
             segment: 100,
-            spread: std::time::Duration::ZERO,
             payload: payload.clone().into(),
         };
         one.send_flight(&flight).unwrap();

@@ -297,7 +297,6 @@ mod tests {
             path,
             ecn: Ecn::NotEct,
             segment: 4,
-            spread: std::time::Duration::ZERO,
             payload: b"0123456789".to_vec().into(),
         }
     }

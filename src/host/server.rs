@@ -20,7 +20,7 @@ use crate::stack::{Demuxed, Stack, StackConfig, StackCounters, StackError};
 use crate::time::{Instant, Now};
 use crate::transport::application::{Application, Ticket};
 use crate::transport::keys::KeyRing;
-use crate::transport::server::{Server, ServerConfig, SpreadQueue};
+use crate::transport::server::{Server, ServerConfig};
 use crate::wire::flight::{Ecn, Flight};
 use crate::wire::ip::{Checksum, IpView, UdpView};
 
@@ -51,7 +51,6 @@ pub struct ServerHost<A> {
     finished: Vec<Ticket>,
     app: A,
     flights: VecDeque<Flight>,
-    spread: SpreadQueue,
     /// Requests dropped because too many flights waited.
     overflow: u64,
     redirected: Option<RedirectedSide>,
@@ -136,7 +135,6 @@ impl<A: Application> ServerHost<A> {
             finished: Vec::new(),
             app,
             flights: VecDeque::new(),
-            spread: SpreadQueue::default(),
             overflow: 0,
             redirected: None,
         })
@@ -239,7 +237,7 @@ impl<A: Application> ServerHost<A> {
         metrics
     }
 
-    fn transport_metrics(&self) -> [Metric; 10] {
+    fn transport_metrics(&self) -> [Metric; 9] {
         let counters = self.server.counters();
         let drops = counters.drops().iter();
         [
@@ -283,11 +281,6 @@ impl<A: Application> ServerHost<A> {
                 "headwater_parked_requests",
                 "Requests that wait for the application.",
                 u64::try_from(self.server.parked()).unwrap_or(u64::MAX),
-            ),
-            Metric::gauge(
-                "headwater_spread_bytes",
-                "Datagrams that leave later, because their clients want flights spread.",
-                u64::try_from(self.spread.bytes()).unwrap_or(u64::MAX),
             ),
             Metric::gauge(
                 "headwater_soft_state_bytes",
@@ -475,7 +468,6 @@ impl<A: Application> ServerHost<A> {
             let waits = self.server.counters().waits;
             let answer = self.server.respond(now, view.path, datagram, &mut self.app);
             let answered = answer.is_some() && self.server.counters().waits == waits;
-            let answer = answer.map(|flight| self.spread.push(now.instant, flight));
             self.flights.extend(answer);
             if let Some(side) = &mut self.redirected {
                 side.backend.count_packet(answered);
@@ -543,13 +535,11 @@ impl<A: Application> Machine for ServerHost<A> {
     }
 
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
-        let piece = self.spread.pop(now.instant);
-        if let Some(flight) = piece.or_else(|| self.flights.pop_front()) {
+        if let Some(flight) = self.flights.pop_front() {
             return Some(Transmit::Flight(flight));
         }
         self.wake(now);
         if let Some(flight) = self.server.poll_parked(now, &mut self.app) {
-            let flight = self.spread.push(now.instant, flight);
             if let Some(side) = &mut self.redirected {
                 side.backend.count_answer();
             }
@@ -570,7 +560,6 @@ impl<A: Application> Machine for ServerHost<A> {
     fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
         let web = self.web.poll_timeout().map(|at| (at, "HTTP over TCP"));
         let stack = self.stack.poll_timeout(now.instant);
-        let piece = self.spread.poll_timeout().map(|at| (at, "spread flight"));
-        [web, stack, piece].into_iter().flatten().min()
+        [web, stack].into_iter().flatten().min()
     }
 }

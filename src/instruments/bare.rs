@@ -82,7 +82,6 @@ impl BareServer {
             path: path.reversed(),
             ecn: Ecn::NotEct,
             segment: self.segment,
-            spread: Duration::ZERO,
             payload: self.pool.lend(&mut self.gathered),
         }
     }

@@ -184,7 +184,6 @@ fn the_worked_example_is_what_the_program_sends() {
         }),
         cookie: None,
         probe: None,
-        spread_us: 0,
         ranges: vec![Span {
             start: 0,
             end: MAX_STREAM_BYTES,

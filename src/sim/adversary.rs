@@ -297,7 +297,6 @@ impl Adversary {
             declared,
             cookie: None,
             probe,
-            spread_us: if self.dice.chance(4) { u32::MAX } else { 0 },
             ranges,
             wanted: Wanted::Of(&user),
         };

@@ -69,7 +69,6 @@ impl Judge for TransportJudge {
                     end: 1 + u64::from(KNOWN_WINDOW),
                 },
                 once: false,
-                spreads: false,
                 excess: None,
             }),
             ToServer::Request(request) => self.request(now, &request),
@@ -145,7 +144,6 @@ fn in_epoch(shown: &Shown, request: &Request<'_>) -> Claim {
             end: epoch.edge(upto) + 1,
         },
         once: true,
-        spreads: request.spread_us > 0,
         excess: excess.into_iter().flatten().next(),
     }
 }
@@ -165,7 +163,6 @@ fn declaring(shown: &Shown, declared: Declared, request: &Request<'_>) -> Claim 
             proven: Vec::new(),
             allowed: Span { start: 1, end: 1 },
             once: true,
-            spreads: false,
             excess: Some(Excess::Declaration),
         };
     };
@@ -213,7 +210,6 @@ fn declaring(shown: &Shown, declared: Declared, request: &Request<'_>) -> Claim 
             end: zone_edge(&transition, upto) + 1,
         },
         once: transition.kind != TransitionKind::Timeout && request.probe.is_none(),
-        spreads: request.spread_us > 0,
         excess: excess.into_iter().flatten().next(),
     }
 }

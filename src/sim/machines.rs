@@ -21,7 +21,7 @@ use crate::time::{Instant, Now};
 use crate::transport::application::Application as _;
 use crate::transport::client::{Client, ClientConfig, ClientEvent};
 use crate::transport::keys::{KeyRing, Role, SECRET_BYTES};
-use crate::transport::server::{Server, ServerConfig, SpreadQueue};
+use crate::transport::server::{Server, ServerConfig};
 use crate::wire::flight::Flight;
 use crate::wire::ip::parse_udp;
 
@@ -46,7 +46,6 @@ impl Kit for TransportKit {
             server: Server::new(config, ring(scenario.secret, boot.stage)),
             app: SlowObjects::new(scenario.thinks),
             out: VecDeque::new(),
-            spread: SpreadQueue::default(),
         })
     }
 
@@ -93,7 +92,6 @@ struct ServerNode {
     server: Server,
     app: SlowObjects,
     out: VecDeque<Flight>,
-    spread: SpreadQueue,
 }
 
 impl Machine for ServerNode {
@@ -104,7 +102,6 @@ impl Machine for ServerNode {
         let (path, payload) = (datagram.path, datagram.payload);
         self.app.advance(now.instant);
         let answer = self.server.respond(now, path, payload, &mut self.app);
-        let answer = answer.map(|flight| self.spread.push(now.instant, flight));
         self.out.extend(answer);
     }
 
@@ -113,21 +110,18 @@ impl Machine for ServerNode {
     }
 
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
-        let piece = self.spread.pop(now.instant);
-        if let Some(flight) = piece.or_else(|| self.out.pop_front()) {
+        if let Some(flight) = self.out.pop_front() {
             return Some(Transmit::Flight(flight));
         }
         while let Some(ticket) = self.app.poll_ready() {
             self.server.wake(ticket);
         }
-        let parked = self.server.poll_parked(now, &mut self.app)?;
-        Some(Transmit::Flight(self.spread.push(now.instant, parked)))
+        let parked = self.server.poll_parked(now, &mut self.app);
+        parked.map(Transmit::Flight)
     }
 
     fn poll_timeout(&mut self, _now: Now) -> Option<(Instant, &'static str)> {
-        let application = self.app.poll_timeout().map(|at| (at, "application"));
-        let piece = self.spread.poll_timeout().map(|at| (at, "spread flight"));
-        application.into_iter().chain(piece).min()
+        self.app.poll_timeout().map(|at| (at, "application"))
     }
 }
 

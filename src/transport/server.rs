@@ -30,7 +30,6 @@ mod content;
 mod counters;
 mod emit;
 mod parked;
-mod spread;
 #[cfg(test)]
 mod tests;
 
@@ -42,7 +41,6 @@ pub use counters::{ServerCounters, ServerDrop};
 use emit::{Numbered, Seals, low_bits, small};
 use parked::{FlightKey, Parked, ParkedRequests};
 pub use parked::{MAX_PARKED, MAX_PARKED_BYTES, MAX_PARKED_REQUEST_BYTES};
-pub use spread::{MAX_SPREAD, MAX_SPREAD_BYTES, SpreadQueue};
 
 /// Most bytes in answer to each byte from an address that has not proven lately that it receives
 /// (RFC 9000 §8).
@@ -514,11 +512,8 @@ impl Server {
         let numbers = (granted.first, granted.count);
         let numbered = Numbered::new(header, next.identity, numbers, send, extent.size);
         self.counters.requests += 1;
-        let (mut flight, sent) = self.flight(path, &numbered, &content.seals(&sealed, false));
+        let (flight, sent) = self.flight(path, &numbered, &content.seals(&sealed, false));
         self.filter.mark(connection, granted.first, sent);
-        // None leaves later than its client expects if some are not sent.
-        let part = u64::from(request.spread_us) * flight.count() as u64 / u64::from(granted.count);
-        flight.spread = Duration::from_micros(part);
         Ok(flight)
     }
 
@@ -562,7 +557,6 @@ impl Server {
             path: path.reversed(),
             ecn: Ecn::Ect0,
             segment: numbered.size,
-            spread: Duration::ZERO,
             payload: self.pool.lend(&mut self.gathered),
         };
         (flight, sent)

@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::wire::payload::Payload;
 
@@ -68,31 +67,6 @@ impl UdpPath {
     }
 }
 
-/// Time that one piece of a spread flight takes at the client's rate: a queue that is nearly full drops
-/// longer bursts.
-pub const PIECE_TIME: Duration = Duration::from_micros(500);
-
-/// Least datagrams of a piece.
-const MIN_PIECE: u32 = 1;
-
-/// Datagrams of each piece of a flight of `count` that leaves over `spread`.
-#[must_use]
-pub fn piece(count: u32, spread: Duration) -> u32 {
-    let fits = u128::from(count) * PIECE_TIME.as_micros() / spread.as_micros().max(1);
-    u32::try_from(fits).unwrap_or(u32::MAX).max(MIN_PIECE)
-}
-
-/// When datagram `index` of a flight of `count` that leaves over `spread` departs, after the first:
-/// with the first of its piece.
-#[must_use]
-pub fn departure(index: u32, count: u32, spread: Duration) -> Duration {
-    if spread.is_zero() {
-        return Duration::ZERO;
-    }
-    let piece = piece(count, spread);
-    spread * (index / piece * piece) / count.max(1)
-}
-
 /// Datagrams of one path, ready for one offloaded write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flight {
@@ -102,9 +76,6 @@ pub struct Flight {
     pub ecn: Ecn,
     /// UDP payload length of every datagram but the last, in bytes; at least 1.
     pub segment: usize,
-    /// Time over which the datagrams should leave, in [pieces](piece); zero: at once. Whoever sends them
-    /// may send them at once.
-    pub spread: Duration,
     /// The UDP payloads, concatenated.
     pub payload: Payload,
 }
@@ -117,7 +88,6 @@ impl Flight {
             path,
             ecn,
             segment: payload.len().max(1),
-            spread: Duration::ZERO,
             payload: payload.into(),
         }
     }

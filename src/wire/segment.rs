@@ -66,7 +66,6 @@ const REQUEST_ANSWERS_CHALLENGE: u8 = 0x04;
 const REQUEST_PROBES: u8 = 0x08;
 /// The application part is a new request rather than a user continuation.
 const REQUEST_BEGINS: u8 = 0x10;
-const REQUEST_SPREADS: u8 = 0x20;
 
 const RESPONSE_CONTINUATION: u8 = 0x01;
 const RESPONSE_USER: u8 = 0x02;

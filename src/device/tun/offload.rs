@@ -250,7 +250,6 @@ mod tests {
             path,
             ecn: Ecn::Ect0,
             segment,
-            spread: std::time::Duration::ZERO,
             payload,
         }
     }

@@ -63,7 +63,6 @@ fn flight(path: UdpPath, ecn: Ecn, segment: usize, len: usize) -> Flight {
         path,
         ecn,
         segment,
-        spread: std::time::Duration::ZERO,
         payload: payload.into(),
     }
 }

@@ -81,10 +81,7 @@ impl Sockets {
             self.pass(now.instant + ONE_WAY);
             for flight in answers {
                 let UdpPath { src, dst } = flight.path;
-                // A piece of a flight that was requested from the address before.
-                if dst != self.chosen {
-                    continue;
-                }
+                assert_eq!(dst, self.chosen);
                 let dst = SocketAddr::new([0, 0, 0, 0].into(), 0);
                 let (payload, segment) = (flight.payload.to_vec(), Some(flight.segment));
                 let view = arrival(UdpPath { src, dst }, flight.ecn, &payload);

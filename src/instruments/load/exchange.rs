@@ -355,7 +355,6 @@ impl Asked {
             }),
             cookie: None,
             probe: None,
-            spread_us: 0,
             ranges: Some(range)
                 .filter(|range| !range.is_empty())
                 .into_iter()

@@ -14,7 +14,7 @@ mod numbers;
 mod patience;
 mod towards;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -27,7 +27,6 @@ use towards::Towards;
 use super::world::{ClientProgress, Livelock, Node, NodeId, Observer};
 use crate::link::LinkConfigError;
 use crate::time::Instant;
-use crate::transport::server::MAX_SPREAD;
 use crate::wire::flight::UdpPath;
 use crate::wire::segment::Span;
 
@@ -42,8 +41,6 @@ pub struct Claim {
     pub allowed: Span,
     /// Whether the replay filter applies to its numbers.
     pub once: bool,
-    /// Whether its flight may leave in pieces.
-    pub spreads: bool,
     /// The claim that no honest client makes: such a request must be granted nothing.
     pub excess: Option<Excess>,
 }
@@ -300,8 +297,6 @@ struct Server {
     claim: Option<Claim>,
     /// The claims of requests that wait, by connection and first number.
     parked: BTreeMap<(u64, u64), Claim>,
-    /// The claims of requests whose flights may still leave.
-    spread: VecDeque<(Instant, Claim)>,
     sent: BTreeMap<u64, Numbers>,
     memory: Option<usize>,
 }
@@ -449,10 +444,12 @@ impl<J: Judge> Checker<J> {
         // same numbers: one of the claims must entitle to it.
         let parked = state.parked.range((connection, 0)..=(connection, number));
         let parked = parked.map(|(_, claim)| claim).filter(covers);
-        let spread = state.spread.iter().map(|(_, claim)| claim);
-        let spread = spread.filter(of_this).filter(covers);
-        let last = state.claim.as_ref().filter(of_this);
-        let claims = last.into_iter().chain(parked).chain(spread);
+        let claims = state
+            .claim
+            .as_ref()
+            .filter(of_this)
+            .into_iter()
+            .chain(parked);
         let mut checks = claims.map(|claim| {
             check_claim(server, claim, known, grant)?;
             match claim.once && !fresh {
@@ -597,11 +594,7 @@ impl<J: Judge> Observer for Checker<J> {
                 client.lost.came(path.src);
             }
             let claim = self.judge.claim(now, path, payload);
-            let server = self.servers.entry(node).or_default();
-            server.spread.retain(|(came, _)| now <= *came + MAX_SPREAD);
-            let spreads = claim.clone().filter(|claim| claim.spreads);
-            server.spread.extend(spreads.map(|claim| (now, claim)));
-            server.claim = claim;
+            self.servers.entry(node).or_default().claim = claim;
             return;
         };
         if !client.receives {

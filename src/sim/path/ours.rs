@@ -8,7 +8,7 @@ use crate::sim::machines::ring;
 use crate::sim::object::{Object, Objects};
 use crate::time::{Instant, Now};
 use crate::transport::client::{Client, ClientConfig, ClientStats};
-use crate::transport::server::{Server, ServerConfig, SpreadQueue};
+use crate::transport::server::{Server, ServerConfig};
 use crate::wire::flight::{Flight, UdpPath};
 use crate::wire::ip::parse_udp;
 
@@ -25,7 +25,6 @@ pub(super) struct Ours {
     server: Server,
     object: Object,
     answers: VecDeque<Flight>,
-    spread: SpreadQueue,
     begun: bool,
     received: u64,
     seed: u64,
@@ -52,7 +51,6 @@ impl Ours {
             server: Server::new(server, ring(seed, 0)),
             object: Object { seed, length },
             answers: VecDeque::new(),
-            spread: SpreadQueue::default(),
             begun: false,
             received: 0,
             seed,
@@ -82,7 +80,6 @@ impl Ours {
 
     fn answer(&mut self, now: Now, path: UdpPath, datagram: &[u8]) {
         let answer = self.server.respond(now, path, datagram, &mut Objects);
-        let answer = answer.map(|flight| self.spread.push(now.instant, flight));
         self.answers.extend(answer);
     }
 
@@ -127,14 +124,12 @@ impl Ends for Ours {
         self.client.poll_transmit(now)
     }
 
-    fn next_of_server(&mut self, now: Now) -> Option<Flight> {
-        let piece = self.spread.pop(now.instant);
-        piece.or_else(|| self.answers.pop_front())
+    fn next_of_server(&mut self, _now: Now) -> Option<Flight> {
+        self.answers.pop_front()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let own = self.client.poll_timeout().map(|(at, _)| at);
-        own.into_iter().chain(self.spread.poll_timeout()).min()
+        self.client.poll_timeout().map(|(at, _)| at)
     }
 
     fn received(&self) -> u64 {

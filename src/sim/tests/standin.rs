@@ -121,7 +121,6 @@ impl Judge for StandInJudge {
                 end: number + 1,
             },
             once: true,
-            spreads: false,
             excess: (self.0 == Defect::Excessive).then_some(Excess::Pending),
         })
     }

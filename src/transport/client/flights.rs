@@ -2,17 +2,15 @@
 //! (RACK, RFC 8985). The client knows when it asked, so a number is late when one that was requested
 //! later has come and the reordering window has passed since.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::Instant;
-use crate::transport::client::record::Record;
 use crate::transport::client::rtt::Rtt;
 use crate::transport::client::stream::label_of;
-use crate::transport::epoch::Epoch;
+use crate::transport::client::window::Interval;
+use crate::transport::epoch::{Declaration, Epoch};
+use crate::transport::layout::Layout;
 use crate::transport::low_bits;
 use crate::wire::segment::Span;
 
@@ -30,6 +28,90 @@ const ORDERLY: u32 = 64;
 /// Greatest lateness that the reordering window makes room for. More than RFC 8985's one round trip:
 /// one of several servers may be held up for longer than that, and its answers still come.
 const MAX_LATENESS: Duration = Duration::from_millis(100);
+
+/// One request and the flight that it releases.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) interval: Interval,
+    /// When it was sent (last).
+    pub(super) sent: Instant,
+    /// Its place among all that was sent: one instant may have seen several leave.
+    order: u64,
+    /// Sent again or asked to wait, so that its round trip is ambiguous.
+    pub(super) repeated: bool,
+    /// Sent again because it seemed lost.
+    retried: bool,
+    /// A server has asked to wait: when to ask again. Until then its numbers are not late.
+    waits_until: Option<Instant>,
+    /// Some of its numbers were requested before, by a record that was given up: ambiguous, too.
+    pub(super) asked_before: bool,
+    /// The client's name of the stream that the bytes belong to.
+    pub(super) stream: u64,
+    /// The bytes requested; empty for the beginning of a stream.
+    pub(super) ranges: Vec<Span>,
+    /// The event declared.
+    pub(super) declared: Option<Declaration>,
+    /// The epoch that a continuation in its answer speaks for.
+    pub(super) yields: Epoch,
+    /// The first datagram carries a continuation.
+    pub(super) wants_continuation: bool,
+    /// It answers a challenge, so the continuation is bound to the present address.
+    pub(super) rebinds: bool,
+    /// The chunks of each datagram, as far as they are known.
+    pub(super) layout: Layout,
+    /// Bit `i` stands for number `interval.first + i`.
+    open: u64,
+}
+
+impl Record {
+    pub(super) fn new(interval: Interval, sent: Instant, stream: u64, yields: Epoch) -> Self {
+        Self {
+            interval,
+            sent,
+            order: 0,
+            repeated: false,
+            retried: false,
+            waits_until: None,
+            asked_before: false,
+            stream,
+            ranges: Vec::new(),
+            declared: None,
+            yields,
+            wants_continuation: false,
+            rebinds: false,
+            layout: Layout::default(),
+            open: low_bits(u64::from(interval.count)),
+        }
+    }
+
+    /// Which numbers have neither come nor been given up.
+    pub(super) const fn still_open(&self) -> u64 {
+        self.open
+    }
+
+    /// Whether it was sent again because it seemed lost, not because a server asked to wait.
+    pub(super) const fn retried(&self) -> bool {
+        self.retried
+    }
+
+    /// Whether its event gives numbers up, so that its request takes a token of the servers.
+    pub(super) fn takes_token(&self) -> bool {
+        self.declared
+            .is_some_and(|declaration| !declaration.kind.has_zone())
+    }
+
+    /// Whether nothing of it has arrived.
+    fn untouched(&self) -> bool {
+        self.open == low_bits(u64::from(self.interval.count))
+    }
+
+    /// The bytes of the datagrams in `which` that are known.
+    pub(super) fn bytes(&self, which: u64) -> impl Iterator<Item = Span> {
+        let numbered = (0..u64::BITS).zip(self.layout.datagrams());
+        let chosen = numbered.filter(move |(index, _)| which >> index & 1 != 0);
+        chosen.flat_map(|(_, chunks)| chunks.iter().copied())
+    }
+}
 
 /// The request that a number was awaited by.
 #[derive(Clone, Copy, Debug)]
@@ -96,20 +178,6 @@ pub(super) struct Loss {
     pub(super) due: Instant,
 }
 
-/// Of the numbers that have arrived the one that left last.
-#[derive(Clone, Copy, Debug)]
-struct Latest {
-    /// When it left the server, by the time of its request.
-    left: Instant,
-    /// When that was sent.
-    sent: Instant,
-    /// Its request's place among all.
-    order: u64,
-    number: u64,
-    /// The time from then to its arrival.
-    round_trip: Duration,
-}
-
 /// See the head of this file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flights {
@@ -119,8 +187,8 @@ pub(super) struct Flights {
     expected: Vec<Span>,
     /// Requests sent so far.
     sent: u64,
-    /// Of the numbers that have arrived the one that left last.
-    latest: Option<Latest>,
+    /// The order of the latest-sent number that has arrived, the number, and its round trip.
+    latest: Option<(u64, u64, Duration)>,
     reordering_seen: bool,
     /// Numbers that came in order since the path is known, as far as they count.
     in_order: u32,
@@ -274,8 +342,7 @@ impl Flights {
         self.expected
             .extend_from_slice(record.layout.datagrams_from(datagram, void_after));
         let repeated = record.repeated || record.asked_before;
-        let left = record.left(index);
-        let round_trip = now.saturating_since(left);
+        let round_trip = now.saturating_since(record.sent);
         // Sooner than any answer comes, it is the answer to the first request (RFC 8985 §6.2).
         let early = repeated && rtt.min().is_some_and(|least| round_trip < least);
         let mut given_up = self.given_up.iter().rev();
@@ -287,8 +354,7 @@ impl Flights {
             repeated,
             asked_before: record.asked_before,
             answers: !other,
-            // A later one of a spread flight has left later.
-            first_of_flight: record.untouched() && left == record.sent,
+            first_of_flight: record.untouched(),
             yields: record.yields,
             opens: record.declared.is_some(),
             rebinds: record.rebinds,
@@ -298,20 +364,12 @@ impl Flights {
         record.open &= !(low_bits(void + 1) << index);
         // The server is ready: from here on the rest can be late.
         record.waits_until = None;
-        let (order, spread) = (record.order, record.spread);
+        let order = record.order;
         if record.open == 0 {
             self.records.remove(place);
         }
         if !early {
-            // Sooner than any answer comes, the flight was not spread.
-            let latest = Latest {
-                left,
-                sent: arrival.sent,
-                order,
-                number: n,
-                round_trip: round_trip.max(rtt.min().unwrap_or_default()),
-            };
-            self.note(latest, spread, arrival.repeated);
+            self.note(order, n, round_trip, arrival.repeated);
         }
         let stream = Some(arrival.stream).filter(|&stream| {
             label_of(stream) == label && !(arrival.asked_before && self.is_ambiguous(n, stream))
@@ -352,24 +410,17 @@ impl Flights {
         self.given_up.push_back(given_up);
     }
 
-    /// Takes note of an arrival of a flight that was to leave over `spread`.
-    fn note(&mut self, arrived: Latest, spread: Duration, repeated: bool) {
-        let place = |latest: &Latest| (latest.left, latest.order, latest.number);
-        if self
+    fn note(&mut self, order: u64, n: u64, round_trip: Duration, repeated: bool) {
+        let newer = self
             .latest
-            .as_ref()
-            .is_none_or(|latest| place(&arrived) > place(latest))
-        {
-            self.latest = Some(arrived);
+            .is_none_or(|(latest, number, _)| (order, n) > (latest, number));
+        if newer {
+            self.latest = Some((order, n, round_trip));
             self.in_order = ORDERLY.min(self.in_order + 1);
-        } else if let Some(latest) = self.latest.filter(|_| !repeated) {
-            let late = arrived.round_trip.saturating_sub(latest.round_trip);
-            // Requests that come closer together than they left have their pieces mixed.
-            if late >= spread {
-                // Nearly given up; the next may be later.
-                self.reordering_seen = true;
-                self.late_by(late);
-            }
+        } else if let Some((_, _, due)) = self.latest.filter(|_| !repeated) {
+            // Nearly given up; the next may be later.
+            self.reordering_seen = true;
+            self.late_by(round_trip.saturating_sub(due));
         }
     }
 
@@ -382,17 +433,8 @@ impl Flights {
     pub(super) fn probed(&mut self, now: Instant, sent: Instant) {
         let before = self.records.iter().filter(|record| record.sent < sent);
         let order = before.map(|record| record.order).max().unwrap_or(0);
-        let latest = self
-            .latest
-            .map_or((Instant::ZERO, 0), |latest| (latest.left, latest.order));
-        if (sent, order) >= latest {
-            self.latest = Some(Latest {
-                left: sent,
-                sent,
-                order: order.max(latest.1),
-                number: u64::MAX,
-                round_trip: now.saturating_since(sent),
-            });
+        if self.latest.is_none_or(|(latest, ..)| order >= latest) {
+            self.latest = Some((order, u64::MAX, now.saturating_since(sent)));
         }
     }
 
@@ -400,40 +442,30 @@ impl Flights {
     /// between the distances of the farthest and the nearest.
     pub(super) fn detect(&mut self, now: Instant, rtt: &Rtt, apart: Option<Duration>) -> Vec<Loss> {
         self.timer = None;
-        let Some(latest) = self.latest else {
+        let Some((latest, number, round_trip)) = self.latest else {
             return Vec::new();
         };
-        let Latest {
-            left,
-            sent,
-            order,
-            number,
-            round_trip,
-        } = latest;
         let mut losses = Vec::new();
         let awaited = self.records.iter();
         for record in awaited.filter(|record| record.waits_until.is_none()) {
             let first = record.interval.first;
-            let late = record.open & record.before(left, order, number.saturating_sub(first));
+            let late = match record.order.cmp(&latest) {
+                core::cmp::Ordering::Less => record.open,
+                core::cmp::Ordering::Equal => record.open & low_bits(number.saturating_sub(first)),
+                core::cmp::Ordering::Greater => 0,
+            };
             if late == 0 {
                 continue;
             }
             let highest = first + u64::from(63 - late.leading_zeros());
             let orderly = self.in_order == ORDERLY && !self.reordering_seen && apart.is_none();
             let clearly = orderly && number >= highest + REORDERING_THRESHOLD;
-            let highest_left = record.left(highest - first);
-            // Requests that come closer together than they left have their pieces mixed, and a server may
-            // send whole flights one after the other.
-            let offset = |left: Instant, sent| left.saturating_since(sent);
-            let behind = offset(left, sent) >= offset(highest_left, record.sent);
-            let unmixed = record.order == order || (record.order < order && behind);
-            let wait = match (clearly, unmixed) {
-                (true, true) => Duration::ZERO,
-                (false, true) => self.reordering_window(rtt, apart),
-                (_, false) => self.reordering_window(rtt, apart).max(record.spread),
+            let wait = if clearly {
+                Duration::ZERO
+            } else {
+                self.reordering_window(rtt, apart)
             };
-            let due = highest_left + round_trip;
-            let deadline = due + wait;
+            let deadline = record.sent + round_trip + wait;
             if deadline > now {
                 self.timer = Some(self.timer.map_or(deadline, |timer| timer.min(deadline)));
                 continue;
@@ -448,7 +480,7 @@ impl Flights {
                     && !record.layout.is_empty(),
                 stream: record.stream,
                 bytes: record.bytes(late).collect(),
-                due,
+                due: record.sent + round_trip,
             });
         }
         losses
@@ -539,4 +571,233 @@ fn awaited(records: &mut VecDeque<Record>, n: u64) -> Option<(usize, &mut Record
     let index = n - record.interval.first;
     let open = index < u64::from(record.interval.count) && record.open >> index & 1 != 0;
     open.then_some((place, record))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUND_TRIP: u64 = 40_000;
+
+    const fn at(us: u64) -> Instant {
+        Instant::from_micros(us)
+    }
+
+    /// Flights of four numbers from `first` on, requested one after the other at one instant.
+    fn flights(sent: Instant, firsts: &[u64]) -> Flights {
+        let mut flights = Flights {
+            in_order: ORDERLY,
+            ..Flights::default()
+        };
+        for &first in firsts {
+            let interval = Interval {
+                after: first,
+                upto: first + 2,
+                first,
+                count: 4,
+            };
+            flights.push(Record::new(interval, sent, 0, Epoch::opening(3)));
+        }
+        flights
+    }
+
+    fn rtt() -> Rtt {
+        let mut rtt = Rtt::default();
+        rtt.sample(Duration::from_micros(ROUND_TRIP));
+        rtt
+    }
+
+    fn lost(flights: &mut Flights, now: Instant) -> Vec<u64> {
+        let losses = flights.detect(now, &rtt(), None);
+        losses.iter().map(|loss| loss.flight).collect()
+    }
+
+    #[test]
+    fn later_numbers_count_once_the_path_has_shown_order() {
+        for (in_order, want) in [(ORDERLY - 2, vec![]), (ORDERLY - 1, vec![1])] {
+            let mut flights = Flights {
+                in_order,
+                ..flights(at(0), &[1, 5])
+            };
+            flights.arrive(at(ROUND_TRIP), 8, 0, 0, &rtt());
+            assert_eq!(lost(&mut flights, at(ROUND_TRIP)), want);
+            let due = ROUND_TRIP + ROUND_TRIP / 4;
+            assert_eq!(flights.timer(), Some(at(due)));
+            assert_eq!(lost(&mut flights, at(due)), [1, 5]);
+        }
+    }
+
+    #[test]
+    fn what_is_nearly_given_up_makes_room_for_later_ones() {
+        let quarter = ROUND_TRIP / 4;
+        for (name, late, want) in [
+            ("much less than the window", quarter / 2, quarter),
+            ("nearly as late", quarter, quarter * 5 / 4),
+            ("later than any", 1_000_000, 100_000),
+        ] {
+            let mut flights = flights(at(0), &[1, 5]);
+            flights.arrive(at(ROUND_TRIP), 5, 0, 0, &rtt());
+            flights.arrive(at(ROUND_TRIP + late), 1, 0, 0, &rtt());
+            let window = flights.reordering_window(&rtt(), None);
+            assert_eq!(window, Duration::from_micros(want), "{name}");
+            assert!(flights.reordering_seen);
+        }
+    }
+
+    #[test]
+    fn a_repeat_is_not_overtaken_by_what_left_before_it_at_the_same_instant() {
+        let mut flights = flights(at(0), &[1, 5]);
+        for n in 5..9 {
+            flights.arrive(at(ROUND_TRIP), n, 0, 0, &rtt());
+        }
+        assert_eq!(lost(&mut flights, at(ROUND_TRIP)), [1]);
+        let again = at(ROUND_TRIP);
+        let mut other = self::flights(again, &[9]);
+        flights.push(other.records.pop_front().unwrap());
+        flights.repeat(again, 1);
+        for n in 9..13 {
+            flights.arrive(at(2 * ROUND_TRIP), n, 0, 0, &rtt());
+        }
+        assert!(lost(&mut flights, at(2 * ROUND_TRIP)).is_empty());
+        let (awaited, stream) = flights.arrive(at(2 * ROUND_TRIP), 1, 0, 0, &rtt());
+        assert!(awaited.is_some() && stream == Some(0));
+    }
+
+    #[test]
+    fn an_answer_that_begins_ends_the_wait_for_the_rest_of_it() {
+        const THINKS: u64 = 3_000_000;
+        let mut flights = flights(at(0), &[1]);
+        assert!(flights.wait(1, 0, at(2 * THINKS)));
+        assert!(flights.all_wait() && lost(&mut flights, at(THINKS)).is_empty());
+        flights.arrive(at(THINKS), 4, 0, 0, &rtt());
+        assert!(!flights.all_wait() && !flights.waits(0));
+        assert_eq!(lost(&mut flights, at(THINKS + ROUND_TRIP)), [1]);
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_request_is_recognized() {
+        const SOON: u64 = ROUND_TRIP - 1;
+        for (name, c, after, label, want) in [
+            ("the same epoch", 3, SOON, 0, true),
+            ("sooner than any answer comes", 2, SOON, 0, false),
+            ("in time", 2, ROUND_TRIP, 0, true),
+            ("in time, of another stream", 2, ROUND_TRIP, 1, true),
+        ] {
+            let mut flights = flights(at(0), &[1]);
+            let mut again = flights.get_mut(1).unwrap().clone();
+            flights.give_up_all();
+            (again.yields, again.asked_before) = (Epoch::opening(c), true);
+            again.stream = u64::from(label);
+            flights.push(again);
+            let (arrival, _) = flights.arrive(at(after), 1, 0, label, &rtt());
+            assert_eq!(arrival.unwrap().answers, want, "{name}");
+        }
+        let mut flights = flights(at(0), &[1]);
+        let mut again = flights.get_mut(1).unwrap().clone();
+        flights.give_up_all();
+        (again.yields, again.stream) = (Epoch::opening(2), 1);
+        flights.push(again);
+        let (arrival, _) = flights.arrive(at(ROUND_TRIP), 1, 0, 0, &rtt());
+        assert!(!arrival.unwrap().answers, "of the stream before");
+    }
+
+    #[test]
+    fn numbers_asked_for_before_time_nothing() {
+        let mut flights = flights(at(0), &[1, 5]);
+        flights.get_mut(5).unwrap().asked_before = true;
+        let mut ambiguous = |n| {
+            let (awaited, _) = flights.arrive(at(ROUND_TRIP), n, 0, 0, &rtt());
+            awaited.unwrap().repeated
+        };
+        assert_eq!((ambiguous(1), ambiguous(5)), (false, true));
+    }
+
+    #[test]
+    fn the_answer_to_the_first_request_does_not_time_the_repeat() {
+        let mut flights = flights(at(0), &[1, 5, 9]);
+        flights.repeat(at(ROUND_TRIP), 9);
+        // Packets sent before must not look late by half a millisecond.
+        flights.arrive(at(ROUND_TRIP + 500), 9, 0, 0, &rtt());
+        assert!(lost(&mut flights, at(ROUND_TRIP + 1000)).is_empty());
+        flights.arrive(at(2 * ROUND_TRIP), 10, 0, 0, &rtt());
+        assert_eq!(lost(&mut flights, at(2 * ROUND_TRIP)), [1, 5]);
+    }
+
+    /// A record of four numbers from `first` on, for the bytes of `stream`.
+    fn record(first: u64, stream: u64) -> Record {
+        let interval = Interval {
+            after: 0,
+            upto: 1,
+            first,
+            count: 4,
+        };
+        Record::new(interval, at(0), stream, Epoch::opening(3))
+    }
+
+    fn stream_of(flights: &mut Flights, n: u64, label: u8) -> Option<u64> {
+        flights.arrive(at(ROUND_TRIP), n, 0, label, &rtt()).1
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_stream_that_the_number_was_asked_for() {
+        let mut flights = Flights::default();
+        flights.push(record(1, 300));
+        let label = label_of(300);
+        assert_eq!(stream_of(&mut flights, 5, label), None, "not asked for");
+        assert_eq!(stream_of(&mut flights, 1, label), Some(300));
+        assert_eq!(stream_of(&mut flights, 1, label), None, "came already");
+        assert_eq!(stream_of(&mut flights, 2, 1), None, "another label");
+        flights.give_up_all();
+        assert_eq!(stream_of(&mut flights, 3, label), Some(300), "given up");
+        assert_eq!(stream_of(&mut flights, 3, label), None, "came already");
+        assert_eq!(stream_of(&mut flights, 1, label), None, "came before");
+        flights.forget_path();
+        assert_eq!(stream_of(&mut flights, 4, label), Some(300));
+        flights.push(record(5, 300));
+        flights.give_up_all();
+        flights.forget_numbers();
+        assert_eq!(
+            stream_of(&mut flights, 5, label),
+            None,
+            "of another connection"
+        );
+    }
+
+    #[test]
+    fn the_oldest_flight_given_up_is_forgotten() {
+        let mut flights = Flights::default();
+        let give_up = |flights: &mut Flights, index: u64| {
+            flights.push(record(1 + 4 * index, 1));
+            flights.give_up_all();
+        };
+        for index in 0..MAX_REMEMBERED as u64 {
+            give_up(&mut flights, index);
+        }
+        assert_eq!(stream_of(&mut flights, 1, 1), Some(1), "at the bound");
+        give_up(&mut flights, MAX_REMEMBERED as u64);
+        assert_eq!(flights.given_up.len(), MAX_REMEMBERED);
+        assert_eq!(stream_of(&mut flights, 2, 1), None, "past it");
+        assert_eq!(stream_of(&mut flights, 5, 1), Some(1));
+    }
+
+    #[test]
+    fn a_number_asked_for_twice_under_one_label_names_no_stream() {
+        for (name, later, label, want) in [
+            ("the same stream", 1, 1, [Some(1), Some(1)]),
+            ("another label", 2, 2, [Some(2), None]),
+            ("the other label", 2, 1, [None, Some(1)]),
+            ("the same label", 257, 1, [None, Some(1)]),
+        ] {
+            let mut flights = Flights::default();
+            flights.push(record(1, 1));
+            flights.give_up_all();
+            flights.push(Record {
+                asked_before: true,
+                ..record(1, later)
+            });
+            let have = [(); 2].map(|()| stream_of(&mut flights, 1, label));
+            assert_eq!(have, want, "{name}");
+            flights.give_up_all();
+        }
+    }
 }

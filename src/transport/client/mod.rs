@@ -21,7 +21,6 @@ mod output;
 mod pacer;
 mod path;
 mod reassembly;
-mod record;
 mod rtt;
 mod servers;
 mod spans;

@@ -6,9 +6,9 @@ use rand::RngExt as _;
 
 use crate::time::{Instant, micros};
 use crate::transport::client::connection::{Connection, Opening, Probe};
+use crate::transport::client::flights::Record;
 use crate::transport::client::outbox::Outbox;
 use crate::transport::client::path::Path;
-use crate::transport::client::record::Record;
 use crate::transport::client::stream::label_of;
 use crate::transport::client::window::{Event, Interval};
 use crate::transport::continuation::{MAX_CLOCK_SKEW, RECENT};
@@ -16,7 +16,6 @@ use crate::transport::curve::MAX_FLIGHT;
 use crate::transport::epoch::TransitionKind;
 use crate::transport::grant::{RESTART_GATE, TIMEOUT_GATE};
 use crate::transport::layout;
-use crate::wire::flight::PIECE_TIME;
 use crate::wire::segment::{
     CONTINUATION_FIELD_BYTES, Declared, OPEN_BYTES, Open, Request, Span, Token, Wanted,
 };
@@ -31,56 +30,29 @@ const STALE_AGE: Duration = Duration::from_secs(14 * 60);
 /// numbers that it does not need come back as one void packet that must be acknowledged whole.
 const MAX_BEGINNING: u32 = 16;
 
-/// Longest delay of an acknowledgement that could release a larger flight; TCP's is as long.
-const MAX_DELAY: Duration = Duration::from_millis(40);
+/// Longest delay of an acknowledgement that could release a larger flight.
+const MAX_DELAY: Duration = Duration::from_millis(10);
 
-/// Delay that an acknowledgement may have however soon a flight should be full, and the part of a round trip
-/// that it is at most.
-const USUAL_DELAY: Duration = Duration::from_millis(10);
+/// Part of a round trip that an acknowledgement is delayed at most.
 const DELAY_PART: u32 = 8;
 
 /// Greatest window in packets whose acknowledgements are not delayed: there each is a good part of
 /// the rate.
-const MAX_UNDELAYED: u32 = 4;
+const MAX_UNDELAYED: u32 = 16;
 
 /// Unanswered timeouts after which an OPEN goes along with each further one.
 pub(super) const OPEN_AFTER_TIMEOUTS: u32 = 3;
 
-/// Packets beside which a request is small: with its headers it has some 200 bytes, 1 % of 14.
-const WORTHWHILE: u32 = 16;
+/// Time that a flight takes at the present rate: longer ones are bursts that short queues drop.
+const FLIGHT_TIME: Duration = Duration::from_micros(500);
 
-/// Part of the window that a flight is at most: the clock of acknowledgements ticks three times a round
-/// trip.
-const WINDOW_PART: u32 = 3;
-
-/// Part of the window that a flight is at most in slow start.
-const SLOW_START_PART: u32 = 8;
-
-/// Part of the window that a flight may be though nothing waits in a queue.
-const SMALL_PART: u32 = 12;
-
-/// Packets to ask for at once: those that come in half a millisecond, beyond slow start at least
-/// [`WORTHWHILE`]; at most a part of the window. The server sends them in pieces of half a millisecond.
-///
-/// A flight delays the packets that it releases by its own duration. As long as no more packets are in it
-/// than wait in queues, the bottleneck does not run dry meanwhile. In slow start each flight is a sample of the path.
-fn flight_size(window: u32, slow_start: bool, path: &Path) -> u32 {
+/// Packets to ask for at once: those that come in [`FLIGHT_TIME`], at most an eighth of the window.
+fn flight_size(window: u32, path: &Path) -> u32 {
     let rtt = micros(path.rtt().expected()).max(1);
-    let packets_in = |time: Duration| {
-        let packets = u64::from(window) * micros(time) / rtt;
-        u32::try_from(packets).unwrap_or(u32::MAX)
-    };
-    let share = packets_in(PIECE_TIME);
-    let (least, most) = match slow_start {
-        true => (2, window / SLOW_START_PART),
-        false => {
-            let queued = packets_in(path.rtt().wait());
-            let most = queued.clamp(window / SMALL_PART, window / WINDOW_PART);
-            (WORTHWHILE, most)
-        }
-    };
-    path.enlarge(share.max(least))
-        .min(most)
+    let share = u64::from(window) * micros(FLIGHT_TIME) / rtt;
+    let share = u32::try_from(share).unwrap_or(u32::MAX);
+    path.enlarge(share.max(2))
+        .min(window / 8)
         .clamp(2, MAX_FLIGHT)
 }
 
@@ -197,9 +169,10 @@ impl Connection {
             }
         };
         let disordered = known.window.is_crowded() || path.servers_are_apart(now);
-        let least = if disordered { window / 8 } else { 0 };
-        let slow_start = known.window.in_slow_start() || known.window.is_opening();
-        let flight = flight_size(window, slow_start, path).max(least.min(MAX_FLIGHT));
+        let flight = match disordered {
+            true => (window / 8).clamp(2, MAX_FLIGHT),
+            false => flight_size(window, path),
+        };
         let budget = flight.min(needed);
         if !gives_up && !self.may_send(now, path, out, budget, window) {
             return false;
@@ -228,9 +201,7 @@ impl Connection {
             return false;
         };
         let releasable = known.window.releasable();
-        let rtt = path.rtt().expected();
-        let usual = (rtt / DELAY_PART).min(USUAL_DELAY);
-        let delay = (rtt * budget / window.max(1)).min(MAX_DELAY).max(usual);
+        let delay = (path.rtt().expected() / DELAY_PART).min(MAX_DELAY);
         let until = self.unacknowledged_since.unwrap_or(now) + delay;
         let wait = window > MAX_UNDELAYED
             && releasable < u64::from(budget)
@@ -288,7 +259,7 @@ impl Connection {
         if self.flights.is_empty() {
             path.wait_from(now);
         }
-        record.spread = path.pace(now, interval.count, window, slow_start);
+        path.pace(now, interval.count, window, slow_start);
         self.unacknowledged_since = (known.window.releasable() > 0).then_some(now);
         out.stats.requests += 1;
         self.emit(now, path, out, &record, None);
@@ -368,7 +339,6 @@ impl Connection {
             }),
             cookie: path.cookie(),
             probe,
-            spread_us: u32::try_from(micros(record.spread)).unwrap_or(0),
             ranges,
             wanted,
         }
@@ -505,48 +475,36 @@ mod tests {
     use crate::time::UnixMillis;
 
     #[test]
-    fn a_flight_is_worth_a_request_unless_the_path_would_run_dry() {
-        // The smallest round trip, and the present one, in ms.
-        for (name, window, [least, rtt], want) in [
-            ("half a millisecond", 2000, [20, 40], 25),
-            ("at 1 Gb/s", 3333, [20, 40], 41),
-            ("one offloaded write", 10_000, [20, 40], MAX_FLIGHT),
-            ("worth a request", 100, [20, 40], WORTHWHILE),
-            ("a third of the window", 30, [20, 40], 10),
-            ("as many as wait", 100, [36, 40], 9),
-            ("nothing waits", 100, [40, 40], 8),
-            ("two at the least", 2, [40, 40], 2),
+    fn a_flight_is_half_a_millisecond_long_and_an_eighth_of_the_window_at_most() {
+        for (name, window, rtt_us, want) in [
+            ("half a millisecond", 1000, 40_000, 12),
+            ("at 1 Gb/s", 3333, 40_000, 41),
+            ("one offloaded write", 10_000, 40_000, MAX_FLIGHT),
+            ("an eighth", 80, 1000, 10),
+            ("two at the least", 2, 100_000, 2),
+            ("a slow path", 100, 100_000, 2),
         ] {
-            let path = path(least, rtt);
-            assert_eq!(flight_size(window, false, &path), want, "{name}");
+            assert_eq!(flight_size(window, &path(rtt_us)), want, "{name}");
         }
-        let path = path(20, 40);
-        assert_eq!(
-            [80, 2000].map(|window| flight_size(window, true, &path)),
-            [2, 25]
-        );
     }
 
     #[test]
     fn flights_grow_while_requests_wait() {
-        let mut path = path(20, 40);
-        let size = |path: &Path| [100, 400].map(|window| flight_size(window, false, path));
-        assert_eq!(size(&path), [16, 16]);
+        let mut path = path(40_000);
+        let size = |path: &Path| [flight_size(100, path), flight_size(400, path)];
+        assert_eq!(size(&path), [2, 5]);
         for waited_ms in [0, 50, 50, 50, 50] {
             let issued = UnixMillis::new(1_800_000_000_000 + waited_ms);
             path.issued(1, Instant::ZERO, issued, Duration::from_millis(waited_ms));
         }
-        assert_eq!(size(&path), [33, MAX_FLIGHT]);
+        assert_eq!(size(&path), [12, 40]);
     }
 
-    /// A path with a smallest and a present round trip, in ms.
-    fn path(least: u64, rtt: u64) -> Path {
+    /// A path whose only round trip took so long.
+    fn path(rtt_us: u64) -> Path {
         let any = "192.0.2.1:7600".parse().unwrap();
         let mut path = Path::new(any, any, 1500);
-        path.sample_open(Duration::from_millis(least));
-        for _ in 0..200 {
-            path.sample_open(Duration::from_millis(rtt));
-        }
+        path.sample_open(Duration::from_micros(rtt_us));
         path
     }
 }

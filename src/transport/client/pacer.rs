@@ -4,8 +4,6 @@
 use std::time::Duration;
 
 use crate::time::Instant;
-use crate::transport::server::MAX_SPREAD;
-use crate::wire::flight::PIECE_TIME;
 
 /// Unused time that may be made up for, so that a coarse timer does not cost rate.
 const MAX_CREDIT: Duration = Duration::from_micros(500);
@@ -18,9 +16,6 @@ const MAX_BURST: u32 = 10;
 /// Greatest window in packets that slow start does not pace: enough for a short object. At 64, queues
 /// of a quarter of the path's product overflow too early; at 20, 100 kB take longer than by TCP.
 const MAX_UNPACED: u32 = 48;
-
-/// Packets that leave at once, however slow the path is: as TCP's do after a delayed acknowledgement.
-const MIN_SPREAD: u32 = 2;
 
 /// When the next request may leave.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,8 +31,7 @@ impl Pacer {
 
     /// A request for `count` packets left at a window of `window` packets and a round trip of `rtt`.
     /// The rate is 11/10 of the window per round trip, in slow start twice the window, but without
-    /// limit up to [`MAX_UNPACED`]. Returns the time over which the packets should leave: that which they
-    /// take at the rate of the window, so that they come like those of many small requests.
+    /// limit up to [`MAX_UNPACED`].
     pub(super) fn sent(
         &mut self,
         now: Instant,
@@ -45,9 +39,9 @@ impl Pacer {
         window: u32,
         rtt: Duration,
         slow_start: bool,
-    ) -> Duration {
+    ) {
         if slow_start && window <= MAX_UNPACED {
-            return Duration::ZERO;
+            return;
         }
         let (up, down) = if slow_start { (1, 2) } else { (10, 11) };
         let time_of = |count: u32| rtt * count * up / (window.max(1) * down);
@@ -56,11 +50,6 @@ impl Pacer {
             false => MAX_CREDIT.max(time_of(MAX_BURST)),
         };
         self.next = self.next.max(now - credit) + time_of(count);
-        let spread = rtt * count / (window.max(1) * if slow_start { 2 } else { 1 });
-        match count > MIN_SPREAD && spread > PIECE_TIME {
-            true => spread.min(MAX_SPREAD),
-            false => Duration::ZERO,
-        }
     }
 
     /// Forgets a debt: the path was idle.

@@ -40,8 +40,6 @@ pub(super) struct Path {
     cookie: Option<Cookie>,
     rtt: Rtt,
     pacer: Pacer,
-    /// Time over which the last flight leaves.
-    spread: Duration,
     hystart: HyStart,
     servers: Servers,
     uplink: Uplink,
@@ -71,7 +69,6 @@ impl Path {
             cookie: None,
             rtt: Rtt::default(),
             pacer: Pacer::default(),
-            spread: Duration::ZERO,
             hystart: HyStart::default(),
             servers: Servers::default(),
             uplink: Uplink::default(),
@@ -230,10 +227,9 @@ impl Path {
         &self.rtt
     }
 
-    /// The round trip that an event declares for the next epoch, in microseconds: with the time that
-    /// acknowledgements wait for a flight of others.
+    /// The round trip that an event declares for the next epoch, in microseconds.
     pub(super) fn rtt_us(&self) -> u64 {
-        micros(self.rtt.of_next_epoch() + self.spread)
+        micros(self.rtt.of_next_epoch())
     }
 
     /// Takes the round trip of the OPEN that opened a connection.
@@ -351,18 +347,10 @@ impl Path {
         self.pacer.ready_at()
     }
 
-    /// Takes note of a request for `count` packets at a window of `window` packets; returns the time over
-    /// which they should leave.
-    pub(super) fn pace(
-        &mut self,
-        now: Instant,
-        count: u32,
-        window: u32,
-        slow_start: bool,
-    ) -> Duration {
+    /// Takes note of a request for `count` packets at a window of `window` packets.
+    pub(super) fn pace(&mut self, now: Instant, count: u32, window: u32, slow_start: bool) {
         let rtt = self.rtt.expected();
-        self.spread = self.pacer.sent(now, count, window, rtt, slow_start);
-        self.spread
+        self.pacer.sent(now, count, window, rtt, slow_start);
     }
 
     /// Lets the next request leave at once.

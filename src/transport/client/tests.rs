@@ -5,8 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::transport::client::flights::Loss;
-use crate::transport::client::record::Record;
+use crate::transport::client::flights::{Loss, Record};
 use crate::transport::client::window::Interval;
 use crate::transport::epoch::{Epoch, TransitionKind};
 use network::{LAN, Network, Weather};

@@ -40,7 +40,7 @@ proptest! {
         ids: (u64, u64), size in 256u16.., stream: u8, flags: [bool; 5],
         interval in (0u64..1 << 40, 0u64..1 << 20), numbers: (u8, u32, [u8; 16]),
         bytes in (vec(any::<u8>(), 0..MAX_CONTINUATION_BYTES), vec(any::<u8>(), 0..1000)),
-        spans in (spans(MAX_HOLES), spans(MAX_RANGES)), spread_us: u32,
+        spans in (spans(MAX_HOLES), spans(MAX_RANGES)),
     ) {
         let [declares, wants_continuation, answers, probes, begins] = flags;
         let request = Request {
@@ -48,7 +48,7 @@ proptest! {
             after: interval.0, upto: interval.0 + interval.1, reach: interval.0 + 2 * interval.1, proof: ids.1, holes: spans.0,
             declared: declares.then_some(Declared { kind: numbers.0, edge: interval.0, rtt_us: numbers.1 }),
             cookie: answers.then_some(Cookie { time: interval.0, mac: numbers.2 }),
-            probe: probes.then_some(numbers.1), spread_us, ranges: spans.1,
+            probe: probes.then_some(numbers.1), ranges: spans.1,
             wanted: if begins { Wanted::New(&bytes.1) } else { Wanted::Of(&bytes.1) },
         };
         let mut out = Vec::new();

@@ -5,9 +5,8 @@
 
 use super::{
     KIND_OPEN, KIND_REQUEST, MAX_HOLES, MAX_RANGES, OPEN_BYTES, REQUEST_ANSWERS_CHALLENGE,
-    REQUEST_BEGINS, REQUEST_DECLARES, REQUEST_PROBES, REQUEST_SPREADS, REQUEST_WANTS_CONTINUATION,
-    SegmentError, Span, VERSION, check_size, put_long, put_short, put_spans, take_long, take_short,
-    take_spans,
+    REQUEST_BEGINS, REQUEST_DECLARES, REQUEST_PROBES, REQUEST_WANTS_CONTINUATION, SegmentError,
+    Span, VERSION, check_size, put_long, put_short, put_spans, take_long, take_short, take_spans,
 };
 use crate::wire::varint::{Reader, put_varint, u48_bytes};
 
@@ -176,8 +175,6 @@ pub struct Request<'a> {
     pub cookie: Option<Cookie>,
     /// A probe, echoed in the reply.
     pub probe: Option<u32>,
-    /// Time over which the flight should leave, in microseconds; 0: at once.
-    pub spread_us: u32,
     /// The bytes wanted, in sending order.
     pub ranges: Vec<Span>,
     /// The stream of these bytes.
@@ -202,7 +199,6 @@ impl<'a> Request<'a> {
             declared: None,
             cookie: None,
             probe: None,
-            spread_us: 0,
             ranges: Vec::new(),
             wanted: Wanted::Of(&[]),
         }
@@ -218,8 +214,7 @@ impl<'a> Request<'a> {
                 | flag(self.wants_continuation, REQUEST_WANTS_CONTINUATION)
                 | flag(self.cookie.is_some(), REQUEST_ANSWERS_CHALLENGE)
                 | flag(self.probe.is_some(), REQUEST_PROBES)
-                | flag(begins, REQUEST_BEGINS)
-                | flag(self.spread_us > 0, REQUEST_SPREADS),
+                | flag(begins, REQUEST_BEGINS),
         );
         out.extend(self.connection.to_be_bytes());
         out.extend(self.size.to_be_bytes());
@@ -241,9 +236,6 @@ impl<'a> Request<'a> {
         }
         if let Some(probe) = self.probe {
             out.extend(probe.to_be_bytes());
-        }
-        if self.spread_us > 0 {
-            put_varint(out, self.spread_us.into());
         }
         put_spans(out, &self.ranges);
         put_long(out, wanted);
@@ -294,10 +286,6 @@ impl<'a> Request<'a> {
             true => Some(reader.u32()?),
             false => None,
         };
-        let spread_us = match has(REQUEST_SPREADS) {
-            true => reader.varint_u32()?,
-            false => 0,
-        };
         let ranges = take_spans(reader)?;
         let wanted = take_long(reader)?;
         Some(Self {
@@ -314,7 +302,6 @@ impl<'a> Request<'a> {
             declared,
             cookie,
             probe,
-            spread_us,
             ranges,
             wanted: if has(REQUEST_BEGINS) {
                 Wanted::New(wanted)
