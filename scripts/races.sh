@@ -58,7 +58,7 @@ curl_times() {
 # row NAME WAY [BOUND [worst]]: prints a row of the record on standard input; with a bound, no sample may have failed, and
 # the median, or the worst time, must not exceed it.
 row() {
-    local name=$1 way=$2 bound=${3:-} what=${4:-median} record verdict=
+    local name=$1 way=$2 bound=${3:-} what=${4:-median} median worst failed count record verdict=''
     record=$(cat)
     jq -c --arg row "$name" --arg way "$way" --arg bound "$bound" '{row: $row, way: $way, bound: $bound} + .' \
         <<<"$record" >>"$OUT/races.jsonl"

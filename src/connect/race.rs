@@ -17,7 +17,7 @@ pub const MAX_ATTEMPTS: usize = 16;
 const MAX_LINGER: Duration = Duration::from_millis(5);
 
 /// The same as a part of that round trip; the lesser counts.
-const LINGER_PART: u32 = 8;
+const LINGER_PART: u32 = 16;
 
 /// The delay between the starts of two attempts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn dead_addresses_delay_by_the_pace() {
         for (pace, dead, want) in [
-            (Pace::All, 10, 23),
+            (Pace::All, 10, 22),
             (Pace::Paced, 0, 20),
             (Pace::Paced, 3, 50),
             (Pace::Paced, 10, 120),
@@ -334,8 +334,8 @@ mod tests {
     #[test]
     fn a_better_answer_that_comes_a_moment_later_wins() {
         let answers = |first, second| play(Pace::All, &[Some(Ok(first)), Some(Ok(second))]).0;
-        assert_eq!(answers(42, 40), Some((0, 42)), "an eighth later");
-        assert_eq!(answers(47, 40), Some((1, 45)), "later than that");
+        assert_eq!(answers(42, 40), Some((0, 42)), "a sixteenth later");
+        assert_eq!(answers(47, 40), Some((1, 43)), "later than that");
         assert_eq!(answers(406, 400), Some((1, 405)), "5 ms at most");
         assert_eq!(answers(20, 40), Some((0, 20)), "the best does not wait");
         let paced = play(Pace::Paced, &[Some(Ok(32)), Some(Ok(20))]).0;

@@ -1,13 +1,15 @@
 //! `headwater bench crowd`: races for connections that all begin at the same moment, in one process, over one pair of sockets.
 //!
 //! In: a host with several addresses. Out: the number of races that ended with a connection, their times, and the descriptors and
-//! the memory of the process. A machine holds one client machine for each race; answers find it by the echo of its OPENs.
+//! the memory of the process. A machine holds one client machine for each race; answers find it by the echo of its OPENs. It
+//! sends [`PACKETS_A_TURN`] packets between two readings of the sockets, whose buffers are small: a race begins when those
+//! before it have sent theirs. Its time counts from the common start.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -33,6 +35,9 @@ use crate::wire::segment::{ToClient, ToServer};
 
 /// Most races at once.
 const MAX_RACES: u32 = 100_000;
+
+/// Packets between two readings of the sockets.
+const PACKETS_A_TURN: u32 = 32;
 
 /// Arguments of `bench crowd`.
 #[derive(Debug, clap::Args)]
@@ -150,7 +155,9 @@ impl Hooks<Crowd> for Start {
     fn turn(&mut self, now: Now, crowd: &mut Crowd) -> ControlFlow<()> {
         if self.began.is_none() {
             self.began = Some(now.instant);
-            crowd.start(now, &self.target);
+            crowd.begin(now.instant, self.target.clone());
+        }
+        if crowd.unstarted.is_empty() && self.descriptors == 0 {
             self.descriptors = descriptors();
         }
         match crowd.running {
@@ -165,6 +172,12 @@ struct Crowd {
     /// Those whose races have not ended.
     hosts: Vec<Option<ClientHost>>,
     running: usize,
+    /// Those that have not begun.
+    unstarted: Range<usize>,
+    target: Option<Target>,
+    began: Instant,
+    /// Packets that may leave in this turn.
+    left: u32,
     times: Vec<Duration>,
     /// Clients by the echoes of their OPENs.
     echoes: HashMap<u64, usize>,
@@ -179,6 +192,10 @@ impl Crowd {
     fn new(hosts: Vec<Option<ClientHost>>) -> Self {
         Self {
             running: hosts.len(),
+            unstarted: 0..0,
+            target: None,
+            began: Instant::ZERO,
+            left: PACKETS_A_TURN,
             armed: vec![None; hosts.len()],
             hosts,
             times: Vec::new(),
@@ -188,18 +205,28 @@ impl Crowd {
         }
     }
 
-    fn start(&mut self, now: Now, target: &Target) {
-        for index in 0..self.hosts.len() {
-            let config = TransferConfig {
-                method: Method::Head,
-                ..TransferConfig::default()
-            };
-            let output = Box::new(WriteOutput::new(io::sink()));
-            if let Some(Some(host)) = self.hosts.get_mut(index) {
-                host.start(now, Transfer::new(config, target.clone(), output));
-            }
-            self.settle(now, index);
+    /// Begins all races.
+    fn begin(&mut self, now: Instant, target: Target) {
+        self.unstarted = 0..self.hosts.len();
+        self.target = Some(target);
+        self.began = now;
+    }
+
+    /// Starts the next race, if there is one.
+    fn start_next(&mut self, now: Now) -> bool {
+        let (Some(index), Some(target)) = (self.unstarted.next(), &self.target) else {
+            return false;
+        };
+        let config = TransferConfig {
+            method: Method::Head,
+            ..TransferConfig::default()
+        };
+        let output = Box::new(WriteOutput::new(io::sink()));
+        if let Some(Some(host)) = self.hosts.get_mut(index) {
+            host.start(now, Transfer::new(config, target.clone(), output));
         }
+        self.settle(now, index);
+        true
     }
 
     /// Takes the outcome of a client, or queues it for its packets and its deadline.
@@ -211,7 +238,7 @@ impl Crowd {
         let failed = |event| matches!(event, TransferEvent::Failed(_));
         let won = host.race().winner.is_some();
         if won {
-            self.times.push(host.race().ended);
+            self.times.push(now.instant.saturating_since(self.began));
         }
         if won || core::iter::from_fn(|| host.poll_event()).any(failed) {
             *place = None;
@@ -270,6 +297,7 @@ impl Machine for Crowd {
     }
 
     fn handle_timeout(&mut self, now: Now) {
+        self.left = PACKETS_A_TURN;
         while let Some(&(at, index)) = self.deadlines.first()
             && at <= now.instant
         {
@@ -282,12 +310,17 @@ impl Machine for Crowd {
     }
 
     fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
-        while let Some(&index) = self.ready.front() {
+        if self.left == 0 {
+            return None;
+        }
+        while !self.ready.is_empty() || self.start_next(now) {
+            let &index = self.ready.front()?;
             let host = self.hosts.get_mut(index).and_then(Option::as_mut);
             if let Some(transmit) = host.and_then(|host| host.poll_transmit(now)) {
                 if let Transmit::Flight(flight) = &transmit {
                     self.note(flight, index);
                 }
+                self.left -= 1;
                 return Some(transmit);
             }
             self.ready.pop_front();
@@ -300,7 +333,10 @@ impl Machine for Crowd {
         None
     }
 
-    fn poll_timeout(&mut self, _now: Now) -> Option<(Instant, &'static str)> {
+    fn poll_timeout(&mut self, now: Now) -> Option<(Instant, &'static str)> {
+        if self.left == 0 && (!self.ready.is_empty() || !self.unstarted.is_empty()) {
+            return Some((now.instant, "turn"));
+        }
         self.deadlines.first().map(|(at, _)| (*at, "race"))
     }
 }
