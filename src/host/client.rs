@@ -6,7 +6,7 @@
 
 mod connecting;
 mod finish;
-mod lookups;
+pub(super) mod lookups;
 mod machine;
 pub(crate) mod racing;
 

@@ -19,6 +19,9 @@ use crate::host::queries::{MAX_OPEN_EXCHANGES, QueryEvent, QuerySockets};
 /// Largest datagram that is read, in bytes.
 const READ_BYTES: usize = 65_535;
 
+/// Most reads of one socket in a row; the rest is read later.
+const MAX_READS_IN_A_ROW: usize = 16;
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct KernelQueries {
@@ -97,7 +100,7 @@ impl KernelQueries {
 }
 
 impl Socket {
-    /// Sends and receives until it would block.
+    /// Sends and receives until it would block, or has received for long.
     fn exchange(&mut self, buffer: &mut [u8], mut take: impl FnMut(&[u8])) -> io::Result<()> {
         let mut step = || match self {
             Self::Udp(socket) => socket.recv(buffer).map(|count| {
@@ -117,7 +120,7 @@ impl Socket {
                 }
             }
         };
-        loop {
+        for _ in 0..MAX_READS_IN_A_ROW {
             // A connection that is not established yet cannot be written to.
             let waits = [ErrorKind::WouldBlock, ErrorKind::NotConnected];
             match step() {
@@ -127,6 +130,7 @@ impl Socket {
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 }
 

@@ -17,6 +17,9 @@ use crate::time::{Instant, Now};
 use crate::wire::ip::max_datagram;
 
 /// A look-up of the host of a request.
+/// Most events of exchanges with DNS servers in one turn.
+pub(in crate::host) const MAX_QUERY_EVENTS: usize = 64;
+
 pub(super) struct Lookup {
     host: String,
     /// The request until an address is known; a race has it then.
@@ -183,7 +186,9 @@ impl ClientHost {
         let Some(mut dns) = self.dns.take_if(busy) else {
             return false;
         };
-        while let Some(event) = dns.poll_event() {
+        // A server that floods its socket must not hold the loop up: the rest waits for the next turn.
+        for _ in 0..MAX_QUERY_EVENTS {
+            let Some(event) = dns.poll_event() else { break };
             match event {
                 QueryEvent::Bytes(id, bytes) => {
                     dns.resolver.handle_bytes(now.instant, id, &bytes);

@@ -1,14 +1,17 @@
 //! A client whose own resolver queries a DNS server over its stack.
 
 use std::net::SocketAddrV6;
+use std::os::fd::RawFd;
 
 use simple_dns::rdata::{A, RData};
 use simple_dns::{CLASS, Packet, PacketFlag, QTYPE, ResourceRecord, TYPE};
 
 use super::*;
-use crate::connect::resolve::ResolverConfig;
+use crate::connect::resolve::{DnsTransmit, ExchangeId, ResolverConfig};
+use crate::host::client::lookups::MAX_QUERY_EVENTS;
 use crate::host::config::literal;
 use crate::host::names::{ConnectTo, Resolution};
+use crate::host::queries::{QueryEvent, QuerySockets};
 use crate::stack::{Demuxed, Stack, StackConfig, TcpEvent};
 
 /// The last byte of the address of the DNS server.
@@ -256,4 +259,49 @@ fn a_zone_is_the_interface_of_a_link_local_address() {
         let end = client(sockets, url).finish();
         assert!(end.starts_with("Failed(Zone"), "{end}");
     }
+}
+
+/// A DNS server that never stops sending.
+struct Flood {
+    exchange: Option<ExchangeId>,
+    events: Rc<RefCell<usize>>,
+}
+
+impl QuerySockets for Flood {
+    fn send(&mut self, query: &DnsTransmit) -> bool {
+        self.exchange = Some(query.exchange);
+        true
+    }
+    fn poll_event(&mut self) -> Option<QueryEvent> {
+        *self.events.borrow_mut() += 1;
+        Some(QueryEvent::Bytes(self.exchange?, b"flood".to_vec()))
+    }
+    fn close_others(&mut self, _awaited: &dyn Fn(ExchangeId) -> bool) {}
+    fn descriptor(&self) -> RawFd {
+        -1
+    }
+}
+
+#[test]
+fn a_server_that_floods_does_not_hold_the_loop_up() {
+    let mut world = World::new(TRICKLES, false);
+    let events = Rc::new(RefCell::new(0));
+    let flood = Flood {
+        exchange: None,
+        events: Rc::clone(&events),
+    };
+    let config = ClientHostConfig {
+        dns: Some(ResolverConfig {
+            servers: vec![(address(false, DNS), 53).into()],
+            ..ResolverConfig::default()
+        }),
+        query_sockets: Some(Box::new(flood)),
+        resolve: Box::new(|_| Resolution::Pending),
+        ..client_config(TRICKLES, false)
+    };
+    world.client = ClientHost::new(world.now, config).unwrap();
+    world.start("http://files.test/1", false);
+    let before = *events.borrow();
+    world.client.turn(world.now);
+    assert_eq!(*events.borrow() - before, MAX_QUERY_EVENTS);
 }

@@ -119,3 +119,21 @@ fn the_number_of_sockets_is_bounded() {
         Some((_, Resolved::Failed(_)))
     ));
 }
+
+#[test]
+fn a_server_that_floods_is_read_a_part_at_a_time() {
+    let server = UdpSocket::bind(local()).unwrap();
+    let (_, sent) = queries(server.local_addr().unwrap(), false);
+    let mut exchanges = KernelQueries::new(SocketBinding::default()).unwrap();
+    assert!(exchanges.send(&sent[0]));
+    let (_, client) = server.recv_from(&mut [0; 512]).unwrap();
+    for _ in 0..=MAX_READS_IN_A_ROW {
+        server.send_to(b"flood", client).unwrap();
+    }
+    next(&mut exchanges);
+    assert_eq!(exchanges.ready.len(), MAX_READS_IN_A_ROW - 1);
+    for _ in 0..MAX_READS_IN_A_ROW {
+        next(&mut exchanges);
+    }
+    assert_eq!(exchanges.poll_event(), None);
+}
