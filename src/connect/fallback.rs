@@ -27,16 +27,6 @@ pub enum Transport {
     Tcp,
 }
 
-impl fmt::Display for FallbackReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Silent => write!(f, "no byte in {SILENT:?}"),
-            Self::Slow => write!(f, "no connection in {SLOW:?}"),
-            Self::Failed => f.write_str("every attempt failed"),
-        }
-    }
-}
-
 impl Transport {
     /// The name, as in options and reports.
     #[must_use]
@@ -57,6 +47,16 @@ pub enum FallbackReason {
     Slow,
     /// All attempts over the first one have failed.
     Failed,
+}
+
+impl fmt::Display for FallbackReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => write!(f, "no byte in {SILENT:?}"),
+            Self::Slow => write!(f, "no connection in {SLOW:?}"),
+            Self::Failed => f.write_str("every attempt failed"),
+        }
+    }
 }
 
 /// What to do next.

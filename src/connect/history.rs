@@ -187,14 +187,10 @@ impl History {
 
     /// Takes over an entry of another history if it is newer than the own one.
     pub fn merge(&mut self, known: Known) {
-        let place = self.0.iter().position(|own| own.route == known.route);
-        match place {
-            Some(place) if self.0.get(place).is_some_and(|own| own.at > known.at) => {}
-            Some(place) => {
-                self.0.remove(place);
-                self.keep(known);
-            }
-            None => self.keep(known),
+        let same = |own: &Known| own.route == known.route;
+        if !self.0.iter().any(|own| same(own) && own.at > known.at) {
+            self.0.retain(|own| !same(own));
+            self.keep(known);
         }
     }
 

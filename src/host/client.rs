@@ -329,7 +329,9 @@ impl ClientHost {
             return self.start_race(now, request, ways);
         }
         if let Some(client) = connection.transport_mut() {
-            client.add_spares(self.spares_among(now, &services));
+            let ports = self.ports(&request.target);
+            let ours = |ip| ports.service(Transport::Trickles, ip);
+            client.add_spares(self.spares_among(now, &ways, ours));
         }
         connection.request(now, self.tcp.streams(), request.head);
         self.await_bytes(now, connection.is_tcp());

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::ClientHost;
+use super::racing::Way;
 use crate::apps::fetch::{TransferFailure, TransferRequest};
 use crate::connect::resolve::{RecordType, Resolved, Resolver, sort_addresses};
 use crate::host::config::ClientHostConfig;
@@ -16,10 +17,10 @@ use crate::host::report::LookupReport;
 use crate::time::{Instant, Now};
 use crate::wire::ip::max_datagram;
 
-/// A look-up of the host of a request.
 /// Most events of exchanges with DNS servers in one turn.
 pub(in crate::host) const MAX_QUERY_EVENTS: usize = 64;
 
+/// A look-up of the host of a request.
 pub(super) struct Lookup {
     host: String,
     /// The request until an address is known; a race has it then.
@@ -244,8 +245,8 @@ impl ClientHost {
         }
     }
 
-    /// The own address that speaks to another.
-    fn source(&self, address: IpAddr) -> Option<IpAddr> {
+    /// The own address that packets to another have.
+    pub(super) fn source(&self, address: IpAddr) -> Option<IpAddr> {
         match self.config.sockets {
             true => (self.config.source)(address),
             false => self.own_address(address),
@@ -300,13 +301,14 @@ impl ClientHost {
             return;
         };
         let Some(current) = self.current else { return };
-        let at = |ip: &IpAddr| Service {
-            address: SocketAddr::new(*ip, current.address.port()),
+        let ways = known.iter().filter_map(|ip| self.way(*ip));
+        let ways: Vec<Way> = ways.collect();
+        let service = |ip| Service {
+            address: SocketAddr::new(ip, current.address.port()),
             ..current
         };
-        let services: Vec<Service> = known.iter().map(at).collect();
-        let spares = self.spares_among(now, &services);
-        if services.contains(&current)
+        let spares = self.spares_among(now, &ways, service);
+        if known.contains(&current.address.ip())
             && let Some(connection) = self.connections.get(current)
             && let Some(client) = connection.transport_mut()
         {

@@ -50,8 +50,19 @@ enum RaceEnd {
 /// The addresses of one attempt, or of one over each transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Way {
+    /// Own address; unspecified if the kernel chooses it.
     local: IpAddr,
+    /// The own address that packets have: the kernel's choice is requested once for a way.
+    source: IpAddr,
     remote: IpAddr,
+}
+
+impl Way {
+    /// The route to a service at its other end.
+    fn route(self, service: Service) -> Route {
+        let is_tcp = service.transport == Transport::Tcp;
+        Route::new(self.source, service.address, is_tcp)
+    }
 }
 
 /// The ports of a service.
@@ -182,9 +193,13 @@ impl ClientHost {
     }
 
     /// The way to one address of a service; `None` without an own address of its family.
-    fn way(&self, remote: IpAddr) -> Option<Way> {
+    pub(super) fn way(&self, remote: IpAddr) -> Option<Way> {
         let local = self.own_address(remote)?;
-        Some(Way { local, remote })
+        Some(Way {
+            local,
+            source: self.source(remote).unwrap_or(local),
+            remote,
+        })
     }
 
     /// The services at the other ends of ways, over each transport that may carry a request.
@@ -199,17 +214,19 @@ impl ClientHost {
         transports.flat_map(of).collect()
     }
 
-    /// The addresses of services over our transport that have not failed lately.
-    pub(super) fn spares_among(&self, now: Now, services: &[Service]) -> Vec<SocketAddr> {
-        let ours = services
-            .iter()
-            .filter(|one| one.transport == Transport::Trickles);
-        let usable = ours.filter(|one| {
-            let route = self.route_to(**one);
-            let rank = route.map(|route| self.config.history.rank(now.unix, &route));
-            !matches!(rank, Some(Rank::Failing(_)))
+    /// The addresses of the services at the other ends of ways, without those that failed lately.
+    pub(super) fn spares_among(
+        &self,
+        now: Now,
+        ways: &[Way],
+        service: impl Fn(IpAddr) -> Service,
+    ) -> Vec<SocketAddr> {
+        let services = ways.iter().map(|way| (way, service(way.remote)));
+        let usable = services.filter(|(way, service)| {
+            let rank = self.config.history.rank(now.unix, &way.route(*service));
+            !matches!(rank, Rank::Failing(_))
         });
-        usable.map(|one| one.address).collect()
+        usable.map(|(_, service)| service.address).collect()
     }
 
     /// The transports of a race, the first one first: where our transport to every address of the service seems to be
@@ -224,7 +241,7 @@ impl ClientHost {
         let ports = self.ports(target);
         let is_filtered = |transport| {
             ways.iter().all(|way| {
-                let route = self.route(*way, ports.service(transport, way.remote));
+                let route = way.route(ports.service(transport, way.remote));
                 self.config.history.is_filtered(now.unix, &route)
             })
         };
@@ -249,7 +266,7 @@ impl ClientHost {
         let (first, _) = self.transports(now, target, &ways);
         let ports = self.ports(target);
         let ranked = ways.into_iter().map(|way| {
-            let route = self.route(way, ports.service(first, way.remote));
+            let route = way.route(ports.service(first, way.remote));
             let rank = self.config.history.rank(now.unix, &route);
             (if explores { Rank::Unknown } else { rank }, way)
         });
@@ -262,17 +279,12 @@ impl ClientHost {
             order.extend(interleaved_after(&order, &part));
         }
         let order = order.into_iter().take(MAX_ATTEMPTS).skip(tried.len());
-        order.filter_map(|ip| self.way(ip)).collect()
-    }
-
-    /// The route of a way, by the own address that it has or that the kernel would choose.
-    fn route(&self, way: Way, service: Service) -> Route {
-        let chosen = || (self.config.source)(way.remote);
-        let local = match way.local.is_unspecified() {
-            true => chosen().unwrap_or(way.local),
-            false => way.local,
+        let way_to = |ip| {
+            ways.iter()
+                .map(|(_, way)| *way)
+                .find(|way| way.remote == ip)
         };
-        Route::new(local, service.address, service.transport == Transport::Tcp)
+        order.filter_map(way_to).collect()
     }
 
     fn of_family(&self, known: &[IpAddr]) -> Vec<IpAddr> {
@@ -391,7 +403,7 @@ impl ClientHost {
         self.report_race(now, racing, end);
         for (service, way, index, state) in racing.states() {
             if let Some(outcome) = racing.outcome(now, service.transport, state, end) {
-                let route = self.route(way, service);
+                let route = way.route(service);
                 self.config.history.note(now.unix, route, outcome);
             }
             if state != AttemptState::Waiting && end != RaceEnd::Won(service.transport, index) {
@@ -440,8 +452,7 @@ impl ClientHost {
 
     /// The route to a service; `None` without an own address of its family.
     pub(super) fn route_to(&self, service: Service) -> Option<Route> {
-        let way = self.way(service.address.ip())?;
-        Some(self.route(way, service))
+        Some(self.way(service.address.ip())?.route(service))
     }
 
     /// An attempt over our transport was refused by its host, as far as a report from the network is to be believed.
@@ -479,7 +490,7 @@ impl ClientHost {
         let (Some(&way), Some(service)) = (way, service) else {
             return false;
         };
-        if let Some(due) = self.config.history.due(now.unix, &self.route(way, service)) {
+        if let Some(due) = self.config.history.due(now.unix, &way.route(service)) {
             racing.race.expect_answer(now.instant, transport, due);
         }
         self.end_attempt(now, service);
@@ -551,12 +562,11 @@ impl ClientHost {
             (running.connect_by, running.lookup) = (None, None);
             running.transport = Some(transport);
         }
-        let spares = racing.spares(now, transport, winner);
         let Some(connection) = self.connections.get(service) else {
             return;
         };
         match connection.transport_mut() {
-            Some(client) => client.set_spares(spares),
+            Some(client) => client.set_spares(self.race.spares.iter().copied()),
             None => {
                 connection.request(now, self.tcp.streams(), racing.request.head);
                 self.await_bytes(now, true);
