@@ -10,12 +10,11 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
-use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
 use super::FailedAttempt;
 use crate::connect::{MAX_ATTEMPTS, Pace, Race, RaceStep};
+use crate::device::binding::SocketBinding;
 use crate::runtime::OsClock;
 use crate::runtime::streams::connected;
 use crate::time::Instant;
@@ -124,20 +123,8 @@ fn open(
     address: SocketAddr,
     source: Option<IpAddr>,
 ) -> io::Result<Socket> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-    if let Some(source) = source {
-        bind(&socket, &SocketAddr::new(source, 0))?;
-    }
-    match connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let mut stream = mio::net::TcpStream::from_std(socket.into());
+    let binding = SocketBinding::of_address(source);
+    let mut stream = mio::net::TcpStream::from_std(binding.tcp_to(address)?);
     poll.registry()
         .register(&mut stream, token, Interest::WRITABLE)?;
     Ok(Socket(Some(stream)))

@@ -59,6 +59,15 @@ impl SocketBinding {
         }
     }
 
+    /// Creates one of an own address, or one that leaves the choice to the kernel.
+    #[must_use]
+    pub const fn of_address(address: Option<IpAddr>) -> Self {
+        Self {
+            interface: None,
+            address,
+        }
+    }
+
     /// The own address for sockets of the family of `remote`, with a port; `None` if they cannot have the address.
     pub(super) fn own_address(&self, remote: IpAddr, port: u16) -> Option<SocketAddr> {
         let own = match self.address {
