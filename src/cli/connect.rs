@@ -10,6 +10,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::apps::fetch::target::{Target, TargetError};
 use crate::cli::connect::names::NameArgs;
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::keygen::state_home;
@@ -302,6 +303,23 @@ impl ConnectConfig {
             complain(path, &error);
         }
     }
+}
+
+/// Parses the URL or the host of a service; `example` is a text to use in its place.
+///
+/// # Errors
+/// [`Exit::UnsupportedScheme`], [`Exit::BadUrl`].
+pub fn parse_target(text: &str, example: &str) -> Result<Target, Failed> {
+    Target::parse(text).map_err(|error| {
+        let exit = match error {
+            TargetError::Scheme => Exit::UnsupportedScheme,
+            TargetError::Malformed
+            | TargetError::Zone
+            | TargetError::Credentials
+            | TargetError::TooLong => Exit::BadUrl,
+        };
+        Failed::new(exit, format!("{text}: {error}; use {example}"))
+    })
 }
 
 /// The part of a client's configuration that earlier runs left behind, and the limit of this one.

@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::apps::fetch::target::{Target, TargetError};
 use crate::cli::connect::run::{Run, Until, run};
-use crate::cli::connect::{ConnectArgs, ConnectConfig, Memory};
+use crate::cli::connect::{ConnectArgs, ConnectConfig, Memory, parse_target};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::exit_of;
 use crate::connect::Outcome;
@@ -50,19 +49,7 @@ pub struct RaceArgs {
 /// # Errors
 /// The codes of `get` if no address answers.
 pub fn execute(args: RaceArgs) -> Result<Exit, Failed> {
-    let target = Target::parse(&args.host).map_err(|error| {
-        let exit = match error {
-            TargetError::Scheme => Exit::UnsupportedScheme,
-            TargetError::Malformed
-            | TargetError::Zone
-            | TargetError::Credentials
-            | TargetError::TooLong => Exit::BadUrl,
-        };
-        Failed::new(
-            exit,
-            format!("{}: {error}; use a host like files:8080", args.host),
-        )
-    })?;
+    let target = parse_target(&args.host, "a host like files:8080")?;
     let config = ConnectConfig::resolve(args.connect)?;
     let memory = Memory {
         history: config.load_history(),

@@ -258,6 +258,19 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Our transport alone, with the ports of this protocol, or the default ones.
+    #[must_use]
+    pub const fn over_udp(self) -> Self {
+        let (udp_port, local_port) = match self.udp_ports() {
+            Some(ports) => ports,
+            None => (DEFAULT_UDP_PORT, None),
+        };
+        Self::Trickles {
+            udp_port,
+            local_port,
+        }
+    }
+
     /// The UDP ports of the service and of the client, which the operating system or the seed chooses if there is none.
     #[must_use]
     pub const fn udp_ports(self) -> Option<(u16, Option<u16>)> {

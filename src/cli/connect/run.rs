@@ -32,6 +32,22 @@ pub enum Until {
     Fetched,
 }
 
+impl Until {
+    /// The transfer that leads there; its body is dropped.
+    #[must_use]
+    pub fn transfer(self, target: &Target) -> Transfer {
+        let config = TransferConfig {
+            method: match self {
+                Self::Connected => Method::Head,
+                Self::Fetched => Method::Get,
+            },
+            ..TransferConfig::default()
+        };
+        let output = Box::new(WriteOutput::new(io::sink()));
+        Transfer::new(config, target.clone(), output)
+    }
+}
+
 /// The course of a run.
 #[derive(Debug)]
 pub struct Run {
@@ -104,17 +120,9 @@ struct OneRun {
 
 impl OneRun {
     fn new(target: &Target, until: Until, begun: Instant) -> Self {
-        let config = TransferConfig {
-            method: match until {
-                Until::Connected => Method::Head,
-                Until::Fetched => Method::Get,
-            },
-            ..TransferConfig::default()
-        };
-        let output = Box::new(WriteOutput::new(io::sink()));
         Self {
             resolver: None,
-            waiting: Some(Transfer::new(config, target.clone(), output)),
+            waiting: Some(until.transfer(target)),
             until,
             begun,
             ended: begun,

@@ -10,8 +10,7 @@ use clap::ArgMatches;
 
 use crate::apps::fetch::config::{Field, TransferConfig, is_range};
 use crate::apps::fetch::queue::{AfterFailure, TransferJob, TransferQueue};
-use crate::apps::fetch::target::{Target, TargetError};
-use crate::cli::connect::{ConnectArgs, ConnectConfig, TransportArg, parse_seconds};
+use crate::cli::connect::{ConnectArgs, ConnectConfig, TransportArg, parse_seconds, parse_target};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::get::hasher;
 use crate::cli::get::output::{Destination, Resume};
@@ -154,17 +153,7 @@ fn jobs(args: &GetArgs, matches: &ArgMatches) -> Result<Jobs, Failed> {
     }
     let mut jobs = Jobs::new(AfterFailure::Continue);
     for (index, url) in args.urls.iter().enumerate() {
-        let target = Target::parse(url).map_err(|error| {
-            let exit = if error == TargetError::Scheme {
-                Exit::UnsupportedScheme
-            } else {
-                Exit::BadUrl
-            };
-            Failed::new(
-                exit,
-                format!("{url}: {error}; use a URL like http://10.0.0.1/file"),
-            )
-        })?;
+        let target = parse_target(url, "a URL like http://10.0.0.1/file")?;
         let destination = match places.get(index) {
             None => Destination::Stdout,
             Some((_, Some(path))) if path.as_os_str() == "-" => Destination::Stdout,

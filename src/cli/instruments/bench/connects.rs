@@ -17,13 +17,13 @@ use serde::Serialize;
 use crate::apps::fetch::target::Target;
 use crate::cli::connect::names::NameArgs;
 use crate::cli::connect::run::{Run, Until, run};
-use crate::cli::connect::{ConnectArgs, ConnectConfig, Memory};
+use crate::cli::connect::{ConnectArgs, ConnectConfig, Memory, parse_target};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::instruments::bench::{Figures, conclude};
 use crate::cli::instruments::load::seed;
 use crate::cli::race::table::ms;
 use crate::connect::{Outcome, Pace};
-use crate::host::config::{DEFAULT_UDP_PORT, Protocol};
+use crate::host::config::Protocol;
 use crate::host::names::Pinned;
 
 /// Most samples of each way.
@@ -201,9 +201,7 @@ pub(super) fn execute(args: &ConnectsArgs, until: Until) -> Result<Exit, Failed>
 
 impl Service {
     fn find(host: &str, config: &ConnectConfig) -> Result<Self, Failed> {
-        let advice = |error| format!("{host}: {error}; use a host like files:8080");
-        let target =
-            Target::parse(host).map_err(|error| Failed::new(Exit::BadUrl, advice(error)))?;
+        let target = parse_target(host, "a host like files:8080")?;
         let pinned = config.names.resolve.iter();
         let pinned = pinned.filter(|pinned| pinned.is_for(target.host(), target.port()));
         let mut addresses: Vec<IpAddr> = pinned.flat_map(Pinned::addresses).copied().collect();
@@ -250,16 +248,10 @@ fn sample(
         WayArg::Race | WayArg::Seq | WayArg::He | WayArg::Paced => service.addresses.clone(),
     };
     let target = &service.target;
-    let ports = config.protocol.udp_ports();
-    let (udp_port, local_port) = ports.unwrap_or((DEFAULT_UDP_PORT, None));
-    let ours = Protocol::Trickles {
-        udp_port,
-        local_port,
-    };
     ConnectConfig {
         pace: way.pace(),
         protocol: match over {
-            OverArg::Trickles => ours,
+            OverArg::Trickles => config.protocol.over_udp(),
             OverArg::Tcp => Protocol::Tcp,
         },
         names: NameArgs {

@@ -14,19 +14,16 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::apps::fetch::config::TransferConfig;
-use crate::apps::fetch::sinks::WriteOutput;
+use crate::apps::fetch::TransferEvent;
 use crate::apps::fetch::target::Target;
-use crate::apps::fetch::{Transfer, TransferEvent};
 use crate::cli::connect::names::ResolverArg;
-use crate::cli::connect::{ClientDevice, ConnectArgs, ConnectConfig, Memory};
+use crate::cli::connect::run::Until;
+use crate::cli::connect::{ClientDevice, ConnectArgs, ConnectConfig, Memory, parse_target};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::local::device_failed;
 use crate::cli::race::table::ms;
 use crate::host::client::ClientHost;
-use crate::host::config::{DEFAULT_UDP_PORT, Protocol};
 use crate::host::{Machine, Transmit};
-use crate::http::request::Method;
 use crate::runtime::{Hooks, OsClock, Stopped};
 use crate::time::{Instant, Now};
 use crate::wire::flight::Flight;
@@ -70,22 +67,12 @@ struct CrowdResult {
 /// # Errors
 /// If the sockets cannot be opened or fail.
 pub(super) fn execute(args: CrowdArgs) -> Result<Exit, Failed> {
-    let target = Target::parse(&args.host).map_err(|error| {
-        let message = format!("{}: {error}; use a host like files:8080", args.host);
-        Failed::new(Exit::BadUrl, message)
-    })?;
+    let target = parse_target(&args.host, "a host like files:8080")?;
     let mut config = ConnectConfig::resolve(args.connect)?;
     // Neither a resolver nor TCP: either has descriptors of its own in each machine.
     config.names.resolver = Some(ResolverArg::System);
     config.names.dns_servers = None;
-    let (udp_port, local_port) = config
-        .protocol
-        .udp_ports()
-        .unwrap_or((DEFAULT_UDP_PORT, None));
-    config.protocol = Protocol::Trickles {
-        udp_port,
-        local_port,
-    };
+    config.protocol = config.protocol.over_udp();
     let clock = OsClock::new();
     let descriptors_before = descriptors();
     let ClientDevice::Sockets(device) = config.open()? else {
@@ -217,13 +204,8 @@ impl Crowd {
         let (Some(index), Some(target)) = (self.unstarted.next(), &self.target) else {
             return false;
         };
-        let config = TransferConfig {
-            method: Method::Head,
-            ..TransferConfig::default()
-        };
-        let output = Box::new(WriteOutput::new(io::sink()));
         if let Some(Some(host)) = self.hosts.get_mut(index) {
-            host.start(now, Transfer::new(config, target.clone(), output));
+            host.start(now, Until::Connected.transfer(target));
         }
         self.settle(now, index);
         true
