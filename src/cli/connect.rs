@@ -132,10 +132,10 @@ pub struct ConnectArgs {
     /// Delay between attempts to connect to several addresses of a host; the first to answer is used
     #[arg(long, value_enum, value_name = "DELAY", default_value_t = PaceArg::Paced)]
     pub race: PaceArg,
-    /// Event that ends a race to several addresses; over TCP it is always the answer
+    /// Event that ends a race to several addresses; over TCP it is always the open connection
     #[arg(long, value_enum, value_name = "EVENT", default_value_t = FinishArg::Answer)]
     pub race_finish: FinishArg,
-    /// Save in FILE which addresses answered, how soon, and which failed, and try them in this order in later runs
+    /// Keep in FILE how soon each address answered, or that it failed; later runs try the fastest first
     /// [default: headwater/history in $XDG_STATE_HOME or ~/.local/state; none with --tun]
     #[arg(long, value_name = "FILE", conflicts_with = "no_history")]
     pub history: Option<PathBuf>,
